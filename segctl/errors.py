@@ -1,0 +1,69 @@
+"""Every error segctl raises on purpose.
+
+    SegctlError            the run failed                                   exit 1
+    ├── InputError         the command, preset or input is wrong            exit 2
+    │   └── PresetError    one or more faults in a preset, all at once      exit 2
+    └── ChecksFailed       a check found problems                           exit 3
+
+Only a SegctlError becomes a sentence at the command line's error door; anything else is a bug and keeps its traceback.
+A message says what is wrong, where, what was found and what was wanted; `hint` says what to do next.
+"""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import ClassVar
+
+
+class SegctlError(Exception):
+    """The run failed for a reason we can name."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class InputError(SegctlError):
+    """The command, preset or input is wrong; nothing was written."""
+
+    exit_code: ClassVar[int] = 2
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong in a preset: `path` is dotted (`loss.0.weight`)."""
+
+    path: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
+
+
+class PresetError(InputError):
+    """A preset has faults; all of them are listed."""
+
+    def __init__(self, where: str, faults: list[Fault], hint: str = "") -> None:
+        self.faults = faults
+        count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
+        super().__init__("\n".join([f"{where} has {count}", *(f"  {fault}" for fault in faults)]), hint)
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class ChecksFailed(SegctlError):
+    """A check ran to its end and found problems."""
+
+    exit_code: ClassVar[int] = 3
+
+
+def did_you_mean(got: str, known: list[str]) -> str:
+    """`, did you mean 'x'?` when one known word is close enough to be a help, else an empty string."""
+    close = get_close_matches(got, known, n=1, cutoff=0.7)
+    return f", did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,1 @@
+"""What a run is: closed, frozen pydantic blocks, read from YAML."""

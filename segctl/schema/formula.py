@@ -1,0 +1,74 @@
+"""The total loss of a run, written out."""
+
+from typing import assert_never
+
+from segctl.schema.data import BoundaryLabels, HardLabels, LabelSpec, SmoothedLabels
+from segctl.schema.distillers import DistillTermSpec, PixelKLSpec, SoftJDTSpec, SoftKLSpec
+from segctl.schema.losses import CrossEntropySpec, JaccardFamily, JDTSpec, KLSpec, LossTermSpec
+from segctl.schema.run import DistillRun, TrainRun
+
+
+def total_loss(run: TrainRun) -> str:
+    """One line per sum, such as `0.5·[0.125·CE(main, y) + …] + 0.0625·KL(teacher ‖ main) + …`; z is at head stride, p at label size."""
+    task = " + ".join(f"{term.weight:g}·{_loss_term(term, run.labels)}" for term in run.loss)
+    if not isinstance(run, DistillRun):
+        return f"L = {task}"
+    distilled = [f"{term.weight:g}·{_distill_term(term)}" for term in run.distiller.terms]
+    scaled = task if run.distiller.label_weight == 1 else f"{run.distiller.label_weight:g}·[{task}]"
+    return "\n  + ".join([f"L = {scaled}", *distilled])
+
+
+def _label(labels: LabelSpec) -> str:
+    match labels:
+        case HardLabels():
+            return "y"
+        case SmoothedLabels():
+            return f"smoothed y (ε {labels.epsilon:g})"
+        case BoundaryLabels():
+            return f"boundary-smoothed y (ε {labels.epsilon:g}, {labels.kernel_size}×{labels.kernel_size})"
+        case _:
+            assert_never(labels)
+
+
+def _loss_term(term: LossTermSpec, labels: LabelSpec) -> str:
+    match term:
+        case CrossEntropySpec():
+            return f"CE({term.logits}, {_label(labels)})"
+        case KLSpec():
+            return f"KL({_label(labels)} ‖ {term.logits})"
+        case JDTSpec():
+            return f"{_jaccard(term)}({term.logits}, {_label(labels)})"
+        case _:
+            assert_never(term)
+
+
+def _distill_term(term: DistillTermSpec) -> str:
+    match term:
+        case PixelKLSpec():
+            return f"KD({_temperature(term.temperature)}{term.logits} at head stride, all pixels)"
+        case SoftKLSpec():
+            return f"KL({_temperature(term.temperature)}teacher ‖ {term.logits})"
+        case SoftJDTSpec():
+            return f"{_jaccard(term)}({term.logits}, teacher)"
+        case _:
+            assert_never(term)
+
+
+def _temperature(temperature: float) -> str:
+    return "" if temperature == 1 else f"T {temperature:g}, "
+
+
+def _jaccard(term: JaccardFamily) -> str:
+    """`Jaccard_D`, `Dice_I`, `Tversky(0.3, 0.7)_D+C`: the index and the means it follows, with anything unusual in brackets."""
+    match (term.alpha, term.beta):
+        case (1.0, 1.0):
+            index = "Jaccard"
+        case (0.5, 0.5):
+            index = "Dice"
+        case (alpha, beta):
+            index = f"Tversky({alpha:g}, {beta:g})"
+    weights = (("D", term.miou_d), ("I", term.miou_i), ("C", term.miou_c))
+    used = [(name, weight) for name, weight in weights if weight > 0]
+    mean = "+".join(name if weight == 1 else f"{weight:g}{name}" for name, weight in used)
+    focal = "" if term.gamma == 1 else f"^{term.gamma:g}"
+    return f"{'log ' if term.log_loss else ''}{index}_{mean}{focal}"

@@ -1,0 +1,79 @@
+"""How weights move: optimiser, schedule, and the loop around them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from segctl.schema.losses import NonNegative
+from segctl.schema.spec import Spec
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimiserSpec(Spec):
+    """What both optimisers share."""
+
+    lr: float = Field(gt=0)
+    """Peak learning rate of the backbone."""
+    head_lr_factor: float = Field(1.0, gt=0)
+    """Learning rate of everything outside the backbone, as a multiple of `lr`."""
+    weight_decay: NonNegative = 0.0
+    """Decay of the parameters that decay."""
+    decay_norm_and_bias: bool = True
+    """Whether 1-D parameters (norm layers, biases) decay too."""
+
+
+class SGDSpec(OptimiserSpec):
+    """Stochastic gradient descent with momentum."""
+
+    kind: Literal["sgd"] = "sgd"
+    momentum: Fraction = 0.9
+    """Momentum, without Nesterov."""
+
+
+class AdamWSpec(OptimiserSpec):
+    """AdamW."""
+
+    kind: Literal["adamw"] = "adamw"
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay rates of the two moments."""
+
+
+OptimSpec = Annotated[SGDSpec | AdamWSpec, Field(discriminator="kind")]
+
+
+class PolySpec(Spec):
+    """Linear warm-up, then (1 - progress)^power from the peak down to a floor."""
+
+    kind: Literal["poly"] = "poly"
+    power: float = Field(0.9, gt=0)
+    """Exponent of the decay."""
+    warmup_fraction: Fraction = 0.0
+    """Share of the steps spent warming up."""
+    warmup_factor: Fraction = 0.0
+    """Smallest multiple of the peak used while warming up."""
+    floor_lr: NonNegative = 0.0
+    """Learning rate at the end: the decay goes from the peak down to this."""
+
+
+class TrainSpec(Spec):
+    """The loop."""
+
+    steps: int = Field(ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(ge=1)
+    """Images per optimiser step, over all processes and accumulated micro-batches together."""
+    accumulate: int = Field(1, ge=1)
+    """Micro-batches per optimiser step; must divide the batch."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the networks; losses always sum in float32. `auto` takes bf16 where the device has it, else fp32."""
+    seed: int = Field(0, ge=0)
+    """Seed of weights, order and augmentation."""
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay of an exponential moving average of the weights, which is then what is validated and shipped; null for none."""
+    validate_every: int = Field(ge=1)
+    """Steps between validations; the last step is always validated."""
+    checkpoint_every: int = Field(ge=1)
+    """Steps between checkpoints; the last step always writes one."""
+    select: Literal["last", "best"] = "last"
+    """Which weights `model.pt` holds: those of the last step, or of the best validation by mIoU_D."""

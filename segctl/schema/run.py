@@ -1,0 +1,124 @@
+"""A whole preset: one run, checked across its blocks."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from segctl.errors import Fault
+from segctl.schema.data import BoundaryLabels, DataSpec, HardLabels, LabelSpec
+from segctl.schema.distillers import DistillerSpec, TeacherSpec
+from segctl.schema.evaluate import EvaluateSpec
+from segctl.schema.losses import KLSpec, LossTermSpec
+from segctl.schema.models import ModelSpec
+from segctl.schema.optim import OptimSpec, PolySpec, TrainSpec
+from segctl.schema.spec import Spec
+
+Recipe = Literal["jml", "cirkd", "dist", "scratch"]
+
+
+class PublishedScore(Spec):
+    """A number somebody published for this student, in percent."""
+
+    method: str
+    """The method's name; `none` for the undistilled student."""
+    metric: str = "mIoU_D"
+    """The score's name as segctl spells it."""
+    value: float = Field(ge=0, le=100)
+    """The score, in percent."""
+    source: str = Field(min_length=1)
+    """Where it is printed."""
+    recipe: Recipe
+    """The recipe it was made under; numbers of different recipes do not compare methods."""
+    note: str = ""
+    """What a reader must know before comparing."""
+
+
+class TrainRun(Spec):
+    """A run without a teacher."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The preset's name, which is its file's name without `.yaml`."""
+    recipe: Recipe
+    """The family of optimiser, schedule and augmentation that this run follows; only used in tables."""
+    data: DataSpec
+    """What is read."""
+    model: ModelSpec
+    """The network."""
+    labels: LabelSpec = HardLabels()
+    """Hard, smoothed or boundary-smoothed labels."""
+    loss: tuple[LossTermSpec, ...] = Field(min_length=1)
+    """The task loss."""
+    optim: OptimSpec
+    """The optimiser."""
+    schedule: PolySpec = PolySpec()
+    """The learning rate over the steps."""
+    train: TrainSpec
+    """The loop."""
+    evaluate: EvaluateSpec = EvaluateSpec()
+    """The evaluation protocol."""
+    published: tuple[PublishedScore, ...] = ()
+    """Numbers that reports set beside ours."""
+
+
+class DistillRun(TrainRun):
+    """A run with a teacher."""
+
+    distiller: DistillerSpec
+    """What the student learns from the teacher."""
+    teacher: TeacherSpec
+    """Who the teacher is."""
+
+    def without_teacher(self) -> TrainRun:
+        """The undistilled student: the same run, distiller and teacher left out."""
+        return TrainRun(**{name: getattr(self, name) for name in TrainRun.model_fields})
+
+
+def cross_check(run: TrainRun) -> list[Fault]:
+    """Faults that only show between blocks, each with the dotted path of the field to change."""
+    return [*_data_faults(run), *_loss_faults(run), *_loop_faults(run)]
+
+
+def _data_faults(run: TrainRun) -> list[Fault]:
+    faults = []
+    low, high = run.data.scale
+    if low > high:
+        faults.append(Fault("data.scale", f"got [{low}, {high}], wanted the smaller number first"))
+    if run.data.train_split == run.data.val_split:
+        faults.append(
+            Fault("data.val_split", f"got '{run.data.val_split}', which is also data.train_split; wanted another split")
+        )
+    if isinstance(run.labels, BoundaryLabels) and run.labels.kernel_size % 2 == 0:
+        faults.append(Fault("labels.kernel_size", f"got {run.labels.kernel_size}, wanted an odd number"))
+    if run.model.head == "unet" and run.model.output_stride != 32:
+        faults.append(Fault("model.output_stride", f"got {run.model.output_stride}, wanted 32 for model.head 'unet'"))
+    return faults
+
+
+def _loss_faults(run: TrainRun) -> list[Fault]:
+    faults = []
+    terms = [(f"loss.{index}", term.logits) for index, term in enumerate(run.loss)]
+    if isinstance(run, DistillRun):
+        terms += [(f"distiller.terms.{index}", term.logits) for index, term in enumerate(run.distiller.terms)]
+    for path, output in terms:
+        if output == "aux" and not run.model.aux:
+            faults.append(Fault(f"{path}.logits", "got 'aux', wanted 'main', because model.aux is false"))
+    for index, term in enumerate(run.loss):
+        if isinstance(term, KLSpec) and isinstance(run.labels, HardLabels):
+            faults.append(
+                Fault(f"loss.{index}.kind", "got 'kl' with hard labels, wanted 'cross_entropy' or soft labels (labels.kind)")
+            )
+    if all(term.weight == 0 for term in run.loss) and not isinstance(run, DistillRun):
+        faults.append(Fault("loss", "every weight is 0, wanted at least one above 0"))
+    return faults
+
+
+def _loop_faults(run: TrainRun) -> list[Fault]:
+    train = run.train
+    faults = []
+    if train.batch_size % train.accumulate:
+        faults.append(
+            Fault("train.accumulate", f"got {train.accumulate}, wanted a divisor of train.batch_size ({train.batch_size})")
+        )
+    if run.schedule.floor_lr > run.optim.lr:
+        faults.append(Fault("schedule.floor_lr", f"got {run.schedule.floor_lr}, wanted at most optim.lr ({run.optim.lr})"))
+    return faults
