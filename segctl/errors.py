@@ -3,7 +3,7 @@
     SegctlError            the run failed                                   exit 1
     ├── InputError         the command, preset or input is wrong            exit 2
     │   └── PresetError    one or more faults in a preset, all at once      exit 2
-    └── ChecksFailed       a check found problems                           exit 3
+    └── CheckError         a check found problems                           exit 3
 
 Only a SegctlError becomes a sentence at the command line's error door; anything else is a bug and keeps its traceback.
 A message says what is wrong, where, what was found and what was wanted; `hint` says what to do next.
@@ -57,7 +57,7 @@ class PresetError(InputError):
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
 
 
-class ChecksFailed(SegctlError):
+class CheckError(SegctlError):
     """A check ran to its end and found problems."""
 
     exit_code: ClassVar[int] = 3

@@ -9,7 +9,10 @@ from segctl.schema.run import DistillRun, TrainRun
 
 
 def total_loss(run: TrainRun) -> str:
-    """One line per sum, such as `0.5·[0.125·CE(main, y) + …] + 0.0625·KL(teacher ‖ main) + …`; z is at head stride, p at label size."""
+    """The task loss on the first line, then one line per distillation term; `main` and `aux` are the student's logits.
+
+    Logits are at label size unless a term says `at head stride`; `y` is the label, `teacher` the teacher's probabilities.
+    """
     task = " + ".join(f"{term.weight:g}·{_loss_term(term, run.labels)}" for term in run.loss)
     if not isinstance(run, DistillRun):
         return f"L = {task}"
