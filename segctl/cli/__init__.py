@@ -1,0 +1,45 @@
+"""The command line: parse, load, call one function, print. `main` is the single error door."""
+
+from typing import Annotated
+
+import typer
+
+from segctl import __version__
+from segctl.cli import presets
+from segctl.cli.output import out
+from segctl.errors import SegctlError
+
+app = typer.Typer(
+    name="segctl",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train, distil and evaluate semantic-segmentation models.",
+)
+app.add_typer(presets.app, name="presets")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.result(f"segctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Train, distil and evaluate semantic-segmentation models."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong input, 3 a check found problems, 130 Ctrl-C."""
+    try:
+        app(args=argv, prog_name="segctl")
+    except SegctlError as error:
+        out.error(error)
+        return error.exit_code
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    return 0

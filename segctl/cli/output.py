@@ -1,0 +1,125 @@
+"""The only printer: results to stdout, everything else to stderr, silent unless rank 0."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from segctl.errors import SegctlError
+
+Advance = Callable[[int, int], None]
+"""Progress of long work: called with (done, total)."""
+
+PLAIN_LINE_EVERY_S = 10.0
+PIPE_WIDTH = 160
+
+
+class Output:
+    """Prints for people, or JSON for programs. `rank` 0 speaks, the others are silent, except for errors."""
+
+    def __init__(self) -> None:
+        self.speaks = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+
+    def _console(self, *, stderr: bool = False) -> Console:
+        stream = sys.stderr if stderr else sys.stdout
+        return Console(file=stream, width=None if stream.isatty() else PIPE_WIDTH, highlight=False, soft_wrap=True)
+
+    def result(self, text: str) -> None:
+        """One line or block that the command was asked for."""
+        if self.speaks:
+            self._console().print(Text(text))
+
+    def json(self, value: Any) -> None:
+        """The machine-readable form of a result."""
+        if self.speaks:
+            sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:
+        """A table; every column but the first is right-aligned when all its cells look like numbers."""
+        if not self.speaks:
+            return
+        table = Table(
+            title=escape(title), title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
+        )
+        for index, name in enumerate(columns):
+            numeric = index > 0 and all(_is_number(row[index]) for row in rows)
+            table.add_column(escape(name), justify="right" if numeric else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
+        console = self._console()
+        console.print(table)
+        for note in notes:
+            console.print(Text(note, style="dim"))
+
+    def note(self, text: str) -> None:
+        """What was decided or done, on stderr."""
+        if self.speaks:
+            self._console(stderr=True).print(Text(text))
+
+    def warn(self, text: str) -> None:
+        """Something the person should look at, on stderr."""
+        if self.speaks:
+            self._console(stderr=True).print(Text.assemble(("warning: ", "yellow"), text))
+
+    def error(self, error: SegctlError) -> None:
+        """The sentence of an error and its next step, on stderr, from any rank."""
+        lines = [Text.assemble(("error: ", "bold red"), error.message)]
+        if error.hint:
+            lines.append(Text.assemble(("next:  ", "bold"), error.hint))
+        console = self._console(stderr=True)
+        for line in lines:
+            console.print(line)
+
+    @contextmanager
+    def progress(self, label: str) -> Iterator[Advance]:
+        """A progress bar on a terminal, and a plain line now and then elsewhere."""
+        if not self.speaks:
+            yield lambda done, total: None
+        elif sys.stderr.isatty():
+            with self._bar() as bar:
+                task = bar.add_task(escape(label), total=None)
+                yield lambda done, total: bar.update(task, completed=done, total=total)
+        else:
+            yield _PlainProgress(label, self.note)
+
+    def _bar(self) -> Progress:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        return Progress(*columns, console=self._console(stderr=True), transient=True)
+
+
+class _PlainProgress:
+    """A line when the work is done, and every few seconds before that."""
+
+    def __init__(self, label: str, say: Callable[[str], None]) -> None:
+        self.label, self.say, self.last = label, say, time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done >= total or now - self.last >= PLAIN_LINE_EVERY_S:
+            self.say(f"{self.label} {done}/{total}")
+            self.last = now
+
+
+def _is_number(cell: str) -> bool:
+    plain = cell.replace(",", "").replace("%", "").replace("±", " ").split()
+    return cell in ("", "n/a", "–", "-") or (bool(plain) and all(_parses(part) for part in plain))
+
+
+def _parses(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+out = Output()

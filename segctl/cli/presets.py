@@ -1,0 +1,53 @@
+"""`segctl presets`: what ships, what a preset says, whether a file is sound."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from segctl.cli.options import JsonOpt, SetOpt
+from segctl.cli.output import out
+from segctl.schema.formula import total_loss
+from segctl.schema.load import load_preset, preset_names
+from segctl.schema.run import DistillRun
+
+app = typer.Typer(no_args_is_help=True, help="List, show and check presets.")
+
+
+@app.command("list")
+def list_presets(json: JsonOpt = False) -> None:
+    """List the shipped presets."""
+    runs = [load_preset(name) for name in preset_names()]
+    if json:
+        out.json([run.name for run in runs])
+        return
+    rows = []
+    for run in runs:
+        teacher = run.teacher.preset if isinstance(run, DistillRun) else ""
+        model = f"{run.model.head} {run.model.backbone}"
+        rows.append([run.name, run.data.dataset, model, run.recipe, f"{run.train.steps}", f"{run.train.batch_size}", teacher])
+    out.table("Presets", ["name", "dataset", "model", "recipe", "steps", "batch", "teacher"], rows)
+
+
+@app.command()
+def show(
+    preset: Annotated[str, typer.Argument(metavar="NAME_OR_FILE", help="A shipped preset's name, or a YAML file.")],
+    set_: SetOpt = None,
+    json: JsonOpt = False,
+) -> None:
+    """Print a preset with every default filled in, and its total loss as a formula."""
+    run = load_preset(preset, set_ or [])
+    resolved = run.model_dump(mode="json")
+    if json:
+        out.json({"run": resolved, "total_loss": total_loss(run)})
+        return
+    out.result(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120).rstrip())
+    out.result("\n" + "\n".join(f"# {line}" for line in total_loss(run).splitlines()))
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file.")], set_: SetOpt = None) -> None:
+    """Check a preset file and list every fault in it."""
+    run = load_preset(str(file), set_ or [])
+    out.result(f"{file}: a complete {'distillation' if isinstance(run, DistillRun) else 'training'} run called '{run.name}'")
