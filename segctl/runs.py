@@ -1,0 +1,172 @@
+"""What a run leaves on disk: the names of its files, and reading and writing them whole.
+
+    runs/<name>/
+        run.yaml            the resolved run; loads like a preset
+        environment.json    versions, device, command, data fingerprint, teacher
+        log.jsonl           one event a line: step, validation, teacher, end
+        train.log           the same for people
+        last.pt  best.pt    checkpoints to resume from, and the best validation's weights
+        model.pt            weights only; written when the run has finished, so its presence means "finished"
+        eval/<split>/       scores.json  per_image.csv  per_class.csv  counts.npz  confusion.npz  worst/
+
+Every file appears under its own name only when it is whole.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segctl.errors import InputError
+from segctl.schema.load import read_tree, validate_run
+from segctl.schema.run import TrainRun
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths inside a run's folder; nothing has to exist."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def run_yaml(self) -> Path:
+        return self.path / "run.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.jsonl"
+
+    @property
+    def train_log(self) -> Path:
+        return self.path / "train.log"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.pt"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.pt"
+
+    def evaluation(self, split: str) -> Path:
+        return self.path / "eval" / split
+
+    @property
+    def finished(self) -> bool:
+        return self.model.is_file()
+
+    def read_run(self) -> TrainRun:
+        """The run this folder was made by. Raises InputError where run.yaml is missing or not a run."""
+        if not self.run_yaml.is_file():
+            raise InputError(f"'{self.path}' is not a run: it holds no run.yaml", "give a folder that `segctl train` wrote")
+        return validate_run(read_tree(self.run_yaml), f"'{self.run_yaml}'")
+
+    def read_environment(self) -> dict[str, Any]:
+        """environment.json, or an empty mapping."""
+        return read_json(self.environment) if self.environment.is_file() else {}
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The events of log.jsonl; a last line cut short by a kill is left out."""
+        if not self.log.is_file():
+            return []
+        events = []
+        for line in self.log.read_text(encoding="utf-8").splitlines():
+            try:
+                events.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return events
+
+
+def find_runs(runs_root: Path) -> list[RunFolder]:
+    """The runs directly under a folder, oldest first."""
+    folders = [path.parent for path in runs_root.glob("*/run.yaml")] if runs_root.is_dir() else []
+    return [RunFolder(path) for path in sorted(folders, key=lambda path: (path.joinpath("run.yaml").stat().st_mtime_ns, path.name))]
+
+
+def newest_finished(runs_root: Path, preset: str) -> RunFolder | None:
+    """The run of that preset which finished last, or None."""
+    finished = [run for run in find_runs(runs_root) if run.finished and run.read_run().name == preset]
+    return max(finished, key=lambda run: run.model.stat().st_mtime_ns, default=None)
+
+
+def free_folder(runs_root: Path, name: str) -> RunFolder:
+    """`runs_root/name`, or its first numbered sibling `name-2`, `name-3` … that does not exist."""
+    path, number = runs_root / name, 1
+    while path.exists():
+        number += 1
+        path = runs_root / f"{name}-{number}"
+    return RunFolder(path)
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary neighbour of `path`, then rename it into place, so that a file that exists is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part{os.getpid()}")
+    try:
+        write(partial)
+        with partial.open("rb") as handle:
+            os.fsync(handle.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    write_whole(path, lambda partial: _write(partial, text))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON. Raises InputError for a file that is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read '{path}': {error}") from error
+
+
+def write_yaml(path: Path, value: Any) -> None:
+    """Write YAML whole, keys in the order given."""
+    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file whole; None becomes an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, keyed by column."""
+    with path.open(encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
