@@ -9,38 +9,43 @@ from segctl.schema.run import DistillRun, TrainRun
 
 
 def total_loss(run: TrainRun) -> str:
-    """The task loss on the first line, then one line per distillation term; `main` and `aux` are the student's logits.
+    """The task loss on the first line, one line per distillation term, and what y' is where labels are softened.
 
-    Logits are at label size unless a term says `at head stride`; `y` is the label, `teacher` the teacher's probabilities.
+    `main` and `aux` are the student's logits, at label size unless a term says `at head stride`; `y` is the label,
+    `teacher` the teacher's probabilities.
     """
-    task = " + ".join(f"{term.weight:g}·{_loss_term(term, run.labels)}" for term in run.loss)
-    if not isinstance(run, DistillRun):
-        return f"L = {task}"
-    distilled = [f"{term.weight:g}·{_distill_term(term)}" for term in run.distiller.terms]
-    scaled = task if run.distiller.label_weight == 1 else f"{run.distiller.label_weight:g}·[{task}]"
-    return "\n  + ".join([f"L = {scaled}", *distilled])
+    label = "y" if isinstance(run.labels, HardLabels) else "y'"
+    task = " + ".join(f"{term.weight:g}·{_loss_term(term, label)}" for term in run.loss)
+    lines = [f"L = {task}"]
+    if isinstance(run, DistillRun):
+        scaled = task if run.distiller.label_weight == 1 else f"{run.distiller.label_weight:g}·[{task}]"
+        lines = [f"L = {scaled}", *(f"  + {term.weight:g}·{_distill_term(term)}" for term in run.distiller.terms)]
+    return "\n".join([*lines, *_where(run.labels)])
 
 
-def _label(labels: LabelSpec) -> str:
+def _where(labels: LabelSpec) -> list[str]:
     match labels:
         case HardLabels():
-            return "y"
+            return []
         case SmoothedLabels():
-            return f"smoothed y (ε {labels.epsilon:g})"
+            return [f"where y' = {1 - labels.epsilon:g}·y + {labels.epsilon:g}/C at every valid pixel"]
         case BoundaryLabels():
-            return f"boundary-smoothed y (ε {labels.epsilon:g}, {labels.kernel_size}×{labels.kernel_size})"
+            kernel = f"{labels.kernel_size}×{labels.kernel_size}"
+            return [
+                f"where y' = {1 - labels.epsilon:g}·y + {labels.epsilon:g}/C at pixels whose {kernel} window holds another class"
+            ]
         case _:
             assert_never(labels)
 
 
-def _loss_term(term: LossTermSpec, labels: LabelSpec) -> str:
+def _loss_term(term: LossTermSpec, label: str) -> str:
     match term:
         case CrossEntropySpec():
-            return f"CE({term.logits}, {_label(labels)})"
+            return f"CE({term.logits}, {label})"
         case KLSpec():
-            return f"KL({_label(labels)} ‖ {term.logits})"
+            return f"KL({label} ‖ {term.logits})"
         case JDTSpec():
-            return f"{_jaccard(term)}({term.logits}, {_label(labels)})"
+            return f"{_jaccard(term)}({term.logits}, {label})"
         case _:
             assert_never(term)
 
