@@ -1,0 +1,1 @@
+"""Predictions -> counts (counts.py, table.py) -> scores (scores.py)."""

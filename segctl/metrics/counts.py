@@ -1,0 +1,152 @@
+"""Predictions and labels -> integer counts per image: arrays in, arrays out; tensors in, tensors out.
+
+Letters: B batch, C classes, H W; labels hold train ids, `ignore_index` marks pixels that do not count.
+A valid pixel is one whose label is not `ignore_index`. A prediction outside the classes is a miss of the label's class and
+no class's false positive, so its number needs no second output: it is the sum of fn minus the sum of fp.
+
+Chosen: one histogram of (label, prediction) pairs per image, everything else read off it, because one-hot masks cost
+C passes over the pixels; ids that fit a byte share one 16-bit key, which needs neither a mask nor 64-bit keys.
+"""
+
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segctl.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TP, FP, FN = 0, 1, 2
+"""Positions on the last axis of counts."""
+
+
+@overload
+def count(prediction: NDArray[Any], label: NDArray[Any], num_classes: int, ignore_index: int = 255) -> NDArray[np.int64]: ...
+@overload
+def count(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int = 255) -> "Tensor": ...
+def count(prediction: Any, label: Any, num_classes: int, ignore_index: int = 255) -> Any:
+    """True positives, false positives and false negatives per image and class.
+
+    prediction, label: integers (B, H, W), NumPy arrays or tensors on one device.  Returns int64 (B, C, 3): tp, fp, fn.
+    Raises InputError for a label id that is neither a class nor `ignore_index`.
+    """
+    pairs = _pairs(prediction, label, num_classes, ignore_index)
+    hits = pairs.diagonal(0, 1, 2)
+    false_positives = pairs[:, :, :num_classes].sum(1) - hits
+    misses = pairs.sum(2) - hits
+    return _stack([hits, false_positives, misses])
+
+
+@overload
+def confusion(prediction: NDArray[Any], label: NDArray[Any], num_classes: int, ignore_index: int = 255) -> NDArray[np.int64]: ...
+@overload
+def confusion(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int = 255) -> "Tensor": ...
+def confusion(prediction: Any, label: Any, num_classes: int, ignore_index: int = 255) -> Any:
+    """Confusion matrix over all images: rows are the truth, columns the prediction.
+
+    prediction, label: as for `count`.  Returns int64 (C, C). Predictions outside the classes are in no column.
+    """
+    return _pairs(prediction, label, num_classes, ignore_index)[:, :, :num_classes].sum(0)
+
+
+def _pairs(prediction: Any, label: Any, num_classes: int, ignore_index: int) -> Any:
+    """How often each (truth, prediction) pair occurs in each image: int64 (B, C, C + 1), last column outside the classes."""
+    if tuple(prediction.shape) != tuple(label.shape) or len(label.shape) != 3:
+        raise InputError(
+            f"got a prediction of shape {tuple(prediction.shape)} and a label of shape {tuple(label.shape)}, "
+            "wanted two of the same shape (B, H, W)"
+        )
+    if not isinstance(label, np.ndarray):
+        return _tensor_pairs(prediction, label, num_classes, ignore_index)
+    images = zip(prediction, label, strict=True)
+    found = [_image_pairs(_integers(one), _integers(other), num_classes, ignore_index) for one, other in images]
+    return np.stack(found) if found else np.zeros((0, num_classes, num_classes + 1), np.int64)
+
+
+def _image_pairs(prediction: NDArray[Any], label: NDArray[Any], num_classes: int, ignore_index: int) -> NDArray[np.int64]:
+    """The pairs of one image: int64 (C, C + 1)."""
+    prediction_bytes, label_bytes = _as_bytes(prediction), _as_bytes(label)
+    if prediction_bytes is None or label_bytes is None or num_classes > 256:
+        return _wide_pairs(prediction, label, num_classes, ignore_index)
+    key = np.left_shift(label_bytes, 8, dtype=np.uint16)
+    key |= prediction_bytes
+    seen = np.bincount(key.ravel(), minlength=1 << 16).reshape(256, 256)
+    if 0 <= ignore_index < 256:
+        seen[ignore_index] = 0
+    if seen[num_classes:].any():
+        raise _strange_label(int(num_classes + np.flatnonzero(seen[num_classes:].any(1))[0]), num_classes, ignore_index)
+    inside = seen[:num_classes]
+    return np.concatenate([inside[:, :num_classes], inside[:, num_classes:].sum(1, keepdims=True)], axis=1)
+
+
+def _wide_pairs(prediction: NDArray[Any], label: NDArray[Any], num_classes: int, ignore_index: int) -> NDArray[np.int64]:
+    """The pairs of one image whose ids do not fit a byte."""
+    valid = label != ignore_index
+    truth, guess = label[valid].astype(np.int64), prediction[valid].astype(np.int64)
+    strange = (truth < 0) | (truth >= num_classes)
+    if strange.any():
+        raise _strange_label(int(truth[strange][0]), num_classes, ignore_index)
+    guess[(guess < 0) | (guess >= num_classes)] = num_classes
+    columns = num_classes + 1
+    return np.bincount(truth * columns + guess, minlength=num_classes * columns).reshape(num_classes, columns)
+
+
+def _tensor_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int) -> "Tensor":
+    """The pairs of tensors: through NumPy on the CPU, with one bincount for the whole batch elsewhere."""
+    import torch
+
+    if label.device.type == "cpu" and prediction.device.type == "cpu":
+        found = _pairs(prediction.detach().numpy(), label.detach().numpy(), num_classes, ignore_index)
+        return torch.from_numpy(found)
+    return _device_pairs(prediction, label, num_classes, ignore_index)
+
+
+def _device_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int) -> "Tensor":
+    """The pairs of a batch in one bincount, on the tensors' own device; row C takes ignored pixels, row C + 1 strange ids."""
+    import torch
+
+    if prediction.is_floating_point() or label.is_floating_point():
+        raise InputError(f"got a prediction of {prediction.dtype} and a label of {label.dtype}, wanted integer class ids")
+    batch, rows, columns = len(label), num_classes + 2, num_classes + 1
+    truth, guess = label.long(), prediction.long()
+    truth = torch.where((truth >= 0) & (truth < num_classes), truth, num_classes + 1)
+    truth = torch.where(label == ignore_index, num_classes, truth)
+    guess = torch.where((guess >= 0) & (guess < num_classes), guess, num_classes)
+    image = torch.arange(batch, device=label.device).view(-1, 1, 1)
+    key = (image * rows + truth) * columns + guess
+    seen = torch.bincount(key.flatten(), minlength=batch * rows * columns).view(batch, rows, columns)
+    if seen[:, num_classes + 1].any():
+        strange = label[(label != ignore_index) & ((label < 0) | (label >= num_classes))]
+        raise _strange_label(int(strange[0]), num_classes, ignore_index)
+    return seen[:, :num_classes]
+
+
+def _stack(columns: list[Any]) -> Any:
+    if isinstance(columns[0], np.ndarray):
+        return np.stack(columns, axis=-1)
+    import torch
+
+    return torch.stack(columns, dim=-1)
+
+
+def _integers(ids: NDArray[Any]) -> NDArray[Any]:
+    if ids.dtype == np.bool_:
+        return ids.view(np.uint8)
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise InputError(f"got class ids of type {ids.dtype}, wanted integers")
+    return ids
+
+
+def _as_bytes(ids: NDArray[Any]) -> NDArray[np.uint8] | None:
+    """The ids as uint8, or None where one of them does not fit."""
+    if ids.dtype == np.uint8:
+        return ids
+    if ids.size == 0 or (ids.min() >= 0 and ids.max() <= 255):
+        return ids.astype(np.uint8)
+    return None
+
+
+def _strange_label(found: int, num_classes: int, ignore_index: int) -> InputError:
+    return InputError(f"a label holds the id {found}, wanted 0 to {num_classes - 1} or {ignore_index} (ignored)")

@@ -1,0 +1,214 @@
+"""Counts -> the scores of a run: what each name averages over is part of the name.
+
+The definitions are those of arXiv:2310.19252 (Sec. 3), except where RULES says otherwise; every score is in percent.
+Not a number (NaN) means undefined inside this file, and becomes None in everything it returns.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segctl.errors import InputError
+from segctl.metrics.counts import FN, FP, TP
+from segctl.metrics.table import CountTable
+
+Floats = NDArray[np.float64]
+Cell = str | int | float | None
+
+KINDS = ("Acc", "IoU", "Dice")
+"""What is computed per class: tp / (tp + fn), tp / (tp + fp + fn), 2 tp / (2 tp + fp + fn)."""
+
+WORST_PERCENT = 5
+QBAR_PERCENTS = tuple(range(10, 101, 10))
+
+SCORE_NAMES = (
+    "Acc",
+    *(f"m{kind}_{over}" for over in "DIC" for kind in KINDS),
+    *(f"m{kind}_{over}_{part}" for part in ("q5", "qbar") for over in "IC" for kind in KINDS),
+)
+"""Every key of `score`, in the order it is written."""
+
+PER_CLASS_COLUMNS = ("class", "IoU_D", "Acc_D", "Dice_D", "IoU_C", "Acc_C", "Dice_C", "images")
+
+
+class Rule(NamedTuple):
+    """One line of the glossary printed with the numbers."""
+
+    term: str
+    text: str
+
+
+RULES = (
+    Rule("unit", "Every score is in percent."),
+    Rule(
+        "valid pixel",
+        "A pixel whose label is not ignored (255). Ignored pixels count nowhere; an image without a valid pixel is left out.",
+    ),
+    Rule("Acc", "Correct pixels over valid pixels, all images and all classes together."),
+    Rule(
+        "IoU, Acc, Dice of a class",
+        "tp / (tp + fp + fn), tp / (tp + fn) and 2 tp / (2 tp + fp + fn), from whole pixel counts.",
+    ),
+    Rule(
+        "mIoU_D",
+        "Dataset: counts are summed over all images, one IoU per class, then the mean over classes. "
+        "What most papers print as mIoU.",
+    ),
+    Rule(
+        "mIoU_I",
+        "Image: in each image the mean IoU over the classes in its ground truth, then the mean over images. "
+        "Small objects in any one image weigh as much as large ones.",
+    ),
+    Rule(
+        "mIoU_C",
+        "Class: for each class the mean IoU over the images whose ground truth has it, then the mean over classes. "
+        "Rare classes weigh as much as common ones.",
+    ),
+    Rule("mAcc, mDice", "The same three means of Acc and Dice."),
+    Rule(
+        "_q5",
+        "Worst case: the same mean over the worst 5 % only, the lowest max(1, floor(5 n / 100)) of n values; "
+        "for I over images, for C over the images of each class, then the mean over classes.",
+    ),
+    Rule("_qbar", "The average of the worst-q score over q = 10, 20, ..., 100."),
+    Rule("image-class pair", "Counts in I and C where the class is in that image's ground truth."),
+    Rule(
+        "n/a",
+        "A class in neither ground truth nor predictions is undefined: left out of every mean, shown as n/a, never 0 or 1. "
+        "A class that is predicted but never in the ground truth has IoU and Dice 0 and no Acc.",
+    ),
+    Rule("outside predictions", "A prediction that is none of the classes is a miss, and no class's false positive."),
+    Rule(
+        "binary",
+        "A dataset marked binary is scored on the foreground alone, D included (Acc stays over all pixels). Its pairs count "
+        "where the foreground is in ground truth or prediction; an image with neither is left out of I and C.",
+    ),
+)
+"""The rules of every number, in the order a reader needs them."""
+
+
+class ImageScore(NamedTuple):
+    """An image and its mIoU_I, the mean IoU over the classes in its ground truth, in percent."""
+
+    image: str
+    miou_i: float
+
+
+def score(table: CountTable, *, binary: bool = False) -> dict[str, float | None]:
+    """Every name of SCORE_NAMES in percent; None where nothing defines it.
+
+    binary: the dataset has a background (0) and a foreground (1), and is scored on the foreground alone.
+    """
+    counts = table.counts[table.valid_pixels > 0]
+    pixels = counts[..., [TP, FN]].sum()
+    scored = counts[:, _scored_classes(table, binary)]
+    scores = {"Acc": _ratio(counts[..., TP].sum(), pixels).item()}
+    dataset = ratios(scored.sum(0))
+    pairs = _pair_ratios(scored, binary)
+    for kind in KINDS:
+        images = list(_defined([_mean(row) for row in pairs[kind]]))
+        classes = [column[~np.isnan(column)] for column in pairs[kind].T]
+        scores[f"m{kind}_D"] = _mean(dataset[kind])
+        scores[f"m{kind}_I"] = worst(np.array(images), 100)
+        scores[f"m{kind}_C"] = _mean([worst(values, 100) for values in classes])
+        scores[f"m{kind}_I_q5"] = worst(np.array(images), WORST_PERCENT)
+        scores[f"m{kind}_C_q5"] = _mean([worst(values, WORST_PERCENT) for values in classes])
+        scores[f"m{kind}_I_qbar"] = float(np.mean([worst(np.array(images), q) for q in QBAR_PERCENTS]))
+        scores[f"m{kind}_C_qbar"] = float(np.mean([_mean([worst(values, q) for values in classes]) for q in QBAR_PERCENTS]))
+    return {name: _percent(scores[name]) for name in SCORE_NAMES}
+
+
+def per_class(table: CountTable, *, binary: bool = False) -> list[dict[str, Cell]]:
+    """One row per scored class with the keys of PER_CLASS_COLUMNS; `images` is how many count towards IoU_C."""
+    classes = _scored_classes(table, binary)
+    scored = table.counts[:, classes]
+    dataset, pairs = ratios(scored.sum(0)), _pair_ratios(scored, binary)
+    rows: list[dict[str, Cell]] = []
+    for index, name in enumerate(table.class_names[classes]):
+        row: dict[str, Cell] = {"class": name, "images": int((~np.isnan(pairs["IoU"][:, index])).sum())}
+        row |= {f"{kind}_D": _percent(dataset[kind][index]) for kind in KINDS}
+        row |= {f"{kind}_C": _percent(_mean(pairs[kind][:, index])) for kind in KINDS}
+        rows.append({column: row[column] for column in PER_CLASS_COLUMNS})
+    return rows
+
+
+def per_image(table: CountTable, *, binary: bool = False) -> list[dict[str, Cell]]:
+    """One row per image: image, mIoU_I, Acc_I, valid_pixels, then `IoU.<class>` for every scored class.
+
+    Acc_I is the share of the image's valid pixels that are correct. An image without a valid pixel has None everywhere.
+    """
+    classes = _scored_classes(table, binary)
+    pixels = table.valid_pixels
+    accuracy = _ratio(table.counts[..., TP].sum(1), pixels)
+    iou = _pair_ratios(table.counts[:, classes], binary)["IoU"]
+    columns = [f"IoU.{name}" for name in table.class_names[classes]]
+    return [
+        {
+            "image": name,
+            "mIoU_I": _percent(_mean(iou[index])),
+            "Acc_I": _percent(accuracy[index]),
+            "valid_pixels": int(pixels[index]),
+            **dict(zip(columns, map(_percent, iou[index]), strict=True)),
+        }
+        for index, name in enumerate(table.names)
+    ]
+
+
+def worst_images(table: CountTable, k: int, *, binary: bool = False) -> list[ImageScore]:
+    """The k images of lowest mIoU_I, worst first, equals by name; images where it is undefined are left out."""
+    iou = _pair_ratios(table.counts[:, _scored_classes(table, binary)], binary)["IoU"]
+    values = [(name, _mean(row)) for name, row in zip(table.names, iou, strict=True)]
+    found = [ImageScore(name, 100 * value) for name, value in values if not np.isnan(value)]
+    return sorted(found, key=lambda image: (image.miou_i, image.image))[:k]
+
+
+def ratios(counts: NDArray[np.int64]) -> dict[str, Floats]:
+    """Acc, IoU and Dice as fractions from counts (..., C, 3), each (..., C); NaN where the denominator is 0."""
+    tp, fp, fn = counts[..., TP], counts[..., FP], counts[..., FN]
+    return {"Acc": _ratio(tp, tp + fn), "IoU": _ratio(tp, tp + fp + fn), "Dice": _ratio(2 * tp, 2 * tp + fp + fn)}
+
+
+def worst(values: Floats, percent: int) -> float:
+    """Mean of the lowest max(1, floor(percent * n / 100)) of n values without NaN; NaN for none."""
+    if values.size == 0:
+        return float("nan")
+    # Integers on purpose: int(0.7 * 90) is 62, because 0.7 * 90 is a little less than 63.
+    kept = max(1, percent * values.size // 100)
+    return float(np.sort(values)[:kept].mean())
+
+
+def _pair_ratios(counts: NDArray[np.int64], binary: bool) -> dict[str, Floats]:
+    """The ratios (N, C) of image-class pairs, NaN for pairs that do not count in I and C."""
+    absent = (counts.sum(-1) if binary else counts[..., [TP, FN]].sum(-1)) == 0
+    found = ratios(counts)
+    for values in found.values():
+        values[absent] = np.nan
+    return found
+
+
+def _scored_classes(table: CountTable, binary: bool) -> slice:
+    if binary and len(table.class_names) != 2:
+        raise InputError(f"binary scores want 2 classes, background and foreground; got {len(table.class_names)}")
+    return slice(1, 2) if binary else slice(None)
+
+
+def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Floats:
+    """part / whole, NaN where whole is 0."""
+    fraction: Floats = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
+    return fraction
+
+
+def _mean(values: Floats | list[float]) -> float:
+    """Mean of the values that are not NaN; NaN where there is none."""
+    found = list(_defined(values))
+    return float(np.mean(found)) if found else float("nan")
+
+
+def _defined(values: Floats | list[float]) -> Iterator[float]:
+    return (float(value) for value in values if not np.isnan(value))
+
+
+def _percent(fraction: float) -> float | None:
+    return None if np.isnan(fraction) else 100 * float(fraction)
