@@ -1,0 +1,55 @@
+"""JML-KD: the teacher's probabilities as soft labels, for a pixel loss and an IoU loss."""
+
+from torch import Tensor, nn
+
+from segctl.distillers.base import check_aux
+from segctl.losses.jdt import JDTLoss
+from segctl.losses.kl import KLLoss
+from segctl.losses.pixels import IGNORE_INDEX, sum_dtype
+from segctl.models.outputs import Outputs
+from segctl.schema.losses import Output
+
+
+def soft_label(teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """softmax(teacher / T): logits (B, C, H, W) -> probabilities (B, C, H, W), without gradient."""
+    return (teacher.detach().to(sum_dtype(teacher)) / temperature).softmax(1)
+
+
+class SoftKL(nn.Module):
+    """T² times the mean over the valid pixels of KL(teacher || student), both at label size.
+
+    Source: arXiv:2302.05666, the cross-entropy part of JML-KD in its KL form; T = 1 there.
+    """
+
+    mean_over_pixels = True
+
+    def __init__(self, logits: Output = "main", temperature: float = 1.0) -> None:
+        super().__init__()
+        self.logits: Output = logits
+        self.loss = KLLoss(temperature)
+
+    def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        check_aux(teacher, self.logits, "soft_kl")
+        q = soft_label(teacher.upsampled(self.logits), self.loss.temperature)
+        loss: Tensor = self.loss(student.upsampled(self.logits), q, label != IGNORE_INDEX)
+        return loss
+
+
+class SoftJDT(nn.Module):
+    """A Jaccard, Dice or Tversky metric loss against the teacher's probabilities, at label size, over the valid pixels.
+
+    Source: arXiv:2302.05666; all classes are active there, and on the main logits only.
+    """
+
+    mean_over_pixels = False
+
+    def __init__(self, loss: JDTLoss, logits: Output = "main") -> None:
+        super().__init__()
+        self.logits: Output = logits
+        self.loss = loss
+
+    def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        check_aux(teacher, self.logits, "soft_jdt")
+        q = soft_label(teacher.upsampled(self.logits))
+        loss: Tensor = self.loss(student.upsampled(self.logits), q, label != IGNORE_INDEX)
+        return loss

@@ -1,0 +1,40 @@
+"""KD: the student's softened probabilities follow the teacher's, pixel by pixel."""
+
+from torch import Tensor, nn
+
+from segctl.distillers.base import check_aux
+from segctl.losses.pixels import sum_dtype
+from segctl.models import upsample
+from segctl.models.outputs import Outputs
+from segctl.schema.losses import Output
+
+
+def pixel_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T² times the mean over all pixels of KL(softmax(teacher / T) || softmax(student / T)).
+
+    student, teacher: logits (B, C, H, W), same H and W.  Returns a scalar; 0 where both give the same probabilities.
+    Source: arXiv:1503.02531; summed over classes and averaged over pixels as CIRKD (arXiv:2204.06986) computes its KD
+    baseline, ignored and padded pixels included.
+    """
+    log_s = (student.to(sum_dtype(student)) / temperature).log_softmax(1)
+    log_t = (teacher.detach().to(log_s.dtype) / temperature).log_softmax(1)
+    return temperature**2 * (log_t.exp() * (log_t - log_s)).sum(1).mean()
+
+
+class PixelKL(nn.Module):
+    """`pixel_kl` at head stride; a teacher of another head stride is resized to the student's bilinearly."""
+
+    mean_over_pixels = False  # a mean over all pixels, ignored ones too, so parts of a batch add up by their images
+
+    def __init__(self, logits: Output = "main", temperature: float = 1.0) -> None:
+        super().__init__()
+        self.logits: Output = logits
+        self.temperature = temperature
+
+    def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        check_aux(teacher, self.logits, "kd")
+        student_logits = student.at_head_stride(self.logits)
+        teacher_logits = teacher.at_head_stride(self.logits)
+        if teacher_logits.shape[-2:] != student_logits.shape[-2:]:
+            teacher_logits = upsample(teacher_logits, student_logits.shape[-2:])
+        return pixel_kl(student_logits, teacher_logits, self.temperature)
