@@ -4,7 +4,8 @@ The definitions are those of arXiv:2310.19252 (Sec. 3), except where RULES says 
 Not a number (NaN) means undefined inside this file, and becomes None in everything it returns.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -102,21 +103,19 @@ def score(table: CountTable, *, binary: bool = False) -> dict[str, float | None]
     binary: the dataset has a background (0) and a foreground (1), and is scored on the foreground alone.
     """
     counts = table.counts[table.valid_pixels > 0]
-    pixels = counts[..., [TP, FN]].sum()
     scored = counts[:, _scored_classes(table, binary)]
-    scores = {"Acc": _ratio(counts[..., TP].sum(), pixels).item()}
-    dataset = ratios(scored.sum(0))
-    pairs = _pair_ratios(scored, binary)
+    dataset, pairs = ratios(scored.sum(0)), _pair_ratios(scored, binary)
+    scores = {"Acc": float(_ratio(counts[..., TP].sum(), counts[..., [TP, FN]].sum()))}
     for kind in KINDS:
-        images = list(_defined([_mean(row) for row in pairs[kind]]))
-        classes = [column[~np.isnan(column)] for column in pairs[kind].T]
+        images = [_mean(row) for row in pairs[kind]]
+        classes = list(pairs[kind].T)
         scores[f"m{kind}_D"] = _mean(dataset[kind])
-        scores[f"m{kind}_I"] = worst(np.array(images), 100)
-        scores[f"m{kind}_C"] = _mean([worst(values, 100) for values in classes])
-        scores[f"m{kind}_I_q5"] = worst(np.array(images), WORST_PERCENT)
-        scores[f"m{kind}_C_q5"] = _mean([worst(values, WORST_PERCENT) for values in classes])
-        scores[f"m{kind}_I_qbar"] = float(np.mean([worst(np.array(images), q) for q in QBAR_PERCENTS]))
-        scores[f"m{kind}_C_qbar"] = float(np.mean([_mean([worst(values, q) for values in classes]) for q in QBAR_PERCENTS]))
+        scores[f"m{kind}_I"] = _mean(images)
+        scores[f"m{kind}_C"] = _mean([_mean(column) for column in classes])
+        scores[f"m{kind}_I_q5"] = worst(images, WORST_PERCENT)
+        scores[f"m{kind}_C_q5"] = _mean([worst(column, WORST_PERCENT) for column in classes])
+        scores[f"m{kind}_I_qbar"] = _mean([worst(images, q) for q in QBAR_PERCENTS])
+        scores[f"m{kind}_C_qbar"] = _mean([_mean([worst(column, q) for column in classes]) for q in QBAR_PERCENTS])
     return {name: _percent(scores[name]) for name in SCORE_NAMES}
 
 
@@ -160,7 +159,7 @@ def worst_images(table: CountTable, k: int, *, binary: bool = False) -> list[Ima
     """The k images of lowest mIoU_I, worst first, equals by name; images where it is undefined are left out."""
     iou = _pair_ratios(table.counts[:, _scored_classes(table, binary)], binary)["IoU"]
     values = [(name, _mean(row)) for name, row in zip(table.names, iou, strict=True)]
-    found = [ImageScore(name, 100 * value) for name, value in values if not np.isnan(value)]
+    found = [ImageScore(name, 100 * value) for name, value in values if not math.isnan(value)]
     return sorted(found, key=lambda image: (image.miou_i, image.image))[:k]
 
 
@@ -170,13 +169,11 @@ def ratios(counts: NDArray[np.int64]) -> dict[str, Floats]:
     return {"Acc": _ratio(tp, tp + fn), "IoU": _ratio(tp, tp + fp + fn), "Dice": _ratio(2 * tp, 2 * tp + fp + fn)}
 
 
-def worst(values: Floats, percent: int) -> float:
-    """Mean of the lowest max(1, floor(percent * n / 100)) of n values without NaN; NaN for none."""
-    if values.size == 0:
-        return float("nan")
+def worst(values: Iterable[float], percent: int) -> float:
+    """Mean of the lowest max(1, floor(percent * n / 100)) of the n values that are not NaN; NaN where there is none."""
+    found = sorted(_defined(values))
     # Integers on purpose: int(0.7 * 90) is 62, because 0.7 * 90 is a little less than 63.
-    kept = max(1, percent * values.size // 100)
-    return float(np.sort(values)[:kept].mean())
+    return _mean(found[: max(1, percent * len(found) // 100)])
 
 
 def _pair_ratios(counts: NDArray[np.int64], binary: bool) -> dict[str, Floats]:
@@ -200,15 +197,16 @@ def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Floats:
     return fraction
 
 
-def _mean(values: Floats | list[float]) -> float:
+def _mean(values: Iterable[float]) -> float:
     """Mean of the values that are not NaN; NaN where there is none."""
-    found = list(_defined(values))
-    return float(np.mean(found)) if found else float("nan")
+    found = _defined(values)
+    # fsum rounds once, so the order of images cannot show in the last digit.
+    return math.fsum(found) / len(found) if found else math.nan
 
 
-def _defined(values: Floats | list[float]) -> Iterator[float]:
-    return (float(value) for value in values if not np.isnan(value))
+def _defined(values: Iterable[float]) -> list[float]:
+    return [float(value) for value in values if not math.isnan(value)]
 
 
 def _percent(fraction: float) -> float | None:
-    return None if np.isnan(fraction) else 100 * float(fraction)
+    return None if math.isnan(fraction) else 100 * float(fraction)
