@@ -3,7 +3,8 @@
     SegctlError            the run failed                                   exit 1
     ├── InputError         the command, preset or input is wrong            exit 2
     │   └── PresetError    one or more faults in a preset, all at once      exit 2
-    └── CheckError         a check found problems                           exit 3
+    ├── CheckError         a check found problems                           exit 3
+    └── StoppedError       a person or the system stopped the run           exit 130 (Ctrl-C), 143 (SIGTERM)
 
 Only a SegctlError becomes a sentence at the command line's error door; anything else is a bug and keeps its traceback.
 A message says what is wrong, where, what was found and what was wanted; `hint` says what to do next.
@@ -11,13 +12,12 @@ A message says what is wrong, where, what was found and what was wanted; `hint` 
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import ClassVar
 
 
 class SegctlError(Exception):
     """The run failed for a reason we can name."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class SegctlError(Exception):
 class InputError(SegctlError):
     """The command, preset or input is wrong; nothing was written."""
 
-    exit_code: ClassVar[int] = 2
+    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,15 @@ class PresetError(InputError):
 class CheckError(SegctlError):
     """A check ran to its end and found problems."""
 
-    exit_code: ClassVar[int] = 3
+    exit_code = 3
+
+
+class StoppedError(SegctlError):
+    """A signal stopped the run between two steps; `number` is the signal's (2 Ctrl-C, 15 SIGTERM)."""
+
+    def __init__(self, number: int, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.exit_code = 128 + number
 
 
 def did_you_mean(got: str, known: list[str]) -> str:

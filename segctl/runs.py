@@ -15,8 +15,7 @@ Every file appears under its own name only when it is whole.
 import csv
 import io
 import json
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 import yaml
 
 from segctl.errors import InputError
+from segctl.files import write_whole
 from segctl.schema.load import read_tree, validate_run
 from segctl.schema.run import TrainRun
 
@@ -99,7 +99,9 @@ class RunFolder:
 def find_runs(runs_root: Path) -> list[RunFolder]:
     """The runs directly under a folder, oldest first."""
     folders = [path.parent for path in runs_root.glob("*/run.yaml")] if runs_root.is_dir() else []
-    return [RunFolder(path) for path in sorted(folders, key=lambda path: (path.joinpath("run.yaml").stat().st_mtime_ns, path.name))]
+    return [
+        RunFolder(path) for path in sorted(folders, key=lambda path: (path.joinpath("run.yaml").stat().st_mtime_ns, path.name))
+    ]
 
 
 def newest_finished(runs_root: Path, preset: str) -> RunFolder | None:
@@ -115,19 +117,6 @@ def free_folder(runs_root: Path, name: str) -> RunFolder:
         number += 1
         path = runs_root / f"{name}-{number}"
     return RunFolder(path)
-
-
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary neighbour of `path`, then rename it into place, so that a file that exists is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part{os.getpid()}")
-    try:
-        write(partial)
-        with partial.open("rb") as handle:
-            os.fsync(handle.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -78,3 +78,8 @@ METHODS: dict[Method, DistillerSpec | None] = {
     ),
 }
 """Each method's published bundle; `none` is the undistilled student."""
+
+
+def method_of(distiller: DistillerSpec | None) -> str:
+    """The published method whose bundle this is: `none` without a distiller, `custom` for a mixture of one's own."""
+    return next((name for name, bundle in METHODS.items() if bundle == distiller), "custom")

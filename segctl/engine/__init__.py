@@ -1,0 +1,1 @@
+"""Makes runs happen: read train.py first."""

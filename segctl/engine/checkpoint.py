@@ -1,0 +1,93 @@
+"""Everything a run needs to go on as if nothing had happened, in one file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segctl.errors import InputError
+from segctl.files import write_whole
+
+FORMAT = 1
+
+
+@dataclass
+class Best:
+    """The best validation so far, by mIoU_D in percent; step 0 where there was none."""
+
+    score: float = float("-inf")
+    step: int = 0
+
+
+@dataclass
+class State:
+    """The moving parts of a run between two steps. `step` steps have been taken."""
+
+    task: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: nn.Module | None
+    step: int
+    best: Best
+
+    def save(self, path: Path, about: dict[str, Any]) -> None:
+        """Write a checkpoint whole; `about` (plain values) says which run, data and teacher it belongs to."""
+        content = {
+            "format": FORMAT,
+            "about": about,
+            "step": self.step,
+            "best": {"score": self.best.score, "step": self.best.step},
+            "task": self.task.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "rng": _random_state(),
+        }
+        write_whole(path, lambda partial: torch.save(content, partial))
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """Put a checkpoint's content into the parts, random state included, and return its `about`. Raises InputError."""
+        content = read_checkpoint(path)
+        self.task.load_state_dict(content["task"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.scaler.load_state_dict(content["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(content["average"])
+        self.step = content["step"]
+        self.best = Best(**content["best"])
+        _set_random_state(content["rng"])
+        about: dict[str, Any] = content["about"]
+        return about
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint. Raises InputError where the file is missing, cut short or not ours."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no checkpoint at '{path}'", "start the run without --resume") from error
+    except Exception as error:  # torch raises many types for a broken file
+        raise InputError(
+            f"'{path}' is not a readable checkpoint: {_first_line(error)}", "start the run again without --resume"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"'{path}' is not a checkpoint that this segctl wrote", "start the run again without --resume")
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _random_state() -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    cpu: Tensor = state["cpu"]
+    torch.set_rng_state(cpu)
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])

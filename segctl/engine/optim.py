@@ -1,0 +1,57 @@
+"""Optimiser and learning rate from their specs."""
+
+from typing import assert_never
+
+import torch
+from torch import nn
+
+from segctl.schema.optim import AdamWSpec, OptimSpec, PolySpec, SGDSpec
+
+
+def build_optimizer(spec: OptimSpec, task: nn.Module, backbone: nn.Module) -> torch.optim.Optimizer:
+    """One group per (backbone or not, decays or not); every group keeps its peak in `peak_lr`."""
+    groups = _parameter_groups(spec, task, backbone)
+    match spec:
+        case SGDSpec():
+            return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum)
+        case AdamWSpec():
+            return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas)
+        case _:
+            assert_never(spec)
+
+
+def _parameter_groups(spec: OptimSpec, task: nn.Module, backbone: nn.Module) -> list[dict[str, object]]:
+    in_backbone = {id(parameter) for parameter in backbone.parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in task.parameters():
+        if parameter.requires_grad:
+            decays = spec.decay_norm_and_bias or parameter.ndim > 1
+            groups.setdefault((id(parameter) in in_backbone, decays), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "peak_lr": spec.lr if of_backbone else spec.lr * spec.head_lr_factor,
+            "weight_decay": spec.weight_decay if decays else 0.0,
+        }
+        for (of_backbone, decays), parameters in groups.items()
+    ]
+
+
+def schedule_factor(spec: PolySpec, step: int, steps: int) -> float:
+    """Multiple of the peak at a step counted from 0: linear warm-up over the first share of the steps, poly over the rest."""
+    warmup_steps = round(spec.warmup_fraction * steps)
+    if step < warmup_steps:
+        return max(spec.warmup_factor, step / warmup_steps)
+    return float((1 - (step - warmup_steps) / (steps - warmup_steps)) ** spec.power)
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, spec: PolySpec, step: int, steps: int) -> None:
+    """Set every group's rate for the step about to be taken, counted from 0.
+
+    peak · factor while warming up, floor + (peak - floor) · factor while decaying.
+    """
+    factor = schedule_factor(spec, step, steps)
+    warming = step < round(spec.warmup_fraction * steps)
+    for group in optimizer.param_groups:
+        peak = group["peak_lr"]
+        group["lr"] = peak * factor if warming else spec.floor_lr + (peak - spec.floor_lr) * factor

@@ -1,0 +1,112 @@
+"""From a run's description to its moving parts, everything checked before anything is written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from segctl.data.packed import PackedDataset, open_dataset
+from segctl.distillers import build_distiller
+from segctl.engine.checkpoint import Best, State
+from segctl.engine.device import Compute, check_batch, choose_compute, loader_workers
+from segctl.engine.optim import build_optimizer
+from segctl.engine.tasks import DistillationTask, SupervisedTask
+from segctl.engine.teacher import Teacher, find_teacher, load_teacher
+from segctl.models import Segmenter, build_model
+from segctl.schema.run import DistillRun, TrainRun
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run and the machine-bound choices around it."""
+
+    run: TrainRun
+    data_root: Path
+    runs_root: Path
+    teacher: Path | None = None
+    device: str | None = None
+    command: str = ""
+
+
+@dataclass
+class Session:
+    """The moving parts of one run in one process."""
+
+    run: TrainRun
+    dataset: PackedDataset
+    compute: Compute
+    workers: int
+    model: Segmenter
+    task: SupervisedTask
+    teacher: Teacher | None
+    state: State
+
+    @property
+    def evaluated_model(self) -> Segmenter:
+        """The network that is validated and shipped: the moving average where the run keeps one."""
+        average = self.state.average
+        shipped = self.model if average is None else average.module
+        assert isinstance(shipped, Segmenter)
+        return shipped
+
+    def owner(self) -> dict[str, str | None]:
+        """What a checkpoint must agree on with the run that takes it up."""
+        teacher = None if self.teacher is None else self.teacher.sha256
+        return {"run": self.run.name, "dataset": self.dataset.fingerprint, "teacher": teacher}
+
+    def decisions(self) -> list[str]:
+        """What was decided, and why, one line each."""
+        run, train = self.run, self.run.train
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        lines = [
+            str(self.compute),
+            f"data {self.dataset.name}   {run.data.train_split} {len(self.dataset.names(run.data.train_split))} images, "
+            f"{run.data.val_split} {len(self.dataset.names(run.data.val_split))}   loader workers {self.workers}",
+            f"model {run.model.head} on {run.model.backbone}, weights {run.model.weights}   {parameters:,} parameters",
+            f"batch {train.batch_size}"
+            + (f" in {train.accumulate} micro-batches" if train.accumulate > 1 else "")
+            + f"   steps {train.steps}   seed {train.seed}",
+        ]
+        if self.teacher is not None:
+            lines.append(f"teacher {self.teacher.path}   sha256 {self.teacher.sha256[:12]}")
+        return lines
+
+
+def prepare_session(request: Request) -> Session:
+    """Build everything a run needs. Raises InputError for whatever the run asks that is not there; writes nothing."""
+    run = request.run
+    dataset = open_dataset(request.data_root, run.data.dataset)
+    images = len(dataset.names(run.data.train_split))
+    dataset.names(run.data.val_split)
+    check_batch(run.train, images, run.data.train_split)
+    compute = choose_compute(request.device, run.train.precision)
+    teacher = _teacher(request, dataset, compute) if isinstance(run, DistillRun) else None
+    # The same seed gives every method the same student.
+    torch.manual_seed(run.train.seed)
+    model = build_model(run.model, dataset.classes.num_classes).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    task = _task(run, model, teacher).to(compute.device)
+    optimizer = build_optimizer(run.optim, task, model.backbone)
+    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
+    average = None
+    if run.train.ema is not None:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(run.train.ema), use_buffers=True)
+    # What a method builds may draw random numbers; dropout then begins from the same state for all of them.
+    torch.manual_seed(run.train.seed)
+    state = State(task, optimizer, scaler, average, 0, Best())
+    resolved = run.model_copy(update={"train": run.train.model_copy(update={"precision": compute.precision})})
+    return Session(resolved, dataset, compute, loader_workers(run.data.workers, compute.device), model, task, teacher, state)
+
+
+def _teacher(request: Request, dataset: PackedDataset, compute: Compute) -> Teacher:
+    assert isinstance(request.run, DistillRun)
+    path = find_teacher(request.run, request.teacher, request.runs_root)
+    teacher = load_teacher(path, dataset.classes.names)
+    teacher.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return teacher
+
+
+def _task(run: TrainRun, model: Segmenter, teacher: Teacher | None) -> SupervisedTask:
+    if isinstance(run, DistillRun) and teacher is not None:
+        return DistillationTask(model, run.labels, run.loss, teacher.model, build_distiller(run.distiller))
+    return SupervisedTask(model, run.labels, run.loss)

@@ -1,0 +1,115 @@
+"""What one micro-batch teaches: images and labels in, a loss and its named parts out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from segctl.distillers import Distiller
+from segctl.losses import build_labels, build_loss
+from segctl.models import Segmenter
+from segctl.models.outputs import Outputs
+from segctl.schema.data import LabelSpec
+from segctl.schema.losses import LossTermSpec, Output
+
+IGNORED = 255
+
+
+@dataclass(frozen=True)
+class Step:
+    """A micro-batch's part of the batch's loss: `loss` = sum of `terms`, each weighted and named."""
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a micro-batch is of its whole batch: by valid pixels (for pixel means) and by images (for everything else)."""
+
+    pixels: float
+    images: float
+
+    def of(self, module: nn.Module) -> float:
+        return self.pixels if module.mean_over_pixels else self.images
+
+
+WHOLE = Share(1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One weighted term of the task loss."""
+
+    name: str
+    logits: Output
+    weight: float
+    module: nn.Module
+
+
+class SupervisedTask(nn.Module):
+    """A network and its task loss.
+
+    forward: images uint8 (B, H, W, 3), label uint8 (B, H, W) with 255 ignored -> Step.
+    """
+
+    def __init__(self, model: Segmenter, labels: LabelSpec, loss: Sequence[LossTermSpec]) -> None:
+        super().__init__()
+        self.model = model
+        self.soften: Callable[[Tensor], Tensor] = build_labels(labels, model.num_classes)
+        self.losses = nn.ModuleDict()
+        self.loss_terms: list[LossTerm] = []
+        for spec in loss:
+            name = _free_name(f"{spec.kind}_{spec.logits}", self.losses)
+            self.losses[name] = build_loss(spec)
+            self.loss_terms.append(LossTerm(name, spec.logits, spec.weight, self.losses[name]))
+
+    def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE) -> Step:
+        outputs = Outputs(self.model(self.model.normalize(images)), label.shape[-2:])
+        return _step(self.task_terms(outputs, label, share))
+
+    def task_terms(self, outputs: Outputs, label: Tensor, share: Share, factor: float = 1.0) -> dict[str, Tensor]:
+        """The weighted terms of the task loss."""
+        target, keep = self.soften(label), label != IGNORED
+        return {
+            term.name: factor * term.weight * share.of(term.module) * term.module(outputs.upsampled(term.logits), target, keep)
+            for term in self.loss_terms
+        }
+
+
+class DistillationTask(SupervisedTask):
+    """A student, its task loss, and what it learns from a teacher that never changes.
+
+    The teacher is not a submodule: it is not trained, not saved with the student, not wrapped, and stays in eval
+    whatever mode the task is set to.
+    """
+
+    def __init__(
+        self, model: Segmenter, labels: LabelSpec, loss: Sequence[LossTermSpec], teacher: Segmenter, distiller: Distiller
+    ) -> None:
+        super().__init__(model, labels, loss)
+        self.distiller = distiller
+        self._teacher = (teacher.eval().requires_grad_(False),)
+
+    @property
+    def teacher(self) -> Segmenter:
+        return self._teacher[0]
+
+    def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE) -> Step:
+        student = Outputs(self.model(self.model.normalize(images)), label.shape[-2:])
+        with torch.no_grad():
+            teacher = Outputs(self.teacher(self.teacher.normalize(images)), label.shape[-2:])
+        terms = self.task_terms(student, label, share, self.distiller.label_weight)
+        for name, value in self.distiller(student, teacher, label).items():
+            terms[name] = self.distiller.weights[name] * share.of(self.distiller.terms[name]) * value
+        return _step(terms)
+
+
+def _step(terms: dict[str, Tensor]) -> Step:
+    return Step(torch.stack(list(terms.values())).sum(), {name: value.detach() for name, value in terms.items()})
+
+
+def _free_name(name: str, taken: nn.ModuleDict) -> str:
+    number = sum(1 for other in taken if other == name or other.startswith(f"{name}_"))
+    return f"{name}_{number + 1}" if number else name

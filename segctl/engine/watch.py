@@ -1,0 +1,86 @@
+"""Who is told what while a run goes on, and the two logs it leaves."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from segctl.runs import RunFolder, write_text
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Means over the steps since the last report; times in seconds, memory in MB."""
+
+    step: int
+    loss: float
+    terms: dict[str, float]
+    lr: float
+    data_s: float
+    step_s: float
+    images_per_s: float
+    memory_mb: float
+
+    def line(self, steps: int) -> str:
+        """`step 20/200   loss 0.412 = cross_entropy_main 0.318 + jdt_main 0.094   0.31 s/step`."""
+        parts = " + ".join(f"{name} {value:.3f}" for name, value in self.terms.items())
+        return f"step {self.step}/{steps}   loss {self.loss:.3f} = {parts}   {self.step_s:.2f} s/step"
+
+
+class Watch(Protocol):
+    """What the command line shows of a run."""
+
+    def note(self, text: str) -> None:
+        """A decision or an event."""
+
+    def stepped(self, report: StepReport, steps: int) -> None:
+        """Some steps were taken."""
+
+    def advance(self, label: str, done: int, total: int) -> None:
+        """A part of the run that is not steps, such as validation, went on."""
+
+
+class RunLog:
+    """Writes log.jsonl and train.log, and passes everything on to the watcher."""
+
+    def __init__(self, folder: RunFolder, steps: int, watch: Watch) -> None:
+        self.folder, self.steps, self.watch = folder, steps, watch
+
+    def continue_from(self, step: int) -> None:
+        """Drop the events after a step, which a resumed run will write again."""
+        kept = [event for event in self.folder.read_log() if event.get("step", 0) <= step and event["event"] != "end"]
+        write_text(self.folder.log, "".join(json.dumps(event) + "\n" for event in kept))
+
+    def note(self, text: str) -> None:
+        """A decision or an event, for people."""
+        self.watch.note(text)
+        self._say(text)
+
+    def stepped(self, report: StepReport) -> None:
+        self.watch.stepped(report, self.steps)
+        self._say(report.line(self.steps))
+        self.event("step", asdict(report))
+
+    def quietly(self, text: str) -> None:
+        """A line for train.log that the watcher has shown already."""
+        self._say(text)
+
+    def validated(self, step: int, scores: dict[str, float | None]) -> None:
+        """Scores in percent after a step."""
+        shown = "   ".join(f"{name} {_percent(scores[name])}" for name in ("mIoU_D", "mIoU_I", "mIoU_C"))
+        self.note(f"validation after step {step}   {shown}")
+        self.event("validation", {"step": step, "scores": scores})
+
+    def event(self, kind: str, content: dict[str, Any]) -> None:
+        """One line of log.jsonl."""
+        with self.folder.log.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps({"event": kind, **content}) + "\n")
+
+    def _say(self, text: str) -> None:
+        with self.folder.train_log.open("a", encoding="utf-8") as handle:
+            handle.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}  {text}\n")
+
+
+def _percent(value: float | None) -> str:
+    return "n/a" if value is None or math.isnan(value) else f"{value:.2f}"
