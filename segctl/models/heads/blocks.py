@@ -1,0 +1,71 @@
+"""Layers that several heads are made of. B batch, D channels, H W.
+
+Every convolution of a head is bias-free and followed by batch norm and ReLU.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvBNReLU(nn.Sequential):
+    """Convolution, batch norm, ReLU: (B, in, H, W) -> (B, out, H, W), zero-padded to keep the size.
+
+    groups = in_channels makes it depthwise.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, dilation: int = 1, groups: int = 1) -> None:
+        padding = dilation * (kernel_size // 2)
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, groups=groups, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class PooledBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm for pooled maps, which may hold one value per channel: a batch of one behind a 1×1 pool.
+
+    The variance of one value is zero, so torch refuses to train there. We normalise such a batch with the running
+    statistics, as in eval mode, and leave them as they are; one image alone can then be trained on.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps)
+        return super().forward(x)
+
+
+class PoolingBranch(nn.Module):
+    """Average pool to bin_px × bin_px, 1×1 to out, batch norm, ReLU, back to the size of the input.
+
+    (B, in, H, W) -> (B, out, H, W). Bins larger than the map repeat its pixels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, bin_px: int = 1) -> None:
+        super().__init__()
+        self.pooled = nn.Sequential(
+            nn.AdaptiveAvgPool2d(bin_px),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+            PooledBatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return resize(self.pooled(x), (x.shape[-2], x.shape[-1]))
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, D, h, w) -> (B, D, *size), bilinear, align_corners False, as everywhere in segctl."""
+    if x.shape[-2:] == size:
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def init_decoder(module: nn.Module) -> None:
+    """Kaiming-uniform (fan-in) convolutions; batch norm at weight 1, bias 0: the reference's start of every decoder."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_uniform_(layer.weight, mode="fan_in", nonlinearity="relu")
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)

@@ -1,0 +1,54 @@
+"""DeepLabV3+: atrous pyramid with separable convolutions, and a decoder that sees a finer map, arXiv:1802.02611."""
+
+import torch
+from torch import Tensor, nn
+
+from segctl.models.heads.blocks import ConvBNReLU, PoolingBranch, init_decoder, resize
+
+
+class SeparableConv(nn.Sequential):
+    """Depthwise convolution, batch norm, ReLU, then 1×1, batch norm, ReLU: (B, in, H, W) -> (B, out, H, W)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> None:
+        super().__init__(
+            ConvBNReLU(in_channels, in_channels, kernel_size, dilation, groups=in_channels),
+            ConvBNReLU(in_channels, out_channels),
+        )
+
+
+class DeepLabV3PlusHead(nn.Module):
+    """DeepLabV3's pyramid on the last map (all but its pooling branch separable), joined with the map of stride 4.
+
+    `fine_index` is the place of the stride-4 map among the backbone's, `fine_channels` its channels, cut to `shortcut`.
+    Returns (B, width, H/4, W/4).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        fine_channels: int,
+        fine_index: int,
+        width: int,
+        shortcut: int,
+        rates: tuple[int, ...] = (12, 24, 36),
+    ) -> None:
+        super().__init__()
+        self.out_channels = width
+        self.fine_index = fine_index
+        self.branches = nn.ModuleList(
+            [
+                PoolingBranch(in_channels, width),
+                SeparableConv(in_channels, width, 1),
+                *(SeparableConv(in_channels, width, 3, dilation=rate) for rate in rates),
+            ]
+        )
+        self.merge = ConvBNReLU(len(self.branches) * width, width, 3)
+        self.shortcut = ConvBNReLU(fine_channels, shortcut)
+        self.decoder = nn.Sequential(SeparableConv(width + shortcut, width, 3), SeparableConv(width, width, 3))
+        init_decoder(self)
+
+    def forward(self, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
+        merged = self.merge(torch.cat([branch(maps[-1]) for branch in self.branches], dim=1))
+        fine = self.shortcut(maps[self.fine_index])
+        decoded: Tensor = self.decoder(torch.cat([resize(merged, (fine.shape[-2], fine.shape[-1])), fine], dim=1))
+        return decoded

@@ -1,0 +1,40 @@
+"""U-Net: back to full resolution in five steps, each with the backbone's map of that size, arXiv:1505.04597."""
+
+import torch
+from torch import Tensor, nn
+
+from segctl.models.heads.blocks import ConvBNReLU, init_decoder, resize
+
+STEP_STRIDES = (16, 8, 4, 2, 1)
+
+
+class UNetHead(nn.Module):
+    """Five times: resize to the next finer stride, join the backbone's map of that stride if it has one, two 3×3.
+
+    `channels` and `strides` describe the backbone's maps, finest first, the last of stride 32. The steps end with
+    base·(16, 8, 4, 2, 1) channels. The paper crops maps that do not fit; here the coarse one takes the size of the fine
+    one, so any image size works. Returns (B, base, H, W).
+    """
+
+    def __init__(self, channels: tuple[int, ...], strides: tuple[int, ...], base: int) -> None:
+        super().__init__()
+        skips = dict(zip(strides, range(len(strides)), strict=True))
+        self.skip_indices = [skips.get(stride) for stride in STEP_STRIDES]
+        widths = [base * factor for factor in STEP_STRIDES]
+        self.out_channels = widths[-1]
+        skip_channels = [0 if index is None else channels[index] for index in self.skip_indices]
+        self.steps = nn.ModuleList(
+            nn.Sequential(ConvBNReLU(coarse + skip, width, 3), ConvBNReLU(width, width, 3))
+            for coarse, skip, width in zip([channels[-1], *widths[:-1]], skip_channels, widths, strict=True)
+        )
+        init_decoder(self)
+
+    def forward(self, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
+        x = maps[-1]
+        for step, index, stride in zip(self.steps, self.skip_indices, STEP_STRIDES, strict=True):
+            if index is None:
+                x = step(resize(x, (-(-size[0] // stride), -(-size[1] // stride))))
+            else:
+                skip = maps[index]
+                x = step(torch.cat([resize(x, (skip.shape[-2], skip.shape[-1])), skip], dim=1))
+        return x

@@ -1,0 +1,87 @@
+"""A network's file, `model.pt`: its run, its class names, its weights.
+
+    {"run": <the preset as JSON>, "class_names": [...], "weights": <state dict on the CPU>}
+
+Written whole or not at all, read with weights_only, so that opening a stranger's file runs none of its code.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segctl.errors import InputError
+from segctl.models.segmenter import Segmenter
+from segctl.models.weights import first_misfit, unpickled
+from segctl.schema.models import ModelSpec
+from segctl.schema.run import TrainRun
+
+MODEL_FILE = "model.pt"
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What a model file holds."""
+
+    path: Path
+    run: dict[str, Any]
+    """The preset as JSON."""
+    model: ModelSpec
+    """Its model block."""
+    class_names: list[str]
+    weights: dict[str, Tensor]
+
+
+def save(path: Path, model: Segmenter, run: TrainRun, class_names: Sequence[str]) -> None:
+    """Write a model file under a temporary name, then rename it; equal weights give equal bytes."""
+    if len(class_names) != model.num_classes:
+        raise ValueError(f"got {len(class_names)} class names, wanted {model.num_classes}")
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    payload = {"run": run.model_dump(mode="json"), "class_names": list(class_names), "weights": weights}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part{os.getpid()}")
+    try:
+        with partial.open("wb") as handle:  # an open file, because torch writes a path's own name into the archive
+            torch.save(payload, handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(path: Path) -> SavedModel:
+    """The model file at `path`, or inside the run folder at `path`. Raises InputError for anything else."""
+    file = path / MODEL_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise _nothing_there(path)
+    payload = unpickled(file)
+    try:
+        spec = ModelSpec.model_validate(payload["run"]["model"])
+        names, weights = [str(name) for name in payload["class_names"]], dict(payload["weights"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"'{file}' is a PyTorch file, but not a model that segctl wrote",
+            f"give a run folder or its {MODEL_FILE}; to start from a file's backbone, use `--set model.weights=PATH`",
+        ) from error
+    return SavedModel(file, payload["run"], spec, names, weights)
+
+
+def fill(model: Segmenter, saved: SavedModel) -> None:
+    """Put the file's weights into a network. Raises InputError where they are not all there or do not fit."""
+    problem = first_misfit(model.state_dict(), saved.weights)
+    if problem:
+        raise InputError(f"'{saved.path}' is damaged: its weights do not fit its own preset: {problem}", "train it again")
+    model.load_state_dict(saved.weights)
+
+
+def _nothing_there(path: Path) -> InputError:
+    if path.is_dir():
+        return InputError(
+            f"'{path}' holds no {MODEL_FILE}: it is no run, or one that has not finished", "finish it with --resume"
+        )
+    return InputError(f"no run folder or model file at '{path}'", f"give a folder that `segctl train` wrote, or its {MODEL_FILE}")
