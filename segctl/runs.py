@@ -15,6 +15,7 @@ Every file appears under its own name only when it is whole.
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,17 @@ def newest_finished(runs_root: Path, preset: str) -> RunFolder | None:
     """The run of that preset which finished last, or None."""
     finished = [run for run in find_runs(runs_root) if run.finished and run.read_run().name == preset]
     return max(finished, key=lambda run: run.model.stat().st_mtime_ns, default=None)
+
+
+def newest_unfinished(runs_root: Path, name: str) -> RunFolder:
+    """The newest run that began under this folder name and has not finished. Raises InputError where there is none."""
+    pattern = re.compile(rf"{re.escape(name)}(-\d+)?")
+    open_runs = [run for run in find_runs(runs_root) if pattern.fullmatch(run.name) and not run.finished]
+    if not open_runs:
+        raise InputError(
+            f"no unfinished run of '{name}' is under '{runs_root}'", "name one with --run, or start one without --resume"
+        )
+    return open_runs[-1]
 
 
 def free_folder(runs_root: Path, name: str) -> RunFolder:

@@ -1,11 +1,13 @@
 """The command line: parse, load, call one function, print. `main` is the single error door."""
 
+import sys
 from typing import Annotated
 
 import typer
 
 from segctl import __version__
-from segctl.cli import presets
+from segctl.cli import eval as evaluation
+from segctl.cli import presets, training
 from segctl.cli.output import out
 from segctl.errors import SegctlError
 
@@ -16,6 +18,9 @@ app = typer.Typer(
     help="Train, distil and evaluate semantic-segmentation models.",
 )
 app.add_typer(presets.app, name="presets")
+app.command()(training.train)
+app.command()(training.distill)
+app.command("eval")(evaluation.evaluate)
 
 
 def _print_version(wanted: bool) -> None:
@@ -35,11 +40,15 @@ def root(
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 wrong input, 3 a check found problems, 130 Ctrl-C."""
+    arguments = sys.argv[1:] if argv is None else argv
+    outer, out.arguments = out.arguments, arguments
     try:
-        app(args=argv, prog_name="segctl")
+        app(args=arguments, prog_name="segctl")
     except SegctlError as error:
         out.error(error)
         return error.exit_code
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
+    finally:
+        out.arguments = outer
     return 0

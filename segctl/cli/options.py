@@ -14,7 +14,12 @@ SetOpt = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="Change one value of the preset, such as train.steps=100 (repeatable)."),
 ]
-PresetOpt = Annotated[str, typer.Option("--preset", metavar="NAME_OR_FILE", help="A shipped preset's name, or a YAML file.")]
+PresetOpt = Annotated[
+    str | None, typer.Option("--preset", metavar="NAME_OR_FILE", help="A shipped preset's name, or a YAML file.")
+]
+DeviceOpt = Annotated[
+    str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:0; the best there is if left out.")
+]
 
 DATA_ROOT = Path("data")
 RUNS_ROOT = Path("runs")

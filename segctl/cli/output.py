@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -24,9 +24,13 @@ PIPE_WIDTH = 160
 
 
 class Output:
-    """Prints for people, or JSON for programs. `rank` 0 speaks, the others are silent, except for errors."""
+    """Prints for people, or JSON for programs. Rank 0 speaks, the others are silent, except for errors.
+
+    `arguments` is the command line that is being answered.
+    """
 
     def __init__(self) -> None:
+        self.arguments: list[str] = []
         self.speaks = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
     def _console(self, *, stderr: bool = False) -> Console:
@@ -85,14 +89,22 @@ class Output:
         if not self.speaks:
             yield lambda done, total: None
         elif sys.stderr.isatty():
-            with self._bar() as bar:
+            with self.bar() as bar:
                 task = bar.add_task(escape(label), total=None)
                 yield lambda done, total: bar.update(task, completed=done, total=total)
         else:
             yield _PlainProgress(label, self.note)
 
-    def _bar(self) -> Progress:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    def bar(self, *, detail: bool = False) -> Progress:
+        """A rich progress bar on stderr; `detail` adds a column for a task's `detail` field."""
+        columns: list[ProgressColumn] = [
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        ]
+        if detail:
+            columns.append(TextColumn("{task.fields[detail]}"))
         return Progress(*columns, console=self._console(stderr=True), transient=True)
 
 

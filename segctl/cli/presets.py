@@ -4,13 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from segctl.cli.options import JsonOpt, SetOpt
 from segctl.cli.output import out
-from segctl.schema.formula import total_loss
-from segctl.schema.load import load_preset, preset_names
-from segctl.schema.run import DistillRun
 
 app = typer.Typer(no_args_is_help=True, help="List, show and check presets.")
 
@@ -18,6 +14,9 @@ app = typer.Typer(no_args_is_help=True, help="List, show and check presets.")
 @app.command("list")
 def list_presets(json: JsonOpt = False) -> None:
     """List the shipped presets."""
+    from segctl.schema.load import load_preset, preset_names
+    from segctl.schema.run import DistillRun
+
     runs = [load_preset(name) for name in preset_names()]
     if json:
         out.json([run.name for run in runs])
@@ -37,6 +36,11 @@ def show(
     json: JsonOpt = False,
 ) -> None:
     """Print a preset with every default filled in, and its total loss as a formula."""
+    import yaml
+
+    from segctl.schema.formula import total_loss
+    from segctl.schema.load import load_preset
+
     run = load_preset(preset, set_ or [])
     resolved = run.model_dump(mode="json")
     if json:
@@ -49,5 +53,8 @@ def show(
 @app.command()
 def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file.")], set_: SetOpt = None) -> None:
     """Check a preset file and list every fault in it."""
+    from segctl.schema.load import load_preset
+    from segctl.schema.run import DistillRun
+
     run = load_preset(str(file), set_ or [])
     out.result(f"{file}: a complete {'distillation' if isinstance(run, DistillRun) else 'training'} run called '{run.name}'")

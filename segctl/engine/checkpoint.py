@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from segctl.errors import InputError
 from segctl.files import write_whole
@@ -28,7 +29,7 @@ class State:
     task: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    average: nn.Module | None
+    average: AveragedModel | None
     step: int
     best: Best
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import assert_never
 
 import numpy as np
@@ -21,6 +21,16 @@ from segctl.models import Segmenter, upsample
 from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol, WholeProtocol
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How images are scored: the protocol, where, with how many loader processes, and who shares the work."""
+
+    protocol: EvaluateSpec
+    compute: Compute
+    workers: int = 0
+    world: World = field(default_factory=World)
 
 
 @dataclass(frozen=True)
@@ -120,24 +130,17 @@ MEAN_COLOR = (124, 116, 104)
 
 
 def count_images(
-    model: Segmenter,
-    dataset: PackedDataset,
-    names: Sequence[str],
-    protocol: EvaluateSpec,
-    compute: Compute,
-    *,
-    workers: int = 0,
-    progress: Progress | None = None,
+    model: Segmenter, dataset: PackedDataset, names: Sequence[str], how: Scoring, progress: Progress | None = None
 ) -> Counted:
     """Predict and count the named images in this process, at their own size."""
     was_training = model.training
     model.eval()
-    classes = model.num_classes
+    classes, device = model.num_classes, how.compute.device
     counts = np.zeros((len(names), classes, 3), np.int64)
     matrix = np.zeros((classes, classes), np.int64)
-    for index, sample in enumerate(evaluation_samples(dataset, list(names), workers=workers)):
-        prediction = predict(model, sample.image[None].to(compute.device), protocol, compute)
-        label = sample.label[None].to(compute.device)
+    for index, sample in enumerate(evaluation_samples(dataset, list(names), workers=how.workers)):
+        prediction = predict(model, sample.image[None].to(device), how.protocol, how.compute)
+        label = sample.label[None].to(device)
         counts[index] = count(prediction, label, classes)[0].cpu().numpy()
         matrix += confusion(prediction, label, classes).cpu().numpy()
         if progress is not None:
@@ -146,20 +149,10 @@ def count_images(
     return Counted(CountTable(tuple(names), tuple(dataset.classes.names), counts), matrix)
 
 
-def count_split(
-    model: Segmenter,
-    dataset: PackedDataset,
-    split: str,
-    protocol: EvaluateSpec,
-    compute: Compute,
-    *,
-    world: World = World(),  # noqa: B008  a frozen value
-    workers: int = 0,
-    progress: Progress | None = None,
-) -> Counted:
+def count_split(model: Segmenter, dataset: PackedDataset, split: str, how: Scoring, progress: Progress | None = None) -> Counted:
     """Every image of a split once, whatever the number of processes: each takes its stride, and all share the integers."""
     names = dataset.names(split)
-    mine = shard_names(names, world.rank, world.size)
-    parts = world.gather(count_images(model, dataset, mine, protocol, compute, workers=workers, progress=progress))
+    mine = shard_names(names, how.world.rank, how.world.size)
+    parts = how.world.gather(count_images(model, dataset, mine, how, progress))
     table = merge([part.table for part in parts], order=names)
     return Counted(table, np.sum([part.confusion for part in parts], axis=0))

@@ -9,7 +9,7 @@ import torch
 from segctl.data.loader import training_batches
 from segctl.engine.checkpoint import State
 from segctl.engine.device import peak_memory_mb
-from segctl.engine.evaluate import count_images
+from segctl.engine.evaluate import Scoring, count_images
 from segctl.engine.provenance import describe, now
 from segctl.engine.setup import Request, Session, prepare_session
 from segctl.engine.teacher import Trial, require_passed, try_teacher
@@ -98,7 +98,7 @@ def dry_run(request: Request, watch: Watch) -> dict[str, float]:
     found["loss"] = float(sum(float(value) for value in terms.values()))
     found["step_s"] = time.perf_counter() - began
     names = session.dataset.names(run.data.val_split)[:1]
-    counted = count_images(session.evaluated_model, session.dataset, names, run.evaluate, session.compute)
+    counted = count_images(session.evaluated_model, session.dataset, names, Scoring(run.evaluate, session.compute))
     found["validation_mIoU_D"] = score(counted.table, binary=session.dataset.classes.binary)["mIoU_D"] or 0.0
     found["checkpoint_mb"] = _round_trip(session)
     found["peak_memory_mb"] = peak_memory_mb(session.compute.device)

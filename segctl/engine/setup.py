@@ -90,7 +90,7 @@ def prepare_session(request: Request) -> Session:
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
     average = None
     if run.train.ema is not None:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(run.train.ema), use_buffers=True)
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(run.train.ema), use_buffers=True)  # type: ignore[no-untyped-call]
     # What a method builds may draw random numbers; dropout then begins from the same state for all of them.
     torch.manual_seed(run.train.seed)
     state = State(task, optimizer, scaler, average, 0, Best())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from segctl.distillers import Distiller
+from segctl.distillers.base import Distiller
 from segctl.losses import build_labels, build_loss
 from segctl.models import Segmenter
 from segctl.models.outputs import Outputs
@@ -66,7 +66,7 @@ class SupervisedTask(nn.Module):
             self.loss_terms.append(LossTerm(name, spec.logits, spec.weight, self.losses[name]))
 
     def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE) -> Step:
-        outputs = Outputs(self.model(self.model.normalize(images)), label.shape[-2:])
+        outputs = _outputs(self.model, images, label)
         return _step(self.task_terms(outputs, label, share))
 
     def task_terms(self, outputs: Outputs, label: Tensor, share: Share, factor: float = 1.0) -> dict[str, Tensor]:
@@ -97,13 +97,17 @@ class DistillationTask(SupervisedTask):
         return self._teacher[0]
 
     def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE) -> Step:
-        student = Outputs(self.model(self.model.normalize(images)), label.shape[-2:])
+        student = _outputs(self.model, images, label)
         with torch.no_grad():
-            teacher = Outputs(self.teacher(self.teacher.normalize(images)), label.shape[-2:])
+            teacher = _outputs(self.teacher, images, label)
         terms = self.task_terms(student, label, share, self.distiller.label_weight)
         for name, value in self.distiller(student, teacher, label).items():
             terms[name] = self.distiller.weights[name] * share.of(self.distiller.terms[name]) * value
         return _step(terms)
+
+
+def _outputs(model: Segmenter, images: Tensor, label: Tensor) -> Outputs:
+    return Outputs(model(model.normalize(images)), (label.shape[-2], label.shape[-1]))
 
 
 def _step(terms: dict[str, Tensor]) -> Step:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from segctl.data.packed import PackedDataset
 from segctl.engine.device import Compute
-from segctl.engine.evaluate import Counted, Progress, count_images
+from segctl.engine.evaluate import Counted, Progress, Scoring, count_images
 from segctl.errors import InputError
 from segctl.metrics.scores import score
 from segctl.metrics.table import CountTable
@@ -86,7 +86,7 @@ def try_teacher(
 ) -> Trial:
     """Score the teacher on the first validation images under the run's protocol."""
     names = dataset.names(run.data.val_split)[:TRIAL_IMAGES]
-    counted = count_images(teacher.model, dataset, names, run.evaluate, compute, progress=progress)
+    counted = count_images(teacher.model, dataset, names, Scoring(run.evaluate, compute), progress)
     scores = score(counted.table, binary=dataset.classes.binary)
     constant, best_class = _constant_score(counted, dataset.classes.binary)
     return Trial(len(names), scores, constant, best_class)

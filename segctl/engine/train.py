@@ -2,12 +2,13 @@
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from segctl.data.loader import Batch, training_batches
-from segctl.engine.evaluate import count_split
+from segctl.engine.evaluate import Scoring, count_split
 from segctl.engine.meter import Meter
 from segctl.engine.optim import set_learning_rates
 from segctl.engine.setup import Session
@@ -66,19 +67,20 @@ def take_step(session: Session, batch: Batch) -> dict[str, Tensor]:
     total = max(1, int(valid.sum()))
     session.task.train()
     state.optimizer.zero_grad(set_to_none=True)
-    terms: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
     for part in torch.arange(len(images)).chunk(session.run.train.accumulate):
         share = Share(pixels=int(valid[part].sum()) / total, images=len(part) / len(images))
         chosen = slice(int(part[0]), int(part[-1]) + 1)
         with session.compute.autocast():
             step = session.task(images[chosen], labels[chosen], share)
-        state.scaler.scale(step.loss).backward()
-        terms = {name: terms.get(name, 0) + value for name, value in step.terms.items()}
+        scaled: Tensor = state.scaler.scale(step.loss)
+        torch.autograd.backward(scaled)
+        sums = {name: value + sums[name] if name in sums else value for name, value in step.terms.items()}
     state.scaler.step(state.optimizer)
     state.scaler.update()
     if state.average is not None:
         state.average.update_parameters(session.model)
-    return terms
+    return sums
 
 
 def validate(session: Session, folder: RunFolder, log: RunLog) -> None:
@@ -89,10 +91,8 @@ def validate(session: Session, folder: RunFolder, log: RunLog) -> None:
         model,
         session.dataset,
         split,
-        run.evaluate,
-        session.compute,
-        workers=session.workers,
-        progress=lambda done, total: log.watch.advance(f"validating on {split}", done, total),
+        Scoring(run.evaluate, session.compute, session.workers),
+        lambda done, total: log.watch.advance(f"validating on {split}", done, total),
     )
     scores = score(counted.table, binary=session.dataset.classes.binary)
     log.validated(state.step, scores)
@@ -113,10 +113,14 @@ def finish(session: Session, folder: RunFolder, log: RunLog) -> None:
     """Write model.pt, which marks the run as finished."""
     run, state = session.run, session.state
     if run.train.select == "best" and folder.best.is_file():
-        write_whole(folder.model, lambda partial: shutil.copyfile(folder.best, partial))
+        write_whole(folder.model, lambda partial: _copy(folder.best, partial))
         chosen = f"the best validation, after step {state.best.step} ({state.best.score:.2f} mIoU_D)"
     else:
         save(folder.model, session.evaluated_model, run, session.dataset.classes.names)
         chosen = f"step {state.step}"
     log.event("end", {"step": state.step, "weights_of": chosen})
     log.note(f"finished after {state.step} steps; model.pt holds the weights of {chosen}")
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)

@@ -22,6 +22,10 @@ class StepReport:
     images_per_s: float
     memory_mb: float
 
+    def short(self) -> str:
+        """`loss 0.412   0.31 s/step`."""
+        return f"loss {self.loss:.3f}   {self.step_s:.2f} s/step"
+
     def line(self, steps: int) -> str:
         """`step 20/200   loss 0.412 = cross_entropy_main 0.318 + jdt_main 0.094   0.31 s/step`."""
         parts = " + ".join(f"{name} {value:.3f}" for name, value in self.terms.items())

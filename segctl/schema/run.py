@@ -6,7 +6,7 @@ from pydantic import Field
 
 from segctl.errors import Fault
 from segctl.schema.data import BoundaryLabels, DataSpec, HardLabels, LabelSpec
-from segctl.schema.distillers import DistillerSpec, TeacherSpec
+from segctl.schema.distillers import METHODS, DistillerSpec, Method, TeacherSpec
 from segctl.schema.evaluate import EvaluateSpec
 from segctl.schema.losses import KLSpec, LossTermSpec
 from segctl.schema.models import ModelSpec
@@ -71,6 +71,12 @@ class DistillRun(TrainRun):
     def without_teacher(self) -> TrainRun:
         """The undistilled student: the same run, distiller and teacher left out."""
         return TrainRun(**{name: getattr(self, name) for name in TrainRun.model_fields})
+
+
+def with_method(run: DistillRun, method: Method) -> TrainRun:
+    """The run with a method's published bundle as its distiller, and nothing else changed; `none` leaves out the teacher."""
+    bundle = METHODS[method]
+    return run.without_teacher() if bundle is None else run.model_copy(update={"distiller": bundle})
 
 
 def cross_check(run: TrainRun) -> list[Fault]:

@@ -1,0 +1,49 @@
+"""`segctl demo`: the whole story on the embedded `shapes` dataset, as commands one could type."""
+
+import shlex
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segctl.cli.output import out
+
+TEACHER, STUDENT = "shapes-teacher", "shapes-student"
+
+
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where data, runs and report go.")] = Path("segctl-demo"),
+    steps: Annotated[int | None, typer.Option("--steps", metavar="N", min=1, help="Steps of every run, for a quick look.")] = None,
+) -> None:
+    """Prepare shapes, train a teacher, train a student with and without it, score them, and write the report."""
+    from segctl.cli import main
+
+    began = time.monotonic()
+    for command in _commands(folder, steps):
+        out.note(f"\n$ segctl {shlex.join(command)}")
+        code = main(command)
+        if code:
+            raise typer.Exit(code)
+    out.result(f"the demo took {time.monotonic() - began:.0f} s; open {folder / 'report.md'}")
+
+
+def _commands(folder: Path, steps: int | None) -> list[list[str]]:
+    """The commands that are still to do: finished runs are left alone, and a stopped one is gone on with."""
+    from segctl.runs import RunFolder
+
+    data, runs = ["--data-root", str(folder / "data")], folder / "runs"
+    length = [] if steps is None else ["--steps", str(steps)]
+    story: list[tuple[str, list[str]]] = [
+        ("teacher", ["train", "--preset", TEACHER]),
+        ("student", ["distill", "--preset", STUDENT, "--method", "none"]),
+        ("student-jml", ["distill", "--preset", STUDENT, "--method", "jml", "--teacher", str(runs / "teacher")]),
+    ]
+    commands = [["data", "prepare", "shapes", *data]]
+    for name, command in story:
+        run = RunFolder(runs / name)
+        if not run.finished:
+            resume = ["--resume"] if run.path.exists() else []
+            commands.append([*command, *length, "--run", str(run.path), *resume, *data])
+    commands += [["eval", str(runs / name), *data] for name, _ in story]
+    return [*commands, ["report", *(str(runs / name) for name, _ in story), "-o", str(folder / "report.md")]]

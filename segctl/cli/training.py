@@ -1,0 +1,143 @@
+"""`segctl train` and `segctl distill`: a preset in, a run folder out."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from segctl.cli.options import DATA_ROOT, RUNS_ROOT, DataRootOpt, DeviceOpt, PresetOpt, RunsRootOpt, SetOpt
+from segctl.cli.output import out
+from segctl.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from segctl.schema.run import DistillRun, TrainRun
+
+RunOpt = Annotated[
+    Path | None, typer.Option("--run", metavar="DIR", help="The run's folder; a free name under the runs root if left out.")
+]
+ResumeOpt = Annotated[bool, typer.Option("--resume", help="Go on with a stopped run, exactly as if it had not stopped.")]
+DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="One step, one validation, one checkpoint round trip; keep nothing.")]
+StepsOpt = Annotated[int | None, typer.Option("--steps", metavar="N", help="The same as --set train.steps=N.")]
+SeedOpt = Annotated[int | None, typer.Option("--seed", metavar="N", help="The same as --set train.seed=N.")]
+MethodOpt = Annotated[
+    str | None, typer.Option("--method", metavar="NAME", help="none, kd or jml, instead of the preset's own distiller.")
+]
+TeacherOpt = Annotated[
+    Path | None, typer.Option("--teacher", metavar="RUN_OR_FILE", help="The teacher, instead of the newest run of the preset's.")
+]
+
+
+def train(
+    preset: PresetOpt = None,
+    set_: SetOpt = None,
+    run: RunOpt = None,
+    resume: ResumeOpt = False,
+    dry_run: DryRunOpt = False,
+    steps: StepsOpt = None,
+    seed: SeedOpt = None,
+    device: DeviceOpt = None,
+    data_root: DataRootOpt = DATA_ROOT,
+    runs_root: RunsRootOpt = RUNS_ROOT,
+) -> None:
+    """Train a network on labels. A student's preset is trained without its teacher."""
+    from segctl.schema.run import DistillRun
+
+    asked = _asked(preset, set_, steps, seed, run, resume)
+    name = asked.name
+    if isinstance(asked, DistillRun) and preset is not None:
+        out.note(f"'{asked.name}' is a student's preset: its distiller and teacher are left out, as with `distill --method none`")
+        asked, name = asked.without_teacher(), f"{asked.name}-none"
+    _go(asked, name, run, resume, dry_run, device, data_root, runs_root, None)
+
+
+def distill(
+    preset: PresetOpt = None,
+    method: MethodOpt = None,
+    teacher: TeacherOpt = None,
+    set_: SetOpt = None,
+    run: RunOpt = None,
+    resume: ResumeOpt = False,
+    dry_run: DryRunOpt = False,
+    steps: StepsOpt = None,
+    seed: SeedOpt = None,
+    device: DeviceOpt = None,
+    data_root: DataRootOpt = DATA_ROOT,
+    runs_root: RunsRootOpt = RUNS_ROOT,
+) -> None:
+    """Train a student on labels and on a teacher."""
+    from segctl.schema.run import DistillRun
+
+    asked = _asked(preset, set_, steps, seed, run, resume)
+    name = asked.name
+    if not isinstance(asked, DistillRun):
+        raise InputError(f"'{asked.name}' has no teacher to learn from", f"use `segctl train --preset {asked.name}`")
+    if method is not None:
+        asked, name = _with_method(asked, method), f"{asked.name}-{method}"
+    _go(asked, name, run, resume, dry_run, device, data_root, runs_root, teacher)
+
+
+def _asked(
+    preset: str | None, set_: list[str] | None, steps: int | None, seed: int | None, run: Path | None, resume: bool
+) -> "TrainRun":
+    """The run that the options describe: a preset with changes, or the one in the folder to resume."""
+    from segctl.runs import RunFolder
+    from segctl.schema.load import load_preset
+
+    changes = list(set_ or [])
+    changes += [] if steps is None else [f"train.steps={steps}"]
+    changes += [] if seed is None else [f"train.seed={seed}"]
+    if preset is not None:
+        return load_preset(preset, changes)
+    if resume and run is not None:
+        folder = RunFolder(run)
+        folder.read_run()
+        return load_preset(str(folder.run_yaml), changes)
+    raise InputError("which run? neither --preset nor --resume with --run is given", "see `segctl presets list`")
+
+
+def _with_method(run: "DistillRun", method: str) -> "TrainRun":
+    from segctl.schema.distillers import METHODS
+    from segctl.schema.run import with_method
+
+    if method not in METHODS:
+        raise InputError(
+            f"--method '{method}' is not known{did_you_mean(method, list(METHODS))}", f"use one of {', '.join(METHODS)}"
+        )
+    for published in run.published:
+        if published.method == method and published.recipe != run.recipe:
+            number = f"{published.value:.2f} {published.metric}"
+            out.note(f"published for {method}: {number}, under the {published.recipe} recipe, not this one ({run.recipe})")
+    return with_method(run, method)
+
+
+def _go(
+    run: "TrainRun",
+    name: str,
+    folder: Path | None,
+    resume: bool,
+    dry_run: bool,
+    device: str | None,
+    data_root: Path,
+    runs_root: Path,
+    teacher: Path | None,
+) -> None:
+    from segctl.cli.watching import watching
+    from segctl.engine import launch
+    from segctl.engine.setup import Request
+    from segctl.runs import RunFolder, free_folder, newest_unfinished
+
+    request = Request(run, data_root, runs_root, teacher, device, command=shlex.join(["segctl", *out.arguments]))
+    with watching() as watch:
+        if dry_run:
+            found = launch.dry_run(request, watch)
+        elif resume:
+            target = RunFolder(folder) if folder is not None else newest_unfinished(runs_root, name)
+            launch.resume_run(request, target, watch)
+        else:
+            target = RunFolder(folder) if folder is not None else free_folder(runs_root, name)
+            launch.start_run(request, target, watch)
+    if dry_run:
+        out.table("Dry run: nothing was kept", ["what", "value"], [[key, f"{value:.4g}"] for key, value in found.items()])
+        return
+    out.result(f"run saved in {target.path}      next: segctl eval {target.path}")

@@ -1,0 +1,57 @@
+"""The house as a whole: rooms import downwards only, and help never waits for torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import segctl
+
+PACKAGE = Path(segctl.__file__).parent
+STEPS = {
+    "errors": 0, "files": 0, "schema": 1, "runs": 2, "data": 2, "models": 2, "losses": 2, "metrics": 2,
+    "distillers": 3, "engine": 4, "report": 4, "cli": 5, "__main__": 6,
+}  # fmt: skip
+
+
+def room_of(module: str) -> str | None:
+    """`segctl.models.heads` -> `models`; None for the package itself and for other packages."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "segctl" and len(parts) > 1 else None
+
+
+def imports_of(path: Path) -> list[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_rooms_import_from_lower_steps_only(path: Path) -> None:
+    relative = path.relative_to(PACKAGE)
+    own = relative.parts[0].removesuffix(".py")
+    if own == "__init__":
+        assert not imports_of(path)
+        return
+    for module in imports_of(path):
+        room = room_of(module)
+        if room in STEPS and room != own:
+            assert STEPS[room] < STEPS[own], f"{relative} (step {STEPS[own]}) imports {module} (step {STEPS[room]})"
+
+
+def test_every_room_has_a_step() -> None:
+    rooms = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.name not in ("__init__.py", "__pycache__", "presets", "py.typed")}
+    assert rooms == set(STEPS)
+
+
+def test_the_command_line_schema_and_report_import_no_torch() -> None:
+    code = "import sys, segctl.cli, segctl.schema.load, segctl.report.markdown; print('torch' in sys.modules, 'h5py' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False", "False"]
