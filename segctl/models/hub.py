@@ -1,0 +1,31 @@
+"""Is the place that timm's weights come from there? Asked first, because the hub's own client retries for most of a minute."""
+
+from pathlib import Path
+
+import requests
+
+FILES = ("model.safetensors", "pytorch_model.bin")
+TIMEOUT_S = 5.0
+
+
+def hub_address() -> str:
+    """The hub's address, which HF_ENDPOINT may have moved."""
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
+
+
+def cached_weights(repository: str) -> Path | None:
+    """The weights of a hub repository such as `timm/resnet18d.ra2_in1k` on this machine, if they were downloaded before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = (try_to_load_from_cache(repository, name) for name in FILES)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+def answers(address: str) -> bool:
+    """Whether a server answers at `address`; what it answers is left to the download, unless it calls itself broken."""
+    try:
+        return requests.head(address, timeout=TIMEOUT_S, allow_redirects=False).status_code < 500
+    except requests.RequestException:
+        return False
