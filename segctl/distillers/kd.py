@@ -4,8 +4,7 @@ from torch import Tensor, nn
 
 from segctl.distillers.base import check_aux
 from segctl.losses.pixels import sum_dtype
-from segctl.models import upsample
-from segctl.models.outputs import Outputs
+from segctl.models.outputs import Outputs, upsample
 from segctl.schema.losses import Output
 
 
@@ -35,6 +34,5 @@ class PixelKL(nn.Module):
         check_aux(teacher, self.logits, "kd")
         student_logits = student.at_head_stride(self.logits)
         teacher_logits = teacher.at_head_stride(self.logits)
-        if teacher_logits.shape[-2:] != student_logits.shape[-2:]:
-            teacher_logits = upsample(teacher_logits, student_logits.shape[-2:])
-        return pixel_kl(student_logits, teacher_logits, self.temperature)
+        height, width = student_logits.shape[-2:]
+        return pixel_kl(student_logits, upsample(teacher_logits, (height, width)), self.temperature)

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segctl.losses.pixels import check_shapes, is_hard, mean_over_valid, sum_dtype, valid_pixels
+from segctl.losses.pixels import IGNORE_INDEX, check_shapes, is_hard, mean_over_valid, sum_dtype, valid_pixels
 
 
 class CrossEntropyLoss(nn.Module):
@@ -15,7 +15,7 @@ class CrossEntropyLoss(nn.Module):
 
     mean_over_pixels = True
 
-    def __init__(self, ignore_index: int | None = None) -> None:
+    def __init__(self, ignore_index: int | None = IGNORE_INDEX) -> None:
         super().__init__()
         self.ignore_index = ignore_index
 
@@ -27,5 +27,5 @@ class CrossEntropyLoss(nn.Module):
             target = label.long() if valid is None else label.long().masked_fill(~valid, 0)
             per_pixel = F.nll_loss(log_p, target, reduction="none")
         else:
-            per_pixel = -(label * log_p).sum(1)
+            per_pixel = -(label.to(log_p.dtype) * log_p).sum(1)
         return mean_over_valid(per_pixel, valid)

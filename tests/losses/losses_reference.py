@@ -1,0 +1,106 @@
+"""The losses once more, slowly: one pixel at a time, in float64, from the formulas in the papers."""
+
+import math
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def golden_inputs() -> tuple[Tensor, Tensor, Tensor]:
+    """Student logits and teacher logits (2, 5, 6, 8) in float64, and a label (2, 6, 8) where 5 is ignored."""
+    k = torch.arange(2 * 5 * 6 * 8, dtype=torch.float64)
+    student, teacher = 3 * torch.sin(0.37 * k), 3 * torch.cos(0.23 * k)
+    label = (7 * (torch.arange(2 * 6 * 8) // 3)) % 6
+    return student.view(2, 5, 6, 8), teacher.view(2, 5, 6, 8), label.view(2, 6, 8)
+
+
+def softmax(scores: Array, temperature: float = 1.0) -> Array:
+    """One pixel's probabilities (C,)."""
+    powers = [math.exp(float(score - scores.max()) / temperature) for score in scores]
+    return np.array([power / sum(powers) for power in powers])
+
+
+def counted_pixels(
+    logits: Array, label: Array, ignore_index: int | None, keep_mask: Array | None, temperature: float = 1.0
+) -> Iterator[tuple[int, Array, Array]]:
+    """(image, probabilities (C,), label (C,)) of every pixel that counts."""
+    batch, num_classes = logits.shape[:2]
+    hard = label.ndim < logits.ndim
+    for place in product(range(batch), *(range(size) for size in logits.shape[2:])):
+        column = (place[0], slice(None), *place[1:])
+        if keep_mask is not None and not keep_mask[place]:
+            continue
+        if hard and label[place] == ignore_index:
+            continue
+        y = np.eye(num_classes)[label[place]] if hard else label[column].astype(np.float64)
+        yield place[0], softmax(logits[column].astype(np.float64), temperature), y
+
+
+def slow_cross_entropy(logits: Array, label: Array, ignore_index: int | None, keep_mask: Array | None) -> float:
+    pixels = [
+        -sum(y[c] * math.log(p[c]) for c in range(len(p))) for _, p, y in counted_pixels(logits, label, ignore_index, keep_mask)
+    ]
+    return sum(pixels) / len(pixels)
+
+
+def slow_kl(logits: Array, label: Array, keep_mask: Array | None, temperature: float) -> float:
+    pixels = [
+        sum(q[c] * math.log(q[c] / p[c]) for c in range(len(p)) if q[c] > 0)
+        for _, p, q in counted_pixels(logits, label, None, keep_mask, temperature)
+    ]
+    return temperature**2 * sum(pixels) / len(pixels)
+
+
+def slow_jdt(
+    logits: Array,
+    label: Array,
+    keep_mask: Array | None = None,
+    *,
+    miou_d: float = 1.0,
+    miou_i: float = 0.0,
+    miou_c: float = 0.0,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    gamma: float = 1.0,
+    smooth: float = 1e-3,
+    norm: int = 1,
+    log_loss: bool = False,
+    threshold: float = 0.01,
+    ignore_index: int | None = None,
+    class_weights: list[float] | None = None,
+    active_hard: str = "present",
+    active_soft: str = "all",
+) -> float:
+    batch, num_classes = logits.shape[:2]
+    mode = active_hard if label.ndim < logits.ndim else active_soft
+    pixels = list(counted_pixels(logits, label, ignore_index, keep_mask))
+
+    def term(images: list[int], c: int) -> float | None:
+        """The term of one class over some images; None where the class is not active."""
+        pairs = [(p[c], y[c]) for image, p, y in pixels if image in images]
+        if mode == "present" and max((y for _, y in pairs), default=0.0) <= threshold:
+            return None
+        tp = sum((p + y - abs(p - y)) / 2 if norm == 1 else p * y for p, y in pairs)
+        fp = sum(p**norm for p, _ in pairs) - tp
+        fn = sum(y**norm for _, y in pairs) - tp
+        below = tp + alpha * fp + beta * fn + smooth
+        index = (tp + smooth) / below if below else 1.0
+        value = -math.log(index) if log_loss else 1 - index
+        value = value if gamma == 1 else max(value, 0.0) ** gamma
+        return value if class_weights is None else class_weights[c] * value
+
+    def mean(values: list[float | None]) -> float | None:
+        there = [value for value in values if value is not None]
+        return sum(there) / len(there) if there else None
+
+    everything = mean([term(list(range(batch)), c) for c in range(num_classes)])
+    table = [[term([image], c) for c in range(num_classes)] for image in range(batch)]
+    by_image = mean([mean(row) for row in table])
+    by_class = mean([mean([row[c] for row in table]) for c in range(num_classes)])
+    return miou_d * (everything or 0.0) + miou_i * (by_image or 0.0) + miou_c * (by_class or 0.0)

@@ -1,0 +1,57 @@
+"""From the specs of a preset to losses and labels: every field arrives."""
+
+import pytest
+import torch
+
+from segctl.losses import CrossEntropyLoss, JDTLoss, KLLoss, build_labels, build_loss
+from segctl.losses.labels import boundary_smooth, smooth
+from segctl.schema.data import BoundaryLabels, HardLabels, SmoothedLabels
+from segctl.schema.losses import CrossEntropySpec, JaccardFamily, JDTSpec, KLSpec
+
+
+def test_pixel_losses_are_pixel_means_that_ignore_255() -> None:
+    cross_entropy, kl = build_loss(CrossEntropySpec()), build_loss(KLSpec())
+    assert isinstance(cross_entropy, CrossEntropyLoss)
+    assert cross_entropy.ignore_index == 255
+    assert isinstance(kl, KLLoss)
+    assert cross_entropy.mean_over_pixels
+    assert kl.mean_over_pixels
+
+
+def test_every_field_of_a_metric_loss_reaches_it() -> None:
+    spec = JDTSpec(
+        miou_d=0.1, miou_i=0.2, miou_c=0.3, alpha=0.4, beta=0.6, gamma=2.0, smooth=0.5, norm=2, log_loss=True, threshold=0.2,
+        active_hard="all", active_soft="present",
+    )  # fmt: skip
+    loss = build_loss(spec)
+    assert isinstance(loss, JDTLoss)
+    assert not loss.mean_over_pixels
+    assert loss.ignore_index == 255
+    for name in [*JaccardFamily.model_fields, "active_hard", "active_soft"]:
+        assert getattr(loss, name) == getattr(spec, name), name
+
+
+def test_the_defaults_of_preset_and_class_are_the_same() -> None:
+    built, plain = build_loss(JDTSpec()), JDTLoss(ignore_index=255)
+    for name in [*JaccardFamily.model_fields, "active_hard", "active_soft"]:
+        assert getattr(built, name) == getattr(plain, name), name
+
+
+def test_labels_are_hard_smoothed_or_smoothed_at_boundaries() -> None:
+    label = torch.tensor([[[0, 0, 1], [0, 0, 1], [2, 2, 255]]], dtype=torch.uint8)
+    hard = build_labels(HardLabels(), 3)(label)
+    assert hard.dtype == torch.int64
+    assert hard.tolist() == label.tolist()
+    torch.testing.assert_close(build_labels(SmoothedLabels(epsilon=0.3), 3)(label), smooth(label, 3, 0.3))
+    everywhere = build_labels(BoundaryLabels(epsilon=0.3, kernel_size=3), 3)(label)
+    torch.testing.assert_close(everywhere, boundary_smooth(label, 3, 0.3, 3))
+
+
+@pytest.mark.parametrize("soften", [HardLabels(), SmoothedLabels(epsilon=0.1), BoundaryLabels()])
+def test_every_label_form_goes_with_the_losses(soften: HardLabels | SmoothedLabels | BoundaryLabels) -> None:
+    torch.manual_seed(0)
+    logits, label = torch.randn(2, 3, 6, 6), torch.randint(0, 3, (2, 6, 6)).to(torch.uint8)
+    label[:, :2] = 255
+    target = build_labels(soften, 3)(label)
+    for spec in (CrossEntropySpec(), JDTSpec()):
+        assert build_loss(spec)(logits, target, label != 255).isfinite()

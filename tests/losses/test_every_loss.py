@@ -1,0 +1,95 @@
+"""What holds for every loss: finite, with a gradient, blind to ignored pixels, and 0 where nothing is left."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from segctl.losses import CrossEntropyLoss, JDTLoss, KLLoss, Loss
+
+LOSSES: dict[str, tuple[Loss, bool]] = {
+    "cross_entropy hard": (CrossEntropyLoss(ignore_index=255), False),
+    "cross_entropy soft": (CrossEntropyLoss(), True),
+    "kl": (KLLoss(temperature=2.0), True),
+    "jaccard hard": (JDTLoss(ignore_index=255), False),
+    "jaccard soft": (JDTLoss(), True),
+    "tversky hard, by image and class": (JDTLoss(0.0, 0.5, 0.5, alpha=0.3, beta=0.7, ignore_index=255), False),
+    "log dice soft": (JDTLoss(alpha=0.5, beta=0.5, log_loss=True, smooth=1.0), True),
+}
+every_loss = pytest.mark.parametrize(("loss", "soft"), LOSSES.values(), ids=LOSSES.keys())
+
+
+def batch(soft: bool, *space: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (2, 4, *D), a label with about a quarter of the pixels ignored, and the mask of the others."""
+    torch.manual_seed(0)
+    logits, valid = torch.randn(2, 4, *space), torch.rand(2, *space) < 0.75
+    if soft:
+        return logits, torch.randn(2, 4, *space).softmax(1).masked_fill(~valid.unsqueeze(1), 0.0), valid
+    return logits, torch.randint(0, 4, (2, *space)).masked_fill(~valid, 255), valid
+
+
+def value_and_gradient(loss: Loss, logits: Tensor, label: Tensor, keep_mask: Tensor) -> tuple[Tensor, Tensor]:
+    logits = logits.clone().requires_grad_()
+    value = loss(logits, label, keep_mask)
+    return value.detach(), torch.autograd.grad(value, logits)[0]
+
+
+@every_loss
+@pytest.mark.parametrize("space", [(), (9,), (5, 6), (3, 4, 2)])
+def test_it_is_a_finite_scalar_with_a_gradient(loss: Loss, soft: bool, space: tuple[int, ...]) -> None:
+    value, gradient = value_and_gradient(loss, *batch(soft, *space))
+    assert value.shape == ()
+    assert value.isfinite()
+    assert value > 0
+    assert gradient.isfinite().all()
+    assert gradient.abs().sum() > 0
+
+
+@every_loss
+def test_logits_at_ignored_pixels_change_neither_value_nor_gradient(loss: Loss, soft: bool) -> None:
+    logits, label, valid = batch(soft, 5, 6)
+    other = torch.where(valid.unsqueeze(1), logits, -3 * logits.flip(1))
+    value, gradient = value_and_gradient(loss, logits, label, valid)
+    other_value, other_gradient = value_and_gradient(loss, other, label, valid)
+    assert other_value == value
+    torch.testing.assert_close(other_gradient, gradient, rtol=0, atol=0)
+    assert (gradient.masked_fill(valid.unsqueeze(1), 0.0) == 0).all()
+
+
+@every_loss
+def test_an_all_ignored_batch_gives_zero_and_a_zero_gradient(loss: Loss, soft: bool) -> None:
+    logits, label, valid = batch(soft, 5, 6)
+    nothing = torch.zeros_like(label) if soft else torch.full_like(label, 255)
+    value, gradient = value_and_gradient(loss, logits, nothing, torch.zeros_like(valid))
+    assert value == 0
+    assert (gradient == 0).all()
+
+
+@every_loss
+def test_the_memory_layout_does_not_matter(loss: Loss, soft: bool) -> None:
+    logits, label, valid = batch(soft, 5, 6)
+    packed = logits.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(loss(packed, label, valid), loss(logits, label, valid))
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_gives_a_float32_value_and_a_gradient_of_its_own_type(loss: Loss, soft: bool, dtype: torch.dtype) -> None:
+    logits, label, valid = batch(soft, 5, 6)
+    value, gradient = value_and_gradient(loss, logits.to(dtype), label, valid)
+    assert value.dtype == torch.float32
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(value, loss(logits.to(dtype).float(), label, valid))
+
+
+@every_loss
+def test_the_gradient_is_that_of_the_value(loss: Loss, soft: bool) -> None:
+    logits, label, valid = batch(soft, 2, 3)
+    label = label.double() if soft else label
+    assert torch.autograd.gradcheck(lambda x: loss(x, label, valid), (logits.double().requires_grad_(),))
+
+
+@every_loss
+def test_a_label_of_another_size_is_refused(loss: Loss, soft: bool) -> None:
+    logits, label, _ = batch(soft, 5, 6)
+    with pytest.raises(ValueError, match="wanted"):
+        loss(logits, label[..., :5])
