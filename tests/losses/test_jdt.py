@@ -269,6 +269,7 @@ def test_autocast_changes_nothing() -> None:
         assert JDTLoss()(logits, label).item() == plain.item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("soft", [False, True])
 def test_it_compiles_into_one_graph(soft: bool) -> None:
     torch.manual_seed(0)

@@ -1,0 +1,80 @@
+"""JML-KD: soft labels from the teacher at label size."""
+
+import pytest
+import torch
+from distillers_golden import golden_inputs, outputs
+
+from segctl.distillers import build_distiller
+from segctl.distillers.jml import SoftJDT, SoftKL, soft_label
+from segctl.losses import CrossEntropyLoss, JDTLoss
+from segctl.models.outputs import upsample
+from segctl.schema.distillers import METHODS
+
+
+def test_golden_kl_over_valid_pixels() -> None:
+    student, teacher, label = golden_inputs()
+    assert SoftKL()(outputs(student), outputs(teacher), label).item() == pytest.approx(2.24799810, abs=1e-6)
+
+
+@pytest.mark.parametrize(("smooth", "value"), [(1.0, 0.76177425), (1e-3, 0.79035727)])
+def test_golden_jaccard_over_all_classes(smooth: float, value: float) -> None:
+    student, teacher, label = golden_inputs()
+    loss = SoftJDT(JDTLoss(smooth=smooth))(outputs(student), outputs(teacher), label)
+    assert loss.item() == pytest.approx(value, abs=1e-6)
+
+
+def test_golden_total_of_the_recipe_on_the_main_head() -> None:
+    student, teacher, label = golden_inputs()
+    recipe = METHODS["jml"]
+    assert recipe is not None
+    distiller = build_distiller(recipe)
+    values = distiller(outputs(student, student), outputs(teacher, teacher), label)
+    distilled = sum(distiller.weights[name] * values[name].item() for name in ("soft_kl_main", "soft_jdt_main"))
+    cross_entropy = CrossEntropyLoss()(student, label).item()
+    jaccard = JDTLoss(smooth=1.0, ignore_index=255)(student, label).item()
+    task = 0.125 * cross_entropy + 0.75 * jaccard
+    assert distiller.label_weight * task + distilled == pytest.approx(0.92813079, abs=1e-6)
+
+
+def test_the_auxiliary_term_compares_auxiliary_logits() -> None:
+    student, teacher, label = golden_inputs()
+    zeros = torch.zeros_like(student)
+    loss = SoftKL(logits="aux")(outputs(zeros, student), outputs(zeros, teacher), label)
+    assert loss.item() == pytest.approx(2.24799810, abs=1e-6)
+
+
+def test_logits_are_compared_at_label_size_whatever_their_head_strides() -> None:
+    student, teacher, _ = golden_inputs()
+    label = torch.zeros(2, 24, 32, dtype=torch.long)
+    coarse = teacher[..., ::2, ::2]
+    big_student, big_teacher = (upsample(logits, (24, 32)) for logits in (student, coarse))
+    for term in (SoftKL(), SoftJDT(JDTLoss())):
+        small = term(outputs(student, size=(24, 32)), outputs(coarse, size=(24, 32)), label)
+        large = term(outputs(big_student, size=(24, 32)), outputs(big_teacher, size=(24, 32)), label)
+        assert small.item() == large.item()
+
+
+def test_temperature_softens_both_sides() -> None:
+    student, teacher, _ = golden_inputs()
+    everything = torch.zeros(2, 6, 8, dtype=torch.long)
+    loss = SoftKL(temperature=4.0)(outputs(student), outputs(teacher), everything)
+    assert loss.item() == pytest.approx(3.98854981, abs=1e-6)
+
+
+def test_soft_labels_are_float32_probabilities_without_gradient() -> None:
+    q = soft_label(torch.randn(2, 3, 4, 4, dtype=torch.bfloat16, requires_grad=True), 2.0)
+    assert q.dtype == torch.float32
+    assert not q.requires_grad
+    torch.testing.assert_close(q.sum(1), torch.ones(2, 4, 4))
+
+
+@pytest.mark.parametrize("term", [SoftKL(), SoftJDT(JDTLoss())])
+def test_ignored_pixels_change_neither_value_nor_gradient(term: SoftKL | SoftJDT) -> None:
+    student, teacher, label = golden_inputs()
+    student.requires_grad_()
+    other = torch.where((label == 255).unsqueeze(1), 9 * teacher.flip(1), teacher)
+    values = [term(outputs(student), outputs(logits), label) for logits in (teacher, other)]
+    gradients = [torch.autograd.grad(value, student)[0] for value in values]
+    assert values[0].item() == values[1].item()
+    assert torch.equal(*gradients)
+    assert (gradients[0].masked_fill((label != 255).unsqueeze(1), 0.0) == 0).all()
