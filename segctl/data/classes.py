@@ -1,0 +1,75 @@
+"""The class table: the only place that says which id is which class, what colour it has and what is ignored."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from segctl.errors import InputError
+
+IGNORED = 255
+"""The label of a pixel that is neither trained on nor scored."""
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class: `raw_id` in the source's label files (None where there are none), `train_id` in shards, 255 for ignored."""
+
+    name: str
+    raw_id: int | None
+    train_id: int
+    color: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """All classes of a dataset. A `binary` dataset is scored on its foreground alone."""
+
+    rows: tuple[ClassRow, ...]
+    binary: bool = False
+
+    def __post_init__(self) -> None:
+        trained = [row.train_id for row in self._trained()]
+        if trained != list(range(len(trained))):
+            raise InputError(f"the class table has train ids {trained}, wanted 0 to {len(trained) - 1} without gaps or repeats")
+
+    def _trained(self) -> list[ClassRow]:
+        return sorted((row for row in self.rows if row.train_id != IGNORED), key=lambda row: row.train_id)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the trained classes, in the order of their train ids."""
+        return [row.name for row in self._trained()]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self._trained())
+
+    def palette(self) -> np.ndarray:
+        """uint8 (256, 3): the colour of each train id; black for 255 and for ids that are no class."""
+        palette = np.zeros((256, 3), np.uint8)
+        for row in self._trained():
+            palette[row.train_id] = row.color
+        return palette
+
+    def raw_to_train(self) -> np.ndarray:
+        """uint8 (256,): the train id of each raw id; 255 for raw ids outside the table."""
+        table = np.full(256, IGNORED, np.uint8)
+        for row in self.rows:
+            if row.raw_id is not None:
+                table[row.raw_id] = row.train_id
+        return table
+
+    def known_raw_ids(self) -> np.ndarray:
+        """bool (256,): whether a raw id is in the table at all, ignored ones included."""
+        known = np.zeros(256, bool)
+        known[[row.raw_id for row in self.rows if row.raw_id is not None]] = True
+        return known
+
+    def to_json(self) -> dict[str, Any]:
+        return {"binary": self.binary, "rows": [asdict(row) for row in self.rows]}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "ClassTable":
+        rows = [ClassRow(row["name"], row["raw_id"], row["train_id"], tuple(row["color"])) for row in value["rows"]]
+        return cls(tuple(rows), bool(value["binary"]))

@@ -1,0 +1,219 @@
+"""Batches from a prepared dataset, the same ones with any number of workers, ranks, or starts.
+
+The stream of samples is one permutation of the split per epoch, end to end; step s of a run takes positions s·B to s·B + B - 1.
+Permutation and views are functions of (seed, epoch, sample index) alone.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from segctl.data.packed import PackedDataset
+from segctl.data.transforms import draw_view, take
+from segctl.errors import InputError, SegctlError
+from segctl.schema.data import DataSpec
+
+MAX_WORKERS = 8
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images uint8 (B, H, W, 3); labels uint8 (B, H, W), 255 ignored; names of the samples."""
+
+    images: Tensor
+    labels: Tensor
+    names: list[str]
+
+    def pin_memory(self) -> "Batch":
+        """In page-locked memory, from where a copy to the device need not be waited for."""
+        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.names)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A whole image at its own size: image uint8 (H, W, 3); label uint8 (H, W), 255 ignored."""
+
+    name: str
+    image: Tensor
+    label: Tensor
+
+    def pin_memory(self) -> "Sample":
+        """In page-locked memory."""
+        return Sample(self.name, self.image.pin_memory(), self.label.pin_memory())
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Which samples a step holds: those at the positions i with i % size == rank of each global batch."""
+
+    length: int
+    batch_size: int
+    seed: int
+    rank: int = 0
+    size: int = 1
+
+    def positions(self, step: int) -> list[int]:
+        first = step * self.batch_size
+        return list(range(first + self.rank, first + self.batch_size, self.size))
+
+    def at(self, position: int) -> tuple[int, int]:
+        """(epoch, sample index) of a position."""
+        epoch, offset = divmod(position, self.length)
+        return epoch, int(_order(self.seed, epoch, self.length)[offset])
+
+    def random(self, epoch: int, index: int) -> np.random.Generator:
+        """The randomness of one sample in one epoch."""
+        return np.random.default_rng([self.seed, epoch, index])
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, length: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(length)
+
+
+def training_batches(  # noqa: PLR0913 - one call says everything about a stream
+    dataset: PackedDataset,
+    split: str,
+    *,
+    view: DataSpec,
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    last_step: int,
+    workers: int,
+    rank: int = 0,
+    size: int = 1,
+    start_method: str | None = None,
+) -> Iterator[Batch]:
+    """This rank's share of the global batches of steps first_step to last_step - 1.
+
+    `batch_size` is global. Raises InputError where the batch is larger than the split or smaller than `size`.
+    """
+    names = dataset.names(split)
+    if batch_size > len(names):
+        raise InputError(
+            f"the batch of {batch_size} is larger than the split '{split}' of '{dataset.name}', which has {len(names)} samples",
+            f"set train.batch_size to {len(names)} or less",
+        )
+    if batch_size < size:
+        raise InputError(
+            f"the batch of {batch_size} cannot be shared by {size} processes", f"set train.batch_size to {size} or more"
+        )
+    stream = Stream(len(names), batch_size, seed, rank, size)
+    return _load(_TrainingSteps(dataset, names, view, stream), range(first_step, last_step), workers, start_method)
+
+
+def evaluation_samples(
+    dataset: PackedDataset, names: list[str], *, workers: int, start_method: str | None = None
+) -> Iterator[Sample]:
+    """Whole samples at their own size, in the order of `names`."""
+    return _load(_WholeSamples(dataset, names), range(len(names)), workers, start_method)
+
+
+def shard_names(names: list[str], rank: int, size: int) -> list[str]:
+    """The names that rank `rank` of `size` evaluates: every size-th, so that none counts twice."""
+    return names[rank::size]
+
+
+def default_workers(processes: int = 1) -> int:
+    """Loader processes for each of `processes` training processes on this machine: a share of the cores, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MAX_WORKERS, cores // processes))
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error on its way out of a worker: raised again where the batches are used, with its own type and words."""
+
+    error: SegctlError
+
+
+@dataclass(frozen=True)
+class _TrainingSteps(Dataset[Batch | _Failure]):
+    dataset: PackedDataset
+    samples: list[str]
+    view: DataSpec
+    stream: Stream
+
+    def __getitem__(self, step: int) -> Batch | _Failure:
+        try:
+            return self._batch(step)
+        except SegctlError as error:
+            return _Failure(error)
+
+    def _batch(self, step: int) -> Batch:
+        positions = self.stream.positions(step)
+        height, width = self.view.crop
+        images = np.empty((len(positions), height, width, 3), np.uint8)
+        labels = np.empty((len(positions), height, width), np.uint8)
+        names = []
+        for row, position in enumerate(positions):
+            epoch, index = self.stream.at(position)
+            name = self.samples[index]
+            drawn = draw_view(self.dataset.size(name), self.view, self.stream.random(epoch, index))
+            images[row], labels[row] = take(self.dataset, name, drawn)
+            names.append(name)
+        return Batch(torch.from_numpy(images), torch.from_numpy(labels), names)
+
+
+@dataclass(frozen=True)
+class _WholeSamples(Dataset[Sample | _Failure]):
+    dataset: PackedDataset
+    names: list[str]
+
+    def __getitem__(self, index: int) -> Sample | _Failure:
+        name = self.names[index]
+        try:
+            return Sample(name, torch.from_numpy(self.dataset.image(name)), torch.from_numpy(self.dataset.label(name)))
+        except SegctlError as error:
+            return _Failure(error)
+
+
+def _load(items: "Dataset[Item | _Failure]", order: range, workers: int, start_method: str | None) -> Iterator[Item]:
+    """The items at `order`, made by worker processes that live until the last one is taken."""
+    loader = DataLoader(
+        items,
+        batch_size=None,
+        sampler=order,
+        num_workers=workers,
+        multiprocessing_context=start_method if workers else None,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_enter_worker,
+    )
+    iterator = iter(loader)
+    while True:
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            raise _worker_died(error) from error
+        if isinstance(item, _Failure):
+            raise item.error
+        yield item
+
+
+def _enter_worker(worker: int) -> None:
+    """One thread per worker, and Ctrl-C is the main process's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def _worker_died(error: RuntimeError) -> Exception:
+    text = str(error)
+    if "DataLoader worker" not in text or "Caught" in text:
+        return error
+    return SegctlError(
+        f"a loader process died ({text})", "set data.workers to 0 to load in the main process; the machine may be out of memory"
+    )

@@ -1,0 +1,167 @@
+"""A prepared dataset: its shards and its dataset.json, opened."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segctl.data.classes import ClassTable
+from segctl.data.shards import ShardReader
+from segctl.data.sources import known_names, unknown_dataset
+from segctl.errors import InputError, did_you_mean
+
+FORMAT = 1
+INDEX_NAME = "dataset.json"
+
+
+@dataclass(frozen=True)
+class SampleRecord:
+    """Where a sample lies and what it must hold. `pixels_sha256` covers image and label as decoded."""
+
+    shard: int
+    height: int
+    width: int
+    source_bytes: int
+    source_sha256: str
+    pixels_sha256: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the shards come from and how they were made."""
+
+    origin: str
+    rule: str
+    decoder: str
+    codec: str
+    tile_px: int
+    segctl: str
+    created: str
+
+
+@dataclass(frozen=True)
+class PackedDataset:
+    """A prepared dataset. Opening it reads dataset.json alone; shards are opened when a sample is read.
+
+    Can be pickled, and used under fork, spawn and forkserver.
+    """
+
+    name: str
+    folder: Path
+    classes: ClassTable
+    splits: dict[str, list[str]]
+    groups: dict[str, str] | None
+    fingerprint: str
+    """Hash over names, source bytes and rule version: the same on any machine, with any codec and number of workers."""
+    provenance: Provenance
+    shards: tuple[str, ...]
+    samples: dict[str, SampleRecord]
+    reader: ShardReader
+
+    def names(self, split: str) -> list[str]:
+        """The samples of a split. Raises InputError naming the splits there are."""
+        if split not in self.splits:
+            known = list(self.splits)
+            raise InputError(
+                f"dataset '{self.name}' has no split called '{split}'{did_you_mean(split, known)}", f"it has {', '.join(known)}"
+            )
+        return self.splits[split]
+
+    def size(self, name: str) -> tuple[int, int]:
+        """(H, W) of a sample, in pixels."""
+        record = self.samples[name]
+        return record.height, record.width
+
+    def image(self, name: str, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
+        """uint8 (h, w, 3) RGB of the sample or of a region of it; only the tiles of the region are read."""
+        return self._read("images", name, (top, left, height, width))
+
+    def label(self, name: str, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
+        """uint8 (h, w) train ids, 255 ignored."""
+        return self._read("labels", name, (top, left, height, width))
+
+    def _read(self, group: str, name: str, region: tuple[int, int, int | None, int | None]) -> np.ndarray:
+        record = self.samples[name]
+        top, left, height, width = region
+        height = record.height - top if height is None else height
+        width = record.width - left if width is None else width
+        return self.reader.read(record.shard, group, name, (top, left, height, width))
+
+
+def open_dataset(data_root: Path, name: str) -> PackedDataset:
+    """Open a prepared dataset. Raises InputError, with the line that prepares it, where it is not there."""
+    folder = data_root / name
+    if not (folder / INDEX_NAME).is_file():
+        raise _not_there(data_root, name)
+    try:
+        index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
+        return _from_index(folder, index)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"'{folder / INDEX_NAME}' is no index that this segctl can read ({error})", f"run `{prepare_line(name)}` again"
+        ) from error
+
+
+def _from_index(folder: Path, index: Mapping[str, Any]) -> PackedDataset:
+    if index["format"] != FORMAT:
+        raise ValueError(f"its format is {index['format']}, wanted {FORMAT}")
+    return PackedDataset(
+        name=index["name"],
+        folder=folder,
+        classes=ClassTable.from_json(index["classes"]),
+        splits=index["splits"],
+        groups=index["groups"],
+        fingerprint=index["fingerprint"],
+        provenance=Provenance(**index["provenance"]),
+        shards=tuple(index["shards"]),
+        samples={name: SampleRecord(**record) for name, record in index["samples"].items()},
+        reader=ShardReader([folder / shard for shard in index["shards"]]),
+    )
+
+
+def to_index(dataset: PackedDataset) -> dict[str, Any]:
+    """The content of dataset.json."""
+    return {
+        "format": FORMAT,
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "provenance": asdict(dataset.provenance),
+        "classes": dataset.classes.to_json(),
+        "counts": {split: len(names) for split, names in dataset.splits.items()},
+        "splits": dataset.splits,
+        "groups": dataset.groups,
+        "shards": list(dataset.shards),
+        "samples": {name: asdict(record) for name, record in dataset.samples.items()},
+    }
+
+
+def fingerprint(rule: str, source_sha256: Mapping[str, str]) -> str:
+    """sha256 over the rule and the sorted (name, hash of source bytes) pairs."""
+    lines = [rule, *(f"{name} {source_sha256[name]}" for name in sorted(source_sha256))]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def pixels_sha256(image: np.ndarray, label: np.ndarray) -> str:
+    """Hash of a sample as decoded: sizes, image, label."""
+    digest = hashlib.sha256(repr((image.shape, label.shape)).encode())
+    digest.update(np.ascontiguousarray(image).data)
+    digest.update(np.ascontiguousarray(label).data)
+    return digest.hexdigest()
+
+
+def prepare_line(name: str) -> str:
+    """The command that prepares a dataset."""
+    return f"segctl data prepare {name}" + ("" if name == "shapes" else " --source FOLDER")
+
+
+def _not_there(data_root: Path, name: str) -> InputError:
+    here = [path.parent.name for path in sorted(data_root.glob(f"*/{INDEX_NAME}"))] if data_root.is_dir() else []
+    if name in known_names():
+        return InputError(f"dataset '{name}' is not prepared in '{data_root}'", f"run `{prepare_line(name)}`")
+    if close := did_you_mean(name, here):
+        return InputError(f"there is no dataset called '{name}' in '{data_root}'{close}", f"it holds {', '.join(here)}")
+    return unknown_dataset(name)

@@ -1,0 +1,154 @@
+"""Sources to shards, in parallel, whole or not at all.
+
+Everything is written into `<data-root>/.<name>.writing`, and that folder is renamed once its dataset.json is there: a dataset's
+folder is always complete, and an older dataset stays in place until the new one is.
+Which sample goes into which shard depends on the samples alone, never on the number of processes.
+"""
+
+import json
+import math
+import os
+import re
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+from segctl import __version__
+from segctl.data.convert import Conversion, Progress, convert
+from segctl.data.packed import INDEX_NAME, PackedDataset, Provenance, SampleRecord, fingerprint, open_dataset, to_index
+from segctl.data.shards import CODECS, TILE_PX, Codec, ShardReader, flush
+from segctl.data.sources import Source, open_source
+from segctl.errors import InputError, SegctlError, did_you_mean
+
+SHARD_BYTES = 2**29
+MIN_SHARDS, MIN_SHARD_SAMPLES = 4, 32
+
+
+def prepare(
+    name: str,
+    data_root: Path,
+    source: Path | None,
+    *,
+    codec: Codec = "lz4",
+    workers: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> PackedDataset:
+    """Convert a dataset into `<data_root>/<name>`, or return the one that is there when it was made from the same bytes.
+
+    `workers` is the number of processes, None for one per core. Raises InputError before anything is written where the source,
+    the codec or the data root do not fit.
+    """
+    if codec not in CODECS:
+        raise InputError(f"codec is '{codec}', wanted one of {', '.join(CODECS)}{did_you_mean(codec, list(CODECS))}")
+    opened = open_source(name, source)
+    if (finished := _find_current(opened, data_root, codec)) is not None:
+        return finished
+    sizes = {sample: opened.size(sample) for sample in _all_samples(opened)}
+    staging = _make_staging(data_root, name)
+    try:
+        conversion = Conversion(opened, staging, codec, plan_shards(name, sizes))
+        records = convert(conversion, _worker_count(workers), progress)
+        _write_index(_describe(conversion, records))
+        return _put_in_place(staging, data_root, name)
+    except OSError as error:
+        raise SegctlError(
+            f"cannot write '{data_root / name}': {error.strerror or error}", "free some space and try again"
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def plan_shards(name: str, sizes: dict[str, tuple[int, int]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Each shard's file name and samples: sorted names in equal runs, about half a GiB of pixels each, some for every core."""
+    names = sorted(sizes)
+    pixels = sum(height * width * 4 for height, width in sizes.values())
+    count = max(math.ceil(pixels / SHARD_BYTES), min(MIN_SHARDS, math.ceil(len(names) / MIN_SHARD_SAMPLES)))
+    cuts = [index * len(names) // count for index in range(count + 1)]
+    return tuple((f"{name}-{index:05d}-of-{count:05d}.h5", tuple(names[cuts[index] : cuts[index + 1]])) for index in range(count))
+
+
+def _worker_count(workers: int | None) -> int:
+    if workers is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers < 0:
+        raise InputError(f"workers is {workers}, wanted 0 or more")
+    return workers
+
+
+def _all_samples(source: Source) -> list[str]:
+    return sorted({name for names in source.splits.values() for name in names})
+
+
+def _find_current(source: Source, data_root: Path, codec: Codec) -> PackedDataset | None:
+    """The dataset that is there, if it is whole and was made by this rule, with this codec, from these very bytes."""
+    try:
+        there = open_dataset(data_root, source.name)
+    except InputError:
+        return None
+    same = (
+        there.provenance.rule == source.rule
+        and there.provenance.codec == codec
+        and there.splits == source.splits
+        and sorted(there.samples) == _all_samples(source)
+        and all((there.folder / shard).is_file() for shard in there.shards)
+        and all(record.source_sha256 == source.digest(name) for name, record in there.samples.items())
+    )
+    return there if same else None
+
+
+def _make_staging(data_root: Path, name: str) -> Path:
+    """The empty folder to write into. Refuses a dataset folder that holds anything but a dataset, such as the source itself."""
+    final = data_root / name
+    ours = re.compile(rf"{re.escape(INDEX_NAME)}|{re.escape(name)}-\d+-of-\d+\.h5")
+    try:
+        foreign = [path.name for path in sorted(final.iterdir()) if not ours.fullmatch(path.name)] if final.exists() else []
+        if foreign:
+            raise InputError(
+                f"'{final}' would hold the shards, but it holds other files ('{foreign[0]}')",
+                "give another folder with --data-root, or move them",
+            )
+        staging = data_root / f".{name}.writing"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        return staging
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the data root '{data_root}': {error.strerror or error}", "give another folder with --data-root"
+        ) from error
+
+
+def _describe(conversion: Conversion, records: dict[str, SampleRecord]) -> PackedDataset:
+    source = conversion.source
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    provenance = Provenance(source.origin, source.rule, source.decoder, conversion.codec, TILE_PX, __version__, created)
+    shards = tuple(filename for filename, _ in conversion.shards)
+    return PackedDataset(
+        name=source.name,
+        folder=conversion.folder,
+        classes=source.classes,
+        splits=source.splits,
+        groups=source.groups,
+        fingerprint=fingerprint(source.rule, {name: record.source_sha256 for name, record in records.items()}),
+        provenance=provenance,
+        shards=shards,
+        samples=records,
+        reader=ShardReader([conversion.folder / shard for shard in shards]),
+    )
+
+
+def _write_index(dataset: PackedDataset) -> None:
+    path = dataset.folder / INDEX_NAME
+    path.write_text(json.dumps(to_index(dataset), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    flush(path)
+    flush(dataset.folder)
+
+
+def _put_in_place(staging: Path, data_root: Path, name: str) -> PackedDataset:
+    final, old = data_root / name, data_root / f".{name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    staging.rename(final)
+    flush(data_root)
+    shutil.rmtree(old, ignore_errors=True)
+    return open_dataset(data_root, name)

