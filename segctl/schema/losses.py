@@ -23,8 +23,8 @@ class JaccardFamily(Spec):
     """Weight of false positives; alpha = beta = 1 is Jaccard, 0.5 is Dice, anything else Tversky."""
     beta: NonNegative = 1.0
     """Weight of false negatives."""
-    gamma: float = Field(1.0, gt=0)
-    """Focal exponent on (1 - index)."""
+    gamma: float = Field(1.0, ge=1)
+    """Focal exponent on (1 - index), or on -log(index) where log_loss is true."""
     smooth: NonNegative = 1e-3
     """Added above and below the fraction line."""
     norm: Literal[1, 2] = 1

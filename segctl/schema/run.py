@@ -8,7 +8,7 @@ from segctl.errors import Fault
 from segctl.schema.data import BoundaryLabels, DataSpec, HardLabels, LabelSpec
 from segctl.schema.distillers import METHODS, DistillerSpec, Method, TeacherSpec
 from segctl.schema.evaluate import EvaluateSpec
-from segctl.schema.losses import KLSpec, LossTermSpec
+from segctl.schema.losses import JaccardFamily, KLSpec, LossTermSpec
 from segctl.schema.models import ModelSpec
 from segctl.schema.optim import OptimSpec, PolySpec, TrainSpec
 from segctl.schema.spec import Spec
@@ -81,7 +81,7 @@ def with_method(run: DistillRun, method: Method) -> TrainRun:
 
 def cross_check(run: TrainRun) -> list[Fault]:
     """Faults that only show between blocks, each with the dotted path of the field to change."""
-    return [*_data_faults(run), *_loss_faults(run), *_loop_faults(run)]
+    return [*_data_faults(run), *_loss_faults(run), *_metric_faults(run), *_loop_faults(run)]
 
 
 def _data_faults(run: TrainRun) -> list[Fault]:
@@ -115,6 +115,21 @@ def _loss_faults(run: TrainRun) -> list[Fault]:
             )
     if all(term.weight == 0 for term in run.loss) and not isinstance(run, DistillRun):
         faults.append(Fault("loss", "every weight is 0, wanted at least one above 0"))
+    return faults
+
+
+def _metric_faults(run: TrainRun) -> list[Fault]:
+    """Metric losses without a value: no mean at all, or the logarithm of 0."""
+    terms: list[tuple[str, object]] = [(f"loss.{index}", term) for index, term in enumerate(run.loss)]
+    if isinstance(run, DistillRun):
+        terms += [(f"distiller.terms.{index}", term) for index, term in enumerate(run.distiller.terms)]
+    metric = [(path, term) for path, term in terms if isinstance(term, JaccardFamily)]
+    faults = []
+    for path, term in metric:
+        if term.miou_d == term.miou_i == term.miou_c == 0:
+            faults.append(Fault(f"{path}.miou_d", "got 0 for miou_d, miou_i and miou_c, wanted at least one above 0"))
+        if term.log_loss and term.smooth == 0:
+            faults.append(Fault(f"{path}.smooth", "got 0 with log_loss true, wanted above 0"))
     return faults
 
 

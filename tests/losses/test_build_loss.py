@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from segctl.errors import PresetError
 from segctl.losses import CrossEntropyLoss, JDTLoss, KLLoss, build_labels, build_loss
 from segctl.losses.labels import boundary_smooth, smooth
 from segctl.schema.data import BoundaryLabels, HardLabels, SmoothedLabels
+from segctl.schema.load import load_preset
 from segctl.schema.losses import CrossEntropySpec, JaccardFamily, JDTSpec, KLSpec
 
 
@@ -55,3 +57,20 @@ def test_every_label_form_goes_with_the_losses(soften: HardLabels | SmoothedLabe
     target = build_labels(soften, 3)(label)
     for spec in (CrossEntropySpec(), JDTSpec()):
         assert build_loss(spec)(logits, target, label != 255).isfinite()
+
+
+def test_what_the_metric_loss_refuses_a_preset_refuses_first() -> None:
+    overrides = ["loss.2.miou_d=0", "loss.2.log_loss=true", "loss.2.smooth=0", "distiller.terms.2.miou_d=0"]
+    with pytest.raises(PresetError) as error:
+        load_preset("camvid-psp18", overrides)
+    assert [str(fault) for fault in error.value.faults] == [
+        "loss.2.miou_d: got 0 for miou_d, miou_i and miou_c, wanted at least one above 0",
+        "loss.2.smooth: got 0 with log_loss true, wanted above 0",
+        "distiller.terms.2.miou_d: got 0 for miou_d, miou_i and miou_c, wanted at least one above 0",
+    ]
+
+
+def test_a_focal_exponent_below_one_is_refused() -> None:
+    with pytest.raises(PresetError) as error:
+        load_preset("camvid-psp18", ["loss.2.gamma=0.5"])
+    assert [fault.path for fault in error.value.faults] == ["loss.2.gamma"]

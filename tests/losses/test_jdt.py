@@ -369,6 +369,12 @@ def test_class_weights_are_a_buffer_that_moves_with_the_module() -> None:
 # Refusals.
 
 
+@pytest.mark.parametrize("wrong", [-1, 2, 255])
+def test_an_id_outside_the_classes_is_an_error_and_never_another_class(wrong: int) -> None:
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        JDTLoss()(two_pixels()[0], torch.tensor([[0, wrong]]))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
