@@ -7,7 +7,7 @@ import typer
 
 from segctl import __version__
 from segctl.cli import eval as evaluation
-from segctl.cli import presets, training
+from segctl.cli import presets, report, training
 from segctl.cli.output import out
 from segctl.errors import SegctlError
 
@@ -21,6 +21,7 @@ app.add_typer(presets.app, name="presets")
 app.command()(training.train)
 app.command()(training.distill)
 app.command("eval")(evaluation.evaluate)
+app.command()(report.report)
 
 
 def _print_version(wanted: bool) -> None:

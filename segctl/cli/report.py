@@ -1,0 +1,52 @@
+"""`segctl report`: one page over many runs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segctl.cli.options import RUNS_ROOT, JsonOpt, RunsRootOpt
+from segctl.cli.output import out
+
+if TYPE_CHECKING:
+    from segctl.report.groups import Comparison
+
+
+def report(
+    runs: Annotated[list[Path] | None, typer.Argument(metavar="[RUNS]...", help="Run folders; none takes every run.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The Markdown file to write.")] = Path(
+        "report.md"
+    ),
+    runs_root: RunsRootOpt = RUNS_ROOT,
+    split: Annotated[str | None, typer.Option("--split", help="Report one evaluated split; all of them by default.")] = None,
+    json: JsonOpt = False,
+) -> None:
+    """Write a Markdown report: our scores beside the published ones, per class, worst images, provenance."""
+    from segctl.report import write_report
+    from segctl.report.tables import headline_table
+
+    written = write_report(runs or [], runs_root, output, split)
+    for sentence in written.collection.unreadable:
+        out.warn(f"left out: {sentence}")
+    if json:
+        out.json({"report": str(written.path), "results": [_result(found) for found in written.comparisons]})
+        return
+    for comparison in written.comparisons:
+        table = headline_table(comparison)
+        rows = [[cell.text for cell in row] for row in table.rows]
+        out.table(f"{comparison.dataset} / {comparison.split}, in percent", table.columns, rows)
+    out.result(f"{written.path}")
+
+
+def _result(comparison: "Comparison") -> dict[str, Any]:
+    from segctl.metrics.scores import SCORE_NAMES
+
+    groups = [
+        {
+            "label": group.label,
+            "runs": [str(run.folder.path) for run in group.runs],
+            "scores": {name: group.score(name)._asdict() for name in SCORE_NAMES},
+        }
+        for group in comparison.groups
+    ]
+    return {"dataset": comparison.dataset, "fingerprint": comparison.fingerprint, "split": comparison.split, "groups": groups}

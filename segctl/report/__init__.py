@@ -1,0 +1,51 @@
+"""Run folders -> tables, figures, one Markdown page. Reads what runs left on disk; needs no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from segctl import __version__
+from segctl.errors import InputError
+from segctl.report.collect import Collection, collect
+from segctl.report.groups import Comparison, compare
+from segctl.report.markdown import render
+from segctl.report.page import Frame, build
+from segctl.runs import write_text
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written, and the numbers in it."""
+
+    path: Path
+    collection: Collection
+    comparisons: tuple[Comparison, ...]
+
+
+def write_report(runs: Sequence[Path], runs_root: Path, path: Path, split: str | None = None) -> Report:
+    """Write `path` and, beside it, `<its name>_files/` with the figures.
+
+    runs: run folders; none takes every run under `runs_root`.  split: only that one of the evaluated splits.
+    """
+    collection = collect(runs, runs_root)
+    comparisons = tuple(compare(collection.runs, split))
+    figures = Path(f"{path.stem}_files")
+    _check_writable(path, figures)
+    made = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by segctl {__version__}."
+    page = build(Frame(collection, comparisons, split, path.parent, figures), made)
+    write_text(path, render(page))
+    return Report(path, collection, comparisons)
+
+
+def _check_writable(path: Path, figures: Path) -> None:
+    """Say now, and not after drawing, that the report has no place."""
+    if path.is_dir():
+        raise InputError(f"cannot write the report to '{path}': it is a folder", "give a file, such as -o report.md")
+    try:
+        (path.parent / figures).mkdir(parents=True, exist_ok=True)
+        probe = path.parent / figures / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write the report to '{path}': {error.strerror}", "give another place with -o") from error

@@ -1,0 +1,161 @@
+"""Runs -> groups that differ only in the seed -> comparisons on one dataset and split."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from segctl.report.collect import Evaluation, Run
+from segctl.schema.distillers import METHODS
+from segctl.schema.run import DistillRun, TrainRun
+
+IRRELEVANT = ("train.seed", "data.workers", "published")
+"""Settings that do not make two runs different: the seed, and what cannot move a score."""
+
+
+class Spread(NamedTuple):
+    """Mean and sample standard deviation over n seeds; both None where nothing is defined, std None for n < 2."""
+
+    mean: float | None
+    std: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one network and recipe that differ only in the seed, evaluated on one split; one run a seed."""
+
+    label: str
+    runs: tuple[Run, ...]
+    split: str
+
+    @property
+    def spec(self) -> TrainRun:
+        return self.runs[0].spec
+
+    @property
+    def method(self) -> str:
+        return self.runs[0].method
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        return [run.evaluations[self.split] for run in self.runs]
+
+    def score(self, name: str) -> Spread:
+        """A score over the seeds, in percent."""
+        return spread([evaluation.scores[name] for evaluation in self.evaluations])
+
+    def class_score(self, class_name: str, column: str) -> Spread:
+        """A column of the per-class table over the seeds."""
+        rows = [row for evaluation in self.evaluations for row in evaluation.per_class if row["class"] == class_name]
+        return spread([row.get(column) for row in rows])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups scored on the same images: one dataset, one fingerprint, one split. Only these share a table."""
+
+    dataset: str
+    fingerprint: str
+    split: str
+    groups: tuple[Group, ...]
+    repeats: tuple[Run, ...]
+    """Runs left out because a newer run has the same settings and the same seed."""
+
+
+def spread(values: Sequence[float | None]) -> Spread:
+    """Mean and standard deviation (n - 1) of the defined values."""
+    found = [value for value in values if value is not None]
+    mean = statistics.fmean(found) if found else None
+    return Spread(mean, statistics.stdev(found) if len(found) > 1 else None, len(found))
+
+
+def compare(runs: Sequence[Run], split: str | None = None) -> list[Comparison]:
+    """Comparisons of all evaluated runs, or of one split, in the order of dataset and split."""
+    places: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        for name, evaluation in run.evaluations.items():
+            if split in (None, name):
+                places.setdefault((run.spec.data.dataset, name, evaluation.fingerprint), []).append(run)
+    return [_comparison(place, places[place]) for place in sorted(places)]
+
+
+def settings(spec: TrainRun) -> dict[str, Any]:
+    """A run's settings by dotted path, without those that cannot make it another run."""
+    flat = _flat(spec.model_dump(mode="json"), "")
+    return {path: value for path, value in flat.items() if path not in IRRELEVANT}
+
+
+def without_method(spec: TrainRun) -> dict[str, Any]:
+    """The settings that a distilled and an undistilled student share."""
+    return settings(spec.without_teacher() if isinstance(spec, DistillRun) else spec)
+
+
+def method_rank(method: str) -> int:
+    """Order of methods in tables: undistilled first, then as the schema lists them, then one's own."""
+    known: list[str] = list(METHODS)
+    return known.index(method) if method in known else len(known)
+
+
+def _comparison(place: tuple[str, str, str], runs: list[Run]) -> Comparison:
+    dataset, split, fingerprint = place
+    by_settings: dict[str, dict[int, Run]] = {}
+    repeats = []
+    for run in runs:
+        seeds = by_settings.setdefault(_identity(run, split), {})
+        if run.seed in seeds:
+            repeats.append(seeds[run.seed])
+        seeds[run.seed] = run
+    members = [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in by_settings.values()]
+    members.sort(key=lambda runs: (runs[0].spec.name, method_rank(runs[0].method)))
+    labels = _labels(members)
+    groups = tuple(Group(label, runs, split) for label, runs in zip(labels, members, strict=True))
+    return Comparison(dataset, fingerprint, split, groups, tuple(repeats))
+
+
+def _identity(run: Run, split: str) -> str:
+    """Equal for runs that differ only in the seed: same settings, same teacher weights, same way of scoring."""
+    about = run.evaluations[split].about
+    scored = [about.get("protocol"), about.get("weights"), about.get("binary")]
+    return json.dumps([settings(run.spec), run.teacher.get("sha256"), scored], sort_keys=True)
+
+
+def _labels(members: list[tuple[Run, ...]]) -> list[str]:
+    """`preset · method`, with the settings that tell groups of the same label apart, or else their runs."""
+    plain = [f"{runs[0].spec.name} · {runs[0].method}" for runs in members]
+    return [
+        label if plain.count(label) == 1 else f"{label} ({_distinction(runs, _alike(members, plain, label))})"
+        for label, runs in zip(plain, members, strict=True)
+    ]
+
+
+def _alike(members: list[tuple[Run, ...]], labels: list[str], label: str) -> list[TrainRun]:
+    return [runs[0].spec for runs, other in zip(members, labels, strict=True) if other == label]
+
+
+def _distinction(runs: tuple[Run, ...], alike: list[TrainRun]) -> str:
+    mine, others = settings(runs[0].spec), [settings(spec) for spec in alike]
+    differing = [path for path in mine if any(other.get(path) != mine[path] for other in others)]
+    if 0 < len(differing) <= 2:
+        return ", ".join(f"{path} {show(mine[path])}" for path in differing)
+    return ", ".join(run.label for run in runs)
+
+
+def show(value: Any) -> str:
+    """A setting as a person would write it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _flat(tree: Any, path: str) -> dict[str, Any]:
+    """Blocks by dotted path; a list of blocks counts as one value, because its items have no lasting names."""
+    if not isinstance(tree, dict):
+        return {path: tree}
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{path}.{key}" if path else str(key))
+    return found

@@ -1,0 +1,78 @@
+"""Our numbers beside published ones: which go together, and what a reader must know before comparing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from segctl.report.groups import Group, Spread, method_rank, settings, show, without_method
+from segctl.schema.load import load_preset, preset_names
+from segctl.schema.run import PublishedScore, TrainRun
+
+HARMLESS = ("train.precision", "train.checkpoint_every")
+"""Settings that a run may change and still answer the published number, beside those in groups.IRRELEVANT."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """One method of one student: our group and a published number, either of which may be missing."""
+
+    method: str
+    ours: Group | None
+    theirs: PublishedScore | None
+
+
+def pairings(groups: Sequence[Group]) -> list[Pairing]:
+    """Every method that we ran or somebody published for these groups' student; same recipes meet first.
+
+    Numbers are published for the preset's validation split, so groups scored on another one get none.
+    """
+    published = list(dict.fromkeys(score for group in groups if answers(group) for score in group.spec.published))
+    listed = list(dict.fromkeys(score.method for score in published))
+    ours = sorted({group.method for group in groups} - set(listed), key=method_rank)
+    order = sorted([*listed, *ours], key=lambda method: method != "none")
+    return [pairing for method in order for pairing in _of_method(method, groups, published)]
+
+
+def _of_method(method: str, groups: Sequence[Group], published: Sequence[PublishedScore]) -> list[Pairing]:
+    ours = [group for group in groups if group.method == method]
+    theirs = [score for score in published if score.method == method]
+    pairs = []
+    for group in ours:
+        match = next((score for score in theirs if score.recipe == group.spec.recipe), theirs[0] if theirs else None)
+        if match is not None:
+            theirs.remove(match)
+        pairs.append(Pairing(method, group, match))
+    return [*pairs, *(Pairing(method, None, score) for score in theirs)]
+
+
+def answers(group: Group) -> bool:
+    """Whether a group is scored on the split its published numbers are for."""
+    return group.split == group.spec.data.val_split
+
+
+def changes(spec: TrainRun) -> list[str]:
+    """What a run changed in its shipped preset, such as `train.steps` 800 (preset 40,000); empty for an unknown preset.
+
+    The method is not a change: tables have a row for each.
+    """
+    if spec.name not in preset_names():
+        return []
+    mine, shipped = without_method(spec), without_method(load_preset(spec.name))
+    harmless = HARMLESS if spec.train.select == "best" else (*HARMLESS, "train.validate_every")
+    paths = [path for path in {**shipped, **mine} if mine.get(path) != shipped.get(path) and path not in harmless]
+    return [f"`{path}` {_value(mine.get(path))} (preset {_value(shipped.get(path))})" for path in paths]
+
+
+def gain(group: Group, groups: Sequence[Group], name: str = "mIoU_D") -> float | None:
+    """How far a distilled group's mean is above the undistilled one of the same settings; None without such a group."""
+    if group.method == "none":
+        return None
+    base = next(
+        (other for other in groups if other.method == "none" and settings(other.spec) == without_method(group.spec)), None
+    )
+    ours, theirs = group.score(name), base.score(name) if base else Spread(None, None, 0)
+    return ours.mean - theirs.mean if ours.mean is not None and theirs.mean is not None else None
+
+
+def _value(value: Any) -> str:
+    return "another list" if isinstance(value, list) and value and isinstance(value[0], dict) else show(value)

@@ -1,0 +1,238 @@
+"""Records -> tables of text. Every cell says something: a number, a word, or n/a."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from segctl.report.collect import Run
+from segctl.report.content import Cell, Table, table
+from segctl.report.groups import Comparison, Group, Spread
+from segctl.report.published import Pairing, changes, gain, pairings
+
+UNDEFINED = "n/a"
+
+FINE_GRAINED = (
+    "mIoU_D",
+    "mIoU_I",
+    "mIoU_C",
+    "mIoU_I_q5",
+    "mIoU_C_q5",
+    "mIoU_I_qbar",
+    "mIoU_C_qbar",
+    "Acc",
+    "mAcc_D",
+    "mDice_D",
+    "mDice_I",
+    "mDice_C",
+)
+
+HEADLINE = ("mIoU_D", "mIoU_I", "mIoU_C")
+
+GROUPS_A_TABLE = 6
+"""More columns than this do not fit beside the class names."""
+
+
+def runs_table(runs: Sequence[Run]) -> Table:
+    """What was run, one row a run."""
+    columns = (
+        ("run", lambda run: f"`{run.label}`"),
+        ("preset", lambda run: run.spec.name),
+        ("network", lambda run: f"{run.spec.model.head} {run.spec.model.backbone}"),
+        ("recipe", lambda run: run.spec.recipe),
+        ("method", lambda run: run.method),
+        ("teacher", _teacher_name),
+        ("data", lambda run: run.spec.data.dataset),
+        ("status", status),
+        ("seed", lambda run: f"{run.seed}"),
+        ("steps", lambda run: f"{run.spec.train.steps:,}"),
+        ("batch", lambda run: f"{run.spec.train.batch_size}"),
+        ("parameters", lambda run: _count(run.environment.get("parameters"))),
+        ("s/step", lambda run: _seconds(run.environment.get("seconds_per_step"))),
+        ("precision", lambda run: _word(run.environment.get("precision"))),
+        ("device", lambda run: _word(run.environment.get("device"))),
+    )
+    return _by_run(runs, columns, numeric_from=8)
+
+
+def provenance_tables(runs: Sequence[Run]) -> list[Table]:
+    """Where the numbers come from: versions and times, then data and teacher."""
+    made = (
+        ("run", lambda run: f"`{run.label}`"),
+        ("segctl", lambda run: _word(run.environment.get("segctl"))),
+        ("python", lambda run: _word(run.environment.get("python"))),
+        ("torch", lambda run: _word(run.environment.get("torch"))),
+        ("timm", lambda run: _word(run.environment.get("timm"))),
+        ("caller's commit", lambda run: _hash(run.environment.get("caller_commit"))),
+        ("started", lambda run: _word(run.environment.get("started"))),
+        ("finished", lambda run: _word(run.environment.get("finished"))),
+    )
+    sources = (
+        ("run", lambda run: f"`{run.label}`"),
+        ("data", lambda run: run.spec.data.dataset),
+        ("data fingerprint", lambda run: _hash(run.environment.get("dataset", {}).get("fingerprint"))),
+        ("initial weights", lambda run: _word(run.environment.get("initial_weights"))),
+        ("weights kept", lambda run: run.curves.weights_of or UNDEFINED),
+        ("teacher", lambda run: _word(run.teacher.get("run"))),
+        ("teacher's sha256", lambda run: _hash(run.teacher.get("sha256"))),
+        ("teacher's mIoU_D (images)", _teacher_score),
+    )
+    return [_by_run(runs, made, numeric_from=8), _by_run(runs, sources, numeric_from=8)]
+
+
+def evaluations_table(runs: Sequence[Run], split: str | None) -> Table:
+    """How each run was scored."""
+    rows = [
+        [
+            f"`{run.label}`",
+            f"{run.spec.data.dataset} / {name}",
+            _hash(found.fingerprint),
+            _word(found.about.get("protocol")),
+            _word(found.about.get("weights")),
+            _count(found.about.get("images")),
+            _count(found.about.get("ignored_images")),
+            _count(found.about.get("outside_predictions")),
+        ]
+        for run in runs
+        for name, found in run.evaluations.items()
+        if split in (None, name)
+    ]
+    columns = (
+        "run",
+        "data / split",
+        "fingerprint",
+        "protocol",
+        "weights",
+        "images",
+        "left out",
+        "predictions outside the classes",
+    )
+    return table(columns, rows, numeric_from=5)
+
+
+def published_table(groups: Sequence[Group]) -> Table:
+    """One student: each method's score here, beside the published one."""
+    pairs = pairings(groups)
+    best = _best([pair.ours.score("mIoU_D").mean if pair.ours else None for pair in pairs])
+    rows = [_published_row(pair, groups, best=index in best) for index, pair in enumerate(pairs)]
+    columns = (
+        "method", "mIoU_D, ours", "seeds", "gain over none", "our recipe", "steps × batch",
+        "published", "its recipe", "source", "caveats",
+    )  # fmt: skip
+    return table(columns, rows)
+
+
+def scores_table(comparison: Comparison) -> Table:
+    """The fine-grained scores, one row a group; the best of each column is set off."""
+    columns = [[group.score(name) for group in comparison.groups] for name in FINE_GRAINED]
+    marked = [_marked(column) for column in columns]
+    rows = [[f"{group.label}{_seeds(group)}", *cells] for group, *cells in zip(comparison.groups, *marked, strict=True)]
+    return table(("run", *FINE_GRAINED), rows)
+
+
+def headline_table(comparison: Comparison) -> Table:
+    """The three means alone, one row a group."""
+    rows = [
+        [f"{group.label}{_seeds(group)}", *(score_text(group.score(name)) for name in HEADLINE)] for group in comparison.groups
+    ]
+    return table(("run", *HEADLINE), rows)
+
+
+def class_tables(comparison: Comparison) -> list[Table]:
+    """IoU_D of every class, groups side by side; the best of each row is set off."""
+    groups = comparison.groups
+    classes = {str(row["class"]): row.get("images") for group in groups for row in group.evaluations[0].per_class}
+    rows = {name: _marked([group.class_score(name, "IoU_D") for group in groups]) for name in classes}
+    return [
+        table(
+            ("class", "images", *(group.label for group in groups[start : start + GROUPS_A_TABLE])),
+            [[name, _count(classes[name]), *rows[name][start : start + GROUPS_A_TABLE]] for name in classes],
+        )
+        for start in range(0, len(groups), GROUPS_A_TABLE)
+    ]
+
+
+def status(run: Run) -> str:
+    """Whether a run is finished and scored, in words."""
+    if not run.folder.finished:
+        return f"unfinished, step {run.curves.last_step:,}"
+    return "finished" if run.evaluations else "finished, not evaluated"
+
+
+def score_text(found: Spread) -> str:
+    """`47.12 ± 0.31` over seeds, `47.12` for one, n/a for none."""
+    if found.mean is None:
+        return UNDEFINED
+    return f"{found.mean:.2f}" if found.std is None else f"{found.mean:.2f} ± {found.std:.2f}"
+
+
+def _published_row(pair: Pairing, groups: Sequence[Group], *, best: bool) -> list[str | Cell]:
+    ours, theirs = pair.ours, pair.theirs
+    mine: list[str | Cell] = ["not run", "–", "–", "–", "–"]
+    if ours is not None:
+        found, train = ours.score("mIoU_D"), ours.spec.train
+        gained = gain(ours, groups)
+        mark = " †" if changes(ours.spec) else ""
+        mine = [
+            Cell(score_text(found) + mark, best),
+            f"{found.n}",
+            UNDEFINED if gained is None else f"{gained:+.2f}",
+            ours.spec.recipe,
+            f"{train.steps:,} × {train.batch_size}",
+        ]
+    if theirs is None:
+        return [pair.method, *mine, "none published", "–", "–", "–"]
+    value = f"{theirs.value:.2f}" + ("" if theirs.metric == "mIoU_D" else f" ({theirs.metric})")
+    return [pair.method, *mine, value, theirs.recipe, theirs.source, _caveats(pair)]
+
+
+def _caveats(pair: Pairing) -> str:
+    assert pair.theirs is not None
+    found = [pair.theirs.note] if pair.theirs.note else []
+    if pair.ours is not None and pair.ours.spec.recipe != pair.theirs.recipe:
+        found.append(f"recipe {pair.theirs.recipe}, ours {pair.ours.spec.recipe}")
+    return "; ".join(found) or "none known"
+
+
+def _by_run(runs: Sequence[Run], columns: Sequence[tuple[str, Callable[[Run], str]]], numeric_from: int) -> Table:
+    return table([name for name, _ in columns], [[cell(run) for _, cell in columns] for run in runs], numeric_from)
+
+
+def _marked(column: Sequence[Spread]) -> list[Cell]:
+    best = _best([found.mean for found in column])
+    return [Cell(score_text(found), index in best) for index, found in enumerate(column)]
+
+
+def _best(values: Sequence[float | None]) -> set[int]:
+    """Where the highest value stands, as printed; nowhere when there is nothing to compare it with."""
+    shown = [None if value is None else round(value, 2) for value in values]
+    found = [value for value in shown if value is not None]
+    return {index for index, value in enumerate(shown) if value == max(found)} if len(found) > 1 else set()
+
+
+def _seeds(group: Group) -> str:
+    return f" (n = {len(group.runs)})" if len(group.runs) > 1 else ""
+
+
+def _teacher_name(run: Run) -> str:
+    return _word(run.teacher.get("preset")) if run.teacher else "none"
+
+
+def _teacher_score(run: Run) -> str:
+    value = (run.teacher.get("scores") or {}).get("mIoU_D")
+    return UNDEFINED if value is None else f"{value:.2f} ({run.teacher.get('images', UNDEFINED)})"
+
+
+def _word(value: Any) -> str:
+    return UNDEFINED if value in (None, "") else str(value)
+
+
+def _hash(value: Any) -> str:
+    """The first twelve digits of a hash: enough to tell two apart."""
+    return UNDEFINED if not value else f"`{str(value)[:12]}`"
+
+
+def _count(value: Any) -> str:
+    return UNDEFINED if value is None else f"{value:,.0f}"
+
+
+def _seconds(value: Any) -> str:
+    return UNDEFINED if value is None else f"{value:.3g}"
