@@ -189,6 +189,7 @@ def _load(items: "Dataset[Item | _Failure]", order: range, workers: int, start_m
         multiprocessing_context=start_method if workers else None,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_enter_worker,
+        generator=torch.Generator(),  # its own, so that loading draws nothing from the run's random stream
     )
     iterator = iter(loader)
     while True:

@@ -17,8 +17,8 @@ from segctl.schema.data import DataSpec
 
 PADDING_RGB = (124, 116, 104)
 """ImageNet's mean in RGB: what an image is padded with."""
-SEARCH_PX = 64
-CLOSE_ENOUGH_PX = 1 / 512
+SEARCH_PX = 256
+CLOSE_ENOUGH_PX = 1 / 256
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,16 @@ def _draw_span(source: int, crop: int, scale: float, random: np.random.Generator
 
 def take(dataset: PackedDataset, name: str, view: View) -> tuple[np.ndarray, np.ndarray]:
     """The view of a sample: image uint8 (h, w, 3), label uint8 (h, w); only the tiles it needs are read."""
-    height, width = view.crop
-    image = np.full((height, width, 3), PADDING_RGB, np.uint8)
-    label = np.full((height, width), IGNORED, np.uint8)
-    down = slice(view.rows.padding, view.rows.padding + view.rows.shown)
-    across = slice(view.columns.padding, view.columns.padding + view.columns.shown)
-    image[down, across] = _image_part(dataset, name, view)
-    label[down, across] = _label_part(dataset, name, view)
+    image, label = _image_part(dataset, name, view), _label_part(dataset, name, view)
     if view.flip:
-        return cv2.flip(image, 1), cv2.flip(label, 1)
+        image, label = cv2.flip(image, 1), cv2.flip(label, 1)
+    top, left = view.rows.padding, view.columns.padding
+    bottom, right = view.crop[0] - top - view.rows.shown, view.crop[1] - left - view.columns.shown
+    if view.flip:
+        left, right = right, left
+    if top or left or bottom or right:
+        image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=PADDING_RGB)
+        label = cv2.copyMakeBorder(label, top, bottom, left, right, cv2.BORDER_CONSTANT, value=IGNORED)
     return image, label
 
 

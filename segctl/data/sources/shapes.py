@@ -44,19 +44,19 @@ PAINT = {
 }
 """The colour an object of a class usually has; circle and ring share theirs, so only the form tells them apart."""
 RECIPE = (
-    # class, drawn in this share of the pictures (percent), how many at most, smallest and largest radius in pixels
-    ("square", 55, 2, 7, 34),
-    ("circle", 60, 2, 6, 30),
-    ("triangle", 45, 2, 8, 30),
-    ("ring", 22, 2, 8, 24),
-    ("line", 40, 3, 14, 50),
-    ("star", 12, 1, 8, 20),
-    ("dot", 45, 7, 1, 2),
+    # class, drawn in this share of the pictures (percent), at most how many, smallest and largest radius in pixels
+    ("square", 60, 2, 10, 46),
+    ("circle", 60, 2, 8, 40),
+    ("triangle", 55, 2, 12, 46),
+    ("ring", 30, 2, 12, 34),
+    ("line", 40, 3, 16, 60),
+    ("star", 14, 1, 10, 26),
+    ("dot", 45, 6, 2, 3),
 )
 """Painted in this order, later over earlier."""
 
-
 Choice = TypeVar("Choice")
+_TRAIN_IDS = {row.name: row.train_id for row in CLASSES.rows}
 
 
 @dataclass(frozen=True)
@@ -116,60 +116,60 @@ def draw(name: str) -> tuple[np.ndarray, np.ndarray]:
     height, width = dice.one_of(SIZES)
     image = _ground(dice, height, width)
     label = np.zeros((height, width), np.uint8)
-    ids = {row.name: row.train_id for row in CLASSES.rows}
     for kind, percent, most, smallest, largest in RECIPE:
         if not dice.chance(percent):
             continue
         for _ in range(dice.between(1, most)):
             radius = smallest + (largest - smallest) * dice.between(0, 99) * dice.between(0, 99) // 9801
-            mask = _form(kind, radius, *_pose(dice, height, width))
-            image[mask] = _surface(dice, kind, height, width)[mask]
-            label[_grown(mask) & ~mask] = IGNORED
-            label[mask] = ids[kind]
-    gain = dice.between(75, 115)
-    image = image * gain // 100 + (dice.array(height, width, 3) - 128) * dice.between(6, 14) // 100
+            _paint(dice, image, label, kind, radius)
+    image = image * dice.between(75, 115) // 100 + (dice.array(height, width, 3) - 128) * dice.between(4, 12) // 100
     return np.clip(image, 0, 255).astype(np.uint8), label
 
 
 def _ground(dice: _Dice, height: int, width: int) -> np.ndarray:
     """int32 (H, W, 3): a coarse random grid, smoothly filled in, with grain."""
     rows, columns = dice.between(3, 7), dice.between(3, 7)
-    grid = 50 + dice.array(rows, columns, 3) * 130 // 255
+    grid = 60 + dice.array(1, 1, 3) * 60 // 255 + dice.array(rows, columns, 3) * 70 // 255
     y, x = np.arange(height) * (rows - 1) * 256 // height, np.arange(width) * (columns - 1) * 256 // width
     top, left = y // 256, x // 256
     down, right = (y % 256)[:, None, None], (x % 256)[None, :, None]
     upper = grid[top][:, left] * (256 - right) + grid[top][:, left + 1] * right
     lower = grid[top + 1][:, left] * (256 - right) + grid[top + 1][:, left + 1] * right
-    grain = (dice.array(height, width, 1) - 128) * 15 // 100
-    return np.asarray((upper * (256 - down) + lower * down) // 65536 + grain)
+    grain = (dice.array(height, width, 1) - 128) * 20 // 100
+    return np.asarray(((upper * (256 - down) + lower * down) // 65536 + grain).astype(np.int32))
 
 
-def _surface(dice: _Dice, kind: str, height: int, width: int) -> np.ndarray:
-    """int32 (H, W, 3): the paint of one object, striped; one object in eight is painted in any colour."""
-    tint = dice.array(3)
-    paint = 40 + tint * 180 // 255 if dice.chance(12) else np.array(PAINT[kind]) + (tint - 128) * 40 // 100
+def _paint(dice: _Dice, image: np.ndarray, label: np.ndarray, kind: str, radius: int) -> None:
+    """Paint one object at a random place and angle, with its ignored border; only the window around it is computed."""
+    height, width = label.shape
+    y, x = dice.between(2, height - 3), dice.between(2, width - 3)
+    reach = 3 * radius // 2 + 2
+    window = slice(max(0, y - reach), y + reach + 1), slice(max(0, x - reach), x + reach + 1)
+    dy, dx = np.ogrid[window[0].start - y : min(height, window[0].stop) - y, window[1].start - x : min(width, window[1].stop) - x]
     u, v, norm = dice.one_of(DIRECTIONS)
-    y, x = np.mgrid[:height, :width]
-    stripes = (x * u + y * v) // norm % dice.between(4, 12) * dice.between(0, 6)
+    inside = _form(kind, radius * norm, u * dx + v * dy, u * dy - v * dx, norm * dice.between(1, 2))
+    image[window][inside] = _surface(dice, kind, dy, dx)[inside]
+    label[window][_grown(inside) & ~inside] = IGNORED
+    label[window][inside] = _TRAIN_IDS[kind]
+
+
+def _surface(dice: _Dice, kind: str, dy: np.ndarray, dx: np.ndarray) -> np.ndarray:
+    """int (h, w, 3): the paint of one object, striped; one object in eight is painted in any colour."""
+    tint = dice.array(3)
+    paint = 40 + tint * 180 // 255 if dice.chance(12) else np.array(PAINT[kind]) + (tint - 128) * 35 // 100
+    u, v, norm = dice.one_of(DIRECTIONS)
+    stripes = (dx * u + dy * v) // norm % dice.between(4, 12) * dice.between(0, 5)
     return np.asarray(paint + stripes[..., None])
 
 
-def _pose(dice: _Dice, height: int, width: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Turned coordinates around a random centre: p, q int32 (H, W), both `norm` times too long."""
-    u, v, norm = dice.one_of(DIRECTIONS)
-    dy = np.arange(height)[:, None] - dice.between(2, height - 3)
-    dx = np.arange(width)[None, :] - dice.between(2, width - 3)
-    return u * dx + v * dy, u * dy - v * dx, norm
-
-
-def _form(kind: str, radius: int, p: np.ndarray, q: np.ndarray, norm: int) -> np.ndarray:
-    """bool (H, W): where an object of that class and radius lies."""
-    reach = radius * norm
+def _form(kind: str, reach: int, p: np.ndarray, q: np.ndarray, thickness: int) -> np.ndarray:
+    """bool (h, w): where an object of that class lies. Coordinates p, q around its centre and `reach` share one unit."""
+    from_centre = p * p + q * q
     match kind:
         case "circle" | "dot":
-            inside = p * p + q * q <= reach * reach
+            inside = from_centre <= reach * reach
         case "ring":
-            inside = (p * p + q * q <= reach * reach) & (100 * (p * p + q * q) > 36 * reach * reach)
+            inside = (from_centre <= reach * reach) & (100 * from_centre > 30 * reach * reach)
         case "square":
             inside = np.maximum(abs(p), abs(q)) <= reach
         case "triangle":
@@ -177,7 +177,7 @@ def _form(kind: str, radius: int, p: np.ndarray, q: np.ndarray, norm: int) -> np
         case "star":
             inside = _triangle(p, q, reach) | _triangle(p, -q, reach)
         case _:
-            inside = (abs(p) <= reach) & (abs(q) <= norm)
+            inside = (abs(p) <= reach) & (abs(q) <= thickness)
     return np.asarray(inside)
 
 
