@@ -54,10 +54,10 @@ def _build_head(spec: ModelSpec, backbone: Backbone, widths: Widths) -> Head:
 
 
 def _unsuitable(spec: ModelSpec, backbone: Backbone, wanted: str) -> InputError:
-    got = ", ".join(map(str, backbone.strides))
+    strides = ", ".join(map(str, backbone.strides))
     return InputError(
-        f"model.head: '{spec.head}' wants {wanted}; '{spec.backbone}' gives maps of stride {got}",
-        "use another backbone, or `--set model.head=deeplabv3`",
+        f"model.head: '{spec.head}' wants {wanted}, got strides {strides} from '{spec.backbone}'",
+        "change model.output_stride (32 for unet) or model.backbone, or use `--set model.head=deeplabv3`",
     )
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segctl.errors import InputError, did_you_mean
-from segctl.models.hub import answers, cached_weights, hub_address
+from segctl.models.hub import cached_weights, hub_address, why_unreachable
 from segctl.models.weights import fill_backbone, read_backbone_file
 
 Options = tuple[tuple[str, Any], ...]
@@ -101,7 +101,7 @@ def _check_name(name: str) -> None:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         raise InputError(
-            f"model.backbone: timm knows no network '{name}'{did_you_mean(name, timm.list_models())}",
+            f"model.backbone: timm knows no network '{name}'{did_you_mean(architecture, timm.list_models())}",
             "`timm.list_models()` in Python names them all",
         )
     if tag:
@@ -133,6 +133,8 @@ def _probe(name: str, options: Options, multiple: int) -> Fit:
     """Run the network on odd and tiny images, without memory; whatever it raises says that it does not fit."""
     with torch.device("meta"), torch.no_grad():
         net = _create(name, options).eval()
+        for norm in (layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)):
+            setattr(norm, "forward", _unchanged)  # noqa: B010  it changes no shape, and costs most of the time here
         info: Any = net.feature_info
         channels, strides = tuple(info.channels()), tuple(info.reduction())
         layouts = set()
@@ -142,6 +144,10 @@ def _probe(name: str, options: Options, multiple: int) -> Fit:
     if len(layouts) > 1 or "" in layouts:
         raise ValueError(f"its maps are not those it announces: {channels}")
     return Fit(options, multiple, layouts == {"BHWD"}, channels, strides)
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
 
 
 def _layout(shapes: list[tuple[int, ...]], channels: tuple[int, ...]) -> str:
@@ -186,11 +192,10 @@ def _with_timm_weights(name: str, fit: Fit) -> nn.Module:
     config: Any = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise InputError(f"model.weights: timm has no weights for '{name}'", WAYS_OUT)
-    repository = "" if config.custom_load else config.hf_hub_id or ""
-    cached = cached_weights(repository) if repository else None
-    source = hub_address() if repository else config.url or hub_address()
-    if cached is None and not answers(source):
-        raise InputError(f"model.weights: cannot download the weights of '{name}', because {source} does not answer", WAYS_OUT)
+    cached = cached_weights(config.hf_hub_id) if config.hf_hub_id and not config.custom_load else None
+    source = hub_address() if config.hf_hub_id else str(config.url)
+    if cached is None and (reason := why_unreachable(source)):
+        raise InputError(f"model.weights: cannot download the weights of '{name}', because {reason}", WAYS_OUT)
     overlay = {"file": str(cached)} if cached else {}
     try:
         return _create(name, fit.options, pretrained=True, pretrained_cfg_overlay=overlay)

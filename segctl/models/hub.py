@@ -5,7 +5,7 @@ from pathlib import Path
 import requests
 
 FILES = ("model.safetensors", "pytorch_model.bin")
-TIMEOUT_S = 5.0
+TIMEOUT_S = 3.0
 
 
 def hub_address() -> str:
@@ -23,9 +23,14 @@ def cached_weights(repository: str) -> Path | None:
     return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
-def answers(address: str) -> bool:
-    """Whether a server answers at `address`; what it answers is left to the download, unless it calls itself broken."""
+def why_unreachable(address: str) -> str:
+    """Why nothing can be downloaded from `address`; empty where a server answers that does not call itself broken."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
     try:
-        return requests.head(address, timeout=TIMEOUT_S, allow_redirects=False).status_code < 500
+        status = requests.head(address, timeout=TIMEOUT_S, allow_redirects=False).status_code
     except requests.RequestException:
-        return False
+        return f"{address} does not answer"
+    return f"{address} answers with an error ({status})" if status >= 500 else ""

@@ -5,7 +5,6 @@
 Written whole or not at all, read with weights_only, so that opening a stranger's file runs none of its code.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from segctl.errors import InputError
+from segctl.files import write_whole
 from segctl.models.segmenter import Segmenter
 from segctl.models.weights import first_misfit, unpickled
 from segctl.schema.models import ModelSpec
@@ -37,21 +37,17 @@ class SavedModel:
 
 
 def save(path: Path, model: Segmenter, run: TrainRun, class_names: Sequence[str]) -> None:
-    """Write a model file under a temporary name, then rename it; equal weights give equal bytes."""
+    """Write a model file, whole; equal weights give equal bytes, so a file's hash names the network."""
     if len(class_names) != model.num_classes:
         raise ValueError(f"got {len(class_names)} class names, wanted {model.num_classes}")
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     payload = {"run": run.model_dump(mode="json"), "class_names": list(class_names), "weights": weights}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part{os.getpid()}")
-    try:
-        with partial.open("wb") as handle:  # an open file, because torch writes a path's own name into the archive
-            torch.save(payload, handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, lambda partial: _write(partial, payload))
+
+
+def _write(partial: Path, payload: dict[str, Any]) -> None:
+    with partial.open("wb") as handle:  # an open file, because torch writes a path's own name into the archive
+        torch.save(payload, handle)
 
 
 def read(path: Path) -> SavedModel:

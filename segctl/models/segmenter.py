@@ -47,8 +47,9 @@ class Segmenter(nn.Module):
         stride = self.backbone.strides[-1]
         if self.training and images.shape[0] == 1 and max(height, width) <= stride:
             raise InputError(
-                f"cannot train on one image of {height}×{width} pixels at output stride {stride}: batch norm would see one value",
-                f"use a crop (data.crop) larger than {stride}, or a larger batch",
+                f"cannot train on one image of {height}×{width} pixels at output stride {stride}: "
+                "batch norm would see one value per channel",
+                f"use a crop (data.crop) of more than {stride} pixels, or a larger batch",
             )
         maps = self.backbone(images)
         features = self.dropout(self.head(maps, (height, width)))

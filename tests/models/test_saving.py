@@ -1,0 +1,160 @@
+"""A network's file comes back bit for bit, or says why it does not."""
+
+import hashlib
+
+import pytest
+import torch
+from huggingface_hub import constants
+
+from segctl.errors import InputError
+from segctl.models import load, read, save
+from tests.models.specs import CLASS_NAMES, HEADS, network, run_of, spec
+
+
+def saved(folder, head="pspnet", **changes):
+    model = network(head, **changes)
+    save(folder / "model.pt", model, run_of(spec(head, **changes)), CLASS_NAMES)
+    return model
+
+
+def refused(path, **options) -> str:
+    with pytest.raises(InputError) as raised:
+        load(path, **options)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("aux", [True, False])
+@pytest.mark.parametrize("head", HEADS)
+def test_round_trip_is_bit_identical(head, aux, tmp_path):
+    model = saved(tmp_path, head, aux=aux)
+    model.train()(torch.randn(2, 3, 33, 47))  # after saving: the file must not follow
+    again = load(tmp_path)
+    assert not again.training
+    assert again.class_names == CLASS_NAMES
+    fresh = load(tmp_path / "model.pt")
+    images = torch.randn(1, 3, 40, 33)
+    with torch.no_grad():
+        assert torch.equal(again(images).logits, fresh(images).logits)
+    state = read(tmp_path).weights
+    assert all(torch.equal(tensor, state[name]) for name, tensor in again.state_dict().items())
+
+
+def test_trained_weights_and_statistics_survive(tmp_path):
+    model = network().train()
+    model(torch.randn(2, 3, 33, 47)).logits.sum().backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    save(tmp_path / "model.pt", model, run_of(spec()), CLASS_NAMES)
+    again = load(tmp_path)
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_mean_and_deviation_travel_with_the_weights(tmp_path):
+    model = network()
+    model.pixel_mean.fill_(7.0)
+    save(tmp_path / "model.pt", model, run_of(spec()), CLASS_NAMES)
+    assert load(tmp_path).pixel_mean.unique().tolist() == [7.0]
+
+
+def test_loading_never_asks_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    save(tmp_path / "model.pt", network(), run_of(spec(weights="timm")), CLASS_NAMES)
+    assert load(tmp_path).class_names == CLASS_NAMES
+
+
+def test_loading_leaves_the_random_state_alone(tmp_path):
+    saved(tmp_path)
+    before = torch.get_rng_state()
+    load(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_equal_networks_give_equal_files_and_no_rest_stays(tmp_path):
+    model = network()
+    digests = set()
+    for folder in ("a", "b"):
+        save(tmp_path / folder / "model.pt", model, run_of(spec()), CLASS_NAMES)
+        digests.add(hashlib.sha256((tmp_path / folder / "model.pt").read_bytes()).hexdigest())
+        assert [path.name for path in (tmp_path / folder).iterdir()] == ["model.pt"]
+    assert len(digests) == 1
+
+
+def test_a_file_holds_its_run(tmp_path):
+    saved(tmp_path)
+    assert read(tmp_path).run["data"]["dataset"] == "shapes"
+    assert read(tmp_path).model == spec()
+
+
+def test_wrong_number_of_names_is_a_bug_not_a_file(tmp_path):
+    with pytest.raises(ValueError, match="got 2 class names, wanted 5"):
+        save(tmp_path / "model.pt", network(), run_of(spec()), ["a", "b"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_such_path(tmp_path):
+    assert refused(tmp_path / "nope") == (
+        f"no run folder or model file at '{tmp_path / 'nope'}'; give a folder that `segctl train` wrote, or its model.pt"
+    )
+
+
+def test_folder_without_model(tmp_path):
+    assert (
+        refused(tmp_path)
+        == f"'{tmp_path}' holds no model.pt: it is no run, or one that has not finished; finish it with --resume"
+    )
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])
+def test_truncated_file(keep, tmp_path):
+    saved(tmp_path)
+    file = tmp_path / "model.pt"
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * keep)])
+    assert refused(tmp_path) == f"cannot read '{file}': it is damaged, cut short, or no PyTorch file of plain weights"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [{"state_dict": {"conv1.weight": torch.zeros(1)}}, [1, 2], {"run": {}, "class_names": [], "weights": {}}, {"run": 3}],
+    ids=["another framework's", "a list", "empty run", "half"],
+)
+def test_foreign_checkpoint(payload, tmp_path):
+    file = tmp_path / "model.pt"
+    torch.save(payload, file)
+    assert refused(file) == (
+        f"'{file}' is a PyTorch file, but not a model that segctl wrote; "
+        "give a run folder or its model.pt; to start from a file's backbone, use `--set model.weights=PATH`"
+    )
+
+
+def tampered(folder, change) -> str:
+    saved(folder)
+    payload = torch.load(folder / "model.pt", weights_only=True)
+    change(payload)
+    torch.save(payload, folder / "model.pt")
+    return refused(folder)
+
+
+def test_fewer_names_than_classes(tmp_path):
+    message = tampered(tmp_path, lambda payload: payload["class_names"].pop())
+    assert message == (
+        f"'{tmp_path / 'model.pt'}' is damaged: its weights do not fit its own preset: "
+        "classifier.weight is 5×16×1×1, wanted 4×16×1×1; train it again"
+    )
+
+
+def test_lost_weights(tmp_path):
+    assert "are missing (classifier.bias)" in tampered(tmp_path, lambda payload: payload["weights"].pop("classifier.bias"))
+
+
+def test_weights_of_another_network(tmp_path):
+    message = tampered(tmp_path, lambda payload: payload["run"]["model"].update(head="deeplabv3"))
+    assert "weights are missing (head.branches.1.0.weight, " in message
+
+
+def test_other_classes_than_wanted(tmp_path):
+    saved(tmp_path)
+    assert load(tmp_path, class_names=tuple(CLASS_NAMES)).num_classes == 5
+    assert refused(tmp_path, class_names=["road", "car"]) == (
+        f"'{tmp_path / 'model.pt'}' knows 5 classes (road, car, sky, tree, sign), wanted 2 (road, car); "
+        "give a network trained on the same dataset"
+    )
