@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from segctl import __version__
+from segctl.cli import data, presets, report, training
 from segctl.cli import eval as evaluation
-from segctl.cli import presets, report, training
 from segctl.cli.output import out
 from segctl.errors import SegctlError
 
@@ -17,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train, distil and evaluate semantic-segmentation models.",
 )
+app.add_typer(data.app, name="data")
 app.add_typer(presets.app, name="presets")
 app.command()(training.train)
 app.command()(training.distill)

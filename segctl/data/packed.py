@@ -76,6 +76,14 @@ class PackedDataset:
         record = self.samples[name]
         return record.height, record.width
 
+    def shard_bytes(self) -> int:
+        """What the shards take on the disk."""
+        return sum((self.folder / shard).stat().st_size for shard in self.shards)
+
+    def source_bytes(self) -> int:
+        """What the files took that the samples were made from."""
+        return sum(record.source_bytes for record in self.samples.values())
+
     def image(self, name: str, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
         """uint8 (h, w, 3) RGB of the sample or of a region of it; only the tiles of the region are read."""
         return self._read("images", name, (top, left, height, width))

@@ -16,9 +16,10 @@ from pathlib import Path
 from segctl import __version__
 from segctl.data.convert import Conversion, Progress, convert
 from segctl.data.packed import INDEX_NAME, PackedDataset, Provenance, SampleRecord, fingerprint, open_dataset, to_index
-from segctl.data.shards import CODECS, TILE_PX, Codec, ShardReader, flush
+from segctl.data.shards import TILE_PX, Codec, ShardReader
 from segctl.data.sources import Source, open_source
-from segctl.errors import InputError, SegctlError, did_you_mean
+from segctl.errors import InputError, SegctlError
+from segctl.files import write_whole
 
 SHARD_BYTES = 2**29
 MIN_SHARDS, MIN_SHARD_SAMPLES = 4, 32
@@ -38,8 +39,6 @@ def prepare(
     `workers` is the number of processes, None for one per core. Raises InputError before anything is written where the source,
     the codec or the data root do not fit.
     """
-    if codec not in CODECS:
-        raise InputError(f"codec is '{codec}', wanted one of {', '.join(CODECS)}{did_you_mean(codec, list(CODECS))}")
     opened = open_source(name, source)
     if (finished := _find_current(opened, data_root, codec)) is not None:
         return finished
@@ -56,6 +55,19 @@ def prepare(
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def created_at(data_root: Path, name: str) -> str | None:
+    """When the prepared dataset that is there was made; None where there is none."""
+    try:
+        return open_dataset(data_root, name).provenance.created
+    except InputError:
+        return None
+
+
+def staging_folder(data_root: Path, name: str) -> Path:
+    """Where a dataset is written before it is whole."""
+    return data_root / f".{name}.writing"
 
 
 def plan_shards(name: str, sizes: dict[str, tuple[int, int]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -107,7 +119,7 @@ def _make_staging(data_root: Path, name: str) -> Path:
                 f"'{final}' would hold the shards, but it holds other files ('{foreign[0]}')",
                 "give another folder with --data-root, or move them",
             )
-        staging = data_root / f".{name}.writing"
+        staging = staging_folder(data_root, name)
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         return staging
@@ -137,10 +149,13 @@ def _describe(conversion: Conversion, records: dict[str, SampleRecord]) -> Packe
 
 
 def _write_index(dataset: PackedDataset) -> None:
-    path = dataset.folder / INDEX_NAME
-    path.write_text(json.dumps(to_index(dataset), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    flush(path)
-    flush(dataset.folder)
+    text = json.dumps(to_index(dataset), indent=1, ensure_ascii=False) + "\n"
+
+    def write(path: Path) -> None:
+        path.write_text(text, encoding="utf-8")
+
+    write_whole(dataset.folder / INDEX_NAME, write)
+    _flush_names(dataset.folder)
 
 
 def _put_in_place(staging: Path, data_root: Path, name: str) -> PackedDataset:
@@ -149,6 +164,16 @@ def _put_in_place(staging: Path, data_root: Path, name: str) -> PackedDataset:
     if final.exists():
         final.rename(old)
     staging.rename(final)
-    flush(data_root)
+    _flush_names(data_root)
     shutil.rmtree(old, ignore_errors=True)
     return open_dataset(data_root, name)
+
+
+def _flush_names(folder: Path) -> None:
+    """Have the disk keep the names in a folder, where the system can."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -12,9 +12,10 @@ calls, dataset opened each time), 0.42 ms through h5py's indexing; one tile arra
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import h5py
 import hdf5plugin
@@ -22,11 +23,22 @@ import numpy as np
 from h5py import h5d, h5s
 
 from segctl.data.sources.sample import RawSample
-from segctl.errors import SegctlError
+from segctl.errors import InputError, SegctlError, did_you_mean
+from segctl.files import write_whole
 
 Codec = Literal["lz4", "zstd", "none"]
-CODECS: tuple[Codec, ...] = ("lz4", "zstd", "none")
+CODECS: tuple[Codec, ...] = get_args(Codec)
 TILE_PX = 256
+Region = tuple[int, int, int, int]
+"""(top, left, height, width), in pixels."""
+
+
+def parse_codec(text: str) -> Codec:
+    """The codec of that name. Raises InputError for any other word."""
+    for codec in CODECS:
+        if text == codec:
+            return codec
+    raise InputError(f"the codec is '{text}', wanted {', '.join(CODECS[:-1])} or {CODECS[-1]}{did_you_mean(text, list(CODECS))}")
 
 
 def tile_shape(height: int, width: int) -> tuple[int, int]:
@@ -50,16 +62,13 @@ def _filters(codec: Codec) -> dict[str, Any]:
 
 def write_shard(path: Path, samples: Iterable[RawSample], codec: Codec) -> None:
     """Write a shard under a temporary name, flush it to the disk, then rename it: a shard that exists is whole."""
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        with h5py.File(partial, "w", libver=("v110", "v110")) as file:
-            for sample in samples:
-                _write_sample(file, sample, codec)
-        flush(partial)
-        partial.replace(path)
-        flush(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, lambda partial: _write_samples(partial, samples, codec))
+
+
+def _write_samples(path: Path, samples: Iterable[RawSample], codec: Codec) -> None:
+    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+        for sample in samples:
+            _write_sample(file, sample, codec)
 
 
 def _write_sample(file: h5py.File, sample: RawSample, codec: Codec) -> None:
@@ -70,15 +79,6 @@ def _write_sample(file: h5py.File, sample: RawSample, codec: Codec) -> None:
         chunks = tile_shape(*array.shape[:2]) + array.shape[2:]
         file.create_dataset(f"{group}/{sample.name}", data=array, chunks=chunks, fletcher32=True, **_filters(codec))
     file[f"images/{sample.name}"].attrs["source_sha256"] = sample.source_sha256
-
-
-def flush(path: Path) -> None:
-    """Have the disk keep a file, or the names in a folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class ShardReader:
@@ -103,14 +103,26 @@ class ShardReader:
             file.close()
         self._files.clear()
 
-    def read(self, shard: int, group: str, name: str, region: tuple[int, int, int, int]) -> np.ndarray:
-        """`region` is (top, left, height, width) in pixels; only the tiles it touches are read and decompressed."""
+    def read(self, shard: int, group: str, name: str, region: Region) -> np.ndarray:
+        """A region of a sample's image or label; only the tiles it touches are read, checked and decompressed."""
+        with self._damage(shard, group, name):
+            return _read_region(h5d.open(self._file(shard).id, f"{group}/{name}".encode()), region)
+
+    def shape(self, shard: int, group: str, name: str) -> tuple[int, ...]:
+        """The shape of a sample's image or label as stored."""
+        with self._damage(shard, group, name):
+            return tuple(h5d.open(self._file(shard).id, f"{group}/{name}".encode()).shape)
+
+    @contextmanager
+    def _damage(self, shard: int, group: str, name: str) -> Iterator[None]:
+        """HDF5's own errors, as one sentence that names the sample."""
+        path = self._paths[shard]
         try:
-            return _read_region(self._file(shard), group, name, region)
-        except (OSError, KeyError, RuntimeError) as error:
+            yield
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
             raise SegctlError(
-                f"sample '{name}' is damaged in '{self._paths[shard]}': {group} cannot be read ({_reason(error)})",
-                "run `segctl data check` to see what else is, then `segctl data prepare` again",
+                f"the {group[:-1]} of sample '{name}' cannot be read from '{path}': {_reason(error, path)}",
+                f"run `segctl data check {path.parent.name}` to see what else is damaged, then prepare the dataset again",
             ) from error
 
     def _file(self, shard: int) -> h5py.File:
@@ -122,9 +134,8 @@ class ShardReader:
         return self._files[shard]
 
 
-def _read_region(file: h5py.File, group: str, name: str, region: tuple[int, int, int, int]) -> np.ndarray:
+def _read_region(dataset: h5d.DatasetID, region: Region) -> np.ndarray:
     top, left, height, width = region
-    dataset = h5d.open(file.id, f"{group}/{name}".encode())
     tail = dataset.shape[2:]
     start, count = (top, left, *(0 for _ in tail)), (height, width, *tail)
     space = dataset.get_space()
@@ -134,15 +145,9 @@ def _read_region(file: h5py.File, group: str, name: str, region: tuple[int, int,
     return out
 
 
-def _reason(error: Exception) -> str:
-    text = str(error.args[0] if error.args else error)
-    return text[text.find("(") + 1 : text.rfind(")")] if "(" in text else text
-
-
-def tiles_in_region(height: int, width: int, region: tuple[int, int, int, int]) -> int:
-    """How many tiles of a (height, width) sample a region (top, left, height, width) touches."""
-    top, left, rows, columns = region
-    tile_rows, tile_columns = tile_shape(height, width)
-    down = (top + rows - 1) // tile_rows - top // tile_rows + 1
-    across = (left + columns - 1) // tile_columns - left // tile_columns + 1
-    return down * across
+def _reason(error: Exception, path: Path) -> str:
+    if not path.is_file():
+        return "the file is missing"
+    if "filter returned failure" in str(error):
+        return "a tile does not match its checksum"
+    return "the file is damaged"

@@ -1,0 +1,152 @@
+"""`segctl data`: prepare datasets, check them, and look at them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from segctl.cli.options import DATA_ROOT, DataRootOpt, JsonOpt
+from segctl.cli.output import out
+from segctl.errors import CheckError
+
+if TYPE_CHECKING:
+    from segctl.data.info import SplitInfo
+    from segctl.data.packed import PackedDataset
+
+app = typer.Typer(no_args_is_help=True, help="Prepare, check and look at datasets.")
+
+NameArg = Annotated[str, typer.Argument(metavar="NAME", help="A dataset's name; `segctl data list` shows them.")]
+MAX_ROWS = 40
+
+
+@app.command("list")
+def list_datasets(data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> None:
+    """List the datasets: what they need, where they come from, whether they are here."""
+    from dataclasses import asdict
+
+    from segctl.data.listing import list_datasets
+
+    listings = list_datasets(data_root)
+    if json:
+        out.json([asdict(listing) for listing in listings])
+        return
+    rows = []
+    for listing in listings:
+        ready = f"{listing.samples} samples, {megabytes(listing.bytes)}"
+        here = ready if listing.state == "ready" else listing.state or "no"
+        rows.append([listing.name, here, listing.needs, listing.origin])
+    out.table(f"Datasets in {data_root}", ["name", "here", "needs", "comes from"], rows)
+
+
+@app.command()
+def prepare(
+    name: NameArg,
+    source: Annotated[Path | None, typer.Option("--source", metavar="PATH", help="The dataset as it was published.")] = None,
+    codec: Annotated[
+        str, typer.Option("--codec", metavar="CODEC", help="lz4 is fast, zstd a fifth smaller and slower to read, none is raw.")
+    ] = "lz4",
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=0, help="Processes; one per core if left out.")
+    ] = None,
+    data_root: DataRootOpt = DATA_ROOT,
+) -> None:
+    """Convert a dataset to checked shards."""
+    import time
+
+    from segctl.data.prepare import created_at, prepare
+    from segctl.data.shards import parse_codec
+
+    before, began = created_at(data_root, name), time.monotonic()
+    with out.progress(f"preparing {name}") as progress:
+        dataset = prepare(name, data_root, source, codec=parse_codec(codec), workers=workers, progress=progress)
+    if dataset.provenance.created == before:
+        out.note(f"'{dataset.folder}' was made from these very bytes; nothing to do")
+    else:
+        out.note(f"packed in {time.monotonic() - began:.1f} s")
+    splits = ", ".join(f"{split} {len(names)}" for split, names in dataset.splits.items())
+    sizes = f"{megabytes(dataset.shard_bytes())} of {dataset.provenance.codec} shards from {megabytes(dataset.source_bytes())}"
+    out.result(f"{name}: {splits}; {sizes}; fingerprint {dataset.fingerprint[:12]}")
+    out.note(f"next: segctl data info {name}")
+
+
+@app.command()
+def check(name: NameArg, data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> None:
+    """Read every sample back and compare it with its checksum and the class table; exit code 3 where anything is wrong."""
+    from dataclasses import asdict
+
+    from segctl.data.check import check
+
+    with out.progress(f"checking {name}") as progress:
+        findings = check(data_root, name, progress)
+    if json:
+        out.json([asdict(finding) for finding in findings])
+    elif findings:
+        rows = [[finding.sample or "(all)", finding.problem] for finding in findings[:MAX_ROWS]]
+        more = [f"and {len(findings) - MAX_ROWS} more; --json lists them all"] if len(findings) > MAX_ROWS else []
+        out.table(f"Problems of {name}", ["sample", "problem"], rows, more)
+    else:
+        out.result(f"{name}: every sample is as it was packed")
+    if findings:
+        count = "one problem" if len(findings) == 1 else f"{len(findings)} problems"
+        raise CheckError(f"'{name}' in '{data_root}' has {count}", "prepare it again")
+
+
+@app.command()
+def info(name: NameArg, data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> None:
+    """Count images, sizes and classes, per split."""
+    from segctl.data.info import describe
+    from segctl.data.packed import open_dataset
+
+    dataset = open_dataset(data_root, name)
+    with out.progress(f"counting {name}") as progress:
+        splits = describe(dataset, progress)
+    if json:
+        about = {"dataset": dataset.name, "fingerprint": dataset.fingerprint, "classes": dataset.classes.names}
+        out.json({**about, "splits": {split.split: split.to_json(dataset.classes.names) for split in splits}})
+        return
+    _show_info(dataset, splits)
+
+
+def _show_info(dataset: "PackedDataset", splits: "list[SplitInfo]") -> None:
+    rows = []
+    for split in splits:
+        sizes = ", ".join(f"{size} ({count})" for size, count in split.sizes.items())
+        groups = ", ".join(f"{group} {count}" for group, count in split.groups.items())
+        rows.append([split.split, f"{split.count}", sizes, groups, f"{split.ignored_share:.3f}"])
+    out.table(f"{dataset.name}, {len(dataset.samples)} samples", ["split", "images", "sizes", "groups", "ignored %"], rows)
+    columns = ["class"] + [f"{split.split} {what}" for split in splits for what in ("pixels", "%", "images")]
+    rows = []
+    for index, name in enumerate(dataset.classes.names):
+        cells = [
+            cell
+            for split in splits
+            for cell in (f"{split.pixels[index]}", f"{split.shares[index]:.3f}", f"{split.images[index]}")
+        ]
+        rows.append([name, *cells])
+    out.result("")
+    out.table("Classes", columns, rows, ["% is of the pixels that are not ignored; images is how many show the class"])
+
+
+@app.command()
+def preview(
+    name: NameArg,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The PNG; NAME-SPLIT.png if left out.")
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="The split to show; the first one if left out.")] = None,
+    data_root: DataRootOpt = DATA_ROOT,
+) -> None:
+    """Draw a contact sheet: pictures, labels in colour, and a legend."""
+    from segctl.data.packed import open_dataset
+    from segctl.data.preview import write_preview
+
+    dataset = open_dataset(data_root, name)
+    split = split or next(iter(dataset.splits))
+    path = output or Path(f"{name}-{split}.png")
+    names = write_preview(dataset, split, path)
+    out.result(f"{path}: {len(names)} samples of {name} {split}")
+
+
+def megabytes(count: int) -> str:
+    """A number of bytes as people read it."""
+    return f"{count / 1e6:.1f} MB"

@@ -1,0 +1,74 @@
+"""What `data check` finds in a prepared dataset: every sample is read back whole and compared with what was packed."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from segctl.data.classes import IGNORED
+from segctl.data.packed import PackedDataset, fingerprint, open_dataset, pixels_sha256
+from segctl.data.prepare import staging_folder
+from segctl.errors import SegctlError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem. `sample` is empty where the problem is of the dataset as a whole."""
+
+    sample: str
+    problem: str
+
+
+def check(data_root: Path, name: str, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Finding]:
+    """Everything that is wrong with a prepared dataset. Raises InputError where there is none."""
+    if not (data_root / name).exists() and staging_folder(data_root, name).exists():
+        return [Finding("", "incomplete: preparing it was interrupted")]
+    dataset = open_dataset(data_root, name)
+    return [*_index_findings(dataset), *_shard_findings(dataset, progress)]
+
+
+def _index_findings(dataset: PackedDataset) -> Iterator[Finding]:
+    for (first, names), (second, others) in combinations(dataset.splits.items(), 2):
+        for sample in sorted(set(names) & set(others)):
+            yield Finding(sample, f"is in two splits, '{first}' and '{second}'")
+    for split, names in dataset.splits.items():
+        for sample in sorted(set(names) - dataset.samples.keys()):
+            yield Finding(sample, f"is listed in '{split}' but not packed")
+    sources = {name: record.source_sha256 for name, record in dataset.samples.items()}
+    if fingerprint(dataset.provenance.rule, sources) != dataset.fingerprint:
+        yield Finding("", "dataset.json does not match its own fingerprint")
+
+
+def _shard_findings(dataset: PackedDataset, progress: Callable[[int, int], None]) -> Iterator[Finding]:
+    missing = {index for index, shard in enumerate(dataset.shards) if not (dataset.folder / shard).is_file()}
+    for index in sorted(missing):
+        count = sum(record.shard == index for record in dataset.samples.values())
+        yield Finding("", f"incomplete: '{dataset.shards[index]}' with {count} samples is missing")
+    for done, (name, record) in enumerate(dataset.samples.items(), start=1):
+        if record.shard not in missing and (problem := _sample_problem(dataset, name)):
+            yield Finding(name, problem)
+        progress(done, len(dataset.samples))
+
+
+def _sample_problem(dataset: PackedDataset, name: str) -> str:
+    """What is wrong with one sample, or an empty string."""
+    record = dataset.samples[name]
+    wanted = (record.height, record.width)
+    try:
+        stored = [dataset.reader.shape(record.shard, group, name)[:2] for group in ("images", "labels")]
+        if stored != [wanted, wanted]:
+            return f"image is {_words(stored[0])} and label {_words(stored[1])}, wanted {_words(wanted)}"
+        image, label = dataset.image(name), dataset.label(name)
+    except SegctlError as error:
+        return error.message
+    if pixels_sha256(image, label) != record.pixels_sha256:
+        return "does not hold the pixels that were packed"
+    classes = dataset.classes.num_classes
+    wrong = np.unique(label[(label >= classes) & (label != IGNORED)])
+    return f"label holds id {wrong[0]}, wanted 0 to {classes - 1} or {IGNORED}" if wrong.size else ""
+
+
+def _words(size: tuple[int, ...]) -> str:
+    return f"{size[1]}×{size[0]}"
