@@ -23,7 +23,7 @@ def report(
 ) -> None:
     """Write a Markdown report: our scores beside the published ones, per class, worst images, provenance."""
     from segctl.report import write_report
-    from segctl.report.tables import headline_table
+    from segctl.report.tables import HEADLINE, scores_table
 
     written = write_report(runs or [], runs_root, output, split)
     for sentence in written.collection.unreadable:
@@ -32,9 +32,9 @@ def report(
         out.json({"report": str(written.path), "results": [_result(found) for found in written.comparisons]})
         return
     for comparison in written.comparisons:
-        table = headline_table(comparison)
+        table = scores_table(comparison, HEADLINE)
         rows = [[cell.text for cell in row] for row in table.rows]
-        out.table(f"{comparison.dataset} / {comparison.split}, in percent", table.columns, rows)
+        out.table(f"{comparison.place}, in percent", table.columns, rows)
     out.result(f"{written.path}")
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from segctl import __version__
-from segctl.errors import InputError
+from segctl.errors import InputError, did_you_mean
 from segctl.report.collect import Collection, collect
 from segctl.report.groups import Comparison, compare
 from segctl.report.markdown import render
@@ -29,6 +29,7 @@ def write_report(runs: Sequence[Path], runs_root: Path, path: Path, split: str |
     runs: run folders; none takes every run under `runs_root`.  split: only that one of the evaluated splits.
     """
     collection = collect(runs, runs_root)
+    _check_split(collection, split)
     comparisons = tuple(compare(collection.runs, split))
     figures = Path(f"{path.stem}_files")
     _check_writable(path, figures)
@@ -36,6 +37,13 @@ def write_report(runs: Sequence[Path], runs_root: Path, path: Path, split: str |
     page = build(Frame(collection, comparisons, split, path.parent, figures), made)
     write_text(path, render(page))
     return Report(path, collection, comparisons)
+
+
+def _check_split(collection: Collection, split: str | None) -> None:
+    known = sorted({name for run in collection.runs for name in run.evaluations})
+    if split is not None and split not in known:
+        evaluated = f"runs are evaluated on {', '.join(known)}" if known else "no run is evaluated at all"
+        raise InputError(f"no run is evaluated on split '{split}'{did_you_mean(split, known)}", f"{evaluated}; see `segctl eval`")
 
 
 def _check_writable(path: Path, figures: Path) -> None:

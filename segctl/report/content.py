@@ -3,9 +3,13 @@
 Text is plain, except that `backticks` mark code. A renderer decides how a block looks.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+NO_NUMBER = ("n/a", "–", "not run", "none published")
+"""Words that may stand in a column of numbers."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +22,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under columns; columns from `numeric_from` on are right-aligned."""
+    """Rows of cells under columns. A column of numbers is right-aligned."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    numeric_from: int = 1
+
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """Which columns hold numbers, or words for a number that is missing."""
+        columns = [[row[index].text for row in self.rows] for index in range(len(self.columns))]
+        return tuple(all(map(_is_numeric, column)) and not set(column) <= set(NO_NUMBER) for column in columns)
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,11 @@ class Page:
     sections: tuple[Section, ...]
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str | Cell]], numeric_from: int = 1) -> Table:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str | Cell]]) -> Table:
     """A table from plain strings and cells."""
     cells = tuple(tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows)
-    return Table(tuple(columns), cells, numeric_from)
+    return Table(tuple(columns), cells)
+
+
+def _is_numeric(text: str) -> bool:
+    return text in NO_NUMBER or re.fullmatch(r"[-+]?[\d.,]+( [±×] [\d.,]+)?( †)?", text) is not None

@@ -89,7 +89,7 @@ def draw_worst(images: Sequence[WorstImage], colors: Mapping[str, Color], path: 
     for strip in strips:
         sheet.paste(strip, (0, top))
         top += strip.height
-    write_whole(path, lambda partial: sheet.save(partial, format="PNG", optimize=True))
+    write_whole(path, lambda partial: sheet.save(partial, format="PNG"))
 
 
 def _load_tiles(image: WorstImage) -> list["Image"]:

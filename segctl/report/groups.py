@@ -10,7 +10,7 @@ from segctl.report.collect import Evaluation, Run
 from segctl.schema.distillers import METHODS
 from segctl.schema.run import DistillRun, TrainRun
 
-IRRELEVANT = ("train.seed", "data.workers", "published")
+IRRELEVANT = ("train.seed", "train.checkpoint_every", "data.workers", "published")
 """Settings that do not make two runs different: the seed, and what cannot move a score."""
 
 
@@ -56,6 +56,8 @@ class Group:
 class Comparison:
     """Groups scored on the same images: one dataset, one fingerprint, one split. Only these share a table."""
 
+    place: str
+    """`dataset / split`, with the fingerprint where data of two fingerprints bear that name."""
     dataset: str
     fingerprint: str
     split: str
@@ -78,7 +80,8 @@ def compare(runs: Sequence[Run], split: str | None = None) -> list[Comparison]:
         for name, evaluation in run.evaluations.items():
             if split in (None, name):
                 places.setdefault((run.spec.data.dataset, name, evaluation.fingerprint), []).append(run)
-    return [_comparison(place, places[place]) for place in sorted(places)]
+    named = [(dataset, name) for dataset, name, _ in places]
+    return [_comparison(place, places[place], alone=named.count(place[:2]) == 1) for place in sorted(places)]
 
 
 def settings(spec: TrainRun) -> dict[str, Any]:
@@ -98,47 +101,59 @@ def method_rank(method: str) -> int:
     return known.index(method) if method in known else len(known)
 
 
-def _comparison(place: tuple[str, str, str], runs: list[Run]) -> Comparison:
+def grouped(runs: Sequence[Run]) -> list[tuple[str, tuple[Run, ...]]]:
+    """Label and runs of every group, scored or not: runs that differ only in the seed."""
+    return _labelled(_by(runs, [_identity(run) for run in runs]))
+
+
+def _comparison(place: tuple[str, str, str], runs: list[Run], *, alone: bool) -> Comparison:
     dataset, split, fingerprint = place
-    by_settings: dict[str, dict[int, Run]] = {}
+    newest: dict[tuple[str, int], Run] = {}
     repeats = []
     for run in runs:
-        seeds = by_settings.setdefault(_identity(run, split), {})
-        if run.seed in seeds:
-            repeats.append(seeds[run.seed])
-        seeds[run.seed] = run
-    members = [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in by_settings.values()]
-    members.sort(key=lambda runs: (runs[0].spec.name, method_rank(runs[0].method)))
-    labels = _labels(members)
-    groups = tuple(Group(label, runs, split) for label, runs in zip(labels, members, strict=True))
-    return Comparison(dataset, fingerprint, split, groups, tuple(repeats))
+        key = (_identity(run, split), run.seed)
+        if key in newest:
+            repeats.append(newest[key])
+        newest[key] = run
+    members = _by(list(newest.values()), [identity for identity, _ in newest])
+    groups = tuple(Group(label, runs, split) for label, runs in _labelled(members))
+    name = f"{dataset} / {split}" if alone else f"{dataset} / {split}, data {fingerprint[:12]}"
+    return Comparison(name, dataset, fingerprint, split, groups, tuple(repeats))
 
 
-def _identity(run: Run, split: str) -> str:
+def _identity(run: Run, split: str | None = None) -> str:
     """Equal for runs that differ only in the seed: same settings, same teacher weights, same way of scoring."""
-    about = run.evaluations[split].about
+    about = run.evaluations[split].about if split is not None else {}
     scored = [about.get("protocol"), about.get("weights"), about.get("binary")]
     return json.dumps([settings(run.spec), run.teacher.get("sha256"), scored], sort_keys=True)
 
 
-def _labels(members: list[tuple[Run, ...]]) -> list[str]:
+def _by(runs: Sequence[Run], identities: Sequence[str]) -> list[tuple[Run, ...]]:
+    """Runs of the same identity together, by seed; groups by preset and method."""
+    found: dict[str, list[Run]] = {}
+    for run, identity in zip(runs, identities, strict=True):
+        found.setdefault(identity, []).append(run)
+    members = [tuple(sorted(runs, key=lambda run: run.seed)) for runs in found.values()]
+    return sorted(members, key=lambda runs: (runs[0].spec.name, method_rank(runs[0].method)))
+
+
+def _labelled(members: Sequence[tuple[Run, ...]]) -> list[tuple[str, tuple[Run, ...]]]:
     """`preset · method`, with the settings that tell groups of the same label apart, or else their runs."""
     plain = [f"{runs[0].spec.name} · {runs[0].method}" for runs in members]
+    alike = {
+        label: [settings(runs[0].spec) for runs, other in zip(members, plain, strict=True) if other == label] for label in plain
+    }
     return [
-        label if plain.count(label) == 1 else f"{label} ({_distinction(runs, _alike(members, plain, label))})"
+        (label if len(alike[label]) == 1 else f"{label} ({_distinction(runs, alike[label])})", runs)
         for label, runs in zip(plain, members, strict=True)
     ]
 
 
-def _alike(members: list[tuple[Run, ...]], labels: list[str], label: str) -> list[TrainRun]:
-    return [runs[0].spec for runs, other in zip(members, labels, strict=True) if other == label]
-
-
-def _distinction(runs: tuple[Run, ...], alike: list[TrainRun]) -> str:
-    mine, others = settings(runs[0].spec), [settings(spec) for spec in alike]
-    differing = [path for path in mine if any(other.get(path) != mine[path] for other in others)]
-    if 0 < len(differing) <= 2:
-        return ", ".join(f"{path} {show(mine[path])}" for path in differing)
+def _distinction(runs: tuple[Run, ...], alike: Sequence[dict[str, Any]]) -> str:
+    mine = settings(runs[0].spec)
+    differing = [path for path in mine if any(other.get(path) != mine[path] for other in alike)]
+    if len(differing) == 1 and not isinstance(mine[differing[0]], list):
+        return f"{differing[0]} {show(mine[differing[0]])}"
     return ", ".join(run.label for run in runs)
 
 
@@ -146,6 +161,8 @@ def show(value: Any) -> str:
     """A setting as a person would write it."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if value is None:
+        return "none"
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -2,6 +2,7 @@
 
 import re
 from typing import assert_never
+from urllib.parse import quote
 
 from segctl.report.content import Block, Cell, Code, Definitions, Figure, Notes, Page, Paragraph, Section, Table
 
@@ -27,7 +28,7 @@ def _block(block: Block) -> str:
         case Definitions(items):
             return "\n".join(f"- **{_text(term)}**: {_text(meaning)}" for term, meaning in items)
         case Figure(path, alt, caption):
-            return f"![{_text(alt)}]({path.as_posix().replace(' ', '%20')})\n\n*{_text(caption)}*"
+            return f"![{_text(alt)}]({quote(path.as_posix())})\n\n*{_text(caption)}*"
         case Code(text):
             return f"```\n{text}\n```"
         case _:
@@ -36,32 +37,29 @@ def _block(block: Block) -> str:
 
 def _table(block: Table) -> str:
     """Padded, so that the source reads as a table too."""
-    rows = [[_cell(Cell(column)) for column in block.columns], *([_cell(cell) for cell in row] for row in block.rows)]
-    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
-    rule = [_rule(width, right=index >= block.numeric_from) for index, width in enumerate(widths)]
-    padded = [
-        [_pad(text, width, index >= block.numeric_from) for index, (text, width) in enumerate(zip(row, widths, strict=True))]
-        for row in rows
-    ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [padded[0], rule, *padded[1:]])
+    columns = [[_escaped(name), *(_cell(row[index]) for row in block.rows)] for index, name in enumerate(block.columns)]
+    padded = [_column(column, right=right) for column, right in zip(columns, block.numeric, strict=True)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in zip(*padded, strict=True))
 
 
-def _rule(width: int, *, right: bool) -> str:
-    return "-" * (width - 1) + (":" if right else "-")
-
-
-def _pad(text: str, width: int, right: bool) -> str:
-    return text.rjust(width) if right else text.ljust(width)
+def _column(cells: list[str], *, right: bool) -> list[str]:
+    """Name, rule and cells of a column, all of one width."""
+    width = max(3, *map(len, cells))
+    rule = "-" * (width - 1) + (":" if right else "-")
+    name, *rest = [cell.rjust(width) if right else cell.ljust(width) for cell in cells]
+    return [name, rule, *rest]
 
 
 def _cell(cell: Cell) -> str:
-    text = _text(cell.text).replace("|", "\\|").replace("\n", " ")
+    text = _escaped(cell.text)
     return f"**{text}**" if cell.best else text
+
+
+def _escaped(text: str) -> str:
+    return _text(text).replace("|", "\\|").replace("\n", " ")
 
 
 def _text(text: str) -> str:
     """Escape what Markdown would read as markup, outside `code`."""
     pieces = re.split(r"(`[^`]*`)", text)
-    return "".join(
-        piece if piece.startswith("`") and len(piece) > 1 else re.sub(r"([*<\[\]])", r"\\\1", piece) for piece in pieces
-    )
+    return "".join(piece if index % 2 else re.sub(r"([*<\\]|\](?=[(\[]))", r"\\\1", piece) for index, piece in enumerate(pieces))

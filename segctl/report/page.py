@@ -9,15 +9,15 @@ from segctl.metrics.scores import RULES
 from segctl.report.collect import Collection, Evaluation, Run
 from segctl.report.content import Block, Code, Definitions, Figure, Notes, Page, Paragraph, Section
 from segctl.report.figures import Line, draw_curves, draw_worst
-from segctl.report.groups import Comparison, Group, spread
-from segctl.report.published import answers, changes
+from segctl.report.groups import Comparison, Group, grouped
+from segctl.report.notes import protocol_notes, student_notes
 from segctl.report.tables import (
+    FINE_GRAINED,
     class_tables,
     evaluations_table,
     provenance_tables,
     published_table,
     runs_table,
-    score_text,
     scores_table,
 )
 from segctl.schema.formula import total_loss
@@ -41,7 +41,7 @@ def build(frame: Frame, made: str) -> Page:
     """The whole report; draws its figures. `made` says when and by which version."""
     return Page(
         title="Segmentation runs",
-        lead=(Paragraph(_summary(frame)), Paragraph(made)),
+        lead=(Paragraph(_summary(frame)), Paragraph(made), HOW_TO_READ),
         sections=(
             _what_was_run(frame),
             *_results(frame),
@@ -57,13 +57,19 @@ def build(frame: Frame, made: str) -> Page:
 def _summary(frame: Frame) -> str:
     runs = frame.collection.runs
     finished = sum(run.folder.finished for run in runs)
-    places = ", ".join(f"{_place(found)} ({_images(found)})" for found in frame.comparisons) or "nothing yet"
-    return (
-        f"{_number(len(runs), 'run')}, {finished} finished; scored on {places}. Scores are in percent. "
-        "`a ± s` is the mean and sample standard deviation over seeds; a score without ± comes from a single seed, so nothing is "
-        "known of its spread. The best of a column (of a row, in the table of classes) is bold where there is anything to "
-        "compare; bold says nothing of significance."
+    places = ", ".join(f"{found.place} ({_images(found)})" for found in frame.comparisons) or "nothing yet"
+    return f"{_number(len(runs), 'run')}, {finished} finished; scored on {places}."
+
+
+HOW_TO_READ = Notes(
+    (
+        "Scores are in percent; what each averages over is said under “What the scores mean”.",
+        "`a ± s` is the mean and sample standard deviation over seeds. A score without ± comes from a single seed: nothing is "
+        "known of its spread.",
+        "Bold is the best of our scores in a column (in a row, in the table of classes), where there is something to compare. "
+        "It says nothing of significance.",
     )
+)
 
 
 def _what_was_run(frame: Frame) -> Section:
@@ -89,8 +95,7 @@ def _what_was_run(frame: Frame) -> Section:
 def _results(frame: Frame) -> list[Section]:
     heading = Section("Results and published numbers", ())
     if not frame.comparisons:
-        where = "" if frame.split is None else f" on split '{frame.split}'"
-        return [Section(heading.heading, (Paragraph(f"No run has been evaluated{where}; `segctl eval RUN` scores one."),))]
+        return [Section(heading.heading, (Paragraph("No run has been evaluated; `segctl eval RUN` scores one."),))]
     return [heading, *(section for comparison in frame.comparisons for section in _students(comparison))]
 
 
@@ -100,75 +105,60 @@ def _students(comparison: Comparison) -> list[Section]:
 
 
 def _student(name: str, groups: Sequence[Group], comparison: Comparison) -> Section:
-    model, first = groups[0].spec.model, groups[0]
-    notes = [note for group in groups for note in _group_notes(group)]
-    notes += [
-        f"`{run.label}` has the settings and the seed of a newer run and is left out of the mean"
-        for run in comparison.repeats
-        if run.spec.name == name
-    ]
-    if first.spec.published and not answers(first):
-        notes.append(f"the published numbers are for split {first.spec.data.val_split}, so none stand here")
+    model = groups[0].spec.model
     blocks: list[Block] = [published_table(groups)]
+    notes = student_notes(groups, comparison)
     if notes:
         blocks.append(Notes(tuple(notes)))
-    heading = f"{name} ({model.head} {model.backbone}) on {_place(comparison)}"
-    return Section(heading, tuple(blocks), level=3)
-
-
-def _group_notes(group: Group) -> list[str]:
-    notes = []
-    changed = changes(group.spec)
-    if changed:
-        notes.append(
-            f"† **{group.label}** was not run as its preset says, so it does not answer the published numbers: "
-            + ", ".join(changed)
-        )
-    if len(group.runs) > 1:
-        each = ", ".join(
-            f"{run.seed}: {score_text(spread([run.evaluations[group.split].scores['mIoU_D']]))}" for run in group.runs
-        )
-        notes.append(f"{group.label}, mIoU_D of each seed: {each}")
-    return notes
+    return Section(f"{name} ({model.head} {model.backbone}) on {comparison.place}", tuple(blocks), level=3)
 
 
 def _fine_grained(frame: Frame) -> list[Section]:
     if not frame.comparisons:
         return []
-    tables = [Section(_place(found), (scores_table(found), *_protocol_warning(found)), level=3) for found in frame.comparisons]
+    tables = [Section(found.place, tuple(_scores(found)), level=3) for found in frame.comparisons]
     rules = Definitions(tuple((rule.term, rule.text) for rule in RULES))
     return [Section("Fine-grained scores", ()), *tables, Section("What the scores mean", (rules,), level=3)]
 
 
-def _protocol_warning(comparison: Comparison) -> list[Block]:
-    protocols = {str(found.about.get("protocol")) for group in comparison.groups for found in group.evaluations}
-    if len(protocols) < 2:
-        return []
-    return [Notes((f"not scored alike, compare with care: {'; '.join(sorted(protocols))}",))]
+def _scores(comparison: Comparison) -> list[Block]:
+    blocks: list[Block] = [scores_table(comparison, names) for names in FINE_GRAINED]
+    notes = protocol_notes(comparison)
+    return [*blocks, Notes(tuple(notes))] if notes else blocks
 
 
 def _classes(frame: Frame) -> list[Section]:
     if not frame.comparisons:
         return []
-    places = [Section(f"IoU_D per class, {_place(found)}", tuple(class_tables(found)), level=3) for found in frame.comparisons]
+    places = [Section(f"IoU_D per class, {found.place}", tuple(class_tables(found)), level=3) for found in frame.comparisons]
     explained = Paragraph("`images` is how many images have the class in their ground truth, where the first run was scored.")
     return [Section("Classes", (explained,)), *places]
 
 
 def _curves(frame: Frame) -> list[Section]:
-    figures: list[Block] = []
-    for dataset in dict.fromkeys(run.spec.data.dataset for run in frame.collection.runs):
-        runs = [run for run in frame.collection.runs if run.spec.data.dataset == dataset]
-        lines = [Line(_curve_name(run), run.curves) for run in runs if run.curves.loss or run.curves.miou_d]
-        if lines:
-            path = frame.figures / f"curves-{_slug(dataset)}.png"
-            draw_curves(lines, frame.folder / path)
-            caption = (
-                f"{dataset}: total training loss (faint: as logged; strong: running mean) and mIoU_D on the validation split. "
-                "Losses of different methods are sums of different terms and do not compare; seeds share a colour."
-            )
-            figures.append(Figure(path, f"Training curves on {dataset}", caption))
-    return [Section("Training curves", tuple(figures))] if figures else []
+    """A figure for every dataset and length: curves of 800 and of 40,000 steps do not share an axis."""
+    lengths = dict.fromkeys((run.spec.data.dataset, run.spec.train.steps) for run in frame.collection.runs)
+    figures = [figure for dataset, steps in lengths for figure in _curves_figure(frame, dataset, steps)]
+    return [Section("Training curves", (Paragraph(ABOUT_CURVES), *figures))] if figures else []
+
+
+ABOUT_CURVES = (
+    "Left the total training loss (faint as logged, strong its running mean), right mIoU_D on the validation split; "
+    "seeds share a colour. Losses of different methods are sums of different terms and do not compare."
+)
+
+
+def _curves_figure(frame: Frame, dataset: str, steps: int) -> list[Figure]:
+    runs = [run for run in frame.collection.runs if (run.spec.data.dataset, run.spec.train.steps) == (dataset, steps)]
+    lines = [
+        Line(label, run.curves) for label, members in grouped(runs) for run in members if run.curves.loss or run.curves.miou_d
+    ]
+    if not lines:
+        return []
+    path = frame.figures / f"curves-{_slug(dataset)}-{steps}.png"
+    draw_curves(lines, frame.folder / path)
+    title = f"Training on {dataset}, {steps:,} steps"
+    return [Figure(path, title, title)]
 
 
 def _worst(frame: Frame) -> list[Section]:
@@ -178,10 +168,11 @@ def _worst(frame: Frame) -> list[Section]:
         for split, found in run.evaluations.items()
         if frame.split in (None, split) and found.worst
     ]
-    return [
-        Section("Worst images", (Paragraph("By mIoU_I, the mean IoU over the classes in the image's ground truth."),)),
-        *shown,
-    ]
+    explained = Paragraph(
+        "The images of lowest mIoU_I, the mean IoU over the classes in the image's ground truth. In the last column wrong pixels "
+        "are red."
+    )
+    return [Section("Worst images", (explained,)), *shown] if shown else []
 
 
 def _worst_section(run: Run, found: Evaluation, frame: Frame) -> Section:
@@ -194,18 +185,12 @@ def _worst_section(run: Run, found: Evaluation, frame: Frame) -> Section:
 
 def _provenance(frame: Frame) -> Section:
     runs = frame.collection.runs
-    commands = "\n".join(str(run.environment.get("command", f"{run.label}: command not recorded")) for run in runs)
-    explained = Paragraph("Hashes are cut to twelve digits; `run.yaml` and `environment.json` of each run have the rest.")
     scored: list[Block] = [evaluations_table(runs, frame.split)] if frame.comparisons else []
+    commands = "\n".join(f"# {run.label}\n{run.environment.get('command', 'not recorded')}" for run in runs)
+    explained = Paragraph(
+        "Times are UTC, hashes cut to twelve digits; `run.yaml` and `environment.json` of each run have the rest. The commands:"
+    )
     return Section("Provenance", (*provenance_tables(runs), *scored, explained, Code(commands)))
-
-
-def _curve_name(run: Run) -> str:
-    return f"{run.spec.name} · {run.method}" + ("" if run.folder.finished else " (unfinished)")
-
-
-def _place(comparison: Comparison) -> str:
-    return f"{comparison.dataset} / {comparison.split}"
 
 
 def _images(comparison: Comparison) -> str:

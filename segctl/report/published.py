@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from segctl.report.groups import Group, Spread, method_rank, settings, show, without_method
 from segctl.schema.load import load_preset, preset_names
 from segctl.schema.run import PublishedScore, TrainRun
 
-HARMLESS = ("train.precision", "train.checkpoint_every")
+HARMLESS = ("train.precision",)
 """Settings that a run may change and still answer the published number, beside those in groups.IRRELEVANT."""
 
 
@@ -57,10 +58,10 @@ def changes(spec: TrainRun) -> list[str]:
     """
     if spec.name not in preset_names():
         return []
-    mine, shipped = without_method(spec), without_method(load_preset(spec.name))
+    mine, shipped = without_method(spec), without_method(_shipped(spec.name))
     harmless = HARMLESS if spec.train.select == "best" else (*HARMLESS, "train.validate_every")
     paths = [path for path in {**shipped, **mine} if mine.get(path) != shipped.get(path) and path not in harmless]
-    return [f"`{path}` {_value(mine.get(path))} (preset {_value(shipped.get(path))})" for path in paths]
+    return [_change(path, mine.get(path), shipped.get(path)) for path in paths]
 
 
 def gain(group: Group, groups: Sequence[Group], name: str = "mIoU_D") -> float | None:
@@ -74,5 +75,12 @@ def gain(group: Group, groups: Sequence[Group], name: str = "mIoU_D") -> float |
     return ours.mean - theirs.mean if ours.mean is not None and theirs.mean is not None else None
 
 
-def _value(value: Any) -> str:
-    return "another list" if isinstance(value, list) and value and isinstance(value[0], dict) else show(value)
+@cache
+def _shipped(name: str) -> TrainRun:
+    return load_preset(name)
+
+
+def _change(path: str, mine: Any, shipped: Any) -> str:
+    if isinstance(mine, list) and mine and isinstance(mine[0], dict):
+        return f"`{path}` changed"
+    return f"`{path}` {show(mine)} (preset {show(shipped)})"

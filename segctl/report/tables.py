@@ -7,23 +7,15 @@ from segctl.report.collect import Run
 from segctl.report.content import Cell, Table, table
 from segctl.report.groups import Comparison, Group, Spread
 from segctl.report.published import Pairing, changes, gain, pairings
+from segctl.schema.run import PublishedScore
 
 UNDEFINED = "n/a"
 
 FINE_GRAINED = (
-    "mIoU_D",
-    "mIoU_I",
-    "mIoU_C",
-    "mIoU_I_q5",
-    "mIoU_C_q5",
-    "mIoU_I_qbar",
-    "mIoU_C_qbar",
-    "Acc",
-    "mAcc_D",
-    "mDice_D",
-    "mDice_I",
-    "mDice_C",
+    ("mIoU_D", "mIoU_I", "mIoU_C", "mIoU_I_q5", "mIoU_C_q5", "mIoU_I_qbar", "mIoU_C_qbar"),
+    ("Acc", "mAcc_D", "mAcc_I", "mAcc_C", "mDice_D", "mDice_I", "mDice_C"),
 )
+"""The columns of the two fine-grained tables; `scores.json` has the rest."""
 
 HEADLINE = ("mIoU_D", "mIoU_I", "mIoU_C")
 
@@ -36,11 +28,9 @@ def runs_table(runs: Sequence[Run]) -> Table:
     columns = (
         ("run", lambda run: f"`{run.label}`"),
         ("preset", lambda run: run.spec.name),
-        ("network", lambda run: f"{run.spec.model.head} {run.spec.model.backbone}"),
         ("recipe", lambda run: run.spec.recipe),
         ("method", lambda run: run.method),
         ("teacher", _teacher_name),
-        ("data", lambda run: run.spec.data.dataset),
         ("status", status),
         ("seed", lambda run: f"{run.seed}"),
         ("steps", lambda run: f"{run.spec.train.steps:,}"),
@@ -50,7 +40,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
         ("precision", lambda run: _word(run.environment.get("precision"))),
         ("device", lambda run: _word(run.environment.get("device"))),
     )
-    return _by_run(runs, columns, numeric_from=8)
+    return _by_run(runs, columns)
 
 
 def provenance_tables(runs: Sequence[Run]) -> list[Table]:
@@ -73,9 +63,9 @@ def provenance_tables(runs: Sequence[Run]) -> list[Table]:
         ("weights kept", lambda run: run.curves.weights_of or UNDEFINED),
         ("teacher", lambda run: _word(run.teacher.get("run"))),
         ("teacher's sha256", lambda run: _hash(run.teacher.get("sha256"))),
-        ("teacher's mIoU_D (images)", _teacher_score),
+        ("teacher's mIoU_D", teacher_score),
     )
-    return [_by_run(runs, made, numeric_from=8), _by_run(runs, sources, numeric_from=8)]
+    return [_by_run(runs, made), _by_run(runs, sources)]
 
 
 def evaluations_table(runs: Sequence[Run], split: str | None) -> Table:
@@ -105,35 +95,29 @@ def evaluations_table(runs: Sequence[Run], split: str | None) -> Table:
         "left out",
         "predictions outside the classes",
     )
-    return table(columns, rows, numeric_from=5)
-
-
-def published_table(groups: Sequence[Group]) -> Table:
-    """One student: each method's score here, beside the published one."""
-    pairs = pairings(groups)
-    best = _best([pair.ours.score("mIoU_D").mean if pair.ours else None for pair in pairs])
-    rows = [_published_row(pair, groups, best=index in best) for index, pair in enumerate(pairs)]
-    columns = (
-        "method", "mIoU_D, ours", "seeds", "gain over none", "our recipe", "steps × batch",
-        "published", "its recipe", "source", "caveats",
-    )  # fmt: skip
     return table(columns, rows)
 
 
-def scores_table(comparison: Comparison) -> Table:
-    """The fine-grained scores, one row a group; the best of each column is set off."""
-    columns = [[group.score(name) for group in comparison.groups] for name in FINE_GRAINED]
-    marked = [_marked(column) for column in columns]
-    rows = [[f"{group.label}{_seeds(group)}", *cells] for group, *cells in zip(comparison.groups, *marked, strict=True)]
-    return table(("run", *FINE_GRAINED), rows)
-
-
-def headline_table(comparison: Comparison) -> Table:
-    """The three means alone, one row a group."""
+def published_table(groups: Sequence[Group]) -> Table:
+    """One student: each method's score here, beside the published one where there is any."""
+    pairs = pairings(groups)
+    best = _best([pair.ours.score("mIoU_D").mean if pair.ours else None for pair in pairs])
     rows = [
-        [f"{group.label}{_seeds(group)}", *(score_text(group.score(name)) for name in HEADLINE)] for group in comparison.groups
+        [pair.method, *_ours(pair, groups, best=index in best), *_theirs(pair, groups[0].spec.recipe)]
+        for index, pair in enumerate(pairs)
     ]
-    return table(("run", *HEADLINE), rows)
+    ours = ("method", "mIoU_D, ours", "seeds", "gain over none", "our recipe", "steps × batch")
+    theirs = ("published", "its recipe", "source", "caveats")
+    if all(pair.theirs is None for pair in pairs):
+        return table(ours, [row[: len(ours)] for row in rows])
+    return table((*ours, *theirs), rows)
+
+
+def scores_table(comparison: Comparison, names: Sequence[str]) -> Table:
+    """Scores by name, one row a group; the best of each column is set off."""
+    marked = [_marked([group.score(name) for group in comparison.groups]) for name in names]
+    rows = [[f"{group.label}{_seeds(group)}", *cells] for group, *cells in zip(comparison.groups, *marked, strict=True)]
+    return table(("run", *names), rows)
 
 
 def class_tables(comparison: Comparison) -> list[Table]:
@@ -164,36 +148,37 @@ def score_text(found: Spread) -> str:
     return f"{found.mean:.2f}" if found.std is None else f"{found.mean:.2f} ± {found.std:.2f}"
 
 
-def _published_row(pair: Pairing, groups: Sequence[Group], *, best: bool) -> list[str | Cell]:
-    ours, theirs = pair.ours, pair.theirs
-    mine: list[str | Cell] = ["not run", "–", "–", "–", "–"]
-    if ours is not None:
-        found, train = ours.score("mIoU_D"), ours.spec.train
-        gained = gain(ours, groups)
-        mark = " †" if changes(ours.spec) else ""
-        mine = [
-            Cell(score_text(found) + mark, best),
-            f"{found.n}",
-            UNDEFINED if gained is None else f"{gained:+.2f}",
-            ours.spec.recipe,
-            f"{train.steps:,} × {train.batch_size}",
-        ]
-    if theirs is None:
-        return [pair.method, *mine, "none published", "–", "–", "–"]
-    value = f"{theirs.value:.2f}" + ("" if theirs.metric == "mIoU_D" else f" ({theirs.metric})")
-    return [pair.method, *mine, value, theirs.recipe, theirs.source, _caveats(pair)]
+def _ours(pair: Pairing, groups: Sequence[Group], *, best: bool) -> list[str | Cell]:
+    if pair.ours is None:
+        return ["not run", "–", "–", "–", "–"]
+    found, spec = pair.ours.score("mIoU_D"), pair.ours.spec
+    return [
+        Cell(score_text(found) + (" †" if changes(spec) else ""), best),
+        f"{found.n}",
+        "–" if pair.method == "none" else _signed(gain(pair.ours, groups)),
+        spec.recipe,
+        f"{spec.train.steps:,} × {spec.train.batch_size}",
+    ]
 
 
-def _caveats(pair: Pairing) -> str:
-    assert pair.theirs is not None
-    found = [pair.theirs.note] if pair.theirs.note else []
-    if pair.ours is not None and pair.ours.spec.recipe != pair.theirs.recipe:
-        found.append(f"recipe {pair.theirs.recipe}, ours {pair.ours.spec.recipe}")
-    return "; ".join(found) or "none known"
+def _theirs(pair: Pairing, our_recipe: str) -> list[str | Cell]:
+    if pair.theirs is None:
+        return ["none published", "–", "–", "–"]
+    metric = "" if pair.theirs.metric == "mIoU_D" else f" ({pair.theirs.metric})"
+    return [f"{pair.theirs.value:.2f}{metric}", pair.theirs.recipe, pair.theirs.source, _caveats(pair.theirs, our_recipe)]
 
 
-def _by_run(runs: Sequence[Run], columns: Sequence[tuple[str, Callable[[Run], str]]], numeric_from: int) -> Table:
-    return table([name for name, _ in columns], [[cell(run) for _, cell in columns] for run in runs], numeric_from)
+def _signed(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:+.2f}"
+
+
+def _caveats(theirs: PublishedScore, our_recipe: str) -> str:
+    other = "" if theirs.recipe == our_recipe else "other recipe than ours"
+    return "; ".join(filter(None, [theirs.note, other])) or "none noted"
+
+
+def _by_run(runs: Sequence[Run], columns: Sequence[tuple[str, Callable[[Run], str]]]) -> Table:
+    return table([name for name, _ in columns], [[cell(run) for _, cell in columns] for run in runs])
 
 
 def _marked(column: Sequence[Spread]) -> list[Cell]:
@@ -216,9 +201,10 @@ def _teacher_name(run: Run) -> str:
     return _word(run.teacher.get("preset")) if run.teacher else "none"
 
 
-def _teacher_score(run: Run) -> str:
+def teacher_score(run: Run) -> str:
+    """The teacher's mIoU_D when the run began, such as `52.31 on 32 images`."""
     value = (run.teacher.get("scores") or {}).get("mIoU_D")
-    return UNDEFINED if value is None else f"{value:.2f} ({run.teacher.get('images', UNDEFINED)})"
+    return UNDEFINED if value is None else f"{value:.2f} on {run.teacher.get('images', UNDEFINED)} images"
 
 
 def _word(value: Any) -> str:

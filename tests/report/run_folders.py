@@ -16,7 +16,16 @@ from segctl.schema.distillers import METHODS
 from segctl.schema.load import apply_override, find_preset, read_tree, validate_run
 
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "car")
-COLORS = ((70, 130, 180), (70, 70, 70), (153, 153, 153), (128, 64, 128), (244, 35, 232), (107, 142, 35), (220, 220, 0), (0, 0, 142))
+COLORS = (
+    (70, 130, 180),
+    (70, 70, 70),
+    (153, 153, 153),
+    (128, 64, 128),
+    (244, 35, 232),
+    (107, 142, 35),
+    (220, 220, 0),
+    (0, 0, 142),
+)
 IGNORED = 255
 
 

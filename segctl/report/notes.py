@@ -1,0 +1,80 @@
+"""The remarks below a table: what a reader must know before comparing."""
+
+from collections.abc import Sequence
+
+from segctl.report.groups import Comparison, Group, spread
+from segctl.report.published import answers, changes
+from segctl.report.tables import score_text, teacher_score
+
+
+def student_notes(groups: Sequence[Group], comparison: Comparison) -> list[str]:
+    """Remarks on one student: changed settings, other recipes, teachers, each seed, runs left out."""
+    repeats = [
+        f"`{run.label}` has the settings and the seed of a newer run and is left out of the mean"
+        for run in comparison.repeats
+        if run.spec.name == groups[0].spec.name
+    ]
+    return [*_changes(groups), *_recipes(groups), *_teachers(groups), *_seeds(groups), *repeats]
+
+
+def protocol_notes(comparison: Comparison) -> list[str]:
+    """A warning where one table holds scores of different protocols."""
+    protocols: dict[str, list[str]] = {}
+    for group in comparison.groups:
+        protocols.setdefault(str(group.evaluations[0].about.get("protocol")), []).append(group.label)
+    if len(protocols) < 2:
+        return []
+    found = "; ".join(f"{', '.join(labels)}: {protocol}" for protocol, labels in protocols.items())
+    return [f"not scored under one protocol, so differences may come from it: {found}"]
+
+
+def _changes(groups: Sequence[Group]) -> list[str]:
+    """One line for all groups that changed the same settings."""
+    changed: dict[str, list[str]] = {}
+    for group in groups:
+        changed.setdefault(", ".join(changes(group.spec)), []).append(_short(group))
+    return [
+        f"† {', '.join(labels)}: not run as the preset says, so hold it neither against published numbers nor against runs that "
+        f"were; {found}"
+        for found, labels in changed.items()
+        if found
+    ]
+
+
+def _recipes(groups: Sequence[Group]) -> list[str]:
+    """Which published numbers were not made as ours were."""
+    spec = groups[0].spec
+    if not spec.published:
+        return ["no numbers are published for this preset"]
+    if not answers(groups[0]):
+        return [f"numbers are published for the split {spec.data.val_split}, so none stand here"]
+    other = list(dict.fromkeys(score.recipe for score in spec.published if score.recipe != spec.recipe))
+    if not other:
+        return []
+    return [
+        f"the published numbers of recipe {', '.join(other)} were made with another optimiser, schedule, augmentation or "
+        f"protocol than ours (recipe {spec.recipe}): a difference to them is not a difference of methods"
+    ]
+
+
+def _teachers(groups: Sequence[Group]) -> list[str]:
+    """The teacher's score beside its students'."""
+    methods: dict[str, list[str]] = {}
+    for run in (run for group in groups for run in group.runs if run.teacher):
+        methods.setdefault(f"{run.teacher.get('preset')}, mIoU_D {teacher_score(run)}", []).append(run.method)
+    return [f"teacher of {', '.join(dict.fromkeys(taught))}: {teacher}" for teacher, taught in methods.items()]
+
+
+def _seeds(groups: Sequence[Group]) -> list[str]:
+    """Every seed's score, where there are several."""
+    return [f"{_short(group)}, mIoU_D by seed: {_by_seed(group)}" for group in groups if len(group.runs) > 1]
+
+
+def _short(group: Group) -> str:
+    """The group's label under a heading that names its preset."""
+    return group.label.removeprefix(f"{group.spec.name} · ")
+
+
+def _by_seed(group: Group) -> str:
+    scores = [(run.seed, run.evaluations[group.split].scores["mIoU_D"]) for run in group.runs]
+    return ", ".join(f"{score_text(spread([score]))} (seed {seed})" for seed, score in scores)

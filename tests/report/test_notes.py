@@ -1,0 +1,66 @@
+"""Remarks name what a reader must know."""
+
+from dataclasses import replace
+
+from segctl.report.collect import read_run
+from segctl.report.groups import compare
+from segctl.report.notes import protocol_notes, student_notes
+from segctl.runs import RunFolder
+from tests.report.conftest import SHORT
+from tests.report.run_folders import Making, make_run
+
+
+def notes_of(runs):
+    comparison = compare(runs)[0]
+    return student_notes(comparison.groups, comparison)
+
+
+def test_groups_with_the_same_changes_share_a_line(read):
+    notes = notes_of([read["none-s0"], read["jml-s0"]])
+    assert notes == [
+        "† none, jml: not run as the preset says, so hold it neither against published numbers nor against runs that were; "
+        "`data.crop` [240, 320] (preset [360, 480]), `train.steps` 800 (preset 10,000)",
+        "no numbers are published for this preset",
+        "teacher of jml: camvid-dl101-scratch, mIoU_D 52.31 on 32 images",
+    ]
+
+
+def test_other_recipes_are_named(read):
+    assert notes_of([read["city-jml"]])[0] == (
+        "the published numbers of recipe cirkd, dist were made with another optimiser, schedule, augmentation or protocol than "
+        "ours (recipe jml): a difference to them is not a difference of methods"
+    )
+
+
+def test_every_seed_is_listed(read):
+    notes = notes_of([read["none-s0"], read["none-s1"]])
+    scores = [read[name].evaluations["val"].scores["mIoU_D"] for name in ("none-s0", "none-s1")]
+    assert notes[-1] == f"none, mIoU_D by seed: {scores[0]:.2f} (seed 0), {scores[1]:.2f} (seed 1)"
+
+
+def test_a_repeated_seed_is_said_to_be_left_out(read, tmp_path):
+    again = read_run(RunFolder(make_run(tmp_path / "again", Making(overrides=SHORT))))
+    assert notes_of([read["none-s0"], again])[-1] == (
+        "`none-s0` has the settings and the seed of a newer run and is left out of the mean"
+    )
+
+
+def test_numbers_of_another_split_are_not_used(read):
+    run = read["city-none"]
+    moved = replace(run, evaluations={"test": replace(run.evaluations["val"], split="test")})
+    assert "numbers are published for the split val, so none stand here" in notes_of([moved])
+
+
+def test_protocols_that_differ_are_warned_of(read):
+    run, other = read["none-s0"], read["jml-s0"]
+    found = other.evaluations["val"]
+    sliding = replace(found, about={**found.about, "protocol": "sliding tiles"})
+    (comparison,) = compare([run, replace(other, evaluations={"val": sliding})])
+    assert protocol_notes(comparison) == [
+        "not scored under one protocol, so differences may come from it: camvid-psp18-scratch · none: whole image, single scale, "
+        "no flip; camvid-psp18-scratch · jml: sliding tiles"
+    ]
+
+
+def test_one_protocol_needs_no_word(read):
+    assert protocol_notes(compare([read["none-s0"], read["jml-s0"]])[0]) == []

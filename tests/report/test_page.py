@@ -1,0 +1,171 @@
+"""The whole report over a shelf of runs, read as a stranger would."""
+
+import json
+import re
+import shutil
+
+import pytest
+from PIL import Image
+
+from segctl.errors import InputError
+from segctl.metrics.scores import RULES
+from segctl.report import write_report
+from tests.report.run_folders import Making, make_run
+
+
+@pytest.fixture(scope="module")
+def written(shelf, tmp_path_factory):
+    path = tmp_path_factory.mktemp("out") / "deep" / "results.md"
+    write_report([], shelf, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def text(written):
+    return written.read_text(encoding="utf-8")
+
+
+def section(text: str, heading: str) -> str:
+    return text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def test_the_sections_come_in_the_order_of_a_readers_questions(text):
+    assert re.findall(r"^## (.*)$", text, re.M) == [
+        "What was run",
+        "Results and published numbers",
+        "Fine-grained scores",
+        "Classes",
+        "Training curves",
+        "Worst images",
+        "Provenance",
+    ]
+
+
+def test_every_run_is_listed(text, shelf):
+    for path in shelf.iterdir():
+        assert f"| `{path.name}`" in section(text, "What was run")
+
+
+def test_unfinished_and_unscored_runs_say_what_to_do(text, shelf):
+    found = section(text, "What was run")
+    assert "- `stopped` is not evaluated: it has not finished" in found
+    assert f"- `unscored` is not evaluated: `segctl eval {shelf / 'unscored'}`" in found
+
+
+def test_losses_are_written_as_formulas(text):
+    assert "+ 0.0625·KL(teacher ‖ main)" in section(text, "What was run")
+
+
+def test_no_undefined_number_shows_as_nan_or_none(text):
+    assert not re.search(r"\bnan\b|\| +\||± none", text, re.I)
+
+
+def test_every_rule_is_printed_with_the_numbers(text):
+    found = section(text, "Fine-grained scores")
+    for rule in RULES:
+        assert f"- **{rule.term}**: " in found
+
+
+def test_every_table_is_whole(text):
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        assert len({line.replace("\\|", "").count("|") for line in block.splitlines()}) == 1
+
+
+def test_every_figure_is_there_and_relative(text, written):
+    figures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text)
+    assert len(figures) == 9  # 3 curves (two lengths of cityscapes), 6 scored runs
+    for figure in figures:
+        assert figure.startswith("results_files/")
+        with Image.open(written.parent / figure) as picture:
+            picture.verify()
+
+
+def test_datasets_have_tables_of_their_own(text):
+    found = section(text, "Fine-grained scores")
+    camvid, city = found.split("### camvid / val")[1].split("### cityscapes / val")
+    assert "cityscapes" not in camvid
+    assert "camvid" not in city.split("### What the scores mean")[0]
+
+
+def test_commands_are_kept(text):
+    assert "segctl distill --preset camvid-psp18-scratch --method jml --seed 1" in section(text, "Provenance")
+
+
+def test_one_split_can_be_asked_for(shelf, tmp_path):
+    report = write_report([shelf / "none-s0"], shelf, tmp_path / "r.md", split="val")
+    assert [found.split for found in report.comparisons] == ["val"]
+
+
+def test_a_split_nobody_scored_is_refused(shelf, tmp_path):
+    with pytest.raises(InputError) as error:
+        write_report([], shelf, tmp_path / "r.md", split="vall")
+    assert error.value.message == "no run is evaluated on split 'vall', did you mean 'val'?"
+    assert error.value.hint == "runs are evaluated on val; see `segctl eval`"
+    assert not (tmp_path / "r.md").exists()
+
+
+def test_a_report_without_any_evaluation_says_so(shelf, tmp_path):
+    write_report([shelf / "unscored"], shelf, tmp_path / "r.md")
+    text = (tmp_path / "r.md").read_text()
+    assert "No run has been evaluated; `segctl eval RUN` scores one." in text
+    assert "## Worst images" not in text
+    assert "## Fine-grained scores" not in text
+
+
+def test_a_run_that_never_took_a_step_is_reported(tmp_path):
+    path = make_run(tmp_path / "runs" / "new", Making(overrides=("train.steps=100",), finished=False))
+    for name in ("log.jsonl", "environment.json"):
+        (path / name).unlink()
+    write_report([], tmp_path / "runs", tmp_path / "r.md")
+    assert "unfinished, step 0" in (tmp_path / "r.md").read_text()
+
+
+def test_a_broken_run_is_named_in_the_report(shelf, tmp_path):
+    root = tmp_path / "runs"
+    for name in ("none-s0", "none-s1"):
+        shutil.copytree(shelf / name, root / name)
+    scores = root / "none-s0" / "eval" / "val" / "scores.json"
+    scores.write_text("{")
+    report = write_report([], root, tmp_path / "r.md")
+    assert len(report.collection.unreadable) == 1
+    assert f"- not readable, left out: cannot read '{scores}'" in (tmp_path / "r.md").read_text()
+
+
+def test_all_classes_undefined_is_still_a_report(shelf, tmp_path):
+    shutil.copytree(shelf / "none-s0", tmp_path / "runs" / "empty")
+    path = tmp_path / "runs" / "empty" / "eval" / "val" / "scores.json"
+    scores = json.loads(path.read_text())
+    emptied = {name: None for name in scores if name not in ("per_class", "about")}
+    rows = [{**row, **{key: float("nan") for key in row if key != "class"}} for row in scores["per_class"]]
+    path.write_text(json.dumps({**scores, **emptied, "per_class": rows}))
+    write_report([], tmp_path / "runs", tmp_path / "r.md")
+    assert "n/a †" in (tmp_path / "r.md").read_text()
+    assert not re.search(r"\bnan\b", (tmp_path / "r.md").read_text(), re.I)
+
+
+def test_the_folder_of_the_report_is_made(written):
+    assert written.is_file()
+    assert (written.parent / "results_files").is_dir()
+
+
+def test_a_place_that_is_a_folder_is_refused(shelf, tmp_path):
+    with pytest.raises(InputError) as error:
+        write_report([shelf / "none-s0"], shelf, tmp_path)
+    assert str(error.value) == f"cannot write the report to '{tmp_path}': it is a folder; give a file, such as -o report.md"
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_drawn(shelf, tmp_path):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "report.md"
+    with pytest.raises(InputError) as error:
+        write_report([shelf / "none-s0"], shelf, path)
+    assert error.value.message == f"cannot write the report to '{path}': Not a directory"
+    assert error.value.hint == "give another place with -o"
+
+
+def test_writing_again_gives_the_same_text_but_for_the_time(shelf, tmp_path):
+    texts = []
+    for _ in range(2):
+        write_report([shelf / "city-jml"], shelf, tmp_path / "r.md")
+        texts.append(re.sub(r"^Written .*$", "", (tmp_path / "r.md").read_text(encoding="utf-8"), flags=re.M))
+    assert texts[0] == texts[1]

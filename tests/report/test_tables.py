@@ -1,0 +1,149 @@
+"""Tables say something in every cell and set off the best."""
+
+from dataclasses import replace
+
+import pytest
+
+from segctl.report.groups import Spread, compare
+from segctl.report.tables import (
+    FINE_GRAINED,
+    class_tables,
+    evaluations_table,
+    provenance_tables,
+    published_table,
+    runs_table,
+    score_text,
+    scores_table,
+    status,
+)
+
+
+def as_dicts(table):
+    return [dict(zip(table.columns, (cell.text for cell in row), strict=True)) for row in table.rows]
+
+
+def every_table(read):
+    runs = list(read.values())
+    for comparison in compare(runs):
+        yield from (scores_table(comparison, names) for names in FINE_GRAINED)
+        yield from class_tables(comparison)
+        yield published_table(comparison.groups)
+    yield from (runs_table(runs), evaluations_table(runs, None), *provenance_tables(runs))
+
+
+def test_no_cell_is_blank_or_not_a_number(read):
+    for table in every_table(read):
+        for row in table.rows:
+            assert len(row) == len(table.columns)
+            assert all(cell.text and cell.text.lower() not in ("nan", "none ± none") for cell in row)
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [(Spread(47.123, 0.3149, 3), "47.12 ± 0.31"), (Spread(47.125, None, 1), "47.12"), (Spread(None, None, 0), "n/a")],
+)
+def test_a_score_is_written_with_its_spread(found, text):
+    assert score_text(found) == text
+
+
+def test_what_was_run(read):
+    row = as_dicts(runs_table([read["jml-s1"]]))[0]
+    assert row == {
+        "run": "`jml-s1`", "preset": "camvid-psp18-scratch", "recipe": "scratch", "method": "jml",
+        "teacher": "camvid-dl101-scratch", "status": "finished", "seed": "1", "steps": "800", "batch": "8",
+        "parameters": "12,788,950", "s/step": "0.121", "precision": "bf16", "device": "NVIDIA A100-SXM4-40GB",
+    }  # fmt: skip
+
+
+def test_status_tells_unfinished_and_unscored_runs(read):
+    assert [status(read[name]) for name in ("none-s0", "stopped", "unscored")] == [
+        "finished",
+        "unfinished, step 266",
+        "finished, not evaluated",
+    ]
+
+
+def test_provenance_has_the_teachers_hash_and_score(read):
+    row = as_dicts(provenance_tables([read["jml-s0"]])[1])[0]
+    assert row["teacher's sha256"] == "`9b1f0c5d7e3a`"
+    assert row["teacher's mIoU_D"] == "52.31 on 32 images"
+    assert row["data fingerprint"] == "`3f2a9c61d0be`"
+    assert row["weights kept"] == "step 800"
+
+
+def test_a_run_without_environment_says_so_in_every_cell(read):
+    bare = replace(read["none-s0"], environment={})
+    assert as_dicts(runs_table([bare]))[0]["device"] == "n/a"
+    assert as_dicts(provenance_tables([bare])[0])[0]["torch"] == "n/a"
+
+
+def test_the_best_of_a_column_is_set_off(read):
+    camvid = compare(list(read.values()))[0]
+    table = scores_table(camvid, ("mIoU_D", "Acc"))
+    assert [[cell.best for cell in row] for row in table.rows] == [[False, False, False], [False, True, True]]
+
+
+def test_nothing_is_best_where_there_is_one(read):
+    (alone,) = compare([read["none-s0"]])
+    assert not any(cell.best for row in scores_table(alone, ("mIoU_D",)).rows for cell in row)
+
+
+def test_scores_of_several_seeds_say_how_many(read):
+    camvid = compare(list(read.values()))[0]
+    assert [row[0].text for row in scores_table(camvid, ("Acc",)).rows] == [
+        "camvid-psp18-scratch · none (n = 2)",
+        "camvid-psp18-scratch · jml (n = 2)",
+    ]
+
+
+def test_a_class_nobody_saw_is_undefined(read):
+    city = compare(list(read.values()))[1]
+    rows = {row["class"]: row for row in as_dicts(class_tables(city)[0])}
+    assert rows["pole"]["cityscapes-psp18 · none"] == "n/a"
+    assert rows["pole"]["images"] == "0"
+    assert rows["sky"]["images"] == "5"
+
+
+def test_the_best_of_a_class_is_set_off_in_its_row(read):
+    city = compare(list(read.values()))[1]
+    for row in class_tables(city)[0].rows:
+        values = [cell.text for cell in row[2:]]
+        if "n/a" not in values and len(set(values)) > 1:
+            assert [cell.best for cell in row[2:]] == [value == max(values, key=float) for value in values]
+
+
+def test_many_groups_make_several_tables_of_classes(read):
+    (found,) = compare([read["none-s0"]])
+    many = replace(found, groups=found.groups * 8)
+    assert [len(table.columns) for table in class_tables(many)] == [8, 4]
+
+
+def test_published_numbers_stand_beside_ours_with_source_and_caveats(read):
+    rows = {row["method"]: row for row in as_dicts(published_table(compare([read["city-none"], read["city-jml"]])[0].groups))}
+    assert rows["none"]["mIoU_D, ours"].endswith(" †")
+    assert (rows["none"]["published"], rows["none"]["its recipe"]) == ("72.55", "cirkd")
+    assert rows["none"]["caveats"] == "other recipe than ours"
+    assert rows["dist"]["mIoU_D, ours"] == "not run"
+    assert rows["dist"]["caveats"] == "users reproduced 75.4 to 75.5; other recipe than ours"
+    assert rows["jml"]["source"] == "JDTLosses README (zifuwanggg/JDTLosses)"
+    assert rows["jml"]["caveats"] == "none noted"
+    assert rows["jml"]["gain over none"] == "n/a"
+
+
+def test_without_published_numbers_there_are_no_columns_for_them(read):
+    table = published_table(compare([read["none-s0"], read["jml-s0"]])[0].groups)
+    assert table.columns[-1] == "steps × batch"
+    assert table.rows[1][3].text.startswith("+")
+
+
+def test_columns_of_numbers_are_known(read):
+    table = runs_table(list(read.values()))
+    right = [name for name, numeric in zip(table.columns, table.numeric, strict=True) if numeric]
+    assert right == ["seed", "steps", "batch", "parameters", "s/step"]
+
+
+def test_evaluations_can_be_of_one_split(read):
+    assert evaluations_table(list(read.values()), "test").rows == ()
+    row = as_dicts(evaluations_table([read["none-s0"]], "val"))[0]
+    assert row["protocol"] == "whole image, single scale, no flip"
+    assert row["predictions outside the classes"] == "0"
