@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from segctl.data.loader import default_workers
 from segctl.errors import InputError
 from segctl.schema.optim import TrainSpec
 
@@ -87,8 +88,7 @@ def loader_workers(wanted: int | None, device: torch.device, processes: int = 1)
     """
     if wanted is not None:
         return wanted
-    cores = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    return min(8, cores // processes) if device.type == "cuda" else 1
+    return default_workers(processes) if device.type == "cuda" else 1
 
 
 def peak_memory_mb(device: torch.device) -> float:

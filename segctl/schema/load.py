@@ -159,7 +159,34 @@ def _fault(model: type[TrainRun], tree: Tree, details: ErrorDetails) -> Fault:
             return Fault(path, "is empty, wanted at least one item")
         case "literal_error":
             return Fault(path, f"got {details['input']!r}, wanted {details['ctx']['expected']}{_near_literal(details)}")
-    return Fault(path, f"got {_short(details['input'])}, {details['msg'][0].lower()}{details['msg'][1:]}")
+    return Fault(path, f"got {_short(details['input'])}, {_wanted(details)}")
+
+
+WANTED = {
+    "greater_than_equal": "wanted at least {ge:g}",
+    "greater_than": "wanted more than {gt:g}",
+    "less_than_equal": "wanted at most {le:g}",
+    "less_than": "wanted less than {lt:g}",
+    "int_type": "wanted a whole number",
+    "int_parsing": "wanted a whole number",
+    "int_from_float": "wanted a whole number",
+    "float_type": "wanted a number",
+    "float_parsing": "wanted a number",
+    "finite_number": "wanted a finite number",
+    "bool_type": "wanted true or false",
+    "bool_parsing": "wanted true or false",
+    "string_type": "wanted text",
+    "model_type": "wanted a block of keys",
+    "model_attributes_type": "wanted a block of keys",
+    "tuple_type": "wanted a list",
+}
+"""Our words for pydantic's, with the bound from its context; its own message serves for what is not here."""
+
+
+def _wanted(details: ErrorDetails) -> str:
+    template = WANTED.get(details["type"])
+    message = details["msg"]
+    return template.format(**details.get("ctx", {})) if template else message[0].lower() + message[1:]
 
 
 def _near_literal(details: ErrorDetails) -> str:
