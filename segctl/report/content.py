@@ -93,4 +93,4 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str | Cell]]) -> Table
 
 
 def _is_numeric(text: str) -> bool:
-    return text in NO_NUMBER or re.fullmatch(r"[-+]?[\d.,]+( [±×] [\d.,]+)?( †)?", text) is not None
+    return text in NO_NUMBER or re.fullmatch(r"[-+]?\d[\d,]*(\.\d+)?( [±×] \d[\d.,]*)?( †)?", text) is not None

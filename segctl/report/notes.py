@@ -34,8 +34,8 @@ def _changes(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         changed.setdefault(", ".join(changes(group.spec)), []).append(_short(group))
     return [
-        f"† {', '.join(labels)}: not run as the preset says, so hold it neither against published numbers nor against runs that "
-        f"were; {found}"
+        f"† {', '.join(labels)}: settings of the preset were changed, so hold these scores neither against published numbers nor "
+        f"against runs without the changes: {found}"
         for found, labels in changed.items()
         if found
     ]

@@ -131,7 +131,7 @@ def _classes(frame: Frame) -> list[Section]:
     if not frame.comparisons:
         return []
     places = [Section(f"IoU_D per class, {found.place}", tuple(class_tables(found)), level=3) for found in frame.comparisons]
-    explained = Paragraph("`images` is how many images have the class in their ground truth, where the first run was scored.")
+    explained = Paragraph("`images` is how many images count towards the class's IoU_C.")
     return [Section("Classes", (explained,)), *places]
 
 

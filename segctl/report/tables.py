@@ -61,9 +61,9 @@ def provenance_tables(runs: Sequence[Run]) -> list[Table]:
         ("data fingerprint", lambda run: _hash(run.environment.get("dataset", {}).get("fingerprint"))),
         ("initial weights", lambda run: _word(run.environment.get("initial_weights"))),
         ("weights kept", lambda run: run.curves.weights_of or UNDEFINED),
-        ("teacher", lambda run: _word(run.teacher.get("run"))),
-        ("teacher's sha256", lambda run: _hash(run.teacher.get("sha256"))),
-        ("teacher's mIoU_D", teacher_score),
+        ("teacher", lambda run: _word(run.teacher.get("run")) if run.teacher else "none"),
+        ("teacher's sha256", lambda run: _hash(run.teacher.get("sha256")) if run.teacher else "–"),
+        ("teacher's mIoU_D", lambda run: teacher_score(run) if run.teacher else "–"),
     )
     return [_by_run(runs, made), _by_run(runs, sources)]
 

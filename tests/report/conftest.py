@@ -7,9 +7,7 @@ import pytest
 
 from segctl.report.collect import Run, read_run
 from segctl.runs import RunFolder
-from tests.report.run_folders import TEACHER, Making, make_run
-
-SHORT = ("train.steps=800", "data.crop=[240, 320]")
+from tests.report.run_folders import SHORT, TEACHER, Making, make_run
 
 
 @pytest.fixture(scope="session")

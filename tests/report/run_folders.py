@@ -27,6 +27,7 @@ COLORS = (
     (0, 0, 142),
 )
 IGNORED = 255
+SHORT = ("train.steps=800", "data.crop=[240, 320]")
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ import pytest
 from segctl.report.collect import read_run
 from segctl.report.groups import compare, grouped, settings, show, spread, without_method
 from segctl.runs import RunFolder
-from tests.report.conftest import SHORT
-from tests.report.run_folders import TEACHER, Making, evaluate, make_run
+from tests.report.run_folders import SHORT, TEACHER, Making, evaluate, make_run
 
 
 def test_spread_by_hand():

@@ -6,8 +6,7 @@ from segctl.report.collect import read_run
 from segctl.report.groups import compare
 from segctl.report.notes import protocol_notes, student_notes
 from segctl.runs import RunFolder
-from tests.report.conftest import SHORT
-from tests.report.run_folders import Making, make_run
+from tests.report.run_folders import SHORT, Making, make_run
 
 
 def notes_of(runs):
@@ -18,8 +17,8 @@ def notes_of(runs):
 def test_groups_with_the_same_changes_share_a_line(read):
     notes = notes_of([read["none-s0"], read["jml-s0"]])
     assert notes == [
-        "† none, jml: not run as the preset says, so hold it neither against published numbers nor against runs that were; "
-        "`data.crop` [240, 320] (preset [360, 480]), `train.steps` 800 (preset 10,000)",
+        "† none, jml: settings of the preset were changed, so hold these scores neither against published numbers nor against "
+        "runs without the changes: `data.crop` [240, 320] (preset [360, 480]), `train.steps` 800 (preset 10,000)",
         "no numbers are published for this preset",
         "teacher of jml: camvid-dl101-scratch, mIoU_D 52.31 on 32 images",
     ]

@@ -142,6 +142,15 @@ def test_columns_of_numbers_are_known(read):
     assert right == ["seed", "steps", "batch", "parameters", "s/step"]
 
 
+def test_versions_are_words(read):
+    assert not any(provenance_tables(list(read.values()))[0].numeric)
+
+
+def test_a_run_without_a_teacher_says_none(read):
+    row = as_dicts(provenance_tables([read["none-s0"]])[1])[0]
+    assert (row["teacher"], row["teacher's sha256"], row["teacher's mIoU_D"]) == ("none", "–", "–")
+
+
 def test_evaluations_can_be_of_one_split(read):
     assert evaluations_table(list(read.values()), "test").rows == ()
     row = as_dicts(evaluations_table([read["none-s0"]], "val"))[0]
