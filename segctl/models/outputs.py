@@ -26,7 +26,10 @@ class Prediction(NamedTuple):
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, h, w) -> (B, C, *size), bilinear, align_corners False: the only way logits meet a label or an image."""
+    """(B, C, h, w) -> (B, C, *size), bilinear, align_corners False: the only resizing in segctl's networks.
+
+    It brings logits to a label's size, and coarse maps to finer ones inside the heads.
+    """
     if logits.shape[-2:] == size:
         return logits
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

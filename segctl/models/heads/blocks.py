@@ -6,6 +6,8 @@ Every convolution of a head is bias-free and followed by batch norm and ReLU.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segctl.models.outputs import upsample
+
 
 class ConvBNReLU(nn.Sequential):
     """Convolution, batch norm, ReLU: (B, in, H, W) -> (B, out, H, W), zero-padded to keep the size.
@@ -51,14 +53,7 @@ class PoolingBranch(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return resize(self.pooled(x), (x.shape[-2], x.shape[-1]))
-
-
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, D, h, w) -> (B, D, *size), bilinear, align_corners False, as everywhere in segctl."""
-    if x.shape[-2:] == size:
-        return x
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+        return upsample(self.pooled(x), (x.shape[-2], x.shape[-1]))
 
 
 def init_decoder(module: nn.Module) -> None:

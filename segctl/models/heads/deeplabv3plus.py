@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from segctl.models.heads.blocks import ConvBNReLU, PoolingBranch, init_decoder, resize
+from segctl.models.heads.blocks import ConvBNReLU, PoolingBranch, init_decoder
+from segctl.models.outputs import upsample
 
 
 class SeparableConv(nn.Sequential):
@@ -50,5 +51,5 @@ class DeepLabV3PlusHead(nn.Module):
     def forward(self, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
         merged = self.merge(torch.cat([branch(maps[-1]) for branch in self.branches], dim=1))
         fine = self.shortcut(maps[self.fine_index])
-        decoded: Tensor = self.decoder(torch.cat([resize(merged, (fine.shape[-2], fine.shape[-1])), fine], dim=1))
+        decoded: Tensor = self.decoder(torch.cat([upsample(merged, (fine.shape[-2], fine.shape[-1])), fine], dim=1))
         return decoded

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from segctl.models.heads.blocks import ConvBNReLU, init_decoder, resize
+from segctl.models.heads.blocks import ConvBNReLU, init_decoder
+from segctl.models.outputs import upsample
 
 STEP_STRIDES = (16, 8, 4, 2, 1)
 
@@ -33,8 +34,8 @@ class UNetHead(nn.Module):
         x = maps[-1]
         for step, index, stride in zip(self.steps, self.skip_indices, STEP_STRIDES, strict=True):
             if index is None:
-                x = step(resize(x, (-(-size[0] // stride), -(-size[1] // stride))))
+                x = step(upsample(x, (-(-size[0] // stride), -(-size[1] // stride))))
             else:
                 skip = maps[index]
-                x = step(torch.cat([resize(x, (skip.shape[-2], skip.shape[-1])), skip], dim=1))
+                x = step(torch.cat([upsample(x, (skip.shape[-2], skip.shape[-1])), skip], dim=1))
         return x
