@@ -1,0 +1,32 @@
+"""Fixtures that several rooms share."""
+
+from pathlib import Path
+
+import pytest
+import toy
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> None:
+    """Small networks lose time to many threads, and some tests share the cores with processes of their own."""
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with the toy dataset, packed once."""
+    return toy.pack_camvid(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="session")
+def toy_teacher(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a trained toy teacher that knows more than a constant."""
+    from segctl.engine.launch import start_run
+    from segctl.engine.setup import Request
+    from segctl.runs import RunFolder
+
+    runs = tmp_path_factory.mktemp("teacher")
+    run = toy.toy_run(train={"steps": 60, "validate_every": 60, "checkpoint_every": 60, "batch_size": 8})
+    start_run(Request(run, toy_data, runs), RunFolder(runs / "toy"), toy.Silent())
+    return runs / "toy"
