@@ -8,9 +8,9 @@ import torch
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
+def _one_thread() -> None:
     """Small networks lose time to many threads, and some tests share the cores with processes of their own."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from segctl.engine.device import Compute, check_batch, choose_compute, loader_wo
 from segctl.engine.optim import build_optimizer
 from segctl.engine.tasks import DistillationTask, SupervisedTask
 from segctl.engine.teacher import Teacher, find_teacher, load_teacher
+from segctl.errors import InputError
 from segctl.models import Segmenter, build_model
 from segctl.schema.run import DistillRun, TrainRun
 
@@ -102,8 +103,19 @@ def _teacher(request: Request, dataset: PackedDataset, compute: Compute) -> Teac
     assert isinstance(request.run, DistillRun)
     path = find_teacher(request.run, request.teacher, request.runs_root)
     teacher = load_teacher(path, dataset.classes.names)
+    _require_aux(request.run, teacher)
     teacher.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return teacher
+
+
+def _require_aux(run: DistillRun, teacher: Teacher) -> None:
+    """Refuse a teacher without the auxiliary logits that a term compares, before the run has begun."""
+    for index, term in enumerate(run.distiller.terms):
+        if term.logits == "aux" and teacher.model.aux is None:
+            raise InputError(
+                f"distiller.terms.{index} ('{term.kind}') compares auxiliary logits, and the teacher '{teacher.path}' has none",
+                "give a teacher trained with model.aux true, or leave that term out",
+            )
 
 
 def _task(run: TrainRun, model: Segmenter, teacher: Teacher | None) -> SupervisedTask:

@@ -1,0 +1,156 @@
+"""What refuses to start, what may be resumed, and what a dry run leaves behind (nothing)."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from toy import CLASSES, PRESET, STUDENT, Silent, toy_run
+
+from segctl.engine.launch import dry_run, resume_run, start_run
+from segctl.engine.setup import Request
+from segctl.errors import InputError
+from segctl.models import build_model, save
+from segctl.runs import RunFolder
+
+
+def refusal(request: Request, folder: RunFolder) -> InputError:
+    """Starting must fail before anything is written."""
+    with pytest.raises(InputError) as caught:
+        start_run(request, folder, Silent())
+    assert not folder.path.exists()
+    return caught.value
+
+
+def test_a_run_folder_that_exists_is_never_written_to(toy_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        start_run(Request(toy_run(), toy_data, tmp_path), RunFolder(tmp_path), Silent())
+    assert caught.value.message == f"the run folder '{tmp_path}' exists"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_larger_than_the_dataset_is_refused(toy_data: Path, tmp_path: Path) -> None:
+    error = refusal(Request(toy_run(train={"batch_size": 11}), toy_data, tmp_path), RunFolder(tmp_path / "run"))
+    assert error.message == "train.batch_size: got 11, wanted at most 10, the images of split 'train'"
+
+
+def test_a_split_that_is_not_there_is_refused(toy_data: Path, tmp_path: Path) -> None:
+    error = refusal(Request(toy_run(data={"val_split": "vall"}), toy_data, tmp_path), RunFolder(tmp_path / "run"))
+    assert "has no split called 'vall', did you mean 'val'?" in error.message
+
+
+def test_a_dataset_that_is_not_prepared_is_refused_with_the_line_that_prepares_it(toy_data: Path, tmp_path: Path) -> None:
+    error = refusal(Request(toy_run(data={"dataset": "shapes"}), toy_data, tmp_path), RunFolder(tmp_path / "run"))
+    assert "segctl data prepare shapes" in error.hint
+
+
+def test_a_device_that_is_not_there_is_refused(toy_data: Path, tmp_path: Path) -> None:
+    error = refusal(Request(toy_run(), toy_data, tmp_path, device="tpu"), RunFolder(tmp_path / "run"))
+    assert error.message == "--device 'tpu' is no device"
+
+
+def test_fp16_on_a_cpu_is_refused(toy_data: Path, tmp_path: Path) -> None:
+    run = toy_run(train={"precision": "fp16"})
+    error = refusal(Request(run, toy_data, tmp_path, device="cpu"), RunFolder(tmp_path / "run"))
+    assert error.message == "train.precision: got 'fp16' on a CPU, wanted 'auto', 'fp32' or 'bf16'"
+
+
+def test_a_missing_teacher_names_the_line_that_makes_one(toy_data: Path, tmp_path: Path) -> None:
+    error = refusal(Request(toy_run(STUDENT), toy_data, tmp_path), RunFolder(tmp_path / "run"))
+    assert error.message == f"no finished run of the teacher preset 'toy' is under '{tmp_path}'"
+    assert error.hint == "make one with `segctl train --preset toy`, or give --teacher RUN_OR_FILE"
+
+
+def test_a_teacher_that_learnt_nothing_is_refused_and_a_dry_run_shows_its_score(toy_data: Path, tmp_path: Path) -> None:
+    run, weights = toy_run(STUDENT), tmp_path / "model.pt"
+    torch.manual_seed(0)
+    names = ["Sky", "Building", "Pole", "Road", "Sidewalk", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist"]
+    save(weights, build_model(run.model, CLASSES), toy_run(), names)
+    request = Request(run, toy_data, tmp_path, teacher=weights)
+    error = refusal(request, RunFolder(tmp_path / "run"))
+    assert f"the teacher '{weights}' has learnt too little: teacher scores" in error.message
+    assert dry_run(request, Silent())["teacher_mIoU_D"] < 20
+
+
+def test_a_teacher_of_other_classes_is_refused(toy_data: Path, tmp_path: Path) -> None:
+    run, weights = toy_run(STUDENT), tmp_path / "model.pt"
+    save(weights, build_model(run.model, 3), toy_run(), ["a", "b", "c"])
+    error = refusal(Request(run, toy_data, tmp_path, teacher=weights), RunFolder(tmp_path / "run"))
+    assert f"'{weights}' knows 3 classes (a, b, c), wanted 11 (Sky, " in error.message
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])
+def test_a_corrupt_teacher_is_refused(content: bytes, toy_data: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "model.pt"
+    weights.write_bytes(content)
+    error = refusal(Request(toy_run(STUDENT), toy_data, tmp_path, teacher=weights), RunFolder(tmp_path / "run"))
+    assert str(weights) in error.message
+
+
+def test_a_foreign_checkpoint_is_refused_as_teacher(toy_data: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "resnet18.pth"
+    torch.save({"conv1.weight": torch.zeros(3)}, weights)
+    error = refusal(Request(toy_run(STUDENT), toy_data, tmp_path, teacher=weights), RunFolder(tmp_path / "run"))
+    assert f"'{weights}' is a PyTorch file, but not a model that segctl wrote" in error.message
+
+
+def test_an_unfinished_run_is_no_teacher(toy_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "teacher").mkdir()
+    error = refusal(Request(toy_run(STUDENT), toy_data, tmp_path, teacher=tmp_path / "teacher"), RunFolder(tmp_path / "run"))
+    assert error.message == f"--teacher '{tmp_path / 'teacher'}' is no finished run: it holds no model.pt"
+
+
+def test_a_teacher_without_auxiliary_logits_is_refused_before_anything_is_written(toy_data: Path, tmp_path: Path) -> None:
+    teacher = RunFolder(tmp_path / "teacher")
+    main_only = [{"kind": "cross_entropy", "logits": "main"}]
+    run = toy_run(PRESET | {"loss": main_only}, model={"aux": False}, train={"steps": 60, "batch_size": 8, "validate_every": 60})
+    start_run(Request(run, toy_data, tmp_path), teacher, Silent())
+    error = refusal(Request(toy_run(STUDENT), toy_data, tmp_path, teacher=teacher.path), RunFolder(tmp_path / "run"))
+    assert error.message.startswith("distiller.terms.1 ('soft_kl') compares auxiliary logits, and the teacher")
+
+
+def test_a_dry_run_takes_a_step_and_keeps_nothing(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
+    found = dry_run(Request(toy_run(STUDENT), toy_data, tmp_path, teacher=toy_teacher), Silent())
+    assert {"loss", "step_s", "validation_mIoU_D", "checkpoint_mb", "peak_memory_mb", "teacher_mIoU_D"} == set(found)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_run_has_nothing_to_resume(toy_data: Path, toy_teacher: Path) -> None:
+    with pytest.raises(InputError, match="has finished: there is nothing to resume"):
+        resume_run(Request(toy_run(), toy_data, toy_data), RunFolder(toy_teacher), Silent())
+
+
+def test_resuming_under_other_settings_names_them(toy_data: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    start_run(Request(toy_run(train={"steps": 2}), toy_data, tmp_path), folder, Silent())
+    folder.model.unlink()
+    with pytest.raises(InputError) as caught:
+        resume_run(Request(toy_run(train={"steps": 3, "seed": 1}), toy_data, tmp_path), folder, Silent())
+    assert "train.seed: 0 -> 1; train.steps: 2 -> 3" in caught.value.message
+
+
+def test_resuming_from_a_damaged_checkpoint_is_refused(toy_data: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    run = toy_run(train={"steps": 2})
+    start_run(Request(run, toy_data, tmp_path), folder, Silent())
+    folder.model.unlink()
+    folder.last.write_bytes(folder.last.read_bytes()[:1000])
+    with pytest.raises(InputError, match="is not a readable checkpoint"):
+        resume_run(Request(run, toy_data, tmp_path), folder, Silent())
+
+
+def test_resume_finishes_a_run_that_only_lacked_its_model_file(toy_data: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    run = toy_run(train={"steps": 2})
+    start_run(Request(run, toy_data, tmp_path), folder, Silent())
+    before = folder.model.read_bytes()
+    folder.model.unlink()
+    resume_run(Request(run, toy_data, tmp_path), folder, Silent())
+    assert folder.model.read_bytes() == before
+
+
+def test_a_run_folder_that_cannot_be_made_is_one_sentence(toy_data: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("", encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        start_run(Request(toy_run(), toy_data, tmp_path), RunFolder(blocked / "run"), Silent())
+    assert caught.value.message == f"cannot make the run folder '{blocked / 'run'}': Not a directory"

@@ -1,0 +1,91 @@
+"""A run that was killed and taken up again ends with the very weights of one that was not."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from toy import PRESET, STUDENT, write_preset
+
+STEPS = 12
+SETTINGS = {"train": {"steps": STEPS, "checkpoint_every": 3, "validate_every": 5, "ema": 0.9}, "data": {"workers": 2}}
+
+
+def command(preset: Path, run: Path, data: Path, *more: str) -> list[str]:
+    verb = "distill" if "student" in preset.name else "train"
+    return [sys.executable, "-m", "segctl", verb, "--preset", str(preset), "--run", str(run), "--data-root", str(data), *more]
+
+
+def steps_logged(run: Path) -> int:
+    path = run / "log.jsonl"
+    if not path.is_file():
+        return 0
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return max((json.loads(line).get("step", 0) for line in lines if line.endswith("}")), default=0)
+
+
+def kill_after(step: int, arguments: list[str], run: Path, number: signal.Signals = signal.SIGKILL) -> subprocess.Popen[str]:
+    """Start a run and send it a signal once the log says that a step has been taken."""
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while steps_logged(run) < step and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.wait(timeout=120)
+    return process
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = torch.load(run / "model.pt", weights_only=True)["weights"]
+    return found
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    mine, theirs = weights(one), weights(other)
+    assert mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        assert torch.equal(value, theirs[name]), name
+
+
+@pytest.mark.parametrize("method", ["train", "distill"])
+def test_killed_runs_end_with_the_weights_of_an_undisturbed_one(
+    method: str, toy_data: Path, toy_teacher: Path, tmp_path: Path
+) -> None:
+    tree, name = (PRESET, "toy.yaml") if method == "train" else (STUDENT, "student.yaml")
+    preset = write_preset(tmp_path / name, tree, **SETTINGS)
+    teacher = [] if method == "train" else ["--teacher", str(toy_teacher)]
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    subprocess.run(command(preset, undisturbed, toy_data, *teacher), check=True, capture_output=True)
+
+    kill_after(2, command(preset, killed, toy_data, *teacher), killed)
+    kill_after(7, command(preset, killed, toy_data, *teacher, "--resume"), killed)
+    assert not (killed / "model.pt").exists()
+    subprocess.run(command(preset, killed, toy_data, *teacher, "--resume"), check=True, capture_output=True)
+
+    assert_same_weights(undisturbed, killed)
+    logged = [json.loads(line) for line in (killed / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [event["step"] for event in logged if event["event"] == "step"] == list(range(1, STEPS + 1))
+    assert [event["step"] for event in logged if event["event"] == "validation"] == [5, 10, 12]
+    again = [event["scores"] for event in logged if event["event"] == "validation"]
+    first = [json.loads(line) for line in (undisturbed / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert again == [event["scores"] for event in first if event["event"] == "validation"]
+
+
+@pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "SIGINT"), (signal.SIGTERM, 143, "SIGTERM")])
+def test_a_polite_signal_saves_and_says_how_to_go_on(
+    number: signal.Signals, code: int, name: str, toy_data: Path, tmp_path: Path
+) -> None:
+    preset = write_preset(tmp_path / "toy.yaml", train={"steps": 2000, "validate_every": 2000, "checkpoint_every": 2000})
+    run = tmp_path / "run"
+    process = kill_after(20, command(preset, run, toy_data), run, number)
+    assert process.returncode == code
+    assert process.stderr is not None
+    said = process.stderr.read()
+    assert f"stopped by {name} after step" in said
+    assert f"segctl train --resume --run {run}" in said
+    assert "Traceback" not in said
+    step = torch.load(run / "last.pt", weights_only=True)["step"]
+    assert 20 <= step < 2000
