@@ -1,7 +1,7 @@
 """`shapes`: small pictures of geometric things, drawn by code from a seed, so nothing has to be downloaded.
 
-Big and tiny objects, common and rare classes, shapes that share a colour, textured ground, and a one-pixel ignored border
-around every object. Only integer arithmetic on the raw bits of PCG64, whose stream NumPy guarantees: every machine draws
+Big and tiny objects, common and rare classes, colours that overlap and sometimes mislead, textured ground, and a one-pixel
+ignored border around every object. Only integer arithmetic on the raw bits of PCG64, whose stream NumPy guarantees: every machine draws
 the same bytes. Directions are Pythagorean triples, so that a rotation stays in whole numbers.
 """
 
@@ -34,24 +34,24 @@ SEED = 2024
 DIRECTIONS = ((1, 0, 1), (4, 3, 5), (3, 4, 5), (12, 5, 13), (5, 12, 13), (15, 8, 17), (8, 15, 17), (21, 20, 29), (20, 21, 29))
 """(u, v, norm) with u² + v² = norm²."""
 PAINT = {
-    "circle": (196, 84, 70),
-    "ring": (196, 84, 70),
-    "square": (70, 110, 190),
-    "triangle": (70, 150, 130),
-    "star": (190, 170, 70),
-    "line": (150, 90, 170),
-    "dot": (210, 210, 200),
+    "circle": (210, 60, 50),
+    "ring": (225, 125, 40),
+    "square": (40, 90, 210),
+    "triangle": (40, 170, 80),
+    "star": (220, 190, 40),
+    "line": (170, 60, 190),
+    "dot": (60, 220, 220),
 }
-"""The colour an object of a class usually has; circle and ring share theirs, so only the form tells them apart."""
+"""The colour an object of a class usually has; it varies, so that circle and ring, say, overlap and the form must decide."""
 RECIPE = (
     # class, drawn in this share of the pictures (percent), at most how many, smallest and largest radius in pixels
-    ("square", 60, 2, 10, 46),
-    ("circle", 60, 2, 8, 40),
-    ("triangle", 55, 2, 12, 46),
-    ("ring", 30, 2, 12, 34),
-    ("line", 40, 3, 16, 60),
-    ("star", 14, 1, 10, 26),
-    ("dot", 45, 6, 2, 3),
+    ("square", 60, 2, 10, 48),
+    ("circle", 60, 2, 8, 42),
+    ("triangle", 60, 2, 12, 50),
+    ("ring", 45, 2, 12, 40),
+    ("line", 50, 3, 20, 70),
+    ("star", 25, 1, 14, 36),
+    ("dot", 60, 8, 3, 5),
 )
 """Painted in this order, later over earlier."""
 
@@ -122,20 +122,21 @@ def draw(name: str) -> tuple[np.ndarray, np.ndarray]:
         for _ in range(dice.between(1, most)):
             radius = smallest + (largest - smallest) * dice.between(0, 99) * dice.between(0, 99) // 9801
             _paint(dice, image, label, kind, radius)
-    image = image * dice.between(75, 115) // 100 + (dice.array(height, width, 3) - 128) * dice.between(4, 12) // 100
+    image = image * dice.between(75, 115) // 100 + (dice.array(height, width, 3) - 128) * dice.between(4, 10) // 100
     return np.clip(image, 0, 255).astype(np.uint8), label
 
 
 def _ground(dice: _Dice, height: int, width: int) -> np.ndarray:
     """int32 (H, W, 3): a coarse random grid, smoothly filled in, with grain."""
     rows, columns = dice.between(3, 7), dice.between(3, 7)
-    grid = 60 + dice.array(1, 1, 3) * 60 // 255 + dice.array(rows, columns, 3) * 70 // 255
+    shade = 70 + dice.array(rows, columns, 1) * 70 // 255
+    grid = shade + dice.array(1, 1, 3) * 30 // 255 + dice.array(rows, columns, 3) * 30 // 255
     y, x = np.arange(height) * (rows - 1) * 256 // height, np.arange(width) * (columns - 1) * 256 // width
     top, left = y // 256, x // 256
     down, right = (y % 256)[:, None, None], (x % 256)[None, :, None]
     upper = grid[top][:, left] * (256 - right) + grid[top][:, left + 1] * right
     lower = grid[top + 1][:, left] * (256 - right) + grid[top + 1][:, left + 1] * right
-    grain = (dice.array(height, width, 1) - 128) * 20 // 100
+    grain = (dice.array(height, width, 1) - 128) * 12 // 100
     return np.asarray(((upper * (256 - down) + lower * down) // 65536 + grain).astype(np.int32))
 
 
@@ -147,16 +148,16 @@ def _paint(dice: _Dice, image: np.ndarray, label: np.ndarray, kind: str, radius:
     window = slice(max(0, y - reach), y + reach + 1), slice(max(0, x - reach), x + reach + 1)
     dy, dx = np.ogrid[window[0].start - y : min(height, window[0].stop) - y, window[1].start - x : min(width, window[1].stop) - x]
     u, v, norm = dice.one_of(DIRECTIONS)
-    inside = _form(kind, radius * norm, u * dx + v * dy, u * dy - v * dx, norm * dice.between(1, 2))
+    inside = _form(kind, radius * norm, u * dx + v * dy, u * dy - v * dx, norm * dice.between(1, 3))
     image[window][inside] = _surface(dice, kind, dy, dx)[inside]
     label[window][_grown(inside) & ~inside] = IGNORED
     label[window][inside] = _TRAIN_IDS[kind]
 
 
 def _surface(dice: _Dice, kind: str, dy: np.ndarray, dx: np.ndarray) -> np.ndarray:
-    """int (h, w, 3): the paint of one object, striped; one object in eight is painted in any colour."""
+    """int (h, w, 3): the paint of one object, striped; one object in ten is painted in any colour."""
     tint = dice.array(3)
-    paint = 40 + tint * 180 // 255 if dice.chance(12) else np.array(PAINT[kind]) + (tint - 128) * 35 // 100
+    paint = 40 + tint * 180 // 255 if dice.chance(10) else np.array(PAINT[kind]) + (tint - 128) * 30 // 100
     u, v, norm = dice.one_of(DIRECTIONS)
     stripes = (dx * u + dy * v) // norm % dice.between(4, 12) * dice.between(0, 5)
     return np.asarray(paint + stripes[..., None])
