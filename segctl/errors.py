@@ -73,5 +73,5 @@ class StoppedError(SegctlError):
 
 def did_you_mean(got: str, known: list[str]) -> str:
     """`, did you mean 'x'?` when one known word is close enough to be a help, else an empty string."""
-    close = get_close_matches(got, known, n=1, cutoff=0.7)
+    close = get_close_matches(got, known, n=1, cutoff=0.6)
     return f", did you mean '{close[0]}'?" if close else ""

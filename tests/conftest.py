@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-import toy
 import torch
+import toy
 
 
 @pytest.fixture(scope="session", autouse=True)

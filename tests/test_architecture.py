@@ -47,11 +47,17 @@ def test_rooms_import_from_lower_steps_only(path: Path) -> None:
 
 
 def test_every_room_has_a_step() -> None:
-    rooms = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.name not in ("__init__.py", "__pycache__", "presets", "py.typed")}
+    rooms = {
+        path.name.removesuffix(".py")
+        for path in PACKAGE.iterdir()
+        if path.name not in ("__init__.py", "__pycache__", "presets", "py.typed")
+    }
     assert rooms == set(STEPS)
 
 
 def test_the_command_line_schema_and_report_import_no_torch() -> None:
-    code = "import sys, segctl.cli, segctl.schema.load, segctl.report.markdown; print('torch' in sys.modules, 'h5py' in sys.modules)"
+    code = (
+        "import sys, segctl.cli, segctl.schema.load, segctl.report.markdown; print('torch' in sys.modules, 'h5py' in sys.modules)"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False", "False"]

@@ -7,6 +7,7 @@ import typer
 
 from segctl import __version__
 from segctl.cli import data, presets, report, training
+from segctl.cli import demo as story
 from segctl.cli import eval as evaluation
 from segctl.cli.output import out
 from segctl.errors import SegctlError
@@ -23,6 +24,7 @@ app.command()(training.train)
 app.command()(training.distill)
 app.command("eval")(evaluation.evaluate)
 app.command()(report.report)
+app.command()(story.demo)
 
 
 def _print_version(wanted: bool) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from toy import toy_run
 from torch import nn
+from toy import toy_run
 
 from segctl.engine.optim import build_optimizer, schedule_factor, set_learning_rates
 from segctl.schema.load import load_preset

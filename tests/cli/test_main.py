@@ -1,0 +1,82 @@
+"""The error door: version, help, exit codes, one sentence and no traceback."""
+
+import subprocess
+import sys
+
+import pytest
+
+from segctl import __version__
+from segctl.cli import main
+
+COMMANDS = [
+    [], ["data"], ["data", "list"], ["data", "prepare"], ["data", "check"], ["data", "info"], ["data", "preview"],
+    ["presets"], ["presets", "list"], ["presets", "show"], ["presets", "check"],
+    ["train"], ["distill"], ["eval"], ["report"], ["demo"],
+]  # fmt: skip
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"segctl {__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_help_answers(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--help"]) == 0
+    assert f"Usage: {' '.join(['segctl', *command])}" in capsys.readouterr().out
+
+
+def test_no_help_imports_torch() -> None:
+    code = f"""
+import sys
+from segctl.cli import main
+for command in {COMMANDS!r}:
+    assert main([*command, "--help"]) == 0
+print("loaded:", sorted(set(sys.modules) & {{"torch", "h5py", "timm", "cv2", "matplotlib"}}))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_python_dash_m_is_the_same_command() -> None:
+    found = subprocess.run([sys.executable, "-m", "segctl", "--version"], capture_output=True, text=True, check=True)
+    assert found.stdout == f"segctl {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "message", "hint"),
+    [
+        (["train"], "which run? neither --preset nor --resume with --run is given", "see `segctl presets list`"),
+        (["train", "--preset", "camvid-psp81"], "no preset is called 'camvid-psp81', did you mean 'camvid-psp18'?",
+         "see `segctl presets list`, or give the path of a .yaml file"),
+        (["distill", "--preset", "camvid-psp18", "--method", "jlm"], "--method 'jlm' is not known, did you mean 'jml'?",
+         "use one of none, kd, jml"),
+        (["distill", "--preset", "camvid-dl101"], "'camvid-dl101' has no teacher to learn from",
+         "use `segctl train --preset camvid-dl101`"),
+        (["train", "--preset", "camvid-psp18", "--set", "train.steps"], "cannot read --set 'train.steps'",
+         "write it as a.b=value, such as --set train.steps=100"),
+        (["train", "--preset", "voc-psp18", "--data-root", "nowhere"],
+         f"this segctl ({__version__}) cannot prepare a dataset called 'voc' yet", "it can prepare camvid and shapes"),
+        (["eval", "nowhere"], "'nowhere' is not a run: it holds no run.yaml", "give a folder that `segctl train` wrote"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_sentence_and_exit_code_2(
+    command: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"error: {message}" in said.err
+    if hint:
+        assert f"next:  {hint}" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_zero_steps_are_refused_by_the_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--preset", "camvid-psp18", "--steps", "0"]) == 2
+    assert "train.steps: got 0, wanted at least 1" in capsys.readouterr().err
+
+
+def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 2
+    assert "No such command 'trian'" in capsys.readouterr().err

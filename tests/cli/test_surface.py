@@ -1,0 +1,40 @@
+"""The frozen list of commands and options: growing it is a decision, not an accident."""
+
+import re
+
+import pytest
+
+from segctl.cli import main
+
+ROOTS = {"--data-root", "--runs-root"}
+TRAINING = {"--preset", "--set", "--run", "--resume", "--dry-run", "--steps", "--seed", "--device", *ROOTS}
+SURFACE = {
+    "": {"--version", "--install-completion", "--show-completion"},
+    "data list": {"--data-root", "--json"},
+    "data prepare": {"--source", "--codec", "--workers", "--data-root"},
+    "data check": {"--data-root", "--json"},
+    "data info": {"--data-root", "--json"},
+    "data preview": {"--output", "--split", "--data-root"},
+    "presets list": {"--json"},
+    "presets show": {"--set", "--json"},
+    "presets check": {"--set"},
+    "train": TRAINING,
+    "distill": TRAINING | {"--method", "--teacher"},
+    "eval": {"--split", "--device", "--processes", "--data-root", "--json"},
+    "report": {"--output", "--runs-root", "--split", "--json"},
+    "demo": {"--steps"},
+}
+
+
+@pytest.mark.parametrize("command", SURFACE, ids=lambda command: command or "segctl")
+def test_the_options_of_a_command_are_these(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    found = {option for line in shown.splitlines() for option in re.findall(r"^│\s+(?:\*\s+)?(--[a-z-]+)", line)}
+    assert found - {"--help"} == SURFACE[command]
+
+
+def test_the_commands_are_these(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    listed = re.findall(r"^│ ([a-z]+)  ", capsys.readouterr().out, flags=re.MULTILINE)
+    assert listed == ["train", "distill", "eval", "report", "demo", "data", "presets"]

@@ -1,0 +1,105 @@
+"""`train`, `distill`, `eval` and `report`, one after another, through the front door."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from toy import PRESET, STUDENT, write_preset
+
+from segctl.cli import main
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_data: Path) -> Path:
+    monkeypatch.setenv("SEGCTL_DATA", str(toy_data))
+    monkeypatch.setenv("SEGCTL_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_images_to_report(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = write_preset(here / "toy.yaml", train={"steps": 60, "batch_size": 8, "validate_every": 60, "checkpoint_every": 60})
+    student = write_preset(here / "student.yaml", STUDENT, train={"steps": 3})
+    assert main(["train", "--preset", str(teacher)]) == 0
+    for method in ("none", "kd", "jml"):
+        assert main(["distill", "--preset", str(student), "--method", method]) == 0
+    said = capsys.readouterr()
+    assert re.search(r"teacher scores [\d.]+ mIoU_D on 5 validation images \(always '\w+': [\d.]+\)", said.err)
+    assert "run saved in runs/toy-student-jml      next: segctl eval runs/toy-student-jml" in said.out.replace(
+        str(here) + "/", ""
+    )
+
+    runs = [here / "runs" / name for name in ("toy", "toy-student-none", "toy-student-kd", "toy-student-jml")]
+    for run in runs:
+        assert main(["eval", str(run)]) == 0
+    shown = capsys.readouterr().out
+    assert "camvid val, 5 images, whole image, single scale, no flip, in percent" in shown
+    files = {path.name for path in (runs[0] / "eval" / "val").iterdir()}
+    assert files == {"scores.json", "per_image.csv", "per_class.csv", "counts.npz", "confusion.npz", "worst"}
+
+    assert main(["report", "-o", str(here / "report.md")]) == 0
+    report = (here / "report.md").read_text(encoding="utf-8")
+    assert "toy-student-jml" in report
+    assert "mIoU_D" in report
+
+
+def test_eval_as_json_and_with_two_processes_gives_the_same_integers(
+    here: Path, toy_teacher: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", str(toy_teacher), "--json"]) == 0
+    alone = json.loads(capfd.readouterr().out)
+    folder = toy_teacher / "eval" / "val"
+    counts, confusion = (folder / "counts.npz").read_bytes(), (folder / "confusion.npz").read_bytes()
+    assert main(["eval", str(toy_teacher), "--json", "--processes", "2"]) == 0
+    shared = capfd.readouterr().out
+    assert json.loads(shared[shared.index("{") :]) == alone
+    assert (folder / "counts.npz").read_bytes() == counts
+    assert (folder / "confusion.npz").read_bytes() == confusion
+
+
+def test_train_on_a_students_preset_leaves_the_teacher_out_and_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    student = write_preset(here / "student.yaml", STUDENT, train={"steps": 1})
+    assert main(["train", "--preset", str(student)]) == 0
+    assert "'toy-student' is a student's preset: its distiller and teacher are left out" in capsys.readouterr().err
+    assert (here / "runs" / "toy-student-none" / "model.pt").is_file()
+
+
+def test_a_second_run_gets_a_numbered_sibling(here: Path) -> None:
+    preset = write_preset(here / "toy.yaml", train={"steps": 1})
+    assert main(["train", "--preset", str(preset)]) == 0
+    assert main(["train", "--preset", str(preset)]) == 0
+    assert sorted(path.name for path in (here / "runs").iterdir()) == ["toy", "toy-2"]
+
+
+def test_an_explicit_run_that_exists_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    preset = write_preset(here / "toy.yaml", train={"steps": 1})
+    (here / "mine").mkdir()
+    assert main(["train", "--preset", str(preset), "--run", "mine"]) == 2
+    assert "error: the run folder 'mine' exists" in capsys.readouterr().err
+
+
+def test_nothing_to_resume_is_a_sentence(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    preset = write_preset(here / "toy.yaml")
+    assert main(["train", "--preset", str(preset), "--resume"]) == 2
+    assert "error: no unfinished run of 'toy' is under" in capsys.readouterr().err
+
+
+def test_a_dry_run_prints_what_it_measured(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    preset = write_preset(here / "toy.yaml")
+    assert main(["train", "--preset", str(preset), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "Dry run: nothing was kept" in shown
+    assert "peak_memory_mb" in shown
+    assert not (here / "runs").exists()
+
+
+def test_distilling_by_a_method_of_another_recipe_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    number = {"method": "kd", "value": 70.0, "source": "a paper", "recipe": "cirkd"}
+    student = write_preset(here / "student.yaml", STUDENT | {"published": [number]}, train={"steps": 1})
+    main(["distill", "--preset", str(student), "--method", "kd"])
+    assert "published for kd: 70.00 mIoU_D, under the cirkd recipe, not this one (scratch)" in capsys.readouterr().err
+
+
+def test_the_toy_is_not_a_shipped_preset() -> None:
+    assert PRESET["name"] == "toy"
