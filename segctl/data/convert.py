@@ -13,7 +13,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from segctl.data.packed import SampleRecord, pixels_sha256
-from segctl.data.shards import Codec, write_shard
+from segctl.data.shards import Codec, ShardReader, write_shard
 from segctl.data.sources import Source
 from segctl.data.sources.sample import RawSample
 from segctl.errors import SegctlError
@@ -68,8 +68,20 @@ def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> Reco
             yield sample
             tick()
 
-    write_shard(conversion.folder / filename, samples(), conversion.codec)
+    path = conversion.folder / filename
+    write_shard(path, samples(), conversion.codec)
+    _read_back(path, records)
     return records
+
+
+def _read_back(path: Path, records: Records) -> None:
+    """Compare what lies in the shard with what was meant to."""
+    reader = ShardReader([path])
+    for name, record in records.items():
+        whole = (0, 0, record.height, record.width)
+        if pixels_sha256(reader.read(0, "images", name, whole), reader.read(0, "labels", name, whole)) != record.pixels_sha256:
+            raise SegctlError(f"sample '{name}' reads back from '{path}' with other pixels than were written", "check the disk")
+    reader.close()
 
 
 def _in_processes(conversion: Conversion, workers: int, progress: Progress) -> list[Records]:

@@ -4,7 +4,6 @@ The stream of samples is one permutation of the split per epoch, end to end; ste
 Permutation and views are functions of (seed, epoch, sample index) alone.
 """
 
-import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from segctl.data.cores import core_count
 from segctl.data.packed import PackedDataset
 from segctl.data.transforms import draw_view, take
 from segctl.errors import InputError, SegctlError
@@ -127,8 +127,7 @@ def shard_names(names: list[str], rank: int, size: int) -> list[str]:
 
 def default_workers(processes: int = 1) -> int:
     """Loader processes for each of `processes` training processes on this machine: a share of the cores, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MAX_WORKERS, cores // processes))
+    return max(1, min(MAX_WORKERS, core_count() // processes))
 
 
 @dataclass(frozen=True)

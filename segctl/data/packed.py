@@ -97,6 +97,8 @@ class PackedDataset:
         top, left, height, width = region
         height = record.height - top if height is None else height
         width = record.width - left if width is None else width
+        if not (0 <= top < top + height <= record.height and 0 <= left < left + width <= record.width):
+            raise ValueError(f"region {top, left, height, width} is not inside '{name}' of {record.height}×{record.width}")
         return self.reader.read(record.shard, group, name, (top, left, height, width))
 
 

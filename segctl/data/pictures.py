@@ -3,6 +3,8 @@
 PIL and not OpenCV, because OpenCV 5 returns three channels for palette PNGs and squashes 16-bit ones.
 """
 
+import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,15 @@ _MODE_WORDS = {
 
 
 @dataclass(frozen=True)
+class Decoded:
+    """`array` is uint8 (H, W, 3) of an image, uint8 (H, W) of a label; hash and length are those of the file."""
+
+    array: np.ndarray
+    sha256: str
+    byte_count: int
+
+
+@dataclass(frozen=True)
 class Picture:
     """A picture file of one sample. `role` is "image" or "label"; `where` is the path that people are shown."""
 
@@ -50,14 +61,23 @@ class Picture:
         except (OSError, SyntaxError, ValueError) as error:
             raise self._unreadable(error) from error
 
-    def decode(self) -> np.ndarray:
-        """uint8 (H, W, 3) of an image, uint8 (H, W) of a label."""
+    def decode(self) -> Decoded:
+        """The whole picture, its file read once."""
         try:
-            with Image.open(self.path) as opened:
+            content = self.path.read_bytes()
+            with Image.open(io.BytesIO(content)) as opened:
                 self._check_mode(opened.mode)
-                opened.load()
-                return np.array(opened, np.uint8)
+                array = np.array(opened, np.uint8)
         except (OSError, SyntaxError, ValueError) as error:
+            raise self._unreadable(error) from error
+        return Decoded(array, hashlib.sha256(content).hexdigest(), len(content))
+
+    def digest(self) -> str:
+        """The `sha256` that `decode` would give."""
+        try:
+            with self.path.open("rb") as handle:
+                return hashlib.file_digest(handle, "sha256").hexdigest()
+        except OSError as error:
             raise self._unreadable(error) from error
 
     def _check_mode(self, mode: str) -> None:
@@ -72,5 +92,12 @@ class Picture:
         )
 
     def _unreadable(self, error: Exception) -> InputError:
-        reason = "it is no picture" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
-        return InputError(f"{self} cannot be read: {reason}", "copy the file again from where it came")
+        return InputError(f"{self} cannot be read: {_reason(error)}", "copy the file again from where it came")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not a picture"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return "it is cut short" if "truncated" in str(error).lower() else f"it is damaged ({error})"

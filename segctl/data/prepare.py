@@ -15,10 +15,11 @@ from pathlib import Path
 
 from segctl import __version__
 from segctl.data.convert import Conversion, Progress, convert
+from segctl.data.cores import core_count
 from segctl.data.packed import INDEX_NAME, PackedDataset, Provenance, SampleRecord, fingerprint, open_dataset, to_index
 from segctl.data.shards import TILE_PX, Codec, ShardReader
 from segctl.data.sources import Source, open_source
-from segctl.errors import InputError, SegctlError
+from segctl.errors import InputError
 from segctl.files import write_whole
 
 SHARD_BYTES = 2**29
@@ -39,6 +40,7 @@ def prepare(
     `workers` is the number of processes, None for one per core. Raises InputError before anything is written where the source,
     the codec or the data root do not fit.
     """
+    processes = core_count() if workers is None else workers
     opened = open_source(name, source)
     if (finished := _find_current(opened, data_root, codec)) is not None:
         return finished
@@ -46,13 +48,9 @@ def prepare(
     staging = _make_staging(data_root, name)
     try:
         conversion = Conversion(opened, staging, codec, plan_shards(name, sizes))
-        records = convert(conversion, _worker_count(workers), progress)
+        records = convert(conversion, processes, progress)
         _write_index(_describe(conversion, records))
         return _put_in_place(staging, data_root, name)
-    except OSError as error:
-        raise SegctlError(
-            f"cannot write '{data_root / name}': {error.strerror or error}", "free some space and try again"
-        ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -77,14 +75,6 @@ def plan_shards(name: str, sizes: dict[str, tuple[int, int]]) -> tuple[tuple[str
     count = max(math.ceil(pixels / SHARD_BYTES), min(MIN_SHARDS, math.ceil(len(names) / MIN_SHARD_SAMPLES)))
     cuts = [index * len(names) // count for index in range(count + 1)]
     return tuple((f"{name}-{index:05d}-of-{count:05d}.h5", tuple(names[cuts[index] : cuts[index + 1]])) for index in range(count))
-
-
-def _worker_count(workers: int | None) -> int:
-    if workers is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if workers < 0:
-        raise InputError(f"workers is {workers}, wanted 0 or more")
-    return workers
 
 
 def _all_samples(source: Source) -> list[str]:

@@ -43,9 +43,9 @@ class CamVid:
 
     pictures: dict[str, tuple[Picture, Picture]]
     splits: dict[str, list[str]]
+    origin: str
     name: str = "camvid"
     rule: str = "camvid-480x360-11-classes/1"
-    origin: str = "folder, 480x360 layout"
     decoder: str = DECODER
     classes: ClassTable = CLASSES
 
@@ -66,16 +66,20 @@ class CamVid:
         return wanted
 
     def digest(self, name: str) -> str:
-        """Hash over the hashes of the two files."""
-        return hashlib.sha256(b"".join(_file_sha256(picture.path) for picture in self.pictures[name])).hexdigest()
+        return _joint_sha256(*(picture.digest() for picture in self.pictures[name]))
 
     def read(self, name: str) -> RawSample:
-        image, label = self.pictures[name]
         self.size(name)
-        raw = label.decode()
-        _check_ids(label, raw, self.classes)
-        source_bytes = image.path.stat().st_size + label.path.stat().st_size
-        return RawSample(name, image.decode(), self.classes.raw_to_train()[raw], None, self.digest(name), source_bytes)
+        image, label = (picture.decode() for picture in self.pictures[name])
+        _check_ids(self.pictures[name][1], label.array, self.classes)
+        return RawSample(
+            name=name,
+            image=image.array,
+            label=self.classes.raw_to_train()[label.array],
+            instance=None,
+            source_sha256=_joint_sha256(image.sha256, label.sha256),
+            source_bytes=image.byte_count + label.byte_count,
+        )
 
 
 def open_camvid(source: Path) -> CamVid:
@@ -95,7 +99,7 @@ def open_camvid(source: Path) -> CamVid:
             raise InputError(f"sample '{name}' is in two splits of '{source}'", "keep it in one of them")
         splits[split] = _listed(source, split, sorted(pairs))
         pictures |= {name: pairs[name] for name in splits[split]}
-    return CamVid(pictures, splits)
+    return CamVid(pictures, splits, f"folder '{source.resolve().name}' in the 480×360 layout")
 
 
 def _pair(source: Path, split: str) -> dict[str, tuple[Picture, Picture]]:
@@ -151,6 +155,5 @@ def _check_ids(label: Picture, raw: np.ndarray, classes: ClassTable) -> None:
         )
 
 
-def _file_sha256(path: Path) -> bytes:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").digest()
+def _joint_sha256(image: str, label: str) -> str:
+    return hashlib.sha256(f"{image} {label}".encode()).hexdigest()

@@ -1,8 +1,8 @@
 """`shapes`: small pictures of geometric things, drawn by code from a seed, so nothing has to be downloaded.
 
 Big and tiny objects, common and rare classes, colours that overlap and sometimes mislead, textured ground, and a one-pixel
-ignored border around every object. Only integer arithmetic on the raw bits of PCG64, whose stream NumPy guarantees: every machine draws
-the same bytes. Directions are Pythagorean triples, so that a rotation stays in whole numbers.
+ignored border around every object. Only integer arithmetic on the raw bits of PCG64, whose stream NumPy guarantees: every
+machine draws the same bytes. Directions are Pythagorean triples, so that a rotation stays in whole numbers.
 """
 
 import hashlib
