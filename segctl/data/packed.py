@@ -110,7 +110,7 @@ def open_dataset(data_root: Path, name: str) -> PackedDataset:
     try:
         index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
         return _from_index(folder, index)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"'{folder / INDEX_NAME}' is no index that this segctl can read ({error})", f"run `{prepare_line(name)}` again"
         ) from error

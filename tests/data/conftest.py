@@ -1,0 +1,28 @@
+"""A packed dataset with pictures of several sizes, some larger than a tile."""
+
+from pathlib import Path
+
+import pytest
+
+from segctl.data.packed import PackedDataset, open_dataset
+from segctl.data.prepare import prepare
+from camvid_folders import draw_folder
+
+SIZES = {"train": [(300, 520), (120, 96), (64, 80), (200, 310), (96, 128), (90, 70)], "val": [(120, 96), (64, 80)]}
+
+
+@pytest.fixture(scope="session")
+def packed_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("packed")
+    prepare("camvid", root, draw_folder(root / "camvid-source", SIZES), workers=0)
+    return root
+
+
+@pytest.fixture(scope="session")
+def source(packed_root: Path) -> Path:
+    return packed_root / "camvid-source"
+
+
+@pytest.fixture
+def dataset(packed_root: Path) -> PackedDataset:
+    return open_dataset(packed_root, "camvid")

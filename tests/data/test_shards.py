@@ -1,0 +1,206 @@
+import multiprocessing
+import pickle
+import resource
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from camvid_folders import draw_sample
+
+from segctl.data.shards import CODECS, ShardReader, parse_codec, tile_shape, write_shard
+from segctl.data.sources.sample import RawSample
+from segctl.errors import InputError, SegctlError
+
+SIZES = {"big": (300, 520), "small": (40, 30), "exact": (256, 256), "line": (1, 700)}
+
+
+def raw_sample(name: str, instance: bool = False) -> RawSample:
+    image, label = draw_sample(*SIZES[name], seed=len(name))
+    return RawSample(name, image, label, label.astype(np.uint16) * 300 if instance else None, "0" * 64, 1)
+
+
+@pytest.fixture(params=CODECS)
+def shard(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "toy-00000-of-00001.h5"
+    write_shard(path, (raw_sample(name) for name in SIZES), request.param)
+    return path
+
+
+def whole(name: str) -> tuple[int, int, int, int]:
+    return (0, 0, *SIZES[name])
+
+
+def test_tiles_are_even_and_at_most_256():
+    assert tile_shape(360, 480) == (180, 240)
+    assert tile_shape(256, 257) == (256, 129)
+    assert tile_shape(1024, 2048) == (256, 256)
+    assert tile_shape(1, 7) == (1, 7)
+
+
+def test_every_codec_gives_back_what_was_written(shard):
+    reader = ShardReader([shard])
+    for name in SIZES:
+        sample = raw_sample(name)
+        assert np.array_equal(reader.read(0, "images", name, whole(name)), sample.image)
+        assert np.array_equal(reader.read(0, "labels", name, whole(name)), sample.label)
+        assert reader.shape(0, "labels", name) == SIZES[name]
+
+
+def test_regions_are_the_same_as_slices(shard):
+    reader, sample = ShardReader([shard]), raw_sample("big")
+    for top, left, height, width in ((0, 0, 1, 1), (299, 519, 1, 1), (140, 250, 40, 200), (10, 0, 290, 520)):
+        region = (top, left, height, width)
+        here = (slice(top, top + height), slice(left, left + width))
+        assert np.array_equal(reader.read(0, "images", "big", region), sample.image[here])
+        assert np.array_equal(reader.read(0, "labels", "big", region), sample.label[here])
+
+
+def test_instance_maps_are_kept_where_there_are_some(tmp_path):
+    path = tmp_path / "a.h5"
+    write_shard(path, [raw_sample("small", instance=True)], "lz4")
+    instance = ShardReader([path]).read(0, "instances", "small", whole("small"))
+    assert np.array_equal(instance, raw_sample("small", instance=True).instance)
+    assert instance.dtype == np.uint16
+
+
+def tiles(path: Path, group: str, name: str) -> list[tuple[tuple[int, ...], int, int]]:
+    """(position, byte offset, bytes) of each tile."""
+    with h5py.File(path) as file:
+        dataset = file[f"{group}/{name}"].id
+        infos = [dataset.get_chunk_info(index) for index in range(dataset.get_num_chunks())]
+    return [(info.chunk_offset, info.byte_offset, info.size) for info in infos]
+
+
+def spoil(path: Path, offset: int, length: int = 1) -> None:
+    content = bytearray(path.read_bytes())
+    for index in range(offset, offset + length):
+        content[index] ^= 0x55
+    path.write_bytes(content)
+
+
+def test_a_crop_touches_only_its_tiles(shard):
+    """Every other tile of the sample is destroyed, and the crop still reads."""
+    region = (20, 190, 100, 150)
+    found = tiles(shard, "images", "big")
+    assert len(found) == 6
+    for position, offset, length in found:
+        if position != (0, 174, 0):
+            spoil(shard, offset, length)
+    read = ShardReader([shard]).read(0, "images", "big", region)
+    assert np.array_equal(read, raw_sample("big").image[20:120, 190:340])
+
+
+def test_a_damaged_tile_is_named(shard):
+    _, offset, length = tiles(shard, "labels", "exact")[0]
+    spoil(shard, offset + length // 2)
+    reader = ShardReader([shard])
+    with pytest.raises(SegctlError) as caught:
+        reader.read(0, "labels", "exact", (3, 3, 4, 4))
+    assert (
+        caught.value.message == f"the label of sample 'exact' cannot be read from '{shard}': a tile does not match its checksum"
+    )
+    assert caught.value.hint.startswith(f"run `segctl data check {shard.parent.name}`")
+    assert np.array_equal(reader.read(0, "images", "exact", whole("exact")), raw_sample("exact").image)
+
+
+def test_no_changed_byte_gives_a_wrong_pixel(tmp_path):
+    path, hurt = tmp_path / "a.h5", tmp_path / "b.h5"
+    sample = raw_sample("small")
+    write_shard(path, [sample], "lz4")
+    content, random, noticed = path.read_bytes(), np.random.default_rng(0), 0
+    for offset in random.integers(0, len(content), 150):
+        changed = bytearray(content)
+        changed[offset] ^= int(random.integers(1, 256))
+        hurt.write_bytes(changed)
+        reader = ShardReader([hurt])
+        try:
+            assert np.array_equal(reader.read(0, "images", "small", whole("small")), sample.image)
+            assert np.array_equal(reader.read(0, "labels", "small", whole("small")), sample.label)
+        except SegctlError:
+            noticed += 1
+        reader.close()
+    assert noticed > 50
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    path = tmp_path / "gone.h5"
+    with pytest.raises(SegctlError) as caught:
+        ShardReader([path]).read(0, "images", "small", whole("small"))
+    assert caught.value.message == f"the image of sample 'small' cannot be read from '{path}': the file is missing"
+
+
+def test_a_file_that_is_no_shard_is_named(tmp_path):
+    path = tmp_path / "a.h5"
+    path.write_text("no HDF5")
+    with pytest.raises(SegctlError) as caught:
+        ShardReader([path]).read(0, "images", "small", whole("small"))
+    assert caught.value.message == f"the image of sample 'small' cannot be read from '{path}': the file is damaged"
+
+
+def test_a_failing_source_leaves_no_file(tmp_path):
+    def samples() -> Iterator[RawSample]:
+        yield raw_sample("small")
+        raise InputError("the second one is bad")
+
+    with pytest.raises(InputError, match="the second one is bad"):
+        write_shard(tmp_path / "a.h5", samples(), "lz4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _write_with_little_room(folder: Path, answers: Connection) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    try:
+        write_shard(folder / "a.h5", (raw_sample("big") for _ in range(1)), "none")
+        answers.send("written")
+    except SegctlError as error:
+        answers.send(str(error))
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_file(tmp_path):
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=_write_with_little_room, args=(tmp_path, there))
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0
+    assert here.recv() == f"cannot write the shard '{tmp_path}/a.h5': File too large; make room on that disk and try again"
+    assert list(tmp_path.iterdir()) == []
+
+
+def _checksum(reader: ShardReader, answers: Connection) -> None:
+    answers.send(int(reader.read(0, "images", "big", whole("big")).sum()))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_reader_that_is_open_can_be_used_in_another_process(tmp_path, method):
+    path = tmp_path / "a.h5"
+    write_shard(path, [raw_sample("big")], "lz4")
+    reader = ShardReader([path])
+    wanted = int(reader.read(0, "images", "big", whole("big")).sum())
+    context = multiprocessing.get_context(method)
+    here, there = context.Pipe()
+    process = context.Process(target=_checksum, args=(reader, there))
+    process.start()
+    assert here.recv() == wanted
+    process.join(30)
+    assert int(reader.read(0, "images", "big", whole("big")).sum()) == wanted
+
+
+def test_a_pickled_reader_has_no_open_files(shard):
+    reader = ShardReader([shard])
+    reader.read(0, "labels", "small", whole("small"))
+    copy = pickle.loads(pickle.dumps(reader))
+    assert np.array_equal(copy.read(0, "labels", "small", whole("small")), raw_sample("small").label)
+
+
+def test_opening_is_lazy(tmp_path):
+    ShardReader([tmp_path / "not-there-yet.h5"])
+
+
+def test_a_codec_has_a_name():
+    assert parse_codec("zstd") == "zstd"
+    with pytest.raises(InputError) as caught:
+        parse_codec("zst")
+    assert caught.value.message == "the codec is 'zst', wanted lz4, zstd or none, did you mean 'zstd'?"
