@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from camvid_folders import draw_folder
 
 from segctl.data.packed import PackedDataset, open_dataset
 from segctl.data.prepare import prepare
-from camvid_folders import draw_folder
 
 SIZES = {"train": [(300, 520), (120, 96), (64, 80), (200, 310), (96, 128), (90, 70)], "val": [(120, 96), (64, 80)]}
 

@@ -94,8 +94,8 @@ def open_source(name: str, source: Path | None) -> Source:
 
 
 def unknown_dataset(name: str) -> InputError:
-    names = known_names()
+    names = known_names()  # the floor is high, because 'cityscapes' is no slip for 'shapes'
     return InputError(
-        f"this segctl ({__version__}) cannot prepare a dataset called '{name}' yet{did_you_mean(name, names)}",
+        f"this segctl ({__version__}) cannot prepare a dataset called '{name}' yet{did_you_mean(name, names, floor=0.8)}",
         f"it can prepare {' and '.join(names)}",
     )
