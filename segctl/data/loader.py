@@ -196,7 +196,7 @@ def _load(items: "Dataset[Item | _Failure]", order: range, workers: int, start_m
             item = next(iterator)
         except StopIteration:
             return
-        except RuntimeError as error:
+        except (RuntimeError, EOFError, ConnectionError) as error:
             raise _worker_died(error) from error
         if isinstance(item, _Failure):
             raise item.error
@@ -210,10 +210,12 @@ def _enter_worker(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _worker_died(error: RuntimeError) -> Exception:
+def _worker_died(error: Exception) -> Exception:
+    """The death of a worker as a sentence; a bug in one keeps its traceback."""
     text = str(error)
-    if "DataLoader worker" not in text or "Caught" in text:
+    if isinstance(error, RuntimeError) and ("DataLoader worker" not in text or "Caught" in text):
         return error
     return SegctlError(
-        f"a loader process died ({text})", "set data.workers to 0 to load in the main process; the machine may be out of memory"
+        f"a loader process died ({text or 'its pipe closed'})",
+        "set data.workers to 0 to load in the main process; the machine may be out of memory",
     )

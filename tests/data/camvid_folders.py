@@ -27,7 +27,7 @@ def draw_folder(folder: Path, sizes: Sizes) -> Path:
         (folder / split).mkdir(parents=True)
         (folder / f"{split}annot").mkdir()
         for height, width in split_sizes:
-            name = f"{'0016E5' if number % 3 else '0001TP'}_{number:05d}.png"
+            name = f"{'0001TP' if number < 1 else '0016E5'}_{number:05d}.png"
             image, label = draw_sample(height, width, number)
             Image.fromarray(image).save(folder / split / name)
             Image.fromarray(label).save(folder / f"{split}annot" / name)

@@ -23,6 +23,13 @@ def source(packed_root: Path) -> Path:
     return packed_root / "camvid-source"
 
 
+@pytest.fixture(scope="session")
+def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("shapes")
+    prepare("shapes", root, None)
+    return root
+
+
 @pytest.fixture
 def dataset(packed_root: Path) -> PackedDataset:
     return open_dataset(packed_root, "camvid")

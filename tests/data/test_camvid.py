@@ -32,7 +32,7 @@ def read_all(folder: Path) -> None:
 
 def test_the_splits_that_are_there_are_taken(folder):
     source = open_camvid(folder)
-    assert source.splits == {"train": ["0001TP_00000", "0016E5_00001", "0016E5_00002"], "val": ["0001TP_00003"]}
+    assert source.splits == {"train": ["0001TP_00000", "0016E5_00001", "0016E5_00002"], "val": ["0016E5_00003"]}
     assert source.groups["0016E5_00001"] == "0016E5"
     assert source.origin == "folder 'CamVid' in the 480×360 layout"
 
@@ -67,8 +67,8 @@ def test_a_list_that_names_what_is_not_there_is_refused(folder):
 
 
 def test_a_list_that_repeats_a_sample_is_refused(folder):
-    (folder / "val.txt").write_text("val/0001TP_00003.png\nval/0001TP_00003.png\n")
-    assert refusal(folder).message == f"'{folder}/val.txt' lists '0001TP_00003' more than once"
+    (folder / "val.txt").write_text("val/0016E5_00003.png\nval/0016E5_00003.png\n")
+    assert refusal(folder).message == f"'{folder}/val.txt' lists '0016E5_00003' more than once"
 
 
 def test_a_missing_source_is_refused(tmp_path):
@@ -93,7 +93,7 @@ def test_a_split_without_label_folder_is_refused(folder):
 
 
 def test_an_empty_split_is_refused(folder):
-    (folder / "val" / "0001TP_00003.png").unlink()
+    (folder / "val" / "0016E5_00003.png").unlink()
     assert refusal(folder).message == f"'{folder}/val' holds no PNG files"
 
 

@@ -1,0 +1,113 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from segctl.cli import main
+
+
+@pytest.fixture
+def root(toy_data: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(toy_data, tmp_path / "data"))
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_list_says_what_is_here(capsys, root):
+    code, out, _ = run(capsys, "data", "list", "--data-root", root)
+    assert code == 0
+    camvid, shapes = out.splitlines()[2:]
+    assert camvid.split()[:3] == ["camvid", "15", "samples,"]
+    assert shapes.split()[:3] == ["shapes", "no", "nothing"]
+
+
+def test_list_as_json(capsys, root):
+    code, out, err = run(capsys, "data", "list", "--data-root", root, "--json")
+    assert (code, err) == (0, "")
+    camvid = json.loads(out)[0]
+    assert (camvid["name"], camvid["state"], camvid["samples"]) == ("camvid", "ready", 15)
+
+
+def test_prepare_again_says_so(capsys, root, toy_data):
+    source = toy_data.parent / "source"
+    code, out, err = run(capsys, "data", "prepare", "camvid", "--source", source, "--data-root", root)
+    assert code == 0
+    assert f"'{root}/camvid' was made from these very bytes; nothing to do" in err
+    assert out.startswith("camvid: train 10, val 5; ")
+
+
+def test_prepare_reports_sizes_and_the_next_step(capsys, tmp_path, toy_data):
+    source = toy_data.parent / "source"
+    code, out, err = run(capsys, "data", "prepare", "camvid", "--source", source, "--data-root", tmp_path, "--workers", 0)
+    assert code == 0
+    assert "of lz4 shards from" in out
+    assert "fingerprint" in out
+    assert "preparing camvid 15/15" in err
+    assert "next: segctl data info camvid" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["prepare", "camvdi"], "cannot prepare a dataset called 'camvdi' yet, did you mean 'camvid'?"),
+        (["prepare", "camvid"], "'camvid' needs --source and got none"),
+        (["prepare", "camvid", "--source", "nowhere"], "the CamVid source 'nowhere' does not exist"),
+        (["prepare", "shapes", "--codec", "lz"], "the codec is 'lz', wanted lz4, zstd or none, did you mean 'lz4'?"),
+        (["info", "cityscapes"], "cannot prepare a dataset called 'cityscapes' yet"),
+        (["check", "shapes"], "dataset 'shapes' is not prepared in"),
+        (["preview", "camvid", "--split", "tran"], "dataset 'camvid' has no split called 'tran', did you mean 'train'?"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_exit_code_2(capsys, root, arguments, sentence):
+    code, out, err = run(capsys, "data", *arguments, "--data-root", root)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+def test_check_of_a_sound_dataset(capsys, root):
+    code, out, _ = run(capsys, "data", "check", "camvid", "--data-root", root)
+    assert (code, out) == (0, "camvid: every sample is as it was packed\n")
+
+
+def test_check_of_a_damaged_dataset_lists_the_problems_and_exits_with_3(capsys, root):
+    (root / "camvid" / "camvid-00000-of-00001.h5").unlink()
+    code, out, err = run(capsys, "data", "check", "camvid", "--data-root", root)
+    assert code == 3
+    assert "incomplete: 'camvid-00000-of-00001.h5' with 15 samples is missing" in out
+    assert f"error: 'camvid' in '{root}' has one problem" in err
+
+
+def test_check_as_json(capsys, root):
+    code, out, _ = run(capsys, "data", "check", "camvid", "--data-root", root, "--json")
+    assert (code, json.loads(out)) == (0, [])
+
+
+def test_info_shows_every_class_and_split(capsys, root):
+    code, out, _ = run(capsys, "data", "info", "camvid", "--data-root", root)
+    assert code == 0
+    assert "64×48 (10)" in out
+    assert "0001TP 10" in out
+    assert "Bicyclist" in out
+
+
+def test_info_as_json(capsys, root):
+    code, out, _ = run(capsys, "data", "info", "camvid", "--data-root", root, "--json")
+    splits = json.loads(out)["splits"]
+    assert code == 0
+    assert splits["val"]["images"] == 5
+    assert splits["train"]["ignored_pixels"] == 10 * 48 * 2
+
+
+def test_preview_writes_a_picture(capsys, root, tmp_path):
+    path = tmp_path / "sheet.png"
+    code, out, _ = run(capsys, "data", "preview", "camvid", "-o", path, "--split", "val", "--data-root", root)
+    assert code == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert out == f"{path}: 5 samples of camvid val\n"

@@ -1,0 +1,109 @@
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from segctl.data.check import Finding, check
+from segctl.data.packed import INDEX_NAME, fingerprint, pixels_sha256
+from segctl.data.prepare import staging_folder
+from segctl.errors import InputError
+
+FIRST = "0001TP_00000"
+
+
+@pytest.fixture
+def root(packed_root: Path, tmp_path: Path) -> Path:
+    shutil.copytree(packed_root / "camvid", tmp_path / "camvid")
+    return tmp_path
+
+
+def shard(root: Path) -> Path:
+    return root / "camvid" / "camvid-00000-of-00001.h5"
+
+
+def change_index(root: Path, **changes: object) -> None:
+    path = root / "camvid" / INDEX_NAME
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def index(root: Path) -> dict:
+    return json.loads((root / "camvid" / INDEX_NAME).read_text())
+
+
+def test_a_whole_dataset_has_no_findings(root):
+    seen: list[tuple[int, int]] = []
+    assert check(root, "camvid", lambda done, total: seen.append((done, total))) == []
+    assert seen[-1] == (8, 8)
+
+
+def test_a_dataset_that_is_not_here_is_a_wrong_command(tmp_path):
+    with pytest.raises(InputError, match="is not prepared in"):
+        check(tmp_path, "camvid")
+
+
+def test_an_interrupted_prepare_is_found(tmp_path):
+    staging_folder(tmp_path, "camvid").mkdir()
+    assert check(tmp_path, "camvid") == [Finding("", "incomplete: preparing it was interrupted")]
+
+
+def test_a_missing_shard_is_found_once(root):
+    shard(root).unlink()
+    assert check(root, "camvid") == [Finding("", "incomplete: 'camvid-00000-of-00001.h5' with 8 samples is missing")]
+
+
+def test_a_damaged_tile_is_found_with_its_sample(root):
+    with h5py.File(shard(root)) as file:
+        offset = file[f"images/{FIRST}"].id.get_chunk_info(3).byte_offset
+    content = bytearray(shard(root).read_bytes())
+    content[offset + 5] ^= 1
+    shard(root).write_bytes(content)
+    reason = f"the image of sample '{FIRST}' cannot be read from '{shard(root)}': a tile does not match its checksum"
+    assert check(root, "camvid") == [Finding(FIRST, reason)]
+
+
+def rewrite(root: Path, group: str, array: np.ndarray) -> None:
+    with h5py.File(shard(root), "r+") as file:
+        del file[f"{group}/{FIRST}"]
+        file.create_dataset(f"{group}/{FIRST}", data=array, chunks=array.shape, fletcher32=True)
+
+
+def test_other_pixels_are_found_though_their_tiles_are_sound(root, dataset):
+    image = dataset.image(FIRST)
+    image[0, 0, 0] += 1
+    rewrite(root, "images", image)
+    assert check(root, "camvid") == [Finding(FIRST, "does not hold the pixels that were packed")]
+
+
+def test_a_size_that_differs_is_found(root, dataset):
+    rewrite(root, "labels", dataset.label(FIRST)[:-1])
+    assert check(root, "camvid") == [Finding(FIRST, "image is 520×300 and label 520×299, wanted 520×300")]
+
+
+def test_an_id_outside_the_class_table_is_found(root, dataset):
+    label = dataset.label(FIRST)
+    label[5, 5] = 11
+    rewrite(root, "labels", label)
+    samples = index(root)["samples"]
+    samples[FIRST]["pixels_sha256"] = pixels_sha256(dataset.image(FIRST), label)
+    change_index(root, samples=samples)
+    assert check(root, "camvid") == [Finding(FIRST, "label holds id 11, wanted 0 to 10 or 255")]
+
+
+def test_an_overlap_of_splits_is_found(root):
+    splits = index(root)["splits"]
+    change_index(root, splits=splits | {"val": [*splits["val"], FIRST]})
+    assert check(root, "camvid") == [Finding(FIRST, "is in two splits, 'train' and 'val'")]
+
+
+def test_a_split_that_lists_what_is_not_packed_is_found(root):
+    splits = index(root)["splits"]
+    change_index(root, splits=splits | {"val": [*splits["val"], "gone"]})
+    assert check(root, "camvid") == [Finding("gone", "is listed in 'val' but not packed")]
+
+
+def test_an_index_of_other_sources_is_found(root):
+    change_index(root, fingerprint=fingerprint("another rule", {}))
+    assert check(root, "camvid") == [Finding("", "dataset.json does not match its own fingerprint")]

@@ -1,0 +1,142 @@
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+
+from segctl.data.packed import PackedDataset
+from segctl.data.transforms import PADDING_RGB, Span, View, draw_view, take
+from segctl.schema.data import DataSpec
+
+
+def spec(crop: tuple[int, int], scale: tuple[float, float] = (0.5, 2.0), flip: float = 0.5) -> DataSpec:
+    return DataSpec(dataset="camvid", crop=crop, scale=scale, flip=flip)
+
+
+def slow_take(dataset: PackedDataset, name: str, view: View) -> tuple[np.ndarray, np.ndarray]:
+    """The usual pipeline: resize the whole image, pad it to the crop, cut the crop, flip."""
+    size = (view.columns.scaled, view.rows.scaled)
+    image = cv2.resize(dataset.image(name), size, interpolation=cv2.INTER_LINEAR)
+    label = dataset.label(name)[np.ix_(centres(view.rows), centres(view.columns))]
+    height, width = view.crop
+    down, across = max(height - size[1], 0), max(width - size[0], 0)
+    pads = ((down // 2, down - down // 2), (across // 2, across - across // 2))
+    image = np.stack([np.pad(image[..., c], pads, constant_values=PADDING_RGB[c]) for c in range(3)], -1)
+    label = np.pad(label, pads, constant_values=255)
+    here = (slice(view.rows.start, view.rows.start + height), slice(view.columns.start, view.columns.start + width))
+    step = -1 if view.flip else 1
+    return image[here][:, ::step], label[here][:, ::step]
+
+
+def centres(span: Span) -> np.ndarray:
+    """The source pixel under the centre of each scaled pixel, in exact fractions."""
+    return np.array([int((Fraction(2 * pixel + 1, 2)) * Fraction(span.source, span.scaled)) for pixel in range(span.scaled)])
+
+
+@pytest.mark.parametrize("crop", [(64, 96), (33, 47), (200, 200), (512, 640)])
+def test_a_view_equals_the_slow_pipeline(dataset, crop):
+    """Images within two grey levels and all but one pixel in a hundred within one; labels exactly."""
+    for seed in range(24):
+        name = dataset.names("train")[seed % 6]
+        view = draw_view(dataset.size(name), spec(crop), np.random.default_rng(seed))
+        image, label = take(dataset, name, view)
+        wanted_image, wanted_label = slow_take(dataset, name, view)
+        assert image.shape == (*crop, 3)
+        assert image.dtype == label.dtype == np.uint8
+        difference = np.abs(image.astype(int) - wanted_image)
+        assert difference.max() <= 2
+        assert (difference > 1).mean() <= 0.01
+        assert np.array_equal(label, wanted_label)
+
+
+def test_labels_are_opencvs_nearest_exact_but_for_its_rounding(dataset):
+    for seed in range(24):
+        name = dataset.names("train")[seed % 6]
+        view = draw_view(dataset.size(name), spec((2000, 2000), flip=0.0), np.random.default_rng(seed))
+        size = (view.columns.scaled, view.rows.scaled)
+        theirs = cv2.resize(dataset.label(name), size, interpolation=cv2.INTER_NEAREST_EXACT)
+        down, across = slice(view.rows.padding, -1), slice(view.columns.padding, -1)
+        ours = take(dataset, name, view)[1][down, across][: size[1], : size[0]]
+        assert (ours != theirs).mean() <= 0.02
+
+
+def test_scale_one_copies_the_pixels(dataset):
+    name = dataset.names("train")[0]
+    view = View((100, 200), Span(300, 300, 137, 100, 0), Span(520, 520, 200, 200, 0), flip=False)
+    image, label = take(dataset, name, view)
+    assert np.array_equal(image, dataset.image(name)[137:237, 200:400])
+    assert np.array_equal(label, dataset.label(name)[137:237, 200:400])
+
+
+def test_a_flip_mirrors_image_and_label(dataset):
+    name = dataset.names("train")[1]
+    plain = View((150, 60), Span(120, 90, 0, 90, 30), Span(96, 72, 5, 60, 0), flip=False)
+    mirrored = View(plain.crop, plain.rows, plain.columns, flip=True)
+    for one, other in zip(take(dataset, name, plain), take(dataset, name, mirrored), strict=True):
+        assert np.array_equal(one[:, ::-1], other)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_small_image_is_padded_around_its_middle(dataset, flip):
+    name = dataset.names("train")[2]
+    view = View((70, 91), Span(64, 64, 0, 64, 3), Span(80, 80, 0, 80, 5), flip=flip)
+    image, label = take(dataset, name, view)
+    left = 6 if flip else 5
+    assert np.array_equal(label[3:67, left : left + 80], dataset.label(name)[:, :: -1 if flip else 1])
+    outside = np.ones((70, 91), bool)
+    outside[3:67, left : left + 80] = False
+    assert (label[outside] == 255).all()
+    assert (image[outside] == PADDING_RGB).all()
+
+
+def test_a_nearest_label_is_the_one_under_the_pixels_centre(dataset):
+    """Three pixels become two, with centres at 0.75 and 2.25; three become six, each twice."""
+    name = dataset.names("train")[1]
+    label = dataset.label(name)
+    half = View((80, 64), Span(120, 80, 0, 80, 0), Span(96, 64, 0, 64, 0), flip=False)
+    centres = np.floor((np.arange(80) + 0.5) * 1.5).astype(int), np.floor((np.arange(64) + 0.5) * 1.5).astype(int)
+    assert np.array_equal(take(dataset, name, half)[1], label[np.ix_(*centres)])
+    double = View((240, 192), Span(120, 240, 0, 240, 0), Span(96, 192, 0, 192, 0), flip=False)
+    assert np.array_equal(take(dataset, name, double)[1], label.repeat(2, 0).repeat(2, 1))
+
+
+def test_a_view_is_a_function_of_its_generator():
+    one, other = (draw_view((100, 100), spec((40, 40)), np.random.default_rng([7, 1, 3])) for _ in range(2))
+    assert one == other
+    assert one != draw_view((100, 100), spec((40, 40)), np.random.default_rng([7, 2, 3]))
+
+
+def test_scales_positions_and_flips_are_uniform():
+    views = [draw_view((400, 600), spec((100, 150)), np.random.default_rng([5, seed])) for seed in range(4000)]
+    scales = np.array([view.columns.scaled / 600 for view in views])
+    positions = np.array([view.rows.start / max(view.rows.scaled - 100, 1) for view in views])
+    for values, low, high in ((scales, 0.5, 2.0), (positions, 0.0, 1.0)):
+        shares = np.histogram(values, 10, (low, high))[0] / len(views)
+        assert np.abs(shares - 0.1).max() < 0.02
+    assert abs(np.mean([view.flip for view in views]) - 0.5) < 0.03
+    corners = [(view.rows.start == 0, view.rows.start == view.rows.scaled - 100) for view in views]
+    assert np.any(corners, axis=0).all()
+    starts = np.array([[view.rows.start, view.columns.start] for view in views])
+    scale_free = starts / np.array([[view.rows.scaled - 100, view.columns.scaled - 150] for view in views])
+    assert np.abs(np.corrcoef(np.c_[scales, scale_free].T) - np.eye(3)).max() < 0.06
+
+
+def test_the_flip_probability_is_the_specs():
+    views = [draw_view((50, 50), spec((20, 20), flip=0.0), np.random.default_rng(seed)) for seed in range(50)]
+    assert not any(view.flip for view in views)
+
+
+def test_a_tiny_picture_keeps_a_pixel():
+    view = draw_view((1, 1), spec((4, 4), scale=(0.1, 0.1)), np.random.default_rng(0))
+    assert (view.rows.scaled, view.rows.shown, view.rows.padding) == (1, 1, 1)
+
+
+def test_a_crop_reads_less_than_the_picture(dataset):
+    """At twice the size, a crop of an eighth needs little more than an eighth of the rows and columns, and the search."""
+    from segctl.data.transforms import _resize_from
+
+    top, count, skip = _resize_from(Span(2000, 4000, 1000, 512, 0))
+    assert top <= 500
+    assert top + count <= 500 + 256 + 2
+    assert count <= 256 + 130
+    assert skip == 1000 - 2 * top
