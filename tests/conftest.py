@@ -1,6 +1,9 @@
 """Fixtures that several rooms share."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
 
 import pytest
 import torch

@@ -1,5 +1,6 @@
 """The command line: parse, load, call one function, print. `main` is the single error door."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -44,6 +45,9 @@ def root(
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 wrong input, 3 a check found problems, 130 Ctrl-C."""
+    # Before torch is loaded: threads that spin while they wait make a step ten times slower when any other process,
+    # such as a loader worker, needs one of the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = sys.argv[1:] if argv is None else argv
     outer, out.arguments = out.arguments, arguments
     try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Prepare, check and look at datasets.")
 
 NameArg = Annotated[str, typer.Argument(metavar="NAME", help="A dataset's name; `segctl data list` shows them.")]
-MAX_ROWS = 40
+MAX_ROWS, MAX_SIZES = 40, 4
 
 
 @app.command("list")
@@ -110,7 +110,8 @@ def info(name: NameArg, data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = Fals
 def _show_info(dataset: "PackedDataset", splits: "list[SplitInfo]") -> None:
     rows = []
     for split in splits:
-        sizes = ", ".join(f"{size} ({count})" for size, count in split.sizes.items())
+        sizes = ", ".join(f"{size} ({count})" for size, count in list(split.sizes.items())[:MAX_SIZES])
+        sizes += f", {len(split.sizes) - MAX_SIZES} other sizes" if len(split.sizes) > MAX_SIZES else ""
         groups = ", ".join(f"{group} {count}" for group, count in split.groups.items())
         rows.append([split.split, f"{split.count}", sizes, groups, f"{split.ignored_share:.3f}"])
     out.table(f"{dataset.name}, {len(dataset.samples)} samples", ["split", "images", "sizes", "groups", "ignored %"], rows)

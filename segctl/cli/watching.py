@@ -41,6 +41,7 @@ class LineWatch:
 
     def __init__(self) -> None:
         self.last = time.monotonic()
+        self.began: dict[str, float] = {}
 
     def note(self, text: str) -> None:
         out.note(text)
@@ -51,9 +52,13 @@ class LineWatch:
             self.last = time.monotonic()
 
     def advance(self, label: str, done: int, total: int) -> None:
-        if time.monotonic() - self.last >= PLAIN_LINE_EVERY_S:
+        now = time.monotonic()
+        if now - self.began.setdefault(label, now) >= PLAIN_LINE_EVERY_S:
             out.note(f"{label} {done}/{total}")
-            self.last = time.monotonic()
+            self.began[label] = now
+        if done == total:
+            self.last = now
+            del self.began[label]
 
 
 @contextmanager

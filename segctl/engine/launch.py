@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,9 +33,8 @@ def start_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     if trial is not None and session.teacher is not None:
         require_passed(trial, session.teacher.path)
     _make_folder(folder)
-    write_yaml(folder.run_yaml, session.run.model_dump(mode="json"))
-    environment = describe(session, request, trial)
-    write_json(folder.environment, environment)
+    write_json(folder.environment, describe(session, request, trial))
+    write_yaml(folder.run_yaml, session.run.model_dump(mode="json"))  # last, because it makes the folder a run
     log = RunLog(folder, session.run.train.steps, watch)
     for line in session.decisions():
         log.quietly(line)
@@ -45,6 +45,9 @@ def resume_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     """Go on from last.pt as if the run had never stopped. Raises InputError where the run, data or teacher is not the same."""
     if folder.finished:
         raise InputError(f"the run '{folder.path}' has finished: there is nothing to resume", "start a new run without --resume")
+    teacher = folder.read_environment().get("teacher")
+    if request.teacher is None and teacher is not None:
+        request = replace(request, teacher=Path(teacher["run"]))
     session = prepare_session(request)
     _require_same(folder.read_run(), session.run, folder)
     log = RunLog(folder, session.run.train.steps, watch)
@@ -71,7 +74,7 @@ def _run(session: Session, folder: RunFolder, log: RunLog) -> None:
 
 
 def _median_step_s(folder: RunFolder) -> float | None:
-    """Median time of a step in seconds, over the reports in the log but the first, which carries the start-up."""
+    """Median time of a step in seconds over the reports in the log, so that start-up and interruptions weigh little."""
     times = sorted(event["step_s"] for event in folder.read_log() if event["event"] == "step")
     return float(times[len(times) // 2]) if times else None
 

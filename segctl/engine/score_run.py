@@ -70,7 +70,9 @@ def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | 
     if not world.is_main:
         return None
     worst = worst_images(counted.table, WORST, binary=dataset.classes.binary)
-    evaluation = Evaluation(request.run.evaluation(split), counted, _content(spec, dataset, split, counted), worst)
+    evaluation = Evaluation(
+        request.run.evaluation(split), counted, _content(spec, dataset, split, counted, compute.precision), worst
+    )
     _write_tables(evaluation, dataset)
     _write_worst(evaluation, model, dataset, how)
     return evaluation
@@ -87,7 +89,7 @@ def protocol_in_words(spec: EvaluateSpec) -> str:
     return f"{place}, {scales}, {'with' if spec.flip else 'no'} flip"
 
 
-def _content(spec: TrainRun, dataset: PackedDataset, split: str, counted: Counted) -> dict[str, Any]:
+def _content(spec: TrainRun, dataset: PackedDataset, split: str, counted: Counted, precision: str) -> dict[str, Any]:
     table, binary = counted.table, dataset.classes.binary
     palette = dataset.classes.palette()
     return {
@@ -99,6 +101,7 @@ def _content(spec: TrainRun, dataset: PackedDataset, split: str, counted: Counte
             "fingerprint": dataset.fingerprint,
             "images": len(table.names),
             "protocol": protocol_in_words(spec.evaluate),
+            "precision": precision,
             "weights": "model.pt",
             "step": spec.train.steps,
             "binary": binary,

@@ -12,7 +12,6 @@ from segctl.data.packed import pixels_sha256
 from segctl.data.sources.sample import RawSample
 from segctl.errors import SegctlError
 
-
 CLASSES = ClassTable((ClassRow("all", 0, 0, (9, 9, 9)),))
 
 

@@ -146,6 +146,16 @@ def test_ranks_evaluate_each_name_once():
     assert shard_names(names, 0, 1) == names
 
 
+def test_signals_for_the_run_do_not_stop_a_worker(dataset, wanted):
+    stream = training_batches(dataset, "train", view=VIEW, batch_size=4, seed=3, first_step=0, last_step=10**6, workers=1)
+    received = [next(stream)]
+    for process in torch.multiprocessing.active_children():
+        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+            os.kill(process.pid, number)
+    received += islice(stream, 4)
+    assert same(received, wanted)
+
+
 def test_a_killed_worker_is_one_sentence(dataset):
     stream = training_batches(dataset, "train", view=VIEW, batch_size=4, seed=0, first_step=0, last_step=10**6, workers=1)
     next(stream)

@@ -9,7 +9,7 @@ from toy import CLASSES, PRESET, STUDENT, Silent, toy_run
 from segctl.engine.launch import dry_run, resume_run, start_run
 from segctl.engine.setup import Request
 from segctl.errors import InputError
-from segctl.models import build_model, save
+from segctl.models import build_model, load, save
 from segctl.runs import RunFolder
 
 
@@ -154,3 +154,24 @@ def test_a_run_folder_that_cannot_be_made_is_one_sentence(toy_data: Path, tmp_pa
     with pytest.raises(InputError) as caught:
         start_run(Request(toy_run(), toy_data, tmp_path), RunFolder(blocked / "run"), Silent())
     assert caught.value.message == f"cannot make the run folder '{blocked / 'run'}': Not a directory"
+
+
+def test_resuming_finds_the_teacher_that_the_run_was_started_with(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
+    folder, run = RunFolder(tmp_path / "run"), toy_run(STUDENT, train={"steps": 2})
+    start_run(Request(run, toy_data, tmp_path, teacher=toy_teacher), folder, Silent())
+    folder.model.unlink()
+    resume_run(Request(run, toy_data, tmp_path), folder, Silent())
+    assert folder.finished
+    assert folder.read_environment()["teacher"]["run"] == str(toy_teacher / "model.pt")
+
+
+def test_resuming_with_another_teacher_is_refused(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
+    folder, run = RunFolder(tmp_path / "run"), toy_run(STUDENT, train={"steps": 2})
+    start_run(Request(run, toy_data, tmp_path, teacher=toy_teacher), folder, Silent())
+    folder.model.unlink()
+    other = load(toy_teacher)
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.01)
+    save(tmp_path / "other.pt", other, toy_run(), other.class_names)
+    with pytest.raises(InputError, match="belongs to another teacher's sha256"):
+        resume_run(Request(run, toy_data, tmp_path, teacher=tmp_path / "other.pt"), folder, Silent())

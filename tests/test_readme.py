@@ -1,0 +1,66 @@
+"""README tells the truth: its session runs, its options exist, its set-up lines are CI's."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from segctl.cli import main
+from segctl.runs import RunFolder
+from segctl.schema.load import load_preset, preset_names
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHORT = {"train": ["--steps", "25"], "distill": ["--steps", "2"]}
+"""The session's runs are cut to this many steps: the teacher must still know more than a constant."""
+
+
+def console_commands() -> list[list[str]]:
+    """The arguments of every `$ segctl …` line in README's console blocks, in order."""
+    blocks = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
+    lines = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+def test_every_command_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = [command[0] for command in console_commands()]
+    assert ran[:6] == ["--version", "data", "train", "distill", "eval", "report"]
+    for command in console_commands():
+        assert main([*command, *SHORT.get(command[0], [])]) == 0, command
+    assert RunFolder(tmp_path / "runs" / "shapes-student").finished
+    assert (tmp_path / "report.md").is_file()
+
+
+def test_every_command_and_option_in_readme_text_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    from segctl.cli import app
+
+    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {group.name for group in app.registered_groups}
+    for name in re.findall(r"`segctl ([a-z]+)", README):
+        assert name in known, name
+    main(["distill", "--help"])
+    main(["eval", "--help"])
+    main(["data", "prepare", "--help"])
+    shown = capsys.readouterr().out
+    for option in set(re.findall(r"`(--[a-z-]+)", README)) - {"--version", "--json"}:
+        assert option in shown, option
+
+
+def test_every_preset_in_readme_exists() -> None:
+    for name in re.findall(r"--preset ([a-z0-9-]+)", README):
+        assert name in preset_names()
+
+
+def test_the_formula_in_readme_is_what_the_preset_shows() -> None:
+    from segctl.schema.formula import total_loss
+
+    assert "\n".join(f"# {line}" for line in total_loss(load_preset("camvid-psp18")).splitlines()) in README
+
+
+def test_ci_runs_the_two_set_up_lines_of_the_readme() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for line in ("pip install -e . && segctl demo", 'pip install -e ".[dev]" && pytest'):
+        assert line in README
+        assert line in script
