@@ -8,12 +8,11 @@ from torch import Tensor, nn
 
 from segctl.distillers.base import Distiller
 from segctl.losses import build_labels, build_loss
+from segctl.losses.pixels import IGNORE_INDEX
 from segctl.models import Segmenter
 from segctl.models.outputs import Outputs
 from segctl.schema.data import LabelSpec
-from segctl.schema.losses import LossTermSpec, Output
-
-IGNORED = 255
+from segctl.schema.losses import LossTermSpec, Output, term_names
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,7 @@ class SupervisedTask(nn.Module):
         self.soften: Callable[[Tensor], Tensor] = build_labels(labels, model.num_classes)
         self.losses = nn.ModuleDict()
         self.loss_terms: list[LossTerm] = []
-        for spec in loss:
-            name = _free_name(f"{spec.kind}_{spec.logits}", self.losses)
+        for name, spec in zip(term_names(loss), loss, strict=True):
             self.losses[name] = build_loss(spec)
             self.loss_terms.append(LossTerm(name, spec.logits, spec.weight, self.losses[name]))
 
@@ -71,7 +69,7 @@ class SupervisedTask(nn.Module):
 
     def task_terms(self, outputs: Outputs, label: Tensor, share: Share, factor: float = 1.0) -> dict[str, Tensor]:
         """The weighted terms of the task loss."""
-        target, keep = self.soften(label), label != IGNORED
+        target, keep = self.soften(label), label != IGNORE_INDEX
         return {
             term.name: factor * term.weight * share.of(term.module) * term.module(outputs.upsampled(term.logits), target, keep)
             for term in self.loss_terms
@@ -112,8 +110,3 @@ def _outputs(model: Segmenter, images: Tensor, label: Tensor) -> Outputs:
 
 def _step(terms: dict[str, Tensor]) -> Step:
     return Step(torch.stack(list(terms.values())).sum(), {name: value.detach() for name, value in terms.items()})
-
-
-def _free_name(name: str, taken: nn.ModuleDict) -> str:
-    number = sum(1 for other in taken if other == name or other.startswith(f"{name}_"))
-    return f"{name}_{number + 1}" if number else name

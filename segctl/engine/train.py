@@ -13,10 +13,11 @@ from segctl.engine.meter import Meter
 from segctl.engine.optim import set_learning_rates
 from segctl.engine.setup import Session
 from segctl.engine.signals import StopRequest, stop_between_steps
-from segctl.engine.tasks import IGNORED, Share
+from segctl.engine.tasks import Share
 from segctl.engine.watch import RunLog
 from segctl.errors import StoppedError
 from segctl.files import write_whole
+from segctl.losses.pixels import IGNORE_INDEX
 from segctl.metrics.scores import score
 from segctl.models import save
 from segctl.runs import RunFolder
@@ -63,7 +64,7 @@ def take_step(session: Session, batch: Batch) -> dict[str, Tensor]:
     state, device = session.state, session.compute.device
     images = batch.images.to(device, non_blocking=True)
     labels = batch.labels.to(device, non_blocking=True)
-    valid = (batch.labels != IGNORED).sum((1, 2))
+    valid = (batch.labels != IGNORE_INDEX).sum((1, 2))
     total = max(1, int(valid.sum()))
     session.task.train()
     state.optimizer.zero_grad(set_to_none=True)

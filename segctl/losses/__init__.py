@@ -15,7 +15,7 @@ from segctl.losses.kl import KLLoss
 from segctl.losses.labels import boundary_smooth, smooth
 from segctl.losses.pixels import IGNORE_INDEX
 from segctl.schema.data import BoundaryLabels, HardLabels, LabelSpec, SmoothedLabels
-from segctl.schema.losses import CrossEntropySpec, JDTSpec, KLSpec, LossTermSpec
+from segctl.schema.losses import Active, CrossEntropySpec, JaccardFamily, JDTSpec, KLSpec, LossTermSpec
 
 Loss = CrossEntropyLoss | KLLoss | JDTLoss
 
@@ -28,23 +28,28 @@ def build_loss(spec: LossTermSpec) -> Loss:
         case KLSpec():
             return KLLoss()
         case JDTSpec():
-            return JDTLoss(
-                miou_d=spec.miou_d,
-                miou_i=spec.miou_i,
-                miou_c=spec.miou_c,
-                alpha=spec.alpha,
-                beta=spec.beta,
-                gamma=spec.gamma,
-                smooth=spec.smooth,
-                norm=spec.norm,
-                log_loss=spec.log_loss,
-                threshold=spec.threshold,
-                ignore_index=IGNORE_INDEX,
-                active_hard=spec.active_hard,
-                active_soft=spec.active_soft,
-            )
+            return build_jdt(spec, spec.active_hard, spec.active_soft)
         case _:
             assert_never(spec)
+
+
+def build_jdt(spec: JaccardFamily, active_hard: Active, active_soft: Active) -> JDTLoss:
+    """The metric loss of a task term or of a distillation term."""
+    return JDTLoss(
+        miou_d=spec.miou_d,
+        miou_i=spec.miou_i,
+        miou_c=spec.miou_c,
+        alpha=spec.alpha,
+        beta=spec.beta,
+        gamma=spec.gamma,
+        smooth=spec.smooth,
+        norm=spec.norm,
+        log_loss=spec.log_loss,
+        threshold=spec.threshold,
+        ignore_index=IGNORE_INDEX,
+        active_hard=active_hard,
+        active_soft=active_soft,
+    )
 
 
 def build_labels(spec: LabelSpec, num_classes: int) -> Callable[[Tensor], Tensor]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from segctl.schema.losses import JaccardFamily, NonNegative, Output
+from segctl.schema.losses import Active, JaccardFamily, NonNegative, Output
 from segctl.schema.spec import Spec
 
 
@@ -40,7 +40,7 @@ class SoftJDTSpec(JaccardFamily):
     """The logits it compares."""
     weight: NonNegative = 1.0
     """Its factor in the total."""
-    active: Literal["present", "all"] = "all"
+    active: Active = "all"
     """Classes averaged over."""
 
 

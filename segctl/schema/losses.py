@@ -1,12 +1,14 @@
 """The task loss: a list of weighted terms."""
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
 from segctl.schema.spec import Spec
 
 Output = Literal["main", "aux"]
+Active = Literal["present", "all"]
 NonNegative = Annotated[float, Field(ge=0)]
 
 
@@ -63,10 +65,30 @@ class JDTSpec(JaccardFamily):
     """The logits it reads."""
     weight: NonNegative = 1.0
     """Its factor in the total."""
-    active_hard: Literal["present", "all"] = "present"
+    active_hard: Active = "present"
     """Classes averaged over when labels are hard."""
-    active_soft: Literal["present", "all"] = "all"
+    active_soft: Active = "all"
     """Classes averaged over when labels are soft."""
 
 
 LossTermSpec = Annotated[CrossEntropySpec | KLSpec | JDTSpec, Field(discriminator="kind")]
+
+
+class Term(Protocol):
+    """What every term of a loss or distiller has."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def logits(self) -> Output: ...
+
+
+def term_names(terms: Sequence[Term]) -> list[str]:
+    """What logs call each term: `<kind>_<logits>`, numbered from the second of a name on."""
+    names: list[str] = []
+    for term in terms:
+        name = f"{term.kind}_{term.logits}"
+        repeat = 1 + sum(other == name or other.startswith(f"{name}_") for other in names)
+        names.append(name if repeat == 1 else f"{name}_{repeat}")
+    return names
