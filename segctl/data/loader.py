@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import current_thread, main_thread
 from typing import TypeVar
 
 import cv2
@@ -23,6 +24,7 @@ from segctl.errors import InputError, SegctlError
 from segctl.schema.data import DataSpec
 
 MAX_WORKERS = 8
+GRACE_S = 5
 Item = TypeVar("Item")
 
 
@@ -190,32 +192,47 @@ def _load(items: "Dataset[Item | _Failure]", order: range, workers: int, start_m
         worker_init_fn=_enter_worker,
         generator=torch.Generator(),  # its own, so that loading draws nothing from the run's random stream
     )
+    iterator = _start(loader)
+    try:
+        while (item := _next(iterator, workers)) is not None:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item
+    finally:
+        del iterator  # stops the workers now; the garbage collector would close their pipes first and then wait for them
+
+
+def _next(iterator: "Iterator[Item | _Failure]", workers: int) -> "Item | _Failure | None":
+    """The next item; None after the last. The death of a worker is a failure; a bug in one keeps its traceback."""
+    try:
+        return next(iterator, None)
+    except (RuntimeError, EOFError, OSError) as error:
+        text = str(error)
+        bug = "Caught" in text or (isinstance(error, RuntimeError) and "DataLoader worker" not in text)
+        if workers == 0 or bug:
+            raise
+        reason = text or "its pipe closed"
+        hint = "set data.workers to 0 to load in the main process; the machine may be out of memory"
+        return _Failure(SegctlError(f"a loader process died ({reason})", hint))
+
+
+def _start(loader: "DataLoader[Item | _Failure]") -> "Iterator[Item | _Failure]":
+    """Start the workers, and put the handler of SIGCHLD back that torch replaces: torch's raises in whatever code happens to run
+    when a worker dies. Without it, `next` notices, at once or within seconds."""
+    if loader.num_workers == 0 or not hasattr(signal, "SIGCHLD") or current_thread() is not main_thread():
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
     iterator = iter(loader)
-    while True:
-        try:
-            item = next(iterator)
-        except StopIteration:
-            return
-        except (RuntimeError, EOFError, ConnectionError) as error:
-            raise _worker_died(error) from error
-        if isinstance(item, _Failure):
-            raise item.error
-        yield item
+    signal.signal(signal.SIGCHLD, before)
+    return iterator
 
 
 def _enter_worker(worker: int) -> None:
-    """One thread per worker, and Ctrl-C is the main process's to handle."""
+    """One thread per worker. Signals are sent to a run's whole group but are the main process's to answer, so a worker goes on:
+    for good after Ctrl-C and SIGUSR1, and after SIGTERM long enough for the step under way to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_S))
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-
-
-def _worker_died(error: Exception) -> Exception:
-    """The death of a worker as a sentence; a bug in one keeps its traceback."""
-    text = str(error)
-    if isinstance(error, RuntimeError) and ("DataLoader worker" not in text or "Caught" in text):
-        return error
-    return SegctlError(
-        f"a loader process died ({text or 'its pipe closed'})",
-        "set data.workers to 0 to load in the main process; the machine may be out of memory",
-    )
