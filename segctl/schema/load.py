@@ -1,5 +1,6 @@
 """YAML file + `--set a.b=c` -> one validated run, with every fault named at once."""
 
+import copy
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from segctl.errors import Fault, InputError, PresetError, did_you_mean
 from segctl.schema.run import DistillRun, TrainRun, cross_check
+from segctl.schema.strict_yaml import load_yaml
 
 Tree = dict[str, Any]
 
@@ -54,7 +56,7 @@ def load_preset(name_or_path: str, overrides: Sequence[str] = ()) -> TrainRun:
 def read_tree(path: Path) -> Tree:
     """The mapping in a YAML file. Raises InputError with the line where YAML stops being YAML."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read '{path}': {error}") from error
     except yaml.YAMLError as error:
@@ -73,7 +75,7 @@ def apply_override(tree: Tree, override: str) -> None:
     if not sign or not all(keys):
         raise InputError(f"cannot read --set '{override}'", "write it as a.b=value, such as --set train.steps=100")
     try:
-        value = yaml.safe_load(text)
+        value = load_yaml(text)
     except yaml.YAMLError as error:
         raise InputError(f"cannot read the value of --set '{override}'", "quote it, or write lists as [1,2]") from error
     node: Any = tree
@@ -121,10 +123,10 @@ def validate_run(tree: Tree, where: str) -> TrainRun:
 def _cross_faults_despite(model: type[TrainRun], tree: Tree, error: ValidationError) -> list[Fault]:
     """Faults between blocks of a file whose only other faults are unknown keys."""
     unknown = [details["loc"] for details in error.errors(include_url=False) if details["type"] == "extra_forbidden"]
-    pruned = yaml.safe_load(yaml.safe_dump(tree))
+    pruned: Any = copy.deepcopy(tree)
     for loc in unknown:
         keys = _plain_path(tree, loc)
-        node = pruned
+        node: Any = pruned
         for key in keys[:-1]:
             node = node[key]
         del node[keys[-1]]

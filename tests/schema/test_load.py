@@ -131,6 +131,20 @@ def test_a_file_that_is_no_yaml_names_the_line(tmp_path: Path) -> None:
         load_preset(str(path))
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("name: x\nname: y\n", "line 2 is not valid YAML: the key 'name' stands twice"),
+        ("a: &a [1]\nb: *a\n", r"line 2 is not valid YAML: aliases \(\*name\) are not allowed"),
+    ],
+)
+def test_a_file_that_is_not_what_it_looks_like_is_refused(text: str, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "sly.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=problem):
+        load_preset(str(path))
+
+
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "list.yaml"
     path.write_text("- 1\n", encoding="utf-8")
