@@ -26,7 +26,7 @@ def source(packed_root: Path) -> Path:
 @pytest.fixture(scope="session")
 def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("shapes")
-    prepare("shapes", root, None)
+    prepare("shapes", root, None, workers=0)
     return root
 
 
