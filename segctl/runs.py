@@ -74,6 +74,14 @@ class RunFolder:
     def finished(self) -> bool:
         return self.model.is_file()
 
+    @property
+    def preset_name(self) -> str | None:
+        """The name of the preset this run was made by; None where run.yaml cannot be read."""
+        try:
+            return self.read_run().name
+        except InputError:
+            return None
+
     def read_run(self) -> TrainRun:
         """The run this folder was made by. Raises InputError where run.yaml is missing or not a run."""
         if not self.run_yaml.is_file():
@@ -107,7 +115,7 @@ def find_runs(runs_root: Path) -> list[RunFolder]:
 
 def newest_finished(runs_root: Path, preset: str) -> RunFolder | None:
     """The run of that preset which finished last, or None."""
-    finished = [run for run in find_runs(runs_root) if run.finished and run.read_run().name == preset]
+    finished = [run for run in find_runs(runs_root) if run.finished and run.preset_name == preset]
     return max(finished, key=lambda run: run.model.stat().st_mtime_ns, default=None)
 
 

@@ -31,7 +31,7 @@ class Output:
 
     def __init__(self) -> None:
         self.arguments: list[str] = []
-        self.speaks = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+        self.speaks = os.environ.get("RANK", "0") == "0"
 
     def _console(self, *, stderr: bool = False) -> Console:
         stream = sys.stderr if stderr else sys.stdout

@@ -101,18 +101,25 @@ def training_batches(  # noqa: PLR0913 - one call says everything about a stream
 
     `batch_size` is global. Raises InputError where the batch is larger than the split or smaller than `size`.
     """
+    check_batch(dataset, split, batch_size, size)
     names = dataset.names(split)
-    if batch_size > len(names):
+    stream = Stream(len(names), batch_size, seed, rank, size)
+    return _load(_TrainingSteps(dataset, names, view, stream), range(first_step, last_step), workers, start_method)
+
+
+def check_batch(dataset: PackedDataset, split: str, batch_size: int, size: int = 1) -> None:
+    """Refuse a global batch that the split cannot fill or that `size` processes cannot share. Raises InputError."""
+    images = len(dataset.names(split))
+    if batch_size > images:
         raise InputError(
-            f"the batch of {batch_size} is larger than the split '{split}' of '{dataset.name}', which has {len(names)} samples",
-            f"set train.batch_size to {len(names)} or less",
+            f"train.batch_size: got {batch_size}, wanted at most {images}, the images of split '{split}' of '{dataset.name}'",
+            f"add --set train.batch_size={images}",
         )
     if batch_size < size:
         raise InputError(
-            f"the batch of {batch_size} cannot be shared by {size} processes", f"set train.batch_size to {size} or more"
+            f"train.batch_size: got {batch_size}, wanted at least {size}, one image for each process",
+            f"add --set train.batch_size={size}",
         )
-    stream = Stream(len(names), batch_size, seed, rank, size)
-    return _load(_TrainingSteps(dataset, names, view, stream), range(first_step, last_step), workers, start_method)
 
 
 def evaluation_samples(
@@ -188,7 +195,7 @@ def _load(items: "Dataset[Item | _Failure]", order: range, workers: int, start_m
         sampler=order,
         num_workers=workers,
         multiprocessing_context=start_method if workers else None,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.cuda.is_initialized(),  # type: ignore[no-untyped-call]  # a run on the CPU must not open a GPU
         worker_init_fn=_enter_worker,
         generator=torch.Generator(),  # its own, so that loading draws nothing from the run's random stream
     )

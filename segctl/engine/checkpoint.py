@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from segctl.errors import InputError
+from segctl.errors import InputError, SegctlError
 from segctl.files import write_whole
 
 FORMAT = 1
@@ -24,13 +24,15 @@ class Best:
 
 @dataclass
 class State:
-    """The moving parts of a run between two steps. `step` steps have been taken."""
+    """The moving parts of a run between two steps. `step` steps have been taken; `validated` is the last step scored."""
 
+    device: torch.device
     task: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: AveragedModel | None
     step: int
+    validated: int
     best: Best
 
     def save(self, path: Path, about: dict[str, Any]) -> None:
@@ -39,14 +41,24 @@ class State:
             "format": FORMAT,
             "about": about,
             "step": self.step,
+            "validated": self.validated,
             "best": {"score": self.best.score, "step": self.best.step},
             "task": self.task.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
-            "rng": _random_state(),
+            "rng": _random_state(self.device),
         }
         write_whole(path, lambda partial: torch.save(content, partial))
+
+    def require_finite(self) -> None:
+        """Raise SegctlError where a weight is no longer a number: such a state is not worth keeping."""
+        broken = [name for name, weight in self.task.named_parameters() if not torch.isfinite(weight).all()]
+        if broken:
+            raise SegctlError(
+                f"{len(broken)} weights are no longer numbers after step {self.step}, the first is {broken[0]}",
+                "last.pt holds an earlier state; try a lower --set optim.lr or --set train.precision=fp32",
+            )
 
     def load(self, path: Path) -> dict[str, Any]:
         """Put a checkpoint's content into the parts, random state included, and return its `about`. Raises InputError."""
@@ -56,9 +68,9 @@ class State:
         self.scaler.load_state_dict(content["scaler"])
         if self.average is not None:
             self.average.load_state_dict(content["average"])
-        self.step = content["step"]
+        self.step, self.validated = content["step"], content["validated"]
         self.best = Best(**content["best"])
-        _set_random_state(content["rng"])
+        _set_random_state(content["rng"], self.device)
         about: dict[str, Any] = content["about"]
         return about
 
@@ -82,13 +94,13 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _random_state() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    """The state of the generators that a run draws from: the CPU's and its own device's."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
 
 
-def _set_random_state(state: dict[str, Any]) -> None:
-    cpu: Tensor = state["cpu"]
-    torch.set_rng_state(cpu)
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

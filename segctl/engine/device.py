@@ -3,14 +3,13 @@
 import os
 import resource
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
 from segctl.data.loader import default_workers
 from segctl.errors import InputError
-from segctl.schema.optim import TrainSpec
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -39,46 +38,65 @@ class Compute:
 def choose_compute(device: str | None, precision: str = "auto") -> Compute:
     """The device asked for, or the best there is; the precision asked for, or the fastest the device has. Raises InputError."""
     chosen, reason = _choose_device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
     arithmetic, why = _choose_precision(precision, chosen)
     return Compute(chosen, reason, arithmetic, why)
 
 
+def choose_scoring_compute(device: str | None, trained_in: str) -> Compute:
+    """As the run was trained, so that a score does not change with the command; float32 where the device cannot do that well."""
+    chosen, _ = _choose_device(device)
+    possible = trained_in != "fp16" if chosen.type == "cpu" else True
+    if trained_in == "bf16":
+        possible = _has_fast_bf16(chosen)
+    compute = choose_compute(device, trained_in if possible else "fp32")
+    reason = "as it was trained" if possible else f"trained in {trained_in}, which this device does not do well"
+    return replace(compute, precision_reason=reason)
+
+
 def _choose_device(name: str | None) -> tuple[torch.device, str]:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if name is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))), "found"
-        return torch.device("cpu"), "no GPU found"
+        return (torch.device("cuda", local_rank % count), "found") if count else (torch.device("cpu"), "no GPU found")
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise InputError(f"--device '{name}' is no device", "use cpu, cuda or cuda:0") from error
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"--device '{name}' is not supported", "use cpu, cuda or cuda:0")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device '{name}' is not there: this machine has {torch.cuda.device_count()} GPUs", "use --device cpu")
-    return device, "asked for"
+    if device.type == "cpu":
+        return torch.device("cpu"), "asked for"
+    if (device.index or 0) >= count:
+        raise InputError(f"--device '{name}' is not there: this machine has {count} usable GPUs", "use --device cpu")
+    return torch.device("cuda", local_rank % count if device.index is None else device.index), "asked for"
 
 
 def _choose_precision(name: str, device: torch.device) -> tuple[Precision, str]:
-    fast_bf16 = _has_fast_bf16(device)
-    if name == "auto":
-        if fast_bf16:
-            return "bf16", "the device has it"
-        return "fp32", "the device has no fast bf16"
-    if name == "fp16" and device.type == "cpu":
-        raise InputError(
-            "train.precision: got 'fp16' on a CPU, wanted 'auto', 'fp32' or 'bf16'", "add --set train.precision=auto"
-        )
-    if name == "bf16" and not fast_bf16:
-        return "bf16", "asked for, although this device emulates it"
-    return name, "asked for"  # type: ignore[return-value]
+    match name:
+        case "auto":
+            return ("bf16", "the device has it") if _has_fast_bf16(device) else ("fp32", "the device has no fast bf16")
+        case "fp16":
+            if device.type == "cpu":
+                raise InputError(
+                    "train.precision: got 'fp16' on a CPU, wanted 'auto', 'fp32' or 'bf16'", "add --set train.precision=auto"
+                )
+            return "fp16", "asked for"
+        case "bf16":
+            return "bf16", "asked for" if _has_fast_bf16(device) else "asked for, although this device emulates it"
+        case _:
+            return "fp32", "asked for"
 
 
 def _has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):  # neither is public; either may be missing
+        probe = getattr(torch.cpu, name, None)
+        if probe is not None and probe():
+            return True
+    return False
 
 
 def loader_workers(wanted: int | None, device: torch.device, processes: int = 1) -> int:
@@ -97,12 +115,3 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
-
-
-def check_batch(train: TrainSpec, images: int, split: str) -> None:
-    """Refuse a batch that the split cannot fill."""
-    if train.batch_size > images:
-        raise InputError(
-            f"train.batch_size: got {train.batch_size}, wanted at most {images}, the images of split '{split}'",
-            f"add --set train.batch_size={images}",
-        )

@@ -13,11 +13,12 @@ from torch.nn import functional as F
 
 from segctl.data.loader import evaluation_samples, shard_names
 from segctl.data.packed import PackedDataset
+from segctl.data.transforms import PADDING_RGB
 from segctl.engine.device import Compute
 from segctl.engine.distributed import World
 from segctl.metrics.counts import confusion, count
 from segctl.metrics.table import CountTable, merge
-from segctl.models import Segmenter, upsample
+from segctl.models import Segmenter, at_label_size
 from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol, WholeProtocol
 
 Progress = Callable[[int, int], None]
@@ -52,7 +53,7 @@ def predict(model: Segmenter, images: Tensor, protocol: EvaluateSpec, compute: C
     height, width = images.shape[1:3]
     total: Tensor | None = None
     for view, flipped in _views(images, protocol):
-        logits = upsample(_logits(model, view, protocol, compute).float(), (height, width))
+        logits = at_label_size(_logits(model, view, protocol, compute), (height, width))
         probabilities = (logits.flip(3) if flipped else logits).softmax(1)
         total = probabilities if total is None else total + probabilities
     assert total is not None
@@ -89,7 +90,7 @@ def _logits(model: Segmenter, images: Tensor, protocol: EvaluateSpec, compute: C
 def _forward(model: Segmenter, images: Tensor, compute: Compute) -> Tensor:
     with compute.autocast():
         logits = model(model.normalize(images)).logits
-    return upsample(logits, (images.shape[1], images.shape[2]))
+    return at_label_size(logits, (images.shape[1], images.shape[2]))
 
 
 def _sliding_logits(model: Segmenter, images: Tensor, sliding: SlidingProtocol, compute: Compute) -> Tensor:
@@ -101,7 +102,7 @@ def _sliding_logits(model: Segmenter, images: Tensor, sliding: SlidingProtocol, 
     for y in tile_starts(padded.shape[1], sliding.tile[0], sliding.stride):
         for x in tile_starts(padded.shape[2], sliding.tile[1], sliding.stride):
             window = (slice(y, y + sliding.tile[0]), slice(x, x + sliding.tile[1]))
-            total[:, :, window[0], window[1]] += _forward(model, padded[:, window[0], window[1]], compute).float()
+            total[:, :, window[0], window[1]] += _forward(model, padded[:, window[0], window[1]], compute)
             hits[:, :, window[0], window[1]] += 1
     return (total / hits)[:, :, top : top + height, left : left + width]
 
@@ -120,13 +121,9 @@ def _pad_to(images: Tensor, tile: tuple[int, int]) -> tuple[Tensor, int, int]:
     top, left = (tall - height) // 2, (wide - width) // 2
     if (tall, wide) == (height, width):
         return images, 0, 0
-    padded = images.new_tensor(MEAN_COLOR).expand(len(images), tall, wide, 3).clone()
+    padded = images.new_tensor(PADDING_RGB).expand(len(images), tall, wide, 3).clone()
     padded[:, top : top + height, left : left + width] = images
     return padded, top, left
-
-
-MEAN_COLOR = (124, 116, 104)
-"""ImageNet's mean as uint8 RGB."""
 
 
 def count_images(

@@ -1,22 +1,25 @@
 """Start a run, take one up again, or try one without keeping anything."""
 
+import os
+import shutil
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from segctl.data.loader import training_batches
-from segctl.engine.checkpoint import State
 from segctl.engine.device import peak_memory_mb
 from segctl.engine.evaluate import Scoring, count_images
 from segctl.engine.provenance import describe, now
 from segctl.engine.setup import Request, Session, prepare_session
 from segctl.engine.teacher import Trial, require_passed, try_teacher
-from segctl.engine.train import fit, take_step
+from segctl.engine.train import finish, fit, take_step
 from segctl.engine.watch import RunLog, Watch
-from segctl.errors import InputError
+from segctl.errors import InputError, SegctlError
+from segctl.files import sweep_partial
 from segctl.metrics.scores import score
 from segctl.runs import RunFolder, write_json, write_yaml
 from segctl.schema.run import DistillRun, TrainRun
@@ -32,9 +35,7 @@ def start_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     trial = _try_teacher(session, watch)
     if trial is not None and session.teacher is not None:
         require_passed(trial, session.teacher.path)
-    _make_folder(folder)
-    write_json(folder.environment, describe(session, request, trial))
-    write_yaml(folder.run_yaml, session.run.model_dump(mode="json"))  # last, because it makes the folder a run
+    _make_folder(folder, session, describe(session, request, trial))
     log = RunLog(folder, session.run.train.steps, watch)
     for line in session.decisions():
         log.quietly(line)
@@ -43,34 +44,37 @@ def start_run(request: Request, folder: RunFolder, watch: Watch) -> None:
 
 def resume_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     """Go on from last.pt as if the run had never stopped. Raises InputError where the run, data or teacher is not the same."""
+    stored = folder.read_run()
     if folder.finished:
         raise InputError(f"the run '{folder.path}' has finished: there is nothing to resume", "start a new run without --resume")
     teacher = folder.read_environment().get("teacher")
     if request.teacher is None and teacher is not None:
         request = replace(request, teacher=Path(teacher["run"]))
-    session = prepare_session(request)
-    _require_same(folder.read_run(), session.run, folder)
-    log = RunLog(folder, session.run.train.steps, watch)
+    session = prepare_session(request, fresh=not folder.last.is_file())
+    _require_same(stored, session.run, folder)
     if folder.last.is_file():
         _load_state(session, folder.last)
+    sweep_partial(folder.path)
+    log = RunLog(folder, session.run.train.steps, watch)
     log.continue_from(session.state.step)
     log.note(f"resuming '{folder.path}' after step {session.state.step} of {session.run.train.steps}")
     _run(session, folder, log)
 
 
 def _run(session: Session, folder: RunFolder, log: RunLog) -> None:
-    """Fit, and add the time it took to environment.json, also when it was stopped."""
+    """Fit, keep the time it took in environment.json with every checkpoint, and finish."""
     environment = folder.read_environment()
-    began, first_step = time.perf_counter(), session.state.step
-    try:
-        fit(session, folder, log)
-    finally:
-        environment["seconds"] += time.perf_counter() - began
-        if session.state.step > first_step:
-            environment["seconds_per_step"] = _median_step_s(folder)
-        if folder.finished:
-            environment["finished"] = now()
+    earlier, began = environment["seconds"], time.perf_counter()
+
+    def keep_time() -> None:
+        environment["seconds"] = earlier + time.perf_counter() - began
+        environment["seconds_per_step"] = _median_step_s(folder)
+        environment["finished"] = now() if session.state.step == session.run.train.steps else None
         write_json(folder.environment, environment)
+
+    fit(session, folder, log, saved=keep_time)
+    keep_time()
+    finish(session, folder, log)
 
 
 def _median_step_s(folder: RunFolder) -> float | None:
@@ -109,15 +113,20 @@ def dry_run(request: Request, watch: Watch) -> dict[str, float]:
 
 
 def _round_trip(session: Session) -> float:
-    """Save the state, load it back, and make sure that every weight came back; the file's size in MB."""
-    before = {name: tensor.clone() for name, tensor in session.task.state_dict().items()}
+    """Save the state, spoil it, load it back, and make sure that every weight came back; the file's size in MB."""
+    weights = session.task.state_dict()
+    before = {name: tensor.clone() for name, tensor in weights.items()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "last.pt"
         session.state.save(path, session.owner())
         size = path.stat().st_size / 1e6
+        for tensor in weights.values():
+            tensor.zero_()
         session.state.load(path)
-    same = all(torch.equal(tensor, before[name]) for name, tensor in session.task.state_dict().items())
-    assert same, "a checkpoint did not give back the weights it was given"
+    if not all(torch.equal(tensor, before[name]) for name, tensor in session.task.state_dict().items()):
+        raise SegctlError(
+            "a checkpoint did not give back the weights it was given", "this is a fault of segctl; please report it"
+        )
     return size
 
 
@@ -132,7 +141,7 @@ def _try_teacher(session: Session, watch: Watch) -> Trial | None:
     return trial
 
 
-def _load_state(session: Session, path: Path) -> State:
+def _load_state(session: Session, path: Path) -> None:
     about = session.state.load(path)
     wanted = session.owner()
     for key, what in (("run", "preset"), ("dataset", "dataset fingerprint"), ("teacher", "teacher's sha256")):
@@ -141,7 +150,6 @@ def _load_state(session: Session, path: Path) -> State:
                 f"'{path}' belongs to another {what}: got {about[key]}, wanted {wanted[key]}",
                 "resume with the data and teacher that the run was started with",
             )
-    return session.state
 
 
 def _require_same(stored: TrainRun, asked: TrainRun, folder: RunFolder) -> None:
@@ -165,10 +173,15 @@ def _differences(stored: object, asked: object, path: str = "") -> list[str]:
     return [] if stored == asked else [f"{path}: {stored!r} -> {asked!r}"]
 
 
-def _make_folder(folder: RunFolder) -> None:
+def _make_folder(folder: RunFolder, session: Session, environment: dict[str, Any]) -> None:
+    """Make the folder with its run.yaml and environment.json in it, at once: a run folder that exists can be resumed."""
+    building = RunFolder(folder.path.with_name(f".{folder.name}.new{os.getpid()}"))
     try:
-        folder.path.mkdir(parents=True)
+        building.path.mkdir(parents=True)
+        write_json(building.environment, environment)
+        write_yaml(building.run_yaml, session.run.model_dump(mode="json"))
+        building.path.rename(folder.path)
     except OSError as error:
-        raise InputError(
-            f"cannot make the run folder '{folder.path}': {error.strerror}", "give another --run or --runs-root"
-        ) from error
+        shutil.rmtree(building.path, ignore_errors=True)
+        reason = "it exists by now" if folder.path.exists() else error.strerror
+        raise InputError(f"cannot make the run folder '{folder.path}': {reason}", "give another --run or --runs-root") from error

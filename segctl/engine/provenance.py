@@ -52,7 +52,7 @@ def _teacher(session: Session, trial: Trial | None) -> dict[str, Any] | None:
         return None
     assert isinstance(session.run, DistillRun)
     teacher = session.teacher
-    found: dict[str, Any] = {"run": str(teacher.path), "preset": session.run.teacher.preset, "sha256": teacher.sha256}
+    found: dict[str, Any] = {"run": str(teacher.path.resolve()), "preset": session.run.teacher.preset, "sha256": teacher.sha256}
     if trial is not None:
         found |= {"scores": trial.scores, "images": trial.images}
     return found

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from segctl.data.classes import IGNORED
 from segctl.data.packed import PackedDataset, open_dataset
-from segctl.engine.device import choose_compute, loader_workers
+from segctl.engine.device import choose_scoring_compute, loader_workers
 from segctl.engine.distributed import World
 from segctl.engine.evaluate import Counted, Progress, Scoring, count_split, predict
 from segctl.errors import InputError
@@ -23,7 +24,6 @@ from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol
 from segctl.schema.run import TrainRun
 
 WORST = 8
-IGNORED = 255
 
 
 @dataclass(frozen=True)
@@ -57,22 +57,21 @@ def open_request(request: EvaluationRequest) -> tuple[TrainRun, PackedDataset, s
     dataset = open_dataset(request.data_root, spec.data.dataset)
     split = request.split or spec.data.val_split
     dataset.names(split)
+    choose_scoring_compute(request.device, spec.train.precision)
     return spec, dataset, split
 
 
 def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | None = None) -> Evaluation | None:
     """Score a finished run's model.pt under its own protocol; only the main process writes files and gets the result."""
     spec, dataset, split = open_request(request)
-    compute = choose_compute(request.device, "auto")
+    compute = choose_scoring_compute(request.device, spec.train.precision)
     model = load(request.run.model, class_names=dataset.classes.names).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     how = Scoring(spec.evaluate, compute, loader_workers(spec.data.workers, compute.device, world.size), world)
     counted = count_split(model, dataset, split, how, progress if world.is_main else None)
     if not world.is_main:
         return None
     worst = worst_images(counted.table, WORST, binary=dataset.classes.binary)
-    evaluation = Evaluation(
-        request.run.evaluation(split), counted, _content(spec, dataset, split, counted, compute.precision), worst
-    )
+    evaluation = Evaluation(request.run.evaluation(split), counted, _content(request.run, dataset, split, counted, how), worst)
     _write_tables(evaluation, dataset)
     _write_worst(evaluation, model, dataset, how)
     return evaluation
@@ -89,7 +88,7 @@ def protocol_in_words(spec: EvaluateSpec) -> str:
     return f"{place}, {scales}, {'with' if spec.flip else 'no'} flip"
 
 
-def _content(spec: TrainRun, dataset: PackedDataset, split: str, counted: Counted, precision: str) -> dict[str, Any]:
+def _content(run: RunFolder, dataset: PackedDataset, split: str, counted: Counted, how: Scoring) -> dict[str, Any]:
     table, binary = counted.table, dataset.classes.binary
     palette = dataset.classes.palette()
     return {
@@ -100,16 +99,22 @@ def _content(spec: TrainRun, dataset: PackedDataset, split: str, counted: Counte
             "split": split,
             "fingerprint": dataset.fingerprint,
             "images": len(table.names),
-            "protocol": protocol_in_words(spec.evaluate),
-            "precision": precision,
+            "protocol": protocol_in_words(how.protocol),
+            "precision": how.compute.precision,
             "weights": "model.pt",
-            "step": spec.train.steps,
+            "step": _weights_step(run),
             "binary": binary,
             "ignored_images": table.ignored_images,
             "outside_predictions": table.outside_predictions,
             "classes": [{"name": name, "color": palette[index].tolist()} for index, name in enumerate(dataset.classes.names)],
         },
     }
+
+
+def _weights_step(run: RunFolder) -> int | None:
+    """The step whose weights model.pt holds, as the run's log says."""
+    ends = [event for event in run.read_log() if event["event"] == "end"]
+    return ends[-1].get("weights_step") if ends else None
 
 
 def _write_tables(evaluation: Evaluation, dataset: PackedDataset) -> None:

@@ -1,15 +1,17 @@
 """From a run's description to its moving parts, everything checked before anything is written."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from segctl.data.loader import check_batch
 from segctl.data.packed import PackedDataset, open_dataset
 from segctl.distillers import build_distiller
 from segctl.engine.checkpoint import Best, State
-from segctl.engine.device import Compute, check_batch, choose_compute, loader_workers
+from segctl.engine.device import Compute, choose_compute, loader_workers
 from segctl.engine.optim import build_optimizer
 from segctl.engine.tasks import DistillationTask, SupervisedTask
 from segctl.engine.teacher import Teacher, find_teacher, load_teacher
@@ -56,6 +58,14 @@ class Session:
         teacher = None if self.teacher is None else self.teacher.sha256
         return {"run": self.run.name, "dataset": self.dataset.fingerprint, "teacher": teacher}
 
+    def resume_line(self, folder: Path) -> str:
+        """The command that goes on with this run from where one stands now."""
+        verb = "distill" if isinstance(self.run, DistillRun) else "train"
+        parts = ["segctl", verb, "--resume", "--run", str(folder), "--data-root", str(self.dataset.folder.parent)]
+        if self.compute.device_reason == "asked for":
+            parts += ["--device", str(self.compute.device)]
+        return shlex.join(parts)
+
     def decisions(self) -> list[str]:
         """What was decided, and why, one line each."""
         run, train = self.run, self.run.train
@@ -74,18 +84,21 @@ class Session:
         return lines
 
 
-def prepare_session(request: Request) -> Session:
-    """Build everything a run needs. Raises InputError for whatever the run asks that is not there; writes nothing."""
+def prepare_session(request: Request, *, fresh: bool = True) -> Session:
+    """Build everything a run needs. Raises InputError for whatever the run asks that is not there; writes nothing.
+
+    With `fresh` false the weights will come from a checkpoint, so initial ones are not looked for.
+    """
     run = request.run
     dataset = open_dataset(request.data_root, run.data.dataset)
-    images = len(dataset.names(run.data.train_split))
     dataset.names(run.data.val_split)
-    check_batch(run.train, images, run.data.train_split)
+    check_batch(dataset, run.data.train_split, run.train.batch_size)
     compute = choose_compute(request.device, run.train.precision)
     teacher = _teacher(request, dataset, compute) if isinstance(run, DistillRun) else None
     # The same seed gives every method the same student.
     torch.manual_seed(run.train.seed)
-    model = build_model(run.model, dataset.classes.num_classes).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = run.model if fresh else run.model.model_copy(update={"weights": "none"})
+    model = build_model(network, dataset.classes.num_classes).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task = _task(run, model, teacher).to(compute.device)
     optimizer = build_optimizer(run.optim, task, model.backbone)
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
@@ -94,7 +107,7 @@ def prepare_session(request: Request) -> Session:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(run.train.ema), use_buffers=True)  # type: ignore[no-untyped-call]
     # What a method builds may draw random numbers; dropout then begins from the same state for all of them.
     torch.manual_seed(run.train.seed)
-    state = State(task, optimizer, scaler, average, 0, Best())
+    state = State(compute.device, task, optimizer, scaler, average, step=0, validated=0, best=Best())
     resolved = run.model_copy(update={"train": run.train.model_copy(update={"precision": compute.precision})})
     return Session(resolved, dataset, compute, loader_workers(run.data.workers, compute.device), model, task, teacher, state)
 

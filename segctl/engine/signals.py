@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM stop a run between two steps, so that it can be taken up again."""
+"""Ctrl-C and SIGTERM stop a run between two steps, SIGUSR1 (Slurm's warning) saves one, so that it can be taken up again."""
 
 import signal
 from collections.abc import Iterator
@@ -6,26 +6,31 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class StopRequest:
-    """The signal that asked this process to stop, once one has come."""
+class Requests:
+    """What signals have asked of this process: `stop` is the signal that wants it to end, `save` asks for a checkpoint."""
 
     def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
+        self.stop: signal.Signals | None = None
+        self.save = False
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Remember the first signal; a second Ctrl-C does not wait."""
-        if self.signal is not None and number == signal.SIGINT:
+        """Remember a signal; a second Ctrl-C does not wait."""
+        if number == signal.SIGUSR1:
+            self.save = True
+        elif self.stop is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = signal.Signals(number)
+        else:
+            self.stop = signal.Signals(number)
 
 
 @contextmanager
-def stop_between_steps() -> Iterator[StopRequest]:
-    """Collect Ctrl-C and SIGTERM instead of dying from them; the previous handlers come back at the end."""
-    request = StopRequest()
-    previous = {number: signal.signal(number, request.receive) for number in (signal.SIGINT, signal.SIGTERM)}
+def requests_between_steps() -> Iterator[Requests]:
+    """Collect Ctrl-C, SIGTERM and SIGUSR1 instead of dying from them; the previous handlers come back at the end."""
+    requests = Requests()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    previous = {number: signal.signal(number, requests.receive) for number in numbers}
     try:
-        yield request
+        yield requests
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,7 +1,8 @@
 """The training loop. One loop for training and distilling: a task turns a batch into a loss, and the loop knows no method."""
 
 import shutil
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from segctl.engine.evaluate import Scoring, count_split
 from segctl.engine.meter import Meter
 from segctl.engine.optim import set_learning_rates
 from segctl.engine.setup import Session
-from segctl.engine.signals import StopRequest, stop_between_steps
+from segctl.engine.signals import Requests, requests_between_steps
 from segctl.engine.tasks import Share
 from segctl.engine.watch import RunLog
 from segctl.errors import StoppedError
@@ -23,26 +24,41 @@ from segctl.models import save
 from segctl.runs import RunFolder
 
 
-def fit(session: Session, folder: RunFolder, log: RunLog) -> None:
-    """Take the run from where its state stands to its last step, and leave model.pt. Raises StoppedError on Ctrl-C or SIGTERM."""
+def fit(session: Session, folder: RunFolder, log: RunLog, saved: Callable[[], None] = lambda: None) -> None:
+    """Take the run from where its state stands to its last step; `saved` is called after every checkpoint.
+
+    Raises StoppedError on Ctrl-C and SIGTERM, between two steps and with last.pt written.
+    """
     train, state = session.run.train, session.state
     meter = Meter(session, log)
-    with stop_between_steps() as stop:
+
+    def save() -> None:
+        state.require_finite()
+        state.save(folder.last, session.owner())
+        saved()
+
+    with requests_between_steps() as requests:
+        if _validation_is_due(session):
+            validate(session, folder, log, requests)
         for batch in meter.timed(_batches(session)):
             set_learning_rates(state.optimizer, session.run.schedule, state.step, train.steps)
             meter.add(take_step(session, batch))
             state.step += 1
-            last = state.step == train.steps
             meter.report_when_due()
             with meter.paused():
-                if state.step % train.validate_every == 0 or last:
-                    validate(session, folder, log)
-                if state.step % train.checkpoint_every == 0 or last or stop.signal:
-                    meter.means()  # a state whose loss is no number is not worth keeping
-                    state.save(folder.last, session.owner())
-            if stop.signal and not last:
-                raise _stopped(stop, session, folder, log)
-    finish(session, folder, log)
+                if _validation_is_due(session) and requests.stop is None:
+                    validate(session, folder, log, requests)
+                if state.step % train.checkpoint_every == 0 or state.step == train.steps or requests.stop or requests.save:
+                    requests.save = False
+                    save()
+            if requests.stop:
+                raise _stopped(requests.stop, session, folder, log)
+
+
+def _validation_is_due(session: Session) -> bool:
+    """Whether the step just taken is one to validate after, and has not been validated yet."""
+    step, train = session.state.step, session.run.train
+    return step > session.state.validated and (step % train.validate_every == 0 or step == train.steps)
 
 
 def _batches(session: Session) -> Iterator[Batch]:
@@ -84,43 +100,51 @@ def take_step(session: Session, batch: Batch) -> dict[str, Tensor]:
     return sums
 
 
-def validate(session: Session, folder: RunFolder, log: RunLog) -> None:
-    """Score the validation split under the run's protocol, and keep the best weights."""
+def validate(session: Session, folder: RunFolder, log: RunLog, requests: Requests) -> None:
+    """Score the validation split under the run's protocol, and keep the best weights; a request to stop ends it early."""
     run, state, model = session.run, session.state, session.evaluated_model
-    split = run.data.val_split
-    counted = count_split(
-        model,
-        session.dataset,
-        split,
-        Scoring(run.evaluate, session.compute, session.workers),
-        lambda done, total: log.watch.advance(f"validating on {split}", done, total),
-    )
+
+    def advance(done: int, total: int) -> None:
+        log.watch.advance(f"validating on {run.data.val_split}", done, total)
+        if requests.stop is not None:
+            raise _StopScoringError
+
+    how = Scoring(run.evaluate, session.compute, session.workers)
+    try:
+        counted = count_split(model, session.dataset, run.data.val_split, how, advance)
+    except _StopScoringError:
+        return
     scores = score(counted.table, binary=session.dataset.classes.binary)
     log.validated(state.step, scores)
+    state.validated = state.step
     value = scores["mIoU_D"]
     if value is not None and value > state.best.score:
         state.best.score, state.best.step = value, state.step
         save(folder.best, model, run, session.dataset.classes.names)
 
 
-def _stopped(stop: StopRequest, session: Session, folder: RunFolder, log: RunLog) -> StoppedError:
-    assert stop.signal is not None
-    message = f"stopped by {stop.signal.name} after step {session.state.step} of {session.run.train.steps}; last.pt is saved"
+class _StopScoringError(Exception):
+    """A validation was left because the run is to stop; it is made up for when the run goes on."""
+
+
+def _stopped(number: signal.Signals, session: Session, folder: RunFolder, log: RunLog) -> StoppedError:
+    message = f"stopped by {number.name} after step {session.state.step} of {session.run.train.steps}; last.pt is saved"
     log.note(message)
-    return StoppedError(stop.signal, message, f"go on with `segctl train --resume --run {folder.path}`")
+    return StoppedError(number, message, f"go on with `{session.resume_line(folder.path)}`")
 
 
 def finish(session: Session, folder: RunFolder, log: RunLog) -> None:
-    """Write model.pt, which marks the run as finished."""
+    """Write model.pt, which marks the run as finished and so comes last of all."""
     run, state = session.run, session.state
-    if run.train.select == "best" and folder.best.is_file():
+    best = run.train.select == "best" and folder.best.is_file()
+    step = state.best.step if best else state.step
+    chosen = f"the best validation, after step {step} ({state.best.score:.2f} mIoU_D)" if best else f"step {step}"
+    log.event("end", {"step": state.step, "weights_step": step, "weights_of": chosen})
+    log.note(f"finished after {state.step} steps; model.pt holds the weights of {chosen}")
+    if best:
         write_whole(folder.model, lambda partial: _copy(folder.best, partial))
-        chosen = f"the best validation, after step {state.best.step} ({state.best.score:.2f} mIoU_D)"
     else:
         save(folder.model, session.evaluated_model, run, session.dataset.classes.names)
-        chosen = f"step {state.step}"
-    log.event("end", {"step": state.step, "weights_of": chosen})
-    log.note(f"finished after {state.step} steps; model.pt holds the weights of {chosen}")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -13,13 +13,13 @@ import torch
 from segctl.errors import InputError
 from segctl.models.backbone import Backbone, build_backbone
 from segctl.models.heads import DeepLabV3Head, DeepLabV3PlusHead, Head, PSPNetHead, UNetHead
-from segctl.models.outputs import Outputs, Prediction, upsample
+from segctl.models.outputs import Outputs, Prediction, at_label_size, upsample
 from segctl.models.saving import SavedModel, fill, read, save
 from segctl.models.segmenter import Segmenter
 from segctl.models.widths import Widths, reference_widths
 from segctl.schema.models import ModelSpec
 
-__all__ = ["Outputs", "Prediction", "SavedModel", "Segmenter", "build_model", "load", "read", "save", "upsample"]
+__all__ = ["Outputs", "Prediction", "SavedModel", "Segmenter", "at_label_size", "build_model", "load", "read", "save", "upsample"]
 
 
 def build_model(spec: ModelSpec, num_classes: int) -> Segmenter:

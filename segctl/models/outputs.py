@@ -6,6 +6,7 @@ upsampled at most once a step, however many terms ask for them.
 
 from typing import Literal, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -35,6 +36,11 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
+def at_label_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits in training and in scoring alike, (B, C, *size), upsampled in at least float32 whatever the network computed in."""
+    return upsample(logits.to(torch.promote_types(logits.dtype, torch.float32)), size)
+
+
 class Outputs:
     """A prediction and the size (H, W) of the label it is compared with."""
 
@@ -62,5 +68,5 @@ class Outputs:
     def upsampled(self, name: OutputName) -> Tensor:
         """(B, C, *size), computed at the first call and kept."""
         if name not in self._upsampled:
-            self._upsampled[name] = upsample(self.at_head_stride(name), self.size)
+            self._upsampled[name] = at_label_size(self.at_head_stride(name), self.size)
         return self._upsampled[name]

@@ -50,7 +50,7 @@ class PolySpec(Spec):
     """Exponent of the decay."""
     warmup_fraction: Fraction = 0.0
     """Share of the steps spent warming up."""
-    warmup_factor: Fraction = 0.0
+    warmup_factor: Fraction = 1 / 60
     """Smallest multiple of the peak used while warming up."""
     floor_lr: NonNegative = 0.0
     """Learning rate at the end: the decay goes from the peak down to this."""

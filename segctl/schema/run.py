@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from segctl.errors import Fault
+from segctl.errors import Fault, PresetError
 from segctl.schema.data import BoundaryLabels, DataSpec, HardLabels, LabelSpec
 from segctl.schema.distillers import METHODS, DistillerSpec, Method, TeacherSpec
 from segctl.schema.evaluate import EvaluateSpec
@@ -74,9 +74,15 @@ class DistillRun(TrainRun):
 
 
 def with_method(run: DistillRun, method: Method) -> TrainRun:
-    """The run with a method's published bundle as its distiller, and nothing else changed; `none` leaves out the teacher."""
+    """The run with a method's published bundle as its distiller, and nothing else changed; `none` leaves out the teacher.
+
+    Raises PresetError where the bundle does not fit the run, such as a term on auxiliary logits that the student lacks.
+    """
     bundle = METHODS[method]
-    return run.without_teacher() if bundle is None else run.model_copy(update={"distiller": bundle})
+    changed = run.without_teacher() if bundle is None else run.model_copy(update={"distiller": bundle})
+    if faults := cross_check(changed):
+        raise PresetError(f"preset '{run.name}' with method {method}", faults)
+    return changed
 
 
 def cross_check(run: TrainRun) -> list[Fault]:
@@ -113,6 +119,8 @@ def _loss_faults(run: TrainRun) -> list[Fault]:
             faults.append(
                 Fault(f"loss.{index}.kind", "got 'kl' with hard labels, wanted 'cross_entropy' or soft labels (labels.kind)")
             )
+    if isinstance(run, DistillRun) and all(term.weight == 0 for term in run.distiller.terms):
+        faults.append(Fault("distiller.terms", "every weight is 0, wanted at least one above 0"))
     if all(term.weight == 0 for term in run.loss) and not isinstance(run, DistillRun):
         faults.append(Fault("loss", "every weight is 0, wanted at least one above 0"))
     return faults

@@ -114,14 +114,17 @@ def test_loading_leaves_torchs_randomness_alone(dataset):
 def test_a_batch_larger_than_the_split_is_refused(dataset):
     with pytest.raises(InputError) as caught:
         batches(dataset, batch_size=7)
-    sentence = "the batch of 7 is larger than the split 'train' of 'camvid', which has 6 samples"
-    assert str(caught.value) == f"{sentence}; set train.batch_size to 6 or less"
+    sentence = "train.batch_size: got 7, wanted at most 6, the images of split 'train' of 'camvid'"
+    assert str(caught.value) == f"{sentence}; add --set train.batch_size=6"
 
 
 def test_a_batch_smaller_than_the_processes_is_refused(dataset):
     with pytest.raises(InputError) as caught:
         batches(dataset, batch_size=2, size=3)
-    assert str(caught.value) == "the batch of 2 cannot be shared by 3 processes; set train.batch_size to 3 or more"
+    assert (
+        str(caught.value)
+        == "train.batch_size: got 2, wanted at least 3, one image for each process; add --set train.batch_size=3"
+    )
 
 
 def test_refusals_come_before_the_first_batch_is_asked_for(dataset):

@@ -30,7 +30,7 @@ def test_a_run_folder_that_exists_is_never_written_to(toy_data: Path, tmp_path: 
 
 def test_a_batch_larger_than_the_dataset_is_refused(toy_data: Path, tmp_path: Path) -> None:
     error = refusal(Request(toy_run(train={"batch_size": 11}), toy_data, tmp_path), RunFolder(tmp_path / "run"))
-    assert error.message == "train.batch_size: got 11, wanted at most 10, the images of split 'train'"
+    assert error.message == "train.batch_size: got 11, wanted at most 10, the images of split 'train' of 'camvid'"
 
 
 def test_a_split_that_is_not_there_is_refused(toy_data: Path, tmp_path: Path) -> None:
