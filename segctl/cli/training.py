@@ -74,6 +74,8 @@ def distill(
         raise InputError(f"'{asked.name}' has no teacher to learn from", f"use `segctl train --preset {asked.name}`")
     if method is not None:
         asked, name = _with_method(asked, method), f"{asked.name}-{method}"
+    if teacher is not None and not isinstance(asked, DistillRun):
+        raise InputError("--method none has no use for a --teacher", "leave one of them out")
     _go(asked, name, run, resume, dry_run, device, data_root, runs_root, teacher)
 
 
@@ -123,10 +125,14 @@ def _go(
     teacher: Path | None,
 ) -> None:
     from segctl.cli.watching import watching
-    from segctl.engine import launch
+    from segctl.engine import distributed, launch
     from segctl.engine.setup import Request
     from segctl.runs import RunFolder, free_folder, newest_unfinished
 
+    if dry_run and (resume or folder is not None):
+        raise InputError("--dry-run keeps nothing, so it takes neither --run nor --resume", "leave them out")
+    if distributed.under_launcher():
+        raise InputError("this segctl trains in one process, and a launcher has started several", "start it without the launcher")
     request = Request(run, data_root, runs_root, teacher, device, command=shlex.join(["segctl", *out.arguments]))
     with watching() as watch:
         if dry_run:
@@ -140,4 +146,5 @@ def _go(
     if dry_run:
         out.table("Dry run: nothing was kept", ["what", "value"], [[key, f"{value:.4g}"] for key, value in found.items()])
         return
-    out.result(f"run saved in {target.path}      next: segctl eval {target.path}")
+    where = "" if data_root == DATA_ROOT else f" --data-root {shlex.quote(str(data_root))}"
+    out.result(f"run saved in {target.path}      next: segctl eval {shlex.quote(str(target.path))}{where}")

@@ -88,7 +88,7 @@ def try_teacher(
     names = dataset.names(run.data.val_split)[:TRIAL_IMAGES]
     counted = count_images(teacher.model, dataset, names, Scoring(run.evaluate, compute), progress)
     scores = score(counted.table, binary=dataset.classes.binary)
-    constant, best_class = _constant_score(counted, dataset.classes.binary)
+    constant, best_class = constant_score(counted, dataset.classes.binary)
     return Trial(len(names), scores, constant, best_class)
 
 
@@ -101,7 +101,7 @@ def require_passed(trial: Trial, path: Path) -> None:
         )
 
 
-def _constant_score(counted: Counted, binary: bool) -> tuple[float, str]:
+def constant_score(counted: Counted, binary: bool) -> tuple[float, str]:
     """mIoU_D of predicting the commonest class everywhere on the same images, and that class."""
     truth = counted.confusion.sum(1)
     commonest = int(truth.argmax())

@@ -94,6 +94,33 @@ def test_a_dry_run_prints_what_it_measured(here: Path, capsys: pytest.CaptureFix
     assert not (here / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dry-run", "--run", "mine"], "--dry-run keeps nothing, so it takes neither --run nor --resume"),
+        (["--method", "none", "--teacher", "nowhere"], "--method none has no use for a --teacher"),
+        (["--method", "jml", "--set", "model.aux=false", "--set", "loss.1.logits=main", "--set", "distiller.terms.1.logits=main"],
+         "distiller.terms.1.logits: got 'aux', wanted 'main', because model.aux is false"),
+        (["--set", "distiller.terms=[{kind: kd, weight: 0}]"], "distiller.terms: every weight is 0"),
+    ],
+)  # fmt: skip
+def test_options_that_contradict_each_other_are_refused(
+    options: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = write_preset(here / "student.yaml", STUDENT)
+    assert main(["distill", "--preset", str(student), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (here / "runs").exists()
+
+
+def test_a_launcher_of_several_processes_is_refused(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["train", "--preset", str(write_preset(here / "toy.yaml"))]) == 2
+    assert "this segctl trains in one process" in capsys.readouterr().err
+
+
 def test_distilling_by_a_method_of_another_recipe_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     number = {"method": "kd", "value": 70.0, "source": "a paper", "recipe": "cirkd"}
     student = write_preset(here / "student.yaml", STUDENT | {"published": [number]}, train={"steps": 1})

@@ -69,9 +69,14 @@ def test_sliding_averages_the_logits_of_all_tiles_over_a_pixel() -> None:
     assert torch.equal(found, wanted.to(torch.uint8))
 
 
-def test_an_image_smaller_than_a_tile_keeps_its_size() -> None:
-    sliding = EvaluateSpec(protocol=SlidingProtocol(tile=(64, 64)))
-    assert predict(network(), images(20, 31), sliding, CPU).shape == (2, 20, 31)
+def test_an_image_smaller_than_a_tile_is_centred_on_mean_colour() -> None:
+    model, pictures = network(), images(20, 31)
+    padded = torch.tensor([124, 116, 104], dtype=torch.uint8).expand(2, 64, 64, 3).clone()
+    padded[:, 22:42, 16:47] = pictures
+    with torch.no_grad():
+        logits = upsample(model(model.normalize(padded)).logits, (64, 64))
+    found = predict(model, pictures, EvaluateSpec(protocol=SlidingProtocol(tile=(64, 64))), CPU)
+    assert torch.equal(found, logits[:, :, 22:42, 16:47].argmax(1).to(torch.uint8))
 
 
 def test_flip_makes_the_prediction_of_a_mirrored_image_the_mirrored_prediction() -> None:

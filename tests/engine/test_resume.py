@@ -85,7 +85,26 @@ def test_a_polite_signal_saves_and_says_how_to_go_on(
     assert process.stderr is not None
     said = process.stderr.read()
     assert f"stopped by {name} after step" in said
-    assert f"segctl train --resume --run {run}" in said
+    assert f"segctl train --resume --run {run} --data-root {toy_data}" in said
     assert "Traceback" not in said
     step = torch.load(run / "last.pt", weights_only=True)["step"]
     assert 20 <= step < 2000
+
+
+def test_sigusr1_saves_and_goes_on(toy_data: Path, tmp_path: Path) -> None:
+    preset = write_preset(tmp_path / "toy.yaml", train={"steps": 2000, "validate_every": 2000, "checkpoint_every": 2000})
+    run = tmp_path / "run"
+    process = subprocess.Popen(command(preset, run, toy_data), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while steps_logged(run) < 20:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGUSR1)
+    while not (run / "last.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    seen = steps_logged(run)
+    while steps_logged(run) == seen:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait(timeout=60)
+    assert torch.load(run / "last.pt", weights_only=True)["step"] >= 20

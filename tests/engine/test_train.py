@@ -6,9 +6,11 @@ import pytest
 import torch
 from toy import PRESET, STUDENT, Silent, toy_run
 
+from segctl.data.loader import training_batches
 from segctl.engine.launch import start_run
 from segctl.engine.setup import Request, prepare_session
 from segctl.engine.train import take_step
+from segctl.errors import SegctlError
 from segctl.models import load
 from segctl.runs import RunFolder
 from segctl.schema.run import DistillRun
@@ -90,8 +92,6 @@ def test_every_method_starts_from_the_same_student(toy_data: Path, toy_teacher: 
 
 
 def test_a_distillation_step_names_every_term_and_leaves_the_teacher_alone(toy_data: Path, toy_teacher: Path) -> None:
-    from segctl.data.loader import training_batches
-
     session = prepare_session(Request(toy_run(STUDENT), toy_data, toy_data, teacher=toy_teacher))
     assert session.teacher is not None
     before = {name: value.clone() for name, value in session.teacher.model.state_dict().items()}
@@ -104,6 +104,50 @@ def test_a_distillation_step_names_every_term_and_leaves_the_teacher_alone(toy_d
     assert not session.teacher.model.training
     for name, value in session.teacher.model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_accumulated_micro_batches_give_the_gradients_of_the_whole_batch(toy_data: Path) -> None:
+    only_pixels = [{"kind": "cross_entropy", "logits": "main"}, {"kind": "cross_entropy", "logits": "aux", "weight": 0.4}]
+    run = {"loss": only_pixels}
+    whole = gradients(toy_data, run, 1)
+    parts = gradients(toy_data, run, 4)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def gradients(toy_data: Path, blocks: dict[str, object], accumulate: int) -> dict[str, torch.Tensor]:
+    """Gradients of one batch of 8, batch norm and dropout in eval so that parts do not see each other."""
+    session = prepare_session(
+        Request(toy_run(PRESET | blocks, train={"batch_size": 8, "accumulate": accumulate}), toy_data, toy_data)
+    )
+    batch = next(iter(training_batches(
+        session.dataset, "train", view=session.run.data, batch_size=8, seed=0, first_step=0, last_step=1, workers=0
+    )))  # fmt: skip
+    session.task.eval()
+    session.task.train = lambda mode=True: session.task  # type: ignore[method-assign]
+    take_step(session, batch)
+    return {name: parameter.grad for name, parameter in session.model.named_parameters() if parameter.grad is not None}
+
+
+def test_a_step_in_bf16_is_finite_and_keeps_float32_weights(toy_data: Path) -> None:
+    session = prepare_session(Request(toy_run(train={"precision": "bf16"}), toy_data, toy_data, device="cpu"))
+    batch = next(iter(training_batches(
+        session.dataset, "train", view=session.run.data, batch_size=2, seed=0, first_step=0, last_step=1, workers=0
+    )))  # fmt: skip
+    terms = take_step(session, batch)
+    assert all(torch.isfinite(value) and value.dtype == torch.float32 for value in terms.values())
+    assert {parameter.dtype for parameter in session.model.parameters()} == {torch.float32}
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(toy_data: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    run = toy_run(optim={"lr": 1e30}, train={"steps": 8})
+    with pytest.raises(SegctlError, match="no longer"):
+        start_run(Request(run, toy_data, tmp_path), folder, Silent())
+    assert not folder.model.exists()
+    if folder.last.exists():
+        saved = torch.load(folder.last, weights_only=True)["task"]
+        assert all(torch.isfinite(value).all() for value in saved.values() if value.is_floating_point())
 
 
 def test_presets_of_the_toy_are_what_the_tests_think() -> None:
