@@ -32,7 +32,7 @@ def fit(session: Session, folder: RunFolder, log: RunLog, saved: Callable[[], No
     train, state = session.run.train, session.state
     meter = Meter(session, log)
 
-    def save() -> None:
+    def write_checkpoint() -> None:
         state.require_finite()
         state.save(folder.last, session.owner())
         saved()
@@ -50,7 +50,7 @@ def fit(session: Session, folder: RunFolder, log: RunLog, saved: Callable[[], No
                     validate(session, folder, log, requests)
                 if state.step % train.checkpoint_every == 0 or state.step == train.steps or requests.stop or requests.save:
                     requests.save = False
-                    save()
+                    write_checkpoint()
             if requests.stop:
                 raise _stopped(requests.stop, session, folder, log)
 

@@ -67,7 +67,10 @@ def _temperature(temperature: float) -> str:
 
 
 def _jaccard(term: JaccardFamily) -> str:
-    """`Jaccard_D`, `Dice_I`, `Tversky(0.3, 0.7)_D+C`: the index and the means it follows, with anything unusual in brackets."""
+    """`Jaccard_D`, `Dice_I`, `Tversky(0.3, 0.7)_D+C`, `log Jaccard_D^2`: the index, the means it follows, log form, exponent.
+
+    What does not change which index it is (smooth, norm, threshold, active classes) stays in the preset's own lines.
+    """
     match (term.alpha, term.beta):
         case (1.0, 1.0):
             index = "Jaccard"
