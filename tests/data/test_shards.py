@@ -165,7 +165,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_file(tmp_path):
     process.start()
     process.join(30)
     assert process.exitcode == 0
-    assert here.recv() == f"cannot write the shard '{tmp_path}/a.h5': File too large; make room on that disk and try again"
+    assert here.recv() == (
+        f"cannot write '{tmp_path}/a.h5': File too large; make room or choose another folder, then run the same again"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
