@@ -48,11 +48,10 @@ def now() -> str:
 
 
 def _teacher(session: Session, trial: Trial | None) -> dict[str, Any] | None:
-    if session.teacher is None:
-        return None
-    assert isinstance(session.run, DistillRun)
     teacher = session.teacher
-    found: dict[str, Any] = {"run": str(teacher.path.resolve()), "preset": session.run.teacher.preset, "sha256": teacher.sha256}
+    if teacher is None:
+        return None
+    found: dict[str, Any] = {"run": str(teacher.path.resolve()), "preset": teacher.preset, "sha256": teacher.sha256}
     if trial is not None:
         found |= {"scores": trial.scores, "images": trial.images}
     return found

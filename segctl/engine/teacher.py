@@ -10,7 +10,7 @@ from segctl.engine.evaluate import Counted, Progress, Scoring, count_images
 from segctl.errors import InputError
 from segctl.metrics.scores import score
 from segctl.metrics.table import CountTable
-from segctl.models import Segmenter, load
+from segctl.models import Segmenter, read, restore
 from segctl.runs import RunFolder, newest_finished
 from segctl.schema.run import DistillRun
 
@@ -21,10 +21,11 @@ MARGIN = 2.0
 
 @dataclass(frozen=True)
 class Teacher:
-    """A loaded teacher and where it came from; sha256 is of the weights file."""
+    """A loaded teacher and where it came from: its file, the preset that made it, and the file's hash."""
 
     model: Segmenter
     path: Path
+    preset: str
     sha256: str
 
 
@@ -75,10 +76,11 @@ def find_teacher(run: DistillRun, given: Path | None, runs_root: Path) -> Path:
 
 def load_teacher(path: Path, class_names: list[str]) -> Teacher:
     """The network in a weights file, in eval mode. Raises InputError where its classes are not the dataset's."""
-    model = load(path, class_names=class_names)
+    saved = read(path)
+    model = restore(saved, class_names=class_names)
     with path.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    return Teacher(model, path, digest)
+    return Teacher(model, path, saved.preset, digest)
 
 
 def try_teacher(

@@ -19,7 +19,19 @@ from segctl.models.segmenter import Segmenter
 from segctl.models.widths import Widths, reference_widths
 from segctl.schema.models import ModelSpec
 
-__all__ = ["Outputs", "Prediction", "SavedModel", "Segmenter", "at_label_size", "build_model", "load", "read", "save", "upsample"]
+__all__ = [
+    "Outputs",
+    "Prediction",
+    "SavedModel",
+    "Segmenter",
+    "at_label_size",
+    "build_model",
+    "load",
+    "read",
+    "restore",
+    "save",
+    "upsample",
+]
 
 
 def build_model(spec: ModelSpec, num_classes: int) -> Segmenter:
@@ -67,7 +79,11 @@ def load(path: Path | str, device: torch.device | str = "cpu", class_names: Sequ
     With class_names, a network of other classes is refused. Raises InputError. The random state stays as it was, so
     that loading a teacher does not change a student's first weights.
     """
-    saved = read(Path(path))
+    return restore(read(Path(path)), device, class_names)
+
+
+def restore(saved: SavedModel, device: torch.device | str = "cpu", class_names: Sequence[str] | None = None) -> Segmenter:
+    """`load` for a model file that has been read."""
     if class_names is not None and list(class_names) != saved.class_names:
         raise InputError(
             f"'{saved.path}' knows {len(saved.class_names)} classes ({', '.join(saved.class_names)}), "

@@ -35,6 +35,11 @@ class SavedModel:
     class_names: list[str]
     weights: dict[str, Tensor]
 
+    @property
+    def preset(self) -> str:
+        """The name of the preset it was trained by."""
+        return str(self.run.get("name", "unknown"))
+
 
 def save(path: Path, model: Segmenter, run: TrainRun, class_names: Sequence[str]) -> None:
     """Write a model file, whole; equal weights give equal bytes, so a file's hash names the network."""

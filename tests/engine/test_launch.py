@@ -165,6 +165,14 @@ def test_resuming_finds_the_teacher_that_the_run_was_started_with(toy_data: Path
     assert folder.read_environment()["teacher"]["run"] == str(toy_teacher / "model.pt")
 
 
+def test_the_teacher_on_record_is_the_one_that_taught_not_the_one_the_preset_names(
+    toy_data: Path, toy_teacher: Path, tmp_path: Path
+) -> None:
+    folder, run = RunFolder(tmp_path / "run"), toy_run(STUDENT | {"teacher": {"preset": "another"}}, train={"steps": 1})
+    start_run(Request(run, toy_data, tmp_path, teacher=toy_teacher), folder, Silent())
+    assert folder.read_environment()["teacher"]["preset"] == "toy"
+
+
 def test_resuming_with_another_teacher_is_refused(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
     folder, run = RunFolder(tmp_path / "run"), toy_run(STUDENT, train={"steps": 2})
     start_run(Request(run, toy_data, tmp_path, teacher=toy_teacher), folder, Silent())
