@@ -45,7 +45,7 @@ def draw_curves(lines: Sequence[Line], path: Path) -> None:
     names = list(dict.fromkeys(line.name for line in lines))
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    loss, score = figure.subplots(1, 2)
+    loss, score = figure.subplots(1, 2, sharex=True)
     for line in lines:
         color = LINE_COLORS[names.index(line.name) % len(LINE_COLORS)]
         label = line.name if line is next(other for other in lines if other.name == line.name) else "_nolegend_"
