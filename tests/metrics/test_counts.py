@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from segctl.errors import InputError
-from segctl.metrics.counts import _device_pairs, _pairs, confusion, count
+from segctl.metrics.counts import _device_pairs, checked_pairs, confusion, count, counts_of, pairs, queue_pairs
 
 IGNORED = 255
 
@@ -107,6 +107,26 @@ def test_sums_are_exact_where_float32_is_not():
     assert count(label, label, 2)[0, 0, 0] == pixels_on_a_side**2
 
 
+def test_counts_and_confusion_are_read_off_the_same_pairs():
+    prediction, label = random_maps(9)
+    found = pairs(prediction, label, 5)
+    assert found.shape == (3, 5, 6)
+    np.testing.assert_array_equal(counts_of(found), count(prediction, label, 5))
+    np.testing.assert_array_equal(found[:, :, :5].sum(0), confusion(prediction, label, 5))
+
+
+@pytest.mark.parametrize("view", [lambda ids: ids[:, ::2, 1:], lambda ids: ids.transpose(0, 2, 1), lambda ids: ids[:, ::-1]])
+def test_views_that_are_not_contiguous_are_counted_as_they_look(view):
+    prediction, label = (view(ids.astype(np.uint8)) for ids in random_maps(10))
+    np.testing.assert_array_equal(count(prediction, label, 5), slow_count(prediction, label, 5))
+
+
+@pytest.mark.parametrize("shape", [(1, 0, 4), (1, 4, 0), (2, 1, 1)])
+def test_images_of_hardly_any_pixel_are_counted(shape):
+    ids = np.zeros(shape, np.uint8)
+    assert count(ids, ids, 3)[:, 0, 0].tolist() == [shape[1] * shape[2]] * shape[0]
+
+
 def test_images_of_a_batch_are_counted_apart():
     prediction, label = random_maps(5)
     alone = np.concatenate([count(prediction[i : i + 1], label[i : i + 1], 5) for i in range(len(label))])
@@ -139,7 +159,7 @@ def test_the_gpu_path_equals_the_array_path(ignore_index):
     prediction, label = random_maps(6)
     label[label == IGNORED] = ignore_index
     found = _device_pairs(torch.from_numpy(prediction), torch.from_numpy(label), 5, ignore_index)
-    np.testing.assert_array_equal(found.numpy(), _pairs(prediction, label, 5, ignore_index))
+    np.testing.assert_array_equal(found.numpy(), pairs(prediction, label, 5, ignore_index))
 
 
 @pytest.mark.gpu
@@ -160,11 +180,18 @@ def test_a_label_outside_the_classes_is_refused(convert):
 
 
 @pytest.mark.parametrize("ignore_index", [255, -1])
-def test_a_strange_label_is_refused_on_the_other_paths_too(ignore_index):
+def test_a_strange_label_is_refused_beyond_bytes_too(ignore_index):
     label = np.array([[[0, -7]]])
-    for counts in (count, lambda *args: _device_pairs(*map(torch.from_numpy, args[:2]), *args[2:])):
-        with pytest.raises(InputError, match="a label holds the id -7, wanted 0 to 1 or"):
-            counts(np.zeros_like(label), label, 2, ignore_index)
+    with pytest.raises(InputError, match="a label holds the id -7, wanted 0 to 1 or"):
+        count(np.zeros_like(label), label, 2, ignore_index)
+
+
+def test_a_strange_label_is_refused_on_the_gpu_path():
+    label = torch.tensor([[[0, -7, 2]]])
+    queued = queue_pairs(torch.zeros_like(label), label, 2)
+    with pytest.raises(InputError) as error:
+        checked_pairs(queued)
+    assert str(error.value) == "2 pixels of a label hold ids that are no class, wanted 0 to 1 or 255 (ignored)"
 
 
 def test_shapes_that_differ_are_refused():
