@@ -64,7 +64,9 @@ def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> Reco
             sample = conversion.source.read(name)
             height, width = sample.label.shape
             pixels = pixels_sha256(sample.image, sample.label)
-            records[name] = SampleRecord(index, height, width, sample.source_bytes, sample.source_sha256, pixels)
+            records[name] = SampleRecord(
+                index, height, width, sample.source_bytes, sample.source_sha256, pixels, sample.unknown_pixels
+            )
             yield sample
             tick()
 

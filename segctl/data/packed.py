@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class SampleRecord:
     source_bytes: int
     source_sha256: str
     pixels_sha256: str
+    unknown_pixels: int = 0
+    """Pixels of a colour that is no class's: they are ignored."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Provenance:
     tile_px: int
     segctl: str
     created: str
+    notes: list[str] = field(default_factory=list)
+    """What was left out or differs from the official dataset, in sentences."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,10 @@ class PackedDataset:
     def source_bytes(self) -> int:
         """What the files took that the samples were made from."""
         return sum(record.source_bytes for record in self.samples.values())
+
+    def unknown_pixels(self) -> dict[str, int]:
+        """Pixels of a colour that is no class's, for the samples that have some."""
+        return {name: record.unknown_pixels for name, record in self.samples.items() if record.unknown_pixels}
 
     def image(self, name: str, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
         """uint8 (h, w, 3) RGB of the sample or of a region of it; only the tiles of the region are read."""

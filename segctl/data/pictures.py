@@ -31,11 +31,11 @@ _MODE_WORDS = {
 
 @dataclass(frozen=True)
 class Decoded:
-    """`array` is uint8 (H, W, 3) of an image, uint8 (H, W) of a label; hash and length are those of the file."""
+    """`array` is uint8 (H, W, 3) of an image, uint8 (H, W) of a label; `content` is the file, `sha256` its hash."""
 
     array: np.ndarray
     sha256: str
-    byte_count: int
+    content: bytes
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Picture:
                 array = np.array(opened, np.uint8)
         except (OSError, SyntaxError, ValueError) as error:
             raise self._unreadable(error) from error
-        return Decoded(array, hashlib.sha256(content).hexdigest(), len(content))
+        return Decoded(array, hashlib.sha256(content).hexdigest(), content)
 
     def digest(self) -> str:
         """The `sha256` that `decode` would give."""

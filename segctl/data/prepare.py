@@ -35,13 +35,26 @@ def prepare(
     workers: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> PackedDataset:
-    """Convert a dataset into `<data_root>/<name>`, or return the one that is there when it was made from the same bytes.
+    """Open the dataset's source (`source`: one folder or archive, None where none is needed) and pack it."""
+    opened = open_source(name, [] if source is None else [source])
+    return prepare_source(opened, data_root, codec=codec, workers=workers, progress=progress)
+
+
+def prepare_source(
+    opened: Source,
+    data_root: Path,
+    *,
+    codec: Codec = "lz4",
+    workers: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> PackedDataset:
+    """Convert a source into `<data_root>/<name>`, or return the dataset that is there when it was made from the same bytes.
 
     `workers` is the number of processes, None for one per core. Raises InputError before anything is written where the source,
     the codec or the data root do not fit.
     """
     processes = core_count() if workers is None else workers
-    opened = open_source(name, source)
+    name = opened.name
     if (finished := _find_current(opened, data_root, codec)) is not None:
         return finished
     sizes = {sample: opened.size(sample) for sample in _all_samples(opened)}
@@ -122,7 +135,9 @@ def _make_staging(data_root: Path, name: str) -> Path:
 def _describe(conversion: Conversion, records: dict[str, SampleRecord]) -> PackedDataset:
     source = conversion.source
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    provenance = Provenance(source.origin, source.rule, source.decoder, conversion.codec, TILE_PX, __version__, created)
+    provenance = Provenance(
+        source.origin, source.rule, source.decoder, conversion.codec, TILE_PX, __version__, created, list(source.notes)
+    )
     shards = tuple(filename for filename, _ in conversion.shards)
     return PackedDataset(
         name=source.name,

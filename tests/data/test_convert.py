@@ -26,6 +26,7 @@ class Grey:
     decoder: str = "none"
     classes: ClassTable = CLASSES
     groups: dict[str, str] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def splits(self) -> dict[str, list[str]]:

@@ -1,5 +1,6 @@
 """Where samples come from: one file per dataset, each giving a Source."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -46,6 +47,11 @@ class Source(Protocol):
         """The drive or scene of each sample, where the dataset knows."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out or differs from the official dataset, in sentences."""
+        ...
+
     def size(self, name: str) -> tuple[int, int]:
         """(H, W) of a sample, without decoding it; raises InputError where image and label do not fit."""
         ...
@@ -78,17 +84,20 @@ def known_names() -> list[str]:
     return [known.name for known in KNOWN]
 
 
-def open_source(name: str, source: Path | None) -> Source:
-    """The source of a dataset. Raises InputError for a name or a folder that does not fit."""
+def open_source(name: str, paths: Sequence[Path]) -> Source:
+    """The source of a dataset: `paths` are folders or archives that together hold it.
+
+    Raises InputError for a name or a path that does not fit.
+    """
     match name:
         case "shapes":
-            if source is not None:
-                raise InputError(f"'shapes' is drawn by segctl, but --source is '{source}'", "leave --source out")
+            if paths:
+                raise InputError(f"'shapes' is drawn by segctl, but --source is '{paths[0]}'", "leave --source out")
             return Shapes()
         case "camvid":
-            if source is None:
+            if not paths:
                 raise InputError("'camvid' needs --source and got none", LAYOUT)
-            return open_camvid(source)
+            return open_camvid(paths[0])
         case _:
             raise unknown_dataset(name)
 

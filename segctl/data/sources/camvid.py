@@ -48,6 +48,7 @@ class CamVid:
     rule: str = "camvid-480x360-11-classes/1"
     decoder: str = DECODER
     classes: ClassTable = CLASSES
+    notes: tuple[str, ...] = ()
 
     @property
     def groups(self) -> dict[str, str]:
@@ -78,7 +79,8 @@ class CamVid:
             label=self.classes.raw_to_train()[label.array],
             instance=None,
             source_sha256=_joint_sha256(image.sha256, label.sha256),
-            source_bytes=image.byte_count + label.byte_count,
+            source_bytes=len(image.content) + len(label.content),
+            image_file=image.content,
         )
 
 

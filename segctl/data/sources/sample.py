@@ -17,3 +17,7 @@ class RawSample:
     """Hash of the bytes the sample was made from, the same on any machine."""
     source_bytes: int
     """How many bytes that were."""
+    unknown_pixels: int = 0
+    """Pixels whose colour is no class's; their label is 255."""
+    image_file: bytes | None = None
+    """The file the image was decoded from, where there was one and decoding it again gives exactly `image`."""

@@ -69,6 +69,7 @@ class Shapes:
     decoder: str = "none"
     classes: ClassTable = CLASSES
     groups: dict[str, str] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def splits(self) -> dict[str, list[str]]:
