@@ -1,0 +1,58 @@
+"""Which mix-ups cost a run most: confusion pairs by the mIoU_D they take away."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segctl.metrics.counts import FN, FP, TP
+from segctl.metrics.scores import ratios
+from segctl.metrics.table import CountTable
+
+
+class CostlyPair(NamedTuple):
+    """Pixels of class `truth` that were predicted as class `prediction`.
+
+    share: of the truth's valid pixels, in percent.  cost: the points of mIoU_D that would be gained if exactly these pixels
+    had been right and nothing else had changed.
+    """
+
+    truth: str
+    prediction: str
+    pixels: int
+    share: float
+    cost: float
+
+
+def costliest(table: CountTable, confusion: NDArray[np.int64], k: int, *, binary: bool = False) -> list[CostlyPair]:
+    """The k dearest pairs of an evaluation, dearest first, equals by name; pairs that cost nothing are left out.
+
+    confusion: int64 (C, C), rows truth, of the same images as the table.  binary: mIoU_D is the foreground's IoU alone.
+    """
+    counts = table.counts.sum(0)
+    before = _mean_iou(counts, binary)
+    truth_pixels = counts[:, TP] + counts[:, FN]
+    found = []
+    for truth, prediction in zip(*np.nonzero(confusion), strict=True):
+        if truth == prediction:
+            continue
+        pixels = int(confusion[truth, prediction])
+        cost = 100 * (_mean_iou(_corrected(counts, int(truth), int(prediction), pixels), binary) - before)
+        names = table.class_names[truth], table.class_names[prediction]
+        found.append(CostlyPair(*names, pixels, 100 * pixels / int(truth_pixels[truth]), cost))
+    return sorted((pair for pair in found if pair.cost > 0), key=lambda pair: (-pair.cost, pair.truth, pair.prediction))[:k]
+
+
+def _corrected(counts: NDArray[np.int64], truth: int, prediction: int, pixels: int) -> NDArray[np.int64]:
+    """The counts (C, 3) if those pixels had been right."""
+    right = counts.copy()
+    right[truth, TP] += pixels
+    right[truth, FN] -= pixels
+    right[prediction, FP] -= pixels
+    return right
+
+
+def _mean_iou(counts: NDArray[np.int64], binary: bool) -> float:
+    iou = ratios(counts)["IoU"][1:] if binary else ratios(counts)["IoU"]
+    defined = iou[~np.isnan(iou)]
+    return float(defined.mean()) if len(defined) else 0.0
