@@ -6,7 +6,7 @@ Not a number (NaN) means undefined inside this file, and becomes None in everyth
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,10 @@ Floats = NDArray[np.float64]
 Cell = str | int | float | None
 
 KINDS = ("Acc", "IoU", "Dice")
-"""What is computed per class: tp / (tp + fn), tp / (tp + fp + fn), 2 tp / (2 tp + fp + fn)."""
+"""What every average is made of: tp / (tp + fn), tp / (tp + fp + fn), 2 tp / (2 tp + fp + fn)."""
+
+TABLE_KINDS = ("IoU", "Acc", "Precision", "Dice")
+"""What the tables per class and per image show; Precision is tp / (tp + fp), Acc is also called recall."""
 
 WORST_PERCENT = 5
 QBAR_PERCENTS = tuple(range(10, 101, 10))
@@ -31,7 +34,7 @@ SCORE_NAMES = (
 )
 """Every key of `score`, in the order it is written."""
 
-PER_CLASS_COLUMNS = ("class", "IoU_D", "Acc_D", "Dice_D", "IoU_C", "Acc_C", "Dice_C", "images")
+PER_CLASS_COLUMNS = ("class", *(f"{kind}_{over}" for over in "DC" for kind in TABLE_KINDS), "images")
 
 
 class Rule(NamedTuple):
@@ -50,7 +53,8 @@ RULES = (
     Rule("Acc", "Correct pixels over valid pixels, all images and all classes together."),
     Rule(
         "IoU, Acc, Dice of a class",
-        "tp / (tp + fp + fn), tp / (tp + fn) and 2 tp / (2 tp + fp + fn), from whole pixel counts.",
+        "tp / (tp + fp + fn), tp / (tp + fn) and 2 tp / (2 tp + fp + fn), from whole pixel counts. "
+        "Acc of a class is its recall. Precision, tp / (tp + fp), is n/a where nothing is predicted as the class.",
     ),
     Rule(
         "mIoU_D",
@@ -103,53 +107,53 @@ def score(table: CountTable, *, binary: bool = False) -> dict[str, float | None]
     binary: the dataset has a background (0) and a foreground (1), and is scored on the foreground alone.
     """
     counts = table.counts[table.valid_pixels > 0]
-    scored = counts[:, _scored_classes(table, binary)]
-    dataset, pairs = ratios(scored.sum(0)), _pair_ratios(scored, binary)
+    scored = counts[:, scored_classes(table, binary)]
+    dataset, pairs = ratios(scored.sum(0)), pair_ratios(scored, binary)
     scores = {"Acc": float(_ratio(counts[..., TP].sum(), counts[..., [TP, FN]].sum()))}
     for kind in KINDS:
-        images = [_mean(row) for row in pairs[kind]]
+        images = [mean(row) for row in pairs[kind]]
         classes = list(pairs[kind].T)
-        scores[f"m{kind}_D"] = _mean(dataset[kind])
-        scores[f"m{kind}_I"] = _mean(images)
-        scores[f"m{kind}_C"] = _mean([_mean(column) for column in classes])
+        scores[f"m{kind}_D"] = mean(dataset[kind])
+        scores[f"m{kind}_I"] = mean(images)
+        scores[f"m{kind}_C"] = mean([mean(column) for column in classes])
         scores[f"m{kind}_I_q5"] = worst(images, WORST_PERCENT)
-        scores[f"m{kind}_C_q5"] = _mean([worst(column, WORST_PERCENT) for column in classes])
-        scores[f"m{kind}_I_qbar"] = _mean([worst(images, q) for q in QBAR_PERCENTS])
-        scores[f"m{kind}_C_qbar"] = _mean([_mean([worst(column, q) for column in classes]) for q in QBAR_PERCENTS])
+        scores[f"m{kind}_C_q5"] = mean([worst(column, WORST_PERCENT) for column in classes])
+        scores[f"m{kind}_I_qbar"] = mean([worst(images, q) for q in QBAR_PERCENTS])
+        scores[f"m{kind}_C_qbar"] = mean([mean([worst(column, q) for column in classes]) for q in QBAR_PERCENTS])
     return {name: _percent(scores[name]) for name in SCORE_NAMES}
 
 
 def per_class(table: CountTable, *, binary: bool = False) -> list[dict[str, Cell]]:
     """One row per scored class with the keys of PER_CLASS_COLUMNS; `images` is how many count towards IoU_C."""
-    classes = _scored_classes(table, binary)
+    classes = scored_classes(table, binary)
     scored = table.counts[:, classes]
-    dataset, pairs = ratios(scored.sum(0)), _pair_ratios(scored, binary)
+    dataset, pairs = ratios(scored.sum(0)), pair_ratios(scored, binary)
     rows: list[dict[str, Cell]] = []
     for index, name in enumerate(table.class_names[classes]):
         row: dict[str, Cell] = {"class": name, "images": int((~np.isnan(pairs["IoU"][:, index])).sum())}
-        row |= {f"{kind}_D": _percent(dataset[kind][index]) for kind in KINDS}
-        row |= {f"{kind}_C": _percent(_mean(pairs[kind][:, index])) for kind in KINDS}
+        row |= {f"{kind}_D": _percent(dataset[kind][index]) for kind in TABLE_KINDS}
+        row |= {f"{kind}_C": _percent(mean(pairs[kind][:, index])) for kind in TABLE_KINDS}
         rows.append({column: row[column] for column in PER_CLASS_COLUMNS})
     return rows
 
 
 def per_image(table: CountTable, *, binary: bool = False) -> list[dict[str, Cell]]:
-    """One row per image: image, mIoU_I, Acc_I, valid_pixels, then `IoU.<class>` for every scored class.
+    """One row per image: image, mIoU_I, mAcc_I, mPrecision_I, mDice_I, Acc_I, valid_pixels, then `IoU.<class>` for every class.
 
     Acc_I is the share of the image's valid pixels that are correct. An image without a valid pixel has None everywhere.
     """
-    classes = _scored_classes(table, binary)
+    classes = scored_classes(table, binary)
     pixels = table.valid_pixels
     accuracy = _ratio(table.counts[..., TP].sum(1), pixels)
-    iou = _pair_ratios(table.counts[:, classes], binary)["IoU"]
+    pairs = pair_ratios(table.counts[:, classes], binary)
     columns = [f"IoU.{name}" for name in table.class_names[classes]]
     return [
         {
             "image": name,
-            "mIoU_I": _percent(_mean(iou[index])),
+            **{f"m{kind}_I": _percent(mean(pairs[kind][index])) for kind in TABLE_KINDS},
             "Acc_I": _percent(accuracy[index]),
             "valid_pixels": int(pixels[index]),
-            **dict(zip(columns, map(_percent, iou[index]), strict=True)),
+            **dict(zip(columns, map(_percent, pairs["IoU"][index]), strict=True)),
         }
         for index, name in enumerate(table.names)
     ]
@@ -157,26 +161,31 @@ def per_image(table: CountTable, *, binary: bool = False) -> list[dict[str, Cell
 
 def worst_images(table: CountTable, k: int, *, binary: bool = False) -> list[ImageScore]:
     """The k images of lowest mIoU_I, worst first, equals by name; images where it is undefined are left out."""
-    iou = _pair_ratios(table.counts[:, _scored_classes(table, binary)], binary)["IoU"]
-    values = [(name, _mean(row)) for name, row in zip(table.names, iou, strict=True)]
+    iou = pair_ratios(table.counts[:, scored_classes(table, binary)], binary)["IoU"]
+    values = [(name, mean(row)) for name, row in zip(table.names, iou, strict=True)]
     found = [ImageScore(name, 100 * value) for name, value in values if not math.isnan(value)]
     return sorted(found, key=lambda image: (image.miou_i, image.image))[:k]
 
 
-def ratios(counts: NDArray[np.int64]) -> dict[str, Floats]:
-    """Acc, IoU and Dice as fractions from counts (..., C, 3), each (..., C); NaN where the denominator is 0."""
+def ratios(counts: NDArray[Any]) -> dict[str, Floats]:
+    """Acc, IoU, Dice and Precision as fractions from counts (..., C, 3), each (..., C); NaN where the denominator is 0."""
     tp, fp, fn = counts[..., TP], counts[..., FP], counts[..., FN]
-    return {"Acc": _ratio(tp, tp + fn), "IoU": _ratio(tp, tp + fp + fn), "Dice": _ratio(2 * tp, 2 * tp + fp + fn)}
+    return {
+        "Acc": _ratio(tp, tp + fn),
+        "IoU": _ratio(tp, tp + fp + fn),
+        "Dice": _ratio(2 * tp, 2 * tp + fp + fn),
+        "Precision": _ratio(tp, tp + fp),
+    }
 
 
 def worst(values: Iterable[float], percent: int) -> float:
     """Mean of the lowest max(1, floor(percent * n / 100)) of the n values that are not NaN; NaN where there is none."""
     found = sorted(_defined(values))
     # Integers on purpose: int(0.7 * 90) is 62, because 0.7 * 90 is a little less than 63.
-    return _mean(found[: max(1, percent * len(found) // 100)])
+    return mean(found[: max(1, percent * len(found) // 100)])
 
 
-def _pair_ratios(counts: NDArray[np.int64], binary: bool) -> dict[str, Floats]:
+def pair_ratios(counts: NDArray[np.int64], binary: bool) -> dict[str, Floats]:
     """The ratios (N, C) of image-class pairs, NaN for pairs that do not count in I and C."""
     absent = (counts.sum(-1) if binary else counts[..., [TP, FN]].sum(-1)) == 0
     found = ratios(counts)
@@ -185,19 +194,19 @@ def _pair_ratios(counts: NDArray[np.int64], binary: bool) -> dict[str, Floats]:
     return found
 
 
-def _scored_classes(table: CountTable, binary: bool) -> slice:
+def scored_classes(table: CountTable, binary: bool) -> slice:
     if binary and len(table.class_names) != 2:
         raise InputError(f"binary scores want 2 classes, background and foreground; got {len(table.class_names)}")
     return slice(1, 2) if binary else slice(None)
 
 
-def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Floats:
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
     """part / whole, NaN where whole is 0."""
     fraction: Floats = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
     return fraction
 
 
-def _mean(values: Iterable[float]) -> float:
+def mean(values: Iterable[float]) -> float:
     """Mean of the values that are not NaN; NaN where there is none."""
     found = _defined(values)
     # fsum rounds once, so the order of images cannot show in the last digit.

@@ -4,32 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from metrics_tables import IGNORED, random_table, table_of
 
 from segctl.errors import InputError
-from segctl.metrics.counts import count
 from segctl.metrics.scores import RULES, SCORE_NAMES, per_class, per_image, score, worst, worst_images
 from segctl.metrics.table import CountTable, merge
-
-IGNORED = 255
-
-
-def table_of(images, num_classes=2):
-    """A table of images given as (prediction, label) tuples of pixels."""
-    counts = [count(np.array([[guess]], np.uint8), np.array([[truth]], np.uint8), num_classes) for guess, truth in images]
-    names = tuple(f"{index:03d}" for index in range(len(images)))
-    return CountTable(names, tuple("abcdefgh"[:num_classes]), np.concatenate(counts))
-
-
-def random_table(seed, images=23, num_classes=4, absent=True):
-    rng = np.random.default_rng(seed)
-    made = []
-    for _ in range(images):
-        classes = rng.choice(num_classes - absent, rng.integers(1, num_classes), replace=True)
-        truth = rng.choice(classes, 40)
-        guess = np.where(rng.random(40) < 0.6, truth, rng.integers(0, num_classes - absent, 40))
-        truth[rng.random(40) < 0.1] = IGNORED
-        made.append((guess, truth))
-    return table_of(made, num_classes)
 
 
 def mean(values):
@@ -150,12 +129,20 @@ def test_a_class_that_is_only_predicted_has_iou_0_and_no_acc():
         "class": "b",
         "IoU_D": 0,
         "Acc_D": None,
+        "Precision_D": 0,
         "Dice_D": 0,
         "IoU_C": None,
         "Acc_C": None,
+        "Precision_C": None,
         "Dice_C": None,
         "images": 0,
     }
+
+
+def test_precision_is_the_share_of_predicted_pixels_that_are_right():
+    rows = per_class(table_of([ONE, TWO], 3))
+    assert [row["Precision_D"] for row in rows] == [100, 50, None]
+    assert [row["Precision_C"] for row in rows] == [100, 50, None]
 
 
 def test_no_valid_pixel_at_all_makes_every_score_none():
@@ -261,13 +248,25 @@ def test_image_rows_agree_with_the_scores():
 def test_an_image_row_by_hand():
     (row,) = per_image(table_of([((0, 0, 1, 1, 0), (0, 0, 0, 1, IGNORED))], 3))
     assert row == pytest.approx(
-        {"image": "000", "mIoU_I": 100 * 7 / 12, "Acc_I": 75, "valid_pixels": 4, "IoU.a": 200 / 3, "IoU.b": 50, "IoU.c": None}
+        {
+            "image": "000",
+            "mIoU_I": 100 * 7 / 12,
+            "mAcc_I": 100 * (2 / 3 + 1) / 2,
+            "mPrecision_I": 75,
+            "mDice_I": 100 * (4 / 5 + 2 / 3) / 2,
+            "Acc_I": 75,
+            "valid_pixels": 4,
+            "IoU.a": 200 / 3,
+            "IoU.b": 50,
+            "IoU.c": None,
+        }
     )
 
 
 def test_the_row_of_an_ignored_image_is_undefined():
     (row,) = per_image(table_of([((0, 1), (IGNORED, IGNORED))]))
-    assert row == {"image": "000", "mIoU_I": None, "Acc_I": None, "valid_pixels": 0, "IoU.a": None, "IoU.b": None}
+    undefined = dict.fromkeys(("mIoU_I", "mAcc_I", "mPrecision_I", "mDice_I", "Acc_I", "IoU.a", "IoU.b"))
+    assert row == undefined | {"image": "000", "valid_pixels": 0}
 
 
 def test_worst_images_come_worst_first_then_by_name():

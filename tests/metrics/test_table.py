@@ -1,5 +1,7 @@
 """Tables of counts: merged in any order, saved and loaded."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -120,3 +122,29 @@ def test_valid_pixels_outside_predictions_and_ignored_images_are_read_off_the_co
     found = CountTable(("a", "b"), CLASSES, counts)
     assert found.valid_pixels.tolist() == [6, 0]
     assert (found.outside_predictions, found.ignored_images) == (1, 1)
+
+
+def grouped(names, groups):
+    return dataclasses.replace(table(names), groups=tuple(groups))
+
+
+def test_groups_are_saved_merged_and_follow_their_images(tmp_path):
+    whole = merge([grouped("ca", "xy"), grouped("b", "x")])
+    assert (whole.names, whole.groups) == (("a", "b", "c"), ("y", "x", "x"))
+    whole.save(tmp_path / "counts.npz")
+    assert CountTable.load(tmp_path / "counts.npz").groups == whole.groups
+    assert whole.rows(["c", "a"]).groups == ("x", "y")
+
+
+def test_an_empty_share_does_not_hide_the_groups_of_the_others():
+    assert merge([grouped("a", "x"), table("")]).groups == ("x",)
+
+
+def test_groups_that_only_some_shares_know_are_dropped():
+    assert merge([grouped("a", "x"), table("b")]).groups is None
+
+
+def test_groups_of_another_number_are_refused():
+    with pytest.raises(InputError) as error:
+        grouped("ab", "x")
+    assert str(error.value) == "got 1 groups, wanted 2, one for each image"
