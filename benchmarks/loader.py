@@ -23,7 +23,6 @@ import numpy as np
 from PIL import Image
 
 from segctl.data.packed import PackedDataset, open_dataset
-from segctl.data.sources.camvid import open_camvid
 from segctl.data.transforms import View, draw_view, take
 from segctl.schema.data import DataSpec
 
@@ -64,14 +63,13 @@ def timed(clock: Callable[[], float], work: Callable[[], object]) -> float:
 def measure(
     dataset: PackedDataset, source: Path, spec: DataSpec, samples: int, clock: Callable[[], float]
 ) -> dict[str, np.ndarray]:
-    pictures = open_camvid(source).pictures
     names = sorted(dataset.names("train"))
     times: dict[str, list[float]] = {"shards": [], "pngs": [], "decode": []}
     for number in range(samples + 20):
         random = np.random.default_rng([1, number])
         name = names[int(random.integers(len(names)))]
         view = draw_view(dataset.size(name), spec, random)
-        image, label = (picture.path for picture in pictures[name])
+        image, label = (source / part / f"{name}.png" for part in ("train", "trainannot"))
         rivals = {
             "shards": lambda name=name, view=view: take(dataset, name, view),
             "pngs": lambda image=image, label=label, view=view: common_pipeline(image, label, view),

@@ -1,24 +1,16 @@
 """What `data check` finds in a prepared dataset: every sample is read back whole and compared with what was packed."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from segctl.data.classes import IGNORED
+from segctl.data.findings import Finding
 from segctl.data.packed import PackedDataset, fingerprint, open_dataset, pixels_sha256
 from segctl.data.prepare import staging_folder
 from segctl.errors import SegctlError
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One problem. `sample` is empty where the problem is of the dataset as a whole."""
-
-    sample: str
-    problem: str
 
 
 def check(data_root: Path, name: str, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Finding]:

@@ -6,15 +6,17 @@ PIL and not OpenCV, because OpenCV 5 returns three channels for palette PNGs and
 import hashlib
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import PIL
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from segctl.data.stored import File, UnreadableError
 from segctl.errors import InputError
 
 DECODER = f"pillow {PIL.__version__}"
+HEAD_BYTES = 2**16
+"""Enough of nearly every file to know its size; where it is not, the whole file is read."""
 
 _MODE_WORDS = {
     "1": "black and white",
@@ -25,7 +27,14 @@ _MODE_WORDS = {
     "RGBA": "RGB with transparency",
     "CMYK": "CMYK",
     "I": "more than 8 bits deep",
+    "I;16": "16 bits deep",
     "F": "floating point",
+}
+_ADVICE = {
+    "image": "convert the picture, or leave the sample out of the source",
+    "label": "save the label as a one-channel 8-bit PNG of class ids",
+    "mask": "save the mask as an 8-bit RGB PNG in the colours of the class table",
+    "instance map": "use the 16-bit PNG as it was published",
 }
 
 
@@ -40,56 +49,77 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture file of one sample. `role` is "image" or "label"; `where` is the path that people are shown."""
+    """A picture file of one sample. `role` is "image", "label" (an index map), "mask" (class colours) or "instance map"."""
 
     sample: str
     role: str
-    path: Path
-    where: str
-    mode: str
-    """The PIL mode the file must have: RGB for images, L or P for labels."""
+    file: File
+    modes: tuple[str, ...]
+    """The PIL modes the file may have: RGB for images and masks, L or P for labels, I;16 for instance maps."""
 
     def __str__(self) -> str:
-        return f"the {self.role} of sample '{self.sample}' ({self.where})"
+        return f"the {self.role} of sample '{self.sample}' ({self.file.where})"
 
     def size(self) -> tuple[int, int]:
         """(H, W) from the file's header, its mode checked on the way."""
-        try:
-            with Image.open(self.path) as opened:
-                self._check_mode(opened.mode)
-                return opened.height, opened.width
-        except (OSError, SyntaxError, ValueError) as error:
-            raise self._unreadable(error) from error
+        opened = self._open(self._content(HEAD_BYTES))
+        return opened.height, opened.width
 
     def decode(self) -> Decoded:
         """The whole picture, its file read once."""
+        content = self._content()
+        opened = self._open(content)
         try:
-            content = self.path.read_bytes()
-            with Image.open(io.BytesIO(content)) as opened:
-                self._check_mode(opened.mode)
-                array = np.array(opened, np.uint8)
+            array = np.array(opened)
         except (OSError, SyntaxError, ValueError) as error:
             raise self._unreadable(error) from error
-        return Decoded(array, hashlib.sha256(content).hexdigest(), content)
+        wanted = np.uint16 if "I;16" in self.modes else np.uint8
+        return Decoded(array.astype(wanted, copy=False), hashlib.sha256(content).hexdigest(), content)
 
     def digest(self) -> str:
         """The `sha256` that `decode` would give."""
+        return hashlib.sha256(self._content()).hexdigest()
+
+    def _content(self, limit: int | None = None) -> bytes:
         try:
-            with self.path.open("rb") as handle:
-                return hashlib.file_digest(handle, "sha256").hexdigest()
-        except OSError as error:
+            return self.file.read(limit)
+        except (OSError, UnreadableError) as error:
             raise self._unreadable(error) from error
 
-    def _check_mode(self, mode: str) -> None:
-        if mode == self.mode:
+    def _open(self, content: bytes) -> Image.Image:
+        """The picture with its header read and judged, its pixels not yet."""
+        try:
+            opened = Image.open(io.BytesIO(content))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            if len(content) == HEAD_BYTES:
+                return self._open(self._content())
+            raise self._unreadable(error) from error
+        self._check_mode(opened, content)
+        self._check_upright(opened)
+        return opened
+
+    def _check_mode(self, opened: Image.Image, content: bytes) -> None:
+        mode = "I;16" if opened.mode.startswith("I;16") else opened.mode
+        depth = content[24] if content.startswith(b"\x89PNG") else 8
+        scaled = (mode == "L" and depth < 8 and self.role != "image") or (mode == "RGB" and depth > 8)  # PIL changes the values
+        if mode in self.modes and not scaled:
             return
-        got = "16 bits deep" if mode.startswith("I;16") else _MODE_WORDS.get(mode, f"of mode {mode}")
-        if self.role == "image":
-            raise InputError(f"{self} is {got}, wanted RGB", "convert the picture, or leave the sample out of the source")
-        raise InputError(
-            f"{self} is {got}, wanted an index map ({_MODE_WORDS[self.mode]}, each value a class id)",
-            "save the label as a one-channel 8-bit PNG of class ids",
-        )
+        got = f"{depth}-bit {'grey' if mode == 'L' else 'RGB'}" if scaled else _MODE_WORDS.get(mode, f"of mode {mode}")
+        words = " or ".join(_MODE_WORDS[mode] for mode in self.modes)
+        wanted = f"an index map ({words}, each value a class id)" if self.role == "label" else words
+        raise InputError(f"{self} is {got}, wanted {wanted}", _ADVICE[self.role])
+
+    def _check_upright(self, opened: Image.Image) -> None:
+        """A label has no such mark, so that nobody can know whether it was drawn on the picture turned or unturned."""
+        if "exif" not in opened.info:
+            return
+        exif = Image.Exif()
+        exif.load(opened.info["exif"])
+        if (orientation := exif.get(ExifTags.Base.Orientation, 1)) != 1:
+            raise InputError(
+                f"{self} is stored turned or mirrored (EXIF orientation {orientation})",
+                "save it upright, then see with `segctl data preview` that its label fits",
+            )
 
     def _unreadable(self, error: Exception) -> InputError:
         return InputError(f"{self} cannot be read: {_reason(error)}", "copy the file again from where it came")
@@ -98,6 +128,10 @@ class Picture:
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "it is not a picture"
+    if isinstance(error, UnreadableError):
+        return str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it is larger than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} million pixels"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return "it is cut short" if "truncated" in str(error).lower() else f"it is damaged ({error})"

@@ -16,6 +16,7 @@ from pathlib import Path
 from segctl import __version__
 from segctl.data.convert import Conversion, Progress, convert
 from segctl.data.cores import core_count
+from segctl.data.findings import refuse
 from segctl.data.packed import INDEX_NAME, PackedDataset, Provenance, SampleRecord, fingerprint, open_dataset, to_index
 from segctl.data.shards import TILE_PX, Codec, ShardReader
 from segctl.data.sources import Source, open_source
@@ -55,6 +56,7 @@ def prepare_source(
     """
     processes = core_count() if workers is None else workers
     name = opened.name
+    refuse(opened.problems)
     if (finished := _find_current(opened, data_root, codec)) is not None:
         return finished
     sizes = {sample: opened.size(sample) for sample in _all_samples(opened)}

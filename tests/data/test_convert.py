@@ -8,6 +8,7 @@ import pytest
 
 from segctl.data.classes import ClassRow, ClassTable
 from segctl.data.convert import Conversion, convert
+from segctl.data.findings import Finding
 from segctl.data.packed import pixels_sha256
 from segctl.data.sources.sample import RawSample
 from segctl.errors import SegctlError
@@ -27,6 +28,7 @@ class Grey:
     classes: ClassTable = CLASSES
     groups: dict[str, str] | None = None
     notes: tuple[str, ...] = ()
+    problems: tuple[Finding, ...] = ()
 
     @property
     def splits(self) -> dict[str, list[str]]:

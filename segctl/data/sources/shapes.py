@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from segctl.data.classes import IGNORED, ClassRow, ClassTable
+from segctl.data.findings import Finding
 from segctl.data.sources.sample import RawSample
 
 CLASSES = ClassTable(
@@ -70,6 +71,7 @@ class Shapes:
     classes: ClassTable = CLASSES
     groups: dict[str, str] | None = None
     notes: tuple[str, ...] = ()
+    problems: tuple[Finding, ...] = ()
 
     @property
     def splits(self) -> dict[str, list[str]]:
