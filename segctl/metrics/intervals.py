@@ -7,7 +7,8 @@ resamples of the same images. The interval says what other images of the same ki
 """
 
 import re
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segctl.errors import InputError
-from segctl.metrics.resampled import Resampled, prepare, resample
+from segctl.metrics.resampled import Resampled, Scored, prepare, resample
 from segctl.metrics.scores import SCORE_NAMES, per_class, score, scored_classes
 from segctl.metrics.table import CountTable
 
@@ -71,14 +72,20 @@ class Differences:
 
 def intervals(table: CountTable, *, binary: bool = False, how: Bootstrap | None = None) -> Intervals:
     """The interval of every score of `scores.score`, and of every class's IoU_D."""
-    how = how or Bootstrap()
-    units, scored = _units(table), prepare(table, binary)
-    found = _join([resample(scored, draws) for draws in _draws(units, how)])
+    return mean_intervals([table], binary=binary, how=how)
+
+
+def mean_intervals(tables: Sequence[CountTable], *, binary: bool = False, how: Bootstrap | None = None) -> Intervals:
+    """The same for the mean over several runs on the same images, such as seeds. Raises InputError where images differ."""
+    how, first = how or Bootstrap(), tables[0]
+    runs = [prepare(table, binary) for table in (first, *(_aligned(first, other) for other in tables[1:]))]
+    units = _units(first)
+    found = _join([_resampled_mean(runs, draws) for draws in _draws(units, how)])
     return Intervals(
         {name: _interval(found.scores[name], how) for name in SCORE_NAMES},
-        {name: _interval(column, how) for name, column in zip(_classes(table, binary), found.iou_d.T, strict=True)},
-        _method(table, units, how),
-        warning(table),
+        {name: _interval(column, how) for name, column in zip(_classes(first, binary), found.iou_d.T, strict=True)},
+        _method(first, units, how),
+        warning(first),
     )
 
 
@@ -87,23 +94,26 @@ def differences(first: CountTable, second: CountTable, *, binary: bool = False, 
 
     Raises InputError where the two were not scored on the same images against the same ground truth.
     """
-    how = how or Bootstrap()
-    second = _aligned(first, second)
-    units = _units(first)
-    sides = prepare(first, binary), prepare(second, binary)
-    parts = [[resample(side, draws) for side in sides] for draws in _draws(units, how)]
-    one, other = (_join([pair[index] for pair in parts]) for index in (0, 1))
-    before, after = score(first, binary=binary), score(second, binary=binary)
-    rows = zip(per_class(first, binary=binary), per_class(second, binary=binary), strict=True)
-    classes = {str(a["class"]): (_number(a["IoU_D"]), _number(b["IoU_D"])) for a, b in rows}
+    return mean_differences([first], [second], binary=binary, how=how)
+
+
+def mean_differences(
+    first: Sequence[CountTable], second: Sequence[CountTable], *, binary: bool = False, how: Bootstrap | None = None
+) -> Differences:
+    """The same for the means over several runs on either side."""
+    how, one = how or Bootstrap(), first[0]
+    before, after = ([_aligned(one, run) for run in runs] for runs in (first, second))
+    units = _units(one)
+    ready = [[prepare(run, binary) for run in runs] for runs in (before, after)]
+    parts = [[_resampled_mean(runs, draws) for runs in ready] for draws in _draws(units, how)]
+    low, high = (_join([pair[side] for pair in parts]) for side in (0, 1))
+    scores = _gains(_scores(before, binary), _scores(after, binary))
+    classes = _gains(_iou_d(before, binary), _iou_d(after, binary))
     return Differences(
-        {name: _difference(before[name], after[name], other.scores[name] - one.scores[name], how) for name in SCORE_NAMES},
-        {
-            name: _difference(*classes[name], column, how)
-            for name, column in zip(classes, (other.iou_d - one.iou_d).T, strict=True)
-        },
-        _method(first, units, how),
-        warning(first),
+        {name: _difference(scores[name], high.scores[name] - low.scores[name], how) for name in SCORE_NAMES},
+        {name: _difference(classes[name], column, how) for name, column in zip(classes, (high.iou_d - low.iou_d).T, strict=True)},
+        _method(one, units, how),
+        warning(one),
     )
 
 
@@ -172,9 +182,34 @@ def _interval(values: NDArray[np.float64], how: Bootstrap) -> Interval | None:
     return Interval(float(low), float(high))
 
 
-def _difference(before: float | None, after: float | None, values: NDArray[np.float64], how: Bootstrap) -> Difference | None:
+def _resampled_mean(runs: Sequence[Scored], draws: NDArray[np.int32]) -> Resampled:
+    """The mean over the runs on each resample; undefined where it is for any of them."""
+    found = [resample(run, draws) for run in runs]
+    scores = {name: np.mean([one.scores[name] for one in found], axis=0) for name in SCORE_NAMES}
+    return Resampled(scores, np.mean([one.iou_d for one in found], axis=0))
+
+
+def _scores(runs: Sequence[CountTable], binary: bool) -> list[dict[str, float | None]]:
+    return [score(run, binary=binary) for run in runs]
+
+
+def _iou_d(runs: Sequence[CountTable], binary: bool) -> list[dict[str, float | None]]:
+    return [{str(row["class"]): _number(row["IoU_D"]) for row in per_class(run, binary=binary)} for run in runs]
+
+
+def _gains(before: list[dict[str, float | None]], after: list[dict[str, float | None]]) -> dict[str, float | None]:
+    """Mean over the runs after minus mean over the runs before, by name; None where any of them is undefined."""
+
+    def mean(runs: list[dict[str, float | None]], name: str) -> float:
+        return statistics.fmean(np.nan if (value := run[name]) is None else value for run in runs)
+
+    found = {name: mean(after, name) - mean(before, name) for name in before[0]}
+    return {name: None if np.isnan(value) else value for name, value in found.items()}
+
+
+def _difference(value: float | None, values: NDArray[np.float64], how: Bootstrap) -> Difference | None:
     found = _interval(values, how)
-    return None if before is None or after is None or found is None else Difference(after - before, *found)
+    return None if value is None or found is None else Difference(value, *found)
 
 
 def _number(cell: str | int | float | None) -> float | None:

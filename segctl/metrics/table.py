@@ -83,7 +83,7 @@ class CountTable:
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote. Raises InputError for anything else."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
                 return cls.from_arrays(file)
         except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
             raise InputError(
