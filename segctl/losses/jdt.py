@@ -1,36 +1,19 @@
 """The Jaccard, Dice and Tversky metric losses: IoU losses that take soft labels."""
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from segctl.errors import InputError
-from segctl.losses.pixels import check_shapes, is_hard, sum_dtype, valid_pixels
+from segctl.losses.across_ranks import max_over_ranks, sum_over_ranks
+from segctl.losses.pixels import check_shapes, is_hard, valid_pixels
+from segctl.losses.reading import sums_of
+from segctl.losses.sums import Sums
 
 Active = Literal["present", "all"]
-
-BLOCK = 64
-"""Pixels that are added one after another in `_sum_by_class` before the blocks are."""
-
-
-class Cardinalities(NamedTuple):
-    """What the ratio is made of, per image and class, each (B, C)."""
-
-    intersection: Tensor
-    predicted: Tensor
-    labelled: Tensor
-    largest_label: Tensor
-
-    def over_batch(self) -> "Cardinalities":
-        """The same over all images at once, each (1, C)."""
-        return Cardinalities(
-            self.intersection.sum(0, keepdim=True),
-            self.predicted.sum(0, keepdim=True),
-            self.labelled.sum(0, keepdim=True),
-            self.largest_label.amax(0, keepdim=True),
-        )
+Reduce = Literal["local", "global"]
 
 
 class JDTLoss(nn.Module):
@@ -48,6 +31,8 @@ class JDTLoss(nn.Module):
     active_hard, active_soft: the classes averaged over, "all" or those "present": largest label value above `threshold`.
     class_weights: C numbers that multiply the classes' terms; the sum is divided by the number of active classes.
     ignore_index: the id of ignored pixels in hard labels.  Soft labels say it with `keep_mask`.
+    reduce: "global" takes sums and means over the images of all ranks, so that D stays D when one GPU holds few images; every
+        rank must then call the loss.  "local" is each rank's own loss.
 
     logits (B, C, *D); label integer (B, *D) or probabilities (B, C, *D); keep_mask bool (B, *D).  Returns a scalar.
     Sources: arXiv:2302.05666 (Jaccard), 2303.16296 (Dice, Tversky), 2310.19252 (D, I, C).  An image without a valid pixel
@@ -73,40 +58,39 @@ class JDTLoss(nn.Module):
         class_weights: Sequence[float] | Tensor | None = None,
         active_hard: Active = "present",
         active_soft: Active = "all",
+        reduce: Reduce = "local",
     ) -> None:
         super().__init__()
         self.miou_d, self.miou_i, self.miou_c = miou_d, miou_i, miou_c
         self.alpha, self.beta, self.gamma, self.smooth = alpha, beta, gamma, smooth
         self.norm, self.log_loss, self.threshold = norm, log_loss, threshold
         self.ignore_index = ignore_index
-        self.active_hard, self.active_soft = active_hard, active_soft
+        self.active_hard, self.active_soft, self.reduce = active_hard, active_soft, reduce
         self.register_buffer("class_weights", None if class_weights is None else torch.as_tensor(class_weights))
         self._check_arguments()
 
     def forward(self, logits: Tensor, label: Tensor, keep_mask: Tensor | None = None) -> Tensor:
         check_shapes(logits, label, keep_mask)
-        self._check_class_weights(logits.shape[1])
-        p = logits.softmax(1, dtype=sum_dtype(logits)).reshape(*logits.shape[:2], -1)
         valid = valid_pixels(label, self.ignore_index, keep_mask)
-        valid = None if valid is None else valid.reshape(p.shape[0], -1)
-        if is_hard(label):
-            sums = _hard_sums(p, label.long().reshape(p.shape[0], -1), valid, self.norm)
-            return self._loss(sums, self.active_hard)
-        sums = _soft_sums(p, label.to(p.dtype).reshape(p.shape), valid, self.norm)
-        return self._loss(sums, self.active_soft)
+        return self.of_sums(sums_of(logits, label, valid, self.norm), is_hard(label))
 
-    def _loss(self, sums: Cardinalities, mode: Active) -> Tensor:
+    def of_sums(self, sums: Sums, hard: bool) -> Tensor:
+        """The loss of sums taken with this loss's norm; `hard` says whether the labels were."""
+        self._check_class_weights(sums.predicted.shape[1])
+        mode = self.active_hard if hard else self.active_soft
         loss = sums.intersection.new_zeros(())
         if self.miou_d > 0:
-            terms, active = self._terms(sums.over_batch(), mode)
-            loss = loss + self.miou_d * _mean_of_means(terms, active, first=1)
+            whole = sums.over_batch()
+            terms, active = self._terms(_over_ranks(whole) if self.reduce == "global" else whole, mode)
+            loss = loss + self.miou_d * _mean_over_images(terms, active, _as_it_is)
         if self.miou_i > 0 or self.miou_c > 0:
             terms, active = self._terms(sums, mode)
-            loss = loss + self.miou_i * _mean_of_means(terms, active, first=1)
-            loss = loss + self.miou_c * _mean_of_means(terms, active, first=0)
+            total = sum_over_ranks if self.reduce == "global" else _as_it_is
+            loss = loss + self.miou_i * _mean_over_images(terms, active, total)
+            loss = loss + self.miou_c * _mean_over_classes(terms, active, total)
         return loss
 
-    def _terms(self, sums: Cardinalities, mode: Active) -> tuple[Tensor, Tensor]:
+    def _terms(self, sums: Sums, mode: Active) -> tuple[Tensor, Tensor]:
         """Each class's term, and which are averaged over; both (B, C), or (1, C) over the batch."""
         tp = sums.intersection
         error = self.alpha * (sums.predicted - tp) + self.beta * (sums.labelled - tp)
@@ -141,49 +125,33 @@ class JDTLoss(nn.Module):
                 self.log_loss and self.smooth == 0
             ),
             f"active_hard, active_soft {modes}, wanted 'present' or 'all'": not {"present", "all"}.issuperset(modes),
+            f"reduce '{self.reduce}', wanted 'local' or 'global'": self.reduce not in ("local", "global"),
+            "class_weights with a number below 0": self.class_weights is not None and bool((self.class_weights < 0).any()),
         }
         for fault, found in faults.items():
             if found:
                 raise InputError(f"JDTLoss got {fault}")
 
 
-def _hard_sums(p: Tensor, label: Tensor, valid: Tensor | None, norm: int) -> Cardinalities:
-    """p (B, C, N), label int64 (B, N), valid bool (B, N) or None."""
-    counted = torch.ones_like(label, dtype=p.dtype) if valid is None else valid.to(p.dtype)
-    label = label if valid is None else label.masked_fill(~valid, 0)
-    true_p = p.gather(1, label.unsqueeze(1)).squeeze(1) * counted
-    pixels = _sum_by_class(counted, label, p.shape[1])
-    return Cardinalities(_sum_by_class(true_p, label, p.shape[1]), _size(p, valid, norm), pixels, (pixels > 0).to(p.dtype))
+def _as_it_is(values: Tensor) -> Tensor:
+    return values
 
 
-def _soft_sums(p: Tensor, label: Tensor, valid: Tensor | None, norm: int) -> Cardinalities:
-    """p and label (B, C, N), valid bool (B, N) or None."""
-    if valid is not None:
-        label = label.masked_fill(~valid.unsqueeze(1), 0.0)
-    common = torch.minimum(p, label) if norm == 1 else p * label
-    return Cardinalities(common.sum(2), _size(p, valid, norm), _size(label, None, norm), label.amax(2))
+def _over_ranks(sums: Sums) -> Sums:
+    """The sums over the images of all ranks, from each rank's (1, C)."""
+    intersection, predicted, labelled = sum_over_ranks(torch.stack(sums[:3]))
+    return Sums(intersection, predicted, labelled, max_over_ranks(sums.largest_label), sums.log_likelihood)
 
 
-def _size(values: Tensor, valid: Tensor | None, norm: int) -> Tensor:
-    """Sum of the values, or of their squares, over the valid pixels: (B, C, N) -> (B, C)."""
-    if valid is not None:
-        values = values.masked_fill(~valid.unsqueeze(1), 0.0)
-    return (values if norm == 1 else values * values).sum(2)
+def _mean_over_images(terms: Tensor, active: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
+    """Terms (B, C) -> per image the mean over its active classes, then the mean over images that have any."""
+    number = active.sum(1)
+    means = terms.masked_fill(~active, 0.0).sum(1) / number.clamp(min=1)
+    totals = total(torch.stack([means.sum(), (number > 0).sum().to(means.dtype)]))
+    return totals[0] / totals[1].clamp(min=1)
 
 
-def _sum_by_class(values: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    """Sum the values (B, N) of each class id in label (B, N) -> (B, C).
-
-    Block by block: scatter_add adds one by one, and one float32 sum over half a million pixels was off by 0.5 per cent.
-    """
-    blocks = -(-label.shape[1] // BLOCK)
-    slot = label + num_classes * (torch.arange(label.shape[1], device=label.device) // BLOCK)
-    sums = values.new_zeros(values.shape[0], blocks * num_classes).scatter_add(1, slot, values)
-    return sums.view(-1, blocks, num_classes).sum(1)
-
-
-def _mean_of_means(terms: Tensor, active: Tensor, first: int) -> Tensor:
-    """Mean over dimension `first`, then over what is left; inactive entries, and lines of them, count nowhere."""
-    number = active.sum(first)
-    means = terms.masked_fill(~active, 0.0).sum(first) / number.clamp(min=1)
-    return means.sum() / (number > 0).sum().clamp(min=1)
+def _mean_over_classes(terms: Tensor, active: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
+    """Terms (B, C) -> per class the mean over the images where it is active, then the mean over classes that have any."""
+    totals = total(torch.stack([terms.masked_fill(~active, 0.0).sum(0), active.sum(0).to(terms.dtype)]))
+    return (totals[0] / totals[1].clamp(min=1)).sum() / (totals[1] > 0).sum().clamp(min=1)

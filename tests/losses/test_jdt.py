@@ -387,6 +387,8 @@ def test_an_id_outside_the_classes_is_an_error_and_never_another_class(wrong: in
             {"log_loss": True, "smooth": 0.0},
             "JDTLoss got log_loss with smooth 0.0, wanted smooth above 0 (a missed class has no finite logarithm)",
         ),
+        ({"reduce": "sum"}, "JDTLoss got reduce 'sum', wanted 'local' or 'global'"),
+        ({"class_weights": [1.0, -1.0]}, "JDTLoss got class_weights with a number below 0"),
         ({"active_soft": "ALL"}, "JDTLoss got active_hard, active_soft ['present', 'ALL'], wanted 'present' or 'all'"),
     ],
 )

@@ -1,0 +1,52 @@
+"""What a loss adds up over all processes of a run, with gradients.
+
+Beside engine/distributed.py the only file that knows torch.distributed: losses stand below the engine, and a loss whose ratio
+is taken over all GPUs must work in anybody's training loop, without being handed anything.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of every rank's `values`, the same shape on each, on every rank; without a process group, `values`.
+
+    Backward, a rank receives the sum of all ranks' gradients, because its values went into every rank's loss.  DDP then
+    averages over ranks, and the parameters' gradients are those of one process with the whole batch.
+    """
+    if not _among_others():
+        return values
+    total: Tensor = _Sum.apply(values)
+    return total
+
+
+def max_over_ranks(values: Tensor) -> Tensor:
+    """The largest of every rank's `values`, element by element, without a gradient."""
+    if not _among_others():
+        return values
+    largest = values.detach().clone()
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return largest
+
+
+def _among_others() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return _summed(values)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return _summed(grads[0])
+
+
+def _summed(values: Tensor) -> Tensor:
+    total = values.detach().contiguous().clone()
+    dist.all_reduce(total)
+    return total

@@ -1,0 +1,35 @@
+"""One reading of the logits: which way their sums are taken, and how to turn the fast one off."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+
+from segctl.losses.blocks import block_sums
+from segctl.losses.sums import Sums, plain_sums
+
+_plain = ContextVar("_plain", default=False)
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Inside, losses use nothing but torch's own operations: for torch.func transforms, and for whoever doubts the fast way."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def sums_of(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, with_log: bool = False) -> Sums:
+    """`plain_sums`, or the same from `block_sums`.
+
+    The fast way serves CPU and CUDA tensors and labels without a gradient of their own.  Under torch.compile the plain way
+    is taken, because the compiler fuses it by itself.
+    """
+    serves = logits.device.type in ("cpu", "cuda") and not label.requires_grad
+    if torch.compiler.is_compiling() or _plain.get() or not serves:
+        return plain_sums(logits, label, valid, norm, with_log)
+    return block_sums(logits, label, valid, norm, with_log)

@@ -1,0 +1,49 @@
+"""Pieces of work shared out to one thread of Python per core, each with single-threaded operations."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+THREADS = 16
+"""More than these would mostly wait for Python's lock."""
+
+
+def share_out(work: Callable[[Iterator[T]], None], pieces: Sequence[T], device: torch.device) -> None:
+    """Let as many threads as torch would use take pieces from one queue: one that is held up leaves its work to the others.
+
+    Each runs torch's operations single-threaded, and in the caller's inference mode, which is a thread's own.  The number of
+    threads is a thread's own in some versions of torch and the process's in others, so it is put back at the end.
+    """
+    queue, threads = deque(pieces), torch.get_num_threads()
+    if device.type != "cpu" or threads == 1 or len(pieces) == 1:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            work(_taken_from(queue))
+        return
+    inference = torch.is_inference_mode_enabled()
+
+    def alone() -> None:
+        torch.set_num_threads(1)
+        with torch.inference_mode(inference), torch.no_grad():
+            work(_taken_from(queue))
+
+    number = min(threads, len(pieces), THREADS)
+    try:
+        with ThreadPoolExecutor(number) as pool:
+            running = [pool.submit(alone) for _ in range(number)]
+    finally:
+        torch.set_num_threads(threads)
+    for thread in running:
+        thread.result()
+
+
+def _taken_from(queue: deque[T]) -> Iterator[T]:
+    while True:
+        try:
+            yield queue.popleft()
+        except IndexError:
+            return
