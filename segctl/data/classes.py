@@ -19,6 +19,10 @@ class ClassRow:
     raw_id: int | None
     train_id: int
     color: tuple[int, int, int]
+    category: str | None = None
+    """The group of classes that this one belongs to, where the dataset has groups."""
+    has_instances: bool = False
+    """Whether the source tells single things of this class apart."""
 
 
 @dataclass(frozen=True)
@@ -71,5 +75,9 @@ class ClassTable:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "ClassTable":
-        rows = [ClassRow(row["name"], row["raw_id"], row["train_id"], tuple(row["color"])) for row in value["rows"]]
-        return cls(tuple(rows), bool(value["binary"]))
+        return cls(tuple(_row(row) for row in value["rows"]), bool(value["binary"]))
+
+
+def _row(value: dict[str, Any]) -> ClassRow:
+    more = (value.get("category"), bool(value.get("has_instances")))
+    return ClassRow(value["name"], value["raw_id"], value["train_id"], tuple(value["color"]), *more)

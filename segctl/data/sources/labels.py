@@ -90,12 +90,17 @@ def check_ids(what: str, raw: np.ndarray, ids: IdMap) -> None:
         )
 
 
-def guess_label_ids(present: set[int], num_classes: int) -> str:
-    """A clause for an error where ids, meant to be Cityscapes' 19 train ids, look like its 34 label ids; else an empty string."""
-    beyond = {value for value in present if value != IGNORED and value > 18}
-    if num_classes != 19 or not beyond or max(beyond) > 33:
-        return ""
-    return "; these look like Cityscapes labelIds where train ids are meant"
+def guess_label_ids(present: set[int], num_ids: int) -> str:
+    """A clause for ids that look like Cityscapes' 34 label ids where its 19 train ids are meant, or the reverse; else empty.
+
+    `present` are the ids of a label, `num_ids` is how many there may be.
+    """
+    most = max(present - {IGNORED}, default=0)
+    if num_ids == 19 and 18 < most <= 33:
+        return "; these look like Cityscapes labelIds where train ids are meant"
+    if num_ids == 34 and IGNORED in present and most <= 18:
+        return "; these look like Cityscapes train ids where labelIds are meant"
+    return ""
 
 
 def _ranges(ids: np.ndarray) -> str:
