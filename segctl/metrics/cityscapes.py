@@ -8,7 +8,8 @@ As the official evaluator computes them (its rules, in our words):
 - rows of ignored ground truth count nowhere, and predicting an unscored class on a scored pixel is a miss.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,77 +20,70 @@ from segctl.metrics.instances import CLASS, SIZE, TP, TP_CATEGORY, InstanceTable
 from segctl.metrics.scores import mean
 from segctl.metrics.table import CountTable
 
-CATEGORIES: dict[str, tuple[str, ...]] = {
-    "flat": ("road", "sidewalk"),
-    "construction": ("building", "wall", "fence"),
-    "object": ("pole", "traffic light", "traffic sign"),
-    "nature": ("vegetation", "terrain"),
-    "sky": ("sky",),
-    "human": ("person", "rider"),
-    "vehicle": ("car", "truck", "bus", "train", "motorcycle", "bicycle"),
-}
 
-AVERAGE_SIZE = {
-    "person": 3462.4756337644,
-    "rider": 3930.4788056518,
-    "car": 12794.0202738185,
-    "truck": 27855.1264367816,
-    "bus": 35732.1511111111,
-    "train": 67583.7075812274,
-    "motorcycle": 6298.7200839748,
-    "bicycle": 4672.3249222261,
-}
-"""Pixels of an average instance in the training set; the classes that have instances."""
+@dataclass(frozen=True)
+class Benchmark:
+    """What of a class table these scores need, by name.
 
-UNSCORED_VEHICLES = {"caravan": 200, "trailer": 201}
-"""Vehicles that are not scored, and the ids that stand for them in predictions: outside the classes, but of the category."""
+    categories: each category's scored classes.  average_px: pixels of an average instance, of the classes that have instances.
+    unscored: ids that stand, in predictions, for unscored classes of a category all of whose classes have instances; they lie
+    outside the classes. Only one category may have such.
+    """
 
+    categories: Mapping[str, tuple[str, ...]]
+    average_px: Mapping[str, float]
+    unscored: Mapping[str, tuple[int, ...]]
 
-def is_cityscapes(class_names: Sequence[str]) -> bool:
-    """Whether these are the benchmark's 19 classes, in any order."""
-    return sorted(class_names) == sorted(name for names in CATEGORIES.values() for name in names)
+    def of_ids(self, class_names: Sequence[str]) -> NDArray[np.int64]:
+        """int64 (256,): the category of each id, a number; -1 for ids of none."""
+        found = np.full(256, -1, np.int64)
+        for number, (category, names) in enumerate(self.categories.items()):
+            found[[class_names.index(name) for name in names]] = number
+            found[list(self.unscored.get(category, ()))] = number
+        return found
+
+    def count_unscored(self, prediction: NDArray[np.integer], label: NDArray[np.integer], num_classes: int) -> NDArray[np.int64]:
+        """int64 (C,): pixels of each class that are predicted as one of the unscored ids."""
+        ids = [index for indices in self.unscored.values() for index in indices]
+        there = np.isin(prediction, ids) & (label < num_classes)
+        return np.bincount(label[there], minlength=num_classes).astype(np.int64)
 
 
-def category_of_ids(class_names: Sequence[str]) -> NDArray[np.int64]:
-    """int64 (256,): the category of each id, a number; -1 for ids of none."""
-    found = np.full(256, -1, np.int64)
-    for number, names in enumerate(CATEGORIES.values()):
-        found[[class_names.index(name) for name in names]] = number
-    found[list(UNSCORED_VEHICLES.values())] = list(CATEGORIES).index("vehicle")
-    return found
-
-
-def category_scores(table: CountTable, confusion: NDArray[np.int64]) -> dict[str, float | None]:
+def category_scores(benchmark: Benchmark, table: CountTable, confusion: NDArray[np.int64]) -> dict[str, float | None]:
     """IoU of each category and their mean, in percent. confusion: int64 (C, C), rows are truth, of the table's images."""
     counts = table.counts.sum(0)
     truth = counts[:, HITS] + counts[:, FN]
     found = {}
-    for category, classes in _members(table).items():
+    for category, classes in _members(benchmark, table).items():
         hits = confusion[np.ix_(classes, classes)].sum()
         found[category] = _iou(hits, _strays(confusion, classes), truth[classes].sum() - hits)
     return _percents({"mIoU_category": mean(list(found.values()))} | {f"IoU_category.{name}": iou for name, iou in found.items()})
 
 
 def instance_weighted_scores(
-    table: CountTable, confusion: NDArray[np.int64], instances: InstanceTable, unscored: NDArray[np.int64]
+    benchmark: Benchmark,
+    table: CountTable,
+    confusion: NDArray[np.int64],
+    instances: InstanceTable,
+    unscored: NDArray[np.int64],
 ) -> dict[str, float | None]:
     """iIoU of the classes and categories that have instances, and their means, in percent.
 
-    unscored: int64 (C,), pixels of each class that were predicted as one of UNSCORED_VEHICLES.
+    unscored: int64 (C,), what `Benchmark.count_unscored` counted over all images.
     """
-    names = table.class_names
-    members = {name: [names.index(name)] for name in AVERAGE_SIZE}
+    names, false_positives = table.class_names, table.counts[..., FP].sum(0)
+    sizes = np.array([benchmark.average_px.get(name, np.nan) for name in names])
     by_class = {
-        name: _weighted(instances, index, TP, float(table.counts[:, index[0], FP].sum()), names)
-        for name, index in members.items()
+        name: _weighted(instances, [names.index(name)], TP, float(false_positives[names.index(name)]), sizes)
+        for name in benchmark.average_px
     }
     by_category = {}
-    for category, classes in _members(table).items():
-        if all(names[index] in AVERAGE_SIZE for index in classes):
+    for category, classes in _members(benchmark, table).items():
+        if not np.isnan(sizes[classes]).any():
             strays = float(_strays(confusion, classes))
-            if category == "vehicle":
+            if category in benchmark.unscored:
                 strays += float(unscored.sum() - unscored[classes].sum())
-            by_category[category] = _weighted(instances, classes, TP_CATEGORY, strays, names)
+            by_category[category] = _weighted(instances, classes, TP_CATEGORY, strays, sizes)
     return _percents(
         {"miIoU": mean(list(by_class.values())), "miIoU_category": mean(list(by_category.values()))}
         | {f"iIoU.{name}": iou for name, iou in by_class.items()}
@@ -97,8 +91,8 @@ def instance_weighted_scores(
     )
 
 
-def _members(table: CountTable) -> dict[str, list[int]]:
-    return {category: [table.class_names.index(name) for name in names] for category, names in CATEGORIES.items()}
+def _members(benchmark: Benchmark, table: CountTable) -> dict[str, list[int]]:
+    return {category: [table.class_names.index(name) for name in names] for category, names in benchmark.categories.items()}
 
 
 def _strays(confusion: NDArray[np.int64], classes: list[int]) -> int:
@@ -106,9 +100,8 @@ def _strays(confusion: NDArray[np.int64], classes: list[int]) -> int:
     return int(confusion[:, classes].sum() - confusion[np.ix_(classes, classes)].sum())
 
 
-def _weighted(instances: InstanceTable, classes: list[int], hits: int, strays: float, names: Sequence[str]) -> float:
+def _weighted(instances: InstanceTable, classes: list[int], hits: int, strays: float, sizes: NDArray[np.float64]) -> float:
     rows = instances.rows[np.isin(instances.rows[:, CLASS], classes)]
-    sizes = np.array([AVERAGE_SIZE.get(name, np.nan) for name in names])
     weight = sizes[rows[:, CLASS]] / rows[:, SIZE]
     right, missed = (rows[:, hits] * weight).sum(), ((rows[:, SIZE] - rows[:, hits]) * weight).sum()
     return _iou(right, strays, missed)

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segctl.errors import InputError
-from segctl.metrics import calibration, cityscapes
 from segctl.metrics.boundary import boundary_scores
-from segctl.metrics.calibration import CalibrationTable
+from segctl.metrics.calibration import CalibrationTable, calibration_scores
+from segctl.metrics.cityscapes import Benchmark, category_scores, instance_weighted_scores
 from segctl.metrics.counts import counts_of
 from segctl.metrics.instances import InstanceTable, instance_scores, join
 from segctl.metrics.scores import score
@@ -128,20 +128,23 @@ def _join_bins(parts: Sequence[CalibrationTable], names: tuple[str, ...]) -> Cal
     return CalibrationTable(names, np.stack([found[name] for name in names]))
 
 
-def all_scores(counted: Counted, *, binary: bool = False) -> dict[str, float | None]:
-    """Every score that the counts give, in percent: those of scores.py, then those of what else was counted."""
+def all_scores(counted: Counted, *, binary: bool = False, benchmark: Benchmark | None = None) -> dict[str, float | None]:
+    """Every score that the counts give, in percent: those of scores.py, then those of what else was counted.
+
+    benchmark: that of the classes, where they are of one; adds its categories, and iIoU where instances were counted.
+    """
     table, confusion = counted.table, counted.confusion
     found = score(table, binary=binary)
     if counted.boundary is not None:
         found |= boundary_scores(counted.boundary, binary=binary)
     if counted.calibration is not None:
-        found |= calibration.calibration_scores(counted.calibration, binary=binary)
+        found |= calibration_scores(counted.calibration, binary=binary)
     if counted.instances is not None:
         found |= instance_scores(table, counted.instances)
-    if cityscapes.is_cityscapes(table.class_names):
-        found |= cityscapes.category_scores(table, confusion)
-        if counted.instances is not None and counted.unscored is not None:
-            found |= cityscapes.instance_weighted_scores(table, confusion, counted.instances, counted.unscored)
+    if benchmark is not None:
+        found |= category_scores(benchmark, table, confusion)
+    if benchmark is not None and counted.instances is not None and counted.unscored is not None:
+        found |= instance_weighted_scores(benchmark, table, confusion, counted.instances, counted.unscored)
     return found
 
 

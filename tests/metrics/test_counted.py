@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from cityscapes_labels import BENCHMARK, CATEGORIES
 
 from segctl.metrics.boundary import boundary_counts
 from segctl.metrics.calibration import fill_bins
-from segctl.metrics.cityscapes import CATEGORIES, category_of_ids
 from segctl.metrics.counted import Counted, ImageCounts, Tally, all_scores, merge_counted, read_part, write_part
 from segctl.metrics.counts import confusion, count, pairs
 from segctl.metrics.instances import instance_rows
@@ -33,7 +33,7 @@ def everything(name):
         name,
         pairs(prediction[None], label[None], 19)[0],
         boundary_counts(prediction, label, 19),
-        instance_rows(prediction, label, instances, category_of_ids(CLASSES)),
+        instance_rows(prediction, label, instances, BENCHMARK.of_ids(CLASSES)),
         fill_bins(probabilities.permute(2, 0, 1)[None], torch.from_numpy(label)[None])[0].numpy(),
         np.full(19, NAMES.index(name)),
     )
@@ -106,10 +106,11 @@ def test_an_empty_tally_is_a_whole_of_no_image():
 
 
 def test_scores_are_those_of_what_was_counted():
-    plain, full = all_scores(counted(NAMES, only_pairs)), all_scores(counted(NAMES))
+    plain, full = (all_scores(counted(NAMES, counter), benchmark=BENCHMARK) for counter in (only_pairs, everything))
     assert {name: plain[name] for name in SCORE_NAMES} == score(counted(NAMES).table)
     assert "mIoU_category" in plain
     more = {"mBIoU_D", "mBIoU_I", "mBIoU_C", "ECE_D", "ECE_I", "SCE_D", "SCE_I", "mIoU_K", "miIoU", "miIoU_category"}
     assert more <= set(full)
     assert not more & set(plain)
     assert all(full[name] is not None for name in more)
+    assert "mIoU_category" not in all_scores(counted(NAMES))

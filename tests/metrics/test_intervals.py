@@ -8,7 +8,8 @@ from metrics_tables import random_table, table_of
 
 from segctl.errors import InputError
 from segctl.metrics.counts import count
-from segctl.metrics.intervals import Bootstrap, _draws, _units, differences, intervals, warning
+from segctl.metrics.intervals import Bootstrap, _draws, _units, differences, intervals, mean_differences, mean_intervals, warning
+from segctl.metrics.resampled import prepare, resample
 from segctl.metrics.scores import SCORE_NAMES, per_image, score
 from segctl.metrics.table import CountTable
 
@@ -204,3 +205,25 @@ def test_runs_against_other_labels_are_not_compared():
         "cannot compare runs that were not scored against the same labels: image '001' has 100 valid pixels in one and "
         "105 in the other"
     )
+
+
+def test_the_mean_over_runs_is_resampled_as_one():
+    tables = [random_table(seed, images=40) for seed in (0, 0, 0)]
+    assert mean_intervals(tables, how=QUICK) == intervals(tables[0], how=QUICK)
+
+
+def test_the_interval_of_two_runs_mean_is_that_of_the_mean_of_their_scores():
+    one = random_table(0, images=12)
+    other = better(one)
+    draws = next(_draws(_units(one), QUICK))
+    means = (resample(prepare(one, False), draws).scores["mIoU_I"] + resample(prepare(other, False), draws).scores["mIoU_I"]) / 2
+    found = mean_intervals([one, other], how=QUICK).scores["mIoU_I"]
+    assert found == pytest.approx(np.percentile(means, [2.5, 97.5]))
+
+
+def test_the_difference_of_means_over_seeds_lies_between_those_of_the_seeds():
+    tables = [random_table(0, images=20)] * 2
+    better_ones = [better(tables[0], 2), better(tables[0], 6)]
+    both = mean_differences(tables, better_ones, how=QUICK).scores["mIoU_D"].value
+    alone = [differences(tables[0], one, how=QUICK).scores["mIoU_D"].value for one in better_ones]
+    assert both == pytest.approx(sum(alone) / 2)
