@@ -1,4 +1,4 @@
-"""Run folders -> tables, figures, one Markdown page. Reads what runs left on disk; needs no torch."""
+"""Run folders -> tables, figures, a Markdown page and a web page. Reads what runs left on disk; needs no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,24 +7,27 @@ from pathlib import Path
 
 from segctl import __version__
 from segctl.errors import InputError, did_you_mean
+from segctl.report import html, markdown
+from segctl.report.analysis import measure
 from segctl.report.collect import Collection, collect
+from segctl.report.findings import Drawer
 from segctl.report.groups import Comparison, compare
-from segctl.report.markdown import render
 from segctl.report.page import Frame, build
 from segctl.runs import write_text
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was written, and the numbers in it."""
+    """What was written (a Markdown file and a web page of the same content), and the numbers in it."""
 
     path: Path
+    web: Path
     collection: Collection
     comparisons: tuple[Comparison, ...]
 
 
 def write_report(runs: Sequence[Path], runs_root: Path, path: Path, split: str | None = None) -> Report:
-    """Write `path` and, beside it, `<its name>_files/` with the figures.
+    """Write `path`, the same content as one web page beside it, and `<its name>_files/` with the figures.
 
     runs: run folders; none takes every run under `runs_root`.  split: only that one of the evaluated splits.
     """
@@ -34,9 +37,12 @@ def write_report(runs: Sequence[Path], runs_root: Path, path: Path, split: str |
     figures = Path(f"{path.stem}_files")
     _check_writable(path, figures)
     made = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by segctl {__version__}."
-    page = build(Frame(collection, comparisons, split, path.parent, figures), made)
-    write_text(path, render(page))
-    return Report(path, collection, comparisons)
+    measured = {comparison.place: measure(comparison) for comparison in comparisons}
+    page = build(Frame(collection, comparisons, measured, split, Drawer(path.parent, figures)), made)
+    write_text(path, markdown.render(page))
+    web = path.with_suffix(".html")
+    write_text(web, html.render(page, path.parent))
+    return Report(path, web, collection, comparisons)
 
 
 def _check_split(collection: Collection, split: str | None) -> None:

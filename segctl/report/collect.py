@@ -1,13 +1,18 @@
 """Run folders -> typed records. Reads files only, and says which file when one cannot be read."""
 
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from segctl.errors import InputError, SegctlError, did_you_mean
 from segctl.metrics.scores import SCORE_NAMES
+from segctl.metrics.table import CountTable
 from segctl.runs import RunFolder, find_runs, read_json
 from segctl.schema.distillers import method_of
 from segctl.schema.run import DistillRun, TrainRun
@@ -28,17 +33,26 @@ class WorstImage:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `segctl eval` left for one split. Scores are in percent, None where undefined."""
+    """What `segctl eval` left for one split. Scores are in percent, None where undefined.
+
+    counts and confusion (int64 (C, C), rows truth) are None where their files are not there.
+    """
 
     split: str
     scores: Mapping[str, float | None]
     per_class: tuple[Mapping[str, Any], ...]
     about: Mapping[str, Any]
     worst: tuple[WorstImage, ...]
+    counts: CountTable | None
+    confusion: NDArray[np.int64] | None
 
     @property
     def fingerprint(self) -> str:
         return str(self.about.get("fingerprint", ""))
+
+    @property
+    def binary(self) -> bool:
+        return bool(self.about.get("binary", False))
 
     @property
     def colors(self) -> dict[str, Color]:
@@ -140,7 +154,10 @@ def read_evaluation(folder: Path) -> Evaluation:
     about = _mapping(tree.get("about", {}), path)
     scores = {name: _score(tree.get(name), name, path) for name in SCORE_NAMES}
     per_class = tuple({key: value if key == "class" else _score(value, key, path) for key, value in row.items()} for row in rows)
-    return Evaluation(folder.name, scores, per_class, about, _worst(folder / "worst"))
+    counts = CountTable.load(folder / "counts.npz") if (folder / "counts.npz").is_file() else None
+    return Evaluation(
+        folder.name, scores, per_class, about, _worst(folder / "worst"), counts, _confusion(folder / "confusion.npz", counts)
+    )
 
 
 def _existing(path: Path, runs_root: Path) -> RunFolder:
@@ -193,6 +210,19 @@ def _worst(folder: Path) -> tuple[WorstImage, ...]:
         )
     except (TypeError, KeyError) as error:
         raise _foreign(path, f"an entry has no {error}") from error
+
+
+def _confusion(path: Path, counts: CountTable | None) -> NDArray[np.int64] | None:
+    if counts is None or not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            matrix: NDArray[np.int64] = file["matrix"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise _foreign(path, str(error)) from error
+    if matrix.shape != (len(counts.class_names),) * 2 or matrix.dtype != np.int64:
+        raise _foreign(path, f"it holds {matrix.dtype} {matrix.shape}, wanted int64 of {len(counts.class_names)} classes")
+    return matrix
 
 
 def _score(value: Any, name: str, path: Path) -> float | None:

@@ -4,7 +4,7 @@ Text is plain, except that `backticks` mark code. A renderer decides how a block
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +67,45 @@ class Code:
     text: str
 
 
-Block = Table | Paragraph | Notes | Definitions | Figure | Code
+@dataclass(frozen=True)
+class Worst:
+    """One of a run's worst images: its score in percent and its tiles (`TILES` kind -> PNG file)."""
+
+    image: str
+    score: str
+    tiles: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A run's worst images. On paper the first of them as one strip; where there is a mouse, each at its own size."""
+
+    strip: Figure
+    images: tuple[Worst, ...]
+    legend: tuple[tuple[str, str], ...]
+    """Class names and their colours, such as `#804080`."""
+
+
+@dataclass(frozen=True)
+class ImageColumn:
+    """One run's (or its seeds' mean) scores of every image, in percent: mIoU_I, and IoU by class; None where undefined."""
+
+    label: str
+    miou_i: tuple[float | None, ...]
+    iou: tuple[tuple[float | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """Every image under every group. On paper the worst of them; where there is a mouse, all, to sort and filter."""
+
+    images: tuple[str, ...]
+    classes: tuple[str, ...]
+    columns: tuple[ImageColumn, ...]
+
+
+Words = Paragraph | Notes | Definitions | Code
+Block = Words | Table | Figure | Gallery | ImageTable
 
 
 @dataclass(frozen=True)
@@ -93,4 +131,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str | Cell]]) -> Table
 
 
 def _is_numeric(text: str) -> bool:
-    return text in NO_NUMBER or re.fullmatch(r"[-+]?\d[\d,]*(\.\d+)?( [±×] \d[\d.,]*)?( †)?", text) is not None
+    return (
+        text in NO_NUMBER
+        or re.fullmatch(r"\[{N}, {N}\]|{N}( \[{N}, {N}\])?( [±×] \d[\d.,]*)?( †)?".replace("{N}", r"[-+]?\d[\d,]*(\.\d+)?"), text)
+        is not None
+    )

@@ -1,32 +1,18 @@
-"""Figures as PNG files: training curves (matplotlib) and strips of the worst images (Pillow).
+"""Charts as PNG files (matplotlib, imported where it is used, so that help stays instant)."""
 
-Both libraries are imported where they are used, so that help stays instant.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from segctl.errors import InputError
 from segctl.files import write_whole
-from segctl.report.collect import TILES, Color, Curves, WorstImage
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from PIL.ImageFont import FreeTypeFont
+from segctl.report.collect import Curves
 
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#7F7F7F", "#9467BD")
 """Okabe and Ito's colours, which colour-blind readers can tell apart, and three more."""
 
-TILE_PX = 300
-GAP_PX = 6
-TEXT_PX = 15
-LINE_PX = 24
-SWATCH_PX = 14
-INK, FAINT = (34, 34, 34), (120, 120, 120)
-
-FIXED_LEGEND: tuple[tuple[str, Color], ...] = (("error: wrong", (215, 35, 35)), ("ignored", (0, 0, 0)))
+Interval = tuple[float, float]
+"""Lower and upper end, in percent or points."""
 
 
 @dataclass(frozen=True)
@@ -37,29 +23,104 @@ class Line:
     curves: Curves
 
 
+@dataclass(frozen=True)
+class Bars:
+    """One group's values by class, in percent, each with its interval; None where undefined.
+
+    rank: the group's place among all groups, so that it has one colour in every figure.
+    """
+
+    name: str
+    rank: int
+    values: tuple[float | None, ...]
+    intervals: tuple[Interval | None, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One group's value for every image, in percent; rank as in Bars."""
+
+    name: str
+    rank: int
+    values: tuple[float, ...]
+
+
 def draw_curves(lines: Sequence[Line], path: Path) -> None:
     """Training loss and validation mIoU_D over the steps, side by side."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     names = list(dict.fromkeys(line.name for line in lines))
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(10, 3.6)
     loss, score = figure.subplots(1, 2, sharex=True)
     for line in lines:
-        color = LINE_COLORS[names.index(line.name) % len(LINE_COLORS)]
+        color = _color(names.index(line.name))
         label = line.name if line is next(other for other in lines if other.name == line.name) else "_nolegend_"
         _plot_loss(loss, line.curves.loss, color)
         steps, values = zip(*line.curves.miou_d, strict=True) if line.curves.miou_d else ((), ())
         score.plot(steps, values, color=color, label=label, marker="o", markersize=3, linewidth=1.4)
     for axes, title in ((loss, "training loss"), (score, "validation mIoU_D, %")):
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("step", fontsize=9)
-        axes.tick_params(labelsize=8)
-        axes.grid(color="#dddddd", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=min(3, len(names)), fontsize=8, frameon=False)
-    write_whole(path, lambda partial: figure.savefig(partial, format="png", dpi=150))
+        _dress(axes, title, "step")
+    _finish(figure, len(names), path)
+
+
+def draw_bars(classes: Sequence[str], groups: Sequence[Bars], path: Path) -> None:
+    """IoU_D by class, one bar a group, whiskers for the intervals; classes from top to bottom."""
+    thickness = 0.8 / len(groups)
+    figure = _figure(10, 1.0 + len(classes) * max(0.26, 0.14 * len(groups)))
+    axes = figure.subplots()
+    for index, group in enumerate(groups):
+        places = [row - 0.4 + (index + 0.5) * thickness for row in range(len(classes))]
+        values = [0.0 if value is None else value for value in group.values]
+        axes.barh(places, values, thickness * 0.92, color=_color(group.rank), label=group.name)
+        for place, value, interval in zip(places, group.values, group.intervals, strict=True):
+            if value is None:
+                axes.text(0.5, place, "n/a", va="center", fontsize=6, color=_color(group.rank))
+            elif interval is not None:
+                axes.plot(interval, (place, place), color="#222222", linewidth=0.9, solid_capstyle="butt")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_ylim(len(classes) - 0.5, -0.5)
+    axes.set_xlim(0, 100)
+    _dress(axes, "", "IoU_D, %")
+    axes.grid(axis="y", visible=False)
+    _finish(figure, len(groups), path)
+
+
+def draw_histogram(groups: Sequence[Sample], path: Path) -> None:
+    """How the images' mIoU_I spread over bins of 5 points, a line a group; the triangle below marks the mean, mIoU_I."""
+    figure = _figure(10, 3.2)
+    axes = figure.subplots()
+    edges = list(range(0, 101, 5))
+    for group in groups:
+        counts = [0] * (len(edges) - 1)
+        for value in group.values:
+            counts[min(int(value // 5), len(counts) - 1)] += 1
+        axes.stairs(counts, edges, color=_color(group.rank), label=group.name, linewidth=1.6, fill=False)
+        if group.values:
+            mean = sum(group.values) / len(group.values)
+            axes.plot([mean], [0], marker="^", color=_color(group.rank), markersize=7, clip_on=False, zorder=3)
+    axes.set_xlim(0, 100)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    _dress(axes, "", "mIoU_I of an image, %")
+    axes.set_ylabel("images", fontsize=9)
+    _finish(figure, len(groups), path)
+
+
+def draw_differences(names: Sequence[str], groups: Sequence[Bars], path: Path) -> None:
+    """Differences in points with their intervals, a row a score or class, a colour a group; zero is drawn."""
+    figure = _figure(10, 1.0 + len(names) * max(0.26, 0.16 * len(groups)))
+    axes = figure.subplots()
+    axes.axvline(0, color="#222222", linewidth=0.9)
+    for index, group in enumerate(groups):
+        axes.plot([], [], marker="o", markersize=4, color=_color(group.rank), label=group.name)
+        for row, (value, interval) in enumerate(zip(group.values, group.intervals, strict=True)):
+            place = row - 0.4 + (index + 0.5) * 0.8 / len(groups)
+            if interval is not None:
+                axes.plot(interval, (place, place), color=_color(group.rank), linewidth=1.4)
+            if value is not None:
+                axes.plot([value], [place], marker="o", markersize=4, color=_color(group.rank))
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    _dress(axes, "", "difference, points")
+    _finish(figure, len(groups), path)
 
 
 def _plot_loss(axes: Any, points: Sequence[tuple[int, float]], color: str) -> None:
@@ -78,107 +139,29 @@ def _plot_loss(axes: Any, points: Sequence[tuple[int, float]], color: str) -> No
     axes.plot(steps[window - 1 :], (sums[window:] - sums[:-window]) / window, color=color, linewidth=1.4)
 
 
-def draw_worst(images: Sequence[WorstImage], colors: Mapping[str, Color], path: Path) -> None:
-    """A strip: one row an image (image, truth, prediction, error), the colours of the classes in view below."""
-    from PIL import Image
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    rows = [(image, _load_tiles(image)) for image in images]
-    strips = [_header(), *(_row(image, tiles) for image, tiles in rows), _legend(_in_view(colors, [tiles for _, tiles in rows]))]
-    sheet = Image.new("RGB", (_sheet_width(), sum(strip.height for strip in strips)), "white")
-    top = 0
-    for strip in strips:
-        sheet.paste(strip, (0, top))
-        top += strip.height
-    write_whole(path, lambda partial: sheet.save(partial, format="PNG"))
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
-def _load_tiles(image: WorstImage) -> list["Image"]:
-    """The four tiles, fitted into TILE_PX squares; class colours are never blended."""
-    from PIL import Image
-
-    tiles = []
-    for kind in TILES:
-        try:
-            with Image.open(image.tiles[kind]) as file:
-                tile = file.convert("RGB")
-        except OSError as error:
-            raise InputError(
-                f"cannot read '{image.tiles[kind]}': {error}", "run `segctl eval` on that run again to redraw its worst images"
-            ) from error
-        scale = min(TILE_PX / tile.width, TILE_PX / tile.height)
-        size = (max(1, round(tile.width * scale)), max(1, round(tile.height * scale)))
-        smooth = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
-        tiles.append(tile.resize(size, smooth if kind == "image" else Image.Resampling.NEAREST))
-    return tiles
+def _color(index: int) -> str:
+    return LINE_COLORS[index % len(LINE_COLORS)]
 
 
-def _sheet_width() -> int:
-    return len(TILES) * TILE_PX + (len(TILES) + 1) * GAP_PX
+def _dress(axes: Any, title: str, label: str) -> None:
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel(label, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
-def _header() -> "Image":
-    from PIL import Image, ImageDraw
-
-    strip = Image.new("RGB", (_sheet_width(), LINE_PX + 4), "white")
-    pen = ImageDraw.Draw(strip)
-    for column, kind in enumerate(TILES):
-        left = GAP_PX + column * (TILE_PX + GAP_PX)
-        pen.text((left + TILE_PX / 2, LINE_PX / 2 + 2), kind, fill=INK, font=_font(bold=True), anchor="mm")
-    return strip
-
-
-def _row(image: WorstImage, tiles: Sequence["Image"]) -> "Image":
-    from PIL import Image, ImageDraw
-
-    height = max(tile.height for tile in tiles)
-    strip = Image.new("RGB", (_sheet_width(), height + LINE_PX + GAP_PX), "white")
-    pen, font = ImageDraw.Draw(strip), _font()
-    value = "n/a" if image.miou_i is None else f"{image.miou_i:.2f}"
-    pen.text((GAP_PX, LINE_PX / 2), image.image, fill=INK, font=font, anchor="lm")
-    pen.text((_sheet_width() - GAP_PX, LINE_PX / 2), f"mIoU_I {value}", fill=INK, font=font, anchor="rm")
-    for column, tile in enumerate(tiles):
-        left = GAP_PX + column * (TILE_PX + GAP_PX)
-        strip.paste(tile, (left + (TILE_PX - tile.width) // 2, LINE_PX + (height - tile.height) // 2))
-    return strip
-
-
-def _in_view(colors: Mapping[str, Color], rows: Sequence[Sequence["Image"]]) -> list[tuple[str, Color]]:
-    """The classes whose colour is in a truth or prediction tile, and what the other colours mean."""
-    truth, prediction = TILES.index("truth"), TILES.index("prediction")
-    seen: set[Any] = set()
-    for tiles in rows:
-        for tile in (tiles[truth], tiles[prediction]):
-            seen |= {color for _, color in tile.getcolors(tile.width * tile.height) or []}
-    classes = [(name, color) for name, color in colors.items() if color in seen]
-    taken = {color for _, color in classes}
-    return [*classes, *((name, color) for name, color in FIXED_LEGEND if color not in taken)]
-
-
-def _legend(entries: Sequence[tuple[str, Color]]) -> "Image":
-    from PIL import Image, ImageDraw
-
-    font = _font()
-    left, line, placed = GAP_PX, 0, []
-    for name, color in entries:
-        width = SWATCH_PX + 6 + round(font.getlength(name)) + 18
-        if left + width > _sheet_width() and left > GAP_PX:
-            left, line = GAP_PX, line + 1
-        placed.append((left, line, name, color))
-        left += width
-    strip = Image.new("RGB", (_sheet_width(), (line + 1) * LINE_PX + GAP_PX), "white")
-    pen = ImageDraw.Draw(strip)
-    for left, line, name, color in placed:
-        middle = line * LINE_PX + LINE_PX // 2
-        box = (left, middle - SWATCH_PX // 2, left + SWATCH_PX, middle + SWATCH_PX // 2)
-        pen.rectangle(box, fill=color, outline=FAINT)
-        pen.text((left + SWATCH_PX + 6, middle), name, fill=INK, font=font, anchor="lm")
-    return strip
-
-
-def _font(*, bold: bool = False) -> "FreeTypeFont":
-    """DejaVu Sans, which travels with matplotlib and has the letters of most languages."""
-    from matplotlib import get_data_path
-    from PIL import ImageFont
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / name), TEXT_PX)
+def _finish(figure: Any, entries: int, path: Path) -> None:
+    """The legend below, then the file."""
+    figure.legend(loc="outside lower center", ncols=min(3, entries), fontsize=8, frameon=False)
+    write_whole(path, lambda partial: figure.savefig(partial, format="png", dpi=150))

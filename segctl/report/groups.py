@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from segctl.metrics.table import CountTable
 from segctl.report.collect import Evaluation, Run
 from segctl.schema.distillers import METHODS
 from segctl.schema.run import DistillRun, TrainRun
@@ -41,6 +42,16 @@ class Group:
     @property
     def evaluations(self) -> list[Evaluation]:
         return [run.evaluations[self.split] for run in self.runs]
+
+    @property
+    def binary(self) -> bool:
+        return self.evaluations[0].binary
+
+    @property
+    def counts(self) -> tuple[CountTable, ...] | None:
+        """The counts of every seed; None where a run left none."""
+        found = [evaluation.counts for evaluation in self.evaluations]
+        return tuple(table for table in found if table is not None) if all(table is not None for table in found) else None
 
     def score(self, name: str) -> Spread:
         """A score over the seeds, in percent."""
@@ -93,6 +104,23 @@ def settings(spec: TrainRun) -> dict[str, Any]:
 def without_method(spec: TrainRun) -> dict[str, Any]:
     """The settings that a distilled and an undistilled student share."""
     return settings(spec.without_teacher() if isinstance(spec, DistillRun) else spec)
+
+
+def undistilled(group: Group, groups: Sequence[Group]) -> Group | None:
+    """The undistilled student of a distilled group's settings, if it is there."""
+    if group.method == "none":
+        return None
+    return next(
+        (other for other in groups if other.method == "none" and settings(other.spec) == without_method(group.spec)), None
+    )
+
+
+def baseline(group: Group, groups: Sequence[Group]) -> Group | None:
+    """What a group is compared with: its undistilled student, or else the first group; None for a baseline itself."""
+    found = undistilled(group, groups)
+    if found is not None:
+        return found
+    return groups[0] if group.label != groups[0].label else None
 
 
 def method_rank(method: str) -> int:

@@ -1,10 +1,28 @@
 """Content -> GitHub-flavoured Markdown."""
 
 import re
+import statistics
 from typing import assert_never
 from urllib.parse import quote
 
-from segctl.report.content import Block, Cell, Code, Definitions, Figure, Notes, Page, Paragraph, Section, Table
+from segctl.report.content import (
+    Block,
+    Cell,
+    Code,
+    Definitions,
+    Figure,
+    Gallery,
+    ImageTable,
+    Notes,
+    Page,
+    Paragraph,
+    Section,
+    Table,
+    Words,
+    table,
+)
+
+IMAGES_SHOWN = 10
 
 
 def render(page: Page) -> str:
@@ -21,18 +39,43 @@ def _block(block: Block) -> str:
     match block:
         case Table():
             return _table(block)
+        case Figure():
+            return _figure(block)
+        case Gallery(strip):
+            return _figure(strip)
+        case ImageTable():
+            return _images(block)
+        case _:
+            return _words(block)
+
+
+def _words(block: Words) -> str:
+    match block:
         case Paragraph(text):
             return _text(text)
         case Notes(items):
             return "\n".join(f"- {_text(item)}" for item in items)
         case Definitions(items):
             return "\n".join(f"- **{_text(term)}**: {_text(meaning)}" for term, meaning in items)
-        case Figure(path, alt, caption):
-            return f"![{_text(alt)}]({quote(path.as_posix())})\n\n*{_text(caption)}*"
         case Code(text):
             return f"```\n{text}\n```"
         case _:
             assert_never(block)
+
+
+def _figure(figure: Figure) -> str:
+    return f"![{_text(figure.alt)}]({quote(figure.path.as_posix())})\n\n*{_text(figure.caption)}*"
+
+
+def _images(block: ImageTable) -> str:
+    """The images that are worst on average over the groups; the web page has all of them."""
+    means = {name: [column.miou_i[index] for column in block.columns] for index, name in enumerate(block.images)}
+    known = {name: [value for value in values if value is not None] for name, values in means.items()}
+    worst = sorted((name for name in known if known[name]), key=lambda name: (statistics.fmean(known[name]), name))[:IMAGES_SHOWN]
+    rows = [[name, *("n/a" if value is None else f"{value:.2f}" for value in means[name])] for name in worst]
+    shown = _table(table(("image, mIoU_I", *(column.label for column in block.columns)), rows))
+    rest = f"The worst {len(worst)} of {len(block.images):,} images; the web page beside this file has all, and their classes."
+    return f"{shown}\n\n{_text(rest)}"
 
 
 def _table(block: Table) -> str:

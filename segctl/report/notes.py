@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from segctl.report.analysis import Measured
 from segctl.report.groups import Comparison, Group, spread
 from segctl.report.published import answers, changes
 from segctl.report.tables import score_text, teacher_score
@@ -26,6 +27,13 @@ def protocol_notes(comparison: Comparison) -> list[str]:
         return []
     found = "; ".join(f"{', '.join(labels)}: {protocol}" for protocol, labels in protocols.items())
     return [f"not scored under one protocol, so differences may come from it: {found}"]
+
+
+def interval_notes(measured: Sequence[Measured]) -> list[str]:
+    """How the intervals were made, and what makes them less sure than they look."""
+    found = [each.intervals for each in measured]
+    methods = [f"`over images` is the {each.method}" for each in found]
+    return list(dict.fromkeys([*methods, *(each.warning for each in found if each.warning)]))
 
 
 def _changes(groups: Sequence[Group]) -> list[str]:

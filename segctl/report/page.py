@@ -1,18 +1,21 @@
 """Records and figures -> the sections of a report."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from segctl.metrics.scores import RULES
+from segctl.report import findings
+from segctl.report.analysis import Measured, interval_text
 from segctl.report.collect import Collection, Evaluation, Run
-from segctl.report.content import Block, Code, Definitions, Figure, Notes, Page, Paragraph, Section
-from segctl.report.figures import Line, draw_curves, draw_worst
+from segctl.report.content import Block, Code, Definitions, Figure, Gallery, Notes, Page, Paragraph, Section, Worst
+from segctl.report.figures import Line, draw_curves
+from segctl.report.findings import Drawer
 from segctl.report.groups import Comparison, Group, grouped
-from segctl.report.notes import protocol_notes, student_notes
+from segctl.report.notes import interval_notes, protocol_notes, student_notes
+from segctl.report.strips import draw_worst
 from segctl.report.tables import (
     FINE_GRAINED,
+    UNDEFINED,
     class_tables,
     evaluations_table,
     provenance_tables,
@@ -27,14 +30,14 @@ WORST_SHOWN = 4
 
 @dataclass(frozen=True)
 class Frame:
-    """What every section needs: the runs, their comparisons, the split asked for, where figures go and how far it is."""
+    """What every section needs: the runs, their comparisons with what their counts gave, the split asked for, a drawer."""
 
     collection: Collection
     comparisons: tuple[Comparison, ...]
+    measured: Mapping[str, Sequence[Measured]]
+    """By a comparison's place; empty where its runs left no counts."""
     split: str | None
-    folder: Path
-    figures: Path
-    """Folder of figures, relative to `folder`."""
+    drawer: Drawer
 
 
 def build(frame: Frame, made: str) -> Page:
@@ -46,7 +49,7 @@ def build(frame: Frame, made: str) -> Page:
             _what_was_run(frame),
             *_results(frame),
             *_fine_grained(frame),
-            *_classes(frame),
+            *_findings(frame),
             *_curves(frame),
             *_worst(frame),
             _provenance(frame),
@@ -66,6 +69,8 @@ HOW_TO_READ = Notes(
         "Scores are in percent; what each averages over is said under “What the scores mean”.",
         "`a ± s` is the mean and sample standard deviation over seeds. A score without ± comes from a single seed: nothing is "
         "known of its spread.",
+        "`[a, b]` is an interval over images: what the same network would score on other images of the same kind. It says "
+        "nothing of another seed.",
         "Bold is the best of our scores in a column (in a row, in the table of classes), where there is something to compare. "
         "It says nothing of significance.",
     )
@@ -96,18 +101,20 @@ def _results(frame: Frame) -> list[Section]:
     heading = Section("Results and published numbers", ())
     if not frame.comparisons:
         return [Section(heading.heading, (Paragraph("No run has been evaluated; `segctl eval RUN` scores one."),))]
-    return [heading, *(section for comparison in frame.comparisons for section in _students(comparison))]
+    return [heading, *(section for comparison in frame.comparisons for section in _students(comparison, frame))]
 
 
-def _students(comparison: Comparison) -> list[Section]:
+def _students(comparison: Comparison, frame: Frame) -> list[Section]:
     names = dict.fromkeys(group.spec.name for group in comparison.groups)
-    return [_student(name, [group for group in comparison.groups if group.spec.name == name], comparison) for name in names]
+    return [
+        _student(name, [group for group in comparison.groups if group.spec.name == name], comparison, frame) for name in names
+    ]
 
 
-def _student(name: str, groups: Sequence[Group], comparison: Comparison) -> Section:
-    model = groups[0].spec.model
-    blocks: list[Block] = [published_table(groups)]
-    notes = student_notes(groups, comparison)
+def _student(name: str, groups: Sequence[Group], comparison: Comparison, frame: Frame) -> Section:
+    model, measured = groups[0].spec.model, frame.measured[comparison.place]
+    blocks: list[Block] = [published_table(groups, lambda group: interval_text(measured, group))]
+    notes = [*student_notes(groups, comparison), *interval_notes(measured)]
     if notes:
         blocks.append(Notes(tuple(notes)))
     return Section(f"{name} ({model.head} {model.backbone}) on {comparison.place}", tuple(blocks), level=3)
@@ -127,12 +134,29 @@ def _scores(comparison: Comparison) -> list[Block]:
     return [*blocks, Notes(tuple(notes))] if notes else blocks
 
 
-def _classes(frame: Frame) -> list[Section]:
-    if not frame.comparisons:
-        return []
-    places = [Section(f"IoU_D per class, {found.place}", tuple(class_tables(found)), level=3) for found in frame.comparisons]
-    explained = Paragraph("`images` is how many images count towards the class's IoU_C.")
-    return [Section("Classes", (explained,)), *places]
+def _findings(frame: Frame) -> list[Section]:
+    """What the counts say; each kind under one heading, places one after another."""
+    found = [(place, frame.measured[place.place]) for place in frame.comparisons if frame.measured[place.place]]
+    bare = [place for place in frame.comparisons if not frame.measured[place.place]]
+    drawer = frame.drawer
+    by_class = [findings.classes(place, measured, drawer) for place, measured in found]
+    by_class += [Section(f"IoU_D per class, {place.place}", tuple(class_tables(place)), level=3) for place in bare]
+    return [
+        *findings.together("Classes", "`images` is how many images count towards the class's IoU_C.", by_class),
+        *findings.together(
+            "Differences between runs",
+            findings.ABOUT_DIFFERENCES,
+            [section for place, measured in found for section in findings.differences(place, measured, drawer)],
+        ),
+        *findings.together(
+            "Images", findings.ABOUT_IMAGES, [findings.images(place, measured, drawer) for place, measured in found]
+        ),
+        *findings.together(
+            "Mix-ups",
+            findings.ABOUT_CONFUSIONS,
+            [section for place, measured in found for section in findings.confusions(place, measured)],
+        ),
+    ]
 
 
 def _curves(frame: Frame) -> list[Section]:
@@ -155,10 +179,8 @@ def _curves_figure(frame: Frame, dataset: str, steps: int) -> list[Figure]:
     ]
     if not lines:
         return []
-    path = frame.figures / f"curves-{_slug(dataset)}-{steps}.png"
-    draw_curves(lines, frame.folder / path)
     title = f"Training on {dataset}, {steps:,} steps"
-    return [Figure(path, title, title)]
+    return [frame.drawer(f"curves-{dataset}-{steps}", title, lambda path: draw_curves(lines, path))]
 
 
 def _worst(frame: Frame) -> list[Section]:
@@ -177,10 +199,12 @@ def _worst(frame: Frame) -> list[Section]:
 
 def _worst_section(run: Run, found: Evaluation, frame: Frame) -> Section:
     place = f"{run.spec.data.dataset} / {found.split}"
-    path = frame.figures / f"worst-{_slug(run.label)}-{_slug(found.split)}.png"
-    draw_worst(found.worst[:WORST_SHOWN], found.colors, frame.folder / path)
-    caption = f"The {_number(len(found.worst[:WORST_SHOWN]), 'image')} of {place} that {run.label} does worst on."
-    return Section(f"{run.label} on {place}", (Figure(path, f"Worst images of {run.label} on {place}", caption),), level=3)
+    shown = found.worst[:WORST_SHOWN]
+    caption = f"The {_number(len(shown), 'image')} of {place} that {run.label} does worst on."
+    strip = frame.drawer(f"worst-{run.label}-{found.split}", caption, lambda path: draw_worst(shown, found.colors, path))
+    images = tuple(Worst(image.image, _score(image.miou_i), image.tiles) for image in found.worst)
+    legend = tuple((name, f"#{bytes(color).hex()}") for name, color in found.colors.items())
+    return Section(f"{run.label} on {place}", (Gallery(strip, images, legend),), level=3)
 
 
 def _provenance(frame: Frame) -> Section:
@@ -201,5 +225,5 @@ def _number(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+def _score(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:.2f}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from segctl.report.groups import Group, Spread, method_rank, settings, show, without_method
+from segctl.report.groups import Group, Spread, method_rank, show, undistilled, without_method
 from segctl.schema.load import load_preset, preset_names
 from segctl.schema.run import PublishedScore, TrainRun
 
@@ -66,11 +66,7 @@ def changes(spec: TrainRun) -> list[str]:
 
 def gain(group: Group, groups: Sequence[Group], name: str = "mIoU_D") -> float | None:
     """How far a distilled group's mean is above the undistilled one of the same settings; None without such a group."""
-    if group.method == "none":
-        return None
-    base = next(
-        (other for other in groups if other.method == "none" and settings(other.spec) == without_method(group.spec)), None
-    )
+    base = undistilled(group, groups)
     ours, theirs = group.score(name), base.score(name) if base else Spread(None, None, 0)
     return ours.mean - theirs.mean if ours.mean is not None and theirs.mean is not None else None
 

@@ -98,15 +98,15 @@ def evaluations_table(runs: Sequence[Run], split: str | None) -> Table:
     return table(columns, rows)
 
 
-def published_table(groups: Sequence[Group]) -> Table:
-    """One student: each method's score here, beside the published one where there is any."""
+def published_table(groups: Sequence[Group], interval: Callable[[Group], str]) -> Table:
+    """One student: each method's score here with its interval over images, beside the published one where there is any."""
     pairs = pairings(groups)
     best = _best([pair.ours.score("mIoU_D").mean if pair.ours else None for pair in pairs])
     rows = [
-        [pair.method, *_ours(pair, groups, best=index in best), *_theirs(pair, groups[0].spec.recipe)]
+        [pair.method, *_ours(pair, groups, interval, best=index in best), *_theirs(pair, groups[0].spec.recipe)]
         for index, pair in enumerate(pairs)
     ]
-    ours = ("method", "mIoU_D, ours", "seeds", "gain over none", "our recipe", "steps × batch")
+    ours = ("method", "mIoU_D, ours", "over images", "seeds", "gain over none", "our recipe", "steps × batch")
     theirs = ("published", "its recipe", "source", "caveats")
     if all(pair.theirs is None for pair in pairs):
         return table(ours, [row[: len(ours)] for row in rows])
@@ -148,12 +148,13 @@ def score_text(found: Spread) -> str:
     return f"{found.mean:.2f}" if found.std is None else f"{found.mean:.2f} ± {found.std:.2f}"
 
 
-def _ours(pair: Pairing, groups: Sequence[Group], *, best: bool) -> list[str | Cell]:
+def _ours(pair: Pairing, groups: Sequence[Group], interval: Callable[[Group], str], *, best: bool) -> list[str | Cell]:
     if pair.ours is None:
-        return ["not run", "–", "–", "–", "–"]
+        return ["not run", "–", "–", "–", "–", "–"]
     found, spec = pair.ours.score("mIoU_D"), pair.ours.spec
     return [
         Cell(score_text(found) + (" †" if changes(spec) else ""), best),
+        interval(pair.ours),
         f"{found.n}",
         "–" if pair.method == "none" else _signed(gain(pair.ours, groups)),
         spec.recipe,
@@ -187,10 +188,10 @@ def _marked(column: Sequence[Spread]) -> list[Cell]:
 
 
 def _best(values: Sequence[float | None]) -> set[int]:
-    """Where the highest value stands, as printed; nowhere when there is nothing to compare it with."""
+    """Where the highest value stands, as printed; nowhere when there is no lower one to compare it with."""
     shown = [None if value is None else round(value, 2) for value in values]
     found = [value for value in shown if value is not None]
-    return {index for index, value in enumerate(shown) if value == max(found)} if len(found) > 1 else set()
+    return {index for index, value in enumerate(shown) if value == max(found)} if len(set(found)) > 1 else set()
 
 
 def _seeds(group: Group) -> str:

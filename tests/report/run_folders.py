@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from segctl.metrics.counts import count
+from segctl.metrics.counts import confusion, count
 from segctl.metrics.scores import per_class, score, worst_images
 from segctl.metrics.table import CountTable
 from segctl.schema.distillers import METHODS
@@ -134,6 +134,7 @@ def evaluate(path: Path, making: Making, dataset: str) -> None:
     names = tuple(f"seq{index // 4:02d}/frame_{index:05d}" for index in range(making.images))
     table = CountTable(names, CLASSES, count(predictions, labels, len(CLASSES)))
     table.save(folder / "counts.npz")
+    np.savez(folder / "confusion.npz", matrix=confusion(predictions, labels, len(CLASSES)), class_names=np.array(CLASSES))
     about = {
         "dataset": dataset,
         "split": making.split,

@@ -1,15 +1,11 @@
-"""Figures are pictures one can read: right size, class colours kept exact."""
-
-from dataclasses import replace
+"""Figures are pictures one can read: of the right size, each group in its own colour."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from segctl.errors import InputError
 from segctl.report.collect import Curves
-from segctl.report.figures import GAP_PX, LINE_PX, TILE_PX, Line, draw_curves, draw_worst
-from tests.report.run_folders import CLASSES, COLORS
+from segctl.report.figures import LINE_COLORS, Bars, Line, Sample, draw_bars, draw_curves, draw_differences, draw_histogram
 
 
 def pixels(path):
@@ -21,68 +17,8 @@ def colors_in(area):
     return {tuple(color) for color in area.reshape(-1, 3).tolist()}
 
 
-def test_a_strip_has_four_tiles_for_every_image(read, tmp_path):
-    found = read["none-s0"].evaluations["val"]
-    draw_worst(found.worst[:2], found.colors, tmp_path / "strip.png")
-    height, width, _ = pixels(tmp_path / "strip.png").shape
-    tile_height = TILE_PX * 60 // 80
-    assert width == 4 * TILE_PX + 5 * GAP_PX
-    assert height == (LINE_PX + 4) + 2 * (tile_height + LINE_PX + GAP_PX) + (LINE_PX + GAP_PX)
-
-
-def test_class_colours_are_not_blended(read, tmp_path):
-    found = read["none-s0"].evaluations["val"]
-    draw_worst(found.worst[:1], found.colors, tmp_path / "strip.png")
-    top, left = 2 * LINE_PX + 4, 2 * GAP_PX + TILE_PX
-    truth = pixels(tmp_path / "strip.png")[top : top + TILE_PX * 60 // 80, left : left + TILE_PX]
-    assert colors_in(truth) <= {*COLORS, (0, 0, 0)}
-
-
-def test_the_legend_shows_the_classes_in_view_alone(read, tmp_path):
-    found = read["city-none"].evaluations["val"]  # no image has a pole
-    draw_worst(found.worst, found.colors, tmp_path / "strip.png")
-    legend = colors_in(pixels(tmp_path / "strip.png")[-LINE_PX - GAP_PX :])
-    assert COLORS[CLASSES.index("sky")] in legend
-    assert COLORS[CLASSES.index("pole")] not in legend
-
-
-def test_without_recorded_colours_no_class_is_named(read, tmp_path):
-    found = read["none-s0"].evaluations["val"]
-    draw_worst(found.worst[:1], {}, tmp_path / "strip.png")
-    legend = colors_in(pixels(tmp_path / "strip.png")[-LINE_PX - GAP_PX :])
-    assert not legend & set(COLORS)
-
-
-def test_long_legends_wrap(read, tmp_path):
-    found = read["none-s0"].evaluations["val"]
-    long = {f"{name} with a very long description": color for name, color in found.colors.items()}
-    for name, colors in (("short.png", found.colors), ("long.png", long)):
-        draw_worst(found.worst[:1], colors, tmp_path / name)
-    assert pixels(tmp_path / "long.png").shape[0] > pixels(tmp_path / "short.png").shape[0]
-
-
-@pytest.mark.parametrize("size", [(2000, 400), (30, 90), (1, 1)])
-def test_images_of_any_shape_fit_their_place(tmp_path, read, size):
-    found = read["none-s0"].evaluations["val"].worst[0]
-    Image.new("RGB", size, "red").save(tmp_path / "tile.png")
-    image = replace(found, tiles=dict.fromkeys(found.tiles, tmp_path / "tile.png"))
-    draw_worst([image], {}, tmp_path / "strip.png")
-    assert pixels(tmp_path / "strip.png").shape[1] == 4 * TILE_PX + 5 * GAP_PX
-
-
-def test_an_undefined_score_is_written_as_such(tmp_path, read):
-    found = read["none-s0"].evaluations["val"]
-    draw_worst([replace(found.worst[0], miou_i=None)], found.colors, tmp_path / "strip.png")
-
-
-def test_a_tile_that_is_no_picture_is_named(tmp_path, read):
-    found = read["none-s0"].evaluations["val"].worst[0]
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"\x89PNG cut")
-    with pytest.raises(InputError) as error:
-        draw_worst([replace(found, tiles={**found.tiles, "truth": broken})], {}, tmp_path / "strip.png")
-    assert error.value.message.startswith(f"cannot read '{broken}': ")
-    assert error.value.hint == "run `segctl eval` on that run again to redraw its worst images"
+def rgb(rank):
+    return tuple(bytes.fromhex(LINE_COLORS[rank][1:]))
 
 
 def test_curves_are_drawn_for_many_one_and_no_points(read, tmp_path):
@@ -92,3 +28,37 @@ def test_curves_are_drawn_for_many_one_and_no_points(read, tmp_path):
     picture = pixels(tmp_path / "curves.png")
     assert picture.shape[:2] == (540, 1500)
     assert len(colors_in(picture)) > 10
+
+
+def test_a_bar_is_as_long_as_its_value(tmp_path):
+    lengths = []
+    for value in (25.0, 50.0, 100.0):
+        draw_bars(["sky"], [Bars("run", 0, (value,), (None,))], tmp_path / "bars.png")
+        picture = pixels(tmp_path / "bars.png")[:-60]  # without the legend
+        lengths.append((picture == rgb(0)).all(-1).sum(1).max())
+    assert lengths[1] == pytest.approx(2 * lengths[0], abs=3)
+    assert lengths[2] == pytest.approx(4 * lengths[0], abs=5)
+
+
+def test_a_group_keeps_its_colour_by_its_rank(tmp_path):
+    group = Bars("second", 1, (40.0,), ((30.0, 50.0),))
+    draw_bars(["sky"], [group], tmp_path / "bars.png")
+    draw_differences(["mIoU_D"], [group], tmp_path / "differences.png")
+    draw_histogram([Sample("second", 1, (40.0, 41.0))], tmp_path / "histogram.png")
+    for name in ("bars.png", "differences.png", "histogram.png"):
+        found = colors_in(pixels(tmp_path / name))
+        assert rgb(1) in found
+        assert rgb(0) not in found
+
+
+def test_undefined_values_are_left_out_of_a_figure(tmp_path):
+    draw_bars(["sky", "car"], [Bars("run", 0, (None, 10.0), (None, (9.0, 11.0)))], tmp_path / "bars.png")
+    draw_differences(["sky", "car"], [Bars("run", 0, (None, 1.0), (None, (0.5, 1.5)))], tmp_path / "differences.png")
+    draw_histogram([Sample("run", 0, ())], tmp_path / "histogram.png")
+    assert rgb(0) in colors_in(pixels(tmp_path / "bars.png"))
+
+
+def test_the_best_image_of_all_is_in_the_last_bin(tmp_path):
+    draw_histogram([Sample("run", 0, (100.0,))], tmp_path / "histogram.png")
+    picture = pixels(tmp_path / "histogram.png")[:-120]
+    assert (picture == rgb(0)).all(-1)[:, picture.shape[1] // 2 :].any()

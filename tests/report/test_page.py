@@ -35,6 +35,9 @@ def test_the_sections_come_in_the_order_of_a_readers_questions(text):
         "Results and published numbers",
         "Fine-grained scores",
         "Classes",
+        "Differences between runs",
+        "Images",
+        "Mix-ups",
         "Training curves",
         "Worst images",
         "Provenance",
@@ -73,7 +76,9 @@ def test_every_table_is_whole(text):
 
 def test_every_figure_is_there_and_relative(text, written):
     figures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text)
-    assert len(figures) == 9  # 3 curves (two lengths of cityscapes), 6 scored runs
+    assert (
+        len(figures) == 15
+    )  # bars, differences and histogram of two places; 3 curves (two lengths of cityscapes); 6 scored runs
     for figure in figures:
         assert figure.startswith("results_files/")
         with Image.open(written.parent / figure) as picture:

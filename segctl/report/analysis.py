@@ -1,0 +1,172 @@
+"""What the counts of an evaluation say beyond its scores: how sure they are, what differs, which images, which mix-ups.
+
+A group's seeds are averaged; its mix-ups are counted over all of them. A group whose runs left no counts is left out.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from segctl.metrics.confusions import costliest
+from segctl.metrics.intervals import Bootstrap, Difference, Differences, Intervals, mean_differences, mean_intervals
+from segctl.metrics.scores import per_image
+from segctl.metrics.table import CountTable
+from segctl.report.content import Cell, ImageColumn, ImageTable, Table, table
+from segctl.report.figures import Bars, Sample
+from segctl.report.groups import Comparison, Group, baseline
+
+HEADLINE = ("mIoU_D", "mIoU_I", "mIoU_C")
+HOW = Bootstrap(resamples=2_000)
+"""Fewer than `segctl eval` takes: a report has many groups, and the ends of an interval move by about a fiftieth of its width."""
+
+PAIRS_SHOWN = 12
+UNDEFINED = "n/a"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A group with what its counts give; `against` is the group it is compared with, and `gains` what comes of it."""
+
+    group: Group
+    rank: int
+    """The group's place among all of the comparison."""
+    tables: tuple[CountTable, ...]
+    intervals: Intervals
+    against: Group | None
+    gains: Differences | None
+
+
+def measure(comparison: Comparison) -> list[Measured]:
+    """Every group whose runs left counts, with intervals of its scores and of its difference to its baseline."""
+    measured = []
+    for rank, group in enumerate(comparison.groups):
+        mine, base = group.counts, baseline(group, comparison.groups)
+        if mine is None:
+            continue
+        theirs = None if base is None else base.counts
+        gains = None if theirs is None else mean_differences(theirs, mine, binary=group.binary, how=HOW)
+        found = mean_intervals(mine, binary=group.binary, how=HOW)
+        measured.append(Measured(group, rank, mine, found, base if gains else None, gains))
+    return measured
+
+
+def interval_text(measured: Sequence[Measured], group: Group, name: str = "mIoU_D") -> str:
+    """`[46.2, 48.9]`, or n/a."""
+    found = next((each.intervals.scores[name] for each in measured if each.group.label == group.label), None)
+    return UNDEFINED if found is None else f"[{found.low:.2f}, {found.high:.2f}]"
+
+
+def class_bars(measured: Sequence[Measured]) -> tuple[list[str], list[Bars]]:
+    """Class names, and each group's IoU_D of them with its interval."""
+    names = list(measured[0].intervals.per_class)
+    return names, [
+        Bars(
+            each.group.label,
+            each.rank,
+            tuple(each.group.class_score(name, "IoU_D").mean for name in names),
+            tuple(each.intervals.per_class[name] for name in names),
+        )
+        for each in measured
+    ]
+
+
+def compared(measured: Sequence[Measured]) -> list[tuple[str, list[Measured]]]:
+    """The groups that have a baseline, by that baseline's label."""
+    pairs = [(each.against.label, each) for each in measured if each.against is not None]
+    return [(label, [each for _, each in found]) for label, found in groupby(sorted(pairs, key=_label), key=_label)]
+
+
+def difference_table(measured: Sequence[Measured]) -> Table:
+    """Headline scores, then classes: points above the baseline with the interval; bold where it does not hold zero."""
+    columns = [_rows(each) for each in measured]
+    rows = [[Cell(name), *(_difference(column[name]) for column in columns)] for name in columns[0]]
+    return table(("score or class", *(each.group.label for each in measured)), rows)
+
+
+def difference_bars(measured: Sequence[Measured]) -> tuple[list[str], list[Bars]]:
+    """The same as the table, to be drawn."""
+    columns = [_rows(each) for each in measured]
+    names = list(columns[0])
+    return names, [
+        Bars(
+            each.group.label,
+            each.rank,
+            tuple(None if found is None else found.value for found in column.values()),
+            tuple(None if found is None else (found.low, found.high) for found in column.values()),
+        )
+        for each, column in zip(measured, columns, strict=True)
+    ]
+
+
+def image_table(measured: Sequence[Measured]) -> ImageTable:
+    """Every image under every group, in the order of their names."""
+    names, classes = measured[0].tables[0].names, tuple(measured[0].intervals.per_class)
+    return ImageTable(names, classes, tuple(_image_column(each, names, classes) for each in measured))
+
+
+def image_samples(content: ImageTable, measured: Sequence[Measured]) -> list[Sample]:
+    """The images' mIoU_I, a sample a group."""
+    return [
+        Sample(column.label, each.rank, tuple(value for value in column.miou_i if value is not None))
+        for column, each in zip(content.columns, measured, strict=True)
+    ]
+
+
+def confusion_table(measured: Sequence[Measured]) -> Table | None:
+    """The dearest mix-ups of any group and what they cost each; None where no run left a confusion matrix."""
+    costs = {each.group.label: cost for each in measured if (cost := _costs(each)) is not None}
+    dearest: dict[tuple[str, str], float] = {}
+    for cost in costs.values():
+        for pair, value in cost.items():
+            dearest[pair] = max(value, dearest.get(pair, 0.0))
+    pairs = sorted(dearest, key=lambda pair: (-dearest[pair], pair))[:PAIRS_SHOWN]
+    if not pairs:
+        return None
+    rows = [[f"{pair[0]} → {pair[1]}", *(f"{cost.get(pair, 0.0):.2f}" for cost in costs.values())] for pair in pairs]
+    return table(("truth → predicted as", *costs), rows)
+
+
+def _label(pair: tuple[str, Measured]) -> str:
+    return pair[0]
+
+
+def _rows(each: Measured) -> dict[str, Difference | None]:
+    assert each.gains is not None
+    return {name: each.gains.scores[name] for name in HEADLINE} | each.gains.per_class
+
+
+def _difference(found: Difference | None) -> Cell:
+    if found is None:
+        return Cell(UNDEFINED)
+    sure = found.low > 0 or found.high < 0
+    value, low, high = (f"{round(each, 2) + 0.0:+.2f}" for each in found)  # adding 0.0 turns -0.0 into 0.0
+    return Cell(f"{value} [{low}, {high}]", best=sure)
+
+
+def _image_column(each: Measured, names: Sequence[str], classes: Sequence[str]) -> ImageColumn:
+    seeds = [{str(row["image"]): row for row in per_image(found, binary=each.group.binary)} for found in each.tables]
+
+    def averaged(name: str, column: str) -> float | None:
+        values = [float(value) for rows in seeds if (value := rows[name][column]) is not None]
+        return statistics.fmean(values) if values else None
+
+    return ImageColumn(
+        each.group.label,
+        tuple(averaged(name, "mIoU_I") for name in names),
+        tuple(tuple(averaged(name, f"IoU.{kind}") for kind in classes) for name in names),
+    )
+
+
+def _costs(each: Measured) -> dict[tuple[str, str], float] | None:
+    """What each mix-up costs the group in points of mIoU_D, the counts of its seeds added up."""
+    matrices = [found.confusion for found in each.group.evaluations if found.confusion is not None]
+    if len(matrices) < len(each.tables):
+        return None
+    first = each.tables[0]
+    counts = np.sum([found.rows(first.names).counts for found in each.tables], axis=0)
+    summed = CountTable(first.names, first.class_names, counts)
+    pairs = costliest(summed, np.sum(matrices, axis=0), matrices[0].size, binary=each.group.binary)
+    return {(pair.truth, pair.prediction): pair.cost for pair in pairs}
