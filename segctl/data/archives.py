@@ -89,7 +89,8 @@ def open_files(paths: Sequence[Path], wanted: Wanted, own_names: Sequence[str] =
     members: dict[str, File] = {}
     notes: list[str] = []
     for path in paths:
-        start = f"{path.resolve().name}/" if path.is_dir() and path.resolve().name in own_names else ""
+        own = path.resolve().name
+        start = f"{own}/" if own in own_names and path.is_dir() and not (path / own).is_dir() else ""
         for name, file in _open(path, wanted, start, notes).items():
             if "/" in name and name in members:
                 raise InputError(f"'{name}' is in more than one of {given}", "give each file once")
