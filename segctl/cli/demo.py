@@ -27,7 +27,7 @@ def demo(
         code = main(command)
         if code:
             raise typer.Exit(code)
-    out.result(f"the demo took {time.monotonic() - began:.0f} s; open {folder / 'report.md'}")
+    out.result(f"the demo took {time.monotonic() - began:.0f} s; open {folder / 'report.html'}")
 
 
 def _commands(folder: Path, steps: int | None) -> list[list[str]]:

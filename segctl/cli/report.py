@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 def report(
     runs: Annotated[list[Path] | None, typer.Argument(metavar="[RUNS]...", help="Run folders; none takes every run.")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The Markdown file to write.")] = Path(
-        "report.md"
-    ),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="The Markdown file to write; a web page goes beside it.")
+    ] = Path("report.md"),
     runs_root: RunsRootOpt = RUNS_ROOT,
     split: Annotated[str | None, typer.Option("--split", help="Report one evaluated split; all of them by default.")] = None,
     json: JsonOpt = False,
 ) -> None:
-    """Write a Markdown report: our scores beside the published ones, per class, worst images, provenance."""
+    """Write a report as Markdown and as a web page: scores with intervals, published ones beside them, classes, images."""
     from segctl.report import write_report
     from segctl.report.tables import HEADLINE, scores_table
 
@@ -29,13 +29,15 @@ def report(
     for sentence in written.collection.unreadable:
         out.warn(f"left out: {sentence}")
     if json:
-        out.json({"report": str(written.path), "results": [_result(found) for found in written.comparisons]})
+        out.json(
+            {"report": str(written.path), "web": str(written.web), "results": [_result(found) for found in written.comparisons]}
+        )
         return
     for comparison in written.comparisons:
         table = scores_table(comparison, HEADLINE)
         rows = [[cell.text for cell in row] for row in table.rows]
         out.table(f"{comparison.place}, in percent", table.columns, rows)
-    out.result(f"{written.path}")
+    out.result(f"{written.path}\n{written.web}")
 
 
 def _result(comparison: "Comparison") -> dict[str, Any]:

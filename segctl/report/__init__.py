@@ -27,10 +27,13 @@ class Report:
 
 
 def write_report(runs: Sequence[Path], runs_root: Path, path: Path, split: str | None = None) -> Report:
-    """Write `path`, the same content as one web page beside it, and `<its name>_files/` with the figures.
+    """Write a Markdown file, the same content as one web page beside it, and `<its name>_files/` with the figures.
 
+    path: of either file; the web page is the one that ends in .html.
     runs: run folders; none takes every run under `runs_root`.  split: only that one of the evaluated splits.
     """
+    web = path.with_suffix(".html")
+    path = path.with_suffix(".md") if path == web else path
     collection = collect(runs, runs_root)
     _check_split(collection, split)
     comparisons = tuple(compare(collection.runs, split))
@@ -40,7 +43,6 @@ def write_report(runs: Sequence[Path], runs_root: Path, path: Path, split: str |
     measured = {comparison.place: measure(comparison) for comparison in comparisons}
     page = build(Frame(collection, comparisons, measured, split, Drawer(path.parent, figures)), made)
     write_text(path, markdown.render(page))
-    web = path.with_suffix(".html")
     write_text(web, html.render(page, path.parent))
     return Report(path, web, collection, comparisons)
 

@@ -23,7 +23,7 @@ def test_without_names_all_runs_are_reported(root, tmp_path, capsys, monkeypatch
     said = capsys.readouterr()
     assert said.out.splitlines()[0] == "camvid / val, in percent"
     assert "camvid-psp18-scratch · none (n = 2)" in said.out
-    assert said.out.splitlines()[-1] == "report.md"
+    assert said.out.splitlines()[-2:] == ["report.md", "report.html"]
     assert said.err == ""
     assert (tmp_path / "report.md").is_file()
     assert (tmp_path / "report_files").is_dir()

@@ -71,6 +71,12 @@ def test_it_is_one_file_that_can_be_moved(page, tmp_path):
     assert "results_files" not in moved.read_text(encoding="utf-8")
 
 
+def test_naming_the_web_page_names_the_markdown_too(shelf, tmp_path):
+    report = write_report([shelf / "none-s0"], shelf, tmp_path / "results.html")
+    assert (report.path.name, report.web.name) == ("results.md", "results.html")
+    assert report.path.read_text(encoding="utf-8").startswith("# ")
+
+
 def test_text_is_escaped_and_backticks_are_code(tmp_path):
     blocks = (Paragraph("a <b> & `x < y`"), Code("1 < 2"), table(["<h>"], [["<i>"]]))
     found = render(Page("A <title>", (), (Section("S", blocks),)), tmp_path)
