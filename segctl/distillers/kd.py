@@ -2,16 +2,16 @@
 
 from torch import Tensor, nn
 
-from segctl.distillers.base import check_aux
+from segctl.distillers.pair import paired_logits
 from segctl.losses.pixels import sum_dtype
-from segctl.models.outputs import Outputs, upsample
+from segctl.models.outputs import Outputs
 from segctl.schema.losses import Output
 
 
 def pixel_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T² times the mean over all pixels of KL(softmax(teacher / T) || softmax(student / T)).
 
-    student, teacher: logits (B, C, H, W), same H and W.  Returns a scalar; 0 where both give the same probabilities.
+    student, teacher: logits (B, C, h, w), same h and w.  Returns a scalar; 0 where both give the same probabilities.
     Source: arXiv:1503.02531; summed over classes and averaged over pixels as CIRKD (arXiv:2204.06986) computes its KD
     baseline, ignored and padded pixels included.
     """
@@ -21,7 +21,7 @@ def pixel_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 class PixelKL(nn.Module):
-    """`pixel_kl` at head stride; a teacher of another head stride is resized to the student's bilinearly."""
+    """`pixel_kl` at head stride."""
 
     mean_over_pixels = False  # a mean over all pixels, ignored ones too, so parts of a batch add up by their images
 
@@ -31,8 +31,4 @@ class PixelKL(nn.Module):
         self.temperature = temperature
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
-        check_aux(teacher, self.logits, "kd")
-        student_logits = student.at_head_stride(self.logits)
-        teacher_logits = teacher.at_head_stride(self.logits)
-        height, width = student_logits.shape[-2:]
-        return pixel_kl(student_logits, upsample(teacher_logits, (height, width)), self.temperature)
+        return pixel_kl(*paired_logits(student, teacher, self.logits, "kd"), self.temperature)

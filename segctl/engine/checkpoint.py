@@ -24,16 +24,33 @@ class Best:
 
 @dataclass
 class State:
-    """The moving parts of a run between two steps. `step` steps have been taken; `validated` is the last step scored."""
+    """The moving parts of a run between two steps. `step` steps have been taken; `validated` is the last step scored.
+
+    `optimizer` trains the student and follows the schedule; `opponents`, where there is one, trains what learns against it.
+    """
 
     device: torch.device
     task: nn.Module
     optimizer: torch.optim.Optimizer
+    opponents: torch.optim.Optimizer | None
     scaler: torch.amp.GradScaler
     average: AveragedModel | None
     step: int
     validated: int
     best: Best
+
+    def clear_gradients(self) -> None:
+        for optimizer in self._optimizers():
+            optimizer.zero_grad(set_to_none=True)
+
+    def apply_gradients(self) -> None:
+        """One step of every optimiser, from the gradients of one backward pass."""
+        for optimizer in self._optimizers():
+            self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        return [self.optimizer] if self.opponents is None else [self.optimizer, self.opponents]
 
     def save(self, path: Path, about: dict[str, Any]) -> None:
         """Write a checkpoint whole; `about` (plain values) says which run, data and teacher it belongs to."""
@@ -45,6 +62,7 @@ class State:
             "best": {"score": self.best.score, "step": self.best.step},
             "task": self.task.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "opponents": self.opponents.state_dict() if self.opponents is not None else None,
             "scaler": self.scaler.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
             "rng": _random_state(self.device),
@@ -65,6 +83,8 @@ class State:
         content = read_checkpoint(path)
         self.task.load_state_dict(content["task"])
         self.optimizer.load_state_dict(content["optimizer"])
+        if self.opponents is not None:
+            self.opponents.load_state_dict(content["opponents"])
         self.scaler.load_state_dict(content["scaler"])
         if self.average is not None:
             self.average.load_state_dict(content["average"])

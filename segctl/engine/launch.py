@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from segctl.engine.device import peak_memory_mb
 from segctl.engine.evaluate import Scoring, count_images
 from segctl.engine.provenance import describe, now
 from segctl.engine.setup import Request, Session, prepare_session
+from segctl.engine.stage import Place, learn_stages
 from segctl.engine.teacher import Trial, require_passed, try_teacher
 from segctl.engine.train import finish, fit, take_step
 from segctl.engine.watch import RunLog, Watch
@@ -39,7 +41,7 @@ def start_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     log = RunLog(folder, session.run.train.steps, watch)
     for line in session.decisions():
         log.quietly(line)
-    _run(session, folder, log)
+    _run(session, folder, log, request.runs_root)
 
 
 def resume_run(request: Request, folder: RunFolder, watch: Watch) -> None:
@@ -58,11 +60,13 @@ def resume_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     log = RunLog(folder, session.run.train.steps, watch)
     log.continue_from(session.state.step)
     log.note(f"resuming '{folder.path}' after step {session.state.step} of {session.run.train.steps}")
-    _run(session, folder, log)
+    _run(session, folder, log, request.runs_root)
 
 
-def _run(session: Session, folder: RunFolder, log: RunLog) -> None:
-    """Fit, keep the time it took in environment.json with every checkpoint, and finish."""
+def _run(session: Session, folder: RunFolder, log: RunLog, runs_root: Path) -> None:
+    """Learn what must be learnt first, fit, keep the time it took in environment.json with every checkpoint, and finish."""
+    if session.state.step == 0:
+        learn_stages(session, Place(runs_root, log.note, _stage_progress(log.watch), session.resume_line(folder.path)))
     environment = folder.read_environment()
     earlier, began = environment["seconds"], time.perf_counter()
 
@@ -75,6 +79,10 @@ def _run(session: Session, folder: RunFolder, log: RunLog) -> None:
     fit(session, folder, log, saved=keep_time)
     keep_time()
     finish(session, folder, log)
+
+
+def _stage_progress(watch: Watch) -> Callable[[int, int], None]:
+    return lambda done, total: watch.advance("learning masks", done, total)
 
 
 def _median_step_s(folder: RunFolder) -> float | None:
@@ -100,6 +108,7 @@ def dry_run(request: Request, watch: Watch) -> dict[str, float]:
         seed=run.train.seed, first_step=0, last_step=1, workers=session.workers,
     )  # fmt: skip
     batch = next(iter(batches))
+    _try_stages(session, watch)
     began = time.perf_counter()
     terms = take_step(session, batch)
     found["loss"] = float(sum(float(value) for value in terms.values()))
@@ -128,6 +137,12 @@ def _round_trip(session: Session) -> float:
             "a checkpoint did not give back the weights it was given", "this is a fault of segctl; please report it"
         )
     return size
+
+
+def _try_stages(session: Session, watch: Watch) -> None:
+    """One step of what must be learnt first, kept nowhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        learn_stages(session, Place(Path(folder), lambda text: None, _stage_progress(watch), "", most_steps=1))
 
 
 def _try_teacher(session: Session, watch: Watch) -> Trial | None:

@@ -1,16 +1,24 @@
 """Optimiser and learning rate from their specs."""
 
+from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 import torch
 from torch import nn
 
+from segctl.distillers.base import Opponent
 from segctl.schema.optim import AdamWSpec, OptimSpec, PolySpec, SGDSpec
 
 
-def build_optimizer(spec: OptimSpec, task: nn.Module, backbone: nn.Module) -> torch.optim.Optimizer:
-    """One group per (backbone or not, decays or not); every group keeps its peak in `peak_lr`."""
-    groups = _parameter_groups(spec, task, backbone)
+def build_optimizer(
+    spec: OptimSpec, task: nn.Module, backbone: nn.Module, apart: Iterable[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """One group per (backbone or not, decays or not); every group keeps its peak in `peak_lr`.
+
+    A distiller's adapters and projectors are in the groups outside the backbone: they learn as the head does.
+    apart: parameters that another optimiser trains.
+    """
+    groups = _parameter_groups(spec, task, backbone, {id(parameter) for parameter in apart})
     match spec:
         case SGDSpec():
             return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum)
@@ -20,11 +28,17 @@ def build_optimizer(spec: OptimSpec, task: nn.Module, backbone: nn.Module) -> to
             assert_never(spec)
 
 
-def _parameter_groups(spec: OptimSpec, task: nn.Module, backbone: nn.Module) -> list[dict[str, object]]:
+def build_opponents(opponents: Sequence[Opponent]) -> torch.optim.Optimizer | None:
+    """One Adam for all opponents, a group each, at constant rates; None without opponents."""
+    groups = [{"params": list(each.network.parameters()), "lr": each.lr, "betas": each.betas} for each in opponents]
+    return torch.optim.Adam(groups) if groups else None
+
+
+def _parameter_groups(spec: OptimSpec, task: nn.Module, backbone: nn.Module, apart: set[int]) -> list[dict[str, object]]:
     in_backbone = {id(parameter) for parameter in backbone.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in task.parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and id(parameter) not in apart:
             decays = spec.decay_norm_and_bias or parameter.ndim > 1
             groups.setdefault((id(parameter) in in_backbone, decays), []).append(parameter)
     return [

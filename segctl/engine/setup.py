@@ -10,14 +10,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from segctl.data.loader import check_batch
 from segctl.data.packed import PackedDataset, open_dataset
 from segctl.distillers import build_distiller
+from segctl.distillers.pair import Pair, Shape
 from segctl.engine.checkpoint import Best, State
 from segctl.engine.device import Compute, choose_compute, loader_workers
-from segctl.engine.optim import build_optimizer
+from segctl.engine.optim import build_opponents, build_optimizer
 from segctl.engine.tasks import DistillationTask, SupervisedTask
 from segctl.engine.teacher import Teacher, find_teacher, load_teacher
 from segctl.errors import InputError
 from segctl.models import Segmenter, build_model
 from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.terms import reads
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Session:
         ]
         if self.teacher is not None:
             lines.append(f"teacher {self.teacher.path}   sha256 {self.teacher.sha256[:12]}")
+        if isinstance(self.task, DistillationTask):
+            lines += self.task.distiller.announcements()
         return lines
 
 
@@ -100,14 +104,16 @@ def prepare_session(request: Request, *, fresh: bool = True) -> Session:
     network = run.model if fresh else run.model.model_copy(update={"weights": "none"})
     model = build_model(network, dataset.classes.num_classes).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task = _task(run, model, teacher).to(compute.device)
-    optimizer = build_optimizer(run.optim, task, model.backbone)
+    opponents = task.distiller.opponents() if isinstance(task, DistillationTask) else []
+    apart = [parameter for opponent in opponents for parameter in opponent.network.parameters()]
+    optimizer = build_optimizer(run.optim, task, model.backbone, apart)
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
     average = None
     if run.train.ema is not None:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(run.train.ema), use_buffers=True)  # type: ignore[no-untyped-call]
     # What a method builds may draw random numbers; dropout then begins from the same state for all of them.
     torch.manual_seed(run.train.seed)
-    state = State(compute.device, task, optimizer, scaler, average, step=0, validated=0, best=Best())
+    state = State(compute.device, task, optimizer, build_opponents(opponents), scaler, average, step=0, validated=0, best=Best())
     resolved = run.model_copy(update={"train": run.train.model_copy(update={"precision": compute.precision})})
     return Session(resolved, dataset, compute, loader_workers(run.data.workers, compute.device), model, task, teacher, state)
 
@@ -124,7 +130,7 @@ def _teacher(request: Request, dataset: PackedDataset, compute: Compute) -> Teac
 def _require_aux(run: DistillRun, teacher: Teacher) -> None:
     """Refuse a teacher without the auxiliary logits that a term compares, before the run has begun."""
     for index, term in enumerate(run.distiller.terms):
-        if term.logits == "aux" and teacher.model.aux is None:
+        if reads(term) == "aux" and teacher.model.aux is None:
             raise InputError(
                 f"distiller.terms.{index} ('{term.kind}') compares auxiliary logits, and the teacher '{teacher.path}' has none",
                 "give a teacher trained with model.aux true, or leave that term out",
@@ -133,5 +139,17 @@ def _require_aux(run: DistillRun, teacher: Teacher) -> None:
 
 def _task(run: TrainRun, model: Segmenter, teacher: Teacher | None) -> SupervisedTask:
     if isinstance(run, DistillRun) and teacher is not None:
-        return DistillationTask(model, run.labels, run.loss, teacher.model, build_distiller(run.distiller))
+        pair = Pair(_shape(model, run.data.crop), _shape(teacher.model, run.data.crop))
+        return DistillationTask(model, run.labels, run.loss, teacher.model, build_distiller(run.distiller, pair))
     return SupervisedTask(model, run.labels, run.loss)
+
+
+@torch.no_grad()
+def _shape(model: Segmenter, crop: tuple[int, int]) -> Shape:
+    """What the network answers for a crop, found by asking it."""
+    was_training = model.training
+    model.eval()
+    image = torch.zeros((1, *crop, 3), dtype=torch.uint8, device=model.pixel_mean.device)
+    shape = Shape.of(model(model.normalize(image)))
+    model.train(was_training)
+    return shape

@@ -96,11 +96,11 @@ class DistillationTask(SupervisedTask):
 
     def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE) -> Step:
         student = _outputs(self.model, images, label)
-        with torch.no_grad():
+        with torch.inference_mode():
             teacher = _outputs(self.teacher, images, label)
         terms = self.task_terms(student, label, share, self.distiller.label_weight)
         for name, value in self.distiller(student, teacher, label).items():
-            terms[name] = self.distiller.weights[name] * share.of(self.distiller.terms[name]) * value
+            terms[name] = self.distiller.weights[name] * share.of(self.distiller.term_of(name)) * value
         return _step(terms)
 
 

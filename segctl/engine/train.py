@@ -83,7 +83,7 @@ def take_step(session: Session, batch: Batch) -> dict[str, Tensor]:
     valid = (batch.labels != IGNORE_INDEX).sum((1, 2))
     total = max(1, int(valid.sum()))
     session.task.train()
-    state.optimizer.zero_grad(set_to_none=True)
+    state.clear_gradients()
     sums: dict[str, Tensor] = {}
     for part in torch.arange(len(images)).chunk(session.run.train.accumulate):
         share = Share(pixels=int(valid[part].sum()) / total, images=len(part) / len(images))
@@ -93,8 +93,7 @@ def take_step(session: Session, batch: Batch) -> dict[str, Tensor]:
         scaled: Tensor = state.scaler.scale(step.loss)
         torch.autograd.backward(scaled)
         sums = {name: value + sums[name] if name in sums else value for name, value in step.terms.items()}
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
+    state.apply_gradients()
     if state.average is not None:
         state.average.update_parameters(session.model)
     return sums

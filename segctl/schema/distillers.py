@@ -1,50 +1,27 @@
 """What a student learns from its teacher: weighted terms, and the bundles the published methods are made of."""
 
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field
 
-from segctl.schema.losses import Active, JaccardFamily, NonNegative, Output
+from segctl.schema.losses import NonNegative
 from segctl.schema.spec import Spec
-
-
-class PixelKLSpec(Spec):
-    """Pixel-wise KD: KL(teacher || student) at head stride over all pixels (arXiv:1503.02531, as CIRKD computes it)."""
-
-    kind: Literal["kd"] = "kd"
-    logits: Output = "main"
-    """The logits it compares."""
-    weight: NonNegative = 1.0
-    """Its factor in the total."""
-    temperature: float = Field(1.0, gt=0)
-    """Softmax temperature; the term is multiplied by its square."""
-
-
-class SoftKLSpec(Spec):
-    """KL(teacher || student) at label resolution over valid pixels: the pixel term of JML-KD (arXiv:2302.05666)."""
-
-    kind: Literal["soft_kl"] = "soft_kl"
-    logits: Output = "main"
-    """The logits it compares."""
-    weight: NonNegative = 1.0
-    """Its factor in the total."""
-    temperature: float = Field(1.0, gt=0)
-    """Softmax temperature; the term is multiplied by its square."""
-
-
-class SoftJDTSpec(JaccardFamily):
-    """Metric loss against the teacher's probabilities at label resolution: the IoU term of JML-KD (arXiv:2302.05666)."""
-
-    kind: Literal["soft_jdt"] = "soft_jdt"
-    logits: Output = "main"
-    """The logits it compares."""
-    weight: NonNegative = 1.0
-    """Its factor in the total."""
-    active: Active = "all"
-    """Classes averaged over."""
-
-
-DistillTermSpec = Annotated[PixelKLSpec | SoftKLSpec | SoftJDTSpec, Field(discriminator="kind")]
+from segctl.schema.terms import (
+    AdversarialSpec,
+    ChannelFeaturesSpec,
+    ChannelSpec,
+    CrossImageSpec,
+    DistillTermSpec,
+    IntraClassSpec,
+    MaskedSpec,
+    MemorySpec,
+    PairwiseSpec,
+    PixelKLSpec,
+    RelationSpec,
+    SoftJDTSpec,
+    SoftKLSpec,
+)
 
 
 class DistillerSpec(Spec):
@@ -53,7 +30,7 @@ class DistillerSpec(Spec):
     label_weight: NonNegative = 1.0
     """Factor of the whole task loss; JML-KD halves it, every other method leaves it at 1."""
     terms: tuple[DistillTermSpec, ...] = Field(min_length=1)
-    """What is matched between student and teacher."""
+    """What is matched between student and teacher; terms of several methods may stand side by side."""
 
 
 class TeacherSpec(Spec):
@@ -63,11 +40,17 @@ class TeacherSpec(Spec):
     """The newest finished run of this preset is the teacher."""
 
 
-Method = Literal["none", "kd", "jml"]
+Method = Literal["none", "kd", "skd", "ifvd", "cwd", "cirkd", "maskd", "dist", "jml"]
 
 METHODS: dict[Method, DistillerSpec | None] = {
     "none": None,
     "kd": DistillerSpec(terms=(PixelKLSpec(),)),
+    "skd": DistillerSpec(terms=(PixelKLSpec(), PairwiseSpec(), AdversarialSpec())),
+    "ifvd": DistillerSpec(terms=(PixelKLSpec(), IntraClassSpec(), AdversarialSpec())),
+    "cwd": DistillerSpec(terms=(PixelKLSpec(), ChannelFeaturesSpec(), ChannelSpec(), AdversarialSpec())),
+    "cirkd": DistillerSpec(terms=(PixelKLSpec(), CrossImageSpec(), MemorySpec())),
+    "maskd": DistillerSpec(terms=(MaskedSpec(), MaskedSpec(logits="aux", weight=0.4))),
+    "dist": DistillerSpec(terms=(RelationSpec(), RelationSpec(logits="aux", weight=0.4))),
     "jml": DistillerSpec(
         label_weight=0.5,
         terms=(
@@ -77,9 +60,57 @@ METHODS: dict[Method, DistillerSpec | None] = {
         ),
     ),
 }
-"""Each method's published bundle; `none` is the undistilled student."""
+"""Each method's published bundle, as on Cityscapes; `none` is the undistilled student."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method's bundle as published for one dataset, or for students without an auxiliary head; `why` is a sentence."""
+
+    method: Method
+    distiller: DistillerSpec
+    why: str
+    dataset: str | None = None
+    aux: bool | None = None
+
+    def fits(self, method: Method, dataset: str, aux: bool) -> bool:
+        return self.method == method and self.dataset in (None, dataset) and self.aux in (None, aux)
+
+
+VARIANTS = (
+    Variant(
+        "cirkd",
+        DistillerSpec(terms=(PixelKLSpec(), CrossImageSpec(), MemorySpec(pixel_weight=0.01, region_weight=0.01))),
+        "on voc, cirkd was published with memory weights 0.01; elsewhere they are 0.1",
+        dataset="voc",
+    ),
+    Variant(
+        "maskd",
+        DistillerSpec(terms=(MaskedSpec(),)),
+        "this student has no auxiliary head, so maskd compares the main logits alone, as published for MobileNetV2",
+        aux=False,
+    ),
+    Variant(
+        "dist",
+        DistillerSpec(terms=(RelationSpec(),)),
+        "this student has no auxiliary head, so dist compares the main logits alone",
+        aux=False,
+    ),
+)
+
+
+def variant_of(method: Method, dataset: str, aux: bool) -> Variant | None:
+    """What takes the place of METHODS[method] for a student on this dataset, with an auxiliary head or without."""
+    return next((variant for variant in VARIANTS if variant.fits(method, dataset, aux)), None)
+
+
+def published_bundle(method: Method, dataset: str, aux: bool) -> DistillerSpec | None:
+    """The bundle behind a method's published number for a student on this dataset; None for `none`."""
+    variant = variant_of(method, dataset, aux)
+    return METHODS[method] if variant is None else variant.distiller
 
 
 def method_of(distiller: DistillerSpec | None) -> str:
     """The published method whose bundle this is: `none` without a distiller, `custom` for a mixture of one's own."""
-    return next((name for name, bundle in METHODS.items() if bundle == distiller), "custom")
+    known = [*METHODS.items(), *((variant.method, variant.distiller) for variant in VARIANTS)]
+    return next((method for method, bundle in known if bundle == distiller), "custom")

@@ -3,9 +3,24 @@
 from typing import assert_never
 
 from segctl.schema.data import BoundaryLabels, HardLabels, LabelSpec, SmoothedLabels
-from segctl.schema.distillers import DistillTermSpec, PixelKLSpec, SoftJDTSpec, SoftKLSpec
 from segctl.schema.losses import CrossEntropySpec, JaccardFamily, JDTSpec, KLSpec, LossTermSpec
 from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.terms import (
+    AdversarialSpec,
+    ChannelFeaturesSpec,
+    ChannelSpec,
+    CrossImageSpec,
+    DistillTermSpec,
+    IntraClassSpec,
+    LogitsTermSpec,
+    MaskedSpec,
+    MemorySpec,
+    PairwiseSpec,
+    PixelKLSpec,
+    RelationSpec,
+    SoftJDTSpec,
+    SoftKLSpec,
+)
 
 
 def total_loss(run: TrainRun) -> str:
@@ -19,7 +34,7 @@ def total_loss(run: TrainRun) -> str:
     lines = [f"L = {task}"]
     if isinstance(run, DistillRun):
         scaled = task if run.distiller.label_weight == 1 else f"{run.distiller.label_weight:g}·[{task}]"
-        lines = [f"L = {scaled}", *(f"  + {term.weight:g}·{_distill_term(term)}" for term in run.distiller.terms)]
+        lines = [f"L = {scaled}", *(f"  + {text}" for term in run.distiller.terms for text in _distill_term(term))]
     return "\n".join([*lines, *_where(run.labels)])
 
 
@@ -50,14 +65,45 @@ def _loss_term(term: LossTermSpec, label: str) -> str:
             assert_never(term)
 
 
-def _distill_term(term: DistillTermSpec) -> str:
+def _distill_term(term: DistillTermSpec) -> list[str]:
+    if isinstance(term, MemorySpec):
+        memory = f"memory(τ {term.temperature:g}, features, {term.queue} queues)"
+        return [f"{term.pixel_weight:g}·pixel {memory}", f"{term.region_weight:g}·region {memory}"]
+    text = _on_logits(term) if isinstance(term, LogitsTermSpec) else _on_features(term)
+    return [f"{term.weight:g}·{text}"]
+
+
+def _on_logits(term: LogitsTermSpec) -> str:
+    place = f"{term.logits} at head stride"
     match term:
         case PixelKLSpec():
-            return f"KD({_temperature(term.temperature)}{term.logits} at head stride, all pixels)"
+            return f"KD({_temperature(term.temperature)}{place}, all pixels)"
+        case AdversarialSpec():
+            return f"[-mean D({place})], while D learns by {term.discriminator_weight:g}·{term.loss}"
+        case ChannelSpec():
+            return f"CWD({_temperature(term.temperature)}{place})"
+        case MaskedSpec():
+            return f"MasKD({term.tokens} masks, {place})"
+        case RelationSpec():
+            return f"DIST(β {term.beta:g}, γ {term.gamma:g}, {place}, groups of {term.group})"
         case SoftKLSpec():
             return f"KL({_temperature(term.temperature)}teacher ‖ {term.logits})"
         case SoftJDTSpec():
             return f"{_jaccard(term)}({term.logits}, teacher)"
+        case _:
+            assert_never(term)
+
+
+def _on_features(term: PairwiseSpec | IntraClassSpec | ChannelFeaturesSpec | CrossImageSpec) -> str:
+    match term:
+        case PairwiseSpec():
+            return f"pairwise similarity(features, max-pool {term.pool:g})"
+        case IntraClassSpec():
+            return "intra-class variation(features, y)"
+        case ChannelFeaturesSpec():
+            return f"CWD({_temperature(term.temperature)}features, over the number of {term.divide_by} channels)"
+        case CrossImageSpec():
+            return f"cross-image similarity(τ {term.temperature:g}, features, groups of {term.group})"
         case _:
             assert_never(term)
 

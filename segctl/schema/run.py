@@ -6,12 +6,13 @@ from pydantic import Field
 
 from segctl.errors import Fault, PresetError
 from segctl.schema.data import BoundaryLabels, DataSpec, HardLabels, LabelSpec
-from segctl.schema.distillers import METHODS, DistillerSpec, Method, TeacherSpec
+from segctl.schema.distillers import DistillerSpec, Method, TeacherSpec, published_bundle
 from segctl.schema.evaluate import EvaluateSpec
 from segctl.schema.losses import JaccardFamily, KLSpec, LossTermSpec
 from segctl.schema.models import ModelSpec
 from segctl.schema.optim import OptimSpec, PolySpec, TrainSpec
 from segctl.schema.spec import Spec
+from segctl.schema.terms import CrossImageSpec, RelationSpec, reads
 
 Recipe = Literal["jml", "cirkd", "dist", "scratch"]
 
@@ -78,7 +79,7 @@ def with_method(run: DistillRun, method: Method) -> TrainRun:
 
     Raises PresetError where the bundle does not fit the run, such as a term on auxiliary logits that the student lacks.
     """
-    bundle = METHODS[method]
+    bundle = published_bundle(method, run.data.dataset, run.model.aux)
     changed = run.without_teacher() if bundle is None else run.model_copy(update={"distiller": bundle})
     if faults := cross_check(changed):
         raise PresetError(f"preset '{run.name}' with method {method}", faults)
@@ -87,7 +88,7 @@ def with_method(run: DistillRun, method: Method) -> TrainRun:
 
 def cross_check(run: TrainRun) -> list[Fault]:
     """Faults that only show between blocks, each with the dotted path of the field to change."""
-    return [*_data_faults(run), *_loss_faults(run), *_metric_faults(run), *_loop_faults(run)]
+    return [*_data_faults(run), *_loss_faults(run), *_metric_faults(run), *_loop_faults(run), *_group_faults(run)]
 
 
 def _data_faults(run: TrainRun) -> list[Fault]:
@@ -108,9 +109,9 @@ def _data_faults(run: TrainRun) -> list[Fault]:
 
 def _loss_faults(run: TrainRun) -> list[Fault]:
     faults = []
-    terms = [(f"loss.{index}", term.logits) for index, term in enumerate(run.loss)]
+    terms: list[tuple[str, str | None]] = [(f"loss.{index}", term.logits) for index, term in enumerate(run.loss)]
     if isinstance(run, DistillRun):
-        terms += [(f"distiller.terms.{index}", term.logits) for index, term in enumerate(run.distiller.terms)]
+        terms += [(f"distiller.terms.{index}", reads(term)) for index, term in enumerate(run.distiller.terms)]
     for path, output in terms:
         if output == "aux" and not run.model.aux:
             faults.append(Fault(f"{path}.logits", "got 'aux', wanted 'main', because model.aux is false"))
@@ -151,3 +152,18 @@ def _loop_faults(run: TrainRun) -> list[Fault]:
     if run.schedule.floor_lr > run.optim.lr:
         faults.append(Fault("schedule.floor_lr", f"got {run.schedule.floor_lr}, wanted at most optim.lr ({run.optim.lr})"))
     return faults
+
+
+def _group_faults(run: TrainRun) -> list[Fault]:
+    """Terms that compare images with each other, and one image at a time."""
+    terms = run.distiller.terms if isinstance(run, DistillRun) else ()
+    alone = run.train.batch_size < 2 * run.train.accumulate
+    return [
+        Fault(
+            f"distiller.terms.{index}",
+            f"'{term.kind}' compares images with each other, got one image at a time (train.batch_size "
+            f"{run.train.batch_size}, train.accumulate {run.train.accumulate}), wanted at least two",
+        )
+        for index, term in enumerate(terms)
+        if alone and isinstance(term, CrossImageSpec | RelationSpec)
+    ]

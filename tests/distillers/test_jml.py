@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from distillers_golden import golden_inputs, outputs
+from distillers_golden import golden_inputs, golden_pair, outputs
 
 from segctl.distillers import build_distiller
 from segctl.distillers.jml import SoftJDT, SoftKL, soft_label
@@ -27,7 +27,7 @@ def test_golden_total_of_the_recipe_on_the_main_head() -> None:
     student, teacher, label = golden_inputs()
     recipe = METHODS["jml"]
     assert recipe is not None
-    distiller = build_distiller(recipe)
+    distiller = build_distiller(recipe, golden_pair())
     values = distiller(outputs(student, student), outputs(teacher, teacher), label)
     distilled = sum(distiller.weights[name] * values[name].item() for name in ("soft_kl_main", "soft_jdt_main"))
     cross_entropy = CrossEntropyLoss()(student, label).item()

@@ -4,6 +4,7 @@ import torch
 from toy import CLASSES, TwoLayers
 
 from segctl.distillers import build_distiller
+from segctl.distillers.pair import Pair, Shape
 from segctl.engine.tasks import DistillationTask, Share, SupervisedTask
 from segctl.schema.data import BoundaryLabels, HardLabels
 from segctl.schema.distillers import DistillerSpec, PixelKLSpec, SoftJDTSpec, SoftKLSpec
@@ -53,9 +54,15 @@ def test_soft_labels_leave_ignored_pixels_out() -> None:
 
 def distillation_task() -> DistillationTask:
     terms = (PixelKLSpec(), SoftKLSpec(logits="aux", weight=0.5), SoftJDTSpec(weight=2.0, smooth=1.0))
-    distiller = build_distiller(DistillerSpec(label_weight=0.5, terms=terms))
     torch.manual_seed(0)
-    return DistillationTask(TwoLayers(), HardLabels(), [CrossEntropySpec()], TwoLayers(stride=2), distiller)
+    student, teacher = TwoLayers(), TwoLayers(stride=2)
+    distiller = build_distiller(DistillerSpec(label_weight=0.5, terms=terms), pair_of(student, teacher))
+    return DistillationTask(student, HardLabels(), [CrossEntropySpec()], teacher, distiller)
+
+
+def pair_of(student: TwoLayers, teacher: TwoLayers) -> Pair:
+    with torch.no_grad():
+        return Pair(*(Shape.of(network(torch.zeros(1, 3, 16, 20))) for network in (student, teacher)))
 
 
 def test_training_mode_does_not_wake_the_teacher() -> None:

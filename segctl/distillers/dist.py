@@ -1,0 +1,54 @@
+"""DIST: the student's ranking of classes at a pixel, and of pixels for a class, correlates with the teacher's."""
+
+import torch
+from torch import Tensor, nn
+
+from segctl.distillers.pair import groups_of, paired_logits
+from segctl.losses.pixels import sum_dtype
+from segctl.models.outputs import Outputs
+from segctl.schema.losses import Output
+
+EPSILON = 1e-8
+
+
+def relation_distance(student: Tensor, teacher: Tensor, beta: float, gamma: float) -> Tensor:
+    """beta (1 - mean over pixels of rho over classes) + gamma (1 - mean over classes of rho over all pixels of the batch).
+
+    rho is Pearson's correlation of the probabilities.  student, teacher: logits (B, C, h, w).  Returns a scalar; 0 up to
+    the correlation's epsilon where both give the same probabilities.
+    Source: arXiv:2205.10536, equations 9 and 10.  A class that the teacher sees nowhere takes part too, as in the authors' code.
+    """
+    ours = student.softmax(1, dtype=sum_dtype(student)).movedim(1, 0).flatten(1)
+    theirs = teacher.detach().softmax(1, dtype=ours.dtype).movedim(1, 0).flatten(1)
+    over_classes = 1 - _correlation(ours, theirs, 0).mean()
+    over_pixels = 1 - _correlation(ours, theirs, 1).mean()
+    return beta * over_classes + gamma * over_pixels
+
+
+def _correlation(a: Tensor, b: Tensor, dim: int) -> Tensor:
+    """Pearson's correlation along a dimension."""
+    a, b = a - a.mean(dim, keepdim=True), b - b.mean(dim, keepdim=True)
+    norms = torch.linalg.vector_norm(a, dim=dim) * torch.linalg.vector_norm(b, dim=dim)
+    return (a * b).sum(dim).div(norms + EPSILON)
+
+
+class Relation(nn.Module):
+    """`relation_distance` at head stride, in groups of images; the mean over the groups, each by its share of images.
+
+    The relation over pixels depends on how many images are correlated together: two on each of the authors' GPUs.
+    """
+
+    mean_over_pixels = False
+
+    def __init__(self, logits: Output = "main", beta: float = 1.0, gamma: float = 1.0, group: int = 2) -> None:
+        super().__init__()
+        self.logits: Output = logits
+        self.beta, self.gamma, self.group = beta, gamma, group
+
+    def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        ours, theirs = paired_logits(student, teacher, self.logits, "dist")
+        parts = [
+            len(ours[part]) / len(ours) * relation_distance(ours[part], theirs[part], self.beta, self.gamma)
+            for part in groups_of(len(ours), self.group)
+        ]
+        return torch.stack(parts).sum()
