@@ -1,155 +1,158 @@
-"""A network and images at their own size -> class maps and counts, under the run's protocol."""
+"""A network and images at their own size -> everything that is counted of them, under the run's protocol."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import assert_never
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from segctl.data.loader import evaluation_samples, shard_names
+from segctl.data.loader import Sample, evaluation_samples, shard_names
 from segctl.data.packed import PackedDataset
-from segctl.data.transforms import PADDING_RGB
 from segctl.engine.device import Compute
 from segctl.engine.distributed import World
-from segctl.metrics.counts import confusion, count
-from segctl.metrics.table import CountTable, merge
-from segctl.models import Segmenter, at_label_size
-from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol, WholeProtocol
+from segctl.engine.instance_maps import instance_map
+from segctl.engine.keeping import Keeper
+from segctl.engine.protocol import class_probabilities, predict
+from segctl.metrics.calibration import fill_bins
+from segctl.metrics.counted import Counted, ImageCounts, MapCounts, Tally, merge_counted
+from segctl.metrics.counts import checked_pairs, queue_pairs
+from segctl.models import Segmenter
+from segctl.schema.evaluate import EvaluateSpec
 
 Progress = Callable[[int, int], None]
+Map = NDArray[np.uint8]
+SavePrediction = Callable[[str, Map], None]
+"""Called with an image's name and its class map uint8 (H, W)."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is done beside counting tp, fp, fn and confusion: calibration bins, what is counted from whole maps, and where class
+    maps are kept."""
+
+    calibration: bool = False
+    maps: MapCounts | None = None
+    instances: bool = False
+    save: SavePrediction | None = None
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How images are scored: the protocol, where, with how many loader processes, and who shares the work."""
+    """How images are scored: the protocol, where, with how many loader processes, who shares the work, and how many images of
+    one size go through the network at once."""
 
     protocol: EvaluateSpec
     compute: Compute
     workers: int = 0
     world: World = field(default_factory=World)
+    batch: int = 1
+    extras: Extras = Extras()
 
 
 @dataclass(frozen=True)
-class Counted:
-    """Images, counted: tp/fp/fn per image and class, and one confusion matrix int64 (C, C) over them all, rows are truth."""
+class _Batch:
+    """Samples on their way: what the network said of them, and what the device is still counting."""
 
-    table: CountTable
-    confusion: NDArray[np.int64]
-
-
-@torch.no_grad()
-def predict(model: Segmenter, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
-    """Class maps uint8 (B, H, W) for images uint8 (B, H, W, 3) of one size, at that size.
-
-    One scale without flip takes the argmax of the logits; several views average their probabilities first.
-    """
-    if protocol.scales == (1.0,) and not protocol.flip:
-        return _logits(model, images, protocol, compute).argmax(1).to(torch.uint8)
-    height, width = images.shape[1:3]
-    total: Tensor | None = None
-    for view, flipped in _views(images, protocol):
-        logits = at_label_size(_logits(model, view, protocol, compute), (height, width))
-        probabilities = (logits.flip(3) if flipped else logits).softmax(1)
-        total = probabilities if total is None else total + probabilities
-    assert total is not None
-    return total.argmax(1).to(torch.uint8)
-
-
-def _views(images: Tensor, protocol: EvaluateSpec) -> Iterator[tuple[Tensor, bool]]:
-    """The images at every scale, mirrored too where asked: uint8 (B, h, w, 3) and whether mirrored."""
-    for scale in protocol.scales:
-        view = images if scale == 1 else _resized(images, scale)
-        yield view, False
-        if protocol.flip:
-            yield view.flip(2), True
-
-
-def _resized(images: Tensor, scale: float) -> Tensor:
-    height, width = (max(1, round(side * scale)) for side in images.shape[1:3])
-    planes = images.permute(0, 3, 1, 2).float()
-    resized = F.interpolate(planes, size=(height, width), mode="bilinear", align_corners=False, antialias=scale < 1)
-    return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-
-
-def _logits(model: Segmenter, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
-    """Logits (B, C, H, W) at the images' size."""
-    match protocol.protocol:
-        case WholeProtocol():
-            return _forward(model, images, compute)
-        case SlidingProtocol() as sliding:
-            return _sliding_logits(model, images, sliding, compute)
-        case _:
-            assert_never(protocol.protocol)
-
-
-def _forward(model: Segmenter, images: Tensor, compute: Compute) -> Tensor:
-    with compute.autocast():
-        logits = model(model.normalize(images)).logits
-    return at_label_size(logits, (images.shape[1], images.shape[2]))
-
-
-def _sliding_logits(model: Segmenter, images: Tensor, sliding: SlidingProtocol, compute: Compute) -> Tensor:
-    """Mean of the logits of all tiles over a pixel; images smaller than a tile are padded around with the mean colour."""
-    height, width = images.shape[1:3]
-    padded, top, left = _pad_to(images, sliding.tile)
-    total = padded.new_zeros((len(images), model.num_classes, *padded.shape[1:3]), dtype=torch.float32)
-    hits = padded.new_zeros((1, 1, *padded.shape[1:3]), dtype=torch.float32)
-    for y in tile_starts(padded.shape[1], sliding.tile[0], sliding.stride):
-        for x in tile_starts(padded.shape[2], sliding.tile[1], sliding.stride):
-            window = (slice(y, y + sliding.tile[0]), slice(x, x + sliding.tile[1]))
-            total[:, :, window[0], window[1]] += _forward(model, padded[:, window[0], window[1]], compute)
-            hits[:, :, window[0], window[1]] += 1
-    return (total / hits)[:, :, top : top + height, left : left + width]
-
-
-def tile_starts(length: int, tile: int, stride: float) -> list[int]:
-    """Where tiles begin along a side so that they cover it: steps of ceil(stride · tile), the last tile flush with the end."""
-    step = math.ceil(stride * tile)
-    count = max(1, math.ceil((length - tile) / step) + 1)
-    return [min(index * step, max(0, length - tile)) for index in range(count)]
-
-
-def _pad_to(images: Tensor, tile: tuple[int, int]) -> tuple[Tensor, int, int]:
-    """Images (B, H, W, 3) centred on at least one tile of mean colour, and where they begin in it."""
-    height, width = images.shape[1:3]
-    tall, wide = max(height, tile[0]), max(width, tile[1])
-    top, left = (tall - height) // 2, (wide - width) // 2
-    if (tall, wide) == (height, width):
-        return images, 0, 0
-    padded = images.new_tensor(PADDING_RGB).expand(len(images), tall, wide, 3).clone()
-    padded[:, top : top + height, left : left + width] = images
-    return padded, top, left
+    samples: list[Sample]
+    prediction: Tensor
+    pairs: Tensor
+    bins: Tensor | None
 
 
 def count_images(
-    model: Segmenter, dataset: PackedDataset, names: Sequence[str], how: Scoring, progress: Progress | None = None
+    model: Segmenter,
+    dataset: PackedDataset,
+    names: Sequence[str],
+    how: Scoring,
+    progress: Progress | None = None,
+    keeper: Keeper | None = None,
 ) -> Counted:
-    """Predict and count the named images in this process, at their own size."""
+    """Predict and count the named images in this process, at their own size; only a batch of predictions is held at a time."""
     was_training = model.training
     model.eval()
-    classes, device = model.num_classes, how.compute.device
-    counts = np.zeros((len(names), classes, 3), np.int64)
-    matrix = np.zeros((classes, classes), np.int64)
-    for index, sample in enumerate(evaluation_samples(dataset, list(names), workers=how.workers)):
-        prediction = predict(model, sample.image[None].to(device), how.protocol, how.compute)
-        label = sample.label[None].to(device)
-        counts[index] = count(prediction, label, classes)[0].cpu().numpy()
-        matrix += confusion(prediction, label, classes).cpu().numpy()
-        if progress is not None:
-            progress(index + 1, len(names))
-    model.train(was_training)
-    return Counted(CountTable(tuple(names), tuple(dataset.classes.names), counts), matrix)
+    tally = Tally(dataset.classes.names, dataset.groups)
+    try:
+        for batch in _one_behind(_predicted(model, dataset, names, how)):
+            _finish(batch, dataset, how.extras, tally)
+            if progress is not None:
+                progress(len(tally.names), len(names))
+            if keeper is not None:
+                keeper.after_batch(tally)
+    finally:
+        model.train(was_training)
+    return tally.counted()
 
 
-def count_split(model: Segmenter, dataset: PackedDataset, split: str, how: Scoring, progress: Progress | None = None) -> Counted:
-    """Every image of a split once, whatever the number of processes: each takes its stride, and all share the integers."""
-    names = dataset.names(split)
-    mine = shard_names(names, how.world.rank, how.world.size)
-    parts = how.world.gather(count_images(model, dataset, mine, how, progress))
-    table = merge([part.table for part in parts], order=names)
-    return Counted(table, np.sum([part.confusion for part in parts], axis=0))
+def count_split(
+    model: Segmenter,
+    dataset: PackedDataset,
+    split: str,
+    how: Scoring,
+    progress: Progress | None = None,
+    keeper: Keeper | None = None,
+) -> Counted:
+    """Every image of a split once, whatever the number of processes: each takes its stride, and all share the integers.
+
+    What a keeper kept of an earlier start is not counted again.
+    """
+    names, kept = dataset.names(split), [] if keeper is None else keeper.take_up(how.world)
+    done = {name for part in kept for name in part.table.names}
+    left = [name for name in names if name not in done]
+    mine = shard_names(left, how.world.rank, how.world.size)
+    counted = count_images(model, dataset, mine, how, progress, keeper)
+    if keeper is not None:
+        keeper.keep(counted)
+    return merge_counted([*kept, *how.world.gather(counted)], names)
+
+
+def _predicted(model: Segmenter, dataset: PackedDataset, names: Sequence[str], how: Scoring) -> Iterator[_Batch]:
+    device = how.compute.device
+    for samples in _same_size(evaluation_samples(dataset, list(names), workers=how.workers), how.batch):
+        images = torch.stack([sample.image for sample in samples]).to(device, non_blocking=True)
+        label = torch.stack([sample.label for sample in samples]).to(device, non_blocking=True)
+        if how.extras.calibration:
+            probabilities = class_probabilities(model, images, how.protocol, how.compute)
+            prediction, bins = probabilities.argmax(1).to(torch.uint8), fill_bins(probabilities, label)
+        else:
+            prediction, bins = predict(model, images, how.protocol, how.compute), None
+        yield _Batch(samples, prediction, queue_pairs(prediction, label, model.num_classes), bins)
+
+
+def _one_behind(batches: Iterator[_Batch]) -> Iterator[_Batch]:
+    """Each batch only when the next one has been handed to the device, so that fetching counts does not keep a GPU waiting."""
+    waiting = None
+    for batch in batches:
+        if waiting is not None:
+            yield waiting
+        waiting = batch
+    if waiting is not None:
+        yield waiting
+
+
+def _same_size(samples: Iterator[Sample], most: int) -> Iterator[list[Sample]]:
+    """Up to `most` neighbours of one size together."""
+    together: list[Sample] = []
+    for sample in samples:
+        if together and (len(together) == most or sample.label.shape != together[0].label.shape):
+            yield together
+            together = []
+        together.append(sample)
+    if together:
+        yield together
+
+
+def _finish(batch: _Batch, dataset: PackedDataset, extras: Extras, tally: Tally) -> None:
+    """Fetch what was counted on the device, count the rest here, and add it up."""
+    pairs = checked_pairs(batch.pairs).cpu().numpy()
+    bins = None if batch.bins is None else batch.bins.cpu().numpy()
+    maps = batch.prediction.cpu().numpy() if extras.maps or extras.save else None
+    for index, sample in enumerate(batch.samples):
+        counted = ImageCounts(sample.name, pairs[index], bins=None if bins is None else bins[index])
+        if maps is not None and extras.maps is not None:
+            instances = instance_map(dataset, sample.name) if extras.instances else None
+            counted = extras.maps.add(counted, maps[index], sample.label.numpy(), instances)
+        if maps is not None and extras.save is not None:
+            extras.save(sample.name, maps[index])  # on the disk before its image counts as done
+        tally.add(counted)

@@ -1,26 +1,31 @@
 """Score a trained run on a split and leave the tables and the worst images in its folder."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
-from segctl.data.classes import IGNORED
 from segctl.data.packed import PackedDataset, open_dataset
-from segctl.engine.device import choose_scoring_compute, loader_workers
+from segctl.engine.cityscapes import benchmark_of
+from segctl.engine.device import Compute, choose_compute, choose_scoring_compute, loader_workers
 from segctl.engine.distributed import World
-from segctl.engine.evaluate import Counted, Progress, Scoring, count_split, predict
+from segctl.engine.evaluate import Extras, Map, Progress, SavePrediction, Scoring, count_split
+from segctl.engine.instance_maps import has_instances
+from segctl.engine.keeping import Keeper
+from segctl.engine.masks import write_index
+from segctl.engine.protocol import protocol_in_words, protocol_slug
+from segctl.engine.score_tables import Content, score_content, write_tables
+from segctl.engine.signals import requests_between_steps
+from segctl.engine.worst_images import write_worst
 from segctl.errors import InputError
-from segctl.files import write_whole
-from segctl.metrics.scores import PER_CLASS_COLUMNS, ImageScore, per_class, per_image, score, worst_images
-from segctl.models import Segmenter, load
-from segctl.runs import RunFolder, write_csv, write_json
-from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol
+from segctl.files import sweep_partial
+from segctl.metrics.counted import Counted, MapCounts
+from segctl.metrics.scores import ImageScore, worst_images
+from segctl.models import load
+from segctl.runs import RunFolder
+from segctl.schema.evaluate import EvaluateSpec, ProtocolChange
 from segctl.schema.run import TrainRun
 
 WORST = 8
@@ -32,22 +37,40 @@ class Evaluation:
 
     folder: Path
     counted: Counted
-    content: dict[str, Any]
+    content: Content
     worst: list[ImageScore]
 
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """Which run, on which split of which data root, and where to compute."""
+    """Which run, on which split of which data root, where to compute, and what is asked for beside its own protocol's scores."""
 
     run: RunFolder
     data_root: Path
     split: str | None = None
     device: str | None = None
+    precision: str | None = None
+    change: ProtocolChange = field(default_factory=ProtocolChange)
+    batch: int = 1
+    boundary: bool = False
+    calibration: bool = False
+    save_predictions: bool = False
 
 
-def open_request(request: EvaluationRequest) -> tuple[TrainRun, PackedDataset, str]:
-    """The run's description, its dataset and the split to score. Raises InputError where one of them is not there."""
+@dataclass(frozen=True)
+class OpenedRequest:
+    """A request whose run, dataset and split are there."""
+
+    spec: TrainRun
+    dataset: PackedDataset
+    split: str
+    protocol: EvaluateSpec
+    compute: Compute
+    folder: Path
+
+
+def open_request(request: EvaluationRequest) -> OpenedRequest:
+    """The run's description, its dataset and how to score it. Raises InputError where one of them is not there."""
     spec = request.run.read_run()
     if not request.run.finished:
         raise InputError(
@@ -57,57 +80,88 @@ def open_request(request: EvaluationRequest) -> tuple[TrainRun, PackedDataset, s
     dataset = open_dataset(request.data_root, spec.data.dataset)
     split = request.split or spec.data.val_split
     dataset.names(split)
-    choose_scoring_compute(request.device, spec.train.precision)
-    return spec, dataset, split
+    protocol = request.change.apply(spec.evaluate, spec.data.crop)
+    name = split if protocol == spec.evaluate else f"{split}@{protocol_slug(protocol)}"
+    return OpenedRequest(spec, dataset, split, protocol, _compute(request, spec), request.run.evaluation(name))
 
 
 def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | None = None) -> Evaluation | None:
-    """Score a finished run's model.pt under its own protocol; only the main process writes files and gets the result."""
-    spec, dataset, split = open_request(request)
-    compute = choose_scoring_compute(request.device, spec.train.precision)
+    """Score a finished run's model.pt; only the main process writes files and gets the result.
+
+    A stopped evaluation goes on where it was when the same is asked for again. Raises StoppedError when stopped by a signal.
+    """
+    opened = open_request(request)
+    dataset, compute = opened.dataset, opened.compute
     model = load(request.run.model, class_names=dataset.classes.names).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    how = Scoring(spec.evaluate, compute, loader_workers(spec.data.workers, compute.device, world.size), world)
-    counted = count_split(model, dataset, split, how, progress if world.is_main else None)
+    workers = loader_workers(opened.spec.data.workers, compute.device, world.size)
+    how = Scoring(opened.protocol, compute, workers, world, request.batch, _extras(request, opened))
+    about = _about(request, opened)
+    with requests_between_steps() as requests:
+        keeper = Keeper(opened.folder / ".parts", about | _asked(request), requests)
+        counted = count_split(model, dataset, opened.split, how, progress if world.is_main else None, keeper)
     if not world.is_main:
         return None
-    worst = worst_images(counted.table, WORST, binary=dataset.classes.binary)
-    evaluation = Evaluation(request.run.evaluation(split), counted, _content(request.run, dataset, split, counted, how), worst)
-    _write_tables(evaluation, dataset)
-    _write_worst(evaluation, model, dataset, how)
+    binary = dataset.classes.binary
+    content = score_content(counted, about, binary=binary, benchmark=benchmark_of(dataset.classes.names))
+    evaluation = Evaluation(opened.folder, counted, content, worst_images(counted.table, WORST, binary=binary))
+    write_tables(opened.folder, counted, content)
+    write_worst(opened.folder / "worst", evaluation.worst, model, dataset, how)
+    keeper.clear()
+    sweep_partial(opened.folder)
     return evaluation
 
 
-def protocol_in_words(spec: EvaluateSpec) -> str:
-    """`whole image, 1 scale`, or `sliding 512×1024 tiles every 2/3, scales 0.75, 1, flipped too`."""
-    match spec.protocol:
-        case SlidingProtocol(tile=(height, width), stride=stride):
-            place = f"sliding {height}×{width} tiles, stride {stride:.4g} of a tile"
-        case _:
-            place = "whole image"
-    scales = "single scale" if spec.scales == (1.0,) else "scales " + ", ".join(f"{scale:g}" for scale in spec.scales)
-    return f"{place}, {scales}, {'with' if spec.flip else 'no'} flip"
+def _compute(request: EvaluationRequest, spec: TrainRun) -> Compute:
+    if request.precision is None:
+        return choose_scoring_compute(request.device, spec.train.precision)
+    if request.precision not in ("auto", "fp32", "bf16", "fp16"):
+        raise InputError(f"--precision '{request.precision}' is not known", "use auto, fp32, bf16 or fp16")
+    return choose_compute(request.device, request.precision)
 
 
-def _content(run: RunFolder, dataset: PackedDataset, split: str, counted: Counted, how: Scoring) -> dict[str, Any]:
-    table, binary = counted.table, dataset.classes.binary
-    palette = dataset.classes.palette()
+def _extras(request: EvaluationRequest, opened: OpenedRequest) -> Extras:
+    names = opened.dataset.classes.names
+    benchmark = benchmark_of(names)
+    categories = None if benchmark is None else benchmark.of_ids(names)
+    instances = has_instances(opened.dataset, opened.dataset.names(opened.split))
+    maps = MapCounts(len(names), request.boundary, categories, benchmark) if request.boundary or instances else None
+    save = _saver(opened) if request.save_predictions else None
+    return Extras(request.calibration, maps, instances, save)
+
+
+def _saver(opened: OpenedRequest) -> SavePrediction:
+    palette, folder = opened.dataset.classes.palette(), opened.folder / "predictions"
+
+    def save(name: str, prediction: Map) -> None:
+        write_index(folder / f"{name}.png", prediction, palette)
+
+    return save
+
+
+def _asked(request: EvaluationRequest) -> dict[str, Any]:
+    """What of a request decides what is counted and kept of an image."""
     return {
-        **score(table, binary=binary),
-        "per_class": per_class(table, binary=binary),
-        "about": {
-            "dataset": dataset.name,
-            "split": split,
-            "fingerprint": dataset.fingerprint,
-            "images": len(table.names),
-            "protocol": protocol_in_words(how.protocol),
-            "precision": how.compute.precision,
-            "weights": "model.pt",
-            "step": _weights_step(run),
-            "binary": binary,
-            "ignored_images": table.ignored_images,
-            "outside_predictions": table.outside_predictions,
-            "classes": [{"name": name, "color": palette[index].tolist()} for index, name in enumerate(dataset.classes.names)],
-        },
+        "batch": request.batch,
+        "boundary": request.boundary,
+        "calibration": request.calibration,
+        "save_predictions": request.save_predictions,
+    }
+
+
+def _about(request: EvaluationRequest, opened: OpenedRequest) -> dict[str, Any]:
+    dataset, palette = opened.dataset, opened.dataset.classes.palette()
+    with request.run.model.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    return {
+        "dataset": dataset.name,
+        "split": opened.split,
+        "fingerprint": dataset.fingerprint,
+        "protocol": protocol_in_words(opened.protocol),
+        "precision": opened.compute.precision,
+        "weights": "model.pt",
+        "weights_sha256": digest,
+        "step": _weights_step(request.run),
+        "classes": [{"name": name, "color": palette[index].tolist()} for index, name in enumerate(dataset.classes.names)],
     }
 
 
@@ -115,56 +169,3 @@ def _weights_step(run: RunFolder) -> int | None:
     """The step whose weights model.pt holds, as the run's log says."""
     ends = [event for event in run.read_log() if event["event"] == "end"]
     return ends[-1].get("weights_step") if ends else None
-
-
-def _write_tables(evaluation: Evaluation, dataset: PackedDataset) -> None:
-    folder, table, binary = evaluation.folder, evaluation.counted.table, dataset.classes.binary
-    images = per_image(table, binary=binary)
-    write_csv(folder / "per_image.csv", list(images[0]), [list(row.values()) for row in images])
-    classes = evaluation.content["per_class"]
-    write_csv(folder / "per_class.csv", PER_CLASS_COLUMNS, [[row[column] for column in PER_CLASS_COLUMNS] for row in classes])
-    write_whole(folder / "counts.npz", table.save)
-    write_whole(folder / "confusion.npz", lambda partial: _save_matrix(partial, evaluation.counted.confusion, table.class_names))
-    write_json(folder / "scores.json", evaluation.content)
-
-
-def _save_matrix(path: Path, matrix: NDArray[np.int64], class_names: Sequence[str]) -> None:
-    with path.open("wb") as handle:
-        np.savez(handle, matrix=matrix, class_names=np.array(class_names, dtype=np.str_))
-
-
-def _write_worst(evaluation: Evaluation, model: Segmenter, dataset: PackedDataset, how: Scoring) -> None:
-    """Four PNGs for each of the worst images: image, truth, prediction in class colours, and where they differ."""
-    folder, entries = evaluation.folder / "worst", []
-    for old in folder.glob("*.png"):
-        old.unlink()
-    model.eval()
-    for rank, worst in enumerate(evaluation.worst):
-        image, label = dataset.image(worst.image), dataset.label(worst.image)
-        tiles = _tiles(image, label, _predict_one(model, image, how), dataset.classes.palette())
-        stem = f"{rank:02d}_{worst.image.replace('/', '_')}"
-        files = {kind: f"{stem}_{kind}.png" for kind in tiles}
-        for kind, tile in tiles.items():
-            _write_png(folder / files[kind], tile)
-        entries.append({"image": worst.image, "mIoU_I": worst.miou_i, "files": files})
-    write_json(folder / "worst.json", entries)
-
-
-def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    write_whole(path, lambda partial: Image.fromarray(picture).save(partial, format="PNG"))
-
-
-def _predict_one(model: Segmenter, image: NDArray[np.uint8], how: Scoring) -> NDArray[np.uint8]:
-    batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(how.compute.device)
-    found: NDArray[np.uint8] = predict(model, batch, how.protocol, how.compute)[0].cpu().numpy()
-    return found
-
-
-def _tiles(
-    image: NDArray[np.uint8], label: NDArray[np.uint8], prediction: NDArray[np.uint8], palette: NDArray[np.uint8]
-) -> dict[str, NDArray[np.uint8]]:
-    """RGB uint8 (H, W, 3) each. Error: red where wrong, the image in faint grey where right, black where ignored."""
-    grey = (image.mean(-1, keepdims=True) * 0.35 + 160).repeat(3, -1).astype(np.uint8)
-    error = np.where((prediction != label)[..., None], np.array([215, 35, 35], np.uint8), grey)
-    error[label == IGNORED] = 0
-    return {"image": image, "truth": palette[label], "prediction": palette[prediction], "error": error}

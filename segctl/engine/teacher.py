@@ -6,8 +6,9 @@ from pathlib import Path
 
 from segctl.data.packed import PackedDataset
 from segctl.engine.device import Compute
-from segctl.engine.evaluate import Counted, Progress, Scoring, count_images
+from segctl.engine.evaluate import Progress, Scoring, count_images
 from segctl.errors import InputError
+from segctl.metrics.counted import Counted
 from segctl.metrics.scores import score
 from segctl.metrics.table import CountTable
 from segctl.models import Segmenter, read, restore

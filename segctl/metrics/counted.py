@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segctl.errors import InputError
-from segctl.metrics.boundary import boundary_scores
+from segctl.metrics.boundary import boundary_counts, boundary_scores
 from segctl.metrics.calibration import CalibrationTable, calibration_scores
 from segctl.metrics.cityscapes import Benchmark, category_scores, instance_weighted_scores
 from segctl.metrics.counts import counts_of
-from segctl.metrics.instances import InstanceTable, instance_scores, join
+from segctl.metrics.instances import InstanceTable, instance_rows, instance_scores, join
 from segctl.metrics.scores import score
 from segctl.metrics.table import CountTable, merge
 
@@ -48,6 +48,32 @@ class Counted:
     instances: InstanceTable | None = None
     calibration: CalibrationTable | None = None
     unscored: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class MapCounts:
+    """What is counted from whole maps beside the pairs: boundaries, and instances by the benchmark's categories if it has any."""
+
+    num_classes: int
+    boundary: bool = False
+    categories: NDArray[np.int64] | None = None
+    benchmark: Benchmark | None = None
+
+    def add(
+        self,
+        image: ImageCounts,
+        prediction: NDArray[np.integer],
+        label: NDArray[np.integer],
+        instances: NDArray[np.integer] | None = None,
+    ) -> ImageCounts:
+        """The image with more counted. prediction, label, instances: (H, W)."""
+        if self.boundary:
+            image = replace(image, boundary=boundary_counts(prediction, label, self.num_classes))
+        if instances is not None:
+            image = replace(image, instances=instance_rows(prediction, label, instances, self.categories))
+        if instances is not None and self.benchmark is not None:
+            image = replace(image, unscored=self.benchmark.count_unscored(prediction, label, self.num_classes))
+        return image
 
 
 class Tally:

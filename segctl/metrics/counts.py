@@ -127,15 +127,23 @@ def _tensor_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignor
 
 def _device_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int) -> "Tensor":
     """The pairs of a batch on the tensors' own device, as int64 (B, C, C + 1)."""
-    return checked_pairs(queue_pairs(prediction, label, num_classes, ignore_index), ignore_index)
+    return checked_pairs(_queue_on_device(prediction, label, num_classes, ignore_index), ignore_index)
 
 
 def queue_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int = 255) -> "Tensor":
     """The pairs of tensors (B, H, W), not yet checked: int64 (B, C + 2, C + 1) on their device; give them to `checked_pairs`.
 
-    Nothing here waits for a GPU, so counting one batch runs behind the network's next one. Row C takes ignored pixels, row
-    C + 1 labels that are no class.
+    Nothing here waits for a GPU, so counting one batch runs behind the network's next one. Row C takes ignored pixels (none
+    where a CPU counted), row C + 1 labels that are no class.
     """
+    if label.device.type != "cpu":
+        return _queue_on_device(prediction, label, num_classes, ignore_index)
+    import torch
+
+    return torch.nn.functional.pad(pairs(prediction, label, num_classes, ignore_index), (0, 0, 0, 2))
+
+
+def _queue_on_device(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int) -> "Tensor":
     import torch
 
     if prediction.is_floating_point() or label.is_floating_point():

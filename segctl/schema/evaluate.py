@@ -1,9 +1,12 @@
 """How a run is scored."""
 
+import re
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from segctl.errors import InputError, did_you_mean
 from segctl.schema.data import Positive, Size
 from segctl.schema.spec import Spec
 
@@ -36,3 +39,60 @@ class EvaluateSpec(Spec):
     """Image scales whose probabilities are averaged."""
     flip: bool = False
     """Whether the mirrored image is averaged in as well."""
+
+
+@dataclass(frozen=True)
+class ProtocolChange:
+    """What the command line asks for instead of a run's own protocol; None leaves it as it is.
+
+    protocol: `whole` or `sliding`.  tile: `512x1024`.  scales: `0.75,1,1.25`.
+    """
+
+    protocol: str | None = None
+    tile: str | None = None
+    stride: float | None = None
+    scales: str | None = None
+    flip: bool | None = None
+
+    def apply(self, spec: EvaluateSpec, crop: tuple[int, int]) -> EvaluateSpec:
+        """The changed protocol. A sliding tile that is nowhere given is the training crop. Raises InputError."""
+        changed: dict[str, object] = {"protocol": self._place(spec.protocol, crop)}
+        if self.scales is not None:
+            changed["scales"] = _scales(self.scales)
+        if self.flip is not None:
+            changed["flip"] = self.flip
+        return spec.model_copy(update=changed)
+
+    def _place(self, spec: WholeProtocol | SlidingProtocol, crop: tuple[int, int]) -> WholeProtocol | SlidingProtocol:
+        kind = self.protocol or spec.kind
+        if kind not in ("whole", "sliding"):
+            near = did_you_mean(kind, ["whole", "sliding"])
+            raise InputError(f"--protocol '{kind}' is not known{near}", "use whole or sliding")
+        if kind == "whole":
+            if self.tile is not None or self.stride is not None:
+                raise InputError("--tile and --stride are of the sliding protocol", "add --protocol sliding, or leave them out")
+            return WholeProtocol()
+        base = spec if isinstance(spec, SlidingProtocol) else SlidingProtocol(tile=crop)
+        stride = base.stride if self.stride is None else self.stride
+        if not 0 < stride <= 1:
+            raise InputError(f"--stride is {stride:g}, wanted a share of the tile above 0 and at most 1", "such as --stride 0.5")
+        return SlidingProtocol(tile=base.tile if self.tile is None else _tile(self.tile), stride=stride)
+
+
+def _tile(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9]\d*)[x×]([1-9]\d*)", text)
+    if found is None:
+        raise InputError(f"cannot read --tile '{text}'", "write it as HEIGHTxWIDTH in pixels, such as --tile 512x1024")
+    return int(found[1]), int(found[2])
+
+
+def _scales(text: str) -> tuple[float, ...]:
+    try:
+        scales = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        scales = ()
+    if not scales or not all(0 < scale <= 16 for scale in scales) or len(set(scales)) < len(scales):
+        raise InputError(
+            f"cannot read --scales '{text}'", "write different scales from 0 to 16 with commas, such as --scales 0.75,1,1.25"
+        )
+    return scales

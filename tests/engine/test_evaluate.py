@@ -1,5 +1,6 @@
-"""Class maps at the label's size under every protocol, and the same integers however the work is shared."""
+"""The same integers however the work is batched, shared, stopped and taken up again, and everything that is counted."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -7,20 +8,23 @@ import pytest
 import torch
 from toy import CLASSES, TwoLayers, toy_run
 
-from segctl.data.packed import open_dataset
+from segctl.data.packed import PackedDataset, open_dataset
 from segctl.engine.device import choose_compute
-from segctl.engine.evaluate import Scoring, count_images, count_split, predict, tile_starts
+from segctl.engine.distributed import World
+from segctl.engine.evaluate import Extras, Scoring, count_images, count_split
+from segctl.engine.keeping import Keeper
+from segctl.engine.protocol import class_probabilities, predict
+from segctl.engine.signals import Requests
+from segctl.errors import StoppedError
+from segctl.metrics.boundary import boundary_counts
+from segctl.metrics.calibration import fill_bins
+from segctl.metrics.counted import Counted, MapCounts
 from segctl.metrics.counts import count
 from segctl.metrics.table import merge
-from segctl.models import upsample
-from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol
+from segctl.schema.evaluate import EvaluateSpec
 
 CPU = choose_compute("cpu", "fp32")
-
-
-def images(height: int = 20, width: int = 31, number: int = 2) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(3)
-    return torch.randint(0, 256, (number, height, width, 3), generator=generator, dtype=torch.uint8)
+HOW = Scoring(EvaluateSpec(), CPU)
 
 
 def network() -> TwoLayers:
@@ -28,71 +32,14 @@ def network() -> TwoLayers:
     return TwoLayers().eval()
 
 
-@pytest.mark.parametrize("length", [1, 5, 15, 16, 17, 31, 48, 100])
-def test_tiles_cover_a_side_and_stay_inside(length: int) -> None:
-    starts = tile_starts(max(length, 16), 16, 2 / 3)
-    covered = np.zeros(max(length, 16), bool)
-    for start in starts:
-        assert 0 <= start <= max(length, 16) - 16
-        covered[start : start + 16] = True
-    assert covered.all()
+@pytest.fixture
+def dataset(toy_data: Path) -> PackedDataset:
+    return open_dataset(toy_data, "camvid")
 
 
-def test_the_tiles_of_a_cityscapes_frame_are_those_of_the_recipe() -> None:
-    assert tile_starts(1024, 512, 0.6667) == [0, 342, 512]
-    assert tile_starts(2048, 1024, 0.6667) == [0, 683, 1024]
-
-
-def test_whole_protocol_is_the_argmax_of_the_upsampled_logits() -> None:
-    model, pictures = network(), images()
-    with torch.no_grad():
-        wanted = upsample(model(model.normalize(pictures)).logits, (20, 31)).argmax(1)
-    assert torch.equal(predict(model, pictures, EvaluateSpec(), CPU), wanted.to(torch.uint8))
-
-
-def test_one_tile_as_large_as_the_image_is_the_whole_protocol() -> None:
-    sliding = EvaluateSpec(protocol=SlidingProtocol(tile=(20, 31)))
-    assert torch.equal(predict(network(), images(), sliding, CPU), predict(network(), images(), EvaluateSpec(), CPU))
-
-
-def test_sliding_averages_the_logits_of_all_tiles_over_a_pixel() -> None:
-    model, pictures = network(), images(24, 32, 1)
-    total, hits = torch.zeros(1, CLASSES, 24, 32), torch.zeros(24, 32)
-    with torch.no_grad():
-        for y in (0, 8):
-            for x in (0, 11, 16):
-                tile = pictures[:, y : y + 16, x : x + 16]
-                total[:, :, y : y + 16, x : x + 16] += upsample(model(model.normalize(tile)).logits, (16, 16))
-                hits[y : y + 16, x : x + 16] += 1
-    wanted = (total / hits).argmax(1)
-    found = predict(model, pictures, EvaluateSpec(protocol=SlidingProtocol(tile=(16, 16))), CPU)
-    assert torch.equal(found, wanted.to(torch.uint8))
-
-
-def test_an_image_smaller_than_a_tile_is_centred_on_mean_colour() -> None:
-    model, pictures = network(), images(20, 31)
-    padded = torch.tensor([124, 116, 104], dtype=torch.uint8).expand(2, 64, 64, 3).clone()
-    padded[:, 22:42, 16:47] = pictures
-    with torch.no_grad():
-        logits = upsample(model(model.normalize(padded)).logits, (64, 64))
-    found = predict(model, pictures, EvaluateSpec(protocol=SlidingProtocol(tile=(64, 64))), CPU)
-    assert torch.equal(found, logits[:, :, 22:42, 16:47].argmax(1).to(torch.uint8))
-
-
-def test_flip_makes_the_prediction_of_a_mirrored_image_the_mirrored_prediction() -> None:
-    both = EvaluateSpec(flip=True)
-    model, pictures = network(), images(24, 32)
-    assert torch.equal(predict(model, pictures.flip(2), both, CPU), predict(model, pictures, both, CPU).flip(2))
-
-
-def test_several_scales_give_a_prediction_at_the_image_size() -> None:
-    assert predict(network(), images(), EvaluateSpec(scales=(0.5, 1.0, 1.75)), CPU).shape == (2, 20, 31)
-
-
-def test_counts_are_those_of_each_image_alone(toy_data: Path) -> None:
-    dataset, model = open_dataset(toy_data, "camvid"), network()
-    names = dataset.names("val")
-    counted = count_images(model, dataset, names, Scoring(EvaluateSpec(), CPU))
+def test_counts_are_those_of_each_image_alone(dataset: PackedDataset) -> None:
+    model, names = network(), dataset.names("val")
+    counted = count_images(model, dataset, names, HOW)
     for index, name in enumerate(names):
         prediction = predict(model, torch.from_numpy(dataset.image(name))[None], EvaluateSpec(), CPU)
         alone = count(prediction.numpy(), dataset.label(name)[None], CLASSES)[0]
@@ -100,18 +47,124 @@ def test_counts_are_those_of_each_image_alone(toy_data: Path) -> None:
     assert counted.confusion.sum() == counted.table.valid_pixels.sum()
 
 
-def test_any_sharing_of_the_images_gives_the_same_integers(toy_data: Path) -> None:
-    dataset, model = open_dataset(toy_data, "camvid"), network()
-    how = Scoring(EvaluateSpec(), CPU)
-    whole = count_split(model, dataset, "val", how)
+def test_any_sharing_of_the_images_gives_the_same_integers(dataset: PackedDataset) -> None:
+    model = network()
+    whole = count_split(model, dataset, "val", HOW)
     for size in (2, 3):
-        parts = [count_images(model, dataset, dataset.names("val")[rank::size], how) for rank in range(size)]
+        parts = [count_images(model, dataset, dataset.names("val")[rank::size], HOW) for rank in range(size)]
         table = merge([part.table for part in parts], order=dataset.names("val"))
         assert (table.counts == whole.table.counts).all()
         assert (sum(part.confusion for part in parts) == whole.confusion).all()
 
 
-def test_scoring_puts_the_network_back_into_its_mode(toy_data: Path) -> None:
+def test_scoring_puts_the_network_back_into_its_mode(dataset: PackedDataset) -> None:
     model = network().train()
-    count_split(model, open_dataset(toy_data, "camvid"), "val", Scoring(toy_run().evaluate, CPU))
+    count_split(model, dataset, "val", Scoring(toy_run().evaluate, CPU))
     assert model.training
+
+
+def assert_same(one: Counted, other: Counted) -> None:
+    assert one.table.names == other.table.names
+    assert (one.table.counts == other.table.counts).all()
+    assert (one.confusion == other.confusion).all()
+
+
+@pytest.mark.parametrize("batch", [2, 3, 16])
+def test_any_batch_gives_the_same_integers(batch: int, dataset: PackedDataset) -> None:
+    model = network()
+    assert_same(
+        count_split(model, dataset, "val", Scoring(EvaluateSpec(), CPU, batch=batch)), count_split(model, dataset, "val", HOW)
+    )
+
+
+def test_images_bring_their_drive_along(dataset: PackedDataset) -> None:
+    assert dataset.groups is not None
+    found = count_split(network(), dataset, "val", HOW).table
+    assert found.groups == tuple(dataset.groups[name] for name in found.names)
+
+
+def test_calibration_boundaries_and_predictions_are_those_of_each_image(dataset: PackedDataset) -> None:
+    model, saved = network(), {}
+    extras = Extras(calibration=True, maps=MapCounts(CLASSES, boundary=True), save=lambda name, ids: saved.update({name: ids}))
+    found = count_split(model, dataset, "val", Scoring(EvaluateSpec(), CPU, batch=2, extras=extras))
+    assert found.calibration is not None
+    assert found.boundary is not None
+    for index, name in enumerate(found.table.names):
+        image, label = torch.from_numpy(dataset.image(name))[None], dataset.label(name)
+        probabilities = class_probabilities(model, image, EvaluateSpec(), CPU)
+        prediction = predict(model, image, EvaluateSpec(), CPU)[0].numpy()
+        bins = fill_bins(probabilities, torch.from_numpy(label)[None])[0].numpy()
+        np.testing.assert_allclose(found.calibration.bins[index], bins, rtol=1e-6)
+        assert (found.boundary.counts[index] == boundary_counts(prediction, label, CLASSES)).all()
+        assert (saved[name] == prediction).all()
+
+
+class Counting(TwoLayers):
+    """Knows how often it was asked, and asks to be stopped after some images."""
+
+    def __init__(self, requests: Requests, stop_after: int) -> None:
+        super().__init__()
+        self.requests, self.stop_after, self.asked = requests, stop_after, 0
+
+    def forward(self, images: torch.Tensor):  # type: ignore[no-untyped-def]
+        self.asked += 1
+        if self.asked == self.stop_after:
+            self.requests.stop = signal.SIGINT
+        return super().forward(images)
+
+
+def counting(requests: Requests, stop_after: int = -1) -> Counting:
+    torch.manual_seed(0)
+    return Counting(requests, stop_after).eval()
+
+
+def stop(dataset: PackedDataset, folder: Path, after: int) -> None:
+    requests = Requests()
+    with pytest.raises(StoppedError) as error:
+        count_split(counting(requests, after), dataset, "val", HOW, keeper=Keeper(folder, {"a": 1}, requests))
+    assert error.value.exit_code == 130
+    assert error.value.message == f"stopped by SIGINT after {after - 1} more images"
+
+
+def test_a_stopped_evaluation_goes_on_and_counts_no_image_twice(dataset: PackedDataset, tmp_path: Path) -> None:
+    stop(dataset, tmp_path, after=3)
+    stop(dataset, tmp_path, after=2)
+    model = counting(Requests())
+    found = count_split(model, dataset, "val", HOW, keeper=Keeper(tmp_path, {"a": 1}))
+    assert model.asked == 5 - 2 - 1
+    assert_same(found, count_split(network(), dataset, "val", HOW))
+
+
+def test_a_fully_counted_evaluation_needs_the_network_no_more(dataset: PackedDataset, tmp_path: Path) -> None:
+    first = count_split(network(), dataset, "val", HOW, keeper=Keeper(tmp_path, {"a": 1}))
+    model = counting(Requests())
+    assert_same(count_split(model, dataset, "val", HOW, keeper=Keeper(tmp_path, {"a": 1})), first)
+    assert model.asked == 0
+
+
+def test_what_was_kept_of_other_weights_is_not_taken_up(dataset: PackedDataset, tmp_path: Path) -> None:
+    count_split(network(), dataset, "val", HOW, keeper=Keeper(tmp_path, {"weights": "old"}))
+    model = counting(Requests())
+    count_split(model, dataset, "val", HOW, keeper=Keeper(tmp_path, {"weights": "new"}))
+    assert model.asked == 5
+
+
+def test_a_killed_evaluation_has_saved_now_and_then(dataset: PackedDataset, tmp_path: Path) -> None:
+    class KilledError(Exception):
+        pass
+
+    def kill(done: int, total: int) -> None:
+        if done == 3:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        count_split(network(), dataset, "val", HOW, kill, Keeper(tmp_path, {"a": 1}, every_s=0))
+    (part,) = Keeper(tmp_path, {"a": 1}).take_up(World())
+    assert len(part.table.names) == 2
+
+
+def test_parts_are_gone_once_cleared(dataset: PackedDataset, tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path / "parts", {})
+    count_split(network(), dataset, "val", HOW, keeper=keeper)
+    keeper.clear()
+    assert not (tmp_path / "parts").exists()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from segctl.errors import InputError
-from segctl.metrics.counts import _device_pairs, checked_pairs, confusion, count, counts_of, pairs, queue_pairs
+from segctl.metrics.counts import _device_pairs, _queue_on_device, checked_pairs, confusion, count, counts_of, pairs, queue_pairs
 
 IGNORED = 255
 
@@ -162,6 +162,11 @@ def test_the_gpu_path_equals_the_array_path(ignore_index):
     np.testing.assert_array_equal(found.numpy(), pairs(prediction, label, 5, ignore_index))
 
 
+def test_queued_pairs_are_those_of_pairs_once_checked():
+    prediction, label = map(torch.from_numpy, random_maps(12))
+    assert torch.equal(checked_pairs(queue_pairs(prediction, label, 5)), pairs(prediction, label, 5))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_counts_equal_cpu_counts():
@@ -188,7 +193,7 @@ def test_a_strange_label_is_refused_beyond_bytes_too(ignore_index):
 
 def test_a_strange_label_is_refused_on_the_gpu_path():
     label = torch.tensor([[[0, -7, 2]]])
-    queued = queue_pairs(torch.zeros_like(label), label, 2)
+    queued = _queue_on_device(torch.zeros_like(label), label, 2, 255)
     with pytest.raises(InputError) as error:
         checked_pairs(queued)
     assert str(error.value) == "2 pixels of a label hold ids that are no class, wanted 0 to 1 or 255 (ignored)"
