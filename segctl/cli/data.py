@@ -43,10 +43,14 @@ def prepare(
     name: NameArg,
     source: Annotated[Path | None, typer.Option("--source", metavar="PATH", help="The dataset as it was published.")] = None,
     codec: Annotated[
-        str, typer.Option("--codec", metavar="CODEC", help="lz4 is fast, zstd a fifth smaller and slower to read, none is raw.")
+        str,
+        typer.Option("--codec", metavar="CODEC", help="lz4 is fast, zstd half the room, source keeps the files, none is raw."),
     ] = "lz4",
     workers: Annotated[
         int | None, typer.Option("--workers", metavar="N", min=0, help="Processes; one per core if left out.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", help="A trial: at most N samples of each split.", show_default=False)
     ] = None,
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
@@ -58,7 +62,7 @@ def prepare(
 
     before, began = created_at(data_root, name), time.monotonic()
     with out.progress(f"preparing {name}") as progress:
-        dataset = prepare(name, data_root, source, codec=parse_codec(codec), workers=workers, progress=progress)
+        dataset = prepare(name, data_root, source, codec=parse_codec(codec), workers=workers, limit=limit, progress=progress)
     if dataset.provenance.created == before:
         out.note(f"'{dataset.folder}' was made from these very bytes; nothing to do")
     else:
@@ -66,6 +70,8 @@ def prepare(
     splits = ", ".join(f"{split} {len(names)}" for split, names in dataset.splits.items())
     sizes = f"{megabytes(dataset.shard_bytes())} of {dataset.provenance.codec} shards from {megabytes(dataset.source_bytes())}"
     out.result(f"{name}: {splits}; {sizes}; fingerprint {dataset.fingerprint[:12]}")
+    if dataset.trial:
+        out.warn(f"'{name}' is {dataset.trial}; prepare it without --limit to have it whole")
     out.note(f"next: segctl data info {name}")
 
 
@@ -75,6 +81,7 @@ def check(name: NameArg, data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = Fal
     from dataclasses import asdict
 
     from segctl.data.check import check
+    from segctl.data.packed import open_dataset
 
     with out.progress(f"checking {name}") as progress:
         findings = check(data_root, name, progress)
@@ -85,7 +92,8 @@ def check(name: NameArg, data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = Fal
         more = [f"and {len(findings) - MAX_ROWS} more; --json lists them all"] if len(findings) > MAX_ROWS else []
         out.table(f"Problems of {name}", ["sample", "problem"], rows, more)
     else:
-        out.result(f"{name}: every sample is as it was packed")
+        trial = open_dataset(data_root, name).trial
+        out.result(f"{name}: every sample is as it was packed" + (f" ({trial})" if trial else ""))
     if findings:
         count = "one problem" if len(findings) == 1 else f"{len(findings)} problems"
         raise CheckError(f"'{name}' in '{data_root}' has {count}", "prepare it again")
@@ -101,8 +109,9 @@ def info(name: NameArg, data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = Fals
     with out.progress(f"counting {name}") as progress:
         splits = describe(dataset, progress)
     if json:
-        about = {"dataset": dataset.name, "fingerprint": dataset.fingerprint, "classes": dataset.classes.names}
-        out.json({**about, "splits": {split.split: split.to_json(dataset.classes.names) for split in splits}})
+        about = {"dataset": dataset.name, "trial": dataset.trial, "fingerprint": dataset.fingerprint}
+        about_classes = {"classes": dataset.classes.names}
+        out.json({**about, **about_classes, "splits": {split.split: split.to_json(dataset.classes.names) for split in splits}})
         return
     _show_info(dataset, splits)
 
@@ -114,7 +123,8 @@ def _show_info(dataset: "PackedDataset", splits: "list[SplitInfo]") -> None:
         sizes += f", {len(split.sizes) - MAX_SIZES} other sizes" if len(split.sizes) > MAX_SIZES else ""
         groups = ", ".join(f"{group} {count}" for group, count in split.groups.items())
         rows.append([split.split, f"{split.count}", sizes, groups, f"{split.ignored_share:.3f}"])
-    out.table(f"{dataset.name}, {len(dataset.samples)} samples", ["split", "images", "sizes", "groups", "ignored %"], rows)
+    trial = f" ({dataset.trial})" if dataset.trial else ""
+    out.table(f"{dataset.name}, {len(dataset.samples)} samples{trial}", ["split", "images", "sizes", "groups", "ignored %"], rows)
     columns = ["class"] + [f"{split.split} {what}" for split in splits for what in ("pixels", "%", "images")]
     rows = []
     for index, name in enumerate(dataset.classes.names):

@@ -8,8 +8,9 @@ import numpy as np
 
 from segctl.data.classes import IGNORED
 from segctl.data.findings import Finding
-from segctl.data.packed import PackedDataset, fingerprint, open_dataset, pixels_sha256
+from segctl.data.packed import DamagedIndexError, PackedDataset, fingerprint, open_dataset, pixels_sha256
 from segctl.data.prepare import staging_folder
+from segctl.data.tiles import file_hash
 from segctl.errors import SegctlError
 
 
@@ -17,7 +18,10 @@ def check(data_root: Path, name: str, progress: Callable[[int, int], None] = lam
     """Everything that is wrong with a prepared dataset. Raises InputError where there is none."""
     if not (data_root / name).exists() and staging_folder(data_root, name).exists():
         return [Finding("", "incomplete: preparing it was interrupted")]
-    dataset = open_dataset(data_root, name)
+    try:
+        dataset = open_dataset(data_root, name)
+    except DamagedIndexError as error:
+        return [Finding("", error.message, error.hint)]
     return [*_index_findings(dataset), *_shard_findings(dataset, progress)]
 
 
@@ -34,14 +38,23 @@ def _index_findings(dataset: PackedDataset) -> Iterator[Finding]:
 
 
 def _shard_findings(dataset: PackedDataset, progress: Callable[[int, int], None]) -> Iterator[Finding]:
-    missing = {index for index, shard in enumerate(dataset.shards) if not (dataset.folder / shard).is_file()}
-    for index in sorted(missing):
-        count = sum(record.shard == index for record in dataset.samples.values())
-        yield Finding("", f"incomplete: '{dataset.shards[index]}' with {count} samples is missing")
+    missing: set[int] = set()
+    for index, shard in enumerate(dataset.shards):
+        if problem := dataset.reader.problem(index):
+            missing.add(index)
+            count = sum(record.shard == index for record in dataset.samples.values())
+            gone = not (dataset.folder / shard).is_file()
+            lost = f"incomplete: '{shard}' with {count} samples is missing"
+            yield Finding("", lost if gone else f"'{shard}' with {count} samples cannot be opened: {problem}")
+    hurt: set[int] = set()
     for done, (name, record) in enumerate(dataset.samples.items(), start=1):
         if record.shard not in missing and (problem := _sample_problem(dataset, name)):
+            hurt.add(record.shard)
             yield Finding(name, problem)
         progress(done, len(dataset.samples))
+    for index in sorted(set(range(len(dataset.shards))) - missing - hurt):
+        if file_hash(dataset.folder / dataset.shards[index]) != dataset.shard_hashes[index]:
+            yield Finding("", f"'{dataset.shards[index]}' has changed, though every sample in it is as it was packed")
 
 
 def _sample_problem(dataset: PackedDataset, name: str) -> str:

@@ -1,5 +1,11 @@
-"""Writes the shards of one dataset, in this process or in several."""
+"""Writes the shards of one dataset, in this process or in several, and continues where an earlier attempt stopped.
 
+Beside each whole shard lies its record, written after it: the samples, the hash of the file, and a key over everything that
+decides what the shard holds. A shard is taken over only where key, file and the bytes of every source still agree.
+"""
+
+import hashlib
+import json
 import multiprocessing
 import os
 import signal
@@ -7,16 +13,18 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from segctl.data.packed import SampleRecord, pixels_sha256
-from segctl.data.shards import Codec, ShardReader, write_shard
+from segctl.data.shards import FORMAT, Codec, ShardReader, write_shard
 from segctl.data.sources import Source
 from segctl.data.sources.sample import RawSample
+from segctl.data.tiles import file_hash
 from segctl.errors import SegctlError
+from segctl.files import write_whole
 
 Progress = Callable[[int, int], None]
 Records = dict[str, SampleRecord]
@@ -37,14 +45,22 @@ class Conversion:
         return sum(len(names) for _, names in self.shards)
 
 
-def convert(conversion: Conversion, workers: int, progress: Progress) -> Records:
-    """Write every shard and return what each sample became, in the shards' order."""
+@dataclass(frozen=True)
+class WrittenShard:
+    """A whole shard: its file's name, the hash of the file, and what each sample became."""
+
+    filename: str
+    file_hash: str
+    records: Records
+
+
+def convert(conversion: Conversion, workers: int, progress: Progress) -> list[WrittenShard]:
+    """Write every shard that is not whole yet. Returns all of them, in order."""
     workers = min(workers, len(conversion.shards))
-    records = _here(conversion, progress) if workers <= 1 else _in_processes(conversion, workers, progress)
-    return {name: record for shard in records for name, record in shard.items()}
+    return _here(conversion, progress) if workers <= 1 else _in_processes(conversion, workers, progress)
 
 
-def _here(conversion: Conversion, progress: Progress) -> list[Records]:
+def _here(conversion: Conversion, progress: Progress) -> list[WrittenShard]:
     done = 0
 
     def tick() -> None:
@@ -52,10 +68,44 @@ def _here(conversion: Conversion, progress: Progress) -> list[Records]:
         done += 1
         progress(done, conversion.total)
 
-    return [_write(conversion, index, tick) for index in range(len(conversion.shards))]
+    return [_make(conversion, index, tick) for index in range(len(conversion.shards))]
 
 
-def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> Records:
+def _make(conversion: Conversion, index: int, tick: Callable[[], None]) -> WrittenShard:
+    """The shard from an earlier attempt where it is whole and right, else a new one."""
+    return _take_over(conversion, index, tick) or _write(conversion, index, tick)
+
+
+def record_path(shard: Path) -> Path:
+    """Where the record of a shard lies while the dataset is not whole."""
+    return shard.with_suffix(".json")
+
+
+def _key(conversion: Conversion, index: int) -> str:
+    """Hash over everything that decides what a shard holds, but for the bytes of the sources."""
+    source = conversion.source
+    parts = [FORMAT, source.rule, source.decoder, conversion.codec, *conversion.shards[index]]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _take_over(conversion: Conversion, index: int, tick: Callable[[], None]) -> WrittenShard | None:
+    filename, names = conversion.shards[index]
+    path = conversion.folder / filename
+    try:
+        found = json.loads(record_path(path).read_text(encoding="utf-8"))
+        if found["key"] != _key(conversion, index) or found["file_hash"] != file_hash(path):
+            return None
+        records = {name: SampleRecord(**record) for name, record in found["records"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if any(records[name].source_sha256 != conversion.source.digest(name) for name in names):
+        return None
+    for _ in names:
+        tick()
+    return WrittenShard(filename, found["file_hash"], records)
+
+
+def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> WrittenShard:
     filename, names = conversion.shards[index]
     records: Records = {}
 
@@ -71,9 +121,21 @@ def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> Reco
             tick()
 
     path = conversion.folder / filename
+    record_path(path).unlink(missing_ok=True)
     write_shard(path, samples(), conversion.codec)
     _read_back(path, records)
-    return records
+    written = WrittenShard(filename, file_hash(path), records)
+    _write_record(record_path(path), _key(conversion, index), written)
+    return written
+
+
+def _write_record(path: Path, key: str, written: WrittenShard) -> None:
+    text = json.dumps({"key": key, **asdict(written)})
+
+    def write(partial: Path) -> None:
+        partial.write_text(text, encoding="utf-8")
+
+    write_whole(path, write)
 
 
 def _read_back(path: Path, records: Records) -> None:
@@ -86,7 +148,7 @@ def _read_back(path: Path, records: Records) -> None:
     reader.close()
 
 
-def _in_processes(conversion: Conversion, workers: int, progress: Progress) -> list[Records]:
+def _in_processes(conversion: Conversion, workers: int, progress: Progress) -> list[WrittenShard]:
     """Fresh processes (spawn), because this one may hold threads; each writes whole shards and counts samples as it goes."""
     context = multiprocessing.get_context("spawn")
     counter: Synchronized[int] = context.Value("i", 0)
@@ -143,7 +205,7 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _write_in_worker(index: int) -> Records:
+def _write_in_worker(index: int) -> WrittenShard:
     if _worker is None:
         raise RuntimeError("_write_in_worker runs only where _enter_worker has run")
-    return _write(_worker.conversion, index, _worker.tick)
+    return _make(_worker.conversion, index, _worker.tick)

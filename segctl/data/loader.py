@@ -169,7 +169,7 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
             epoch, index = self.stream.at(position)
             name = self.samples[index]
             drawn = draw_view(self.dataset.size(name), self.view, self.stream.random(epoch, index))
-            images[row], labels[row] = take(self.dataset, name, drawn)
+            take(self.dataset, name, drawn, (images[row], labels[row]))
             names.append(name)
         return Batch(torch.from_numpy(images), torch.from_numpy(labels), names)
 

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from segctl.data.classes import ClassTable
-from segctl.data.shards import ShardReader
+from segctl.data.shards import FORMAT, ShardReader
 from segctl.data.sources import known_names, unknown_dataset
 from segctl.errors import InputError, did_you_mean
 
-FORMAT = 1
 INDEX_NAME = "dataset.json"
+
+
+class DamagedIndexError(InputError):
+    """There is a dataset.json, but not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,10 @@ class Provenance:
     rule: str
     decoder: str
     codec: str
-    tile_px: int
     segctl: str
     created: str
+    limit: int | None = None
+    """At most so many samples of each split were packed, for a trial; None for all."""
     notes: list[str] = field(default_factory=list)
     """What was left out or differs from the official dataset, in sentences."""
 
@@ -63,8 +67,16 @@ class PackedDataset:
     """Hash over names, source bytes and rule version: the same on any machine, with any codec and number of workers."""
     provenance: Provenance
     shards: tuple[str, ...]
+    shard_hashes: tuple[str, ...]
+    """Of each whole file, as `tiles.file_hash` gives it."""
     samples: dict[str, SampleRecord]
     reader: ShardReader
+
+    @property
+    def trial(self) -> str:
+        """Words that say that this is a trial and not the whole dataset; empty for a whole one."""
+        limit = self.provenance.limit
+        return "" if limit is None else f"a trial: at most {limit} {'sample' if limit == 1 else 'samples'} of each split"
 
     def names(self, split: str) -> list[str]:
         """The samples of a split. Raises InputError naming the splits there are."""
@@ -117,16 +129,25 @@ def open_dataset(data_root: Path, name: str) -> PackedDataset:
         raise _not_there(data_root, name)
     try:
         index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
+        if index["format"] != FORMAT:
+            raise _other_format(folder, index["format"])
+        if index.get("checksum") != _checksum(index):
+            raise ValueError("it does not match its own checksum")
         return _from_index(folder, index)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
+        raise DamagedIndexError(
             f"'{folder / INDEX_NAME}' is no index that this segctl can read ({error})", f"run `{prepare_line(name)}` again"
         ) from error
 
 
+def _other_format(folder: Path, found: object) -> InputError:
+    return InputError(
+        f"'{folder}' was prepared by {'an older' if found == 1 else 'another'} segctl: its format is {found}, wanted {FORMAT}",
+        f"run `{prepare_line(folder.name)}` again",
+    )
+
+
 def _from_index(folder: Path, index: Mapping[str, Any]) -> PackedDataset:
-    if index["format"] != FORMAT:
-        raise ValueError(f"its format is {index['format']}, wanted {FORMAT}")
     return PackedDataset(
         name=index["name"],
         folder=folder,
@@ -136,6 +157,7 @@ def _from_index(folder: Path, index: Mapping[str, Any]) -> PackedDataset:
         fingerprint=index["fingerprint"],
         provenance=Provenance(**index["provenance"]),
         shards=tuple(index["shards"]),
+        shard_hashes=tuple(index["shards"].values()),
         samples={name: SampleRecord(**record) for name, record in index["samples"].items()},
         reader=ShardReader([folder / shard for shard in index["shards"]]),
     )
@@ -143,6 +165,20 @@ def _from_index(folder: Path, index: Mapping[str, Any]) -> PackedDataset:
 
 def to_index(dataset: PackedDataset) -> dict[str, Any]:
     """The content of dataset.json."""
+    return signed(_content(dataset))
+
+
+def signed(index: Mapping[str, Any]) -> dict[str, Any]:
+    """The index with its checksum, so that no byte of dataset.json can change unnoticed."""
+    return {**index, "checksum": _checksum(index)}
+
+
+def _checksum(index: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in index.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _content(dataset: PackedDataset) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "name": dataset.name,
@@ -152,7 +188,7 @@ def to_index(dataset: PackedDataset) -> dict[str, Any]:
         "counts": {split: len(names) for split, names in dataset.splits.items()},
         "splits": dataset.splits,
         "groups": dataset.groups,
-        "shards": list(dataset.shards),
+        "shards": dict(zip(dataset.shards, dataset.shard_hashes, strict=True)),
         "samples": {name: asdict(record) for name, record in dataset.samples.items()},
     }
 

@@ -57,7 +57,7 @@ def test_prepare_reports_sizes_and_the_next_step(capsys, tmp_path, toy_data):
         (["prepare", "camvdi"], "cannot prepare a dataset called 'camvdi' yet, did you mean 'camvid'?"),
         (["prepare", "camvid"], "'camvid' needs --source and got none"),
         (["prepare", "camvid", "--source", "nowhere"], "the source 'nowhere' does not exist"),
-        (["prepare", "shapes", "--codec", "lz"], "the codec is 'lz', wanted lz4, zstd or none, did you mean 'lz4'?"),
+        (["prepare", "shapes", "--codec", "lz"], "the codec is 'lz', wanted lz4, zstd, source or none, did you mean 'lz4'?"),
         (["info", "cityscapes"], "cannot prepare a dataset called 'cityscapes' yet"),
         (["check", "shapes"], "dataset 'shapes' is not prepared in"),
         (["preview", "camvid", "--split", "tran"], "dataset 'camvid' has no split called 'tran', did you mean 'train'?"),
@@ -69,6 +69,22 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(capsys, root, arguments, se
     assert err.startswith("error: ")
     assert sentence in err
     assert "Traceback" not in err
+
+
+def test_a_trial_is_marked_everywhere(capsys, tmp_path, toy_data):
+    source = toy_data.parent / "source"
+    prepare = ["data", "prepare", "camvid", "--source", source, "--data-root", tmp_path, "--workers", 0]
+    code, out, err = run(capsys, *prepare, "--limit", 2)
+    assert (code, out[:24]) == (0, "camvid: train 2, val 2; ")
+    words = "a trial: at most 2 samples of each split"
+    assert f"'camvid' is {words}; prepare it without --limit to have it whole" in err
+    assert words in run(capsys, "data", "check", "camvid", "--data-root", tmp_path)[1]
+    assert words in run(capsys, "data", "info", "camvid", "--data-root", tmp_path)[1]
+    assert words in run(capsys, "data", "info", "camvid", "--data-root", tmp_path, "--json")[1]
+    assert '"limit": 2' in (tmp_path / "camvid" / "dataset.json").read_text()
+    code, out, err = run(capsys, *prepare)
+    assert (code, out[:25]) == (0, "camvid: train 10, val 5; ")
+    assert "trial" not in err
 
 
 def test_check_of_a_sound_dataset(capsys, root):

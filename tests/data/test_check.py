@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from segctl.data.check import Finding, check
-from segctl.data.packed import INDEX_NAME, fingerprint, pixels_sha256
+from segctl.data.packed import INDEX_NAME, fingerprint, open_dataset, pixels_sha256, signed
 from segctl.data.prepare import staging_folder
+from segctl.data.shards import write_shard
+from segctl.data.sources.sample import RawSample
+from segctl.data.tiles import file_hash
 from segctl.errors import InputError
 
 FIRST = "0001TP_00000"
@@ -26,7 +29,7 @@ def shard(root: Path) -> Path:
 
 def change_index(root: Path, **changes: object) -> None:
     path = root / "camvid" / INDEX_NAME
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(json.dumps(signed(json.loads(path.read_text()) | changes)))
 
 
 def index(root: Path) -> dict:
@@ -56,7 +59,8 @@ def test_a_missing_shard_is_found_once(root):
 
 def test_a_damaged_tile_is_found_with_its_sample(root):
     with h5py.File(shard(root)) as file:
-        offset = file[f"images/{FIRST}"].id.get_chunk_info(3).byte_offset
+        first = json.loads(file["index/arrays"][()].tobytes())[f"images/{FIRST}"][0]
+        offset = int(file["index/tiles"][first + 3, 0])
     content = bytearray(shard(root).read_bytes())
     content[offset + 5] ^= 1
     shard(root).write_bytes(content)
@@ -64,28 +68,35 @@ def test_a_damaged_tile_is_found_with_its_sample(root):
     assert check(root, "camvid") == [Finding(FIRST, reason)]
 
 
-def rewrite(root: Path, group: str, array: np.ndarray) -> None:
-    with h5py.File(shard(root), "r+") as file:
-        del file[f"{group}/{FIRST}"]
-        file.create_dataset(f"{group}/{FIRST}", data=array, chunks=array.shape, fletcher32=True)
+def rewrite(root: Path, image: np.ndarray, label: np.ndarray) -> None:
+    """Put other pixels into the first sample, in a shard that is sound in itself."""
+    source = open_dataset(root, "camvid")
+    samples = [
+        RawSample(name, image, label, None, "", 0)
+        if name == FIRST
+        else RawSample(name, source.image(name), source.label(name), None, "", 0)
+        for name in source.samples
+    ]
+    write_shard(shard(root), samples, "lz4")
+    change_index(root, shards={shard(root).name: file_hash(shard(root))})
 
 
 def test_other_pixels_are_found_though_their_tiles_are_sound(root, dataset):
     image = dataset.image(FIRST)
     image[0, 0, 0] += 1
-    rewrite(root, "images", image)
+    rewrite(root, image, dataset.label(FIRST))
     assert check(root, "camvid") == [Finding(FIRST, "does not hold the pixels that were packed")]
 
 
 def test_a_size_that_differs_is_found(root, dataset):
-    rewrite(root, "labels", dataset.label(FIRST)[:-1])
+    rewrite(root, dataset.image(FIRST), dataset.label(FIRST)[:-1])
     assert check(root, "camvid") == [Finding(FIRST, "image is 520×300 and label 520×299, wanted 520×300")]
 
 
 def test_an_id_outside_the_class_table_is_found(root, dataset):
     label = dataset.label(FIRST)
     label[5, 5] = 11
-    rewrite(root, "labels", label)
+    rewrite(root, dataset.image(FIRST), label)
     samples = index(root)["samples"]
     samples[FIRST]["pixels_sha256"] = pixels_sha256(dataset.image(FIRST), label)
     change_index(root, samples=samples)
@@ -107,3 +118,20 @@ def test_a_split_that_lists_what_is_not_packed_is_found(root):
 def test_an_index_of_other_sources_is_found(root):
     change_index(root, fingerprint=fingerprint("another rule", {}))
     assert check(root, "camvid") == [Finding("", "dataset.json does not match its own fingerprint")]
+
+
+def test_a_damaged_index_of_a_shard_is_one_finding_that_names_the_file(root):
+    with h5py.File(shard(root)) as file:
+        offset = file["index/tiles"].id.get_offset()
+    content = bytearray(shard(root).read_bytes())
+    content[offset + 40] ^= 1
+    shard(root).write_bytes(content)
+    problem = f"'{shard(root).name}' with 8 samples cannot be opened: the file's index does not match its checksum"
+    assert check(root, "camvid") == [Finding("", problem)]
+
+
+def test_a_changed_index_is_a_finding(root):
+    path = root / "camvid" / INDEX_NAME
+    path.write_text(path.read_text().replace('"height": 300', '"height": 301'))
+    (finding,) = check(root, "camvid")
+    assert finding.problem == f"'{path}' is no index that this segctl can read (it does not match its own checksum)"

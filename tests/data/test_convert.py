@@ -11,6 +11,7 @@ from segctl.data.convert import Conversion, convert
 from segctl.data.findings import Finding
 from segctl.data.packed import pixels_sha256
 from segctl.data.sources.sample import RawSample
+from segctl.data.tiles import file_hash
 from segctl.errors import SegctlError
 
 CLASSES = ClassTable((ClassRow("all", 0, 0, (9, 9, 9)),))
@@ -52,7 +53,10 @@ def conversion(folder: Path, source: Grey) -> Conversion:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_records_say_where_each_sample_went(tmp_path, workers):
-    records = convert(conversion(tmp_path, Grey()), workers, lambda done, total: None)
+    shards = convert(conversion(tmp_path, Grey()), workers, lambda done, total: None)
+    records = {name: record for shard in shards for name, record in shard.records.items()}
+    assert [shard.filename for shard in shards] == ["grey-0.h5", "grey-1.h5"]
+    assert [shard.file_hash for shard in shards] == [file_hash(tmp_path / shard.filename) for shard in shards]
     assert {name: record.shard for name, record in records.items()} == {"a": 0, "b": 1, "c": 1}
     sample = Grey().read("b")
     assert records["b"].pixels_sha256 == pixels_sha256(sample.image, sample.label)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from camvid_folders import draw_sample
 
-from segctl.data.packed import fingerprint, open_dataset, pixels_sha256
+from segctl.data.packed import fingerprint, open_dataset, pixels_sha256, signed
 from segctl.errors import InputError
 
 
@@ -50,9 +50,9 @@ def test_what_is_not_prepared_says_how(tmp_path):
 
 def test_what_segctl_does_not_know_says_what_it_does(tmp_path):
     with pytest.raises(InputError) as caught:
-        open_dataset(tmp_path, "cityscapes")
-    assert caught.value.message == "this segctl (0.1.0) cannot prepare a dataset called 'cityscapes' yet"
-    assert caught.value.hint == "it can prepare camvid and shapes"
+        open_dataset(tmp_path, "kitti")
+    assert caught.value.message == "this segctl (0.1.0) cannot prepare a dataset called 'kitti' yet"
+    assert caught.value.hint.startswith("it can prepare camvid")
 
 
 def test_a_misspelt_name_of_a_dataset_that_is_here_is_recognised(packed_root, tmp_path):
@@ -64,7 +64,7 @@ def test_a_misspelt_name_of_a_dataset_that_is_here_is_recognised(packed_root, tm
 
 @pytest.mark.parametrize(
     ("key", "value", "words"),
-    [("format", 2, "its format is 2, wanted 1"), ("samples", None, "'NoneType' object has no attribute 'items'")],
+    [("splits", None, "it does not match its own checksum"), ("samples", [], "it does not match its own checksum")],
 )
 def test_an_index_that_cannot_be_read_is_refused(packed_root, tmp_path, key, value, words):
     shutil.copytree(packed_root / "camvid", tmp_path / "camvid")
@@ -74,6 +74,25 @@ def test_an_index_that_cannot_be_read_is_refused(packed_root, tmp_path, key, val
         open_dataset(tmp_path, "camvid")
     assert caught.value.message == f"'{path}' is no index that this segctl can read ({words})"
     assert caught.value.hint == "run `segctl data prepare camvid --source FOLDER` again"
+
+
+@pytest.mark.parametrize(("found", "who"), [(1, "an older"), (99, "another")])
+def test_shards_of_another_format_are_refused(packed_root, tmp_path, found, who):
+    shutil.copytree(packed_root / "camvid", tmp_path / "camvid")
+    path = tmp_path / "camvid" / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": found}))
+    with pytest.raises(InputError) as caught:
+        open_dataset(tmp_path, "camvid")
+    assert caught.value.message == (f"'{tmp_path}/camvid' was prepared by {who} segctl: its format is {found}, wanted 2")
+    assert caught.value.hint.startswith("run `segctl data prepare camvid")
+
+
+def test_a_signed_index_without_its_parts_is_refused(packed_root, tmp_path):
+    shutil.copytree(packed_root / "camvid", tmp_path / "camvid")
+    path = tmp_path / "camvid" / "dataset.json"
+    path.write_text(json.dumps(signed(json.loads(path.read_text()) | {"samples": None})))
+    with pytest.raises(InputError, match="'NoneType' object has no attribute 'items'"):
+        open_dataset(tmp_path, "camvid")
 
 
 def test_the_fingerprint_depends_on_names_bytes_and_rule_but_not_on_order():

@@ -88,15 +88,119 @@ def test_another_codec_or_a_lost_shard_is_prepared_again(folder, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_sample_leaves_nothing_behind(tmp_path, workers):
+def test_a_bad_sample_leaves_whole_shards_only(tmp_path, workers):
     folder = draw_folder(tmp_path / "source", {"train": [(16, 16)] * 70})
     path = folder / "train" / "0016E5_00068.png"
-    path.write_bytes(path.read_bytes()[:-30])
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-30])
     with pytest.raises(InputError) as caught:
         prepare("camvid", tmp_path / "data", folder, workers=workers)
     message = "the image of sample '0016E5_00068' (train/0016E5_00068.png) cannot be read: it is cut short"
     assert caught.value.message == message
+    left = {path.name for path in staging_folder(tmp_path / "data", "camvid").iterdir()}
+    whole = {f"camvid-{number:05d}-of-00003.{end}" for number in (0, 1) for end in ("h5", "json")}
+    assert left == whole if workers == 0 else left <= whole
+    path.write_bytes(sound)
+    prepare("camvid", tmp_path / "data", folder, workers=workers)
+    assert files(tmp_path / "data") == [f"camvid/camvid-{number:05d}-of-00003.h5" for number in range(3)] + [
+        "camvid/dataset.json"
+    ]
+
+
+def test_a_bad_sample_in_the_first_shard_leaves_nothing(folder, tmp_path):
+    (folder / "train" / "0016E5_00001.png").write_bytes((folder / "train" / "0016E5_00001.png").read_bytes()[:-30])
+    with pytest.raises(InputError, match="it is cut short"):
+        prepare("camvid", tmp_path / "data", folder, workers=0)
     assert list((tmp_path / "data").iterdir()) == []
+
+
+def interrupted(tmp_path: Path, stop: int = 50) -> tuple[Path, Path, list[Path]]:
+    """(source, data root, whole shards) of a preparation of 70 samples in three shards that Ctrl-C stopped."""
+    folder, root = draw_folder(tmp_path / "source", {"train": [(16, 16 + n % 3) for n in range(70)]}), tmp_path / "data"
+
+    def press(done: int, total: int) -> None:
+        if done == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare("camvid", root, folder, workers=0, progress=press)
+    return folder, root, sorted(staging_folder(root, "camvid").glob("*.h5"))
+
+
+def test_a_second_start_continues_where_the_first_stopped(tmp_path):
+    folder, root, whole = interrupted(tmp_path)
+    assert [path.name for path in whole] == ["camvid-00000-of-00003.h5", "camvid-00001-of-00003.h5"]
+    kept = [path.stat().st_ino for path in whole]
+    dataset = prepare("camvid", root, folder, workers=0)
+    assert [(dataset.folder / path.name).stat().st_ino for path in whole] == kept
+    straight = prepare("camvid", tmp_path / "straight", folder, workers=0)
+    assert dataset.fingerprint == straight.fingerprint
+    assert dataset.samples == straight.samples
+    assert dataset.shard_hashes == straight.shard_hashes
+
+
+def again(root: Path, folder: Path, **options: object) -> set[str]:
+    """The shards that preparing again takes over from the staging folder."""
+    before = {path.name: path.stat().st_ino for path in staging_folder(root, "camvid").glob("*.h5")}
+    dataset = prepare("camvid", root, folder, workers=0, **options)
+    return {name for name in dataset.shards if (dataset.folder / name).stat().st_ino == before.get(name)}
+
+
+def test_a_shard_of_other_source_bytes_is_made_again(tmp_path):
+    folder, root, _ = interrupted(tmp_path)
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(folder / "trainannot" / "0001TP_00000.png")
+    assert again(root, folder) == {"camvid-00001-of-00003.h5"}
+    assert not open_dataset(root, "camvid").label("0001TP_00000").any()
+
+
+def test_shards_of_another_codec_are_made_again(tmp_path):
+    folder, root, _ = interrupted(tmp_path)
+    assert again(root, folder, codec="none") == set()
+
+
+def test_a_shard_that_changed_on_the_disk_is_made_again(tmp_path):
+    folder, root, whole = interrupted(tmp_path)
+    content = bytearray(whole[1].read_bytes())
+    content[len(content) // 2] ^= 1
+    whole[1].write_bytes(content)
+    assert again(root, folder) == {"camvid-00000-of-00003.h5"}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"key": 3}'])
+def test_a_shard_without_a_sound_record_is_made_again(tmp_path, text):
+    folder, root, whole = interrupted(tmp_path)
+    whole[0].with_suffix(".json").write_text(text)
+    assert again(root, folder) == {"camvid-00001-of-00003.h5"}
+
+
+def test_shards_of_fewer_samples_are_made_again(tmp_path):
+    folder, root, _ = interrupted(tmp_path)
+    for kind in ("train", "trainannot"):
+        (folder / kind / "0001TP_00000.png").unlink()
+    assert again(root, folder) == set()
+
+
+def test_a_trial_packs_a_few_samples_of_each_split_and_says_so(tmp_path):
+    folder = draw_folder(tmp_path / "source", {"train": [(16, 16)] * 10, "val": [(16, 16)] * 3})
+    trial = prepare("camvid", tmp_path / "data", folder, workers=0, limit=4)
+    assert {split: len(names) for split, names in trial.splits.items()} == {"train": 4, "val": 3}
+    assert trial.names("train") == ["0001TP_00000", "0016E5_00002", "0016E5_00005", "0016E5_00007"]
+    assert trial.trial == "a trial: at most 4 samples of each split"
+    assert trial.groups.keys() == trial.samples.keys()
+    whole = prepare("camvid", tmp_path / "data", folder, workers=0)
+    assert (whole.trial, len(whole.samples)) == ("", 13)
+    assert whole.fingerprint != trial.fingerprint
+    assert prepare("camvid", tmp_path / "data", folder, workers=0, limit=4).trial == trial.trial
+
+
+def test_a_trial_that_takes_everything_is_no_trial(folder, tmp_path):
+    assert prepare("camvid", tmp_path / "data", folder, workers=0, limit=3).trial == ""
+
+
+def test_a_trial_of_nothing_is_refused(folder, tmp_path):
+    with pytest.raises(InputError) as caught:
+        prepare("camvid", tmp_path / "data", folder, workers=0, limit=0)
+    assert str(caught.value) == "--limit is 0, wanted at least 1; leave it out to pack the whole dataset"
 
 
 def test_a_bad_sample_leaves_the_older_dataset_in_place(folder, tmp_path):
@@ -145,7 +249,7 @@ def test_a_data_root_that_cannot_be_written_is_one_sentence(folder, tmp_path):
     root.write_text("not a folder")
     with pytest.raises(InputError) as caught:
         prepare("camvid", root, folder, workers=0)
-    assert str(caught.value) == f"cannot write to the data root '{root}': Not a directory; give another folder with --data-root"
+    assert str(caught.value) == f"cannot write to the data root '{root}': File exists; give another folder with --data-root"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
@@ -162,7 +266,7 @@ def test_a_read_only_data_root_is_one_sentence(folder, tmp_path):
         ("camvid", None, "'camvid' needs --source and got none"),
         ("shapes", Path("x"), "'shapes' is drawn by segctl, but --source is 'x'"),
         ("camvdi", None, "this segctl (0.1.0) cannot prepare a dataset called 'camvdi' yet, did you mean 'camvid'?"),
-        ("voc", None, "this segctl (0.1.0) cannot prepare a dataset called 'voc' yet"),
+        ("kitti", None, "this segctl (0.1.0) cannot prepare a dataset called 'kitti' yet"),
     ],
 )
 def test_a_name_or_source_that_does_not_fit_is_refused(tmp_path, name, source, message):

@@ -68,6 +68,19 @@ def test_scale_one_copies_the_pixels(dataset):
     assert np.array_equal(label, dataset.label(name)[137:237, 200:400])
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_view_can_be_written_into_a_batch(dataset, flip):
+    name = dataset.names("train")[1]
+    view = View((150, 60), Span(120, 90, 0, 90, 30), Span(96, 72, 5, 60, 0), flip=flip)
+    images, labels = np.zeros((3, 150, 60, 3), np.uint8), np.zeros((3, 150, 60), np.uint8)
+    take(dataset, name, view, (images[1], labels[1]))
+    image, label = take(dataset, name, view)
+    assert np.array_equal(images[1], image)
+    assert np.array_equal(labels[1], label)
+    assert not images[[0, 2]].any()
+    assert not labels[[0, 2]].any()
+
+
 def test_a_flip_mirrors_image_and_label(dataset):
     name = dataset.names("train")[1]
     plain = View((150, 60), Span(120, 90, 0, 90, 30), Span(96, 72, 5, 60, 0), flip=False)
@@ -140,3 +153,24 @@ def test_a_crop_reads_less_than_the_picture(dataset):
     assert top + count <= 500 + 256 + 2
     assert count <= 256 + 130
     assert skip == 1000 - 2 * top
+
+
+def test_a_stepped_scale_is_one_of_the_grid_and_every_one_of_it():
+    grid = spec((64, 96)).model_copy(update={"scale_step": 0.1})
+    heights = {draw_view((100, 100), grid, np.random.default_rng(seed)).rows.scaled for seed in range(300)}
+    assert heights == set(range(50, 201, 10))
+
+
+def test_padding_at_the_end_keeps_the_picture_in_the_top_left_corner_before_the_flip(dataset):
+    name = dataset.names("train")[0]
+    height, width = dataset.size(name)
+    at_end = spec((height + 10, width + 20), scale=(1.0, 1.0), flip=0.0).model_copy(update={"padding": "end"})
+    image, label = take(dataset, name, draw_view((height, width), at_end, np.random.default_rng(0)))
+    assert np.array_equal(image[:height, :width], dataset.image(name))
+    assert np.array_equal(label[:height, :width], dataset.label(name))
+    assert (label[height:] == 255).all()
+    assert (label[:, width:] == 255).all()
+    assert (image[height:] == PADDING_RGB).all()
+    mirrored = at_end.model_copy(update={"flip": 1.0})
+    image, _ = take(dataset, name, draw_view((height, width), mirrored, np.random.default_rng(0)))
+    assert np.array_equal(image[:height, 20:], dataset.image(name)[:, ::-1])

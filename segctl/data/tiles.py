@@ -1,0 +1,172 @@
+"""Tiles: pieces of an array, compressed and checksummed each on its own, so that a region needs only those it touches.
+
+lz4   pixels as they are, by the slow compressor (its output is smaller and decompresses faster); a tile that it does not bring
+      under three quarters is stored as it is, because such a tile costs much time and saves little room
+zstd  pictures as differences: every row of a tile but the first has the row above it taken away, modulo 256, which takes
+      a third off the room and costs a tenth more time; maps of ids as they are
+none  as it is
+
+Compressed tiles are what HDF5's lz4 and zstd filters write (hdf5plugin), so any HDF5 tool can open them; we decompress them
+ourselves, which saves the filter pipeline's copies and its checksum.
+Ours is XXH3, 64 bits, of the bytes as they are stored: ten times as fast as CRC-32 or fletcher32, and stronger.
+"""
+
+import io
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import lz4.block
+import numpy as np
+import xxhash
+import zstandard
+from PIL import Image
+
+Packing = Literal["lz4", "zstd", "none", "file"]
+"""How bytes are packed; "file" is a whole picture file as the source had it."""
+Region = tuple[int, int, int, int]
+"""(top, left, height, width), in pixels."""
+
+PICTURE_TILE_PX = (128, 256)
+MAP_TILE_PX = (256, 512)
+"""The largest height and width of a tile: ids compress to next to nothing, so that fewer and larger tiles are faster there."""
+LZ4_LEVEL = 5
+WORTH_PACKING = 0.75
+"""Of its length, what lz4 must bring a tile under."""
+ZSTD_LEVEL = 3
+_LZ4_HEADER = struct.Struct(">QII")
+"""What HDF5's lz4 filter puts in front: bytes unpacked, block size, bytes of the one block."""
+
+
+class DamagedTileError(Exception):
+    """Stored bytes are not what was written; the text says how it shows."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How an array is cut: `shape` (H, W) or (H, W, 3), and the tile's (height, width)."""
+
+    shape: tuple[int, ...]
+    tile: tuple[int, int]
+
+    @property
+    def across(self) -> int:
+        """Tiles side by side."""
+        return math.ceil(self.shape[1] / self.tile[1])
+
+    @property
+    def down(self) -> int:
+        return math.ceil(self.shape[0] / self.tile[0])
+
+    @property
+    def depth(self) -> int:
+        """Values in a pixel."""
+        return math.prod(self.shape[2:])
+
+    def touched(self, region: Region) -> tuple[range, range]:
+        """Rows and columns of tiles that a region needs."""
+        top, left, height, width = region
+        rows = range(top // self.tile[0], (top + height - 1) // self.tile[0] + 1)
+        return rows, range(left // self.tile[1], (left + width - 1) // self.tile[1] + 1)
+
+
+def even_grid(shape: tuple[int, ...]) -> Grid:
+    """The largest even tiles within the limits: a picture of 360×480 is cut into 3×2 tiles of 120×240, with no padding."""
+    limits = PICTURE_TILE_PX if len(shape) == 3 else MAP_TILE_PX
+    return Grid(shape, (_even(shape[0], limits[0]), _even(shape[1], limits[1])))
+
+
+def _even(length: int, limit: int) -> int:
+    return math.ceil(length / math.ceil(length / limit))
+
+
+def checksum(content: bytes | memoryview) -> int:
+    """XXH3, 64 bits."""
+    return int(xxhash.xxh3_64_intdigest(content))
+
+
+def file_hash(path: Path) -> str:
+    """XXH3, 128 bits, of a whole file, in hex."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as handle:
+        while piece := handle.read(2**22):
+            digest.update(piece)
+    return str(digest.hexdigest())
+
+
+def cut(array: np.ndarray, grid: Grid, *, differences: bool) -> list[np.ndarray]:
+    """All tiles in reading order, each padded to the full tile with zeros, as differences of rows where asked for."""
+    tall, wide = grid.tile
+    tiles = []
+    for top in range(0, array.shape[0], tall):
+        for left in range(0, array.shape[1], wide):
+            part = array[top : top + tall, left : left + wide]
+            tile = np.zeros((tall, wide, *array.shape[2:]), array.dtype)
+            tile[: part.shape[0], : part.shape[1]] = part
+            if differences:
+                tile[1:] -= tile[:-1].copy()
+            tiles.append(tile)
+    return tiles
+
+
+def assemble(tiles: list[np.ndarray], grid: Grid, region: Region, *, differences: bool) -> np.ndarray:
+    """The region from the tiles that it touches, in reading order; a view into an array of its own."""
+    rows, columns = grid.touched(region)
+    tall, wide = grid.tile
+    out = np.empty((len(rows), tall, len(columns), wide * grid.depth), tiles[0].dtype)
+    for index, tile in enumerate(tiles):
+        row, column = divmod(index, len(columns))
+        out[row, :, column] = tile.reshape(tall, -1)
+    if differences:
+        for row in range(1, tall):
+            np.add(out[:, row], out[:, row - 1], out=out[:, row])
+    top, left = region[0] - rows.start * tall, region[1] - columns.start * wide
+    whole = out.reshape(len(rows) * tall, len(columns) * wide, *grid.shape[2:])
+    return np.asarray(whole[top : top + region[2], left : left + region[3]])
+
+
+def pack(content: bytes, packing: Packing) -> bytes:
+    """Compress the bytes of one tile."""
+    match packing:
+        case "lz4":
+            packed = lz4.block.compress(content, mode="high_compression", compression=LZ4_LEVEL, store_size=False)
+            if len(packed) >= WORTH_PACKING * len(content):
+                packed = content  # equal lengths are the filter's way to say that it is not compressed
+            return _LZ4_HEADER.pack(len(content), len(content), len(packed)) + bytes(packed)
+        case "zstd":
+            return bytes(zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(content))
+        case "none" | "file":
+            return content
+
+
+def unpack(content: memoryview, packing: Packing, length: int) -> bytes | memoryview:
+    """Undo `pack` for a tile of `length` bytes. Raises DamagedTileError where it cannot be undone."""
+    try:
+        unpacked = _unpack(content, packing, length)
+    except (lz4.block.LZ4BlockError, zstandard.ZstdError, struct.error) as error:
+        raise DamagedTileError(f"a tile cannot be decompressed ({error})") from error
+    if len(unpacked) != length:
+        raise DamagedTileError(f"a tile holds {len(unpacked)} bytes, wanted {length}")
+    return unpacked
+
+
+def _unpack(content: memoryview, packing: Packing, length: int) -> bytes | memoryview:
+    match packing:
+        case "lz4":
+            packed = content[_LZ4_HEADER.size :]
+            return packed if len(packed) == length else bytes(lz4.block.decompress(packed, uncompressed_size=length))
+        case "zstd":
+            return bytes(zstandard.ZstdDecompressor().decompress(content, max_output_size=length))
+        case "none" | "file":
+            return content
+
+
+def decode_file(content: memoryview, shape: tuple[int, ...]) -> np.ndarray:
+    """The image of a picture file, uint8 (H, W, 3). Raises DamagedTileError where it is not of that shape."""
+    with Image.open(io.BytesIO(content)) as opened:
+        image = np.array(opened)
+    if image.shape != shape or image.dtype != np.uint8:
+        raise DamagedTileError(f"its file decodes to {image.dtype} {image.shape}, wanted uint8 {shape}")
+    return image
