@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from segctl.distillers.base import Distiller
-from segctl.losses import build_labels, build_loss
+from segctl.losses import build_labels, build_losses
 from segctl.losses.pixels import IGNORE_INDEX
 from segctl.models import Segmenter
 from segctl.models.outputs import Outputs
 from segctl.schema.data import LabelSpec
-from segctl.schema.losses import LossTermSpec, Output, term_names
+from segctl.schema.losses import LossTermSpec
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,6 @@ class Share:
 WHOLE = Share(1.0, 1.0)
 
 
-@dataclass(frozen=True)
-class LossTerm:
-    """One weighted term of the task loss."""
-
-    name: str
-    logits: Output
-    weight: float
-    module: nn.Module
-
-
 class SupervisedTask(nn.Module):
     """A network and its task loss.
 
@@ -57,11 +47,7 @@ class SupervisedTask(nn.Module):
         super().__init__()
         self.model = model
         self.soften: Callable[[Tensor], Tensor] = build_labels(labels, model.num_classes)
-        self.losses = nn.ModuleDict()
-        self.loss_terms: list[LossTerm] = []
-        for name, spec in zip(term_names(loss), loss, strict=True):
-            self.losses[name] = build_loss(spec)
-            self.loss_terms.append(LossTerm(name, spec.logits, spec.weight, self.losses[name]))
+        self.losses = build_losses(loss, model.num_classes)
 
     def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE) -> Step:
         outputs = _outputs(self.model, images, label)
@@ -69,11 +55,8 @@ class SupervisedTask(nn.Module):
 
     def task_terms(self, outputs: Outputs, label: Tensor, share: Share, factor: float = 1.0) -> dict[str, Tensor]:
         """The weighted terms of the task loss."""
-        target, keep = self.soften(label), label != IGNORE_INDEX
-        return {
-            term.name: factor * term.weight * share.of(term.module) * term.module(outputs.upsampled(term.logits), target, keep)
-            for term in self.loss_terms
-        }
+        values = self.losses(outputs.upsampled, self.soften(label), label != IGNORE_INDEX)
+        return {term.name: factor * term.weight * share.of(term.module) * values[term.name] for term in self.losses.terms}
 
 
 class DistillationTask(SupervisedTask):

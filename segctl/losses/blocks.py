@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from segctl.losses.pixels import is_hard, sum_dtype
+from segctl.losses.pixels import is_hard, log_or_lowest, sum_dtype
 from segctl.losses.sums import Sums, plain_sums, sum_by_class
 from segctl.losses.threads import share_out
 
@@ -73,7 +73,7 @@ def block_sums(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, w
 
 
 class _BlockSums(torch.autograd.Function):
-    """Logits -> the five sums, each (B, C).  Differentiating twice goes through `plain_sums`."""
+    """Logits -> the six sums, each (B, C).  Differentiating twice goes through `plain_sums`."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, with_log: bool) -> tuple[Tensor, ...]:
@@ -85,7 +85,7 @@ class _BlockSums(torch.autograd.Function):
         ctx.save_for_backward(logits, label, valid)
         ctx.norm, ctx.with_log, ctx.p = norm, with_log, p
         parts = tuple(part.to(dtype) for part in sums)
-        ctx.mark_non_differentiable(parts[2], parts[3])
+        ctx.mark_non_differentiable(parts[2], parts[3], parts[5])
         return parts
 
     @staticmethod
@@ -118,10 +118,10 @@ def _differentiable_gradient(logits: Tensor, label: Tensor, valid: Tensor | None
 
 
 def _sum_blocks(reading: Reading, p: Tensor | None) -> Iterator[Tensor]:
-    """The five sums (B, C) in the order of `Sums`, blocks added in float64; the softmax goes into p, 0 where ignored."""
+    """The six sums (B, C) in the order of `Sums`, blocks added in float64; the softmax goes into p, 0 where ignored."""
     images, classes, _ = reading.logits.shape
     blocks = reading.blocks()
-    table = torch.zeros(len(blocks), 5, classes, dtype=torch.float64, device=reading.logits.device)
+    table = torch.zeros(len(blocks), len(Sums._fields), classes, dtype=torch.float64, device=reading.logits.device)
 
     def work(queue: Iterator[Block]) -> None:
         scratch = _Scratch(reading)
@@ -133,8 +133,10 @@ def _sum_blocks(reading: Reading, p: Tensor | None) -> Iterator[Tensor]:
             table[block.number].copy_(sums)
 
     share_out(work, blocks, reading.logits.device)
-    of_images = table.view(images, -1, 5, classes)
-    return (of_images[:, :, index].amax(1) if index == 3 else of_images[:, :, index].sum(1) for index in range(5))
+    of_images = table.view(images, -1, *table.shape[1:])
+    for index, name in enumerate(Sums._fields):
+        rows = of_images[:, :, index]
+        yield rows.amax(1) if name == "largest_label" else rows.sum(1)
 
 
 def _gradient(reading: Reading, p: Tensor | None, *grads: Tensor) -> Tensor:
@@ -184,7 +186,7 @@ def _softmax(part: Reading, out: Tensor) -> Tensor:
 
 
 def _hard(part: Reading, p: Tensor, log_total: Tensor) -> Tensor:
-    """One block's five sums (5, C)."""
+    """One block's six sums (6, C)."""
     label = part.label.unsqueeze(0)
     counted = torch.ones_like(log_total) if part.valid is None else part.valid.to(p.dtype)
     rows = [p.gather(0, label)[0], counted]
@@ -192,12 +194,13 @@ def _hard(part: Reading, p: Tensor, log_total: Tensor) -> Tensor:
         rows.append((part.logits.gather(0, label)[0] - log_total) * counted)
     by_class = sum_by_class(torch.stack(rows), label.expand(len(rows), -1), p.shape[0])
     size = p.sum(1) if part.norm == 1 else (p * p).sum(1)
-    log_likelihood = by_class[2] if part.with_log else torch.zeros_like(size)
-    return torch.stack([by_class[0], size, by_class[1], (by_class[1] > 0).to(p.dtype), log_likelihood])
+    nothing = torch.zeros_like(size)
+    log_likelihood = by_class[2] if part.with_log else nothing
+    return torch.stack([by_class[0], size, by_class[1], (by_class[1] > 0).to(p.dtype), log_likelihood, nothing])
 
 
 def _soft(part: Reading, p: Tensor, log_total: Tensor, scratch: Tensor) -> Tensor:
-    """One block's five sums (5, C)."""
+    """One block's six sums (6, C)."""
     q = part.label
     if part.norm == 1:
         size, labelled = p.sum(1), q.sum(1)
@@ -206,10 +209,11 @@ def _soft(part: Reading, p: Tensor, log_total: Tensor, scratch: Tensor) -> Tenso
         size = torch.mul(p, p, out=scratch).sum(1)
         labelled = torch.mul(q, q, out=scratch).sum(1)
         common = torch.mul(p, q, out=scratch).sum(1)
-    log_likelihood = torch.zeros_like(size)
+    log_likelihood = label_log = torch.zeros_like(size)
     if part.with_log:
         log_likelihood = torch.sub(part.logits, log_total, out=scratch).mul_(q).sum(1)
-    return torch.stack([common, size, labelled, q.amax(1), log_likelihood])
+        label_log = scratch.copy_(log_or_lowest(q)).mul_(q).sum(1)
+    return torch.stack([common, size, labelled, q.amax(1), log_likelihood, label_log])
 
 
 def _hard_pull(part: Reading, p: Tensor, grads: list[Tensor], out: Tensor) -> Tensor:

@@ -1,31 +1,68 @@
 """Cross-entropy for hard and soft labels."""
 
-import torch.nn.functional as F
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
-from segctl.losses.pixels import IGNORE_INDEX, check_shapes, is_hard, mean_over_valid, sum_dtype, valid_pixels
+from segctl.losses.pixels import (
+    IGNORE_INDEX,
+    check_class_weights,
+    check_shapes,
+    is_hard,
+    log_likelihood,
+    mean_over_valid,
+    sum_dtype,
+    valid_pixels,
+    weighted,
+    weights_at,
+)
+from segctl.losses.sums import Sums
 
 
 class CrossEntropyLoss(nn.Module):
     """Mean over the valid pixels of -sum_c y_c log p_c, p = softmax(logits).
 
+    class_weights: C numbers w; then sum_c w_c y_c (-log p_c) over the valid pixels, divided by their sum_c w_c y_c, as torch
+        does for hard labels.
     logits (B, C, *D); label integer (B, *D) or probabilities (B, C, *D); keep_mask bool (B, *D).  Returns a scalar.
     Unlike torch's own: every integer type, soft labels with ignored pixels, and 0 instead of NaN where all are ignored.
     """
 
     mean_over_pixels = True
+    class_weights: Tensor | None
 
-    def __init__(self, ignore_index: int | None = IGNORE_INDEX) -> None:
+    def __init__(self, ignore_index: int | None = IGNORE_INDEX, class_weights: Sequence[float] | Tensor | None = None) -> None:
         super().__init__()
         self.ignore_index = ignore_index
+        self.register_buffer("class_weights", None if class_weights is None else torch.as_tensor(class_weights))
 
     def forward(self, logits: Tensor, label: Tensor, keep_mask: Tensor | None = None) -> Tensor:
         check_shapes(logits, label, keep_mask)
+        check_class_weights(self.class_weights, logits.shape[1])
         valid = valid_pixels(label, self.ignore_index, keep_mask)
-        log_p = logits.log_softmax(1, dtype=sum_dtype(logits))
+        if self.class_weights is None:
+            return mean_over_valid(-log_likelihood(logits, label, valid), valid)
+        return self._weighted(logits, label, valid, self.class_weights)
+
+    def _weighted(self, logits: Tensor, label: Tensor, valid: Tensor | None, class_weights: Tensor) -> Tensor:
+        weights = weights_at(class_weights, label, valid, sum_dtype(logits))
         if is_hard(label):
-            target = label.long() if valid is None else label.long().masked_fill(~valid, 0)
-            per_pixel = F.nll_loss(log_p, target, reduction="none")
+            errors = -log_likelihood(logits, label, valid) * weights
         else:
-            per_pixel = -(label.to(log_p.dtype) * log_p).sum(1)
-        return mean_over_valid(per_pixel, valid)
+            errors = -log_likelihood(logits, weighted(class_weights, label.to(weights.dtype)), valid)
+        errors = errors if valid is None else errors.masked_fill(~valid, 0.0)
+        return errors.sum() / _at_least_tiny(weights.sum())
+
+    def of_sums(self, sums: Sums) -> Tensor:
+        """The loss of sums taken with their logarithms and norm 1."""
+        if self.class_weights is None:
+            return -sums.log_likelihood.sum() / sums.labelled.sum().clamp(min=1)
+        check_class_weights(self.class_weights, sums.labelled.shape[1])
+        weights = self.class_weights.to(sums.labelled.dtype)
+        return -(weights * sums.log_likelihood).sum() / _at_least_tiny((weights * sums.labelled).sum())
+
+
+def _at_least_tiny(total: Tensor) -> Tensor:
+    """So that 0/0, where every pixel is ignored or of weight 0, is 0."""
+    return total.clamp(min=torch.finfo(total.dtype).tiny)

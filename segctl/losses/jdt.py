@@ -8,12 +8,10 @@ from torch import Tensor, nn
 
 from segctl.errors import InputError
 from segctl.losses.across_ranks import max_over_ranks, sum_over_ranks
-from segctl.losses.pixels import check_shapes, is_hard, valid_pixels
+from segctl.losses.pixels import check_class_weights, check_shapes, is_hard, valid_pixels
 from segctl.losses.reading import sums_of
 from segctl.losses.sums import Sums
-
-Active = Literal["present", "all"]
-Reduce = Literal["local", "global"]
+from segctl.schema.losses import Active, Reduce
 
 
 class JDTLoss(nn.Module):
@@ -76,7 +74,7 @@ class JDTLoss(nn.Module):
 
     def of_sums(self, sums: Sums, hard: bool) -> Tensor:
         """The loss of sums taken with this loss's norm; `hard` says whether the labels were."""
-        self._check_class_weights(sums.predicted.shape[1])
+        check_class_weights(self.class_weights, sums.predicted.shape[1])
         mode = self.active_hard if hard else self.active_soft
         loss = sums.intersection.new_zeros(())
         if self.miou_d > 0:
@@ -105,11 +103,6 @@ class JDTLoss(nn.Module):
             terms = terms * self.class_weights.to(terms.dtype)
         active = torch.ones_like(terms, dtype=torch.bool) if mode == "all" else sums.largest_label > self.threshold
         return terms, active
-
-    def _check_class_weights(self, num_classes: int) -> None:
-        if self.class_weights is not None and self.class_weights.shape != (num_classes,):
-            got = self.class_weights.numel()
-            raise ValueError(f"class_weights has {got} numbers, wanted {num_classes}, one for each class of the logits")
 
     def _check_arguments(self) -> None:
         """Refuse what has no meaning, or no finite value. Raises InputError."""
@@ -140,7 +133,9 @@ def _as_it_is(values: Tensor) -> Tensor:
 def _over_ranks(sums: Sums) -> Sums:
     """The sums over the images of all ranks, from each rank's (1, C)."""
     intersection, predicted, labelled = sum_over_ranks(torch.stack(sums[:3]))
-    return Sums(intersection, predicted, labelled, max_over_ranks(sums.largest_label), sums.log_likelihood)
+    return sums._replace(
+        intersection=intersection, predicted=predicted, labelled=labelled, largest_label=max_over_ranks(sums.largest_label)
+    )
 
 
 def _mean_over_images(terms: Tensor, active: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:

@@ -1,9 +1,9 @@
 """KL divergence from soft labels: a teacher's probabilities, or smoothed labels."""
 
-import torch
 from torch import Tensor, nn
 
-from segctl.losses.pixels import check_shapes, is_hard, mean_over_valid, sum_dtype
+from segctl.losses.pixels import check_shapes, is_hard, log_or_lowest, mean_over_valid, sum_dtype
+from segctl.losses.sums import Sums
 
 
 class KLLoss(nn.Module):
@@ -26,7 +26,9 @@ class KLLoss(nn.Module):
             raise ValueError("KLLoss got class ids, wanted probabilities (B, C, *D); for hard labels use CrossEntropyLoss")
         log_p = (logits.to(sum_dtype(logits)) / self.temperature).log_softmax(1)
         q = label.to(log_p.dtype)
-        # The clamp only touches q = 0, where 0·log 0 must be 0 with a finite gradient.
-        log_q = q.clamp(min=torch.finfo(q.dtype).tiny).log()
-        per_pixel = (q * (log_q - log_p)).sum(1)
+        per_pixel = (q * (log_or_lowest(q) - log_p)).sum(1)
         return self.temperature**2 * mean_over_valid(per_pixel, keep_mask)
+
+    def of_sums(self, sums: Sums) -> Tensor:
+        """The loss of sums over soft labels, taken with their logarithms and norm 1; for temperature 1."""
+        return (sums.label_log - sums.log_likelihood).sum() / sums.labelled.sum().clamp(min=1)

@@ -42,6 +42,42 @@ def check_shapes(logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> Non
         raise ValueError(f"keep_mask is {keep_mask.dtype} {tuple(keep_mask.shape)}, wanted torch.bool {pixels}")
 
 
+def log_or_lowest(probabilities: Tensor) -> Tensor:
+    """Their logarithm, and a finite number where they are 0, so that 0·log 0 is 0."""
+    return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
+
+
+def log_likelihood(logits: Tensor, label: Tensor, valid: Tensor | None) -> Tensor:
+    """sum_c y_c log p_c at every pixel, (B, *D), p = softmax(logits); what it is at ignored pixels means nothing."""
+    log_p = logits.log_softmax(1, dtype=sum_dtype(logits))
+    if not is_hard(label):
+        return (label.to(log_p.dtype) * log_p).sum(1)
+    ids = label.long() if valid is None else label.long().masked_fill(~valid, 0)
+    return log_p.gather(1, ids.unsqueeze(1)).squeeze(1)
+
+
+def weights_at(class_weights: Tensor, label: Tensor, valid: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Each pixel's weight sum_c w_c y_c, (B, *D), 0 where ignored; class_weights w (C,)."""
+    if is_hard(label):
+        ids = label.long() if valid is None else label.long().masked_fill(~valid, 0)
+        weights = class_weights.to(dtype)[ids]
+    else:
+        weights = weighted(class_weights, label.to(dtype)).sum(1)
+    return weights if valid is None else weights.masked_fill(~valid, 0.0)
+
+
+def weighted(class_weights: Tensor, values: Tensor) -> Tensor:
+    """w_c times the values of class c; class_weights w (C,), values (B, C, *D)."""
+    return class_weights.to(values.dtype).view(-1, *[1] * (values.ndim - 2)) * values
+
+
+def check_class_weights(class_weights: Tensor | None, num_classes: int) -> None:
+    """Refuse weights of another number of classes than the logits have. Raises ValueError."""
+    if class_weights is not None and class_weights.shape != (num_classes,):
+        got = class_weights.numel()
+        raise ValueError(f"class_weights has {got} numbers, wanted {num_classes}, one for each class of the logits")
+
+
 def mean_over_valid(values: Tensor, valid: Tensor | None) -> Tensor:
     """Mean of `values` (B, *D) over the valid pixels; 0 with a zero gradient where there are none."""
     if valid is None:

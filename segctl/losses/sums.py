@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segctl.losses.pixels import is_hard, sum_dtype
+from segctl.losses.pixels import is_hard, log_or_lowest, sum_dtype
 
 BLOCK = 64
 """Pixels that are added one after another in `sum_by_class` before the blocks are."""
@@ -28,6 +28,8 @@ class Sums(NamedTuple):
     """max y, 0 without valid pixels.  No gradient goes through it."""
     log_likelihood: Tensor
     """sum y·log p where it was asked for, else 0."""
+    label_log: Tensor
+    """sum y·log y where it was asked for, else 0.  No gradient goes through it."""
 
     def over_batch(self) -> "Sums":
         """The same over all images at once, each (1, C)."""
@@ -37,6 +39,7 @@ class Sums(NamedTuple):
             self.labelled.sum(0, keepdim=True),
             self.largest_label.amax(0, keepdim=True),
             self.log_likelihood.sum(0, keepdim=True),
+            self.label_log.sum(0, keepdim=True),
         )
 
 
@@ -64,7 +67,7 @@ def _hard_sums(p: Tensor, log_p: Tensor | None, label: Tensor, valid: Tensor | N
 
     pixels = sum_by_class(counted, label, p.shape[1])
     log_likelihood = torch.zeros_like(pixels) if log_p is None else of_label(log_p)
-    return Sums(of_label(p), _size(p, valid, norm), pixels, (pixels > 0).to(p.dtype), log_likelihood)
+    return Sums(of_label(p), _size(p, valid, norm), pixels, (pixels > 0).to(p.dtype), log_likelihood, torch.zeros_like(pixels))
 
 
 def _soft_sums(p: Tensor, log_p: Tensor | None, label: Tensor, valid: Tensor | None, norm: int) -> Sums:
@@ -72,9 +75,11 @@ def _soft_sums(p: Tensor, log_p: Tensor | None, label: Tensor, valid: Tensor | N
     if valid is not None:
         label = label.masked_fill(~valid.unsqueeze(1), 0.0)
     common = torch.minimum(p, label) if norm == 1 else p * label
-    size, largest = _size(label, None, norm), label.amax(2)
-    log_likelihood = torch.zeros_like(size) if log_p is None else (label * log_p).sum(2)
-    return Sums(common.sum(2), _size(p, valid, norm), size, largest, log_likelihood)
+    size = _size(label, None, norm)
+    log_likelihood = label_log = torch.zeros_like(size)
+    if log_p is not None:
+        log_likelihood, label_log = (label * log_p).sum(2), (label * log_or_lowest(label)).sum(2).detach()
+    return Sums(common.sum(2), _size(p, valid, norm), size, label.amax(2), log_likelihood, label_log)
 
 
 def _size(values: Tensor, valid: Tensor | None, norm: int) -> Tensor:

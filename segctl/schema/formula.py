@@ -3,7 +3,7 @@
 from typing import assert_never
 
 from segctl.schema.data import BoundaryLabels, HardLabels, LabelSpec, SmoothedLabels
-from segctl.schema.losses import CrossEntropySpec, JaccardFamily, JDTSpec, KLSpec, LossTermSpec
+from segctl.schema.loss_formula import classes, jaccard, loss_term
 from segctl.schema.run import DistillRun, TrainRun
 from segctl.schema.terms import (
     AdversarialSpec,
@@ -29,8 +29,9 @@ def total_loss(run: TrainRun) -> str:
     `main` and `aux` are the student's logits, at label size unless a term says `at head stride`; `y` is the label,
     `teacher` the teacher's probabilities.
     """
-    label = "y" if isinstance(run.labels, HardLabels) else "y'"
-    task = " + ".join(f"{term.weight:g}·{_loss_term(term, label)}" for term in run.loss)
+    soft = not isinstance(run.labels, HardLabels)
+    label = "y'" if soft else "y"
+    task = " + ".join(f"{term.weight:g}·{loss_term(term, label, soft)}" for term in run.loss)
     lines = [f"L = {task}"]
     if isinstance(run, DistillRun):
         scaled = task if run.distiller.label_weight == 1 else f"{run.distiller.label_weight:g}·[{task}]"
@@ -51,18 +52,6 @@ def _where(labels: LabelSpec) -> list[str]:
             ]
         case _:
             assert_never(labels)
-
-
-def _loss_term(term: LossTermSpec, label: str) -> str:
-    match term:
-        case CrossEntropySpec():
-            return f"CE({term.logits}, {label})"
-        case KLSpec():
-            return f"KL({label} ‖ {term.logits})"
-        case JDTSpec():
-            return f"{_jaccard(term)}({term.logits}, {label})"
-        case _:
-            assert_never(term)
 
 
 def _distill_term(term: DistillTermSpec) -> list[str]:
@@ -89,7 +78,7 @@ def _on_logits(term: LogitsTermSpec) -> str:
         case SoftKLSpec():
             return f"KL({_temperature(term.temperature)}teacher ‖ {term.logits})"
         case SoftJDTSpec():
-            return f"{_jaccard(term)}({term.logits}, teacher)"
+            return jaccard(term, term.logits, "teacher", classes(term.active, "all"))
         case _:
             assert_never(term)
 
@@ -110,22 +99,3 @@ def _on_features(term: PairwiseSpec | IntraClassSpec | ChannelFeaturesSpec | Cro
 
 def _temperature(temperature: float) -> str:
     return "" if temperature == 1 else f"T {temperature:g}, "
-
-
-def _jaccard(term: JaccardFamily) -> str:
-    """`Jaccard_D`, `Dice_I`, `Tversky(0.3, 0.7)_D+C`, `log Jaccard_D^2`: the index, the means it follows, log form, exponent.
-
-    What does not change which index it is (smooth, norm, threshold, active classes) stays in the preset's own lines.
-    """
-    match (term.alpha, term.beta):
-        case (1.0, 1.0):
-            index = "Jaccard"
-        case (0.5, 0.5):
-            index = "Dice"
-        case (alpha, beta):
-            index = f"Tversky({alpha:g}, {beta:g})"
-    weights = (("D", term.miou_d), ("I", term.miou_i), ("C", term.miou_c))
-    used = [(name, weight) for name, weight in weights if weight > 0]
-    mean = "+".join(name if weight == 1 else f"{weight:g}{name}" for name, weight in used)
-    focal = "" if term.gamma == 1 else f"^{term.gamma:g}"
-    return f"{'log ' if term.log_loss else ''}{index}_{mean}{focal}"

@@ -9,7 +9,10 @@ from segctl.schema.spec import Spec
 
 Output = Literal["main", "aux"]
 Active = Literal["present", "all"]
+Reduce = Literal["local", "global"]
 NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+ClassWeights = Annotated[tuple[NonNegative, ...], Field(min_length=2)]
 
 
 class JaccardFamily(Spec):
@@ -35,6 +38,8 @@ class JaccardFamily(Spec):
     """Use -log(index) instead of (1 - index)."""
     threshold: float = Field(0.01, ge=0, lt=1)
     """A class is present where its largest label value exceeds this."""
+    reduce: Reduce = "local"
+    """global: sums and means over the images of all GPUs, before the ratio; local: each GPU's own."""
 
 
 class CrossEntropySpec(Spec):
@@ -45,6 +50,36 @@ class CrossEntropySpec(Spec):
     """The logits it reads."""
     weight: NonNegative = 1.0
     """Its factor in the total."""
+    class_weights: ClassWeights | None = None
+    """One factor per class; the mean is then divided by the weights of the valid pixels."""
+
+
+class FocalSpec(Spec):
+    """Cross-entropy times (1 - p)^gamma, mean over valid pixels; hard or soft labels (arXiv:1708.02002)."""
+
+    kind: Literal["focal"] = "focal"
+    logits: Output = "main"
+    """The logits it reads."""
+    weight: NonNegative = 1.0
+    """Its factor in the total."""
+    gamma: NonNegative = 2.0
+    """Focusing exponent; 0 is cross-entropy."""
+    class_weights: ClassWeights | None = None
+    """One factor per class, alpha in the paper."""
+
+
+class OhemSpec(Spec):
+    """Mean cross-entropy over the hard pixels alone: online hard example mining; hard or soft labels."""
+
+    kind: Literal["ohem"] = "ohem"
+    logits: Output = "main"
+    """The logits it reads."""
+    weight: NonNegative = 1.0
+    """Its factor in the total."""
+    threshold: Share = 0.7
+    """A pixel is hard where its label's class has a probability below this."""
+    min_share: Share = 0.0625
+    """Where fewer than this share of the valid pixels are hard, the hardest so many are taken."""
 
 
 class KLSpec(Spec):
@@ -69,9 +104,49 @@ class JDTSpec(JaccardFamily):
     """Classes averaged over when labels are hard."""
     active_soft: Active = "all"
     """Classes averaged over when labels are soft."""
+    class_weights: ClassWeights | None = None
+    """One factor per class on its term; the sum is divided by the number of active classes."""
 
 
-LossTermSpec = Annotated[CrossEntropySpec | KLSpec | JDTSpec, Field(discriminator="kind")]
+class OverlapFamily(Spec):
+    """What the baselines beside the metric loss have in common."""
+
+    logits: Output = "main"
+    """The logits it reads."""
+    weight: NonNegative = 1.0
+    """Its factor in the total."""
+    per_image: bool = False
+    """true: each image by itself; false: the batch as one image."""
+    active: Active = "present"
+    """Classes averaged over."""
+
+
+class LovaszSpec(OverlapFamily):
+    """Lovász-Softmax; hard labels only (arXiv:1705.08790)."""
+
+    kind: Literal["lovasz"] = "lovasz"
+
+
+class SoftJaccardSpec(OverlapFamily):
+    """Soft Jaccard as most libraries have it, a baseline; use jdt to train with soft labels."""
+
+    kind: Literal["soft_jaccard"] = "soft_jaccard"
+    smooth: NonNegative = 1.0
+    """Added above and below the fraction line."""
+
+
+class SoftDiceSpec(OverlapFamily):
+    """Soft Dice as most libraries have it, a baseline; use jdt with alpha = beta = 0.5 to train with soft labels."""
+
+    kind: Literal["soft_dice"] = "soft_dice"
+    smooth: NonNegative = 1.0
+    """Added above and below the fraction line."""
+
+
+LossTermSpec = Annotated[
+    CrossEntropySpec | FocalSpec | OhemSpec | KLSpec | JDTSpec | LovaszSpec | SoftJaccardSpec | SoftDiceSpec,
+    Field(discriminator="kind"),
+]
 
 
 class Term(Protocol):

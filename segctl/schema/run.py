@@ -8,7 +8,7 @@ from segctl.errors import Fault, PresetError
 from segctl.schema.data import BoundaryLabels, DataSpec, HardLabels, LabelSpec
 from segctl.schema.distillers import DistillerSpec, Method, TeacherSpec, published_bundle
 from segctl.schema.evaluate import EvaluateSpec
-from segctl.schema.losses import JaccardFamily, KLSpec, LossTermSpec
+from segctl.schema.losses import JaccardFamily, KLSpec, LossTermSpec, LovaszSpec
 from segctl.schema.models import ModelSpec
 from segctl.schema.optim import OptimSpec, PolySpec, TrainSpec
 from segctl.schema.spec import Spec
@@ -88,7 +88,14 @@ def with_method(run: DistillRun, method: Method) -> TrainRun:
 
 def cross_check(run: TrainRun) -> list[Fault]:
     """Faults that only show between blocks, each with the dotted path of the field to change."""
-    return [*_data_faults(run), *_loss_faults(run), *_metric_faults(run), *_loop_faults(run), *_group_faults(run)]
+    return [
+        *_data_faults(run),
+        *_loss_faults(run),
+        *_label_faults(run),
+        *_metric_faults(run),
+        *_loop_faults(run),
+        *_group_faults(run),
+    ]
 
 
 def _data_faults(run: TrainRun) -> list[Fault]:
@@ -115,15 +122,23 @@ def _loss_faults(run: TrainRun) -> list[Fault]:
     for path, output in terms:
         if output == "aux" and not run.model.aux:
             faults.append(Fault(f"{path}.logits", "got 'aux', wanted 'main', because model.aux is false"))
+    if isinstance(run, DistillRun) and all(term.weight == 0 for term in run.distiller.terms):
+        faults.append(Fault("distiller.terms", "every weight is 0, wanted at least one above 0"))
+    if all(term.weight == 0 for term in run.loss) and not isinstance(run, DistillRun):
+        faults.append(Fault("loss", "every weight is 0, wanted at least one above 0"))
+    return faults
+
+
+def _label_faults(run: TrainRun) -> list[Fault]:
+    """Losses that do not take the run's form of labels."""
+    faults = []
     for index, term in enumerate(run.loss):
         if isinstance(term, KLSpec) and isinstance(run.labels, HardLabels):
             faults.append(
                 Fault(f"loss.{index}.kind", "got 'kl' with hard labels, wanted 'cross_entropy' or soft labels (labels.kind)")
             )
-    if isinstance(run, DistillRun) and all(term.weight == 0 for term in run.distiller.terms):
-        faults.append(Fault("distiller.terms", "every weight is 0, wanted at least one above 0"))
-    if all(term.weight == 0 for term in run.loss) and not isinstance(run, DistillRun):
-        faults.append(Fault("loss", "every weight is 0, wanted at least one above 0"))
+        if isinstance(term, LovaszSpec) and not isinstance(run.labels, HardLabels):
+            faults.append(Fault(f"loss.{index}.kind", "got 'lovasz' with soft labels, wanted 'jdt' or labels.kind 'hard'"))
     return faults
 
 

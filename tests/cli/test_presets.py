@@ -27,8 +27,8 @@ def test_show_prints_the_formula_of_the_total_loss(capsys: pytest.CaptureFixture
     assert main(["presets", "show", "camvid-psp18", "--set", "train.steps=7"]) == 0
     shown = capsys.readouterr().out
     assert "steps: 7" in shown
-    assert "# L = 0.5·[0.125·CE(main, y) + 0.125·CE(aux, y) + 0.75·Jaccard_D(main, y)]" in shown
-    assert "#   + 0.375·Jaccard_D(main, teacher)" in shown
+    assert "# L = 0.5·[0.125·CE(main, y) + 0.125·CE(aux, y) + 0.75·Jaccard_D(main, y; s=1)]" in shown
+    assert "#   + 0.375·Jaccard_D(main, teacher; s=1)" in shown
 
 
 def test_what_show_prints_is_a_preset_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

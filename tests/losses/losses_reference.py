@@ -42,11 +42,78 @@ def counted_pixels(
         yield place[0], softmax(logits[column].astype(np.float64), temperature), y
 
 
-def slow_cross_entropy(logits: Array, label: Array, ignore_index: int | None, keep_mask: Array | None) -> float:
-    pixels = [
-        -sum(y[c] * math.log(p[c]) for c in range(len(p))) for _, p, y in counted_pixels(logits, label, ignore_index, keep_mask)
-    ]
-    return sum(pixels) / len(pixels)
+def slow_cross_entropy(
+    logits: Array,
+    label: Array,
+    ignore_index: int | None,
+    keep_mask: Array | None,
+    class_weights: list[float] | None = None,
+) -> float:
+    weights = class_weights or [1.0] * logits.shape[1]
+    pixels = list(counted_pixels(logits, label, ignore_index, keep_mask))
+    above = sum(-weights[c] * y[c] * math.log(p[c]) for _, p, y in pixels for c in range(len(p)))
+    return above / sum(weights[c] * y[c] for _, p, y in pixels for c in range(len(p)))
+
+
+def slow_focal(
+    logits: Array, label: Array, keep_mask: Array | None, gamma: float, class_weights: list[float] | None = None
+) -> float:
+    weights = class_weights or [1.0] * logits.shape[1]
+    pixels = list(counted_pixels(logits, label, 255, keep_mask))
+    total = sum(-weights[c] * y[c] * (1 - p[c]) ** gamma * math.log(p[c]) for _, p, y in pixels for c in range(len(p)))
+    return total / len(pixels)
+
+
+def slow_hard_pixels(logits: Array, label: Array, keep_mask: Array | None, threshold: float, min_share: float) -> float:
+    """Sort the pixels, worst first; take while they are hard, and then on to the least number."""
+    pixels = counted_pixels(logits, label, 255, keep_mask)
+    errors = sorted((-sum(y[c] * math.log(p[c]) for c in range(len(p))) for _, p, y in pixels), reverse=True)
+    hard = sum(error > -math.log(threshold) for error in errors)
+    taken = errors[: max(hard, math.ceil(min_share * len(errors)), 1)]
+    return sum(taken) / len(taken)
+
+
+def slow_lovasz(logits: Array, label: Array, keep_mask: Array | None, *, per_image: bool, active: str) -> float:
+    """Each class's wrong pixels, worst first: the Jaccard loss of the first k of them, times how much worse the k-th is."""
+    pixels = list(counted_pixels(logits, label, 255, keep_mask))
+
+    def of_class(chosen: list[tuple[Array, Array]], c: int) -> float:
+        errors = sorted(((abs(y[c] - p[c]), y[c] == 1) for p, y in chosen), reverse=True)
+        truths, total = sum(truth for _, truth in errors), 0.0
+        for k, (error, _) in enumerate(errors, start=1):
+            missed = sum(truth for _, truth in errors[:k])
+            jaccard_loss = 1 - (truths - missed) / (truths + k - missed)
+            following = errors[k][0] if k < len(errors) else 0.0
+            total += jaccard_loss * (error - following)
+        return total
+
+    def of_pixels(chosen: list[tuple[Array, Array]]) -> float:
+        classes = [c for c in range(logits.shape[1]) if active == "all" or any(y[c] == 1 for _, y in chosen)]
+        return sum(of_class(chosen, c) for c in classes) / len(classes)
+
+    images = [[(p, y) for image, p, y in pixels if image == wanted] for wanted in range(logits.shape[0])]
+    if not per_image:
+        images = [[pixel for image in images for pixel in image]]
+    losses = [of_pixels(chosen) for chosen in images if chosen]
+    return sum(losses) / len(losses)
+
+
+def slow_overlap(
+    logits: Array, label: Array, keep_mask: Array | None, *, dice: bool, per_image: bool, smooth: float, active: str
+) -> float:
+    pixels = list(counted_pixels(logits, label, 255, keep_mask))
+    batch, num_classes = logits.shape[:2]
+    groups = [[image] for image in range(batch)] if per_image else [list(range(batch))]
+    errors = []
+    for group in groups:
+        for c in range(num_classes):
+            pairs = [(p[c], y[c]) for image, p, y in pixels if image in group]
+            if active == "present" and max((y for _, y in pairs), default=0.0) == 0:
+                continue
+            common, sizes = sum(p * y for p, y in pairs), sum(p + y for p, y in pairs)
+            above, below = (2 * common, sizes) if dice else (common, sizes - common)
+            errors.append(1 - (above + smooth) / (below + smooth))
+    return sum(errors) / len(errors)
 
 
 def slow_kl(logits: Array, label: Array, keep_mask: Array | None, temperature: float) -> float:

@@ -53,3 +53,37 @@ def test_a_class_with_probability_zero_does_not_spoil_a_soft_label_without_it() 
     (gradient,) = torch.autograd.grad(loss, logits)
     assert loss.item() == pytest.approx(np.log(2))
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_class_weights_make_a_weighted_mean(soft: bool, masked: bool) -> None:
+    torch.manual_seed(0)
+    logits, weights = torch.randn(3, 4, 3, 5, dtype=torch.float64), [0.5, 2.0, 0.0, 1.0]
+    label = torch.randn(3, 4, 3, 5).double().softmax(1) if soft else torch.randint(0, 4, (3, 3, 5))
+    keep_mask = torch.rand(3, 3, 5) < 0.8 if masked else None
+    expected = slow_cross_entropy(logits.numpy(), label.numpy(), 255, keep_mask.numpy() if masked else None, weights)
+    loss = CrossEntropyLoss(class_weights=torch.tensor(weights, dtype=torch.float64))
+    assert loss(logits, label, keep_mask).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_weighted_hard_labels_agree_with_torch() -> None:
+    torch.manual_seed(0)
+    logits, label, weights = torch.randn(2, 5, 8, 8), torch.randint(0, 5, (2, 8, 8)), torch.rand(5)
+    label[0, :3] = 255
+    expected = F.cross_entropy(logits, label, weights, ignore_index=255)
+    torch.testing.assert_close(CrossEntropyLoss(class_weights=weights)(logits, label), expected)
+
+
+def test_class_weights_are_a_buffer_and_of_the_right_number() -> None:
+    loss = CrossEntropyLoss(class_weights=[1.0, 2.0])
+    assert [name for name, _ in loss.named_buffers()] == ["class_weights"]
+    with pytest.raises(ValueError, match="class_weights has 2 numbers, wanted 3, one for each class of the logits"):
+        loss(torch.zeros(1, 3, 4), torch.zeros(1, 4, dtype=torch.long))
+
+
+def test_a_label_of_weight_zero_alone_costs_nothing() -> None:
+    logits = torch.randn(1, 2, 4, requires_grad=True)
+    loss = CrossEntropyLoss(class_weights=[0.0, 1.0])(logits, torch.zeros(1, 4, dtype=torch.long))
+    assert loss.item() == 0
+    assert torch.autograd.grad(loss, logits)[0].abs().sum() == 0

@@ -4,11 +4,33 @@ import pytest
 import torch
 from torch import Tensor
 
-from segctl.losses import CrossEntropyLoss, JDTLoss, KLLoss, Loss
+from segctl.losses import (
+    CrossEntropyLoss,
+    FocalLoss,
+    HardPixelLoss,
+    JDTLoss,
+    KLLoss,
+    Loss,
+    LovaszSoftmaxLoss,
+    SoftDiceLoss,
+    SoftJaccardLoss,
+)
 
 LOSSES: dict[str, tuple[Loss, bool]] = {
     "cross_entropy hard": (CrossEntropyLoss(ignore_index=255), False),
     "cross_entropy soft": (CrossEntropyLoss(), True),
+    "cross_entropy weighted": (CrossEntropyLoss(class_weights=[0.5, 1.0, 2.0, 3.0]), False),
+    "cross_entropy soft weighted": (CrossEntropyLoss(class_weights=[0.5, 1.0, 2.0, 3.0]), True),
+    "focal hard": (FocalLoss(class_weights=[0.5, 1.0, 2.0, 3.0]), False),
+    "focal soft": (FocalLoss(gamma=1.5), True),
+    "ohem hard": (HardPixelLoss(), False),
+    "ohem soft": (HardPixelLoss(threshold=0.1, min_share=0.5), True),
+    "lovasz": (LovaszSoftmaxLoss(), False),
+    "lovasz per image, all classes": (LovaszSoftmaxLoss(per_image=True, active="all"), False),
+    "soft jaccard hard": (SoftJaccardLoss(), False),
+    "soft jaccard soft": (SoftJaccardLoss(per_image=True), True),
+    "soft dice hard, per image": (SoftDiceLoss(per_image=True), False),
+    "soft dice soft, all classes": (SoftDiceLoss(active="all"), True),
     "kl": (KLLoss(temperature=2.0), True),
     "jaccard hard": (JDTLoss(ignore_index=255), False),
     "jaccard soft": (JDTLoss(), True),
@@ -93,3 +115,28 @@ def test_a_label_of_another_size_is_refused(loss: Loss, soft: bool) -> None:
     logits, label, _ = batch(soft, 5, 6)
     with pytest.raises(ValueError, match="wanted"):
         loss(logits, label[..., :5])
+
+
+@every_loss
+def test_a_pixel_of_the_batch_can_be_any_of_it(loss: Loss, soft: bool) -> None:
+    logits, label, valid = batch(soft, 30)
+    order = torch.randperm(30)
+    shuffled = loss(logits[..., order], label[..., order], valid[..., order])
+    torch.testing.assert_close(shuffled, loss(logits, label, valid), rtol=1e-5, atol=1e-6)
+
+
+@every_loss
+def test_autocast_changes_nothing(loss: Loss, soft: bool) -> None:
+    logits, label, valid = batch(soft, 5, 6)
+    expected = loss(logits, label, valid)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(loss(logits, label, valid), expected)
+
+
+@pytest.mark.slow
+@every_loss
+def test_it_compiles(loss: Loss, soft: bool) -> None:
+    logits, label, valid = batch(soft, 5, 6)
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, backend="eager")
+    torch.testing.assert_close(compiled(logits, label, valid), loss(logits, label, valid))

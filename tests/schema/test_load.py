@@ -67,7 +67,8 @@ def test_all_faults_come_at_once_those_between_blocks_included() -> None:
         ("data.crop=5", "data.crop: got 5, wanted a list"),
         ("model.head=pspnett",
          "model.head: got 'pspnett', wanted 'pspnet', 'deeplabv3', 'deeplabv3plus' or 'unet', did you mean 'pspnet'?"),
-        ("loss.0.kind=jtd", "loss.0.kind: got 'jtd', wanted one of cross_entropy, kl, jdt, did you mean 'jdt'?"),
+        ("loss.0.kind=jtd", "loss.0.kind: got 'jtd', wanted one of cross_entropy, focal, ohem, kl, jdt, lovasz, "
+         "soft_jaccard, soft_dice, did you mean 'jdt'?"),
         ("loss.0.kind=kl", "loss.0.kind: got 'kl' with hard labels, wanted 'cross_entropy' or soft labels (labels.kind)"),
         ("model.aux=false", "loss.1.logits: got 'aux', wanted 'main', because model.aux is false"),
         ("labels={kind: boundary, kernel_size: 4}", "labels.kernel_size: got 4, wanted an odd number"),
