@@ -21,7 +21,12 @@ DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="One step, one valida
 StepsOpt = Annotated[int | None, typer.Option("--steps", metavar="N", help="The same as --set train.steps=N.")]
 SeedOpt = Annotated[int | None, typer.Option("--seed", metavar="N", help="The same as --set train.seed=N.")]
 MethodOpt = Annotated[
-    str | None, typer.Option("--method", metavar="NAME", help="none, kd or jml, instead of the preset's own distiller.")
+    str | None,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="none, kd, skd, ifvd, cwd, cirkd, maskd, dist or jml, instead of the preset's own distiller.",
+    ),
 ]
 TeacherOpt = Annotated[
     Path | None, typer.Option("--teacher", metavar="RUN_OR_FILE", help="The teacher, instead of the newest run of the preset's.")
@@ -99,7 +104,8 @@ def _asked(
 
 
 def _with_method(run: "DistillRun", method: str) -> "TrainRun":
-    from segctl.schema.distillers import METHODS
+    from segctl.schema.distillers import METHODS, variant_of
+    from segctl.schema.load import sibling
     from segctl.schema.run import with_method
 
     if method not in METHODS:
@@ -109,7 +115,11 @@ def _with_method(run: "DistillRun", method: str) -> "TrainRun":
     for published in run.published:
         if published.method == method and published.recipe != run.recipe:
             number = f"{published.value:.2f} {published.metric}"
-            out.note(f"published for {method}: {number}, under the {published.recipe} recipe, not this one ({run.recipe})")
+            other = sibling(run.name, published.recipe)
+            where = "" if other is None else f"; preset '{other}' has it"
+            out.note(f"published for {method}: {number}, under the {published.recipe} recipe, not this one ({run.recipe}){where}")
+    if (variant := variant_of(method, run.data.dataset, run.model.aux)) is not None:
+        out.note(variant.why)
     return with_method(run, method)
 
 

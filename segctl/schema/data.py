@@ -24,6 +24,10 @@ class DataSpec(Spec):
     """Height and width of a training crop, in pixels."""
     scale: tuple[Positive, Positive] = (0.5, 2.0)
     """Smallest and largest random scale, drawn uniformly."""
+    scale_step: Positive | None = None
+    """Draw only the smallest scale plus whole multiples of this; null draws any scale between."""
+    padding: Literal["centre", "end"] = "centre"
+    """Where a picture smaller than the crop is padded: around it, or at the bottom and right."""
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
     workers: int | None = Field(None, ge=0)

@@ -28,6 +28,15 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in preset_folder().glob("*.yaml"))
 
 
+def sibling(name: str, recipe: str) -> str | None:
+    """The shipped preset of the same network and data under another recipe, or None."""
+    plain = name
+    for other in ("-cirkd", "-dist", "-scratch"):
+        plain = plain.removesuffix(other)
+    wanted = plain if recipe == "jml" else f"{plain}-{recipe}"
+    return wanted if wanted in preset_names() and wanted != name else None
+
+
 def find_preset(name_or_path: str) -> Path:
     """The file behind `--preset`: an existing path, or a shipped name. Raises InputError."""
     path = Path(name_or_path)

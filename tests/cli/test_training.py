@@ -130,3 +130,23 @@ def test_distilling_by_a_method_of_another_recipe_says_so(here: Path, capsys: py
 
 def test_the_toy_is_not_a_shipped_preset() -> None:
     assert PRESET["name"] == "toy"
+
+
+def test_a_method_published_under_another_recipe_names_the_preset_that_has_it(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["distill", "--preset", "voc-psp18", "--method", "cirkd"])
+    said = capsys.readouterr().err
+    assert (
+        "published for cirkd: 74.78 mIoU_D, under the cirkd recipe, not this one (jml); preset 'voc-psp18-cirkd' has it" in said
+    )
+    assert "on voc, cirkd was published with memory weights 0.01; elsewhere they are 0.1" in said
+
+
+def test_a_method_that_pairs_images_is_refused_for_one_image_at_a_time(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    student = write_preset(here / "student.yaml", STUDENT, train={"batch_size": 4, "accumulate": 4})
+    assert main(["distill", "--preset", str(student), "--method", "dist"]) == 2
+    assert (
+        "distiller.terms.0: 'dist' compares images with each other, got one image at a time (train.batch_size 4, "
+        "train.accumulate 4), wanted at least two" in capsys.readouterr().err
+    )

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from segctl.schema.distillers import METHODS, method_of
+from segctl.schema.distillers import method_of, published_bundle
 from segctl.schema.formula import total_loss
 from segctl.schema.load import load_preset, preset_folder, preset_names, validate_run
 from segctl.schema.run import DistillRun
@@ -51,20 +51,66 @@ def test_the_teacher_is_a_preset_on_the_same_data_without_a_teacher_of_its_own(n
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_students_ship_with_the_jml_bundle(name: str) -> None:
+def test_students_ship_with_the_published_bundle_of_their_recipe(name: str) -> None:
     run = load_preset(name)
     if isinstance(run, DistillRun):
-        assert method_of(run.distiller) == "jml"
-        assert run.distiller == METHODS["jml"]
+        method = method_of(run.distiller)
+        assert method in {"jml": ["jml"], "scratch": ["jml"], "cirkd": ["cirkd"], "dist": ["dist", "maskd"]}[run.recipe]
+        assert run.distiller == published_bundle(method, run.data.dataset, run.model.aux)  # type: ignore[arg-type]
+
+
+def test_the_cirkd_recipe_is_that_of_its_code() -> None:
+    run = load_preset("cityscapes-psp18-cirkd")
+    assert total_loss(run).splitlines() == [
+        "L = 1·CE(main, y) + 0.4·CE(aux, y)",
+        "  + 1·KD(main at head stride, all pixels)",
+        "  + 1·cross-image similarity(τ 0.1, features, groups of 2)",
+        "  + 0.1·pixel memory(τ 0.1, features, faithful queues)",
+        "  + 0.1·region memory(τ 0.1, features, faithful queues)",
+    ]
+    assert (run.optim.kind, run.optim.lr, run.optim.weight_decay, run.optim.decay_norm_and_bias) == ("sgd", 0.02, 1e-4, True)
+    assert (run.schedule.power, run.schedule.floor_lr, run.schedule.warmup_fraction) == (0.9, 0, 0)
+    assert (run.train.steps, run.train.batch_size, run.train.select, run.train.validate_every) == (40000, 16, "best", 800)
+    assert (run.data.scale, run.data.scale_step, run.data.padding, run.evaluate.protocol.kind) == (
+        (0.5, 2.0),
+        0.1,
+        "end",
+        "whole",
+    )
+
+
+def test_the_dist_recipe_differs_in_decay_floor_and_validations() -> None:
+    cirkd, dist = load_preset("cityscapes-psp18-cirkd"), load_preset("cityscapes-psp18-dist")
+    assert (dist.optim.weight_decay, dist.schedule.floor_lr, dist.train.validate_every) == (5e-4, 1e-4, 400)
+    assert dist.data == cirkd.data
+    assert dist.loss == cirkd.loss
+    assert load_preset("cityscapes-dlmb2-dist").optim.weight_decay == 2e-4
+
+
+def test_students_of_the_cirkd_and_dist_recipes_share_one_teacher() -> None:
+    for name in ("cityscapes-dl18-cirkd", "cityscapes-dl18-dist", "cityscapes-dlmb2-dist"):
+        run = load_preset(name)
+        assert isinstance(run, DistillRun)
+        assert run.teacher.preset == "cityscapes-dl101-cirkd"
+
+
+def test_voc_takes_the_memory_weights_published_for_it() -> None:
+    assert "0.01·pixel memory" in total_loss(load_preset("voc-psp18-cirkd"))
+
+
+def test_mobilenet_has_no_auxiliary_head_outside_the_jml_recipe() -> None:
+    assert load_preset("cityscapes-dlmb2").model.aux
+    assert not load_preset("cityscapes-dlmb2-cirkd").model.aux
+    assert not load_preset("cityscapes-dlmb2-dist").model.aux
 
 
 def test_the_jml_recipe_has_the_weights_of_the_published_command() -> None:
     run = load_preset("cityscapes-psp18")
     assert total_loss(run).splitlines() == [
-        "L = 0.5·[0.125·CE(main, y) + 0.125·CE(aux, y) + 0.75·Jaccard_D(main, y; s=1)]",
+        "L = 0.5·[0.125·CE(main, y) + 0.125·CE(aux, y) + 0.75·Jaccard_D(main, y)]",
         "  + 0.0625·KL(teacher ‖ main)",
         "  + 0.0625·KL(teacher ‖ aux)",
-        "  + 0.375·Jaccard_D(main, teacher; s=1)",
+        "  + 0.375·Jaccard_D(main, teacher)",
     ]
     assert (run.optim.lr, run.optim.head_lr_factor, run.optim.weight_decay) == (6e-5, 10, 0.01)
     assert not run.optim.decay_norm_and_bias
@@ -73,7 +119,7 @@ def test_the_jml_recipe_has_the_weights_of_the_published_command() -> None:
 
 def test_a_teacher_learns_from_boundary_smoothed_labels() -> None:
     assert total_loss(load_preset("voc-dl101")).splitlines() == [
-        "L = 0.125·KL(y' ‖ main) + 0.125·KL(y' ‖ aux) + 0.75·Jaccard_D(main, y'; s=1)",
+        "L = 0.125·KL(y' ‖ main) + 0.125·KL(y' ‖ aux) + 0.75·Jaccard_D(main, y')",
         "where y' = 0.5·y + 0.5/C at pixels whose 3×3 window holds another class",
     ]
 

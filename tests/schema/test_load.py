@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from segctl.errors import InputError, PresetError
-from segctl.schema.load import apply_override, find_preset, load_preset, preset_folder, validate_run
+from segctl.schema.load import apply_override, find_preset, load_preset, preset_folder, sibling, validate_run
 from segctl.schema.run import DistillRun, TrainRun
 
 
@@ -159,3 +159,18 @@ def test_a_student_without_its_teacher_is_a_plain_run() -> None:
     alone = run.without_teacher()
     assert type(alone) is TrainRun
     assert alone.loss == run.loss
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "found"),
+    [
+        ("cityscapes-psp18", "cirkd", "cityscapes-psp18-cirkd"),
+        ("cityscapes-psp18-cirkd", "jml", "cityscapes-psp18"),
+        ("cityscapes-psp18-dist", "cirkd", "cityscapes-psp18-cirkd"),
+        ("voc-psp18", "dist", None),
+        ("camvid-psp18-scratch", "jml", "camvid-psp18"),
+        ("my-own", "cirkd", None),
+    ],
+)
+def test_the_preset_of_the_same_student_under_another_recipe(name: str, recipe: str, found: str | None) -> None:
+    assert sibling(name, recipe) == found
