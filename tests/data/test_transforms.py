@@ -68,6 +68,19 @@ def test_scale_one_copies_the_pixels(dataset):
     assert np.array_equal(label, dataset.label(name)[137:237, 200:400])
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_view_can_be_written_into_a_batch(dataset, flip):
+    name = dataset.names("train")[1]
+    view = View((150, 60), Span(120, 90, 0, 90, 30), Span(96, 72, 5, 60, 0), flip=flip)
+    images, labels = np.zeros((3, 150, 60, 3), np.uint8), np.zeros((3, 150, 60), np.uint8)
+    take(dataset, name, view, (images[1], labels[1]))
+    image, label = take(dataset, name, view)
+    assert np.array_equal(images[1], image)
+    assert np.array_equal(labels[1], label)
+    assert not images[[0, 2]].any()
+    assert not labels[[0, 2]].any()
+
+
 def test_a_flip_mirrors_image_and_label(dataset):
     name = dataset.names("train")[1]
     plain = View((150, 60), Span(120, 90, 0, 90, 30), Span(96, 72, 5, 60, 0), flip=False)

@@ -107,10 +107,10 @@ def test_mobilenet_has_no_auxiliary_head_outside_the_jml_recipe() -> None:
 def test_the_jml_recipe_has_the_weights_of_the_published_command() -> None:
     run = load_preset("cityscapes-psp18")
     assert total_loss(run).splitlines() == [
-        "L = 0.5·[0.125·CE(main, y) + 0.125·CE(aux, y) + 0.75·Jaccard_D(main, y)]",
+        "L = 0.5·[0.125·CE(main, y) + 0.125·CE(aux, y) + 0.75·Jaccard_D(main, y; s=1)]",
         "  + 0.0625·KL(teacher ‖ main)",
         "  + 0.0625·KL(teacher ‖ aux)",
-        "  + 0.375·Jaccard_D(main, teacher)",
+        "  + 0.375·Jaccard_D(main, teacher; s=1)",
     ]
     assert (run.optim.lr, run.optim.head_lr_factor, run.optim.weight_decay) == (6e-5, 10, 0.01)
     assert not run.optim.decay_norm_and_bias
@@ -119,7 +119,7 @@ def test_the_jml_recipe_has_the_weights_of_the_published_command() -> None:
 
 def test_a_teacher_learns_from_boundary_smoothed_labels() -> None:
     assert total_loss(load_preset("voc-dl101")).splitlines() == [
-        "L = 0.125·KL(y' ‖ main) + 0.125·KL(y' ‖ aux) + 0.75·Jaccard_D(main, y')",
+        "L = 0.125·KL(y' ‖ main) + 0.125·KL(y' ‖ aux) + 0.75·Jaccard_D(main, y'; s=1)",
         "where y' = 0.5·y + 0.5/C at pixels whose 3×3 window holds another class",
     ]
 
