@@ -1,5 +1,6 @@
 """(student, teacher, label) -> named distillation terms. One paper per file, named by its acronym."""
 
+from functools import partial
 from typing import assert_never
 
 from torch import nn
@@ -11,15 +12,17 @@ from segctl.distillers.cirkd_memory import ClassQueues, Memory
 from segctl.distillers.cwd import ChannelFeatures, ChannelLogits
 from segctl.distillers.dist import Relation
 from segctl.distillers.ifvd import IntraClass
-from segctl.distillers.jml import SoftJDT, SoftKL
+from segctl.distillers.jml import Calibration, SoftJDT, SoftKL, as_they_are
 from segctl.distillers.kd import PixelKL
 from segctl.distillers.maskd import MaskedLogits, MaskStage
 from segctl.distillers.pair import Pair
 from segctl.distillers.skd import Pairwise
 from segctl.losses import build_jdt
+from segctl.losses.calibration import calibrate
 from segctl.schema.distillers import DistillerSpec
 from segctl.schema.terms import (
     AdversarialSpec,
+    CalibrationSpec,
     ChannelFeaturesSpec,
     ChannelSpec,
     CrossImageSpec,
@@ -66,11 +69,17 @@ def _on_logits(spec: LogitsTermSpec, pair: Pair) -> nn.Module:
         case RelationSpec():
             return Relation(spec.logits, spec.beta, spec.gamma, spec.group)
         case SoftKLSpec():
-            return SoftKL(spec.logits, spec.temperature)
+            return SoftKL(spec.logits, spec.temperature, _calibration(spec.calibration))
         case SoftJDTSpec():
-            return SoftJDT(build_jdt(spec, "present", spec.active), spec.logits)
+            return SoftJDT(build_jdt(spec, "present", spec.active), spec.logits, _calibration(spec.calibration))
         case _:
             assert_never(spec)
+
+
+def _calibration(spec: CalibrationSpec | None) -> Calibration:
+    if spec is None:
+        return as_they_are
+    return partial(calibrate, keys=spec.keys, bandwidth=spec.bandwidth, balanced=spec.balanced, kernel_size=spec.kernel_size)
 
 
 def _on_features(spec: FeatureTermSpec, pair: Pair) -> nn.Module:

@@ -1,5 +1,7 @@
 """JML-KD: the teacher's probabilities as soft labels, for a pixel loss and an IoU loss."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from segctl.distillers.base import check_aux
@@ -15,6 +17,15 @@ def soft_label(teacher: Tensor, temperature: float = 1.0) -> Tensor:
     return (teacher.detach().to(sum_dtype(teacher)) / temperature).softmax(1)
 
 
+Calibration = Callable[[Tensor, Tensor], Tensor]
+"""From the teacher's probabilities (B, C, H, W) and the label (B, H, W) to better probabilities."""
+
+
+def as_they_are(probabilities: Tensor, label: Tensor) -> Tensor:
+    """No calibration."""
+    return probabilities
+
+
 class SoftKL(nn.Module):
     """T² times the mean over the valid pixels of KL(teacher || student), both at label size.
 
@@ -23,14 +34,15 @@ class SoftKL(nn.Module):
 
     mean_over_pixels = True
 
-    def __init__(self, logits: Output = "main", temperature: float = 1.0) -> None:
+    def __init__(self, logits: Output = "main", temperature: float = 1.0, calibration: Calibration = as_they_are) -> None:
         super().__init__()
         self.logits: Output = logits
         self.loss = KLLoss(temperature)
+        self.calibration = calibration
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         check_aux(teacher, self.logits, "soft_kl")
-        q = soft_label(teacher.upsampled(self.logits), self.loss.temperature)
+        q = self.calibration(soft_label(teacher.upsampled(self.logits), self.loss.temperature), label)
         loss: Tensor = self.loss(student.upsampled(self.logits), q, label != IGNORE_INDEX)
         return loss
 
@@ -43,13 +55,14 @@ class SoftJDT(nn.Module):
 
     mean_over_pixels = False
 
-    def __init__(self, loss: JDTLoss, logits: Output = "main") -> None:
+    def __init__(self, loss: JDTLoss, logits: Output = "main", calibration: Calibration = as_they_are) -> None:
         super().__init__()
         self.logits: Output = logits
         self.loss = loss
+        self.calibration = calibration
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         check_aux(teacher, self.logits, "soft_jdt")
-        q = soft_label(teacher.upsampled(self.logits))
+        q = self.calibration(soft_label(teacher.upsampled(self.logits)), label)
         loss: Tensor = self.loss(student.upsampled(self.logits), q, label != IGNORE_INDEX)
         return loss

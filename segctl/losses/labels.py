@@ -1,4 +1,4 @@
-"""Soft labels made from hard ones: label smoothing everywhere, or at boundaries only."""
+"""Soft labels made from hard ones: label smoothing everywhere or at boundaries only, and the mean of several raters."""
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,26 @@ def boundary_smooth(
     label: integer (B, H, W).  Returns float32 (B, C, H, W); ignored pixels are all zero.
     """
     return _spread(label, num_classes, epsilon * boundary(label, kernel_size, ignore_index), ignore_index)
+
+
+def average_raters(
+    ratings: Tensor, num_classes: int, rater_mask: Tensor | None = None, ignore_index: int = IGNORE_INDEX
+) -> tuple[Tensor, Tensor]:
+    """At every pixel the share of its raters that chose each class, and whether it has any.
+
+    ratings: integer (B, R, *D), one label a rater.  rater_mask: bool (B, R, *D), False where a rater did not look; pixels of
+    `ignore_index` are not counted either.  Returns probabilities float32 (B, C, *D), all zero where nobody counts, and
+    the keep_mask bool (B, *D) of the other pixels.
+    """
+    if rater_mask is not None and (rater_mask.dtype != torch.bool or rater_mask.shape != ratings.shape):
+        got = f"{rater_mask.dtype} {tuple(rater_mask.shape)}"
+        raise ValueError(f"rater_mask is {got}, wanted torch.bool {tuple(ratings.shape)}")
+    counted = ratings.long() != ignore_index
+    counted = counted if rater_mask is None else counted & rater_mask
+    votes = torch.zeros(ratings.shape[0], num_classes, *ratings.shape[2:], device=ratings.device)
+    votes.scatter_add_(1, ratings.long().masked_fill(~counted, 0), counted.float())
+    number = counted.sum(1)
+    return votes / number.clamp(min=1).unsqueeze(1), number > 0
 
 
 def boundary(label: Tensor, kernel_size: int, ignore_index: int = IGNORE_INDEX) -> Tensor:

@@ -7,6 +7,7 @@ from segctl.schema.loss_formula import classes, jaccard, loss_term
 from segctl.schema.run import DistillRun, TrainRun
 from segctl.schema.terms import (
     AdversarialSpec,
+    CalibrationSpec,
     ChannelFeaturesSpec,
     ChannelSpec,
     CrossImageSpec,
@@ -76,9 +77,9 @@ def _on_logits(term: LogitsTermSpec) -> str:
         case RelationSpec():
             return f"DIST(β {term.beta:g}, γ {term.gamma:g}, {place}, groups of {term.group})"
         case SoftKLSpec():
-            return f"KL({_temperature(term.temperature)}teacher ‖ {term.logits})"
+            return f"KL({_temperature(term.temperature)}{_teacher(term.calibration)} ‖ {term.logits})"
         case SoftJDTSpec():
-            return jaccard(term, term.logits, "teacher", classes(term.active, "all"))
+            return jaccard(term, term.logits, _teacher(term.calibration), classes(term.active, "all"))
         case _:
             assert_never(term)
 
@@ -95,6 +96,13 @@ def _on_features(term: PairwiseSpec | IntraClassSpec | ChannelFeaturesSpec | Cro
             return f"cross-image similarity(τ {term.temperature:g}, features, groups of {term.group})"
         case _:
             assert_never(term)
+
+
+def _teacher(calibration: CalibrationSpec | None) -> str:
+    if calibration is None:
+        return "teacher"
+    keys = f"{calibration.keys} {'balanced ' if calibration.balanced else ''}keys"
+    return f"teacher calibrated(h {calibration.bandwidth:g}, {keys}, {calibration.kernel_size}×{calibration.kernel_size})"
 
 
 def _temperature(temperature: float) -> str:

@@ -180,6 +180,23 @@ class RelationSpec(Spec):
     """Images whose pixels are correlated together; 2 as on each of the authors' GPUs, whatever the batch."""
 
 
+class CalibrationSpec(Spec):
+    """JML-KD's optional calibration of teacher pixels that are wrong or on a boundary (arXiv:2302.05666).
+
+    Each is given the mean label of the image's pixels with similar probabilities. Nobody has published values for `keys` and
+    `bandwidth`, so a preset must choose them.
+    """
+
+    keys: Count
+    """Pixels of an image that others are compared with."""
+    bandwidth: Positive
+    """How far apart probabilities may be and still count as similar; of the order of 0.01."""
+    balanced: bool = True
+    """true: as many keys of each class in the image; false: any valid pixels."""
+    kernel_size: Literal[3, 5, 7, 9] = 3
+    """Window, in pixels: a pixel is on a boundary where its window holds another class."""
+
+
 class SoftKLSpec(Spec):
     """KL(teacher || student) at label resolution over valid pixels: the pixel term of JML-KD (arXiv:2302.05666)."""
 
@@ -190,6 +207,8 @@ class SoftKLSpec(Spec):
     """Its factor in the total."""
     temperature: float = Field(1.0, gt=0)
     """Softmax temperature; the term is multiplied by its square."""
+    calibration: CalibrationSpec | None = None
+    """null: the teacher's probabilities as they are."""
 
 
 class SoftJDTSpec(JaccardFamily):
@@ -202,6 +221,8 @@ class SoftJDTSpec(JaccardFamily):
     """Its factor in the total."""
     active: Active = "all"
     """Classes averaged over."""
+    calibration: CalibrationSpec | None = None
+    """null: the teacher's probabilities as they are."""
 
 
 LogitsTermSpec = PixelKLSpec | AdversarialSpec | ChannelSpec | MaskedSpec | RelationSpec | SoftKLSpec | SoftJDTSpec

@@ -6,9 +6,13 @@ from distillers_golden import golden_inputs, golden_pair, outputs
 
 from segctl.distillers import build_distiller
 from segctl.distillers.jml import SoftJDT, SoftKL, soft_label
-from segctl.losses import CrossEntropyLoss, JDTLoss
+from segctl.losses import CrossEntropyLoss, JDTLoss, KLLoss
+from segctl.losses.calibration import calibrate
 from segctl.models.outputs import upsample
-from segctl.schema.distillers import METHODS
+from segctl.schema.distillers import METHODS, DistillerSpec
+from segctl.schema.formula import total_loss
+from segctl.schema.load import load_preset
+from segctl.schema.terms import CalibrationSpec, SoftJDTSpec, SoftKLSpec
 
 
 def test_golden_kl_over_valid_pixels() -> None:
@@ -78,3 +82,27 @@ def test_ignored_pixels_change_neither_value_nor_gradient(term: SoftKL | SoftJDT
     assert values[0].item() == values[1].item()
     assert torch.equal(*gradients)
     assert (gradients[0].masked_fill((label != 255).unsqueeze(1), 0.0) == 0).all()
+
+
+def test_calibrated_terms_compare_with_calibrated_probabilities() -> None:
+    """Keys enough for every pixel make the draw certain; the student then sees these probabilities as its soft label."""
+    student, teacher, label = golden_inputs()
+    calibration = CalibrationSpec(keys=1000, bandwidth=0.1)
+    specs = (SoftKLSpec(calibration=calibration), SoftJDTSpec(calibration=calibration))
+    values = build_distiller(DistillerSpec(terms=specs), golden_pair())(outputs(student), outputs(teacher), label)
+    q = calibrate(teacher.softmax(1), label, keys=1000, bandwidth=0.1)
+    torch.testing.assert_close(values["soft_kl_main"], KLLoss()(student, q, label != 255))
+    torch.testing.assert_close(values["soft_jdt_main"], JDTLoss()(student, q, label != 255))
+    assert values["soft_kl_main"].item() != pytest.approx(2.24799810, abs=1e-3)
+
+
+def test_the_published_recipe_does_not_calibrate() -> None:
+    recipe = METHODS["jml"]
+    assert recipe is not None
+    assert [term.calibration for term in recipe.terms if isinstance(term, SoftKLSpec | SoftJDTSpec)] == [None] * 3
+
+
+def test_the_formula_shows_the_calibration() -> None:
+    run = load_preset("camvid-psp18", ["distiller.terms.2.calibration={keys: 64, bandwidth: 0.01}"])
+    last = total_loss(run).splitlines()[-1]
+    assert last == "  + 0.375·Jaccard_D(main, teacher calibrated(h 0.01, 64 balanced keys, 3×3); s=1)"

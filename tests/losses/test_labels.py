@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segctl.losses.labels import boundary, boundary_smooth, smooth
+from segctl.losses.labels import average_raters, boundary, boundary_smooth, smooth
 
 
 def golden_map() -> Tensor:
@@ -76,3 +76,52 @@ def test_an_ignored_id_inside_the_classes_is_all_zero_too() -> None:
 def test_an_even_window_is_refused() -> None:
     with pytest.raises(ValueError, match="kernel_size is 4, wanted an odd number"):
         boundary(golden_map(), 4)
+
+
+def slow_average(ratings: np.ndarray, rater_mask: np.ndarray | None, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """One pixel and one rater at a time."""
+    batch, raters, *space = ratings.shape
+    soft, keep = np.zeros((batch, num_classes, *space)), np.zeros((batch, *space), dtype=bool)
+    for image, *place in np.ndindex(batch, *space):
+        votes = [
+            ratings[image, rater, *place]
+            for rater in range(raters)
+            if ratings[image, rater, *place] != 255 and (rater_mask is None or rater_mask[image, rater, *place])
+        ]
+        for vote in votes:
+            soft[image, vote, *place] += 1 / len(votes)
+        keep[image, *place] = bool(votes)
+    return soft, keep
+
+
+def test_three_raters_of_one_pixel_come_out_as_by_hand() -> None:
+    ratings = torch.tensor([[[0, 1, 255], [0, 2, 255], [1, 255, 255]]])
+    soft, keep = average_raters(ratings, 3)
+    assert soft[0].T.tolist() == [pytest.approx([2 / 3, 1 / 3, 0]), [0, 0.5, 0.5], [0, 0, 0]]
+    assert keep[0].tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("space", [(7,), (3, 5), (2, 3, 2)])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_averaged_raters_agree_with_the_slow_reference(space: tuple[int, ...], masked: bool, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    ratings = torch.randint(0, 4, (2, 3, *space)).masked_fill(torch.rand(2, 3, *space) < 0.3, 255).to(dtype)
+    mask = torch.rand(2, 3, *space) < 0.7 if masked else None
+    soft, keep = average_raters(ratings, 4, mask)
+    wanted_soft, wanted_keep = slow_average(ratings.numpy(), None if mask is None else mask.numpy(), 4)
+    np.testing.assert_allclose(soft.numpy(), wanted_soft, atol=1e-6)
+    assert np.array_equal(keep.numpy(), wanted_keep)
+
+
+def test_one_rater_is_a_hard_label() -> None:
+    label = golden_map()
+    soft, keep = average_raters(label.unsqueeze(1), 3)
+    assert torch.equal(keep, label != 255)
+    assert torch.equal(soft.argmax(1)[keep], label[keep])
+
+
+def test_a_mask_of_another_form_is_refused() -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        average_raters(torch.zeros(1, 2, 4, dtype=torch.long), 3, torch.ones(1, 4, dtype=torch.bool))
+    assert str(error.value) == "rater_mask is torch.bool (1, 4), wanted torch.bool (1, 2, 4)"
