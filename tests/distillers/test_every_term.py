@@ -86,6 +86,20 @@ def test_it_is_a_finite_scalar_with_gradient_to_the_student_and_none_to_the_teac
     assert teacher.grad is None
 
 
+@every_term
+def test_steps_against_its_gradient_lower_it(spec: DistillTermSpec) -> None:
+    start, teacher, label = golden_inputs()
+    term, values, student = term_of(spec), [], start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([student], lr=0.05)
+    for _ in range(30 if not isinstance(spec, AdversarialSpec) else 3):
+        optimizer.zero_grad()
+        value = value_of(term, student, teacher, label)
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    assert values[-1] < 0.95 * values[0]
+
+
 @pytest.mark.parametrize("spec", IDENTICAL_IS_ZERO, ids=ids(IDENTICAL_IS_ZERO))
 def test_it_is_zero_when_student_equals_teacher(spec: DistillTermSpec) -> None:
     student, _, label = golden_inputs()

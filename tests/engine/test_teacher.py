@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segctl.metrics.counted import Counted
 from segctl.engine.teacher import MARGIN, Trial, constant_score, require_passed
 from segctl.errors import InputError
+from segctl.metrics.counted import Counted
 from segctl.metrics.table import CountTable
 
 
