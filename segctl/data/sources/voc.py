@@ -25,7 +25,9 @@ from segctl.data.sources.sbd import SbdLabel
 from segctl.data.stored import File
 from segctl.errors import InputError
 
-_OBJECTS = "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa"
+_OBJECTS = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa"
+)
 _NAMES = ("background", *_OBJECTS.split(), "train", "tvmonitor")
 
 
