@@ -52,17 +52,25 @@ def prepare(
     limit: Annotated[
         int | None, typer.Option("--limit", metavar="N", help="A trial: at most N samples of each split.", show_default=False)
     ] = None,
+    release: Annotated[
+        str | None, typer.Option("--release", metavar="NAME", help="Of camvid, what to download: 480x360 or 960x720.")
+    ] = None,
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
-    """Convert a dataset to checked shards."""
+    """Download a dataset where that is allowed, or take it from --source, and convert it to checked shards."""
     import time
 
-    from segctl.data.prepare import created_at, prepare
+    from segctl.cli.fetching import fetch_archives
+    from segctl.data.prepare import created_at, prepare_source
     from segctl.data.shards import parse_codec
+    from segctl.data.sources import open_source
 
+    packing = parse_codec(codec)
+    paths = [source] if source is not None else fetch_archives(name, data_root, release)
+    opened = open_source(name, paths)
     before, began = created_at(data_root, name), time.monotonic()
     with out.progress(f"preparing {name}") as progress:
-        dataset = prepare(name, data_root, source, codec=parse_codec(codec), workers=workers, limit=limit, progress=progress)
+        dataset = prepare_source(opened, data_root, codec=packing, workers=workers, limit=limit, progress=progress)
     if dataset.provenance.created == before:
         out.note(f"'{dataset.folder}' was made from these very bytes; nothing to do")
     else:

@@ -1,6 +1,7 @@
 """The only printer: results to stdout, everything else to stderr, silent unless rank 0."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -10,7 +11,17 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -95,6 +106,24 @@ class Output:
         else:
             yield _PlainProgress(label, self.note)
 
+    @contextmanager
+    def transfer(self) -> Iterator[Callable[[str, int, int], None]]:
+        """Progress of downloads, called with (file, bytes done, bytes in all or 0): a bar, or a line now and then."""
+        if not self.speaks:
+            yield lambda name, done, total: None
+        elif sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+            )
+            with Progress(*columns, console=self._console(stderr=True), transient=True) as bar:
+                yield _TransferBar(bar)
+        else:
+            yield _PlainTransfer(self.note)
+
     def bar(self, *, detail: bool = False) -> Progress:
         """A rich progress bar on stderr; `detail` adds a column for a task's `detail` field."""
         columns: list[ProgressColumn] = [
@@ -119,6 +148,44 @@ class _PlainProgress:
         if done >= total or now - self.last >= PLAIN_LINE_EVERY_S:
             self.say(f"{self.label} {done}/{total}")
             self.last = now
+
+
+class _TransferBar:
+    """One line of a rich bar for each file."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar = bar
+        self.tasks: dict[str, TaskID] = {}
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        if name not in self.tasks:
+            self.tasks[name] = self.bar.add_task(escape(name), total=None)
+        self.bar.update(self.tasks[name], completed=done, total=total or None)
+
+
+class _PlainTransfer:
+    """A line when a file is done, and every few seconds before that, with the rate since its first byte and the time left."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say, self.last, self.name = say, time.monotonic(), ""
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if name != self.name:
+            self.name, self.began, self.first = name, now, done
+        if (total and done >= total) or now - self.last >= PLAIN_LINE_EVERY_S:
+            self.say(f"downloading {name} {transfer_words(done, total, done - self.first, now - self.began)}")
+            self.last = now
+
+
+def transfer_words(done: int, total: int, gained: int, seconds: float) -> str:
+    """How far a download is: `gained` of its `done` bytes came in the last `seconds`."""
+    rate = gained / seconds if seconds > 0 else 0.0
+    words = f"{done / 1e6:.1f}" + (f" of {total / 1e6:.1f} MB" if total else " MB")
+    if rate > 0:
+        words += f", {rate / 1e6:.1f} MB/s"
+        words += f", {math.ceil((total - done) / rate / 60)} min left" if total > done else ""
+    return words
 
 
 def _is_number(cell: str) -> bool:

@@ -56,7 +56,7 @@ def test_prepare_reports_sizes_and_the_next_step(capsys, tmp_path, toy_data):
     ("arguments", "sentence"),
     [
         (["prepare", "camvdi"], "cannot prepare a dataset called 'camvdi' yet, did you mean 'camvid'?"),
-        (["prepare", "camvid"], "'camvid' needs --source and got none"),
+        (["prepare", "deepglobe"], "'deepglobe' needs --source and got none"),
         (["prepare", "camvid", "--source", "nowhere"], "the source 'nowhere' does not exist"),
         (["prepare", "shapes", "--codec", "lz"], "the codec is 'lz', wanted lz4, zstd, source or none, did you mean 'lz4'?"),
         (["info", "cityscapes"], "dataset 'cityscapes' is not prepared in"),

@@ -11,7 +11,7 @@ TRAINING = {"--preset", "--set", "--run", "--resume", "--dry-run", "--steps", "-
 SURFACE = {
     "": {"--version", "--install-completion", "--show-completion"},
     "data list": {"--data-root", "--json"},
-    "data prepare": {"--source", "--codec", "--workers", "--limit", "--data-root"},
+    "data prepare": {"--source", "--codec", "--workers", "--limit", "--release", "--data-root"},
     "data check": {"--data-root", "--json"},
     "data info": {"--data-root", "--json"},
     "data preview": {"--output", "--split", "--data-root"},

