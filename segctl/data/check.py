@@ -8,7 +8,15 @@ import numpy as np
 
 from segctl.data.classes import IGNORED
 from segctl.data.findings import Finding
-from segctl.data.packed import DamagedIndexError, PackedDataset, fingerprint, open_dataset, pixels_sha256
+from segctl.data.packed import (
+    INDEX_NAME,
+    DamagedIndexError,
+    PackedDataset,
+    fingerprint,
+    is_as_written,
+    open_dataset,
+    pixels_sha256,
+)
 from segctl.data.prepare import staging_folder
 from segctl.data.tiles import file_hash
 from segctl.errors import SegctlError
@@ -32,6 +40,8 @@ def _index_findings(dataset: PackedDataset) -> Iterator[Finding]:
     for split, names in dataset.splits.items():
         for sample in sorted(set(names) - dataset.samples.keys()):
             yield Finding(sample, f"is listed in '{split}' but not packed")
+    if not is_as_written(dataset.folder):
+        yield Finding("", f"'{INDEX_NAME}' is not as it was written, though it says the same")
     sources = {name: record.source_sha256 for name, record in dataset.samples.items()}
     if fingerprint(dataset.provenance.rule, sources) != dataset.fingerprint:
         yield Finding("", "dataset.json does not match its own fingerprint")

@@ -12,6 +12,7 @@ import numpy as np
 from segctl.data.classes import ClassTable
 from segctl.data.shards import FORMAT, ShardReader
 from segctl.data.sources import known_names, unknown_dataset
+from segctl.data.sources.own import LINE as OWN_LINE
 from segctl.errors import InputError, did_you_mean
 
 INDEX_NAME = "dataset.json"
@@ -168,6 +169,17 @@ def to_index(dataset: PackedDataset) -> dict[str, Any]:
     return signed(_content(dataset))
 
 
+def index_text(index: Mapping[str, Any]) -> str:
+    """dataset.json, to the byte."""
+    return json.dumps(index, indent=1, ensure_ascii=False) + "\n"
+
+
+def is_as_written(folder: Path) -> bool:
+    """Whether not even a space of dataset.json has changed, which its checksum would not notice."""
+    text = (folder / INDEX_NAME).read_text(encoding="utf-8")
+    return index_text(json.loads(text)) == text
+
+
 def signed(index: Mapping[str, Any]) -> dict[str, Any]:
     """The index with its checksum, so that no byte of dataset.json can change unnoticed."""
     return {**index, "checksum": _checksum(index)}
@@ -209,6 +221,8 @@ def pixels_sha256(image: np.ndarray, label: np.ndarray) -> str:
 
 def prepare_line(name: str) -> str:
     """The command that prepares a dataset."""
+    if name not in known_names():
+        return f"segctl data prepare {name} {OWN_LINE}"
     return f"segctl data prepare {name}" + ("" if name == "shapes" else " --source FOLDER")
 
 

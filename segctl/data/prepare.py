@@ -6,7 +6,6 @@ there, and the next attempt continues with them (convert.py). One process at a t
 Which sample goes into which shard depends on the samples alone, never on the number of processes.
 """
 
-import json
 import math
 import os
 import re
@@ -20,7 +19,7 @@ from segctl.data.cores import core_count
 from segctl.data.findings import refuse
 from segctl.data.limited import limited
 from segctl.data.lock import locked
-from segctl.data.packed import INDEX_NAME, PackedDataset, Provenance, fingerprint, open_dataset, to_index
+from segctl.data.packed import INDEX_NAME, PackedDataset, Provenance, fingerprint, index_text, open_dataset, to_index
 from segctl.data.shards import Codec, ShardReader
 from segctl.data.sources import Source, open_source
 from segctl.errors import InputError
@@ -191,7 +190,7 @@ def _describe(conversion: Conversion, shards: list[WrittenShard], limit: int | N
 
 
 def _write_index(dataset: PackedDataset) -> None:
-    text = json.dumps(to_index(dataset), indent=1, ensure_ascii=False) + "\n"
+    text = index_text(to_index(dataset))
 
     def write(path: Path) -> None:
         path.write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from segctl.data.check import Finding, check
-from segctl.data.packed import INDEX_NAME, fingerprint, open_dataset, pixels_sha256, signed
+from segctl.data.packed import INDEX_NAME, fingerprint, index_text, open_dataset, pixels_sha256, signed
 from segctl.data.prepare import staging_folder
 from segctl.data.shards import write_shard
 from segctl.data.sources.sample import RawSample
@@ -29,7 +29,7 @@ def shard(root: Path) -> Path:
 
 def change_index(root: Path, **changes: object) -> None:
     path = root / "camvid" / INDEX_NAME
-    path.write_text(json.dumps(signed(json.loads(path.read_text()) | changes)))
+    path.write_text(index_text(signed(json.loads(path.read_text()) | changes)))
 
 
 def index(root: Path) -> dict:
@@ -135,3 +135,9 @@ def test_a_changed_index_is_a_finding(root):
     path.write_text(path.read_text().replace('"height": 300', '"height": 301'))
     (finding,) = check(root, "camvid")
     assert finding.problem == f"'{path}' is no index that this segctl can read (it does not match its own checksum)"
+
+
+def test_a_changed_space_is_a_finding(root):
+    path = root / "camvid" / INDEX_NAME
+    path.write_text(path.read_text().replace(": 300", ":  300"))
+    assert check(root, "camvid") == [Finding("", "'dataset.json' is not as it was written, though it says the same")]
