@@ -11,6 +11,12 @@ IGNORED = 255
 """The label of a pixel that is neither trained on nor scored."""
 
 
+def bit_color(index: int) -> tuple[int, int, int]:
+    """VOC's palette: the bits of the index, three at a time, go to red, green and blue, highest first."""
+    channels = [sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)]
+    return channels[0], channels[1], channels[2]
+
+
 @dataclass(frozen=True)
 class ClassRow:
     """One class: `raw_id` in the source's label files (None where there are none), `train_id` in shards, 255 for ignored."""

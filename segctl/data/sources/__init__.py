@@ -12,6 +12,7 @@ from segctl.data.sources import camvid, cityscapes, deepglobe, voc
 from segctl.data.sources.camvid import open_camvid
 from segctl.data.sources.cityscapes import open_cityscapes
 from segctl.data.sources.deepglobe import open_deepglobe
+from segctl.data.sources.own import LINE, OwnFiles, check_own_name, open_own
 from segctl.data.sources.sample import RawSample
 from segctl.data.sources.shapes import Shapes
 from segctl.data.sources.voc import open_voc
@@ -97,11 +98,13 @@ def known_names() -> list[str]:
     return [known.name for known in KNOWN]
 
 
-def open_source(name: str, paths: Sequence[Path]) -> Source:
-    """The source of a dataset: `paths` are folders or archives that together hold it.
+def open_source(name: str, paths: Sequence[Path], own: OwnFiles | None = None) -> Source:
+    """The source of a dataset: `paths` are folders or archives that together hold it; `own` is a person's own data instead.
 
-    Raises InputError for a name or a path that does not fit.
+    Raises InputError for a name or a path that does not fit; what is wrong with single samples is in the source's `problems`.
     """
+    if own is not None:
+        return _open_own(name, paths, own)
     match name:
         case "shapes":
             if paths:
@@ -119,6 +122,13 @@ def open_source(name: str, paths: Sequence[Path]) -> Source:
             raise unknown_dataset(name)
 
 
+def _open_own(name: str, paths: Sequence[Path], own: OwnFiles) -> Source:
+    if paths:
+        raise InputError(f"--source is '{paths[0]}', but --images, --labels and --classes are given too", "give one or the other")
+    check_own_name(name, known_names())
+    return open_own(name, own)
+
+
 def _given(name: str, paths: Sequence[Path], layout: str) -> Sequence[Path]:
     if not paths:
         raise InputError(f"'{name}' needs --source and got none", layout)
@@ -129,5 +139,5 @@ def unknown_dataset(name: str) -> InputError:
     names = known_names()  # the floor is high, because 'cityscapes' is no slip for 'shapes'
     return InputError(
         f"this segctl ({__version__}) cannot prepare a dataset called '{name}' yet{did_you_mean(name, names, floor=0.8)}",
-        f"it can prepare {' and '.join(names)}",
+        f"it can prepare {', '.join(names)}, and your own pictures with {LINE}",
     )

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from segctl.data.classes import IGNORED, ClassTable
-from segctl.data.pictures import Picture
+from segctl.data.pictures import Decoded, Picture
 from segctl.errors import InputError
 
 MAX_UNKNOWN = 0.02
@@ -72,10 +72,13 @@ class IndexLabel:
         return self.picture.digest()
 
     def decode(self) -> Label:
-        decoded = self.picture.decode()
-        check_ids(str(self.picture), decoded.array, self.ids)
-        train = np.frombuffer(self.ids.train, np.uint8)
-        return Label(train[decoded.array], decoded.sha256, len(decoded.content))
+        return label_of_ids(self.picture, self.picture.decode(), self.ids)
+
+
+def label_of_ids(picture: Picture, decoded: Decoded, ids: IdMap) -> Label:
+    """An index map, uint8 (H, W), in train ids. Raises InputError for an id that may not occur."""
+    check_ids(str(picture), decoded.array, ids)
+    return Label(np.frombuffer(ids.train, np.uint8)[decoded.array], decoded.sha256, len(decoded.content))
 
 
 def check_ids(what: str, raw: np.ndarray, ids: IdMap) -> None:
@@ -136,19 +139,21 @@ class ColorLabel:
         return self.picture.digest()
 
     def decode(self) -> Label:
-        decoded = self.picture.decode()
-        codes = _codes(decoded.array)
-        label, known = (table[codes] for table in _tables(self.colors))
-        unknown = int(known.size - np.count_nonzero(known))
-        if unknown > MAX_UNKNOWN * known.size:
-            values, counts = np.unique(codes[~known], return_counts=True)
-            worst = int(values[counts.argmax()])
-            color = f"{worst >> 16},{worst >> 8 & 255},{worst & 255}"
-            share = 100 * unknown / known.size
-            raise InputError(
-                f"{self.picture} has colours of no class on {share:.1f} % of its pixels, {color} most of all", self.colors.advice
-            )
-        return Label(label, decoded.sha256, len(decoded.content), unknown)
+        return label_of_colors(self.picture, self.picture.decode(), self.colors)
+
+
+def label_of_colors(picture: Picture, decoded: Decoded, colors: ColorMap) -> Label:
+    """A mask, uint8 (H, W, 3), in train ids. Raises InputError where too much of it has colours of no class."""
+    codes = _codes(decoded.array)
+    label, known = (table[codes] for table in _tables(colors))
+    unknown = int(known.size - np.count_nonzero(known))
+    if unknown > MAX_UNKNOWN * known.size:
+        values, counts = np.unique(codes[~known], return_counts=True)
+        worst = int(values[counts.argmax()])
+        color = f"{worst >> 16},{worst >> 8 & 255},{worst & 255}"
+        share = 100 * unknown / known.size
+        raise InputError(f"{picture} has colours of no class on {share:.1f} % of its pixels, {color} most of all", colors.advice)
+    return Label(label, decoded.sha256, len(decoded.content), unknown)
 
 
 def _codes(mask: np.ndarray) -> np.ndarray:

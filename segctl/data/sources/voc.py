@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from segctl.data.archives import Files, open_files
-from segctl.data.classes import IGNORED, ClassRow, ClassTable
+from segctl.data.classes import IGNORED, ClassRow, ClassTable, bit_color
 from segctl.data.findings import Finding
 from segctl.data.pictures import Picture
 from segctl.data.sources.labels import IdMap, IndexLabel, LabelFile
@@ -29,17 +29,9 @@ _OBJECTS = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa"
 )
 _NAMES = ("background", *_OBJECTS.split(), "train", "tvmonitor")
-
-
-def _color(index: int) -> tuple[int, int, int]:
-    """VOC's palette: the bits of the index, three at a time, go to red, green and blue, highest first."""
-    channels = [sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)]
-    return channels[0], channels[1], channels[2]
-
-
 CLASSES = ClassTable(
     (
-        *(ClassRow(name, index, index, _color(index)) for index, name in enumerate(_NAMES)),
+        *(ClassRow(name, index, index, bit_color(index)) for index, name in enumerate(_NAMES)),
         ClassRow("border", IGNORED, IGNORED, (224, 224, 192)),
     )
 )
