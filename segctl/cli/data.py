@@ -166,6 +166,50 @@ def preview(
     out.result(f"{path}: {len(names)} samples of {name} {split}")
 
 
+@app.command()
+def bench(
+    name: NameArg,
+    source: Annotated[
+        list[Path] | None, typer.Option("--source", metavar="PATH", help="What it was made from: decode that, not PNG copies.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="The split whose samples are taken.")] = "train",
+    crop: Annotated[
+        tuple[int, int] | None, typer.Option("--crop", metavar="H W", min=1, help="Pixels; 512 512 at most if left out.")
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", metavar="N", help="How many are taken.")] = 200,
+    workers: Annotated[int | None, typer.Option("--workers", metavar="N", min=1, help="As in training if left out.")] = None,
+    data_root: DataRootOpt = DATA_ROOT,
+    json: JsonOpt = False,
+) -> None:
+    """Measure the loader: samples a second, bytes read a sample, against decoding picture files each time."""
+    from dataclasses import asdict
+
+    from segctl.data.bench import bench
+    from segctl.data.loader import default_workers
+    from segctl.data.packed import open_dataset
+    from segctl.data.sources import open_source
+
+    dataset = open_dataset(data_root, name)
+    opened = open_source(name, source) if source else None
+    found = bench(dataset, split, crop, samples=samples, workers=workers or default_workers(), source=opened)
+    if json:
+        out.json({**asdict(found), "times_faster": found.times_faster})
+        return
+    rows = [[f"shards, {count or 'no'} workers", f"{rate:.1f}", "", ""] for count, rate in found.rates.items()]
+    for what, time_ms, read in (
+        ("shards, alone", found.shards_ms, found.bytes_read),
+        ("decode, resize, crop", found.common_ms, found.bytes_encoded),
+        ("decode alone", found.decode_ms, found.bytes_encoded),
+    ):
+        rows.append([what, f"{1000 / time_ms:.1f}", f"{time_ms:.2f}", f"{read / 1e6:.2f}"])
+    notes = [
+        f"{found.codec}, crop {found.crop[0]}×{found.crop[1]}, scale 0.5 to 2, flip; medians of {found.samples}, alone on one core",
+        f"decoding is of {found.decoded}; shards are {found.times_faster:.1f} times as fast; first batch after "
+        + ", ".join(f"{start:.2f} s ({count} workers)" for count, start in found.start_s.items()),
+    ]
+    out.table(f"Loading {name}", ["", "samples/s", "ms", "MB read"], rows, notes)
+
+
 def megabytes(count: int) -> str:
     """A number of bytes as people read it."""
     return f"{count / 1e6:.1f} MB"

@@ -13,6 +13,7 @@ import numpy as np
 
 from segctl.data.classes import IGNORED
 from segctl.data.packed import PackedDataset
+from segctl.data.tiles import Region
 from segctl.schema.data import DataSpec
 
 PADDING_RGB = (124, 116, 104)
@@ -96,6 +97,14 @@ def _place(part: np.ndarray, view: View, out: np.ndarray, fill: int | tuple[int,
     if view.flip:
         part = cv2.flip(part, 1)
     out[top:bottom, left:right] = part
+
+
+def view_regions(view: View) -> tuple[Region, Region]:
+    """The parts of image and label that a view needs, as (top, left, height, width) in source pixels."""
+    (top, rows, _), (left, columns, _) = _resize_from(view.rows), _resize_from(view.columns)
+    down, across = _nearest(view.rows), _nearest(view.columns)
+    label = (int(down[0]), int(across[0]), int(down[-1] - down[0]) + 1, int(across[-1] - across[0]) + 1)
+    return (top, left, rows, columns), label
 
 
 def _image_part(dataset: PackedDataset, name: str, view: View) -> np.ndarray:

@@ -129,3 +129,17 @@ def test_preview_writes_a_picture(capsys, root, tmp_path):
     assert code == 0
     assert path.read_bytes().startswith(b"\x89PNG")
     assert out == f"{path}: 5 samples of camvid val\n"
+
+
+def test_bench_measures_and_says_on_what(capsys, root):
+    code, out, _ = run(capsys, "data", "bench", "camvid", "--samples", 2, "--workers", 1, "--crop", 16, 24, "--data-root", root)
+    assert code == 0
+    assert "lz4, crop 16×24, scale 0.5 to 2, flip; medians of 2" in out
+    assert "decoding is of PNG copies in memory" in out
+
+
+def test_bench_as_json(capsys, root):
+    code, out, _ = run(capsys, "data", "bench", "camvid", "--samples", 2, "--workers", 1, "--data-root", root, "--json")
+    found = json.loads(out)
+    assert (code, found["dataset"], list(found["rates"])) == (0, "camvid", ["0", "1"])
+    assert found["times_faster"] == found["common_ms"] / found["shards_ms"]

@@ -15,6 +15,7 @@ SURFACE = {
     "data check": {"--data-root", "--json"},
     "data info": {"--data-root", "--json"},
     "data preview": {"--output", "--split", "--data-root"},
+    "data bench": {"--source", "--split", "--crop", "--samples", "--workers", "--data-root", "--json"},
     "presets list": {"--json"},
     "presets show": {"--set", "--json"},
     "presets check": {"--set"},
