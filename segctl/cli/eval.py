@@ -1,34 +1,219 @@
-"""`segctl eval`: a run in, counts and scores out."""
+"""`segctl eval`: a run, or predictions of any framework, or saved counts in; scores out."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segctl.cli.options import DATA_ROOT, DataRootOpt, DeviceOpt, JsonOpt
+from segctl.cli.options import (
+    DATA_ROOT,
+    DataRootOpt,
+    DeviceOpt,
+    FlipOpt,
+    JsonOpt,
+    PrecisionOpt,
+    ProtocolOpt,
+    ScalesOpt,
+    StrideOpt,
+    TileOpt,
+)
 from segctl.cli.output import out
-from segctl.errors import SegctlError
+from segctl.cli.scores import Gate, check_gates, parse_gates, show
+from segctl.errors import InputError, SegctlError
+
+if TYPE_CHECKING:
+    from segctl.engine.score_run import EvaluationRequest
+    from segctl.engine.score_tables import Content
+    from segctl.metrics.counted import Counted
+
+RUN, FILES, COUNTS = "of a run", "of --pred and --gt", "of --counts"
+"""Help panels, and the words for which form an option belongs to."""
+
+RunArg = Annotated[Path | None, typer.Argument(metavar="RUN", help="A finished run's folder.")]
+SplitOpt = Annotated[
+    str | None, typer.Option("--split", rich_help_panel=RUN, help="The split to score; the preset's val_split if left out.")
+]
+BatchOpt = Annotated[
+    int, typer.Option("--batch", metavar="N", min=1, rich_help_panel=RUN, help="Images of one size that go through at once.")
+]
+SaveOpt = Annotated[bool, typer.Option("--save-predictions", rich_help_panel=RUN, help="Keep every class map as an index PNG.")]
+CalibrationOpt = Annotated[
+    bool, typer.Option("--calibration", rich_help_panel=RUN, help="ECE and class-wise SCE, from the probabilities.")
+]
+ProcessesOpt = Annotated[
+    int, typer.Option("--processes", metavar="N", min=1, rich_help_panel=RUN, help="Local processes that share the images.")
+]
+PredOpt = Annotated[
+    Path | None, typer.Option("--pred", metavar="DIR", rich_help_panel=FILES, help="Predictions: PNGs of class ids.")
+]
+TruthOpt = Annotated[
+    Path | None, typer.Option("--gt", metavar="DIR", rich_help_panel=FILES, help="Ground truth: PNGs of class ids, 255 ignored.")
+]
+NumClassesOpt = Annotated[
+    int | None, typer.Option("--num-classes", metavar="C", min=2, max=65535, rich_help_panel=FILES, help="Ids are 0 to C - 1.")
+]
+ClassesOpt = Annotated[
+    Path | None,
+    typer.Option("--classes", metavar="FILE", rich_help_panel=FILES, help="Names of the classes, in the order of ids."),
+]
+LabelIdsOpt = Annotated[
+    bool, typer.Option("--label-ids", rich_help_panel=FILES, help="The PNGs hold Cityscapes label ids, not train ids.")
+]
+ResizeOpt = Annotated[
+    str | None,
+    typer.Option("--resize", metavar="nearest", rich_help_panel=FILES, help="Bring predictions to the ground truth's size."),
+]
+WorkersOpt = Annotated[
+    int | None, typer.Option("--workers", metavar="N", min=1, rich_help_panel=FILES, help="Threads; one per core if left out.")
+]
+CountsOpt = Annotated[
+    Path | None,
+    typer.Option("--counts", metavar="FILE", rich_help_panel=COUNTS, help="A counts.npz to score again, without images."),
+]
+BoundaryOpt = Annotated[bool, typer.Option("--boundary", help="Boundary IoU as well (not of --counts, which has it or not).")]
+BinaryOpt = Annotated[
+    bool, typer.Option("--binary", help="Score the foreground (class 1 of 2) alone; a prepared dataset says so itself.")
+]
+MinOpt = Annotated[
+    list[str] | None,
+    typer.Option("--min", metavar="NAME=VALUE", help="Exit with code 3 where a score is lower, such as mIoU_D=70 (repeatable)."),
+]
+OutputOpt = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="DIR", help="Where tables go; a run keeps them in its own folder.")
+]
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.")],
-    split: Annotated[str | None, typer.Option("--split", help="The split to score; the preset's val_split if left out.")] = None,
+    run: RunArg = None,
+    split: SplitOpt = None,
+    protocol: ProtocolOpt = None,
+    tile: TileOpt = None,
+    stride: StrideOpt = None,
+    scales: ScalesOpt = None,
+    flip: FlipOpt = None,
+    batch: BatchOpt = 1,
+    precision: PrecisionOpt = None,
+    save_predictions: SaveOpt = False,
+    calibration: CalibrationOpt = False,
     device: DeviceOpt = None,
-    processes: Annotated[int, typer.Option("--processes", metavar="N", min=1, help="Local processes that share the images.")] = 1,
+    processes: ProcessesOpt = 1,
+    pred: PredOpt = None,
+    gt: TruthOpt = None,
+    num_classes: NumClassesOpt = None,
+    classes: ClassesOpt = None,
+    label_ids: LabelIdsOpt = False,
+    resize: ResizeOpt = None,
+    workers: WorkersOpt = None,
+    counts: CountsOpt = None,
+    boundary: BoundaryOpt = False,
+    binary: BinaryOpt = False,
+    min_: MinOpt = None,
+    output: OutputOpt = None,
     data_root: DataRootOpt = DATA_ROOT,
     json: JsonOpt = False,
 ) -> None:
-    """Score a run: mIoU_D, mIoU_I, mIoU_C, per class, per image, and its worst images."""
-    from segctl.engine import distributed
-    from segctl.engine.score_run import EvaluationRequest, evaluate_run, open_request
-    from segctl.runs import RunFolder
+    """Score a run, or anybody's predictions: mIoU_D, mIoU_I, mIoU_C with intervals, per class and per image."""
+    of_run = {
+        "--split": split, "--protocol": protocol, "--tile": tile, "--stride": stride, "--scales": scales,
+        "--flip": flip is not None, "--batch": batch != 1, "--precision": precision,
+        "--save-predictions": save_predictions, "--calibration": calibration,
+        "--device": device, "--processes": processes != 1,
+    }  # fmt: skip
+    of_files = {
+        "--pred": pred, "--gt": gt, "--num-classes": num_classes, "--classes": classes, "--label-ids": label_ids,
+        "--resize": resize, "--workers": workers,
+    }  # fmt: skip
+    gates = parse_gates(min_ or [])
+    if counts is not None:
+        _refuse(COUNTS, {"RUN": run, **of_run, **of_files, "--boundary": boundary})
+        content = _score_counts(counts, binary, output)
+    elif pred is not None or gt is not None:
+        _refuse(FILES, {"RUN": run, **of_run})
+        content = _score_pngs(pred, gt, num_classes, classes, label_ids, resize, workers, boundary, binary, output)
+    elif run is not None:
+        _refuse(RUN, {**of_files, "--binary": binary, "--output": output})
+        from segctl.engine.score_run import EvaluationRequest
+        from segctl.runs import RunFolder
+        from segctl.schema.evaluate import ProtocolChange
 
-    request = EvaluationRequest(RunFolder(run), data_root, split, device)
-    open_request(request)
+        change = ProtocolChange(protocol, tile, stride, scales, flip)
+        request = EvaluationRequest(
+            RunFolder(run), data_root, split, device, precision, change, batch, boundary, calibration, save_predictions
+        )
+        _evaluate_run(request, processes, gates, json)
+        return
+    else:
+        raise InputError(
+            "what is to be scored? neither RUN nor --pred with --gt nor --counts is given", "see `segctl eval --help`"
+        )
+    show(content, json)
+    check_gates(content, gates)
+
+
+def _refuse(form: str, options: dict[str, object]) -> None:
+    """Options that the form does not have must not be given: none is ignored in silence."""
+    given = [name for name, value in options.items() if value not in (None, False)]
+    if given:
+        raise InputError(f"the form {form} has no use for {given[0]}", "leave it out; see `segctl eval --help`")
+
+
+def _score_counts(path: Path, binary: bool, output: Path | None) -> "Content":
+    from segctl.engine.score_counts import score_counts
+
+    counted, content = score_counts(path, binary)
+    _write(output, counted, content)
+    return content
+
+
+def _score_pngs(
+    pred: Path | None,
+    gt: Path | None,
+    num_classes: int | None,
+    classes: Path | None,
+    label_ids: bool,
+    resize: str | None,
+    workers: int | None,
+    boundary: bool,
+    binary: bool,
+    output: Path | None,
+) -> "Content":
+    from segctl.data.cores import core_count
+    from segctl.engine.class_names import name_classes
+    from segctl.engine.score_files import FilesRequest, score_files
+
+    if pred is None or gt is None:
+        raise InputError(f"--{'pred' if gt is None else 'gt'} is given without --{'gt' if gt is None else 'pred'}", "give both")
+    if resize not in (None, "nearest"):
+        raise InputError(f"--resize '{resize}' is not known", "class ids can only be resized by nearest")
+    names, is_binary = name_classes(num_classes, classes, label_ids)
+    request = FilesRequest(pred, gt, names, label_ids, binary or is_binary, resize is not None, boundary, workers or core_count())
+    with out.progress("scoring") as progress:
+        scored = score_files(request, progress)
+    for warning in scored.warnings:
+        out.warn(warning)
+    _write(output, scored.counted, scored.content)
+    return scored.content
+
+
+def _write(folder: Path | None, counted: "Counted", content: "Content") -> None:
+    from segctl.engine.score_tables import write_tables
+
+    if folder is not None:
+        write_tables(folder, counted, content)
+        out.note(f"tables in {folder}")
+
+
+def _evaluate_run(request: "EvaluationRequest", processes: int, gates: list[Gate], json: bool) -> None:
+    from segctl.engine import distributed
+    from segctl.engine.score_run import evaluate_run, open_request
+    from segctl.runs import read_json
+
+    opened = open_request(request)
     if processes > 1 and not distributed.under_launcher():
-        code = distributed.launch(processes, out.arguments)
+        code = distributed.launch(processes, _without_gates(out.arguments))
         if code:
             raise SegctlError(f"one of the {processes} processes failed with exit code {code}", "see its message above")
+        check_gates(read_json(opened.folder / "scores.json"), gates)
         return
     world = distributed.join_world()
     try:
@@ -37,42 +222,14 @@ def evaluate(
     finally:
         distributed.leave_world()
     if evaluation is not None:
-        _show(evaluation.content, evaluation.folder, [(worst.image, worst.miou_i) for worst in evaluation.worst], json)
+        show(evaluation.content, json, folder=evaluation.folder, worst=evaluation.worst)
+        check_gates(evaluation.content, gates)
 
 
-def _show(content: dict[str, Any], folder: Path, worst: list[tuple[str, float]], json: bool) -> None:
-    if json:
-        out.json(content)
-        return
-    from segctl.metrics.scores import PER_CLASS_COLUMNS
-
-    about = content["about"]
-    title = f"{about['dataset']} {about['split']}, {about['images']} images, {about['protocol']}, in percent"
-    out.table(title, ["", *(over for over, _ in AVERAGES)], [_row(content, kind) for kind in ("mIoU", "mAcc", "mDice")], NOTES)
-    out.result(f"Acc {_percent(content['Acc'])}\n")
-    rows = [[_cell(row[column]) for column in PER_CLASS_COLUMNS] for row in content["per_class"]]
-    out.table("Per class", PER_CLASS_COLUMNS, rows)
-    out.result("")
-    out.table("Worst images", ["image", "mIoU_I"], [[image, _percent(value)] for image, value in worst])
-    out.result(f"\ntables in {folder}      next: segctl report {folder.parent.parent}")
-
-
-AVERAGES = (
-    ("D", "_D"), ("I", "_I"), ("C", "_C"), ("I q5", "_I_q5"), ("C q5", "_C_q5"), ("I q̄", "_I_qbar"), ("C q̄", "_C_qbar"),
-)  # fmt: skip
-NOTES = (
-    "D over the dataset's pixels · I per image, then over images · C per class over its images, then over classes",
-    "q5 the worst 5 percent · q̄ the mean over the worst 10, 20 … 100 percent · n/a where nothing defines it",
-)
-
-
-def _row(content: dict[str, Any], kind: str) -> list[str]:
-    return [kind, *(_percent(content[f"{kind}{suffix}"]) for _, suffix in AVERAGES)]
-
-
-def _cell(value: str | float | None) -> str:
-    return _percent(value) if isinstance(value, float) or value is None else str(value)
-
-
-def _percent(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.2f}"
+def _without_gates(arguments: list[str]) -> list[str]:
+    """The command line without --min, whose exit code a launcher would swallow: the parent looks at the gates itself."""
+    kept = list(arguments)
+    while "--min" in kept:
+        place = kept.index("--min")
+        del kept[place : place + 2]
+    return [argument for argument in kept if not argument.startswith("--min=")]

@@ -44,8 +44,17 @@ def choose_compute(device: str | None, precision: str = "auto") -> Compute:
     return Compute(chosen, reason, arithmetic, why)
 
 
-def choose_scoring_compute(device: str | None, trained_in: str) -> Compute:
-    """As the run was trained, so that a score does not change with the command; float32 where the device cannot do that well."""
+def choose_scoring_compute(device: str | None, trained_in: str, asked: str | None = None) -> Compute:
+    """As the run was trained, so that a score does not change with the command; float32 where the device cannot do that well.
+
+    asked: a precision that the command names instead. Raises InputError for one that is none.
+    """
+    if asked is not None:
+        if asked not in ("auto", "fp32", "bf16", "fp16"):
+            raise InputError(f"--precision '{asked}' is not known", "use auto, fp32, bf16 or fp16")
+        if asked == "fp16" and _choose_device(device)[0].type == "cpu":
+            raise InputError("--precision fp16 is not for a CPU", "use auto, fp32 or bf16")
+        return choose_compute(device, asked)
     chosen, _ = _choose_device(device)
     possible = trained_in != "fp16" if chosen.type == "cpu" else True
     if trained_in == "bf16":

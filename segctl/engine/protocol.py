@@ -3,6 +3,7 @@
 Several views of an image (scales, mirrored) average their probabilities; tiles of one view average their logits.
 """
 
+import hashlib
 import math
 from collections.abc import Iterator
 from typing import assert_never
@@ -15,6 +16,8 @@ from segctl.data.transforms import PADDING_RGB
 from segctl.engine.device import Compute
 from segctl.models import Segmenter, at_label_size
 from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol, WholeProtocol
+
+LONGEST_SLUG = 80
 
 
 @torch.no_grad()
@@ -125,7 +128,7 @@ def protocol_in_words(spec: EvaluateSpec) -> str:
 
 
 def protocol_slug(spec: EvaluateSpec) -> str:
-    """The same for a folder's name: `sliding-512x1024-0.6667+scales-0.75-1+flip`."""
+    """The same for a folder's name: `sliding-512x1024-0.6667+scales-0.75-1+flip`; a hash where that is too long."""
     match spec.protocol:
         case SlidingProtocol(tile=(height, width), stride=stride):
             parts = [f"sliding-{height}x{width}-{stride:.4g}"]
@@ -133,4 +136,5 @@ def protocol_slug(spec: EvaluateSpec) -> str:
             parts = ["whole"]
     if spec.scales != (1.0,):
         parts.append("scales-" + "-".join(f"{scale:g}" for scale in spec.scales))
-    return "+".join([*parts, *(["flip"] if spec.flip else [])])
+    slug = "+".join([*parts, *(["flip"] if spec.flip else [])])
+    return slug if len(slug) <= LONGEST_SLUG else f"{parts[0]}+{hashlib.sha256(slug.encode()).hexdigest()[:12]}"

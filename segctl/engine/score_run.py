@@ -9,7 +9,7 @@ import torch
 
 from segctl.data.packed import PackedDataset, open_dataset
 from segctl.engine.cityscapes import benchmark_of
-from segctl.engine.device import Compute, choose_compute, choose_scoring_compute, loader_workers
+from segctl.engine.device import Compute, choose_scoring_compute, loader_workers
 from segctl.engine.distributed import World
 from segctl.engine.evaluate import Extras, Map, Progress, SavePrediction, Scoring, count_split
 from segctl.engine.instance_maps import has_instances
@@ -82,7 +82,14 @@ def open_request(request: EvaluationRequest) -> OpenedRequest:
     dataset.names(split)
     protocol = request.change.apply(spec.evaluate, spec.data.crop)
     name = split if protocol == spec.evaluate else f"{split}@{protocol_slug(protocol)}"
-    return OpenedRequest(spec, dataset, split, protocol, _compute(request, spec), request.run.evaluation(name))
+    return OpenedRequest(
+        spec,
+        dataset,
+        split,
+        protocol,
+        choose_scoring_compute(request.device, spec.train.precision, request.precision),
+        request.run.evaluation(name),
+    )
 
 
 def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | None = None) -> Evaluation | None:
@@ -109,14 +116,6 @@ def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | 
     keeper.clear()
     sweep_partial(opened.folder)
     return evaluation
-
-
-def _compute(request: EvaluationRequest, spec: TrainRun) -> Compute:
-    if request.precision is None:
-        return choose_scoring_compute(request.device, spec.train.precision)
-    if request.precision not in ("auto", "fp32", "bf16", "fp16"):
-        raise InputError(f"--precision '{request.precision}' is not known", "use auto, fp32, bf16 or fp16")
-    return choose_compute(request.device, request.precision)
 
 
 def _extras(request: EvaluationRequest, opened: OpenedRequest) -> Extras:

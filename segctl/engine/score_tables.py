@@ -5,14 +5,13 @@ per_image.csv    one row an image          per_class.csv    one row a class
 counts.npz  confusion.npz                  and boundary.npz, instances.npz, calibration.npz where those were counted
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segctl.errors import InputError
 from segctl.files import write_whole
 from segctl.metrics.cityscapes import Benchmark
 from segctl.metrics.counted import Counted, all_scores
@@ -90,28 +89,3 @@ def _write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
             np.savez(handle, **arrays)  # type: ignore[arg-type]  # NumPy reads the names as its own options' types
 
     write_whole(path, write)
-
-
-def require(content: Content, gates: Sequence[str]) -> list[str]:
-    """The gates of `--min NAME=VALUE` that the scores do not pass, one sentence each. Raises InputError for one that is none."""
-    failed = []
-    for gate in gates:
-        name, wanted = parse_gate(gate)
-        if name not in content or not isinstance(content[name], float | int | None):
-            known = [key for key, value in content.items() if isinstance(value, float)]
-            raise InputError(f"--min '{gate}': there is no score called '{name}'", f"use one of {', '.join(known)}")
-        found = content[name]
-        if found is None or found < wanted:
-            failed.append(f"{name} is {'n/a' if found is None else f'{found:.4f}'}, wanted at least {wanted:g}")
-    return failed
-
-
-def parse_gate(gate: str) -> tuple[str, float]:
-    """`mIoU_D=70` -> name and number. Raises InputError."""
-    name, sign, text = gate.partition("=")
-    try:
-        if not (sign and name):
-            raise ValueError
-        return name.strip(), float(text)
-    except ValueError:
-        raise InputError(f"cannot read --min '{gate}'", "write it as NAME=VALUE, such as --min mIoU_D=70") from None

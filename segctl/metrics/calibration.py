@@ -10,6 +10,7 @@ the classes of an image in _I, and prints permille: its SCE is another number. I
 _D puts the bins of all images together; _I is the mean of each image's own error over images with a valid pixel.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -40,7 +41,7 @@ class CalibrationTable:
         return {"names": np.array(self.names, dtype=np.str_), "bins": self.bins}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         return cls(tuple(map(str, arrays["names"])), arrays["bins"])
 
 

@@ -11,6 +11,7 @@ of it that belong to none (a crowd) are in no instance.
 An instance map holds uint16 as Cityscapes does: raw class id · 1000 + number, and below 1000 no instance.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -40,7 +41,7 @@ class InstanceTable:
         return {"names": np.array(self.names, dtype=np.str_), "image": self.image, "rows": self.rows}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         return cls(tuple(map(str, arrays["names"])), arrays["image"], arrays["rows"])
 
     def ordered(self, names: tuple[str, ...]) -> "InstanceTable":

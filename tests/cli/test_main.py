@@ -11,7 +11,7 @@ from segctl.cli import main
 COMMANDS = [
     [], ["data"], ["data", "list"], ["data", "prepare"], ["data", "check"], ["data", "info"], ["data", "preview"],
     ["presets"], ["presets", "list"], ["presets", "show"], ["presets", "check"],
-    ["train"], ["distill"], ["eval"], ["report"], ["demo"],
+    ["train"], ["distill"], ["eval"], ["predict"], ["report"], ["demo"],
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from segctl.cli import main
 
 ROOTS = {"--data-root", "--runs-root"}
 TRAINING = {"--preset", "--set", "--run", "--resume", "--dry-run", "--steps", "--seed", "--device", *ROOTS}
+NETWORK = {"--protocol", "--tile", "--stride", "--scales", "--flip", "--precision"}
 SURFACE = {
     "": {"--version", "--install-completion", "--show-completion"},
     "data list": {"--data-root", "--json"},
@@ -21,10 +22,15 @@ SURFACE = {
     "presets check": {"--set"},
     "train": TRAINING,
     "distill": TRAINING | {"--method", "--teacher"},
-    "eval": {"--split", "--device", "--processes", "--data-root", "--json"},
+    "eval": NETWORK | {
+        "--split", "--batch", "--save-predictions", "--calibration", "--device", "--processes", "--data-root",
+        "--pred", "--gt", "--num-classes", "--classes", "--label-ids", "--resize", "--workers", "--counts",
+        "--boundary", "--binary", "--min", "--output", "--json",
+    },
+    "predict": NETWORK | {"--output", "--overlay", "--label-ids", "--device", "--data-root"},
     "report": {"--output", "--runs-root", "--split", "--json"},
     "demo": {"--steps"},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("command", SURFACE, ids=lambda command: command or "segctl")
@@ -38,4 +44,4 @@ def test_the_options_of_a_command_are_these(command: str, capsys: pytest.Capture
 def test_the_commands_are_these(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     listed = re.findall(r"^│ ([a-z]+)  ", capsys.readouterr().out, flags=re.MULTILINE)
-    assert listed == ["train", "distill", "eval", "report", "demo", "data", "presets"]
+    assert listed == ["train", "distill", "eval", "predict", "report", "demo", "data", "presets"]

@@ -51,8 +51,9 @@ def test_eval_as_json_and_with_two_processes_gives_the_same_integers(
     alone = json.loads(capfd.readouterr().out)
     folder = toy_teacher / "eval" / "val"
     counts, confusion = (folder / "counts.npz").read_bytes(), (folder / "confusion.npz").read_bytes()
-    assert main(["eval", str(toy_teacher), "--json", "--processes", "2"]) == 0
-    shared = capfd.readouterr().out
+    assert main(["eval", str(toy_teacher), "--json", "--processes", "2", "--min", "mIoU_D=99.9"]) == 3
+    shared, said = capfd.readouterr()
+    assert "error: mIoU_D is " in said
     assert json.loads(shared[shared.index("{") :]) == alone
     assert (folder / "counts.npz").read_bytes() == counts
     assert (folder / "confusion.npz").read_bytes() == confusion

@@ -112,3 +112,10 @@ def test_probabilities_of_several_views_are_their_mean() -> None:
 )  # fmt: skip
 def test_a_protocol_is_named_in_words_and_in_folders(spec: EvaluateSpec, words: str, slug: str) -> None:
     assert (protocol_in_words(spec), protocol_slug(spec)) == (words, slug)
+
+
+def test_a_protocol_of_many_scales_still_names_a_folder() -> None:
+    many = tuple(1 + index / 100 for index in range(80))
+    slugs = {protocol_slug(EvaluateSpec(scales=scales)) for scales in (many, many[1:])}
+    assert len(slugs) == 2
+    assert all(len(slug) <= 80 and slug.startswith("whole+") for slug in slugs)

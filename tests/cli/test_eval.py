@@ -1,0 +1,201 @@
+"""`eval` in its three forms, through the front door: exit codes, sentences, files, gates."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segctl.cli import main
+
+
+@pytest.fixture
+def run(toy_teacher: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished run of its own, in an empty folder."""
+    monkeypatch.setenv("SEGCTL_DATA", str(toy_data))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(toy_teacher, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for index in range(12):
+        truth = random.integers(0, 3, (4, 5)).repeat(5, 0).repeat(5, 1).astype(np.uint8)
+        guess = np.where(random.random(truth.shape) < 0.8, truth, random.integers(0, 3, truth.shape)).astype(np.uint8)
+        for side, ids in (("pred", guess), ("gt", truth)):
+            (tmp_path / side).mkdir(exist_ok=True)
+            Image.fromarray(ids).save(tmp_path / side / f"i{index}.png")
+    return tmp_path
+
+
+FILES = ["eval", "--pred", "pred", "--gt", "gt", "--num-classes", "3"]
+
+
+def test_pngs_are_scored_shown_and_written(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FILES, "-o", "tables"]) == 0
+    said = capsys.readouterr()
+    assert "pred, 12 images, PNGs, in percent" in said.out
+    assert "from-to: 95 % percentile bootstrap over 12 images, 10,000 resamples, seed 0" in said.out
+    assert "tables in tables" in said.err
+    assert (folders / "tables" / "scores.json").is_file()
+
+
+def test_json_is_what_scores_json_holds(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FILES, "-o", "tables", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((folders / "tables" / "scores.json").read_text(encoding="utf-8"))
+
+
+def test_saved_counts_are_scored_again(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FILES, "-o", "tables", "--json"]) == 0
+    first = capsys.readouterr().out
+    shutil.rmtree(folders / "pred")
+    assert main(["eval", "--counts", "tables/counts.npz", "--json"]) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_names_of_classes_come_from_a_file(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folders / "names.txt").write_text("sky\nroad\ncar\n")
+    assert main(["eval", "--pred", "pred", "--gt", "gt", "--classes", "names.txt"]) == 0
+    assert "\nroad " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("gates", "code", "message"),
+    [
+        (["mIoU_D=0"], 0, ""),
+        (["mIoU_D=0", "mIoU_I=99.5", "Acc=100"], 3, "error: mIoU_I is "),
+        (["mIoU=50"], 2, "error: --min mIoU: there is no such score, did you mean 'mIoU_D'?"),
+        (["mIoU_D"], 2, "error: cannot read --min 'mIoU_D'"),
+        (["mIoU_D=high"], 2, "error: cannot read --min 'mIoU_D=high'"),
+    ],
+)
+def test_gates_end_with_their_code(
+    gates: list[str], code: int, message: str, folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*FILES, *(part for gate in gates for part in ("--min", gate))]) == code
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+
+
+def test_every_failed_gate_is_named(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([*FILES, "--min", "Acc=100", "--min", "mIoU_C=99"])
+    said = capsys.readouterr().err
+    assert ", wanted at least 100; mIoU_C is " in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "what is to be scored? neither RUN nor --pred with --gt nor --counts is given"),
+        (["--pred", "pred"], "--pred is given without --gt"),
+        (["--gt", "gt"], "--gt is given without --pred"),
+        (["--pred", "pred", "--gt", "gt"], "how many classes are there?"),
+        (["run", "--pred", "pred", "--gt", "gt"], "the form of --pred and --gt has no use for RUN"),
+        (["--pred", "pred", "--gt", "gt", "--calibration"], "the form of --pred and --gt has no use for --calibration"),
+        (["--pred", "pred", "--gt", "gt", "--no-flip"], "the form of --pred and --gt has no use for --flip"),
+        (["run", "--label-ids"], "the form of a run has no use for --label-ids"),
+        (["run", "-o", "x"], "the form of a run has no use for --output"),
+        (["--counts", "c.npz", "--boundary"], "the form of --counts has no use for --boundary"),
+        (["--pred", "pred", "--gt", "gt", "--num-classes", "3", "--resize", "bilinear"], "--resize 'bilinear' is not known"),
+    ],
+)
+def test_forms_do_not_mix(options: list[str], message: str, folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", *options]) == 2
+    assert f"error: {message}" in capsys.readouterr().err
+
+
+def test_a_warning_does_not_spoil_json(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.full((20, 25), 9, np.uint8)).save(folders / "pred" / "i3.png")
+    assert main([*FILES, "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["about"]["outside_predictions"] == 500
+    assert "% of the pixels are predicted as none of the 3 classes" in said.err
+
+
+def scores(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+
+
+def test_a_run_is_scored_with_all_that_can_be_counted(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "run", "--boundary", "--calibration", "--save-predictions", "--batch", "2"]) == 0
+    said = capsys.readouterr()
+    assert "Boundary IoU: mBIoU_D " in said.out
+    assert "Calibration errors: ECE_D " in said.out
+    assert "warning: all 5 images are of one group, '0016E5': frames of one drive resemble each other" in said.err
+    folder = run / "eval" / "val"
+    assert {path.name for path in folder.iterdir()} == {
+        "scores.json", "per_image.csv", "per_class.csv", "counts.npz", "confusion.npz", "boundary.npz", "calibration.npz",
+        "predictions", "worst",
+    }  # fmt: skip
+    assert len(list((folder / "predictions").glob("*.png"))) == 5
+
+
+def test_saved_predictions_score_the_same_as_files(run: Path, toy_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from segctl.data.packed import open_dataset
+
+    assert main(["eval", "run", "--save-predictions"]) == 0
+    dataset = open_dataset(toy_data, "camvid")
+    Path("gt").mkdir()
+    for name in dataset.names("val"):
+        Image.fromarray(dataset.label(name)).save(f"gt/{name}.png")
+    capsys.readouterr()
+    assert main(["eval", "--pred", "run/eval/val/predictions", "--gt", "gt", "--num-classes", "11", "--json"]) == 0
+    found, wanted = json.loads(capsys.readouterr().out), scores(run / "eval" / "val")
+    for name in ("Acc", "mIoU_D", "mIoU_I", "mIoU_C", "mDice_C_qbar"):
+        assert found[name] == wanted[name]
+
+
+def test_another_protocol_keeps_its_own_tables(run: Path) -> None:
+    assert main(["eval", "run"]) == 0
+    assert main(["eval", "run", "--flip", "--scales", "0.5,1", "--protocol", "sliding", "--tile", "32x32"]) == 0
+    assert sorted(path.name for path in (run / "eval").iterdir()) == ["val", "val@sliding-32x32-0.6667+scales-0.5-1+flip"]
+    about = scores(run / "eval" / "val@sliding-32x32-0.6667+scales-0.5-1+flip")["about"]
+    assert about["protocol"] == "sliding 32×32 tiles, stride 0.6667 of a tile, scales 0.5, 1, with flip"
+    assert main(["report", "run", "-o", "report.md"]) == 0
+
+
+def test_precision_can_be_asked_for(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "run", "--precision", "bf16"]) == 0
+    assert scores(run / "eval" / "val")["about"]["precision"] == "bf16"
+    assert main(["eval", "run", "--precision", "fp8"]) == 2
+    assert main(["eval", "run", "--precision", "fp16", "--device", "cpu"]) == 2
+    said = capsys.readouterr().err
+    assert "error: --precision 'fp8' is not known" in said
+    assert "error: --precision fp16 is not for a CPU" in said
+
+
+def test_ctrl_c_keeps_what_was_counted_and_a_second_start_goes_on(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scales = ",".join(f"{1 + index / 100:g}" for index in range(80))  # slow enough to be caught in the middle
+    command = ["eval", "run", "--save-predictions", "--scales", scales]
+
+    def masks() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in (run / "eval").glob("*/predictions/*.png")}
+
+    def interrupt() -> None:
+        while not masks():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    assert main(command) == 130
+    watcher.join()
+    said = capsys.readouterr().err
+    first = masks()
+    assert 0 < len(first) < 5
+    assert f"error: stopped by SIGINT after {len(first)} more images" in said
+    assert "next:  run the same command again to go on" in said
+    assert main(command) == 0
+    assert len(masks()) == 5
+    assert {name: masks()[name] for name in first} == first
+    assert not list((run / "eval").glob("*/.parts"))
