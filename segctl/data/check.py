@@ -1,12 +1,13 @@
 """What `data check` finds in a prepared dataset: every sample is read back whole and compared with what was packed."""
 
+import zlib
 from collections.abc import Callable, Iterator
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from segctl.data.classes import IGNORED
+from segctl.data.duplicates import Pictures
 from segctl.data.findings import Finding
 from segctl.data.packed import (
     INDEX_NAME,
@@ -18,6 +19,7 @@ from segctl.data.packed import (
     pixels_sha256,
 )
 from segctl.data.prepare import staging_folder
+from segctl.data.sources.labels import guess_label_ids
 from segctl.data.tiles import file_hash
 from segctl.errors import SegctlError
 
@@ -30,13 +32,19 @@ def check(data_root: Path, name: str, progress: Callable[[int, int], None] = lam
         dataset = open_dataset(data_root, name)
     except DamagedIndexError as error:
         return [Finding("", error.message, error.hint)]
-    return [*_index_findings(dataset), *_shard_findings(dataset, progress)]
+    pictures = Pictures(dataset.splits, dataset.image)
+    try:
+        return [
+            *pictures.overlaps(),
+            *_index_findings(dataset),
+            *_shard_findings(dataset, pictures, progress),
+            *pictures.findings(),
+        ]
+    finally:
+        dataset.reader.close()
 
 
 def _index_findings(dataset: PackedDataset) -> Iterator[Finding]:
-    for (first, names), (second, others) in combinations(dataset.splits.items(), 2):
-        for sample in sorted(set(names) & set(others)):
-            yield Finding(sample, f"is in two splits, '{first}' and '{second}'")
     for split, names in dataset.splits.items():
         for sample in sorted(set(names) - dataset.samples.keys()):
             yield Finding(sample, f"is listed in '{split}' but not packed")
@@ -47,7 +55,7 @@ def _index_findings(dataset: PackedDataset) -> Iterator[Finding]:
         yield Finding("", "dataset.json does not match its own fingerprint")
 
 
-def _shard_findings(dataset: PackedDataset, progress: Callable[[int, int], None]) -> Iterator[Finding]:
+def _shard_findings(dataset: PackedDataset, pictures: Pictures, progress: Callable[[int, int], None]) -> Iterator[Finding]:
     missing: set[int] = set()
     for index, shard in enumerate(dataset.shards):
         if problem := dataset.reader.problem(index):
@@ -58,7 +66,7 @@ def _shard_findings(dataset: PackedDataset, progress: Callable[[int, int], None]
             yield Finding("", lost if gone else f"'{shard}' with {count} samples cannot be opened: {problem}")
     hurt: set[int] = set()
     for done, (name, record) in enumerate(dataset.samples.items(), start=1):
-        if record.shard not in missing and (problem := _sample_problem(dataset, name)):
+        if record.shard not in missing and (problem := _sample_problem(dataset, name, pictures)):
             hurt.add(record.shard)
             yield Finding(name, problem)
         progress(done, len(dataset.samples))
@@ -67,8 +75,8 @@ def _shard_findings(dataset: PackedDataset, progress: Callable[[int, int], None]
             yield Finding("", f"'{dataset.shards[index]}' has changed, though every sample in it is as it was packed")
 
 
-def _sample_problem(dataset: PackedDataset, name: str) -> str:
-    """What is wrong with one sample, or an empty string."""
+def _sample_problem(dataset: PackedDataset, name: str, pictures: Pictures) -> str:
+    """What is wrong with one sample, or an empty string; its picture is remembered, to be compared with others."""
     record = dataset.samples[name]
     wanted = (record.height, record.width)
     try:
@@ -76,13 +84,17 @@ def _sample_problem(dataset: PackedDataset, name: str) -> str:
         if stored != [wanted, wanted]:
             return f"image is {_words(stored[0])} and label {_words(stored[1])}, wanted {_words(wanted)}"
         image, label = dataset.image(name), dataset.label(name)
+        dataset.instance(name)
     except SegctlError as error:
         return error.message
     if pixels_sha256(image, label) != record.pixels_sha256:
         return "does not hold the pixels that were packed"
+    pictures.add(name, image.shape, zlib.crc32(np.ascontiguousarray(image).data))
     classes = dataset.classes.num_classes
-    wrong = np.unique(label[(label >= classes) & (label != IGNORED)])
-    return f"label holds id {wrong[0]}, wanted 0 to {classes - 1} or {IGNORED}" if wrong.size else ""
+    present = np.unique(label)
+    wrong = present[(present >= classes) & (present != IGNORED)]
+    guess = guess_label_ids(set(present.tolist()), classes)
+    return f"label holds id {wrong[0]}, wanted 0 to {classes - 1} or {IGNORED}{guess}" if wrong.size else ""
 
 
 def _words(size: tuple[int, ...]) -> str:

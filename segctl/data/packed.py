@@ -113,6 +113,11 @@ class PackedDataset:
         """uint8 (h, w) train ids, 255 ignored."""
         return self._read("labels", name, (top, left, height, width))
 
+    def instance(self, name: str) -> np.ndarray | None:
+        """uint16 (H, W) of the sample's instance map as its source gives it; None where it has none."""
+        shard = self.samples[name].shard
+        return self._read("instances", name, (0, 0, None, None)) if self.reader.holds(shard, "instances", name) else None
+
     def _read(self, group: str, name: str, region: tuple[int, int, int | None, int | None]) -> np.ndarray:
         record = self.samples[name]
         top, left, height, width = region

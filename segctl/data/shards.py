@@ -278,6 +278,11 @@ class ShardReader:
             stored = opened.arrays[f"{group}/{name}"]
             return _read_file(opened, stored, region) if stored.packing == "file" else _read_tiles(opened, stored, region)
 
+    def holds(self, shard: int, group: str, name: str) -> bool:
+        """Whether a sample has an array of that group."""
+        with self._damage(shard, group, name):
+            return f"{group}/{name}" in self._file(shard).arrays
+
     def shape(self, shard: int, group: str, name: str) -> tuple[int, ...]:
         """The shape of a sample's image or label as stored."""
         with self._damage(shard, group, name):

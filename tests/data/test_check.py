@@ -2,14 +2,18 @@ import json
 import shutil
 from pathlib import Path
 
+import cityscapes_files
 import h5py
 import numpy as np
 import pytest
+from camvid_folders import draw_folder
+from test_archives import write_folder
 
 from segctl.data.check import Finding, check
 from segctl.data.packed import INDEX_NAME, fingerprint, index_text, open_dataset, pixels_sha256, signed
-from segctl.data.prepare import staging_folder
+from segctl.data.prepare import prepare, prepare_source, staging_folder
 from segctl.data.shards import write_shard
+from segctl.data.sources import open_source
 from segctl.data.sources.sample import RawSample
 from segctl.data.tiles import file_hash
 from segctl.errors import InputError
@@ -141,3 +145,55 @@ def test_a_changed_space_is_a_finding(root):
     path = root / "camvid" / INDEX_NAME
     path.write_text(path.read_text().replace(": 300", ":  300"))
     assert check(root, "camvid") == [Finding("", "'dataset.json' is not as it was written, though it says the same")]
+
+
+def test_label_ids_where_train_ids_are_meant_are_recognised(root, dataset):
+    label = dataset.label(FIRST)
+    label[5, 5] = 26
+    rewrite(root, dataset.image(FIRST), label)
+    samples = index(root)["samples"]
+    samples[FIRST]["pixels_sha256"] = pixels_sha256(dataset.image(FIRST), label)
+    rows = [{"name": f"class {number}", "raw_id": number, "train_id": number, "color": [0, 0, 0]} for number in range(19)]
+    change_index(root, samples=samples, classes={"binary": False, "rows": rows})
+    guess = "these look like Cityscapes labelIds where train ids are meant"
+    assert check(root, "camvid") == [Finding(FIRST, f"label holds id 26, wanted 0 to 18 or 255; {guess}")]
+
+
+def test_the_same_picture_in_train_and_val_is_found(tmp_path):
+    folder = draw_folder(tmp_path / "source", {"train": [(20, 24), (20, 30)], "val": [(20, 24)]})
+    shutil.copy(folder / "train" / "0001TP_00000.png", folder / "val" / "0016E5_00002.png")
+    prepare("camvid", tmp_path, folder, workers=0)
+    problem = "shows the same picture as '0001TP_00000', in the splits 'val' and 'train'"
+    assert check(tmp_path, "camvid") == [Finding("0016E5_00002", problem)]
+
+
+def test_folds_and_splits_that_hold_others_are_no_overlap(root):
+    splits = index(root)["splits"]
+    train, val = splits["train"], splits["val"]
+    more = {
+        "trainval": train + val,
+        "train_aug": train,
+        "val_fold0": train[:2],
+        "train_fold0": train[2:],
+        "val_fold1": train[2:4],
+    }
+    change_index(root, splits=splits | more)
+    assert check(root, "camvid") == []
+
+
+def test_a_damaged_instance_map_is_found_with_its_sample(tmp_path):
+    tree = cityscapes_files.images() | cityscapes_files.labels()
+    source = open_source("cityscapes", [write_folder(tmp_path / "source", tree)])
+    dataset = prepare_source(source, tmp_path, workers=0)
+    name = "frankfurt_000000_000294"
+    assert np.array_equal(dataset.instance(name), cityscapes_files.draw_frame(name)[2])
+    assert dataset.instance("aachen_000000_000019") is None
+    path = dataset.folder / dataset.shards[0]
+    with h5py.File(path) as file:
+        first = json.loads(file["index/arrays"][()].tobytes())[f"instances/{name}"][0]
+        offset = int(file["index/tiles"][first, 0])
+    content = bytearray(path.read_bytes())
+    content[offset + 5] ^= 1
+    path.write_bytes(content)
+    reason = f"the instance of sample '{name}' cannot be read from '{path}': a tile does not match its checksum"
+    assert check(tmp_path, "cityscapes") == [Finding(name, reason)]

@@ -1,0 +1,65 @@
+"""The same sample, or the same picture under two names, in splits that must not meet."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from segctl.data.findings import Finding
+from segctl.data.splits import must_not_meet
+
+
+class Pictures:
+    """Pictures seen so far, by size and CRC-32, which is cheap; those that agree are compared by SHA-256 at the end.
+
+    `read` gives the image, uint8 (H, W, 3), of a sample.
+    """
+
+    def __init__(self, splits: Mapping[str, Sequence[str]], read: Callable[[str], np.ndarray]) -> None:
+        self._splits, self._read = splits, read
+        self._alike: dict[tuple[tuple[int, ...], int], list[str]] = defaultdict(list)
+
+    def add(self, name: str, shape: tuple[int, ...], crc: int) -> None:
+        self._alike[shape, crc].append(name)
+
+    def overlaps(self) -> list[Finding]:
+        """Samples that are in two splits which must not meet."""
+        return [
+            Finding(sample, f"is in two splits, '{first}' and '{second}'")
+            for (first, names), (second, others) in combinations(self._splits.items(), 2)
+            if must_not_meet(first, second)
+            for sample in sorted(set(names) & set(others))
+        ]
+
+    def findings(self) -> list[Finding]:
+        """Pictures that a split shares with one which it must not meet, each named once, beside an earlier sample."""
+        found = []
+        of_sample: dict[str, list[str]] = defaultdict(list)
+        for split, names in self._splits.items():
+            for name in names:
+                of_sample[name].append(split)
+        for names in self._alike.values():
+            for same in self._same(sorted(names)):
+                for index, name in enumerate(same):
+                    finding = next((clash for other in same[:index] if (clash := _clash(of_sample, other, name))), None)
+                    found += [finding] if finding else []
+        return found
+
+    def _same(self, names: list[str]) -> list[list[str]]:
+        """The names in groups of equal pictures."""
+        if len(names) < 2:
+            return []
+        groups: dict[bytes, list[str]] = defaultdict(list)
+        for name in names:
+            groups[hashlib.sha256(np.ascontiguousarray(self._read(name)).data).digest()].append(name)
+        return list(groups.values())
+
+
+def _clash(of_sample: Mapping[str, Sequence[str]], other: str, name: str) -> Finding | None:
+    for first in of_sample[other]:
+        for second in of_sample[name]:
+            if must_not_meet(first, second):
+                return Finding(name, f"shows the same picture as '{other}', in the splits '{second}' and '{first}'")
+    return None
