@@ -29,7 +29,19 @@ MethodOpt = Annotated[
     ),
 ]
 TeacherOpt = Annotated[
-    Path | None, typer.Option("--teacher", metavar="RUN_OR_FILE", help="The teacher, instead of the newest run of the preset's.")
+    Path | None,
+    typer.Option(
+        "--teacher",
+        metavar="RUN_OR_FILE",
+        help="The teacher, instead of the newest run of the preset's: a run, a weights file, a TorchScript or torch.export file, "
+        "a Hugging Face folder, or hf:ORG/NAME.",
+    ),
+]
+TeacherPresetOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher-preset", metavar="NAME_OR_FILE", help="The preset whose network a teacher's plain weights belong to."
+    ),
 ]
 
 
@@ -53,13 +65,14 @@ def train(
     if isinstance(asked, DistillRun) and preset is not None:
         out.note(f"'{asked.name}' is a student's preset: its distiller and teacher are left out, as with `distill --method none`")
         asked, name = asked.without_teacher(), f"{asked.name}-none"
-    _go(asked, name, run, resume, dry_run, device, data_root, runs_root, None)
+    _go(asked, name, run, resume, dry_run, device, data_root, runs_root)
 
 
 def distill(
     preset: PresetOpt = None,
     method: MethodOpt = None,
     teacher: TeacherOpt = None,
+    teacher_preset: TeacherPresetOpt = None,
     set_: SetOpt = None,
     run: RunOpt = None,
     resume: ResumeOpt = False,
@@ -81,7 +94,9 @@ def distill(
         asked, name = _with_method(asked, method), f"{asked.name}-{method}"
     if teacher is not None and not isinstance(asked, DistillRun):
         raise InputError("--method none has no use for a --teacher", "leave one of them out")
-    _go(asked, name, run, resume, dry_run, device, data_root, runs_root, teacher)
+    if teacher_preset is not None and teacher is None:
+        raise InputError("--teacher-preset describes the file of a --teacher, and none is given", "add --teacher FILE")
+    _go(asked, name, run, resume, dry_run, device, data_root, runs_root, teacher, teacher_preset)
 
 
 def _asked(
@@ -132,7 +147,8 @@ def _go(
     device: str | None,
     data_root: Path,
     runs_root: Path,
-    teacher: Path | None,
+    teacher: Path | None = None,
+    teacher_preset: str | None = None,
 ) -> None:
     from segctl.cli.watching import watching
     from segctl.engine import distributed, launch
@@ -143,7 +159,7 @@ def _go(
         raise InputError("--dry-run keeps nothing, so it takes neither --run nor --resume", "leave them out")
     if distributed.under_launcher():
         raise InputError("this segctl trains in one process, and a launcher has started several", "start it without the launcher")
-    request = Request(run, data_root, runs_root, teacher, device, command=shlex.join(["segctl", *out.arguments]))
+    request = Request(run, data_root, runs_root, teacher, teacher_preset, device, command=shlex.join(["segctl", *out.arguments]))
     with watching() as watch:
         if dry_run:
             found = launch.dry_run(request, watch)

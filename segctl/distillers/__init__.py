@@ -17,6 +17,7 @@ from segctl.distillers.kd import PixelKL
 from segctl.distillers.maskd import MaskedLogits, MaskStage
 from segctl.distillers.pair import Pair
 from segctl.distillers.skd import Pairwise
+from segctl.errors import InputError
 from segctl.losses import build_jdt
 from segctl.losses.calibration import calibrate
 from segctl.schema.distillers import DistillerSpec
@@ -83,7 +84,7 @@ def _calibration(spec: CalibrationSpec | None) -> Calibration:
 
 
 def _on_features(spec: FeatureTermSpec, pair: Pair) -> nn.Module:
-    channels = pair.student.channels, pair.teacher.channels
+    channels = _channels(spec, pair)
     match spec:
         case PairwiseSpec():
             return Pairwise(spec.pool, spec.norm_gradient)
@@ -99,6 +100,16 @@ def _on_features(spec: FeatureTermSpec, pair: Pair) -> nn.Module:
             return Memory(queues, channels[0], (spec.pixel_samples, spec.region_samples), spec.temperature)
         case _:
             assert_never(spec)
+
+
+def _channels(spec: FeatureTermSpec, pair: Pair) -> tuple[int, int]:
+    """Of the student's and the teacher's features. Raises InputError where a network hides them."""
+    if pair.student.channels is None or pair.teacher.channels is None:
+        raise InputError(
+            f"the distillation term '{spec.kind}' compares features, and this teacher gives none",
+            "use terms on logits alone, such as --method kd, dist or jml, or a teacher that segctl trained",
+        )
+    return pair.student.channels, pair.teacher.channels
 
 
 def _weight(spec: DistillTermSpec) -> float | dict[str, float]:

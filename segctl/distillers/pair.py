@@ -16,21 +16,24 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True)
 class Shape:
-    """What a network answers for one training crop: classes, channels of its features, and its grids (h, w)."""
+    """What a network answers for one training crop: classes, channels of its features, and its grids (h, w).
+
+    A foreign teacher may hide its features: no channels and no grid.
+    """
 
     classes: int
-    channels: int
-    features: Grid
+    channels: int | None
+    features: Grid | None
     logits: Grid
     aux: Grid | None
 
     @classmethod
     def of(cls, prediction: Prediction) -> "Shape":
-        aux = prediction.aux_logits
+        aux, features = prediction.aux_logits, prediction.features
         return cls(
             classes=prediction.logits.shape[1],
-            channels=prediction.features.shape[1],
-            features=_grid(prediction.features),
+            channels=None if features is None else features.shape[1],
+            features=None if features is None else _grid(features),
             logits=_grid(prediction.logits),
             aux=None if aux is None else _grid(aux),
         )

@@ -18,7 +18,7 @@ from segctl.engine.protocol import class_probabilities, predict
 from segctl.metrics.calibration import fill_bins
 from segctl.metrics.counted import Counted, ImageCounts, MapCounts, Tally, merge_counted
 from segctl.metrics.counts import checked_pairs, queue_pairs
-from segctl.models import Segmenter
+from segctl.models.foreign import Network
 from segctl.schema.evaluate import EvaluateSpec
 
 Progress = Callable[[int, int], None]
@@ -62,7 +62,7 @@ class _Batch:
 
 
 def count_images(
-    model: Segmenter,
+    model: Network,
     dataset: PackedDataset,
     names: Sequence[str],
     how: Scoring,
@@ -86,7 +86,7 @@ def count_images(
 
 
 def count_split(
-    model: Segmenter,
+    model: Network,
     dataset: PackedDataset,
     split: str,
     how: Scoring,
@@ -107,7 +107,7 @@ def count_split(
     return merge_counted([*kept, *how.world.gather(counted)], names)
 
 
-def _predicted(model: Segmenter, dataset: PackedDataset, names: Sequence[str], how: Scoring) -> Iterator[_Batch]:
+def _predicted(model: Network, dataset: PackedDataset, names: Sequence[str], how: Scoring) -> Iterator[_Batch]:
     device = how.compute.device
     for samples in _same_size(evaluation_samples(dataset, list(names), workers=how.workers), how.batch):
         images = torch.stack([sample.image for sample in samples]).to(device, non_blocking=True)

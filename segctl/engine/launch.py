@@ -51,7 +51,7 @@ def resume_run(request: Request, folder: RunFolder, watch: Watch) -> None:
         raise InputError(f"the run '{folder.path}' has finished: there is nothing to resume", "start a new run without --resume")
     teacher = folder.read_environment().get("teacher")
     if request.teacher is None and teacher is not None:
-        request = replace(request, teacher=Path(teacher["run"]))
+        request = replace(request, teacher=Path(teacher["run"]), teacher_preset=teacher.get("given_preset"))
     session = prepare_session(request, fresh=not folder.last.is_file())
     _require_same(stored, session.run, folder)
     if folder.last.is_file():

@@ -14,14 +14,15 @@ from torch.nn import functional as F
 
 from segctl.data.transforms import PADDING_RGB
 from segctl.engine.device import Compute
-from segctl.models import Segmenter, at_label_size
+from segctl.models import at_label_size
+from segctl.models.foreign import Network
 from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol, WholeProtocol
 
 LONGEST_SLUG = 80
 
 
 @torch.no_grad()
-def predict(model: Segmenter, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
+def predict(model: Network, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
     """Class maps uint8 (B, H, W) for images uint8 (B, H, W, 3) of one size, at that size.
 
     One scale without flip takes the argmax of the logits; several views that of their mean probabilities.
@@ -32,7 +33,7 @@ def predict(model: Segmenter, images: Tensor, protocol: EvaluateSpec, compute: C
 
 
 @torch.no_grad()
-def class_probabilities(model: Segmenter, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
+def class_probabilities(model: Network, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
     """Probabilities float32 (B, C, H, W), the mean over the protocol's views, for images uint8 (B, H, W, 3) of one size."""
     height, width = images.shape[1:3]
     total: Tensor | None = None
@@ -66,7 +67,7 @@ def _resized(images: Tensor, scale: float) -> Tensor:
     return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def _logits(model: Segmenter, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
+def _logits(model: Network, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
     """Logits (B, C, H, W) at the images' size."""
     match protocol.protocol:
         case WholeProtocol():
@@ -77,13 +78,13 @@ def _logits(model: Segmenter, images: Tensor, protocol: EvaluateSpec, compute: C
             assert_never(protocol.protocol)
 
 
-def _forward(model: Segmenter, images: Tensor, compute: Compute) -> Tensor:
+def _forward(model: Network, images: Tensor, compute: Compute) -> Tensor:
     with compute.autocast():
         logits = model(model.normalize(images)).logits
     return at_label_size(logits, (images.shape[1], images.shape[2]))
 
 
-def _sliding_logits(model: Segmenter, images: Tensor, sliding: SlidingProtocol, compute: Compute) -> Tensor:
+def _sliding_logits(model: Network, images: Tensor, sliding: SlidingProtocol, compute: Compute) -> Tensor:
     """Mean of the logits of all tiles over a pixel; images smaller than a tile are padded around with the mean colour."""
     height, width = images.shape[1:3]
     padded, top, left = _pad_to(images, sliding.tile)

@@ -51,7 +51,9 @@ def _teacher(session: Session, trial: Trial | None) -> dict[str, Any] | None:
     teacher = session.teacher
     if teacher is None:
         return None
-    found: dict[str, Any] = {"run": str(teacher.path.resolve()), "preset": teacher.preset, "sha256": teacher.sha256}
+    found: dict[str, Any] = {"run": teacher.source, "preset": teacher.preset, "sha256": teacher.sha256}
+    if teacher.given_preset is not None:
+        found["given_preset"] = teacher.given_preset
     if trial is not None:
         found |= {"scores": trial.scores, "images": trial.images}
     return found

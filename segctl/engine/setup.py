@@ -18,6 +18,7 @@ from segctl.engine.tasks import DistillationTask, SupervisedTask
 from segctl.engine.teacher import Teacher, find_teacher, load_teacher
 from segctl.errors import InputError
 from segctl.models import Segmenter, build_model
+from segctl.models.foreign import Network
 from segctl.schema.run import DistillRun, TrainRun
 from segctl.schema.terms import reads
 
@@ -30,6 +31,9 @@ class Request:
     data_root: Path
     runs_root: Path
     teacher: Path | None = None
+    """A run's folder, a file, or `hf:ORG/NAME`; None takes the newest run of the preset's teacher."""
+    teacher_preset: str | None = None
+    """The preset that describes the network of a teacher that is a file of plain weights."""
     device: str | None = None
     command: str = ""
 
@@ -82,7 +86,7 @@ class Session:
             + f"   steps {train.steps}   seed {train.seed}",
         ]
         if self.teacher is not None:
-            lines.append(f"teacher {self.teacher.path}   sha256 {self.teacher.sha256[:12]}")
+            lines += [f"teacher {self.teacher.path}   sha256 {self.teacher.sha256[:12]}", *self.teacher.notes]
         if isinstance(self.task, DistillationTask):
             lines += self.task.distiller.announcements()
         return lines
@@ -98,12 +102,12 @@ def prepare_session(request: Request, *, fresh: bool = True) -> Session:
     dataset.names(run.data.val_split)
     check_batch(dataset, run.data.train_split, run.train.batch_size)
     compute = choose_compute(request.device, run.train.precision)
-    teacher = _teacher(request, dataset, compute) if isinstance(run, DistillRun) else None
+    teacher, seen = _teacher(request, run, dataset, compute) if isinstance(run, DistillRun) else (None, None)
     # The same seed gives every method the same student.
     torch.manual_seed(run.train.seed)
     network = run.model if fresh else run.model.model_copy(update={"weights": "none"})
     model = build_model(network, dataset.classes.num_classes).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    task = _task(run, model, teacher).to(compute.device)
+    task = _task(run, model, teacher, seen).to(compute.device)
     opponents = task.distiller.opponents() if isinstance(task, DistillationTask) else []
     apart = [parameter for opponent in opponents for parameter in opponent.network.parameters()]
     optimizer = build_optimizer(run.optim, task, model.backbone, apart)
@@ -118,34 +122,35 @@ def prepare_session(request: Request, *, fresh: bool = True) -> Session:
     return Session(resolved, dataset, compute, loader_workers(run.data.workers, compute.device), model, task, teacher, state)
 
 
-def _teacher(request: Request, dataset: PackedDataset, compute: Compute) -> Teacher:
-    assert isinstance(request.run, DistillRun)
-    path = find_teacher(request.run, request.teacher, request.runs_root)
-    teacher = load_teacher(path, dataset.classes.names)
-    _require_aux(request.run, teacher)
+def _teacher(request: Request, run: DistillRun, dataset: PackedDataset, compute: Compute) -> tuple[Teacher, Shape]:
+    """The teacher, on the device, and what it answers for one crop."""
+    path = find_teacher(run, request.teacher, request.runs_root)
+    teacher = load_teacher(path, dataset, request.teacher_preset)
     teacher.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return teacher
+    seen = _shape(teacher.model, run.data.crop)
+    _require_aux(run, teacher, seen)
+    return teacher, seen
 
 
-def _require_aux(run: DistillRun, teacher: Teacher) -> None:
+def _require_aux(run: DistillRun, teacher: Teacher, seen: Shape) -> None:
     """Refuse a teacher without the auxiliary logits that a term compares, before the run has begun."""
     for index, term in enumerate(run.distiller.terms):
-        if reads(term) == "aux" and teacher.model.aux is None:
+        if reads(term) == "aux" and seen.aux is None:
             raise InputError(
                 f"distiller.terms.{index} ('{term.kind}') compares auxiliary logits, and the teacher '{teacher.path}' has none",
                 "give a teacher trained with model.aux true, or leave that term out",
             )
 
 
-def _task(run: TrainRun, model: Segmenter, teacher: Teacher | None) -> SupervisedTask:
-    if isinstance(run, DistillRun) and teacher is not None:
-        pair = Pair(_shape(model, run.data.crop), _shape(teacher.model, run.data.crop))
+def _task(run: TrainRun, model: Segmenter, teacher: Teacher | None, seen: Shape | None) -> SupervisedTask:
+    if isinstance(run, DistillRun) and teacher is not None and seen is not None:
+        pair = Pair(_shape(model, run.data.crop), seen)
         return DistillationTask(model, run.labels, run.loss, teacher.model, build_distiller(run.distiller, pair))
     return SupervisedTask(model, run.labels, run.loss)
 
 
 @torch.no_grad()
-def _shape(model: Segmenter, crop: tuple[int, int]) -> Shape:
+def _shape(model: Network, crop: tuple[int, int]) -> Shape:
     """What the network answers for a crop, found by asking it."""
     was_training = model.training
     model.eval()

@@ -10,6 +10,7 @@ from segctl.distillers.base import Distiller
 from segctl.losses import build_labels, build_losses
 from segctl.losses.pixels import IGNORE_INDEX
 from segctl.models import Segmenter
+from segctl.models.foreign import Network
 from segctl.models.outputs import Outputs
 from segctl.schema.data import LabelSpec
 from segctl.schema.losses import LossTermSpec
@@ -67,14 +68,14 @@ class DistillationTask(SupervisedTask):
     """
 
     def __init__(
-        self, model: Segmenter, labels: LabelSpec, loss: Sequence[LossTermSpec], teacher: Segmenter, distiller: Distiller
+        self, model: Segmenter, labels: LabelSpec, loss: Sequence[LossTermSpec], teacher: Network, distiller: Distiller
     ) -> None:
         super().__init__(model, labels, loss)
         self.distiller = distiller
         self._teacher = (teacher.eval().requires_grad_(False),)
 
     @property
-    def teacher(self) -> Segmenter:
+    def teacher(self) -> Network:
         return self._teacher[0]
 
     def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE) -> Step:
@@ -87,7 +88,7 @@ class DistillationTask(SupervisedTask):
         return _step(terms)
 
 
-def _outputs(model: Segmenter, images: Tensor, label: Tensor) -> Outputs:
+def _outputs(model: Network, images: Tensor, label: Tensor) -> Outputs:
     return Outputs(model(model.normalize(images)), (label.shape[-2], label.shape[-1]))
 
 

@@ -4,6 +4,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from segctl.data.packed import PackedDataset
 from segctl.engine.device import Compute
 from segctl.engine.evaluate import Progress, Scoring, count_images
@@ -11,9 +14,13 @@ from segctl.errors import InputError
 from segctl.metrics.counted import Counted
 from segctl.metrics.scores import score
 from segctl.metrics.table import CountTable
-from segctl.models import Segmenter, read, restore
+from segctl.models import Segmenter, build_model, read, restore
+from segctl.models.foreign import Network, class_order, load_program, program_kind
+from segctl.models.huggingface import PREFIX, load_hugging_face
+from segctl.models.weights import fill_network, read_network_file
 from segctl.runs import RunFolder, newest_finished
-from segctl.schema.run import DistillRun
+from segctl.schema.load import load_preset
+from segctl.schema.run import DistillRun, TrainRun
 
 TRIAL_IMAGES = 32
 MARGIN = 2.0
@@ -22,12 +29,22 @@ MARGIN = 2.0
 
 @dataclass(frozen=True)
 class Teacher:
-    """A loaded teacher and where it came from: its file, the preset that made it, and the file's hash."""
+    """A loaded teacher and where it came from: its file (or `hf:ORG/NAME`), the preset that made it, its weights' hash.
 
-    model: Segmenter
+    `notes` say what was assumed of a network that segctl did not make; `given_preset` is the preset it was described by.
+    """
+
+    model: Network
     path: Path
     preset: str
     sha256: str
+    notes: tuple[str, ...] = ()
+    given_preset: str | None = None
+
+    @property
+    def source(self) -> str:
+        """What `--teacher` takes to find it again from anywhere."""
+        return str(self.path) if _on_the_hub(self.path) else str(self.path.resolve())
 
 
 @dataclass(frozen=True)
@@ -63,6 +80,8 @@ def find_teacher(run: DistillRun, given: Path | None, runs_root: Path) -> Path:
                 f"make one with `segctl train --preset {run.teacher.preset}`, or give --teacher RUN_OR_FILE",
             )
         return found.model
+    if _on_the_hub(given) or _is_hugging_face(given):
+        return given
     if given.is_dir():
         folder = RunFolder(given)
         if not folder.finished:
@@ -75,13 +94,82 @@ def find_teacher(run: DistillRun, given: Path | None, runs_root: Path) -> Path:
     return given
 
 
-def load_teacher(path: Path, class_names: list[str]) -> Teacher:
-    """The network in a weights file, in eval mode. Raises InputError where its classes are not the dataset's."""
+def load_teacher(path: Path, dataset: PackedDataset, preset: str | None = None) -> Teacher:
+    """The network in a file or on the hub, in eval mode, its classes brought into the dataset's order by their names.
+
+    preset: the preset whose network a file of plain weights belongs to.  Raises InputError where the file or its classes
+    do not fit.
+    """
+    names = dataset.classes.names
+    if _on_the_hub(path) or _is_hugging_face(path):
+        network, digest = load_hugging_face(str(path), names)
+        return Teacher(network, path, "hugging face", digest)
+    if preset is not None:
+        run = load_preset(preset)
+        _require_same_data(run, dataset, path)
+        return Teacher(_plain_weights(path, run, names), path, run.name, _hash(path), given_preset=preset)
+    if program_kind(path):
+        return Teacher(load_program(path, names), path, program_kind(path), _hash(path), notes=(_assumed(path),))
     saved = read(path)
-    model = restore(saved, class_names=class_names)
+    model = restore(saved)
+    if saved.class_names != names:
+        pick_classes(model, class_order(saved.class_names, names, f"'{path}'"), names)
+    return Teacher(model, path, saved.preset, _hash(path))
+
+
+def _assumed(path: Path) -> str:
+    facts = path.with_suffix(".json")
+    if facts.is_file():
+        return f"the teacher is a program; its classes and normalisation are those of '{facts}'"
+    return (
+        f"the teacher is a program without '{facts.name}' beside it: its classes must be the dataset's, in its order, "
+        "and its pixels are normalised as for ImageNet"
+    )
+
+
+def pick_classes(model: Segmenter, order: list[int], names: list[str]) -> None:
+    """Keep the classifiers' channels in `order`, in place: the network then knows the classes `names`."""
+    for classifier in [model.classifier, *([] if model.aux is None else [model.aux.classifier])]:
+        classifier.weight = nn.Parameter(classifier.weight.detach()[order])
+        classifier.out_channels = len(order)
+        if classifier.bias is not None:
+            classifier.bias = nn.Parameter(classifier.bias.detach()[order])
+    model.num_classes, model.class_names = len(names), list(names)
+
+
+def _plain_weights(path: Path, run: TrainRun, names: list[str]) -> Segmenter:
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(run.model.model_copy(update={"weights": "none"}), len(names))
+    problem = fill_network(model, read_network_file(path))
+    if problem:
+        raise InputError(
+            f"'{path}' does not fit the network of preset '{run.name}' with {len(names)} classes: {problem}",
+            "give the preset it was trained by with --teacher-preset",
+        )
+    model.class_names = list(names)
+    return model.eval()
+
+
+def _require_same_data(run: TrainRun, dataset: PackedDataset, path: Path) -> None:
+    """Plain weights do not say what their classes are called, so the preset must."""
+    if run.data.dataset != dataset.name:
+        raise InputError(
+            f"preset '{run.name}' is for {run.data.dataset}, so nobody says which classes of {dataset.name} '{path}' knows",
+            f"give a preset on {dataset.name}",
+        )
+
+
+def _on_the_hub(path: Path) -> bool:
+    return str(path).startswith(PREFIX)
+
+
+def _is_hugging_face(path: Path) -> bool:
+    return path.is_dir() and (path / "config.json").is_file() and not (path / "run.yaml").is_file()
+
+
+def _hash(path: Path) -> str:
     with path.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    return Teacher(model, path, saved.preset, digest)
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def try_teacher(

@@ -22,8 +22,8 @@ class Prediction(NamedTuple):
     """(B, C, h, w)"""
     aux_logits: Tensor | None
     """(B, C, h', w') of the auxiliary classifier, in train and eval mode alike; None for a network without one."""
-    features: Tensor
-    """(B, D, h, w), the input of the final 1×1 classifier, after its dropout."""
+    features: Tensor | None
+    """(B, D, h, w), the input of the final 1×1 classifier, after its dropout; None for a foreign network that hides it."""
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -51,7 +51,9 @@ class Outputs:
 
     @property
     def features(self) -> Tensor:
-        """(B, D, h, w), the input of the final classifier."""
+        """(B, D, h, w), the input of the final classifier. Raises InputError for a network that hides it."""
+        if self.prediction.features is None:
+            raise InputError("a term asks for features, but this network gives none", "use terms on logits alone")
         return self.prediction.features
 
     def at_head_stride(self, name: OutputName) -> Tensor:

@@ -29,16 +29,43 @@ def read_backbone_file(file: Path) -> dict[str, Tensor]:
 
     A checkpoint of a whole network is cut to its backbone (names that begin with `backbone.`).
     """
+    tensors = _tensors(file)
+    for prefix in ("module.", "backbone.", "net."):
+        inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        tensors = inside or tensors
+    return tensors
+
+
+def read_network_file(file: Path) -> dict[str, Tensor]:
+    """A whole network's weights in a .safetensors or PyTorch file, under the names segctl gives them. Raises InputError."""
+    tensors = _tensors(file)
+    for prefix in ("module.", "model."):
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
+
+
+def fill_network(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> str:
+    """Put `weights` into a whole network; returns why they do not fit, or nothing.
+
+    What a file may lack keeps its value: the pixels' mean and deviation, and batch norm's counters.
+    """
+    state = model.state_dict()
+    spare = {name: tensor for name, tensor in state.items() if name.endswith(("num_batches_tracked", "pixel_mean", "pixel_std"))}
+    problem = first_misfit(state, spare | dict(weights))
+    if not problem:
+        model.load_state_dict(spare | dict(weights))
+    return problem
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors in a file by name, whatever a training script wrapped them in."""
     content = _safetensors(file) if file.suffix == ".safetensors" else unpickled(file)
     while isinstance(content, dict) and (wrapper := next((key for key in WRAPPERS if isinstance(content.get(key), dict)), "")):
         content = content[wrapper]
     if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"'{file}' holds no weights: wanted a mapping of names to tensors", "save a network's state_dict()")
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    for prefix in ("module.", "backbone.", "net."):
-        inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        tensors = inside or tensors
-    return tensors
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def _safetensors(file: Path) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ SURFACE = {
     "presets show": {"--set", "--json"},
     "presets check": {"--set"},
     "train": TRAINING,
-    "distill": TRAINING | {"--method", "--teacher"},
+    "distill": TRAINING | {"--method", "--teacher", "--teacher-preset"},
     "eval": NETWORK | {
         "--split", "--batch", "--save-predictions", "--calibration", "--device", "--processes", "--data-root",
         "--pred", "--gt", "--num-classes", "--classes", "--label-ids", "--resize", "--workers", "--counts",

@@ -151,3 +151,9 @@ def test_a_method_that_pairs_images_is_refused_for_one_image_at_a_time(here: Pat
         "distiller.terms.0: 'dist' compares images with each other, got one image at a time (train.batch_size 4, "
         "train.accumulate 4), wanted at least two" in capsys.readouterr().err
     )
+
+
+def test_a_teachers_preset_without_a_teacher_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    student = write_preset(here / "student.yaml", STUDENT)
+    assert main(["distill", "--preset", str(student), "--teacher-preset", "camvid-dl101"]) == 2
+    assert "--teacher-preset describes the file of a --teacher, and none is given" in capsys.readouterr().err

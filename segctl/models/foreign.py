@@ -1,0 +1,192 @@
+"""Networks that segctl did not build, made to answer like its own: TorchScript and torch.export files, and wrapped modules.
+
+A file `teacher.pt` may have `teacher.json` beside it, to say what the file itself cannot:
+
+    {"class_names": ["road", ...], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+Without it, the classes must be the dataset's own in its own order, and pixels are normalised as for ImageNet.
+"""
+
+import json
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segctl.errors import InputError
+from segctl.models.outputs import Prediction
+from segctl.models.segmenter import Segmenter
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What must be known of a network beside its weights; class_names None where nobody says."""
+
+    class_names: list[str] | None = None
+    mean: Sequence[float] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
+
+
+class ForeignNetwork(nn.Module):
+    """Any module that takes normalised float (B, 3, H, W) and answers with logits, as a Segmenter does; never trained.
+
+    Its answer may be a tensor, a sequence whose first item is the main logits and whose second the first auxiliary ones, a
+    mapping with `logits` or `out` (and `aux`), or an object with `logits`.  `order` picks and sorts its channels, so that
+    they are the classes asked for.  `tap` is the module whose input are the features, where there is one.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    order: Tensor
+
+    def __init__(self, net: nn.Module, facts: Facts, class_names: Sequence[str], order: Sequence[int], tap: str = "") -> None:
+        super().__init__()
+        self.net = net
+        self.class_names = list(class_names)
+        self.num_classes = len(self.class_names)
+        self.register_buffer("pixel_mean", torch.tensor(facts.mean).mul(255).view(1, 3, 1, 1))
+        self.register_buffer("pixel_std", torch.tensor(facts.std).mul(255).view(1, 3, 1, 1))
+        self.register_buffer("order", torch.tensor(order))
+        self.channels = len(facts.class_names or class_names)
+        self._features: Tensor | None = None
+        if tap:
+            net.get_submodule(tap).register_forward_pre_hook(self._keep_features)
+        self.training = False
+
+    def train(self, mode: bool = True) -> "ForeignNetwork":
+        """Stays in eval: exported programs have one mode only, and a teacher needs no other."""
+        return self
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) by the network's own mean and deviation."""
+        channels_first = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last, copy=True)
+        return channels_first.sub_(self.pixel_mean).div_(self.pixel_std)
+
+    def forward(self, images: Tensor) -> Prediction:
+        logits, aux_logits = main_and_aux(self._answer(images))
+        features, self._features = self._features, None
+        if logits.shape[1] != self.channels:
+            raise InputError(
+                f"the network answers with {logits.shape[1]} channels, wanted {self.channels}, one for each class",
+                "name its classes, in its own order, in a .json file of the same name beside it",
+            )
+        return Prediction(logits[:, self.order], None if aux_logits is None else aux_logits[:, self.order], features)
+
+    def _answer(self, images: Tensor) -> Any:
+        try:
+            return self.net(images)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"the network cannot take images of {tuple(images.shape)}: {reason}",
+                "export it for any batch, height and width (dynamic shapes)",
+            ) from error
+
+    def _keep_features(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._features = inputs[0]
+
+
+Network = Segmenter | ForeignNetwork
+"""What can be scored and can teach."""
+
+
+def main_and_aux(answer: Any) -> tuple[Tensor, Tensor | None]:
+    """The main logits in a network's answer, and the first auxiliary ones. Raises InputError where there are no logits."""
+    found: Any
+    aux: Any = None
+    if isinstance(answer, Tensor):
+        found = answer
+    elif isinstance(answer, Mapping):
+        found, aux = answer.get("logits", answer.get("out")), answer.get("aux")
+    elif isinstance(answer, list | tuple) and not hasattr(answer, "logits"):
+        found, aux = (answer[0] if answer else None), (answer[1] if len(answer) > 1 else None)
+    else:
+        found = getattr(answer, "logits", None)
+    if not isinstance(found, Tensor) or found.ndim != 4:
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(answer).__name__
+        raise InputError(
+            f"the network answers with {got}, wanted logits (B, C, h, w)",
+            "wrap it so that it returns its logits, or a sequence or mapping that begins with them",
+        )
+    return found, aux if isinstance(aux, Tensor) and aux.ndim == 4 and aux.shape[1] == found.shape[1] else None
+
+
+def class_order(theirs: Sequence[str], wanted: Sequence[str], where: str) -> list[int]:
+    """For each class wanted, its place among theirs, by name; letter case, spaces and punctuation do not matter.
+
+    Raises InputError where one of the classes is not there.
+    """
+    places = {plain_name(name): index for index, name in reversed(list(enumerate(theirs)))}
+    missing = [name for name in wanted if plain_name(name) not in places]
+    if missing:
+        raise InputError(
+            f"{where} knows {len(theirs)} classes ({', '.join(theirs)}), wanted {len(wanted)} ({', '.join(wanted)})",
+            f"give a network trained on the same dataset; it lacks {', '.join(missing)}",
+        )
+    return [places[plain_name(name)] for name in wanted]
+
+
+def plain_name(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def program_kind(path: Path) -> str:
+    """`torchscript`, `export`, or nothing; told by the names inside the archive."""
+    if not zipfile.is_zipfile(path):
+        return ""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any("/code/" in name or name.endswith("constants.pkl") for name in names):
+        return "torchscript"
+    exported = any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names)
+    return "export" if exported else ""
+
+
+def load_program(path: Path, class_names: Sequence[str]) -> ForeignNetwork:
+    """The network in a TorchScript or torch.export file, on the CPU. Raises InputError.
+
+    Such a file is a program: give only one that you trust.
+    """
+    facts = read_facts(path.with_suffix(".json"))
+    try:
+        if program_kind(path) == "torchscript":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # that torch would rather export concerns who wrote the file
+                net = torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        else:
+            net = torch.export.load(path).module()
+    except Exception as error:  # either loader raises many kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"cannot load the program in '{path}': {reason}", "write it again with this version of torch") from error
+    return ForeignNetwork(net, facts, class_names, _order_of(facts, class_names, path))
+
+
+def _order_of(facts: Facts, class_names: Sequence[str], path: Path) -> list[int]:
+    if facts.class_names is None:
+        return list(range(len(class_names)))
+    return class_order(facts.class_names, class_names, f"'{path}'")
+
+
+def read_facts(path: Path) -> Facts:
+    """The file beside a program, or the assumptions made without one. Raises InputError where it is not of that kind."""
+    if not path.is_file():
+        return Facts()
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        names = tree.get("class_names")
+        mean = tuple(map(float, tree.get("mean", IMAGENET_MEAN)))
+        std = tuple(map(float, tree.get("std", IMAGENET_STD)))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"cannot read '{path}': {error}", "it holds class_names, mean and std") from error
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise InputError(
+            f"'{path}': mean {mean} and std {std}, wanted three numbers each, std above 0", "pixels count from 0 to 1"
+        )
+    return Facts(None if names is None else [str(name) for name in names], mean, std)
