@@ -1,22 +1,17 @@
 """`segctl data`: prepare datasets, check them, and look at them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from segctl.cli.data_tables import megabytes, show_findings, show_info, show_prepared
 from segctl.cli.options import DATA_ROOT, DataRootOpt, JsonOpt
 from segctl.cli.output import out
-from segctl.errors import CheckError
-
-if TYPE_CHECKING:
-    from segctl.data.info import SplitInfo
-    from segctl.data.packed import PackedDataset
 
 app = typer.Typer(no_args_is_help=True, help="Prepare, check and look at datasets.")
 
 NameArg = Annotated[str, typer.Argument(metavar="NAME", help="A dataset's name; `segctl data list` shows them.")]
-MAX_ROWS, MAX_SIZES = 40, 4
 
 
 @app.command("list")
@@ -41,7 +36,22 @@ def list_datasets(data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> 
 @app.command()
 def prepare(
     name: NameArg,
-    source: Annotated[Path | None, typer.Option("--source", metavar="PATH", help="The dataset as it was published.")] = None,
+    source: Annotated[
+        list[Path] | None,
+        typer.Option("--source", metavar="PATH", help="The dataset as it was published: a folder, zip or tar (repeatable)."),
+    ] = None,
+    images: Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Your own pictures.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", metavar="DIR", help="Your own labels, called as the pictures.")
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option("--classes", metavar="FILE", help="Your class table: CSV or YAML of name, id, color, ignored.")
+    ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option("--split", metavar="NAME=X", help="Of your own data: a ratio such as val=0.2, or a list file (repeatable)."),
+    ] = None,
+    split_seed: Annotated[int, typer.Option("--split-seed", metavar="N", help="Draws the ratios of --split.")] = 0,
     codec: Annotated[
         str,
         typer.Option("--codec", metavar="CODEC", help="lz4 is fast, zstd half the room, source keeps the files, none is raw."),
@@ -55,19 +65,31 @@ def prepare(
     release: Annotated[
         str | None, typer.Option("--release", metavar="NAME", help="Of camvid, what to download: 480x360 or 960x720.")
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Look at every file and list all that is wrong; write nothing. Exit code 3 if any.")
+    ] = False,
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
-    """Download a dataset where that is allowed, or take it from --source, and convert it to checked shards."""
+    """Take a dataset from --source, your own from --images, or download it where allowed; convert it to checked shards."""
     import time
 
     from segctl.cli.fetching import fetch_archives
+    from segctl.data.check_source import check_source
     from segctl.data.prepare import created_at, prepare_source
     from segctl.data.shards import parse_codec
     from segctl.data.sources import open_source
+    from segctl.data.sources.own import own_files
 
     packing = parse_codec(codec)
-    paths = [source] if source is not None else fetch_archives(name, data_root, release)
-    opened = open_source(name, paths)
+    own = own_files(images, labels, classes, tuple(split or ()), split_seed)
+    paths = source or ([] if own else fetch_archives(name, data_root, release))
+    opened = open_source(name, paths, own)
+    if check:
+        with out.progress(f"looking at {name}") as progress:
+            findings = check_source(opened, progress)
+        show_findings(f"the source of '{name}'", findings, json=False, hint="correct it, then prepare it")
+        out.result(f"{name}: nothing keeps it from being packed")
+        return
     before, began = created_at(data_root, name), time.monotonic()
     with out.progress(f"preparing {name}") as progress:
         dataset = prepare_source(opened, data_root, codec=packing, workers=workers, limit=limit, progress=progress)
@@ -75,75 +97,46 @@ def prepare(
         out.note(f"'{dataset.folder}' was made from these very bytes; nothing to do")
     else:
         out.note(f"packed in {time.monotonic() - began:.1f} s")
-    splits = ", ".join(f"{split} {len(names)}" for split, names in dataset.splits.items())
-    sizes = f"{megabytes(dataset.shard_bytes())} of {dataset.provenance.codec} shards from {megabytes(dataset.source_bytes())}"
-    out.result(f"{name}: {splits}; {sizes}; fingerprint {dataset.fingerprint[:12]}")
-    if dataset.trial:
-        out.warn(f"'{name}' is {dataset.trial}; prepare it without --limit to have it whole")
-    out.note(f"next: segctl data info {name}")
+    show_prepared(dataset)
 
 
 @app.command()
 def check(name: NameArg, data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> None:
     """Read every sample back and compare it with its checksum and the class table; exit code 3 where anything is wrong."""
-    from dataclasses import asdict
-
     from segctl.data.check import check
     from segctl.data.packed import open_dataset
 
     with out.progress(f"checking {name}") as progress:
         findings = check(data_root, name, progress)
-    if json:
-        out.json([asdict(finding) for finding in findings])
-    elif findings:
-        rows = [[finding.sample or "(all)", finding.problem] for finding in findings[:MAX_ROWS]]
-        more = [f"and {len(findings) - MAX_ROWS} more; --json lists them all"] if len(findings) > MAX_ROWS else []
-        out.table(f"Problems of {name}", ["sample", "problem"], rows, more)
-    else:
+    show_findings(f"'{name}' in '{data_root}'", findings, json=json, hint="prepare it again")
+    if not json:
         trial = open_dataset(data_root, name).trial
         out.result(f"{name}: every sample is as it was packed" + (f" ({trial})" if trial else ""))
-    if findings:
-        count = "one problem" if len(findings) == 1 else f"{len(findings)} problems"
-        raise CheckError(f"'{name}' in '{data_root}' has {count}", "prepare it again")
 
 
 @app.command()
-def info(name: NameArg, data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> None:
+def info(
+    name: NameArg,
+    split: Annotated[
+        list[str] | None, typer.Option("--split", metavar="NAME", help="Count this split alone (repeatable); all if left out.")
+    ] = None,
+    data_root: DataRootOpt = DATA_ROOT,
+    json: JsonOpt = False,
+) -> None:
     """Count images, sizes and classes, per split."""
     from segctl.data.info import describe
     from segctl.data.packed import open_dataset
 
     dataset = open_dataset(data_root, name)
     with out.progress(f"counting {name}") as progress:
-        splits = describe(dataset, progress)
+        splits = describe(dataset, split or (), progress)
     if json:
         about = {"dataset": dataset.name, "trial": dataset.trial, "fingerprint": dataset.fingerprint}
-        about_classes = {"classes": dataset.classes.names}
-        out.json({**about, **about_classes, "splits": {split.split: split.to_json(dataset.classes.names) for split in splits}})
+        notes = {"notes": dataset.provenance.notes, "unknown_pixels": dataset.unknown_pixels()}
+        counts = {found.split: found.to_json(dataset.classes.names) for found in splits}
+        out.json({**about, **notes, "classes": dataset.classes.names, "splits": counts})
         return
-    _show_info(dataset, splits)
-
-
-def _show_info(dataset: "PackedDataset", splits: "list[SplitInfo]") -> None:
-    rows = []
-    for split in splits:
-        sizes = ", ".join(f"{size} ({count})" for size, count in list(split.sizes.items())[:MAX_SIZES])
-        sizes += f", {len(split.sizes) - MAX_SIZES} other sizes" if len(split.sizes) > MAX_SIZES else ""
-        groups = ", ".join(f"{group} {count}" for group, count in split.groups.items())
-        rows.append([split.split, f"{split.count}", sizes, groups, f"{split.ignored_share:.3f}"])
-    trial = f" ({dataset.trial})" if dataset.trial else ""
-    out.table(f"{dataset.name}, {len(dataset.samples)} samples{trial}", ["split", "images", "sizes", "groups", "ignored %"], rows)
-    columns = ["class"] + [f"{split.split} {what}" for split in splits for what in ("pixels", "%", "images")]
-    rows = []
-    for index, name in enumerate(dataset.classes.names):
-        cells = [
-            cell
-            for split in splits
-            for cell in (f"{split.pixels[index]}", f"{split.shares[index]:.3f}", f"{split.images[index]}")
-        ]
-        rows.append([name, *cells])
-    out.result("")
-    out.table("Classes", columns, rows, ["% is of the pixels that are not ignored; images is how many show the class"])
+    show_info(dataset, splits)
 
 
 @app.command()
@@ -203,13 +196,8 @@ def bench(
     ):
         rows.append([what, f"{1000 / time_ms:.1f}", f"{time_ms:.2f}", f"{read / 1e6:.2f}"])
     notes = [
-        f"{found.codec}, crop {found.crop[0]}×{found.crop[1]}, scale 0.5 to 2, flip; medians of {found.samples}, alone on one core",
+        f"{found.codec}, crop {found.crop[0]}×{found.crop[1]}, scale 0.5 to 2, flip; medians of {found.samples}",
         f"decoding is of {found.decoded}; shards are {found.times_faster:.1f} times as fast; first batch after "
         + ", ".join(f"{start:.2f} s ({count} workers)" for count, start in found.start_s.items()),
     ]
     out.table(f"Loading {name}", ["", "samples/s", "ms", "MB read"], rows, notes)
-
-
-def megabytes(count: int) -> str:
-    """A number of bytes as people read it."""
-    return f"{count / 1e6:.1f} MB"

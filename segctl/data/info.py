@@ -1,7 +1,7 @@
 """Counts of a prepared dataset: images, sizes, and how much of each class there is."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,12 @@ class SplitInfo:
     pixels: np.ndarray
     images: np.ndarray
     ignored_pixels: int
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """The shortest and the longest side of all images, in pixels."""
+        lengths = [int(length) for size in self.sizes for length in size.split("×")]
+        return min(lengths), max(lengths)
 
     @property
     def shares(self) -> np.ndarray:
@@ -48,15 +54,18 @@ class SplitInfo:
         }
 
 
-def describe(dataset: PackedDataset, progress: Callable[[int, int], None] = lambda done, total: None) -> list[SplitInfo]:
-    """Count every split; each label is read once, however many splits list it."""
-    names = sorted({name for names in dataset.splits.values() for name in names})
+def describe(
+    dataset: PackedDataset, splits: Sequence[str] = (), progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[SplitInfo]:
+    """Count these splits, or all; each label is read once, however many splits list it."""
+    listed = {split: dataset.names(split) for split in splits or dataset.splits}
+    names = sorted({name for names in listed.values() for name in names})
     counts = np.zeros((len(names), 256), np.int64)
     for row, name in enumerate(names):
         counts[row] = np.bincount(dataset.label(name).ravel(), minlength=256)
         progress(row + 1, len(names))
     rows = {name: row for row, name in enumerate(names)}
-    return [_split_info(dataset, split, counts[[rows[name] for name in listed]]) for split, listed in dataset.splits.items()]
+    return [_split_info(dataset, split, counts[[rows[name] for name in names]]) for split, names in listed.items()]
 
 
 def _split_info(dataset: PackedDataset, split: str, counts: np.ndarray) -> SplitInfo:

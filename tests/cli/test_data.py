@@ -2,7 +2,11 @@ import json
 import shutil
 from pathlib import Path
 
+import cityscapes_files
 import pytest
+from own_files import write_own
+from test_archives import write_folder, write_zip
+from test_deepglobe import tree as deepglobe_tree
 
 from segctl.cli import main
 
@@ -143,3 +147,81 @@ def test_bench_as_json(capsys, root):
     found = json.loads(out)
     assert (code, found["dataset"], list(found["rates"])) == (0, "camvid", ["0", "1"])
     assert found["times_faster"] == found["common_ms"] / found["shards_ms"]
+
+
+def test_info_of_one_split(capsys, root):
+    code, out, _ = run(capsys, "data", "info", "camvid", "--split", "val", "--data-root", root)
+    assert code == 0
+    assert "val pixels" in out
+    assert "train" not in out
+    code, _, err = run(capsys, "data", "info", "camvid", "--split", "vla", "--data-root", root)
+    assert (code, "no split called 'vla', did you mean 'val'?" in err) == (2, True)
+
+
+def test_own_pictures_become_a_dataset_like_any_other(capsys, tmp_path):
+    images, labels, classes = write_own(tmp_path, [f"p{number}" for number in range(10)])
+    folders = ["--images", images, "--labels", labels, "--classes", classes]
+    prepare = ["data", "prepare", "streets", *folders, "--data-root", tmp_path / "data", "--workers", 0]
+    code, out, err = run(capsys, *prepare, "--split", "val=0.2", "--split-seed", 3)
+    assert code == 0, err
+    assert out.startswith("streets: train 8, val 2; ")
+    assert run(capsys, "data", "check", "streets", "--data-root", tmp_path / "data")[0] == 0
+    assert "crack" in run(capsys, "data", "info", "streets", "--data-root", tmp_path / "data")[1]
+    assert "streets" in run(capsys, "data", "list", "--data-root", tmp_path / "data")[1]
+    code, _, err = run(capsys, "data", "info", "street", "--data-root", tmp_path / "data")
+    assert (code, "did you mean 'streets'?" in err) == (2, True)
+
+
+def test_a_look_before_packing_lists_everything_and_writes_nothing(capsys, tmp_path):
+    images, labels, classes = write_own(tmp_path, ["train/a", "train/b", "train/c", "val/d"])
+    prepare = ["data", "prepare", "streets", "--images", images, "--labels", labels, "--classes", classes, "--check"]
+    code, out, _ = run(capsys, *prepare, "--data-root", tmp_path / "data")
+    assert (code, out) == (0, "streets: nothing keeps it from being packed\n")
+    for name in ("a", "b"):
+        (labels / "train" / f"{name}.png").unlink()
+    (images / "val" / "d.jpg").write_bytes(b"nothing")
+    code, out, err = run(capsys, *prepare, "--data-root", tmp_path / "data")
+    assert code == 3
+    assert "the image of sample 'd' (val/d.jpg) cannot be read: it is not a picture" in out
+    assert "sample … has its image but no label: … holds no … …" in out.split("In all")[1]
+    assert "error: the source of 'streets' has 3 problems" in err
+    assert not (tmp_path / "data").exists()
+
+
+def test_notes_and_stray_colours_are_shown(capsys, tmp_path):
+    folder = write_folder(tmp_path / "source", deepglobe_tree())
+    code, _, err = run(
+        capsys, "data", "prepare", "deepglobe", "--source", folder, "--data-root", tmp_path / "data", "--workers", 0
+    )
+    assert code == 0
+    assert "these are 11 pictures, not the official 803" in err
+    assert "pixels in 11 samples have a colour of no class and are ignored" in err
+    out = run(capsys, "data", "info", "deepglobe", "--data-root", tmp_path / "data")[1]
+    assert "pixels in 11 samples have a colour of no class" in out
+    assert "val_fold4 %" in out
+    tree = json.loads(run(capsys, "data", "info", "deepglobe", "--data-root", tmp_path / "data", "--json")[1])
+    assert len(tree["unknown_pixels"]) == 11
+
+
+def test_several_sources_are_one(capsys, tmp_path):
+    sources = [write_zip(tmp_path / "a", cityscapes_files.images()), write_zip(tmp_path / "b", cityscapes_files.labels())]
+    options = [word for path in sources for word in ("--source", path)]
+    code, out, err = run(capsys, "data", "prepare", "cityscapes", *options, "--data-root", tmp_path / "data", "--workers", 0)
+    assert (code, out[:28]) == (0, "cityscapes: train 2, val 1; "), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["streets", "--images", "x"], "--labels and --classes are missing"),
+        (["streets", "--images", "x", "--labels", "y"], "--classes is missing"),
+        (["camvid", "--split", "val=0.2"], "--split is 'val=0.2', but the splits of a published dataset are given"),
+        (
+            ["streets", "--images", "x", "--labels", "y", "--classes", "nowhere.csv"],
+            "the class table 'nowhere.csv' cannot be read",
+        ),
+    ],
+)
+def test_own_data_that_is_not_all_given_is_refused(capsys, tmp_path, arguments, sentence):
+    code, _, err = run(capsys, "data", "prepare", *arguments, "--data-root", tmp_path)
+    assert (code, sentence in err) == (2, True), err

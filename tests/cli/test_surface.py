@@ -12,9 +12,12 @@ NETWORK = {"--protocol", "--tile", "--stride", "--scales", "--flip", "--precisio
 SURFACE = {
     "": {"--version", "--install-completion", "--show-completion"},
     "data list": {"--data-root", "--json"},
-    "data prepare": {"--source", "--codec", "--workers", "--limit", "--release", "--data-root"},
+    "data prepare": {
+        "--source", "--images", "--labels", "--classes", "--split", "--split-seed",
+        "--codec", "--workers", "--limit", "--release", "--check", "--data-root",
+    },
     "data check": {"--data-root", "--json"},
-    "data info": {"--data-root", "--json"},
+    "data info": {"--split", "--data-root", "--json"},
     "data preview": {"--output", "--split", "--data-root"},
     "data bench": {"--source", "--split", "--crop", "--samples", "--workers", "--data-root", "--json"},
     "presets list": {"--json"},

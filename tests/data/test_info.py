@@ -38,6 +38,15 @@ def test_sizes_and_groups_are_counted(dataset):
     assert val.groups == {"0016E5": 2}
 
 
+def test_many_sizes_have_a_shortest_and_a_longest_side(dataset):
+    assert describe(dataset)[0].sides == (64, 520)
+
+
+def test_single_splits_are_counted_alone(dataset):
+    (val,) = describe(dataset, ["val"])
+    assert (val.split, val.count) == ("val", 2)
+
+
 def test_a_dataset_without_groups_has_none(shapes_root):
     from segctl.data.packed import open_dataset
 
@@ -59,6 +68,7 @@ def test_the_machine_readable_form_has_plain_numbers(dataset):
 def test_the_real_counts_are_the_published_ones(tmp_path):
     dataset = prepare("camvid", tmp_path, Path(os.environ["SEGCTL_CAMVID"]))
     splits = {split.split: split for split in describe(dataset)}
+    assert list(splits) == ["train", "val"]
     for split, pixels in CAMVID_PIXELS.items():
         assert splits[split].pixels.tolist() == pixels
     assert splits["train"].images.tolist() == CAMVID_IMAGES

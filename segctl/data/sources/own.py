@@ -36,6 +36,21 @@ class OwnFiles:
     seed: int = 0
 
 
+def own_files(
+    images: Path | None, labels: Path | None, classes: Path | None, splits: tuple[str, ...], seed: int
+) -> OwnFiles | None:
+    """What a person gave of their own data; None where that is nothing. Raises InputError where it is not all of it."""
+    if images is None and labels is None and classes is None:
+        if splits:
+            raise InputError(f"--split is '{splits[0]}', but the splits of a published dataset are given", f"it goes with {LINE}")
+        return None
+    if images is None or labels is None or classes is None:
+        given = {"--images": images, "--labels": labels, "--classes": classes}
+        absent = [option for option, value in given.items() if value is None]
+        raise InputError(f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing", f"give {LINE} together")
+    return OwnFiles(images, labels, classes, splits, seed)
+
+
 @dataclass(frozen=True)
 class OwnLabel:
     """An index map or a mask, whichever the file turns out to be and the class table can read."""

@@ -1,0 +1,100 @@
+"""What the data commands show: findings, counts and classes, as tables."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from segctl.cli.output import out
+from segctl.errors import CheckError
+
+if TYPE_CHECKING:
+    from segctl.data.findings import Finding
+    from segctl.data.info import SplitInfo
+    from segctl.data.packed import PackedDataset
+
+MAX_ROWS, MAX_SIZES, FULL_SPLITS = 40, 4, 3
+
+
+def show_findings(what: str, findings: "Sequence[Finding]", *, json: bool, hint: str) -> None:
+    """List them, count them by kind, and raise CheckError where there is any."""
+    from dataclasses import asdict
+
+    from segctl.data.findings import summarise
+
+    if json:
+        out.json([asdict(finding) for finding in findings])
+    elif findings:
+        rows = [[finding.sample or "(all)", finding.problem] for finding in findings[:MAX_ROWS]]
+        more = [f"and {len(findings) - MAX_ROWS} more; --json lists them all"] if len(findings) > MAX_ROWS else []
+        out.table(f"Problems of {what}", ["sample", "problem"], rows, more)
+        kinds = [[kind.pattern, f"{kind.count}", kind.example or "(all)", kind.hint] for kind in summarise(findings)]
+        out.result("")
+        out.table("In all", ["problem", "how often", "such as", "what to do"], kinds)
+    if findings:
+        count = "one problem" if len(findings) == 1 else f"{len(findings)} problems"
+        raise CheckError(f"{what} has {count}", hint)
+
+
+def show_prepared(dataset: "PackedDataset") -> None:
+    """What a preparation gave, and what the person should know of it."""
+    splits = ", ".join(f"{split} {len(names)}" for split, names in dataset.splits.items())
+    sizes = f"{megabytes(dataset.shard_bytes())} of {dataset.provenance.codec} shards from {megabytes(dataset.source_bytes())}"
+    out.result(f"{dataset.name}: {splits}; {sizes}; fingerprint {dataset.fingerprint[:12]}")
+    for remark in remarks(dataset):
+        out.note(remark)
+    if dataset.trial:
+        out.warn(f"'{dataset.name}' is {dataset.trial}; prepare it without --limit to have it whole")
+    out.note(f"next: segctl data info {dataset.name}")
+
+
+def remarks(dataset: "PackedDataset") -> list[str]:
+    """What was left out, and how many pixels had a colour of no class."""
+    unknown = dataset.unknown_pixels()
+    stray = (
+        [f"{sum(unknown.values())} pixels in {len(unknown)} samples have a colour of no class and are ignored"] if unknown else []
+    )
+    return [*dataset.provenance.notes, *stray]
+
+
+def show_info(dataset: "PackedDataset", splits: "Sequence[SplitInfo]") -> None:
+    """Images, sizes and groups of each split, then the classes."""
+    rows = [[split.split, f"{split.count}", _sizes(split), _groups(split), f"{split.ignored_share:.3f}"] for split in splits]
+    trial = f" ({dataset.trial})" if dataset.trial else ""
+    title = f"{dataset.name}, {len(dataset.samples)} samples{trial}"
+    out.table(title, ["split", "images", "sizes", "groups", "ignored %"], rows, remarks(dataset))
+    full = len(splits) <= FULL_SPLITS
+    columns = ["class"] + [
+        f"{split.split} {what}" for split in splits for what in (("pixels", "%", "images") if full else ("%",))
+    ]
+    rows = [
+        [name, *(cell for split in splits for cell in _cells(split, index, full=full))]
+        for index, name in enumerate(dataset.classes.names)
+    ]
+    notes = ["% is of the pixels that are not ignored; images is how many show the class"]
+    out.result("")
+    out.table(
+        "Classes", columns, rows, notes if full else ["% is of the pixels that are not ignored; --split shows all of one split"]
+    )
+
+
+def _cells(split: "SplitInfo", index: int, *, full: bool) -> list[str]:
+    share = f"{split.shares[index]:.3f}"
+    return [f"{split.pixels[index]}", share, f"{split.images[index]}"] if full else [share]
+
+
+def _sizes(split: "SplitInfo") -> str:
+    """The commonest sizes; where there are many, also how many, and the shortest and longest side."""
+    shown = ", ".join(f"{size} ({count})" for size, count in list(split.sizes.items())[:MAX_SIZES])
+    if len(split.sizes) <= MAX_SIZES:
+        return shown
+    shortest, longest = split.sides
+    return f"{shown}, {len(split.sizes) - MAX_SIZES} other sizes; sides of {shortest} to {longest}"
+
+
+def _groups(split: "SplitInfo") -> str:
+    shown = ", ".join(f"{group} {count}" for group, count in list(split.groups.items())[:MAX_SIZES])
+    return shown + (f", {len(split.groups) - MAX_SIZES} others" if len(split.groups) > MAX_SIZES else "")
+
+
+def megabytes(count: int) -> str:
+    """A number of bytes as people read it."""
+    return f"{count / 1e6:.1f} MB"
