@@ -4,7 +4,8 @@
     ├── InputError         the command, preset or input is wrong            exit 2
     │   └── PresetError    one or more faults in a preset, all at once      exit 2
     ├── CheckError         a check found problems                           exit 3
-    └── StoppedError       a person or the system stopped the run           exit 130 (Ctrl-C), 143 (SIGTERM)
+    ├── StoppedError       a person or the system stopped the run           exit 130 (Ctrl-C), 143 (SIGTERM)
+    └── PeerError          another process of the run failed, and says why  exit as that one
 
 Only a SegctlError becomes a sentence at the command line's error door; anything else is a bug and keeps its traceback.
 A message says what is wrong, where, what was found and what was wanted; `hint` says what to do next.
@@ -69,6 +70,14 @@ class StoppedError(SegctlError):
     def __init__(self, number: int, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
         self.exit_code = 128 + number
+
+
+class PeerError(SegctlError):
+    """Another process of this run has failed: it says why, or the system ended it."""
+
+    def __init__(self, exit_code: int = 1) -> None:
+        super().__init__("another process of this run has failed", "see its own message; if it left none, the system killed it")
+        self.exit_code = exit_code
 
 
 def did_you_mean(got: str, known: list[str], floor: float = 0.6) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated
 
 import typer
@@ -52,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     outer, out.arguments = out.arguments, arguments
     try:
-        app(args=arguments, prog_name="segctl")
+        with _word_left():
+            app(args=arguments, prog_name="segctl")
     except SegctlError as error:
         out.error(error)
         return error.exit_code
@@ -61,3 +63,12 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         out.arguments = outer
     return 0
+
+
+def _word_left() -> AbstractContextManager[None]:
+    """In one of the processes of `--processes`: what it would say at a bad end goes to the process that started it."""
+    if "SEGCTL_PROCESSES" not in os.environ:
+        return nullcontext()
+    from segctl.engine.processes import leaving_word
+
+    return leaving_word()

@@ -19,7 +19,7 @@ from segctl.cli.options import (
 )
 from segctl.cli.output import out
 from segctl.cli.scores import Gate, check_gates, parse_gates, show
-from segctl.errors import InputError, SegctlError
+from segctl.errors import InputError
 
 if TYPE_CHECKING:
     from segctl.engine.score_run import EvaluationRequest
@@ -204,32 +204,17 @@ def _write(folder: Path | None, counted: "Counted", content: "Content") -> None:
 
 
 def _evaluate_run(request: "EvaluationRequest", processes: int, gates: list[Gate], json: bool) -> None:
-    from segctl.engine import distributed
+    from segctl.engine.distributed import joined_world, under_launcher
     from segctl.engine.score_run import evaluate_run, open_request
-    from segctl.runs import read_json
 
-    opened = open_request(request)
-    if processes > 1 and not distributed.under_launcher():
-        code = distributed.launch(processes, _without_gates(out.arguments))
-        if code:
-            raise SegctlError(f"one of the {processes} processes failed with exit code {code}", "see its message above")
-        check_gates(read_json(opened.folder / "scores.json"), gates)
+    open_request(request)
+    if processes > 1 and not under_launcher():
+        from segctl.engine.processes import launch
+
+        launch(processes, out.arguments)
         return
-    world = distributed.join_world()
-    try:
-        with out.progress("scoring") as progress:
-            evaluation = evaluate_run(request, world, progress)
-    finally:
-        distributed.leave_world()
+    with joined_world() as world, out.progress("scoring") as progress:
+        evaluation = evaluate_run(request, world, progress)
     if evaluation is not None:
         show(evaluation.content, json, folder=evaluation.folder, worst=evaluation.worst)
         check_gates(evaluation.content, gates)
-
-
-def _without_gates(arguments: list[str]) -> list[str]:
-    """The command line without --min, whose exit code a launcher would swallow: the parent looks at the gates itself."""
-    kept = list(arguments)
-    while "--min" in kept:
-        place = kept.index("--min")
-        del kept[place : place + 2]
-    return [argument for argument in kept if not argument.startswith("--min=")]

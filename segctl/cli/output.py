@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from segctl.errors import SegctlError
+from segctl.errors import PeerError, SegctlError, StoppedError
 
 Advance = Callable[[int, int], None]
 """Progress of long work: called with (done, total)."""
@@ -42,7 +42,7 @@ class Output:
 
     def __init__(self) -> None:
         self.arguments: list[str] = []
-        self.speaks = os.environ.get("RANK", "0") == "0"
+        self.speaks = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
     def _console(self, *, stderr: bool = False) -> Console:
         stream = sys.stderr if stderr else sys.stdout
@@ -86,7 +86,9 @@ class Output:
             self._console(stderr=True).print(Text.assemble(("warning: ", "yellow"), text))
 
     def error(self, error: SegctlError) -> None:
-        """The sentence of an error and its next step, on stderr, from any rank."""
+        """The sentence of an error and its next step, on stderr, from any rank; what all ranks say, from rank 0."""
+        if not self.speaks and isinstance(error, PeerError | StoppedError):
+            return
         lines = [Text.assemble(("error: ", "bold red"), error.message)]
         if error.hint:
             lines.append(Text.assemble(("next:  ", "bold"), error.hint))

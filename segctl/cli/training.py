@@ -20,6 +20,9 @@ ResumeOpt = Annotated[bool, typer.Option("--resume", help="Go on with a stopped 
 DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="One step, one validation, one checkpoint round trip; keep nothing.")]
 StepsOpt = Annotated[int | None, typer.Option("--steps", metavar="N", help="The same as --set train.steps=N.")]
 SeedOpt = Annotated[int | None, typer.Option("--seed", metavar="N", help="The same as --set train.seed=N.")]
+ProcessesOpt = Annotated[
+    int, typer.Option("--processes", metavar="N", min=1, help="Local processes, one per GPU; they share the global batch.")
+]
 MethodOpt = Annotated[
     str | None,
     typer.Option(
@@ -54,6 +57,7 @@ def train(
     steps: StepsOpt = None,
     seed: SeedOpt = None,
     device: DeviceOpt = None,
+    processes: ProcessesOpt = 1,
     data_root: DataRootOpt = DATA_ROOT,
     runs_root: RunsRootOpt = RUNS_ROOT,
 ) -> None:
@@ -65,7 +69,7 @@ def train(
     if isinstance(asked, DistillRun) and preset is not None:
         out.note(f"'{asked.name}' is a student's preset: its distiller and teacher are left out, as with `distill --method none`")
         asked, name = asked.without_teacher(), f"{asked.name}-none"
-    _go(asked, name, run, resume, dry_run, device, data_root, runs_root)
+    _go(asked, name, run, resume, dry_run, device, processes, data_root, runs_root)
 
 
 def distill(
@@ -80,6 +84,7 @@ def distill(
     steps: StepsOpt = None,
     seed: SeedOpt = None,
     device: DeviceOpt = None,
+    processes: ProcessesOpt = 1,
     data_root: DataRootOpt = DATA_ROOT,
     runs_root: RunsRootOpt = RUNS_ROOT,
 ) -> None:
@@ -96,7 +101,7 @@ def distill(
         raise InputError("--method none has no use for a --teacher", "leave one of them out")
     if teacher_preset is not None and teacher is None:
         raise InputError("--teacher-preset describes the file of a --teacher, and none is given", "add --teacher FILE")
-    _go(asked, name, run, resume, dry_run, device, data_root, runs_root, teacher, teacher_preset)
+    _go(asked, name, run, resume, dry_run, device, processes, data_root, runs_root, teacher, teacher_preset)
 
 
 def _asked(
@@ -145,29 +150,35 @@ def _go(
     resume: bool,
     dry_run: bool,
     device: str | None,
+    processes: int,
     data_root: Path,
     runs_root: Path,
     teacher: Path | None = None,
     teacher_preset: str | None = None,
 ) -> None:
     from segctl.cli.watching import watching
-    from segctl.engine import distributed, launch
+    from segctl.engine import launch
+    from segctl.engine.distributed import joined_world, under_launcher
     from segctl.engine.setup import Request
     from segctl.runs import RunFolder, free_folder, newest_unfinished
 
     if dry_run and (resume or folder is not None):
         raise InputError("--dry-run keeps nothing, so it takes neither --run nor --resume", "leave them out")
-    if distributed.under_launcher():
-        raise InputError("this segctl trains in one process, and a launcher has started several", "start it without the launcher")
-    request = Request(run, data_root, runs_root, teacher, teacher_preset, device, command=shlex.join(["segctl", *out.arguments]))
-    with watching() as watch:
+    if processes > 1 and not under_launcher():
+        from segctl.engine.processes import launch as launch_processes
+
+        launch_processes(processes, out.arguments)
+        return
+    command = shlex.join(["segctl", *out.arguments])
+    with joined_world() as world, watching() as watch:
+        request = Request(run, data_root, runs_root, teacher, teacher_preset, device, command, world)
         if dry_run:
             found = launch.dry_run(request, watch)
         elif resume:
-            target = RunFolder(folder) if folder is not None else newest_unfinished(runs_root, name)
+            target = world.share(RunFolder(folder) if folder is not None else newest_unfinished(runs_root, name))
             launch.resume_run(request, target, watch)
         else:
-            target = RunFolder(folder) if folder is not None else free_folder(runs_root, name)
+            target = world.share(RunFolder(folder) if folder is not None else free_folder(runs_root, name))
             launch.start_run(request, target, watch)
     if dry_run:
         out.table("Dry run: nothing was kept", ["what", "value"], [[key, f"{value:.4g}"] for key, value in found.items()])

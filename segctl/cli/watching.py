@@ -64,7 +64,7 @@ class LineWatch:
 @contextmanager
 def watching() -> Iterator[BarWatch | LineWatch]:
     """The watcher that fits stderr."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not out.speaks:
         yield LineWatch()
         return
     with out.bar(detail=True) as bar:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from segctl.engine.distributed import World
 from segctl.errors import InputError, SegctlError
 from segctl.files import write_whole
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -52,8 +53,14 @@ class State:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         return [self.optimizer] if self.opponents is None else [self.optimizer, self.opponents]
 
-    def save(self, path: Path, about: dict[str, Any]) -> None:
-        """Write a checkpoint whole; `about` (plain values) says which run, data and teacher it belongs to."""
+    def save(self, path: Path, about: dict[str, Any], world: World) -> None:
+        """Write a checkpoint whole, by the main process; `about` (plain values) says which run, data and teacher it belongs to.
+
+        Every process calls it, because its random state is part of the run.
+        """
+        random_states = world.gather(_random_state(self.device))
+        if not world.is_main:
+            return
         content = {
             "format": FORMAT,
             "about": about,
@@ -65,7 +72,7 @@ class State:
             "opponents": self.opponents.state_dict() if self.opponents is not None else None,
             "scaler": self.scaler.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
-            "rng": _random_state(self.device),
+            "rng": random_states,
         }
         write_whole(path, lambda partial: torch.save(content, partial))
 
@@ -78,8 +85,11 @@ class State:
                 "last.pt holds an earlier state; try a lower --set optim.lr or --set train.precision=fp32",
             )
 
-    def load(self, path: Path) -> dict[str, Any]:
-        """Put a checkpoint's content into the parts, random state included, and return its `about`. Raises InputError."""
+    def load(self, path: Path, world: World) -> dict[str, Any]:
+        """Put a checkpoint's content into the parts, random state included, and return its `about`. Raises InputError.
+
+        `about` gets "processes", how many wrote it: where they were not as many, random states start anew.
+        """
         content = read_checkpoint(path)
         self.task.load_state_dict(content["task"])
         self.optimizer.load_state_dict(content["optimizer"])
@@ -90,9 +100,10 @@ class State:
             self.average.load_state_dict(content["average"])
         self.step, self.validated = content["step"], content["validated"]
         self.best = Best(**content["best"])
-        _set_random_state(content["rng"], self.device)
+        if len(content["rng"]) == world.size:
+            _set_random_state(content["rng"][world.rank], self.device)
         about: dict[str, Any] = content["about"]
-        return about
+        return about | {"processes": len(content["rng"])}
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -67,6 +67,12 @@ def choose_scoring_compute(device: str | None, trained_in: str, asked: str | Non
 def _choose_device(name: str | None) -> tuple[torch.device, str]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if 0 < count < local_size and (name is None or name.startswith("cuda")):
+        raise InputError(
+            f"{local_size} processes on this machine want a GPU each, and it has {count}",
+            f"use --processes {count}, or --device cpu",
+        )
     if name is None:
         return (torch.device("cuda", local_rank % count), "found") if count else (torch.device("cpu"), "no GPU found")
     try:

@@ -15,6 +15,7 @@ from segctl.engine.distributed import World
 from segctl.engine.instance_maps import instance_map
 from segctl.engine.keeping import Keeper
 from segctl.engine.protocol import class_probabilities, predict
+from segctl.errors import SegctlError
 from segctl.metrics.calibration import fill_bins
 from segctl.metrics.counted import Counted, ImageCounts, MapCounts, Tally, merge_counted
 from segctl.metrics.counts import checked_pairs, queue_pairs
@@ -25,6 +26,13 @@ Progress = Callable[[int, int], None]
 Map = NDArray[np.uint8]
 SavePrediction = Callable[[str, Map], None]
 """Called with an image's name and its class map uint8 (H, W)."""
+
+
+class StoppedCountingError(SegctlError):
+    """Counting was left before its end, at the wish of whoever follows its progress; on every process, if on one."""
+
+    def __init__(self) -> None:
+        super().__init__("counting was stopped")
 
 
 @dataclass(frozen=True)
@@ -93,18 +101,41 @@ def count_split(
     progress: Progress | None = None,
     keeper: Keeper | None = None,
 ) -> Counted:
-    """Every image of a split once, whatever the number of processes: each takes its stride, and all share the integers.
+    """Every image of a split, as `count_shared` counts them."""
+    return count_shared(model, dataset, dataset.names(split), how, progress, keeper)
+
+
+def count_shared(
+    model: Network,
+    dataset: PackedDataset,
+    names: list[str],
+    how: Scoring,
+    progress: Progress | None = None,
+    keeper: Keeper | None = None,
+) -> Counted:
+    """The named images once each, whatever the number of processes: each takes its stride, and all share the integers.
 
     What a keeper kept of an earlier start is not counted again.
     """
-    names, kept = dataset.names(split), [] if keeper is None else keeper.take_up(how.world)
+    kept = [] if keeper is None else keeper.take_up(how.world)
     done = {name for part in kept for name in part.table.names}
     left = [name for name in names if name not in done]
     mine = shard_names(left, how.world.rank, how.world.size)
-    counted = count_images(model, dataset, mine, how, progress, keeper)
-    if keeper is not None:
-        keeper.keep(counted)
-    return merge_counted([*kept, *how.world.gather(counted)], names)
+
+    def count() -> Counted | None:
+        try:
+            counted = count_images(model, dataset, mine, how, progress, keeper)
+        except StoppedCountingError:
+            return None
+        if keeper is not None:
+            keeper.keep(counted)
+        return counted
+
+    parts = how.world.gather(how.world.together(count))
+    whole = [part for part in parts if part is not None]
+    if len(whole) < len(parts):
+        raise StoppedCountingError
+    return merge_counted([*kept, *whole], names)
 
 
 def _predicted(model: Network, dataset: PackedDataset, names: Sequence[str], how: Scoring) -> Iterator[_Batch]:

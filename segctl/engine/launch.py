@@ -13,7 +13,9 @@ import torch
 
 from segctl.data.loader import training_batches
 from segctl.engine.device import peak_memory_mb
+from segctl.engine.distributed import World
 from segctl.engine.evaluate import Scoring, count_images
+from segctl.engine.processes import resume_with
 from segctl.engine.provenance import describe, now
 from segctl.engine.setup import Request, Session, prepare_session
 from segctl.engine.stage import Place, learn_stages
@@ -29,16 +31,16 @@ from segctl.schema.run import DistillRun, TrainRun
 
 def start_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     """Take a new run to its end in a folder that does not exist yet. Nothing is written before everything is checked."""
-    if folder.path.exists():
-        raise InputError(f"the run folder '{folder.path}' exists", "add --resume to go on with it, or give another --run")
+    world = request.world
+    world.together(lambda: _require_new(folder))
     session = prepare_session(request)
     for line in session.decisions():
         watch.note(line)
     trial = _try_teacher(session, watch)
     if trial is not None and session.teacher is not None:
         require_passed(trial, session.teacher.path)
-    _make_folder(folder, session, describe(session, request, trial))
-    log = RunLog(folder, session.run.train.steps, watch)
+    world.together(lambda: _make_folder(folder, session, describe(session, request, trial)))
+    log = RunLog(folder, session.run.train.steps, watch, keeps=world.is_main)
     for line in session.decisions():
         log.quietly(line)
     _run(session, folder, log, request.runs_root)
@@ -46,18 +48,18 @@ def start_run(request: Request, folder: RunFolder, watch: Watch) -> None:
 
 def resume_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     """Go on from last.pt as if the run had never stopped. Raises InputError where the run, data or teacher is not the same."""
-    stored = folder.read_run()
-    if folder.finished:
-        raise InputError(f"the run '{folder.path}' has finished: there is nothing to resume", "start a new run without --resume")
+    world = request.world
+    stored = world.together(lambda: _read_unfinished(folder))
     teacher = folder.read_environment().get("teacher")
     if request.teacher is None and teacher is not None:
         request = replace(request, teacher=Path(teacher["run"]), teacher_preset=teacher.get("given_preset"))
     session = prepare_session(request, fresh=not folder.last.is_file())
-    _require_same(stored, session.run, folder)
+    world.together(lambda: _require_same(stored, session.run, folder))
     if folder.last.is_file():
-        _load_state(session, folder.last)
-    sweep_partial(folder.path)
-    log = RunLog(folder, session.run.train.steps, watch)
+        world.together(lambda: _load_state(session, folder.last, watch))
+    if world.is_main:
+        sweep_partial(folder.path)
+    log = RunLog(folder, session.run.train.steps, watch, keeps=world.is_main)
     log.continue_from(session.state.step)
     log.note(f"resuming '{folder.path}' after step {session.state.step} of {session.run.train.steps}")
     _run(session, folder, log, request.runs_root)
@@ -65,12 +67,18 @@ def resume_run(request: Request, folder: RunFolder, watch: Watch) -> None:
 
 def _run(session: Session, folder: RunFolder, log: RunLog, runs_root: Path) -> None:
     """Learn what must be learnt first, fit, keep the time it took in environment.json with every checkpoint, and finish."""
+    line = session.resume_line(folder.path)
+    if session.world.is_main:
+        resume_with(line)
     if session.state.step == 0:
-        learn_stages(session, Place(runs_root, log.note, _stage_progress(log.watch), session.resume_line(folder.path)))
+        place = Place(runs_root, log.note, _stage_progress(log.watch), line)
+        session.world.main_first(lambda: learn_stages(session, place))
     environment = folder.read_environment()
     earlier, began = environment["seconds"], time.perf_counter()
 
     def keep_time() -> None:
+        if not session.world.is_main:
+            return
         environment["seconds"] = earlier + time.perf_counter() - began
         environment["seconds_per_step"] = _median_step_s(folder)
         environment["finished"] = now() if session.state.step == session.run.train.steps else None
@@ -104,8 +112,8 @@ def dry_run(request: Request, watch: Watch) -> dict[str, float]:
     if trial is not None:
         found["teacher_mIoU_D"] = trial.scores["mIoU_D"] or 0.0
     batches = training_batches(
-        session.dataset, run.data.train_split, view=run.data, batch_size=run.train.batch_size,
-        seed=run.train.seed, first_step=0, last_step=1, workers=session.workers,
+        session.dataset, run.data.train_split, view=run.data, batch_size=run.train.batch_size, seed=run.train.seed,
+        first_step=0, last_step=1, workers=session.workers, rank=request.world.rank, size=request.world.size,
     )  # fmt: skip
     batch = next(iter(batches))
     _try_stages(session, watch)
@@ -127,11 +135,11 @@ def _round_trip(session: Session) -> float:
     before = {name: tensor.clone() for name, tensor in weights.items()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "last.pt"
-        session.state.save(path, session.owner())
+        session.state.save(path, session.owner(), World())
         size = path.stat().st_size / 1e6
         for tensor in weights.values():
             tensor.zero_()
-        session.state.load(path)
+        session.state.load(path, World())
     if not all(torch.equal(tensor, before[name]) for name, tensor in session.task.state_dict().items()):
         raise SegctlError(
             "a checkpoint did not give back the weights it was given", "this is a fault of segctl; please report it"
@@ -149,15 +157,28 @@ def _try_teacher(session: Session, watch: Watch) -> Trial | None:
     if session.teacher is None or not isinstance(session.run, DistillRun):
         return None
     trial = try_teacher(
-        session.teacher, session.dataset, session.run, session.compute,
+        session.teacher, session.dataset, session.run.data.val_split,
+        Scoring(session.run.evaluate, session.compute, world=session.world),
         progress=lambda done, total: watch.advance("scoring the teacher", done, total),
     )  # fmt: skip
     watch.note(str(trial))
     return trial
 
 
-def _load_state(session: Session, path: Path) -> None:
-    about = session.state.load(path)
+def _require_new(folder: RunFolder) -> None:
+    if folder.path.exists():
+        raise InputError(f"the run folder '{folder.path}' exists", "add --resume to go on with it, or give another --run")
+
+
+def _read_unfinished(folder: RunFolder) -> TrainRun:
+    stored = folder.read_run()
+    if folder.finished:
+        raise InputError(f"the run '{folder.path}' has finished: there is nothing to resume", "start a new run without --resume")
+    return stored
+
+
+def _load_state(session: Session, path: Path, watch: Watch) -> None:
+    about = session.state.load(path, session.world)
     wanted = session.owner()
     for key, what in (("run", "preset"), ("dataset", "dataset fingerprint"), ("teacher", "teacher's sha256")):
         if about[key] != wanted[key]:
@@ -165,6 +186,8 @@ def _load_state(session: Session, path: Path) -> None:
                 f"'{path}' belongs to another {what}: got {about[key]}, wanted {wanted[key]}",
                 "resume with the data and teacher that the run was started with",
             )
+    if (before := about["processes"]) != session.world.size:
+        watch.note(f"the run was on {before} processes and goes on with {session.world.size}: rightly, but not bit for bit")
 
 
 def _require_same(stored: TrainRun, asked: TrainRun, folder: RunFolder) -> None:
@@ -190,6 +213,8 @@ def _differences(stored: object, asked: object, path: str = "") -> list[str]:
 
 def _make_folder(folder: RunFolder, session: Session, environment: dict[str, Any]) -> None:
     """Make the folder with its run.yaml and environment.json in it, at once: a run folder that exists can be resumed."""
+    if not session.world.is_main:
+        return
     building = RunFolder(folder.path.with_name(f".{folder.name}.new{os.getpid()}"))
     try:
         building.path.mkdir(parents=True)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 from segctl.data.loader import Batch
@@ -76,8 +77,9 @@ class Meter:
         self.restart()
 
     def means(self) -> dict[str, float]:
-        """Mean of every term over the interval. Raises SegctlError where one is not finite."""
-        terms = {name: float(value) / self.steps for name, value in self.sums.items()}
+        """Mean of every term over the interval and sum over the processes. Raises SegctlError where one is not finite."""
+        sums = self.session.world.total(torch.stack([value.detach().double().cpu() for value in self.sums.values()]))
+        terms = {name: value / self.steps for name, value in zip(self.sums, sums.tolist(), strict=True)}
         broken = [name for name, value in terms.items() if not math.isfinite(value)]
         if broken:
             raise SegctlError(

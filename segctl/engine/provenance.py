@@ -25,6 +25,7 @@ def describe(session: Session, request: Request, trial: Trial | None) -> dict[st
         "timm": _version("timm"),
         "platform": platform.platform(),
         "device": _device_name(session.compute.device),
+        "processes": session.world.size,
         "threads": torch.get_num_threads(),
         "precision": session.compute.precision,
         "command": request.command,

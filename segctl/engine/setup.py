@@ -1,10 +1,11 @@
 """From a run's description to its moving parts, everything checked before anything is written."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from segctl.data.loader import check_batch
@@ -13,14 +14,19 @@ from segctl.distillers import build_distiller
 from segctl.distillers.pair import Pair, Shape
 from segctl.engine.checkpoint import Best, State
 from segctl.engine.device import Compute, choose_compute, loader_workers
+from segctl.engine.distributed import World
 from segctl.engine.optim import build_opponents, build_optimizer
 from segctl.engine.tasks import DistillationTask, SupervisedTask
 from segctl.engine.teacher import Teacher, find_teacher, load_teacher
-from segctl.errors import InputError
+from segctl.errors import InputError, PresetError
 from segctl.models import Segmenter, build_model
+from segctl.models.backbone import synchronised
 from segctl.models.foreign import Network
-from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.run import DistillRun, TrainRun, group_faults
 from segctl.schema.terms import reads
+
+PROCESS_STRIDE = 1_000_003
+"""Between the seeds of two processes of one run; large, so that runs of neighbouring seeds share none."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +42,22 @@ class Request:
     """The preset that describes the network of a teacher that is a file of plain weights."""
     device: str | None = None
     command: str = ""
+    world: World = field(default_factory=World)
 
 
 @dataclass
 class Session:
-    """The moving parts of one run in one process."""
+    """The moving parts of one run in one process of its world. `trained` is the task as gradients see it: averaged over the
+    processes where there are several."""
 
     run: TrainRun
     dataset: PackedDataset
     compute: Compute
+    world: World
     workers: int
     model: Segmenter
     task: SupervisedTask
+    trained: nn.Module
     teacher: Teacher | None
     state: State
 
@@ -82,6 +92,7 @@ class Session:
             f"{run.data.val_split} {len(self.dataset.names(run.data.val_split))}   loader workers {self.workers}",
             f"model {run.model.head} on {run.model.backbone}, weights {run.model.weights}   {parameters:,} parameters",
             f"batch {train.batch_size}"
+            + (f" over {self.world.size} processes" if self.world.size > 1 else "")
             + (f" in {train.accumulate} micro-batches" if train.accumulate > 1 else "")
             + f"   steps {train.steps}   seed {train.seed}",
         ]
@@ -97,10 +108,22 @@ def prepare_session(request: Request, *, fresh: bool = True) -> Session:
 
     With `fresh` false the weights will come from a checkpoint, so initial ones are not looked for.
     """
-    run = request.run
+    world = request.world
+    session = world.together(lambda: _build(request, fresh))
+    session.trained = world.wrap(session.task, unused=session.model.aux is not None and not _reads_aux(session.run))
+    # What a method builds may draw random numbers; dropout then begins from the same state for all of them, and from another
+    # one in every process.
+    torch.manual_seed(request.run.train.seed + world.rank * PROCESS_STRIDE)
+    return session
+
+
+def _build(request: Request, fresh: bool) -> Session:
+    run, world = request.run, request.world
     dataset = open_dataset(request.data_root, run.data.dataset)
     dataset.names(run.data.val_split)
-    check_batch(dataset, run.data.train_split, run.train.batch_size)
+    check_batch(dataset, run.data.train_split, run.train.batch_size, world.size)
+    if world.size > 1 and (faults := group_faults(run, world.size)):
+        raise PresetError(f"preset '{run.name}' over {world.size} processes", faults, "use fewer processes, or a larger batch")
     compute = choose_compute(request.device, run.train.precision)
     teacher, seen = _teacher(request, run, dataset, compute) if isinstance(run, DistillRun) else (None, None)
     # The same seed gives every method the same student.
@@ -108,6 +131,8 @@ def prepare_session(request: Request, *, fresh: bool = True) -> Session:
     network = run.model if fresh else run.model.model_copy(update={"weights": "none"})
     model = build_model(network, dataset.classes.num_classes).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task = _task(run, model, teacher, seen).to(compute.device)
+    if world.size > 1 and compute.device.type == "cuda":
+        synchronised(task)
     opponents = task.distiller.opponents() if isinstance(task, DistillationTask) else []
     apart = [parameter for opponent in opponents for parameter in opponent.network.parameters()]
     optimizer = build_optimizer(run.optim, task, model.backbone, apart)
@@ -115,11 +140,16 @@ def prepare_session(request: Request, *, fresh: bool = True) -> Session:
     average = None
     if run.train.ema is not None:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(run.train.ema), use_buffers=True)  # type: ignore[no-untyped-call]
-    # What a method builds may draw random numbers; dropout then begins from the same state for all of them.
-    torch.manual_seed(run.train.seed)
     state = State(compute.device, task, optimizer, build_opponents(opponents), scaler, average, step=0, validated=0, best=Best())
     resolved = run.model_copy(update={"train": run.train.model_copy(update={"precision": compute.precision})})
-    return Session(resolved, dataset, compute, loader_workers(run.data.workers, compute.device), model, task, teacher, state)
+    workers = loader_workers(run.data.workers, compute.device, world.local_size)
+    return Session(resolved, dataset, compute, world, workers, model, task, task, teacher, state)
+
+
+def _reads_aux(run: TrainRun) -> bool:
+    """Whether any term of the loss sees the auxiliary logits, and so trains their head."""
+    terms = run.distiller.terms if isinstance(run, DistillRun) else ()
+    return any(term.logits == "aux" for term in run.loss) or any(reads(term) == "aux" for term in terms)
 
 
 def _teacher(request: Request, run: DistillRun, dataset: PackedDataset, compute: Compute) -> tuple[Teacher, Shape]:

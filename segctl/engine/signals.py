@@ -4,6 +4,18 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NamedTuple
+
+import torch
+
+from segctl.engine.distributed import World
+
+
+class Agreed(NamedTuple):
+    """What the processes of a run have been asked, as of one moment."""
+
+    stop: signal.Signals | None
+    save: bool
 
 
 class Requests:
@@ -12,6 +24,11 @@ class Requests:
     def __init__(self) -> None:
         self.stop: signal.Signals | None = None
         self.save = False
+
+    def agree(self, world: World) -> "Agreed":
+        """What any process has been asked so far, the same on all, so that they stop and save at one step."""
+        stop, save = world.largest(torch.tensor([self.stop or 0, int(self.save)])).tolist()
+        return Agreed(signal.Signals(stop) if stop else None, bool(save))
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Remember a signal; a second Ctrl-C does not wait."""

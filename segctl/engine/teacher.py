@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from segctl.data.packed import PackedDataset
-from segctl.engine.device import Compute
-from segctl.engine.evaluate import Progress, Scoring, count_images
+from segctl.engine.evaluate import Progress, Scoring, count_shared
 from segctl.errors import InputError
 from segctl.metrics.counted import Counted
 from segctl.metrics.scores import score
@@ -172,12 +171,10 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def try_teacher(
-    teacher: Teacher, dataset: PackedDataset, run: DistillRun, compute: Compute, progress: Progress | None = None
-) -> Trial:
-    """Score the teacher on the first validation images under the run's protocol."""
-    names = dataset.names(run.data.val_split)[:TRIAL_IMAGES]
-    counted = count_images(teacher.model, dataset, names, Scoring(run.evaluate, compute), progress)
+def try_teacher(teacher: Teacher, dataset: PackedDataset, split: str, how: Scoring, progress: Progress | None = None) -> Trial:
+    """Score the teacher on the first images of a split."""
+    names = dataset.names(split)[:TRIAL_IMAGES]
+    counted = count_shared(teacher.model, dataset, names, how, progress)
     scores = score(counted.table, binary=dataset.classes.binary)
     constant, best_class = constant_score(counted, dataset.classes.binary)
     return Trial(len(names), scores, constant, best_class)

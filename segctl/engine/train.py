@@ -3,13 +3,15 @@
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from segctl.data.loader import Batch, training_batches
-from segctl.engine.evaluate import Scoring, count_split
+from segctl.engine.distributed import without_averaging
+from segctl.engine.evaluate import Scoring, StoppedCountingError, count_split
 from segctl.engine.meter import Meter
 from segctl.engine.optim import set_learning_rates
 from segctl.engine.setup import Session
@@ -33,8 +35,8 @@ def fit(session: Session, folder: RunFolder, log: RunLog, saved: Callable[[], No
     meter = Meter(session, log)
 
     def write_checkpoint() -> None:
-        state.require_finite()
-        state.save(folder.last, session.owner())
+        session.world.together(state.require_finite)
+        state.save(folder.last, session.owner(), session.world)
         saved()
 
     with requests_between_steps() as requests:
@@ -44,15 +46,17 @@ def fit(session: Session, folder: RunFolder, log: RunLog, saved: Callable[[], No
             set_learning_rates(state.optimizer, session.run.schedule, state.step, train.steps)
             meter.add(take_step(session, batch))
             state.step += 1
+            asked = requests.agree(session.world)
             meter.report_when_due()
             with meter.paused():
-                if _validation_is_due(session) and requests.stop is None:
+                if _validation_is_due(session) and asked.stop is None:
                     validate(session, folder, log, requests)
-                if state.step % train.checkpoint_every == 0 or state.step == train.steps or requests.stop or requests.save:
+                    asked = requests.agree(session.world)
+                if state.step % train.checkpoint_every == 0 or state.step == train.steps or asked.stop or asked.save:
                     requests.save = False
                     write_checkpoint()
-            if requests.stop:
-                raise _stopped(requests.stop, session, folder, log)
+            if asked.stop:
+                raise _stopped(asked.stop, session, folder, log)
 
 
 def _validation_is_due(session: Session) -> bool:
@@ -72,26 +76,31 @@ def _batches(session: Session) -> Iterator[Batch]:
         first_step=session.state.step,
         last_step=train.steps,
         workers=session.workers,
+        rank=session.world.rank,
+        size=session.world.size,
     )
 
 
 def take_step(session: Session, batch: Batch) -> dict[str, Tensor]:
-    """One optimiser step on a whole batch; its weighted loss terms, still on the device."""
-    state, device = session.state, session.compute.device
+    """One optimiser step on this process's share of a global batch; its part of the weighted loss terms, still on the device."""
+    state, device, world, train = session.state, session.compute.device, session.world, session.run.train
     images = batch.images.to(device, non_blocking=True)
     labels = batch.labels.to(device, non_blocking=True)
     valid = (batch.labels != IGNORE_INDEX).sum((1, 2))
-    total = max(1, int(valid.sum()))
-    session.task.train()
+    total = max(1, int(world.total(valid.sum())))
+    session.trained.train()
     state.clear_gradients()
     sums: dict[str, Tensor] = {}
-    for part in torch.arange(len(images)).chunk(session.run.train.accumulate):
-        share = Share(pixels=int(valid[part].sum()) / total, images=len(part) / len(images))
+    # As many micro-batches on every process, whose shares of the batch may differ by an image.
+    parts = torch.arange(len(images)).tensor_split(min(train.accumulate, max(1, train.batch_size // world.size)))
+    for part in parts:
+        share = Share(pixels=int(valid[part].sum()) / total, images=len(part) / train.batch_size)
         chosen = slice(int(part[0]), int(part[-1]) + 1)
-        with session.compute.autocast():
-            step = session.task(images[chosen], labels[chosen], share)
-        scaled: Tensor = state.scaler.scale(step.loss)
-        torch.autograd.backward(scaled)
+        with nullcontext() if part is parts[-1] else without_averaging(session.trained):
+            with session.compute.autocast():
+                step = session.trained(images[chosen], labels[chosen], share)
+            scaled: Tensor = state.scaler.scale(step.loss * world.size)  # gradients are averaged over the processes
+            torch.autograd.backward(scaled)
         sums = {name: value + sums[name] if name in sums else value for name, value in step.terms.items()}
     state.apply_gradients()
     if state.average is not None:
@@ -101,29 +110,27 @@ def take_step(session: Session, batch: Batch) -> dict[str, Tensor]:
 
 def validate(session: Session, folder: RunFolder, log: RunLog, requests: Requests) -> None:
     """Score the validation split under the run's protocol, and keep the best weights; a request to stop ends it early."""
-    run, state, model = session.run, session.state, session.evaluated_model
+    run, state, model, world = session.run, session.state, session.evaluated_model, session.world
+    world.align(model)
 
     def advance(done: int, total: int) -> None:
         log.watch.advance(f"validating on {run.data.val_split}", done, total)
         if requests.stop is not None:
-            raise _StopScoringError
+            raise StoppedCountingError
 
-    how = Scoring(run.evaluate, session.compute, session.workers)
+    how = Scoring(run.evaluate, session.compute, session.workers, world)
     try:
         counted = count_split(model, session.dataset, run.data.val_split, how, advance)
-    except _StopScoringError:
-        return
+    except StoppedCountingError:
+        return  # made up for when the run goes on
     scores = score(counted.table, binary=session.dataset.classes.binary)
     log.validated(state.step, scores)
     state.validated = state.step
     value = scores["mIoU_D"]
     if value is not None and value > state.best.score:
         state.best.score, state.best.step = value, state.step
-        save(folder.best, model, run, session.dataset.classes.names)
-
-
-class _StopScoringError(Exception):
-    """A validation was left because the run is to stop; it is made up for when the run goes on."""
+        if world.is_main:
+            save(folder.best, model, run, session.dataset.classes.names)
 
 
 def _stopped(number: signal.Signals, session: Session, folder: RunFolder, log: RunLog) -> StoppedError:
@@ -135,6 +142,9 @@ def _stopped(number: signal.Signals, session: Session, folder: RunFolder, log: R
 def finish(session: Session, folder: RunFolder, log: RunLog) -> None:
     """Write model.pt, which marks the run as finished and so comes last of all."""
     run, state = session.run, session.state
+    session.world.align(session.evaluated_model)
+    if not session.world.is_main:
+        return
     best = run.train.select == "best" and folder.best.is_file()
     step = state.best.step if best else state.step
     chosen = f"the best validation, after step {step} ({state.best.score:.2f} mIoU_D)" if best else f"step {step}"

@@ -46,13 +46,18 @@ class Watch(Protocol):
 
 
 class RunLog:
-    """Writes log.jsonl and train.log, and passes everything on to the watcher."""
+    """Writes log.jsonl and train.log, and passes everything on to the watcher.
 
-    def __init__(self, folder: RunFolder, steps: int, watch: Watch) -> None:
-        self.folder, self.steps, self.watch = folder, steps, watch
+    keeps: whether this process writes; the others of a run only pass on.
+    """
+
+    def __init__(self, folder: RunFolder, steps: int, watch: Watch, *, keeps: bool = True) -> None:
+        self.folder, self.steps, self.watch, self.keeps = folder, steps, watch, keeps
 
     def continue_from(self, step: int) -> None:
         """Drop the events after a step, which a resumed run will write again."""
+        if not self.keeps:
+            return
         kept = [event for event in self.folder.read_log() if event.get("step", 0) <= step and event["event"] != "end"]
         write_text(self.folder.log, "".join(json.dumps(event) + "\n" for event in kept))
 
@@ -78,10 +83,14 @@ class RunLog:
 
     def event(self, kind: str, content: dict[str, Any]) -> None:
         """One line of log.jsonl."""
+        if not self.keeps:
+            return
         with self.folder.log.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps({"event": kind, **content}) + "\n")
 
     def _say(self, text: str) -> None:
+        if not self.keeps:
+            return
         with self.folder.train_log.open("a", encoding="utf-8") as handle:
             handle.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}  {text}\n")
 

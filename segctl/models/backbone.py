@@ -70,6 +70,17 @@ class Backbone(nn.Module):
         return maps
 
 
+def synchronised(module: nn.Module) -> nn.Module:
+    """The module with batch norms, timm's own kinds too, whose statistics are those of all processes' images; CUDA only.
+
+    Names and shapes of its weights stay as they are.
+    """
+    from timm.layers.norm_act import convert_sync_batchnorm
+
+    converted: nn.Module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    return converted
+
+
 def build_backbone(name: str, output_stride: int, weights: str) -> Backbone:
     """The timm network `name` with a last map of `output_stride`; only weights "timm" may download. Raises InputError.
 

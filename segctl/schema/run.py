@@ -94,7 +94,7 @@ def cross_check(run: TrainRun) -> list[Fault]:
         *_label_faults(run),
         *_metric_faults(run),
         *_loop_faults(run),
-        *_group_faults(run),
+        *group_faults(run),
     ]
 
 
@@ -169,15 +169,16 @@ def _loop_faults(run: TrainRun) -> list[Fault]:
     return faults
 
 
-def _group_faults(run: TrainRun) -> list[Fault]:
-    """Terms that compare images with each other, and one image at a time."""
+def group_faults(run: TrainRun, processes: int = 1) -> list[Fault]:
+    """Terms that compare images with each other, where a process sees one image at a time."""
     terms = run.distiller.terms if isinstance(run, DistillRun) else ()
-    alone = run.train.batch_size < 2 * run.train.accumulate
+    alone = run.train.batch_size // processes < 2 * run.train.accumulate
+    shared = f", {processes} processes" if processes > 1 else ""
     return [
         Fault(
             f"distiller.terms.{index}",
             f"'{term.kind}' compares images with each other, got one image at a time (train.batch_size "
-            f"{run.train.batch_size}, train.accumulate {run.train.accumulate}), wanted at least two",
+            f"{run.train.batch_size}, train.accumulate {run.train.accumulate}{shared}), wanted at least two",
         )
         for index, term in enumerate(terms)
         if alone and isinstance(term, CrossImageSpec | RelationSpec)
