@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def report(
-    runs: Annotated[list[Path] | None, typer.Argument(metavar="[RUNS]...", help="Run folders; none takes every run.")] = None,
+    runs: Annotated[list[Path] | None, typer.Argument(metavar="RUNS", help="Run folders; none takes every run.")] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="The Markdown file to write; a web page goes beside it.")
     ] = Path("report.md"),

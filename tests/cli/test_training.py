@@ -114,14 +114,6 @@ def test_options_that_contradict_each_other_are_refused(
     assert not (here / "runs").exists()
 
 
-def test_a_launcher_of_several_processes_is_refused(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(["train", "--preset", str(write_preset(here / "toy.yaml"))]) == 2
-    assert "this segctl trains in one process" in capsys.readouterr().err
-
-
 def test_distilling_by_a_method_of_another_recipe_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     number = {"method": "kd", "value": 70.0, "source": "a paper", "recipe": "cirkd"}
     student = write_preset(here / "student.yaml", STUDENT | {"published": [number]}, train={"steps": 1})
