@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from segctl.losses.pixels import is_hard, log_or_lowest, sum_dtype
-from segctl.losses.sums import Sums, plain_sums, sum_by_class
+from segctl.losses.pixels import is_hard, sum_dtype
+from segctl.losses.sums import Sums, first_slots, plain_sums, sum_by_slot
 from segctl.losses.threads import share_out
 
-ELEMENTS = 1 << 19
-"""Probabilities in a block, 2 MiB of float32.  Four times fewer took 1.4 times as long, twice as many no less."""
+ELEMENTS = 1 << 20
+"""Probabilities in a block, 4 MiB of float32.  Sixteen times fewer took twice as long, twice as many no less."""
+LEAST_BLOCKS = 32
+"""A batch's least number of blocks, so that each thread's two blocks of scratch memory stay small beside the logits."""
 
 
 class Block(NamedTuple):
@@ -53,17 +55,18 @@ class Reading:
 
     @property
     def block_length(self) -> int:
-        """Pixels in a block; a GPU takes an image at a time."""
+        """Pixels in a block, every image in equal blocks; a GPU takes an image at a time."""
         _, classes, pixels = self.logits.shape
-        return pixels if self.logits.is_cuda else min(pixels, max(1, ELEMENTS // classes))
+        if self.logits.is_cuda:
+            return pixels
+        elements = min(ELEMENTS, max(ELEMENTS >> 4, self.logits.numel() // LEAST_BLOCKS))
+        return -(-pixels // -(-classes * pixels // elements))
 
     def blocks(self) -> list[Block]:
-        """Every image in the same number of blocks."""
         images, _, pixels = self.logits.shape
         length = self.block_length
-        places = [
-            (image, slice(start, min(start + length, pixels))) for image in range(images) for start in range(0, pixels, length)
-        ]
+        starts = range(0, pixels, length)
+        places = [(image, slice(start, min(start + length, pixels))) for image in range(images) for start in starts]
         return [Block(number, image, part) for number, (image, part) in enumerate(places)]
 
 
@@ -120,17 +123,17 @@ def _differentiable_gradient(logits: Tensor, label: Tensor, valid: Tensor | None
 def _sum_blocks(reading: Reading, p: Tensor | None) -> Iterator[Tensor]:
     """The six sums (B, C) in the order of `Sums`, blocks added in float64; the softmax goes into p, 0 where ignored."""
     images, classes, _ = reading.logits.shape
-    blocks = reading.blocks()
+    blocks, length = reading.blocks(), reading.block_length
     table = torch.zeros(len(blocks), len(Sums._fields), classes, dtype=torch.float64, device=reading.logits.device)
 
     def work(queue: Iterator[Block]) -> None:
-        scratch = _Scratch(reading)
+        scratch = _Scratch(reading, length)
         for block in queue:
             part = reading.at(block)
             out = scratch.first(part) if p is None else p[block.image, :, block.pixels]
             log_total = _softmax(part, out)
-            sums = _hard(part, out, log_total) if is_hard(part.label) else _soft(part, out, log_total, scratch.second(part))
-            table[block.number].copy_(sums)
+            sums = (_hard if is_hard(part.label) else _soft)(part, out, log_total, scratch)
+            table[block.number].copy_(torch.stack(sums))
 
     share_out(work, blocks, reading.logits.device)
     of_images = table.view(images, -1, *table.shape[1:])
@@ -142,10 +145,10 @@ def _sum_blocks(reading: Reading, p: Tensor | None) -> Iterator[Tensor]:
 def _gradient(reading: Reading, p: Tensor | None, *grads: Tensor) -> Tensor:
     """(B, C, N) from the gradients (B, C) of intersection, predicted and log_likelihood; written over p where there is one."""
     gradient = torch.empty_like(reading.logits) if p is None else p
-    in_place = gradient.dtype == sum_dtype(gradient)
+    in_place, length = gradient.dtype == sum_dtype(gradient), reading.block_length
 
     def work(queue: Iterator[Block]) -> None:
-        scratch = _Scratch(reading)
+        scratch = _Scratch(reading, length)
         for block in queue:
             part = reading.at(block)
             target = gradient[block.image, :, block.pixels]
@@ -163,11 +166,12 @@ def _gradient(reading: Reading, p: Tensor | None, *grads: Tensor) -> Tensor:
 
 
 class _Scratch:
-    """A thread's own two blocks of memory."""
+    """A thread's own two blocks of memory, and where `sum_by_class` adds up each pixel."""
 
-    def __init__(self, reading: Reading) -> None:
-        like = reading.logits[:1, :, : reading.block_length]
+    def __init__(self, reading: Reading, length: int) -> None:
+        like = reading.logits[:1, :, :length]
         self._buffers = [torch.empty_like(like, dtype=sum_dtype(like))[0] for _ in range(2)]
+        self._slots = first_slots(length, like.shape[1], like.device)
 
     def first(self, part: Reading) -> Tensor:
         return self._buffers[0][:, : part.logits.shape[1]]
@@ -175,56 +179,61 @@ class _Scratch:
     def second(self, part: Reading) -> Tensor:
         return self._buffers[1][:, : part.logits.shape[1]]
 
+    def slots(self, part: Reading) -> Tensor:
+        return part.label + self._slots[: part.label.shape[0]]
 
-def _softmax(part: Reading, out: Tensor) -> Tensor:
-    """softmax(logits) into out (C, n), 0 at ignored pixels; returns log sum exp of the logits (n,)."""
+
+def _softmax(part: Reading, out: Tensor) -> Tensor | None:
+    """softmax(logits) into out (C, n), 0 at ignored pixels; returns log sum exp of the logits (n,) where it is needed."""
     largest = part.logits.amax(0)
     torch.sub(part.logits, largest, out=out).exp_()
     total = out.sum(0)
     out.mul_(total.reciprocal() if part.valid is None else part.valid / total)
-    return largest + total.log()
+    return largest.add_(total.log_()) if part.with_log else None
 
 
-def _hard(part: Reading, p: Tensor, log_total: Tensor) -> Tensor:
-    """One block's six sums (6, C)."""
+def _hard(part: Reading, p: Tensor, log_total: Tensor | None, scratch: _Scratch) -> list[Tensor]:
+    """One block's six sums, each (C,)."""
     label = part.label.unsqueeze(0)
-    counted = torch.ones_like(log_total) if part.valid is None else part.valid.to(p.dtype)
+    counted = p.new_ones(p.shape[1]) if part.valid is None else part.valid.to(p.dtype)
     rows = [p.gather(0, label)[0], counted]
-    if part.with_log:
-        rows.append((part.logits.gather(0, label)[0] - log_total) * counted)
-    by_class = sum_by_class(torch.stack(rows), label.expand(len(rows), -1), p.shape[0])
-    size = p.sum(1) if part.norm == 1 else (p * p).sum(1)
+    if log_total is not None:
+        rows.append(part.logits.gather(0, label)[0].sub_(log_total).mul_(counted))
+    by_class = sum_by_slot(torch.stack(rows), scratch.slots(part).expand(len(rows), -1), p.shape[0])
+    size = p.sum(1) if part.norm == 1 else torch.mul(p, p, out=scratch.second(part)).sum(1)
     nothing = torch.zeros_like(size)
-    log_likelihood = by_class[2] if part.with_log else nothing
-    return torch.stack([by_class[0], size, by_class[1], (by_class[1] > 0).to(p.dtype), log_likelihood, nothing])
+    return [by_class[0], size, by_class[1], (by_class[1] > 0).to(p.dtype), nothing if log_total is None else by_class[2], nothing]
 
 
-def _soft(part: Reading, p: Tensor, log_total: Tensor, scratch: Tensor) -> Tensor:
-    """One block's six sums (6, C)."""
-    q = part.label
+def _soft(part: Reading, p: Tensor, log_total: Tensor | None, scratch: _Scratch) -> list[Tensor]:
+    """One block's six sums, each (C,)."""
+    q, room = part.label, scratch.second(part)
     if part.norm == 1:
         size, labelled = p.sum(1), q.sum(1)
-        common = torch.minimum(p, q, out=scratch).sum(1)
+        common = torch.minimum(p, q, out=room).sum(1)
     else:
-        size = torch.mul(p, p, out=scratch).sum(1)
-        labelled = torch.mul(q, q, out=scratch).sum(1)
-        common = torch.mul(p, q, out=scratch).sum(1)
+        size = torch.mul(p, p, out=room).sum(1)
+        labelled = torch.mul(q, q, out=room).sum(1)
+        common = torch.mul(p, q, out=room).sum(1)
     log_likelihood = label_log = torch.zeros_like(size)
-    if part.with_log:
-        log_likelihood = torch.sub(part.logits, log_total, out=scratch).mul_(q).sum(1)
-        label_log = scratch.copy_(log_or_lowest(q)).mul_(q).sum(1)
-    return torch.stack([common, size, labelled, q.amax(1), log_likelihood, label_log])
+    if log_total is not None:
+        log_likelihood = torch.sub(part.logits, log_total, out=room).mul_(q).sum(1)
+        label_log = torch.clamp(q, min=torch.finfo(q.dtype).tiny, out=room).log_().mul_(q).sum(1)
+    return [common, size, labelled, q.amax(1), log_likelihood, label_log]
 
 
 def _hard_pull(part: Reading, p: Tensor, grads: list[Tensor], out: Tensor) -> Tensor:
     """p ⊙ dL/dp (C, n)."""
     of_common, of_size, of_log = grads
     label = part.label.unsqueeze(0)
-    at_label = p.gather(0, label) * of_common[:, 0][label]
+    at_label = p.gather(0, label).mul_(of_common.take(label))
     if part.with_log:
-        log_share = of_log[:, 0][label]
-        at_label += log_share if part.valid is None else log_share * part.valid
-    torch.mul(p, of_size if part.norm == 1 else 2 * of_size * p, out=out)
+        log_share = of_log.take(label)
+        at_label.add_(log_share if part.valid is None else log_share.mul_(part.valid))
+    if part.norm == 1:
+        torch.mul(p, of_size, out=out)
+    else:
+        torch.mul(p, p, out=out).mul_(2 * of_size)
     return out.scatter_add_(0, label, at_label)
 
 

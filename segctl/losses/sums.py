@@ -12,7 +12,7 @@ from torch import Tensor
 from segctl.losses.pixels import is_hard, log_or_lowest, sum_dtype
 
 BLOCK = 64
-"""Pixels that are added one after another in `sum_by_class` before the blocks are."""
+"""Pixels that are added one after another before the blocks are; see `first_slots`."""
 
 
 class Sums(NamedTuple):
@@ -90,11 +90,20 @@ def _size(values: Tensor, valid: Tensor | None, norm: int) -> Tensor:
 
 
 def sum_by_class(values: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    """Sum the values (B, N) of each class id in label (B, N) -> (B, C).
+    """Sum the values (B, N) of each class id in label (B, N) -> (B, C)."""
+    return sum_by_slot(values, label + first_slots(label.shape[1], num_classes, label.device), num_classes)
+
+
+def first_slots(pixels: int, num_classes: int, device: torch.device) -> Tensor:
+    """Where the slots of each pixel's block begin, (N,); its class comes on top.
 
     Block by block: scatter_add adds one by one, and one float32 sum over half a million pixels was off by 0.5 per cent.
     """
-    blocks = -(-label.shape[1] // BLOCK)
-    slot = label + num_classes * (torch.arange(label.shape[1], device=label.device) // BLOCK)
-    sums = values.new_zeros(values.shape[0], blocks * num_classes).scatter_add(1, slot, values)
+    return num_classes * (torch.arange(pixels, device=device) // BLOCK)
+
+
+def sum_by_slot(values: Tensor, slots: Tensor, num_classes: int) -> Tensor:
+    """Sum the values (B, N) whose slots (B, N) are of one class -> (B, C)."""
+    blocks = -(-values.shape[1] // BLOCK)
+    sums = values.new_zeros(values.shape[0], blocks * num_classes).scatter_add(1, slots, values)
     return sums.view(-1, blocks, num_classes).sum(1)
