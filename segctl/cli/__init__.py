@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from segctl import __version__
-from segctl.cli import data, predict, presets, report, training
+from segctl.cli import compare, data, predict, presets, report, training
 from segctl.cli import demo as story
 from segctl.cli import eval as evaluation
 from segctl.cli.output import out
@@ -24,6 +24,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(presets.app, name="presets")
 app.command()(training.train)
 app.command()(training.distill)
+app.command()(compare.compare)
 app.command("eval")(evaluation.evaluate)
 app.command()(predict.predict)
 app.command()(report.report)

@@ -75,12 +75,14 @@ def _run(session: Session, folder: RunFolder, log: RunLog, runs_root: Path) -> N
         session.world.main_first(lambda: learn_stages(session, place))
     environment = folder.read_environment()
     earlier, began = environment["seconds"], time.perf_counter()
+    earlier_peak = environment.get("peak_memory_mb") or 0.0
 
     def keep_time() -> None:
         if not session.world.is_main:
             return
         environment["seconds"] = earlier + time.perf_counter() - began
         environment["seconds_per_step"] = _median_step_s(folder)
+        environment["peak_memory_mb"] = max(earlier_peak, peak_memory_mb(session.compute.device))
         environment["finished"] = now() if session.state.step == session.run.train.steps else None
         write_json(folder.environment, environment)
 
@@ -192,7 +194,7 @@ def _load_state(session: Session, path: Path, watch: Watch) -> None:
 
 def _require_same(stored: TrainRun, asked: TrainRun, folder: RunFolder) -> None:
     """Refuse to resume under other settings; the way a run is watched may change, what it computes may not."""
-    differing = sorted(_differences(stored.model_dump(mode="json"), asked.model_dump(mode="json")))
+    differing = sorted(differences(stored.model_dump(mode="json"), asked.model_dump(mode="json")))
     harmless = {"data.workers"}
     if found := [path for path in differing if path.split(":")[0] not in harmless]:
         raise InputError(
@@ -201,12 +203,12 @@ def _require_same(stored: TrainRun, asked: TrainRun, folder: RunFolder) -> None:
         )
 
 
-def _differences(stored: object, asked: object, path: str = "") -> list[str]:
-    """`a.b: stored -> asked` for every leaf that differs."""
+def differences(stored: object, asked: object, path: str = "") -> list[str]:
+    """`a.b: stored -> asked` for every leaf of two runs that differs."""
     if isinstance(stored, dict) and isinstance(asked, dict):
         keys = [*stored, *(key for key in asked if key not in stored)]
         return [
-            line for key in keys for line in _differences(stored.get(key), asked.get(key), f"{path}.{key}" if path else str(key))
+            line for key in keys for line in differences(stored.get(key), asked.get(key), f"{path}.{key}" if path else str(key))
         ]
     return [] if stored == asked else [f"{path}: {stored!r} -> {asked!r}"]
 

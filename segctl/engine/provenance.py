@@ -35,6 +35,7 @@ def describe(session: Session, request: Request, trial: Trial | None) -> dict[st
         "seconds": 0.0,
         "steps": run.train.steps,
         "seconds_per_step": None,
+        "peak_memory_mb": None,
         "parameters": sum(parameter.numel() for parameter in session.model.parameters()),
         "method": method_of(run.distiller if isinstance(run, DistillRun) else None),
         "initial_weights": run.model.weights,

@@ -8,6 +8,8 @@ from segctl.report import findings
 from segctl.report.analysis import Measured, interval_text
 from segctl.report.collect import Collection, Evaluation, Run
 from segctl.report.content import Block, Code, Definitions, Figure, Gallery, Notes, Page, Paragraph, Section, Worst
+from segctl.report.fair import ABOUT as FAIR
+from segctl.report.fair import fair_groups, fair_table
 from segctl.report.figures import Line, draw_curves
 from segctl.report.findings import Drawer
 from segctl.report.groups import Comparison, Group, grouped
@@ -117,6 +119,8 @@ def _student(name: str, groups: Sequence[Group], comparison: Comparison, frame: 
     notes = [*student_notes(groups, comparison), *interval_notes(measured)]
     if notes:
         blocks.append(Notes(tuple(notes)))
+    for members in fair_groups(groups):
+        blocks += [Paragraph(f"Methods side by side. {FAIR}"), fair_table(members)]
     return Section(f"{name} ({model.head} {model.backbone}) on {comparison.place}", tuple(blocks), level=3)
 
 

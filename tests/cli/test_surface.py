@@ -25,6 +25,9 @@ SURFACE = {
     "presets check": {"--set"},
     "train": TRAINING,
     "distill": TRAINING | {"--method", "--teacher", "--teacher-preset"},
+    "compare": {
+        "--preset", "--methods", "--seeds", "--teacher", "--teacher-preset", "--set", "--steps", "--devices", "--json", *ROOTS,
+    },
     "eval": NETWORK | {
         "--split", "--batch", "--save-predictions", "--calibration", "--device", "--processes", "--data-root",
         "--pred", "--gt", "--num-classes", "--classes", "--label-ids", "--resize", "--workers", "--counts",
@@ -47,4 +50,4 @@ def test_the_options_of_a_command_are_these(command: str, capsys: pytest.Capture
 def test_the_commands_are_these(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     listed = re.findall(r"^│ ([a-z]+)  ", capsys.readouterr().out, flags=re.MULTILINE)
-    assert listed == ["train", "distill", "eval", "predict", "report", "demo", "data", "presets"]
+    assert listed == ["train", "distill", "compare", "eval", "predict", "report", "demo", "data", "presets"]

@@ -1,0 +1,110 @@
+"""`segctl compare`: one student by several methods and seeds, and the table that sets them side by side."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segctl.cli.options import DATA_ROOT, RUNS_ROOT, DataRootOpt, JsonOpt, RunsRootOpt, SetOpt
+from segctl.cli.output import out
+from segctl.cli.training import StepsOpt, TeacherOpt, TeacherPresetOpt
+from segctl.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from segctl.engine.comparison import Job
+    from segctl.report.groups import Group
+    from segctl.schema.distillers import Method
+    from segctl.schema.run import DistillRun
+
+
+def compare(
+    preset: Annotated[str, typer.Option("--preset", metavar="NAME_OR_FILE", help="The student's preset.")],
+    methods: Annotated[
+        str, typer.Option("--methods", metavar="NAMES", help="Methods with commas between them, such as none,kd,cwd,jml.")
+    ],
+    seeds: Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="How many seeds, from the preset's on.")] = 3,
+    teacher: TeacherOpt = None,
+    teacher_preset: TeacherPresetOpt = None,
+    set_: SetOpt = None,
+    steps: StepsOpt = None,
+    devices: Annotated[
+        str | None,
+        typer.Option("--devices", metavar="NAMES", help="Run side by side on these, such as cuda:0,cuda:1; else one by one."),
+    ] = None,
+    data_root: DataRootOpt = DATA_ROOT,
+    runs_root: RunsRootOpt = RUNS_ROOT,
+    json: JsonOpt = False,
+) -> None:
+    """Train one student by every method and seed, one run after another, and print the fair table. Go on by saying it again."""
+    from segctl.engine.comparison import Asked, open_comparison, plan, require_fitting, take
+
+    names = _methods(methods)
+    changes = (*(set_ or []), *([] if steps is None else [f"train.steps={steps}"]))
+    asked = Asked(preset, changes, teacher_preset, data_root, runs_root)
+    run, found = open_comparison(asked, names, teacher)
+    jobs = plan(run, names, seeds, runs_root)
+    for job in jobs:
+        require_fitting(job, found)
+    places: list[str | None] = [*devices.split(",")] if devices else [None]
+    take(jobs, lambda job, device: job.command(asked, found, device), places, out.note)
+    _evaluate(jobs, run, data_root, places[0])
+    _show(jobs, run, json)
+
+
+def _methods(text: str) -> "list[Method]":
+    from segctl.schema.distillers import METHODS
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in METHODS:
+            near = did_you_mean(name, list(METHODS))
+            raise InputError(f"--methods: '{name}' is not known{near}", f"use some of {', '.join(METHODS)}")
+    if len(set(names)) < len(names) or not names:
+        raise InputError(f"--methods: got '{text}', wanted each method once, at least one", "such as none,kd,jml")
+    return [method for method in METHODS if method in names]
+
+
+def _evaluate(jobs: "list[Job]", run: "DistillRun", data_root: Path, device: str | None) -> None:
+    """Score what has no scores yet."""
+    from segctl.engine.distributed import World
+    from segctl.engine.score_run import EvaluationRequest, evaluate_run
+
+    for job in jobs:
+        if (job.folder.evaluation(run.data.val_split) / "scores.json").is_file():
+            continue
+        with out.progress(f"scoring {job.folder.name}") as progress:
+            evaluate_run(EvaluationRequest(job.folder, data_root, device=device), World(), progress)
+
+
+def _show(jobs: "list[Job]", run: "DistillRun", json: bool) -> None:
+    from segctl.report.collect import read_run
+    from segctl.report.fair import ABOUT, fair_groups, fair_table
+    from segctl.report.groups import compare as group
+
+    comparisons = group([read_run(job.folder) for job in jobs], run.data.val_split)
+    groups = [member for comparison in comparisons for member in comparison.groups]
+    sets = fair_groups(groups) or [groups]
+    if json:
+        out.json([_result(member, members) for members in sets for member in members])
+        return
+    for members in sets:
+        table = fair_table(members)
+        rows = [[cell.text for cell in row] for row in table.rows]
+        out.table(f"{run.name} on {comparisons[0].place}, {run.train.steps:,} steps, in percent", table.columns, rows, [ABOUT])
+    out.result(f"next: segctl report {' '.join(str(job.folder.path) for job in jobs)}")
+
+
+def _result(group: "Group", members: "list[Group]") -> dict[str, Any]:
+    from segctl.metrics.scores import SCORE_NAMES
+    from segctl.report.fair import gain
+
+    base = next((member for member in members if member.method == "none"), None)
+    found = gain(group, base) if base is not None and group is not base else None
+    return {
+        "method": group.method,
+        "runs": [str(run.folder.path) for run in group.runs],
+        "scores": {name: group.score(name)._asdict() for name in SCORE_NAMES},
+        "minus_none": None if found is None else found._asdict(),
+        "seconds_per_step": [run.environment.get("seconds_per_step") for run in group.runs],
+        "peak_memory_mb": [run.environment.get("peak_memory_mb") for run in group.runs],
+    }

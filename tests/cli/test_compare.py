@@ -1,0 +1,65 @@
+"""`segctl compare` through the front door: the runs, the table, saying it again, and refusals."""
+
+import json
+from pathlib import Path
+
+import pytest
+from toy import STUDENT, Silent, write_preset
+
+from segctl.cli import main
+from segctl.engine.comparison import plan
+from segctl.engine.launch import start_run
+from segctl.engine.setup import Request
+from segctl.schema.load import load_preset
+from segctl.schema.run import DistillRun
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_data: Path) -> Path:
+    monkeypatch.setenv("SEGCTL_DATA", str(toy_data))
+    monkeypatch.setenv("SEGCTL_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_what_is_missing_is_run_and_the_table_shown_and_again_without_running(
+    here: Path, toy_data: Path, toy_teacher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = write_preset(here / "student.yaml", STUDENT, train={"steps": 1, "validate_every": 1})
+    run = load_preset(str(student))
+    assert isinstance(run, DistillRun)
+    (none,) = plan(run, ["none"], 1, here / "runs")
+    start_run(Request(none.run, toy_data, here, device="cpu"), none.folder, Silent())
+    command = ["compare", "--preset", str(student), "--methods", "none,kd", "--seeds", "1", "--teacher", str(toy_teacher)]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "toy-student on camvid / val, 1 steps, in percent" in shown
+    assert [line.split()[:2] for line in shown.splitlines() if line.startswith(("none", "kd"))] == [["none", "1"], ["kd", "1"]]
+    runs = [here / "runs" / f"toy-student-{method}-seed0" for method in ("none", "kd")]
+    before = [(run / "model.pt").stat().st_mtime_ns for run in runs]
+    assert main([*command, "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert [(row["method"], len(row["runs"])) for row in again] == [("none", 1), ("kd", 1)]
+    assert again[1]["minus_none"]["n"] == 1
+    assert again[1]["peak_memory_mb"][0] > 0
+    assert [(run / "model.pt").stat().st_mtime_ns for run in runs] == before
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ("none,cwdd", "--methods: 'cwdd' is not known, did you mean 'cwd'?"),
+        ("none,none", "--methods: got 'none,none', wanted each method once, at least one"),
+        (",", "--methods: got ',', wanted each method once, at least one"),
+    ],
+)
+def test_methods_are_checked_first(methods: str, message: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    student = write_preset(here / "student.yaml", STUDENT)
+    assert main(["compare", "--preset", str(student), "--methods", methods]) == 2
+    assert message in capsys.readouterr().err
+    assert not (here / "runs").exists()
+
+
+def test_a_teachers_preset_has_nothing_to_compare(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--preset", "camvid-dl101", "--methods", "none,kd"]) == 2
+    assert "'camvid-dl101' has no teacher to learn from" in capsys.readouterr().err
