@@ -206,7 +206,9 @@ def test_torchs_launcher_on_two_hosts_and_slurm_run_the_same_command(toy_data: P
 
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d"]
     meeting = ["--rdzv-endpoint", "localhost:29731", "--rdzv-id", "toy"]
-    hosts = [start([*launcher, *meeting, *command(preset, tmp_path / "hosts", toy_data)[1:]]) for _ in range(2)]
+    # Without the `--`, torch's launcher takes --run for a short form of options of its own.
+    _, module, name, *arguments = command(preset, tmp_path / "hosts", toy_data)
+    hosts = [start([*launcher, *meeting, module, "--", name, *arguments]) for _ in range(2)]
     for host in hosts:
         _, said = host.communicate(timeout=120)
         assert host.returncode == 0, said
