@@ -143,13 +143,13 @@ class _PlainProgress:
     """A line when the work is done, and every few seconds before that."""
 
     def __init__(self, label: str, say: Callable[[str], None]) -> None:
-        self.label, self.say, self.last = label, say, time.monotonic()
+        self.label, self.say, self.last, self.said = label, say, time.monotonic(), ""
 
     def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if done >= total or now - self.last >= PLAIN_LINE_EVERY_S:
-            self.say(f"{self.label} {done}/{total}")
-            self.last = now
+        now, line = time.monotonic(), f"{self.label} {done}/{total}"
+        if line != self.said and (done >= total or now - self.last >= PLAIN_LINE_EVERY_S):
+            self.say(line)
+            self.last, self.said = now, line
 
 
 class _TransferBar:

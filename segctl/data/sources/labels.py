@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
+import cv2
 import numpy as np
 
 from segctl.data.classes import IGNORED, ClassTable
@@ -78,19 +79,21 @@ class IndexLabel:
 def label_of_ids(picture: Picture, decoded: Decoded, ids: IdMap) -> Label:
     """An index map, uint8 (H, W), in train ids. Raises InputError for an id that may not occur."""
     check_ids(str(picture), decoded.array, ids)
-    return Label(np.frombuffer(ids.train, np.uint8)[decoded.array], decoded.sha256, len(decoded.content))
+    label = np.asarray(cv2.LUT(decoded.array, np.frombuffer(ids.train, np.uint8)))
+    return Label(label, decoded.sha256, len(decoded.content))
 
 
 def check_ids(what: str, raw: np.ndarray, ids: IdMap) -> None:
     """Raise InputError for the first id of an index map, uint8 (H, W), that may not occur."""
+    if cv2.LUT(raw, np.frombuffer(ids.known, np.uint8)).all():
+        return
     counts, known = np.bincount(raw.ravel(), minlength=256), np.frombuffer(ids.known, bool)
     wrong = np.flatnonzero((counts > 0) & ~known)
-    if wrong.size:
-        raise InputError(
-            f"{what} holds the id {wrong[0]} ({counts[wrong[0]]} pixels), wanted {_ranges(np.flatnonzero(known))}"
-            + guess_label_ids(set(np.flatnonzero(counts).tolist()), int(known[:IGNORED].sum())),
-            ids.advice,
-        )
+    raise InputError(
+        f"{what} holds the id {wrong[0]} ({counts[wrong[0]]} pixels), wanted {_ranges(np.flatnonzero(known))}"
+        + guess_label_ids(set(np.flatnonzero(counts).tolist()), int(known[:IGNORED].sum())),
+        ids.advice,
+    )
 
 
 def guess_label_ids(present: set[int], num_ids: int) -> str:

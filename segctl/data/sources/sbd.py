@@ -56,7 +56,7 @@ class SbdLabel:
             raise self._unreadable("it is no MATLAB file of SBD") from error
         if array.dtype != np.uint8 or array.ndim != 2:
             raise self._unreadable(f"it holds {array.dtype} of {array.ndim} dimensions, wanted uint8 of 2")
-        return array
+        return np.ascontiguousarray(array)  # MATLAB's order is by columns
 
     def _unreadable(self, reason: str) -> InputError:
         return InputError(f"{self} cannot be read: {reason}", "get SBD's benchmark.tgz again")
