@@ -59,7 +59,7 @@ class Reading:
         _, classes, pixels = self.logits.shape
         if self.logits.is_cuda:
             return pixels
-        elements = min(ELEMENTS, max(ELEMENTS >> 4, self.logits.numel() // LEAST_BLOCKS))
+        elements = min(ELEMENTS, max(ELEMENTS >> 1, self.logits.numel() // LEAST_BLOCKS))
         return -(-pixels // -(-classes * pixels // elements))
 
     def blocks(self) -> list[Block]:
