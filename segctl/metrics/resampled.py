@@ -5,6 +5,7 @@ is scoring it twice. D is a matrix product of draws and counts; I and C are prod
 need the values in order: they are sorted once, and cumulative draws say where the q percent end in each resample.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,34 +62,55 @@ def resample(scored: Scored, draws: NDArray[np.int32]) -> Resampled:
         for kind, values in kinds.items():
             defined = ~np.isnan(values)
             means = _share(weights @ np.where(defined, values, 0), weights @ defined)
-            worst = np.stack([worst_of(column, draws) for column in values.T])  # (C, Q, R)
-            of_percents = [_mean_over_classes(worst[:, q].T) for q in range(len(PERCENTS))]
             scores[f"m{kind}_{over}"] = _mean_over_classes(means)
+        for kind, worst in _worst_of_columns(kinds, draws).items():
+            of_percents = [_mean_over_classes(worst[:, q].T) for q in range(len(PERCENTS))]
             scores[f"m{kind}_{over}_q5"] = of_percents[0]
             scores[f"m{kind}_{over}_qbar"] = np.mean(of_percents[1:], axis=0)
     return Resampled({name: 100 * found for name, found in scores.items()}, 100 * dataset["IoU"])
 
 
-def worst_of(values: Floats, draws: NDArray[np.int32]) -> Floats:
+def _worst_of_columns(kinds: dict[str, Floats], draws: NDArray[np.int32]) -> dict[str, Floats]:
+    """`worst_of` for each column of each kind's values: (k, Q, R). Kinds that order the images alike share the work."""
+    found: dict[str, list[Floats]] = {kind: [] for kind in kinds}
+    for columns in zip(*(values.T for values in kinds.values()), strict=True):
+        alike: dict[bytes, list[tuple[str, Floats]]] = defaultdict(list)
+        for kind, column in zip(kinds, columns, strict=True):
+            alike[_order(column).tobytes()].append((kind, column))
+        for order, members in alike.items():
+            worst = worst_of([column for _, column in members], np.frombuffer(order, np.intp), draws)
+            for (kind, _), values in zip(members, worst, strict=True):
+                found[kind].append(values)
+    return {kind: np.stack(values) for kind, values in found.items()}
+
+
+def _order(values: Floats) -> NDArray[np.intp]:
+    """The places of the defined values, lowest first."""
+    return np.argsort(values, kind="stable")[: int((~np.isnan(values)).sum())]
+
+
+def worst_of(columns: list[Floats], order: NDArray[np.intp], draws: NDArray[np.int32]) -> list[Floats]:
     """Mean of the lowest max(1, floor(q n / 100)) of the n drawn values for every q of PERCENTS: (Q, R), NaN where n is 0.
 
-    values: (N,), NaN for images that do not count.  draws: (R, N).
+    columns: values (N,) that `order` puts in order, lowest first, leaving out those that do not count.  draws: (R, N).
     """
-    order = np.argsort(values, kind="stable")[: int((~np.isnan(values)).sum())]
     if not order.size:
-        return np.full((len(PERCENTS), len(draws)), np.nan)
-    ordered, times = values[order], np.take(draws, order, axis=1)
-    drawn = np.cumsum(times, axis=1, dtype=np.int64)
-    summed = np.cumsum(times * ordered, axis=1)
+        return [np.full((len(PERCENTS), len(draws)), np.nan)] * len(columns)
+    times = np.take(draws, order, axis=1)
+    drawn = np.cumsum(times, axis=1, dtype=np.int32)
     total = drawn[:, -1]
     kept = np.maximum(1, np.array(PERCENTS)[:, None] * total // 100)  # (Q, R)
     # One search in all rows at once: row r is lifted above all rows before it.
     lift = np.arange(len(draws)) * (int(total.max()) + 1)
     places = np.searchsorted((drawn + lift[:, None]).ravel(), (kept + lift).ravel())
     places = np.minimum(places, drawn.size - 1)  # where nothing was drawn at all
-    # The last value may be drawn more often than is kept.
-    found = summed.ravel()[places] - (drawn.ravel()[places] - kept.ravel()) * ordered[places % len(order)]
-    return np.where(total > 0, found.reshape(kept.shape) / kept, np.nan)
+    spare = drawn.ravel()[places] - kept.ravel()  # the last value may be drawn more often than is kept
+    found = []
+    for values in columns:
+        ordered = values[order]
+        summed = np.cumsum(times * ordered, axis=1).ravel()[places] - spare * ordered[places % len(order)]
+        found.append(np.where(total > 0, summed.reshape(kept.shape) / kept, np.nan))
+    return found
 
 
 def _mean_over_classes(values: Floats) -> Floats:

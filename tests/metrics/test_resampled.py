@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from metrics_tables import random_table
 
-from segctl.metrics.resampled import PERCENTS, prepare, resample, worst_of
+from segctl.metrics.resampled import PERCENTS, _order, prepare, resample, worst_of
 from segctl.metrics.scores import SCORE_NAMES, per_class, score, worst
 from segctl.metrics.table import CountTable
 
@@ -43,11 +43,12 @@ def test_the_worst_of_drawn_values_are_those_of_the_list_written_out(seed):
     values = random.random(30).round(1)  # with ties
     values[random.random(30) < 0.2] = np.nan
     draws = random.integers(0, 4, (9, 30)).astype(np.int32)
-    found = worst_of(values, draws)
+    (found,) = worst_of([values], _order(values), draws)
     for row, times in enumerate(draws):
         written_out = np.repeat(values, times)
         np.testing.assert_allclose(found[:, row], [worst(written_out, q) for q in PERCENTS])
 
 
 def test_values_that_are_all_undefined_have_no_worst():
-    assert np.isnan(worst_of(np.full(3, np.nan), np.ones((2, 3), np.int32))).all()
+    nothing = np.full(3, np.nan)
+    assert np.isnan(worst_of([nothing], _order(nothing), np.ones((2, 3), np.int32))[0]).all()

@@ -1,0 +1,181 @@
+"""Counting, resampling and scoring of files, each beside what it is compared with, in one run.
+
+    python benchmarks/metrics.py [--pairs 500] [--workers 1] [--rounds 7]
+
+  count    one 1024×2048 image, 19 classes, one core: segctl, torchmetrics' multiclass confusion matrix (where it is installed),
+           NumPy's bincount over 64-bit keys, plain one-hot masks
+  interval 10,000 resamples of 500 images and 19 classes, every score
+  files    `eval --pred --gt` of PNG pairs of 1024×2048 against decoding the same PNGs with the same threads, and nothing else;
+           resident memory after the first tenth and at the end
+Rivals are alternated; times are the least of the rounds, ratios those of the times.
+"""
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from segctl.engine.mask_files import read_ids
+from segctl.engine.score_files import FilesRequest, score_files
+from segctl.metrics.counts import count
+from segctl.metrics.intervals import intervals
+from segctl.metrics.table import CountTable
+
+CLASSES, HEIGHT, WIDTH = 19, 1024, 2048
+Maps = tuple[np.ndarray, np.ndarray]
+
+
+def street(seed: int) -> Maps:
+    """Prediction and label that look like a street: wavy bands and blobs, a tenth ignored, most pixels right."""
+    random = np.random.default_rng(seed)
+    field = cv2.resize(random.random((9, 17), np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    label = (np.linspace(0, 9, HEIGHT)[:, None] + 9 * field).clip(0, CLASSES - 1).astype(np.uint8)
+    prediction = np.roll(label, (3, 5), (0, 1))
+    label[-100:] = 255
+    return prediction, label
+
+
+def segctl(maps: Maps) -> None:
+    count(maps[0][None], maps[1][None], CLASSES)
+
+
+def bincount(maps: Maps) -> None:
+    prediction, label = maps
+    valid = label != 255
+    key = label[valid].astype(np.int64) * CLASSES + prediction[valid]
+    np.bincount(key, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
+
+
+def one_hot(maps: Maps) -> None:
+    """Masks of every class, as metric code is often written."""
+    prediction, label = (torch.from_numpy(ids).long() for ids in maps)
+    valid = (label != 255)[..., None]
+    guess = torch.nn.functional.one_hot(prediction, CLASSES) * valid
+    truth = torch.nn.functional.one_hot(label.clamp(max=CLASSES - 1), CLASSES) * valid
+    for pair in ((guess, truth), (guess, 1 - truth), (1 - guess, truth)):
+        (pair[0] * pair[1]).sum((0, 1))
+
+
+def count_rivals() -> dict[str, Callable[[Maps], None]]:
+    rivals: dict[str, Callable[[Maps], None]] = {"segctl": segctl, "bincount": bincount, "one-hot": one_hot}
+    try:
+        from torchmetrics.functional.classification import multiclass_confusion_matrix
+    except ImportError:
+        print("torchmetrics is not installed: left out (pip install torchmetrics)")
+        return rivals
+
+    def torchmetrics(maps: Maps) -> None:
+        ids = (torch.from_numpy(one) for one in maps)
+        multiclass_confusion_matrix(*ids, CLASSES, ignore_index=255, validate_args=False)
+
+    return {**rivals, "torchmetrics": torchmetrics}
+
+
+def least_ms(rivals: dict[str, Callable[[Maps], None]], maps: list[Maps], rounds: int) -> dict[str, float]:
+    """CPU milliseconds; one-hot only once, it takes seconds."""
+    times: dict[str, list[float]] = {name: [] for name in rivals}
+    for number in range(rounds):
+        for name, rival in rivals.items():
+            if name != "one-hot" or number == 0:
+                began = time.process_time()
+                rival(maps[number % len(maps)])
+                times[name].append(1000 * (time.process_time() - began))
+    return {name: min(values) for name, values in times.items()}
+
+
+def measure_count(rounds: int) -> None:
+    found = least_ms(count_rivals(), [street(seed) for seed in range(3)], rounds)
+    print(f"count: one {HEIGHT}×{WIDTH} image, {CLASSES} classes, one core")
+    for name, value in found.items():
+        print(f"  {name:13}{value:9.2f} ms{value / found['segctl']:9.1f} ×")
+
+
+def measure_intervals() -> None:
+    random = np.random.default_rng(0)
+    counts = random.integers(1, 5000, (500, CLASSES, 3))
+    counts[random.random((500, CLASSES)) < 0.4] = 0
+    table = CountTable(tuple(f"{index:03d}x" for index in range(500)), tuple(map(str, range(CLASSES))), counts)
+    began = time.process_time()
+    found = intervals(table)
+    print(
+        f"interval: {found.method}, {len(found.scores)} scores and {CLASSES} classes: {time.process_time() - began:.1f} s of CPU"
+    )
+
+
+def make_pairs(root: Path, pairs: int) -> None:
+    """PNG pairs; sixteen different ones, linked under as many names as are asked for."""
+    for index in range(pairs):
+        for side, ids in zip(("pred", "gt"), street(index) if index < 16 else (None, None), strict=True):
+            path = root / side / f"{index:05d}.png"
+            path.parent.mkdir(exist_ok=True)
+            if ids is None:
+                path.hardlink_to(root / side / f"{index % 16:05d}.png")
+            else:
+                Image.fromarray(ids).save(path)
+
+
+def measure_files(pairs: int, workers: int, rounds: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        make_pairs(root, pairs)
+        paths = [
+            path for pair in zip(*(sorted((root / side).iterdir()) for side in ("pred", "gt")), strict=True) for path in pair
+        ]
+        request = FilesRequest(root / "pred", root / "gt", tuple(map(str, range(CLASSES))), workers=workers)
+        memory: dict[int, float] = {}
+
+        def remember(done: int, total: int) -> None:
+            if done in (total // 10, total):
+                memory.setdefault(done, resident_mb())
+
+        decoding, scoring = [], []
+        for _ in range(rounds):
+            began = time.perf_counter()
+            with ThreadPoolExecutor(workers) as threads:
+                for _ in threads.map(read_and_drop, paths):
+                    pass
+            decoding.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            score_files(request, remember)
+            scoring.append(time.perf_counter() - began)
+    print(f"files: {pairs} pairs of {HEIGHT}×{WIDTH} PNGs, {workers} threads, wall clock, least of {rounds}")
+    print(
+        f"  decoding {min(decoding):6.2f} s   eval --pred --gt {min(scoring):6.2f} s   ratio {min(scoring) / min(decoding):.2f}"
+    )
+    print("  resident memory: " + ", ".join(f"{value:.0f} MB after {done} pairs" for done, value in memory.items()))
+
+
+def read_and_drop(path: Path) -> None:
+    read_ids(path)
+
+
+def resident_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=500)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=7, help="of counting; scoring files takes two")
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    measure_files(arguments.pairs, arguments.workers, 2)
+    measure_count(arguments.rounds)
+    measure_intervals()
+
+
+if __name__ == "__main__":
+    main()
