@@ -1,20 +1,28 @@
-"""A training sample from shards against decoding its PNGs each time, one core, pairs alternated in one run.
+"""A training sample from shards against decoding its files each time, one core, alternated in one run.
 
-    python benchmarks/loader.py --data-root DATA --source CAMVID_FOLDER [--crop 240 320] [--samples 300]
+    python benchmarks/loader.py [--shapes cityscapes voc deepglobe] [--codecs lz4 zstd none source] [--samples 60]
+                                [--pictures FOLDER] [--labels FOLDER]
 
-Both make the same view of the same sample: scale 0.5 to 2, random crop, flip.
-  shards   the tiles of the region, resize of the region, uint8 out           (segctl)
-  pngs     decode image and label, float32, resize the whole, crop, normalise  (the common pipeline)
-  decode   decoding the two PNGs, and nothing else
-Prints medians, ratios, samples a second, and sizes on the disk. CPU time, so that other work on the machine counts less;
---wall for the wall clock.
+Three shapes: Cityscapes (2048×1024 PNG, crop 512×1024), VOC (500×375 JPEG, crop 512×512), DeepGlobe (2448×2448 JPEG, crop
+512×512). All rivals make the same view of the same sample: scale 0.5 to 2, random crop, flip.
+  shards   the tiles of the region, resize of the region, uint8 out            (segctl, by codec)
+  common   decode image and label, float32, resize the whole, crop, normalise  (the common pipeline)
+  decode   decoding the two files, and nothing else
+Pictures are drawn (areas, texture, sensor noise), or taken from --pictures (PNG or JPEG): as they are where they have the
+shape's size, else cut and scaled to it. Labels are drawn, or taken from --labels, in the same order.
+Prints per shape and codec: the median of each, the median of the pairs' ratios, MB a sample on the disk and read, and what
+opening the dataset and its first shard takes. Every view is timed --repeats times and its fastest counts, for all rivals alike.
 """
 
 import argparse
+import io
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -22,88 +30,196 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from segctl.data.packed import PackedDataset, open_dataset
-from segctl.data.transforms import View, draw_view, take
+from segctl.data.bench import Encoded, bytes_read, common_pipeline, decode
+from segctl.data.classes import ClassRow, ClassTable
+from segctl.data.findings import Finding
+from segctl.data.packed import open_dataset
+from segctl.data.prepare import prepare_source
+from segctl.data.shards import CODECS
+from segctl.data.sources.sample import RawSample
+from segctl.data.transforms import draw_view, take
 from segctl.schema.data import DataSpec
 
-MEAN = np.array([123.675, 116.28, 103.53], np.float32)
-STD = np.array([58.395, 57.12, 57.375], np.float32)
+CLASSES = ClassTable(tuple(ClassRow(f"class {number}", number, number, (number, 0, 0)) for number in range(19)))
+COUNT = 4
+"""Pictures of each shape."""
 
 
-def decode(image: Path, label: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Image with OpenCV, as people do; label with PIL."""
-    return cv2.cvtColor(cv2.imread(str(image)), cv2.COLOR_BGR2RGB), np.array(Image.open(label))
+@dataclass(frozen=True)
+class Shape:
+    size: tuple[int, int]
+    crop: tuple[int, int]
+    form: str
+    quality: int = 0
 
 
-def common_pipeline(image: Path, label: Path, view: View) -> tuple[np.ndarray, np.ndarray]:
-    """Decode, float32, resize whole, pad, crop, flip, normalise."""
-    pixels, ids = decode(image, label)
-    size = (view.columns.scaled, view.rows.scaled)
-    pixels = cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-    ids = cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST)
-    down, across = max(view.crop[0] - size[1], 0), max(view.crop[1] - size[0], 0)
-    sides = (down // 2, down - down // 2, across // 2, across - across // 2)
-    pixels = cv2.copyMakeBorder(pixels, *sides, cv2.BORDER_CONSTANT, value=MEAN.tolist())
-    ids = cv2.copyMakeBorder(ids, *sides, cv2.BORDER_CONSTANT, value=255)
-    top, left = view.rows.start, view.columns.start
-    pixels = pixels[top : top + view.crop[0], left : left + view.crop[1]]
-    ids = ids[top : top + view.crop[0], left : left + view.crop[1]]
-    if view.flip:
-        pixels, ids = pixels[:, ::-1], ids[:, ::-1]
-    return np.ascontiguousarray(((pixels - MEAN) / STD).transpose(2, 0, 1)), np.ascontiguousarray(ids)
+SHAPES = {
+    "cityscapes": Shape((1024, 2048), (512, 1024), "PNG"),
+    "voc": Shape((375, 500), (512, 512), "JPEG", 92),
+    "deepglobe": Shape((2448, 2448), (512, 512), "JPEG", 98),
+}
 
 
-def timed(clock: Callable[[], float], work: Callable[[], object]) -> float:
+@dataclass(frozen=True)
+class Frames:
+    """A source of encoded pictures and labels."""
+
+    files: dict[str, Encoded]
+    name: str
+    rule: str = "benchmark/1"
+    origin: str = "the benchmark"
+    decoder: str = "pillow"
+    classes: ClassTable = CLASSES
+    groups: dict[str, str] | None = None
+    notes: tuple[str, ...] = ()
+    problems: tuple[Finding, ...] = ()
+    splits: dict[str, list[str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "splits", {"train": list(self.files)})
+
+    def size(self, name: str) -> tuple[int, int]:
+        image = Image.open(io.BytesIO(self.files[name].image))
+        return image.height, image.width
+
+    def digest(self, name: str) -> str:
+        return name
+
+    def read(self, name: str) -> RawSample:
+        image, label = (np.array(Image.open(io.BytesIO(content))) for content in (self.files[name].image, self.files[name].label))
+        length = len(self.files[name].image) + len(self.files[name].label)
+        return RawSample(name, image, label, None, name, length, image_file=self.files[name].image)
+
+
+def draw_picture(size: tuple[int, int], seed: int) -> np.ndarray:
+    """Smooth areas with edges, texture in some of them, and sensor noise of a grey level or two."""
+    random = np.random.default_rng(seed)
+    height, width = size
+    areas = draw_label(size, seed)
+    colors = random.integers(30, 220, (19, 3))[np.minimum(areas, 18)].astype(np.float32)
+    light = cv2.resize(random.normal(0, 18, (12, 20)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    texture = sum(
+        cv2.resize(random.normal(0, 7, (height // step, width // step)).astype(np.float32), (width, height))
+        for step in (2, 5, 13)
+    )
+    rough = random.uniform(0, 1.6, 19).astype(np.float32)[np.minimum(areas, 18)]
+    noise = random.normal(0, 1.1, (height, width, 3)).astype(np.float32)
+    return np.clip(colors + (light + texture * rough)[..., None] + noise, 0, 255).astype(np.uint8)
+
+
+def draw_label(size: tuple[int, int], seed: int) -> np.ndarray:
+    """Areas around 60 points, ids 0 to 18, with an ignored edge at the bottom."""
+    random = np.random.default_rng(seed + 1000)
+    height, width = size
+    small = np.stack(np.mgrid[:height:4, :width:4], -1).reshape(-1, 1, 2)
+    points = random.uniform(0, 1, (60, 2)) * size
+    nearest = np.concatenate([((part - points) ** 2).sum(-1).argmin(1) for part in np.array_split(small, 64)])
+    ids = random.integers(0, 19, 60).astype(np.uint8)[nearest].reshape(-(-height // 4), -(-width // 4))
+    label = cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST)
+    label[-height // 20 :] = 255
+    return label
+
+
+def fit(picture: np.ndarray, size: tuple[int, int], nearest: bool) -> np.ndarray:
+    """As it is where the size fits; shrunk to a smaller size, repeated (mirrored) to a larger one."""
+    height, width = size
+    if picture.shape[:2] == size:
+        return picture
+    if picture.shape[0] >= height and picture.shape[1] >= width:
+        part = picture[:, : round(picture.shape[0] * width / height)]
+        return cv2.resize(part, (width, height), interpolation=cv2.INTER_NEAREST if nearest else cv2.INTER_AREA)
+    down, across = max(height - picture.shape[0], 0), max(width - picture.shape[1], 0)
+    return np.ascontiguousarray(cv2.copyMakeBorder(picture, 0, down, 0, across, cv2.BORDER_REFLECT_101)[:height, :width])
+
+
+def make_files(shape: Shape, pictures: list[Path], labels: list[Path]) -> dict[str, Encoded]:
+    files = {}
+    for number in range(min(COUNT, len(pictures)) if pictures else COUNT):
+        image = np.array(Image.open(pictures[number]).convert("RGB")) if pictures else draw_picture(shape.size, number)
+        label = np.array(Image.open(labels[number])) if labels else draw_label(shape.size, number)
+        image, label = fit(image, shape.size, nearest=False), fit(label, shape.size, nearest=True)
+        label = np.where(label < 19, label, 255).astype(np.uint8)
+        whole, ids = io.BytesIO(), io.BytesIO()
+        Image.fromarray(image).save(whole, shape.form, **({"quality": shape.quality} if shape.quality else {}))
+        Image.fromarray(label).save(ids, "PNG")
+        files[f"{number:03d}"] = Encoded(whole.getvalue(), ids.getvalue())
+    return files
+
+
+def fastest(work: Callable[[], object], repeats: int, clock: Callable[[], float]) -> float:
     """Milliseconds."""
-    began = clock()
-    work()
-    return 1000 * (clock() - began)
+    times = []
+    for _ in range(repeats):
+        began = clock()
+        work()
+        times.append(1000 * (clock() - began))
+    return min(times)
 
 
 def measure(
-    dataset: PackedDataset, source: Path, spec: DataSpec, samples: int, clock: Callable[[], float]
-) -> dict[str, np.ndarray]:
-    names = sorted(dataset.names("train"))
-    times: dict[str, list[float]] = {"shards": [], "pngs": [], "decode": []}
-    for number in range(samples + 20):
-        random = np.random.default_rng([1, number])
-        name = names[int(random.integers(len(names)))]
-        view = draw_view(dataset.size(name), spec, random)
-        image, label = (source / part / f"{name}.png" for part in ("train", "trainannot"))
-        rivals = {
-            "shards": lambda name=name, view=view: take(dataset, name, view),
-            "pngs": lambda image=image, label=label, view=view: common_pipeline(image, label, view),
-            "decode": lambda image=image, label=label: decode(image, label),
-        }
-        order = list(rivals) if number % 2 else list(rivals)[::-1]
-        for rival in order:
-            times[rival].append(timed(clock, rivals[rival]))
-    return {rival: np.array(values[20:]) for rival, values in times.items()}
+    title: str, shape: Shape, files: dict[str, Encoded], arguments: argparse.Namespace, clock: Callable[[], float]
+) -> None:
+    spec = DataSpec(dataset=title, crop=shape.crop)
+    with TemporaryDirectory(prefix="segctl-benchmark-") as folder:
+        datasets, opening = {}, {}
+        for codec in arguments.codecs:
+            prepare_source(Frames(files, title), Path(folder) / codec, codec=codec, workers=0)
+            began = time.perf_counter()
+            datasets[codec] = open_dataset(Path(folder) / codec, title)
+            datasets[codec].label("000", 0, 0, 1, 1)
+            opening[codec] = 1000 * (time.perf_counter() - began)
+        rivals: dict[str, list[float]] = {rival: [] for rival in (*arguments.codecs, "common", "decode")}
+        read = dict.fromkeys(arguments.codecs, 0)
+        for number in range(arguments.samples):
+            name = list(files)[number % len(files)]
+            view = draw_view(shape.size, spec, np.random.default_rng([1, number]))
+            works: dict[str, Callable[[], object]] = {
+                codec: partial(take, datasets[codec], name, view) for codec in arguments.codecs
+            }
+            works |= {"common": partial(common_pipeline, files[name], view), "decode": partial(decode, files[name])}
+            for rival in works if number % 2 else reversed(works):
+                rivals[rival].append(fastest(works[rival], arguments.repeats, clock))
+            for codec in arguments.codecs:
+                read[codec] += bytes_read(datasets[codec], name, view)
+        times = {rival: np.array(values) for rival, values in rivals.items()}
+        common, alone = (float(np.median(times[rival])) for rival in ("common", "decode"))
+        encoded = sum(len(file.image) + len(file.label) for file in files.values()) / len(files)
+        print(f"{title} {shape.size[1]}x{shape.size[0]}, crop {shape.crop[1]}x{shape.crop[0]}, files {encoded / 1e6:.2f} MB")
+        print(f"  common {common:.2f} ms, decode {alone:.2f} ms")
+        for codec in arguments.codecs:
+            median, stored = float(np.median(times[codec])), datasets[codec].shard_bytes() / len(files)
+            pairs, means = np.median(times["common"] / times[codec]), times["common"].mean() / times[codec].mean()
+            print(
+                f"  {codec:7} {median:7.2f} ms   {common / median:6.1f} x common ({pairs:.1f} by pairs, {means:.1f} by means)"
+                f"   {alone / median:6.1f} x decode   {stored / 1e6:6.2f} MB stored"
+                f"   {read[codec] / arguments.samples / 1e6:5.2f} MB read   opening {opening[codec]:.1f} ms"
+            )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", type=Path, required=True, help="folder with the prepared camvid")
-    parser.add_argument("--source", type=Path, required=True, help="the CamVid folder it was prepared from")
-    parser.add_argument("--crop", type=int, nargs=2, default=(240, 320), metavar=("H", "W"))
-    parser.add_argument("--samples", type=int, default=300)
-    parser.add_argument("--wall", action="store_true", help="measure the wall clock instead of CPU time")
+    parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--codecs", nargs="+", choices=list(CODECS), default=list(CODECS))
+    parser.add_argument("--samples", type=int, default=60)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--pictures", type=Path, help="a folder of PNG or JPEG pictures to use instead of drawn ones")
+    parser.add_argument("--labels", type=Path, help="a folder of their labels: 8-bit PNGs of ids 0 to 18, all else ignored")
+    parser.add_argument("--cpu", action="store_true", help="CPU time instead of the wall clock")
     arguments = parser.parse_args()
     cv2.setNumThreads(0)
-    dataset = open_dataset(arguments.data_root, "camvid")
-    spec = DataSpec(dataset="camvid", crop=tuple(arguments.crop))
-    clock = time.perf_counter if arguments.wall else time.process_time
-    times = measure(dataset, arguments.source, spec, arguments.samples, clock)
-    medians = {rival: float(np.median(values)) for rival, values in times.items()}
-    print(f"camvid {dataset.provenance.codec}, crop {spec.crop[0]}x{spec.crop[1]}, {arguments.samples} samples, one core")
-    for rival, median in medians.items():
-        low, high = np.percentile(times[rival], [10, 90])
-        print(f"  {rival:7} {median:7.2f} ms (10-90 %: {low:.2f}-{high:.2f})   {1000 / times[rival].mean():7.1f} samples/s")
-    for rival in ("pngs", "decode"):
-        pairs = np.median(times[rival] / times["shards"])
-        print(f"  {rival} / shards: {medians[rival] / medians['shards']:.2f} (medians), {pairs:.2f} (median of pairs)")
-    shards, sources = dataset.shard_bytes(), dataset.source_bytes()
-    print(f"  on disk: shards {shards / 1e6:.1f} MB, source {sources / 1e6:.1f} MB, ratio {shards / sources:.2f}")
+    pictures = (
+        sorted(path for path in arguments.pictures.iterdir() if path.suffix in (".png", ".jpg")) if arguments.pictures else []
+    )
+    labels = sorted(arguments.labels.glob("*.png")) if arguments.labels else []
+    for title in arguments.shapes:
+        shape = SHAPES[title]
+        measure(
+            title,
+            shape,
+            make_files(shape, pictures, labels),
+            arguments,
+            time.process_time if arguments.cpu else time.perf_counter,
+        )
 
 
 if __name__ == "__main__":

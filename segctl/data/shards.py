@@ -11,17 +11,24 @@ the index alone, once per file, and then reads, checks and decompresses tiles it
 fork inherits none, and a crop costs half of what HDF5's own reading costs. What lies outside of the index and the tiles is never
 looked at. The index carries checksums of its own.
 
-Chosen by measurement: milliseconds for a whole training sample (scale 0.5 to 2, flip, crop 512×1024, uint8 out) of genuine
-2048×1024 street frames, and MB a frame, image and label; two shared cores, best of four, one run. The common pipeline (decode
-PNG, float32, resize whole, crop, normalise) took 169 ms there.
+Chosen by measurement, first the tile and what lz4 is given: milliseconds for a whole training sample (scale 0.5 to 2, flip, crop
+512×1024, uint8 out) of genuine 2048×1024 street frames, MB a frame, image and label; one run, best of four, two shared cores.
 
-    codec and tile of pictures               ms    MB     times faster
-    lz4, 128×256 (stored above 0.75)         5.6   4.4    30
-         64×256, 128×128, 256×256            5.5, 5.2, 5.7   4.8, 4.8, 4.5
-    lz4, differences of rows                 6.8   3.6    25
-    zstd, differences of rows                12    2.5    14     half the room of plain lz4 (4.8 MB)
-    none                                     3.8   8.4    45
-    source                                   as slow as decoding, 2.2 MB
+    lz4, tile 128×128 of what shrinks below 0.7   5.2 ms  4.8 MB      256×256  5.7 ms  4.5 MB
+         64×256                                   5.6 ms  4.8 MB      64×512   5.7 ms  4.6 MB
+    128×256, of what shrinks below 0.6, 0.7, 0.8   4.7, 5.4, 5.8 ms    5.0, 4.6, 4.2 MB
+    the same, differences of rows                 6.8 ms  3.6 MB
+
+Then the codec, by benchmarks/loader.py, CPU time, medians, the same frames; VOC's and DeepGlobe's shapes are cut from them and
+encoded as JPEG. Times faster than the common pipeline (decode, float32, resize whole, crop, normalise), and MB a sample:
+
+    codec     2048×1024, 112 ms           500×375, 9.1 ms           2448×2448, 147 ms
+    lz4       3.3 ms   34   4.6 MB        1.2 ms   7.7   0.34 MB    2.2 ms   66   10 MB
+    zstd      6.6 ms   17   2.5 MB        2.3 ms   3.9   0.21 MB    4.5 ms   33    6 MB
+    none      2.6 ms   43   8.4 MB        1.0 ms   9.4   0.75 MB    1.6 ms   91   24 MB
+    source     73 ms  1.5   2.2 MB        2.0 ms   4.6   0.04 MB     75 ms    2    2 MB
+
+So lz4 by default, zstd for half the room, `source` for small JPEGs, where it keeps more than half of the speed at a tenth of it.
 """
 
 import io
@@ -207,21 +214,21 @@ class _OpenShard:
 
     def __init__(self, path: Path) -> None:
         with h5py.File(path, "r", locking=False) as file:
-            arrays, tiles = (_checked(file[f"index/{name}"]) for name in ("arrays", "tiles"))
-        entries = json.loads(arrays.tobytes())
-        self.arrays = {
-            key: StoredArray(first, packing, dtype, Grid(tuple(shape), tuple(tile)))
-            for key, (first, packing, dtype, shape, tile) in entries.items()
-        }
-        self.tiles: list[tuple[int, int, int]] = list(map(tuple, tiles.tolist()))
+            arrays, self.tiles = (_checked(file[f"index/{name}"]) for name in ("arrays", "tiles"))
+        self.entries: dict[str, Any] = json.loads(arrays.tobytes())
         self.file = path.open("rb", buffering=0)
+
+    def array(self, key: str) -> StoredArray:
+        """The entry of one array: made when asked for, because a shard may hold thousands and opening it must not take long."""
+        first, packing, dtype, shape, tile = self.entries[key]
+        return StoredArray(first, packing, dtype, Grid(tuple(shape), tuple(tile)))
 
     def stored(self, first: int, count: int) -> Iterator[memoryview]:
         """The stored bytes of `count` tiles that follow one another in the table, those that lie side by side in one go.
 
         Raises DamagedTileError where they are not what was written.
         """
-        wanted = self.tiles[first : first + count]
+        wanted = self.tiles[first : first + count].tolist()
         start, end = wanted[0][0], wanted[-1][0] + wanted[-1][1]
         if end - start != sum(length for _, length, _ in wanted):
             for row in range(first, first + count):
@@ -275,18 +282,18 @@ class ShardReader:
         """A region of a sample's image or label; only the tiles it touches are read, checked and decompressed."""
         with self._damage(shard, group, name):
             opened = self._file(shard)
-            stored = opened.arrays[f"{group}/{name}"]
+            stored = opened.array(f"{group}/{name}")
             return _read_file(opened, stored, region) if stored.packing == "file" else _read_tiles(opened, stored, region)
 
     def holds(self, shard: int, group: str, name: str) -> bool:
         """Whether a sample has an array of that group."""
         with self._damage(shard, group, name):
-            return f"{group}/{name}" in self._file(shard).arrays
+            return f"{group}/{name}" in self._file(shard).entries
 
     def shape(self, shard: int, group: str, name: str) -> tuple[int, ...]:
         """The shape of a sample's image or label as stored."""
         with self._damage(shard, group, name):
-            return self._file(shard).arrays[f"{group}/{name}"].grid.shape
+            return self._file(shard).array(f"{group}/{name}").grid.shape
 
     def problem(self, shard: int) -> str:
         """What keeps a shard from being opened; empty where nothing does."""
@@ -300,8 +307,8 @@ class ShardReader:
         """How many bytes of the file reading that region reads."""
         with self._damage(shard, group, name):
             opened = self._file(shard)
-            runs = _runs(opened.arrays[f"{group}/{name}"], region)
-            return sum(length for first, count in runs for _, length, _ in opened.tiles[first : first + count])
+            runs = _runs(opened.array(f"{group}/{name}"), region)
+            return sum(int(opened.tiles[first : first + count, 1].sum()) for first, count in runs)
 
     @contextmanager
     def _damage(self, shard: int, group: str, name: str) -> Iterator[None]:

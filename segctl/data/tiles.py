@@ -29,7 +29,7 @@ Packing = Literal["lz4", "zstd", "none", "file"]
 Region = tuple[int, int, int, int]
 """(top, left, height, width), in pixels."""
 
-PICTURE_TILE_PX = (128, 256)
+PICTURE_TILE_PX = (128, 128)
 MAP_TILE_PX = (256, 512)
 """The largest height and width of a tile: ids compress to next to nothing, so that fewer and larger tiles are faster there."""
 LZ4_LEVEL = 5
@@ -73,7 +73,7 @@ class Grid:
 
 
 def even_grid(shape: tuple[int, ...]) -> Grid:
-    """The largest even tiles within the limits: a picture of 360×480 is cut into 3×2 tiles of 120×240, with no padding."""
+    """The largest even tiles within the limits: a picture of 360×480 is cut into 3×4 tiles of 120×120, with no padding."""
     limits = PICTURE_TILE_PX if len(shape) == 3 else MAP_TILE_PX
     return Grid(shape, (_even(shape[0], limits[0]), _even(shape[1], limits[1])))
 
