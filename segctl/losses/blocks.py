@@ -166,18 +166,23 @@ def _gradient(reading: Reading, p: Tensor | None, *grads: Tensor) -> Tensor:
 
 
 class _Scratch:
-    """A thread's own two blocks of memory, and where `sum_by_class` adds up each pixel."""
+    """A thread's own two blocks of memory, made when they are asked for, and where `sum_by_slot` adds up each pixel."""
 
     def __init__(self, reading: Reading, length: int) -> None:
-        like = reading.logits[:1, :, :length]
-        self._buffers = [torch.empty_like(like, dtype=sum_dtype(like))[0] for _ in range(2)]
-        self._slots = first_slots(length, like.shape[1], like.device)
+        self._like = reading.logits[:1, :, :length]
+        self._buffers: dict[int, Tensor] = {}
+        self._slots = first_slots(length, self._like.shape[1], self._like.device)
 
     def first(self, part: Reading) -> Tensor:
-        return self._buffers[0][:, : part.logits.shape[1]]
+        return self._buffer(0)[:, : part.logits.shape[1]]
 
     def second(self, part: Reading) -> Tensor:
-        return self._buffers[1][:, : part.logits.shape[1]]
+        return self._buffer(1)[:, : part.logits.shape[1]]
+
+    def _buffer(self, number: int) -> Tensor:
+        if number not in self._buffers:
+            self._buffers[number] = torch.empty_like(self._like, dtype=sum_dtype(self._like))[0]
+        return self._buffers[number]
 
     def slots(self, part: Reading) -> Tensor:
         return part.label + self._slots[: part.label.shape[0]]
@@ -198,7 +203,8 @@ def _hard(part: Reading, p: Tensor, log_total: Tensor | None, scratch: _Scratch)
     counted = p.new_ones(p.shape[1]) if part.valid is None else part.valid.to(p.dtype)
     rows = [p.gather(0, label)[0], counted]
     if log_total is not None:
-        rows.append(part.logits.gather(0, label)[0].sub_(log_total).mul_(counted))
+        log_p = part.logits.gather(0, label)[0].sub_(log_total)
+        rows.append(log_p if part.valid is None else log_p.masked_fill_(~part.valid, 0.0))
     by_class = sum_by_slot(torch.stack(rows), scratch.slots(part).expand(len(rows), -1), p.shape[0])
     size = p.sum(1) if part.norm == 1 else torch.mul(p, p, out=scratch.second(part)).sum(1)
     nothing = torch.zeros_like(size)

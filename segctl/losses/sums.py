@@ -63,7 +63,8 @@ def _hard_sums(p: Tensor, log_p: Tensor | None, label: Tensor, valid: Tensor | N
     label = label if valid is None else label.masked_fill(~valid, 0)
 
     def of_label(values: Tensor) -> Tensor:
-        return sum_by_class(values.gather(1, label.unsqueeze(1)).squeeze(1) * counted, label, p.shape[1])
+        chosen = values.gather(1, label.unsqueeze(1)).squeeze(1)
+        return sum_by_class(chosen if valid is None else chosen.masked_fill(~valid, 0.0), label, p.shape[1])
 
     pixels = sum_by_class(counted, label, p.shape[1])
     log_likelihood = torch.zeros_like(pixels) if log_p is None else of_label(log_p)

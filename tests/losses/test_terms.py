@@ -113,3 +113,12 @@ def test_an_all_ignored_batch_gives_zeros() -> None:
 
 def test_class_weights_move_with_the_terms() -> None:
     assert {buffer.device.type for buffer in named(WEIGHTED).to("meta").buffers()} == {"meta"}
+
+
+def test_an_impossible_class_at_an_ignored_pixel_spoils_nothing() -> None:
+    """Class 0 has probability 0 there, so its log p is minus infinity."""
+    logits = torch.tensor([[[float("-inf"), 0.0], [0.0, 1.0]]])
+    label = torch.tensor([[255, 1]])
+    values = named([CrossEntropyLoss(), JDTLoss(ignore_index=255)])(lambda output: logits, label)
+    assert values["0"].item() == pytest.approx(CrossEntropyLoss()(logits, label).item())
+    assert values["1"].isfinite()
