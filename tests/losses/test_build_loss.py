@@ -143,3 +143,17 @@ def test_a_focal_exponent_below_one_is_refused() -> None:
     with pytest.raises(PresetError) as error:
         load_preset("camvid-psp18", ["loss.2.gamma=0.5"])
     assert [fault.path for fault in error.value.faults] == ["loss.2.gamma"]
+
+
+def test_every_kind_of_term_stands_beside_every_other_in_one_loss() -> None:
+    torch.manual_seed(0)
+    logits, label = torch.randn(2, 3, 6, 6, requires_grad=True), torch.randint(0, 3, (2, 6, 6))
+    label[:, :2] = 255
+    kinds = [CrossEntropySpec, FocalSpec, OhemSpec, JDTSpec, LovaszSpec, SoftJaccardSpec, SoftDiceSpec]
+    specs = [kind(logits=output) for kind in kinds for output in ("main", "aux")]
+    values = build_losses(specs, 3)(lambda output: logits if output == "main" else logits.flip(1), label, label != 255)
+    assert list(values) == [f"{kind.model_fields['kind'].default}_{output}" for kind in kinds for output in ("main", "aux")]
+    for value in values.values():
+        (gradient,) = torch.autograd.grad(value, logits, retain_graph=True)
+        assert gradient.isfinite().all()
+        assert gradient.abs().sum() > 0
