@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from segctl.engine.class_names import given_classes
 from segctl.engine.mask_files import read_ids
 from segctl.engine.score_files import FilesRequest, score_files
 from segctl.metrics.counts import count
@@ -132,7 +133,7 @@ def measure_files(pairs: int, workers: int, rounds: int) -> None:
         paths = [
             path for pair in zip(*(sorted((root / side).iterdir()) for side in ("pred", "gt")), strict=True) for path in pair
         ]
-        request = FilesRequest(root / "pred", root / "gt", tuple(map(str, range(CLASSES))), workers=workers)
+        request = FilesRequest(root / "pred", root / "gt", given_classes(CLASSES, None, label_ids=False), workers=workers)
         memory: dict[int, float] = {}
 
         def remember(done: int, total: int) -> None:

@@ -54,7 +54,12 @@ NumClassesOpt = Annotated[
 ]
 ClassesOpt = Annotated[
     Path | None,
-    typer.Option("--classes", metavar="FILE", rich_help_panel=FILES, help="Names of the classes, in the order of ids."),
+    typer.Option(
+        "--classes",
+        metavar="FILE",
+        rich_help_panel=FILES,
+        help="Names in the order of ids (.txt), or a class table (.csv, .yaml).",
+    ),
 ]
 LabelIdsOpt = Annotated[
     bool, typer.Option("--label-ids", rich_help_panel=FILES, help="The PNGs hold Cityscapes label ids, not train ids.")
@@ -178,15 +183,15 @@ def _score_pngs(
     output: Path | None,
 ) -> "Content":
     from segctl.data.cores import core_count
-    from segctl.engine.class_names import name_classes
+    from segctl.engine.class_names import given_classes
     from segctl.engine.score_files import FilesRequest, score_files
 
     if pred is None or gt is None:
         raise InputError(f"--{'pred' if gt is None else 'gt'} is given without --{'gt' if gt is None else 'pred'}", "give both")
     if resize not in (None, "nearest"):
         raise InputError(f"--resize '{resize}' is not known", "class ids can only be resized by nearest")
-    names, is_binary = name_classes(num_classes, classes, label_ids)
-    request = FilesRequest(pred, gt, names, label_ids, binary or is_binary, resize is not None, boundary, workers or core_count())
+    known = given_classes(num_classes, classes, label_ids)
+    request = FilesRequest(pred, gt, known, binary or known.binary, resize is not None, boundary, workers or core_count())
     with out.progress("scoring") as progress:
         scored = score_files(request, progress)
     for warning in scored.warnings:

@@ -10,7 +10,7 @@ from segctl.data.sources.cityscapes_classes import AVERAGE_INSTANCE_PX, CLASSES
 from segctl.metrics.cityscapes import Benchmark
 
 STAND_IN = 128
-"""Added to the label id of a class that is not scored, so that a prediction of it stays apart from the classes."""
+"""Added to the label id of a class that is not scored, so that a prediction of it stays apart from the classes (id_maps.py)."""
 
 
 def benchmark_of(class_names: Sequence[str]) -> Benchmark | None:
@@ -27,20 +27,6 @@ def benchmark_of(class_names: Sequence[str]) -> Benchmark | None:
         if ids and all(row.has_instances for row in rows):
             unscored[category] = ids
     return Benchmark(members, {row.name: AVERAGE_INSTANCE_PX[row.name] for row in scored if row.has_instances}, unscored)
-
-
-def labels_to_train_ids() -> NDArray[np.uint8]:
-    """uint8 (256,): the train id of each label id of a ground truth; 255 for those that are not scored."""
-    return CLASSES.raw_to_train().astype(np.uint8)
-
-
-def predictions_to_train_ids() -> NDArray[np.uint8]:
-    """uint8 (256,): the same for predictions, where a class that is not scored is not ignored but wrong."""
-    table = np.full(256, 254, np.uint8)
-    for row in CLASSES.rows:
-        if row.raw_id is not None:
-            table[row.raw_id] = row.train_id if row.train_id != IGNORED else row.raw_id + STAND_IN
-    return table
 
 
 def train_to_label_ids() -> NDArray[np.uint8]:

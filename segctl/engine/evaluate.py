@@ -12,7 +12,6 @@ from segctl.data.loader import Sample, evaluation_samples, shard_names
 from segctl.data.packed import PackedDataset
 from segctl.engine.device import Compute
 from segctl.engine.distributed import World
-from segctl.engine.instance_maps import instance_map
 from segctl.engine.keeping import Keeper
 from segctl.engine.protocol import class_probabilities, predict
 from segctl.errors import SegctlError
@@ -182,7 +181,7 @@ def _finish(batch: _Batch, dataset: PackedDataset, extras: Extras, tally: Tally)
     for index, sample in enumerate(batch.samples):
         counted = ImageCounts(sample.name, pairs[index], bins=None if bins is None else bins[index])
         if maps is not None and extras.maps is not None:
-            instances = instance_map(dataset, sample.name) if extras.instances else None
+            instances = dataset.instance(sample.name) if extras.instances else None
             counted = extras.maps.add(counted, maps[index], sample.label.numpy(), instances)
         if maps is not None and extras.save is not None:
             extras.save(sample.name, maps[index])  # on the disk before its image counts as done

@@ -16,7 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segctl.data.sources.cityscapes_classes import CLASSES
-from segctl.engine.cityscapes import benchmark_of, labels_to_train_ids, predictions_to_train_ids
+from segctl.data.sources.labels import IdMap, check_ids
+from segctl.engine.cityscapes import benchmark_of
+from segctl.engine.class_names import GivenClasses
+from segctl.engine.id_maps import predictions_to_train_ids, truth_to_train_ids
 from segctl.engine.mask_files import Ids, MaskPair, Matched, match, read_ids
 from segctl.engine.score_tables import Content, score_content
 from segctl.errors import InputError
@@ -36,15 +39,15 @@ CITY = re.compile(r"([a-z]+)_\d{6}_\d{6}")
 
 @dataclass(frozen=True)
 class FilesRequest:
-    """Which PNGs, of which classes. label_ids: predictions hold Cityscapes label ids, and ground truth that does not say else.
+    """Which PNGs, of which classes. A table of classes says which ids predictions hold, and ground truth whose names do not say
+    else.
 
     resize: bring predictions of another size to the ground truth's, nearest pixel; refused without.
     """
 
     predictions: Path
     truths: Path
-    class_names: tuple[str, ...]
-    label_ids: bool = False
+    classes: GivenClasses
     binary: bool = False
     resize: bool = False
     boundary: bool = False
@@ -65,16 +68,21 @@ class _Reading:
     """How a pair of PNGs becomes counts."""
 
     request: FilesRequest
+    truth_ids: IdMap | None
     truth_table: NDArray[np.uint8] | None
     prediction_table: NDArray[np.uint8] | None
     extra: MapCounts | None
 
     def count(self, pair: MaskPair) -> ImageCounts:
-        truth = _mapped(read_ids(pair.truth), self.truth_table)
-        prediction = _mapped(self._sized(read_ids(pair.prediction), pair, truth.shape), self.prediction_table)
+        raw = read_ids(pair.truth)
+        truth = _mapped(raw, self.truth_table, pair.truth)
+        sized = self._sized(read_ids(pair.prediction), pair, truth.shape)
+        prediction = _mapped(sized, self.prediction_table, pair.prediction)
         try:
-            found = count_pairs(prediction[None], truth[None], len(self.request.class_names), IGNORED)[0]
+            found = count_pairs(prediction[None], truth[None], len(self.request.classes.names), IGNORED)[0]
         except InputError as error:
+            if self.truth_ids is not None:
+                check_ids(f"'{pair.truth}'", raw, self.truth_ids)
             raise InputError(f"'{pair.truth}': {error.message}", _label_hint(self.request)) from error
         counted = ImageCounts(pair.name, found)
         if self.extra is None:
@@ -96,10 +104,10 @@ class _Reading:
 def score_files(request: FilesRequest, progress: Progress | None = None) -> ScoredFiles:
     """Count every pair and score them. Raises InputError naming the file that does not fit."""
     matched = match(request.predictions, request.truths)
-    if matched.kind != "plain" and request.class_names == PLAIN_19:
-        request = replace(request, class_names=tuple(CLASSES.names))  # the files' names say which classes these are
+    if matched.kind != "plain" and request.classes.names == PLAIN_19:  # the files' names say which classes these are
+        request = replace(request, classes=GivenClasses(tuple(CLASSES.names)))
     reading = _reading(request, matched)
-    tally = Tally(request.class_names, _groups(matched.pairs))
+    tally = Tally(request.classes.names, _groups(matched.pairs))
     for image in _in_threads(reading.count, matched.pairs, request.workers):
         tally.add(image)
         if progress is not None:
@@ -110,7 +118,7 @@ def score_files(request: FilesRequest, progress: Progress | None = None) -> Scor
         "truth": str(request.truths),
         "protocol": "PNGs" + (", predictions resized to the ground truth's size, nearest pixel" if request.resize else ""),
     }
-    benchmark = benchmark_of(request.class_names)
+    benchmark = benchmark_of(request.classes.names)
     content = score_content(counted, about, binary=request.binary, benchmark=benchmark)
     return ScoredFiles(counted, content, tuple(_warnings(counted.table, request)))
 
@@ -121,42 +129,44 @@ def _warnings(table: CountTable, request: FilesRequest) -> Iterator[str]:
     if pixels and (share := 100 * table.outside_predictions / pixels) > MANY_OUTSIDE:
         hint = (
             "; add --label-ids if they hold Cityscapes label ids"
-            if len(table.class_names) == 19 and not request.label_ids
+            if len(table.class_names) == 19 and request.classes.table is None
             else ""
         )
         yield f"{share:.1f} % of the pixels are predicted as none of the {len(table.class_names)} classes{hint}"
     if len(table.class_names) == 2 and not table.counts[:, 1, [TP, FN]].any():
-        yield "no ground truth shows class 1; 255 marks ignored pixels, so masks of 0 and 255 must be saved as 0 and 1"
+        yield "no ground truth shows class 1; 255 marks ignored pixels, so masks of 0 and 255 need --classes FILE with the id 255"
 
 
 def _reading(request: FilesRequest, matched: Matched) -> _Reading:
-    benchmark = benchmark_of(request.class_names)
-    truth_in_label_ids = matched.kind == "labelIds" or (matched.kind == "plain" and request.label_ids)
-    if truth_in_label_ids and benchmark is None:
+    names, table = request.classes.names, request.classes.table
+    benchmark = benchmark_of(names)
+    truth_in = {"labelIds": CLASSES, "labelTrainIds": None, "plain": table}[matched.kind]
+    if matched.kind == "labelIds" and benchmark is None:
         raise InputError(
             f"the ground truth in '{request.truths}' holds Cityscapes label ids, but other classes are asked for",
             "give --num-classes 19, or ground truth of the other classes",
         )
     instances = any(pair.instances is not None for pair in matched.pairs)
-    categories = None if benchmark is None else benchmark.of_ids(request.class_names)
+    categories = None if benchmark is None else benchmark.of_ids(names)
     return _Reading(
         request,
-        labels_to_train_ids() if truth_in_label_ids else None,
-        predictions_to_train_ids() if request.label_ids else None,
-        MapCounts(len(request.class_names), request.boundary, categories, benchmark) if request.boundary or instances else None,
+        None if truth_in is None else IdMap.of(truth_in, "correct the ground truth, or the classes", ignored=(IGNORED,)),
+        None if truth_in is None else truth_to_train_ids(truth_in),
+        None if table is None else predictions_to_train_ids(table),
+        MapCounts(len(names), request.boundary, categories, benchmark) if request.boundary or instances else None,
     )
 
 
-def _mapped(ids: Ids, table: NDArray[np.uint8] | None) -> Ids:
+def _mapped(ids: Ids, table: NDArray[np.uint8] | None, path: Path) -> Ids:
     if table is None:
         return ids
     if ids.dtype != np.uint8:
-        raise InputError(f"got label ids of {ids.dtype}, wanted 8-bit ones")
+        raise InputError(f"'{path}' is 16 bits deep, wanted 8 bits for ids of a class table", "save ids as an 8-bit PNG")
     return cv2.LUT(ids, table).astype(np.uint8, copy=False)
 
 
 def _label_hint(request: FilesRequest) -> str:
-    if len(request.class_names) == 19 and not request.label_ids:
+    if len(request.classes.names) == 19 and request.classes.table is None:
         return "add --label-ids if these are Cityscapes label ids"
     return "check --num-classes; 255 marks ignored pixels"
 

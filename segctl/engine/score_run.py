@@ -12,7 +12,6 @@ from segctl.engine.cityscapes import benchmark_of
 from segctl.engine.device import Compute, choose_scoring_compute, loader_workers
 from segctl.engine.distributed import World
 from segctl.engine.evaluate import Extras, Map, Progress, SavePrediction, Scoring, count_split
-from segctl.engine.instance_maps import has_instances
 from segctl.engine.keeping import Keeper
 from segctl.engine.masks import write_index
 from segctl.engine.protocol import protocol_in_words, protocol_slug
@@ -122,7 +121,8 @@ def _extras(request: EvaluationRequest, opened: OpenedRequest) -> Extras:
     names = opened.dataset.classes.names
     benchmark = benchmark_of(names)
     categories = None if benchmark is None else benchmark.of_ids(names)
-    instances = has_instances(opened.dataset, opened.dataset.names(opened.split))
+    images = opened.dataset.names(opened.split)
+    instances = bool(images) and opened.dataset.instance(images[0]) is not None
     maps = MapCounts(len(names), request.boundary, categories, benchmark) if request.boundary or instances else None
     save = _saver(opened) if request.save_predictions else None
     return Extras(request.calibration, maps, instances, save)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from segctl.data.sources.cityscapes_classes import CLASSES
-from segctl.engine.cityscapes import benchmark_of, labels_to_train_ids, predictions_to_train_ids, train_to_label_ids
+from segctl.engine.cityscapes import benchmark_of, train_to_label_ids
+from segctl.engine.id_maps import truth_to_train_ids
 
 
 def test_the_benchmark_is_known_by_its_19_names_in_any_order() -> None:
@@ -22,15 +23,7 @@ def test_categories_hold_each_class_once_and_no_unscored_one() -> None:
     assert benchmark.unscored == {"vehicle": (29 + 128, 30 + 128)}
 
 
-def test_ignored_label_ids_are_ignored_in_ground_truth_and_wrong_in_predictions() -> None:
-    truth, prediction = labels_to_train_ids(), predictions_to_train_ids()
-    assert truth[[0, 3, 7, 26, 29, 33, 255]].tolist() == [255, 255, 0, 13, 255, 18, 255]
-    assert prediction[[7, 26, 33]].tolist() == [0, 13, 18]
-    assert (prediction[[0, 3, 29, 30, 34, 255]] >= 19).all()
-    assert not (prediction == 255).any()
-
-
 def test_train_ids_go_to_label_ids_and_back() -> None:
     ids = np.arange(19, dtype=np.uint8)
-    np.testing.assert_array_equal(labels_to_train_ids()[train_to_label_ids()[ids]], ids)
+    np.testing.assert_array_equal(truth_to_train_ids(CLASSES)[train_to_label_ids()[ids]], ids)
     assert train_to_label_ids()[255] == 0

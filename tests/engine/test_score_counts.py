@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from mask_folders import make_folders
 
+from segctl.engine.class_names import GivenClasses
 from segctl.engine.score_counts import score_counts
 from segctl.engine.score_files import FilesRequest, score_files
 from segctl.engine.score_tables import write_tables
@@ -15,7 +16,7 @@ from segctl.errors import InputError
 def saved(root: Path, binary: bool = False) -> tuple[Path, dict[str, object]]:
     """A folder of tables, and the content of its scores.json."""
     pred, gt = make_folders(root, classes=2)
-    scored = score_files(FilesRequest(pred, gt, ("back", "fore"), binary=binary, boundary=True))
+    scored = score_files(FilesRequest(pred, gt, GivenClasses(("back", "fore")), binary=binary, boundary=True))
     write_tables(root / "tables", scored.counted, scored.content)
     return root / "tables", scored.content
 

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from mask_folders import draw_pair, make_folders, save_ids
 
+from segctl.engine.class_names import GivenClasses, given_classes
 from segctl.engine.score_files import FilesRequest, score_files
 from segctl.errors import InputError
 from segctl.metrics.boundary import boundary_counts
 from segctl.metrics.counts import confusion, count
 from segctl.metrics.scores import score
 
-CLASSES = ("0", "1", "2", "3")
+CLASSES = GivenClasses(("0", "1", "2", "3"))
+NINETEEN = GivenClasses(tuple(map(str, range(19))))
+BINARY = GivenClasses(("back", "fore"), binary=True)
 LABEL_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
 
 
@@ -83,8 +86,8 @@ def cityscapes(root: Path, images: int = 3) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(("folder", "label_ids"), [("pred", True), ("trained", False)])
 def test_cityscapes_ids_of_either_kind_give_the_benchmarks_scores(tmp_path: Path, folder: str, label_ids: bool) -> None:
     guess, truth = cityscapes(tmp_path)
-    request = FilesRequest(tmp_path / folder, tmp_path / "gt", tuple(map(str, range(19))), label_ids=label_ids)
-    found = score_files(request)
+    classes = given_classes(None, None, label_ids=True) if label_ids else NINETEEN
+    found = score_files(FilesRequest(tmp_path / folder, tmp_path / "gt", classes))
     np.testing.assert_array_equal(found.counted.table.counts, count(guess, truth, 19))
     assert found.counted.table.class_names[13] == "car"
     assert found.counted.table.groups == ("ulm",) * 3
@@ -98,7 +101,7 @@ def test_a_caravan_is_wrong_but_a_vehicle(tmp_path: Path) -> None:
     for ending, ids in (("labelIds", np.full((2, 2), 26, np.uint8)), ("instanceIds", np.full((2, 2), 26001, np.uint16))):
         save_ids(tmp_path / "gt" / f"{stem}_gtFine_{ending}.png", ids)
     save_ids(tmp_path / "pred" / f"{stem}.png", np.array([[26, 29], [29, 0]], np.uint8))
-    content = score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", tuple(map(str, range(19))), label_ids=True)).content
+    content = score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", given_classes(None, None, label_ids=True))).content
     by_class = {row["class"]: row for row in content["per_class"]}
     by_category = {row["category"]: row for row in content["per_category"]}
     assert by_class["car"]["iIoU"] == pytest.approx(25)
@@ -114,15 +117,39 @@ def test_a_label_outside_the_classes_names_its_file(tmp_path: Path) -> None:
     assert error.value.message == f"'{gt / 'im03.png'}': a label holds the id 33, wanted 0 to 3 or 255 (ignored)"
     assert error.value.hint == "check --num-classes; 255 marks ignored pixels"
     with pytest.raises(InputError) as error:
-        score_files(FilesRequest(pred, gt, tuple(map(str, range(19)))))
+        score_files(FilesRequest(pred, gt, NINETEEN))
     assert error.value.hint == "add --label-ids if these are Cityscapes label ids"
 
 
 def test_label_ids_of_other_classes_are_refused(tmp_path: Path) -> None:
-    pred, gt = make_folders(tmp_path)
+    cityscapes(tmp_path)
     with pytest.raises(InputError) as error:
-        score_files(FilesRequest(pred, gt, CLASSES, label_ids=True))
-    assert error.value.message == f"the ground truth in '{gt}' holds Cityscapes label ids, but other classes are asked for"
+        score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", CLASSES))
+    where = tmp_path / "gt"
+    assert error.value.message == f"the ground truth in '{where}' holds Cityscapes label ids, but other classes are asked for"
+
+
+def own_table(path: Path) -> GivenClasses:
+    path.write_text("name,id,ignored\nfore,255,\nback,0,\nglare,7,yes\n", encoding="utf-8")
+    return given_classes(None, path, label_ids=False)
+
+
+def test_ids_of_an_own_class_table_are_those_of_the_files(tmp_path: Path) -> None:
+    truth = np.array([[0, 255, 255, 7, 0]], np.uint8)
+    prediction = np.array([[0, 255, 7, 255, 9]], np.uint8)
+    save_ids(tmp_path / "gt" / "a.png", truth)
+    save_ids(tmp_path / "pred" / "a.png", prediction)
+    found = score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", own_table(tmp_path / "c.csv")))
+    assert found.counted.table.class_names == ("back", "fore")
+    assert found.counted.table.counts[0].tolist() == [[1, 0, 1], [1, 0, 1]]
+
+
+def test_an_id_that_an_own_table_does_not_know_names_its_file(tmp_path: Path) -> None:
+    gt = save_ids(tmp_path / "gt" / "a.png", np.array([[0, 9]], np.uint8))
+    save_ids(tmp_path / "pred" / "a.png", np.zeros((1, 2), np.uint8))
+    with pytest.raises(InputError) as error:
+        score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", own_table(tmp_path / "c.csv")))
+    assert error.value.message == f"'{gt}' holds the id 9 (1 pixels), wanted 0 or 7 or 255"
 
 
 def test_predictions_outside_the_classes_are_warned_of(tmp_path: Path) -> None:
@@ -135,15 +162,15 @@ def test_predictions_outside_the_classes_are_warned_of(tmp_path: Path) -> None:
 def test_masks_of_0_and_255_are_warned_of(tmp_path: Path) -> None:
     for side in ("pred", "gt"):
         save_ids(tmp_path / side / "a.png", np.array([[0, 255]], np.uint8))
-    found = score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", ("back", "fore"), binary=True))
+    found = score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", BINARY, binary=True))
     assert found.warnings == (
-        "no ground truth shows class 1; 255 marks ignored pixels, so masks of 0 and 255 must be saved as 0 and 1",
+        "no ground truth shows class 1; 255 marks ignored pixels, so masks of 0 and 255 need --classes FILE with the id 255",
     )
 
 
 def test_binary_scores_are_of_the_foreground(tmp_path: Path) -> None:
     pred, gt = make_folders(tmp_path, classes=2)
-    found = score_files(FilesRequest(pred, gt, ("back", "fore"), binary=True))
+    found = score_files(FilesRequest(pred, gt, BINARY, binary=True))
     assert found.content["mIoU_D"] == score(found.counted.table, binary=True)["mIoU_D"]
     assert [row["class"] for row in found.content["per_class"]] == ["fore"]
     assert found.content["about"]["binary"] is True

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from mask_folders import make_folders
 
+from segctl.engine.class_names import GivenClasses
 from segctl.engine.score_files import FilesRequest, score_files
 from segctl.engine.score_tables import write_tables
 from segctl.metrics.scores import PER_CLASS_COLUMNS, SCORE_NAMES
@@ -15,7 +16,7 @@ from segctl.metrics.table import CountTable
 
 def write(root: Path, boundary: bool = False) -> Path:
     pred, gt = make_folders(root)
-    scored = score_files(FilesRequest(pred, gt, tuple("abcd"), boundary=boundary))
+    scored = score_files(FilesRequest(pred, gt, GivenClasses(tuple("abcd")), boundary=boundary))
     write_tables(root / "tables", scored.counted, scored.content)
     return root / "tables"
 
