@@ -10,6 +10,9 @@ from torch import Tensor
 from segctl.losses.blocks import block_sums
 from segctl.losses.sums import Sums, plain_sums
 
+WORTHWHILE = 1 << 20
+"""Logits from which on the fast way is faster: below, calling its many small operations costs more than they do."""
+
 _plain = ContextVar("_plain", default=False)
 
 
@@ -26,10 +29,10 @@ def plain() -> Iterator[None]:
 def sums_of(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, with_log: bool = False) -> Sums:
     """`plain_sums`, or the same from `block_sums`.
 
-    The fast way serves CPU and CUDA tensors and labels without a gradient of their own.  Under torch.compile the plain way
-    is taken, because the compiler fuses it by itself.
+    The fast way serves CPU and CUDA tensors, labels without a gradient of their own, and batches that are large enough.
+    Under torch.compile the plain way is taken, because the compiler fuses it by itself.
     """
-    serves = logits.device.type in ("cpu", "cuda") and not label.requires_grad
+    serves = logits.device.type in ("cpu", "cuda") and not label.requires_grad and logits.numel() >= WORTHWHILE
     if torch.compiler.is_compiling() or _plain.get() or not serves:
         return plain_sums(logits, label, valid, norm, with_log)
     return block_sums(logits, label, valid, norm, with_log)

@@ -26,6 +26,14 @@ def test_the_fast_way_is_taken_by_itself_and_plain_turns_it_off_inside() -> None
     assert is_fast(sums_of(logits, label, None, 1).predicted)
 
 
+def test_a_small_batch_takes_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, label = batch()
+    monkeypatch.setattr(reading, "WORTHWHILE", logits.numel() + 1)
+    assert not is_fast(sums_of(logits, label, None, 1).predicted)
+    monkeypatch.setattr(reading, "WORTHWHILE", logits.numel())
+    assert is_fast(sums_of(logits, label, None, 1).predicted)
+
+
 def test_plain_ends_with_its_block_even_by_an_error() -> None:
     with pytest.raises(RuntimeError), plain():
         raise RuntimeError
