@@ -3,6 +3,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
+from scipy.stats import ks_2samp
 
 from segctl.data.packed import PackedDataset
 from segctl.data.transforms import PADDING_RGB, Span, View, draw_view, take
@@ -35,7 +36,9 @@ def centres(span: Span) -> np.ndarray:
 
 @pytest.mark.parametrize("crop", [(64, 96), (33, 47), (200, 200), (512, 640)])
 def test_a_view_equals_the_slow_pipeline(dataset, crop):
-    """Images within two grey levels and all but one pixel in a hundred within one; labels exactly."""
+    """Images within two grey levels and all but one pixel in a hundred within one; labels exactly.
+
+    On genuine street frames 1 pixel in 10,000 differs by more than one level, at hard edges, by 7 at most."""
     for seed in range(24):
         name = dataset.names("train")[seed % 6]
         view = draw_view(dataset.size(name), spec(crop), np.random.default_rng(seed))
@@ -132,6 +135,40 @@ def test_scales_positions_and_flips_are_uniform():
     starts = np.array([[view.rows.start, view.columns.start] for view in views])
     scale_free = starts / np.array([[view.rows.scaled - 100, view.columns.scaled - 150] for view in views])
     assert np.abs(np.corrcoef(np.c_[scales, scale_free].T) - np.eye(3)).max() < 0.06
+
+
+def usual_view(size: tuple[int, int], crop: tuple[int, int], random: np.random.Generator) -> tuple[float, ...]:
+    """As most training code draws it, written from the description: (scale, flip, and for each axis the shares of the source
+    that lie before and after the crop, and of the crop that is padding on either side)."""
+    scale = 0.5 + 1.5 * random.random()
+    scaled = [round(side * scale) for side in size]
+    padded = [max(side, wanted) for side, wanted in zip(scaled, crop, strict=True)]
+    starts = [int(random.random() * (side - wanted + 1)) for side, wanted in zip(padded, crop, strict=True)]
+    before = [start / side for start, side in zip(starts, scaled, strict=True)]
+    padding = [(side - got) // 2 / wanted for side, got, wanted in zip(padded, scaled, crop, strict=True)]
+    return scale, float(random.random() < 0.5), *before, *padding
+
+
+def our_view(size: tuple[int, int], crop: tuple[int, int], random: np.random.Generator) -> tuple[float, ...]:
+    view = draw_view(size, spec(crop), random)
+    axes = (view.rows, view.columns)
+    before = [axis.start / axis.scaled for axis in axes]
+    padding = [axis.padding / wanted for axis, wanted in zip(axes, crop, strict=True)]
+    return view.columns.scaled / size[1], float(view.flip), *before, *padding
+
+
+@pytest.mark.parametrize(("size", "crop"), [((1024, 2048), (512, 1024)), ((375, 500), (512, 512)), ((2448, 2448), (512, 512))])
+def test_what_comes_out_is_distributed_as_the_usual_pipelines(size, crop):
+    """Two-sample Kolmogorov-Smirnov of scale, flip, position and padding, each alone, and the correlations of all."""
+    ours, usual = (
+        np.array([draw(size, crop, np.random.default_rng([seed, number])) for number in range(3000)])
+        for seed, draw in ((1, our_view), (2, usual_view))
+    )
+    for column in range(ours.shape[1]):
+        assert ks_2samp(ours[:, column], usual[:, column]).pvalue > 1e-3
+    alive = ours.std(0) > 0
+    assert np.array_equal(alive, usual.std(0) > 0)
+    assert np.abs(np.corrcoef(ours[:, alive].T) - np.corrcoef(usual[:, alive].T)).max() < 0.09
 
 
 def test_the_flip_probability_is_the_specs():
