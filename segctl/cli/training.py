@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,10 +13,16 @@ from segctl.errors import InputError, did_you_mean
 if TYPE_CHECKING:
     from segctl.schema.run import DistillRun, TrainRun
 
+Start = Literal["new", "resume", "extend"]
+
 RunOpt = Annotated[
     Path | None, typer.Option("--run", metavar="DIR", help="The run's folder; a free name under the runs root if left out.")
 ]
 ResumeOpt = Annotated[bool, typer.Option("--resume", help="Go on with a stopped run, exactly as if it had not stopped.")]
+ExtendOpt = Annotated[
+    int | None,
+    typer.Option("--extend-to", metavar="STEPS", min=1, help="Go on with the run of --run, finished or not, to more steps."),
+]
 DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="One step, one validation, one checkpoint round trip; keep nothing.")]
 StepsOpt = Annotated[int | None, typer.Option("--steps", metavar="N", help="The same as --set train.steps=N.")]
 SeedOpt = Annotated[int | None, typer.Option("--seed", metavar="N", help="The same as --set train.seed=N.")]
@@ -53,6 +59,7 @@ def train(
     set_: SetOpt = None,
     run: RunOpt = None,
     resume: ResumeOpt = False,
+    extend_to: ExtendOpt = None,
     dry_run: DryRunOpt = False,
     steps: StepsOpt = None,
     seed: SeedOpt = None,
@@ -64,12 +71,12 @@ def train(
     """Train a network on labels. A student's preset is trained without its teacher."""
     from segctl.schema.run import DistillRun
 
-    asked = _asked(preset, set_, steps, seed, run, resume)
+    asked = _asked(preset, set_, steps, seed, run, resume, extend_to)
     name = asked.name
     if isinstance(asked, DistillRun) and preset is not None:
         out.note(f"'{asked.name}' is a student's preset: its distiller and teacher are left out, as with `distill --method none`")
         asked, name = asked.without_teacher(), f"{asked.name}-none"
-    _go(asked, name, run, resume, dry_run, device, processes, data_root, runs_root)
+    _go(asked, name, run, _start(resume, extend_to), dry_run, device, processes, data_root, runs_root)
 
 
 def distill(
@@ -80,6 +87,7 @@ def distill(
     set_: SetOpt = None,
     run: RunOpt = None,
     resume: ResumeOpt = False,
+    extend_to: ExtendOpt = None,
     dry_run: DryRunOpt = False,
     steps: StepsOpt = None,
     seed: SeedOpt = None,
@@ -91,7 +99,7 @@ def distill(
     """Train a student on labels and on a teacher."""
     from segctl.schema.run import DistillRun
 
-    asked = _asked(preset, set_, steps, seed, run, resume)
+    asked = _asked(preset, set_, steps, seed, run, resume, extend_to)
     name = asked.name
     if not isinstance(asked, DistillRun):
         raise InputError(f"'{asked.name}' has no teacher to learn from", f"use `segctl train --preset {asked.name}`")
@@ -101,22 +109,35 @@ def distill(
         raise InputError("--method none has no use for a --teacher", "leave one of them out")
     if teacher_preset is not None and teacher is None:
         raise InputError("--teacher-preset describes the file of a --teacher, and none is given", "add --teacher FILE")
-    _go(asked, name, run, resume, dry_run, device, processes, data_root, runs_root, teacher, teacher_preset)
+    _go(asked, name, run, _start(resume, extend_to), dry_run, device, processes, data_root, runs_root, teacher, teacher_preset)
+
+
+def _start(resume: bool, extend_to: int | None) -> Start:
+    return "extend" if extend_to is not None else "resume" if resume else "new"
 
 
 def _asked(
-    preset: str | None, set_: list[str] | None, steps: int | None, seed: int | None, run: Path | None, resume: bool
+    preset: str | None,
+    set_: list[str] | None,
+    steps: int | None,
+    seed: int | None,
+    run: Path | None,
+    resume: bool,
+    extend_to: int | None,
 ) -> "TrainRun":
-    """The run that the options describe: a preset with changes, or the one in the folder to resume."""
+    """The run that the options describe: a preset with changes, or the one in the folder to go on with."""
     from segctl.runs import RunFolder
     from segctl.schema.load import load_preset
 
+    if extend_to is not None and (run is None or preset is not None or steps is not None):
+        raise InputError("--extend-to goes on with a run as it is", "give --run DIR beside it, and neither --preset nor --steps")
+    steps = extend_to if extend_to is not None else steps
     changes = list(set_ or [])
     changes += [] if steps is None else [f"train.steps={steps}"]
     changes += [] if seed is None else [f"train.seed={seed}"]
     if preset is not None:
         return load_preset(preset, changes)
-    if resume and run is not None:
+    if run is not None and (resume or extend_to is not None):
         folder = RunFolder(run)
         folder.read_run()
         return load_preset(str(folder.run_yaml), changes)
@@ -147,7 +168,7 @@ def _go(
     run: "TrainRun",
     name: str,
     folder: Path | None,
-    resume: bool,
+    start: Start,
     dry_run: bool,
     device: str | None,
     processes: int,
@@ -162,8 +183,8 @@ def _go(
     from segctl.engine.setup import Request
     from segctl.runs import RunFolder, free_folder, newest_unfinished
 
-    if dry_run and (resume or folder is not None):
-        raise InputError("--dry-run keeps nothing, so it takes neither --run nor --resume", "leave them out")
+    if dry_run and (start != "new" or folder is not None):
+        raise InputError("--dry-run keeps nothing, so it takes none of --run, --resume and --extend-to", "leave them out")
     if processes > 1 and not under_launcher():
         from segctl.engine.processes import launch as launch_processes
 
@@ -174,9 +195,9 @@ def _go(
         request = Request(run, data_root, runs_root, teacher, teacher_preset, device, command, world)
         if dry_run:
             found = launch.dry_run(request, watch)
-        elif resume:
+        elif start != "new":
             target = world.share(RunFolder(folder) if folder is not None else newest_unfinished(runs_root, name))
-            launch.resume_run(request, target, watch)
+            launch.resume_run(request, target, watch, extend=start == "extend")
         else:
             target = world.share(RunFolder(folder) if folder is not None else free_folder(runs_root, name))
             launch.start_run(request, target, watch)

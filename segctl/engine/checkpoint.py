@@ -44,11 +44,18 @@ class State:
         for optimizer in self._optimizers():
             optimizer.zero_grad(set_to_none=True)
 
-    def apply_gradients(self) -> None:
-        """One step of every optimiser, from the gradients of one backward pass."""
+    def apply_gradients(self, clip_norm: float | None) -> Tensor:
+        """One step of every optimiser, from the gradients of one backward pass; the norm of all that the student's has.
+
+        A norm above clip_norm is brought down to it; an opponent's gradients are left alone.
+        """
+        self.scaler.unscale_(self.optimizer)
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"] if weight.grad is not None]
+        norm = nn.utils.clip_grad_norm_(weights, clip_norm) if clip_norm is not None else _norm(weights)
         for optimizer in self._optimizers():
             self.scaler.step(optimizer)
         self.scaler.update()
+        return norm
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         return [self.optimizer] if self.opponents is None else [self.optimizer, self.opponents]
@@ -104,6 +111,15 @@ class State:
             _set_random_state(content["rng"][world.rank], self.device)
         about: dict[str, Any] = content["about"]
         return about | {"processes": len(content["rng"])}
+
+
+def _norm(weights: list[nn.Parameter]) -> Tensor:
+    """The norm of all gradients together, as `clip_grad_norm_` measures it."""
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    if not gradients:
+        return torch.zeros(())
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return norm
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
 from segctl.data.loader import default_workers
-from segctl.errors import InputError
+from segctl.errors import InputError, SegctlError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -122,6 +124,19 @@ def loader_workers(wanted: int | None, device: torch.device, processes: int = 1)
     if wanted is not None:
         return wanted
     return default_workers(processes) if device.type == "cuda" else 1
+
+
+@contextmanager
+def memory_in_words(device: torch.device) -> Iterator[None]:
+    """Say in one sentence that the GPU's memory does not suffice, how much was used, and what takes less."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        total = torch.cuda.get_device_properties(device).total_memory / 1e6
+        raise SegctlError(
+            f"out of memory on {device}: {peak_memory_mb(device):,.0f} MB were in use at most, of {total:,.0f} MB",
+            "take smaller micro-batches (--set train.accumulate=2), a smaller data.crop, or --set train.precision=bf16",
+        ) from error
 
 
 def peak_memory_mb(device: torch.device) -> float:

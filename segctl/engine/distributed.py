@@ -87,13 +87,17 @@ class World:
             raise mine
         raise PeerError(codes[first] or 1)
 
+    def wait(self) -> None:
+        """Until everybody is here."""
+        if self.size > 1:
+            dist.barrier()
+
     def main_first(self, work: Callable[[], None]) -> None:
         """Do something on the main process, and then on the others, which find what it left."""
         for turn in (True, False):
             if self.is_main is turn:
                 work()
-            if self.size > 1:
-                dist.barrier()
+            self.wait()
 
     def wrap(self, task: nn.Module, *, unused: bool) -> nn.Module:
         """The task, its gradients averaged over the processes. `unused`: some parameters may get none.

@@ -15,18 +15,20 @@ from segctl.data.loader import training_batches
 from segctl.engine.device import peak_memory_mb
 from segctl.engine.distributed import World
 from segctl.engine.evaluate import Scoring, count_images
+from segctl.engine.optim import learning_rate
 from segctl.engine.processes import resume_with
 from segctl.engine.provenance import describe, now
+from segctl.engine.selection import finish
 from segctl.engine.setup import Request, Session, prepare_session
 from segctl.engine.stage import Place, learn_stages
 from segctl.engine.teacher import Trial, require_passed, try_teacher
-from segctl.engine.train import finish, fit, take_step
+from segctl.engine.train import fit, take_step
 from segctl.engine.watch import RunLog, Watch
 from segctl.errors import InputError, SegctlError
 from segctl.files import sweep_partial
 from segctl.metrics.scores import score
 from segctl.runs import RunFolder, write_json, write_yaml
-from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.run import DistillRun, TrainRun, with_steps
 
 
 def start_run(request: Request, folder: RunFolder, watch: Watch) -> None:
@@ -46,23 +48,50 @@ def start_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     _run(session, folder, log, request.runs_root)
 
 
-def resume_run(request: Request, folder: RunFolder, watch: Watch) -> None:
-    """Go on from last.pt as if the run had never stopped. Raises InputError where the run, data or teacher is not the same."""
+def resume_run(request: Request, folder: RunFolder, watch: Watch, *, extend: bool = False) -> None:
+    """Go on from last.pt as if the run had never stopped. Raises InputError where the run, data or teacher is not the same.
+
+    extend: `request.run` is the run, finished or not, with more steps than it was planned for. The schedule is that of the longer
+    run from here on, so the learning rate rises again; both are said. A model.pt that is there stays, as model-<steps>.pt.
+    """
     world = request.world
-    stored = world.together(lambda: _read_unfinished(folder))
+    stored = world.together(lambda: _read_shorter(folder, request.run) if extend else _read_unfinished(folder))
     teacher = folder.read_environment().get("teacher")
     if request.teacher is None and teacher is not None:
         request = replace(request, teacher=Path(teacher["run"]), teacher_preset=teacher.get("given_preset"))
     session = prepare_session(request, fresh=not folder.last.is_file())
-    world.together(lambda: _require_same(stored, session.run, folder))
+    world.together(lambda: _require_same(with_steps(stored, session.run.train.steps) if extend else stored, session.run, folder))
     if folder.last.is_file():
         world.together(lambda: _load_state(session, folder.last, watch))
     if world.is_main:
         sweep_partial(folder.path)
     log = RunLog(folder, session.run.train.steps, watch, keeps=world.is_main)
     log.continue_from(session.state.step)
+    if extend:
+        log.note(_extend(session, stored, folder))
     log.note(f"resuming '{folder.path}' after step {session.state.step} of {session.run.train.steps}")
     _run(session, folder, log, request.runs_root)
+
+
+def _extend(session: Session, stored: TrainRun, folder: RunFolder) -> str:
+    """Write down that the run is longer now, keep the shorter one's model.pt under another name, and say what becomes of the
+    learning rate."""
+    run, step = session.run, session.state.step
+    before, after = stored.train.steps, run.train.steps
+    was = learning_rate(run.schedule, run.optim.lr, max(0, step - 1), before)
+    will_be = learning_rate(run.schedule, run.optim.lr, step, after)
+    if session.world.is_main:
+        environment = folder.read_environment()
+        extended = [*environment.get("extended", []), {"from": before, "to": after, "at_step": step, "when": now()}]
+        write_json(folder.environment, environment | {"steps": after, "finished": None, "extended": extended})
+        write_yaml(folder.run_yaml, run.model_dump(mode="json"))
+        if folder.finished:
+            folder.model.rename(folder.path / f"model-{before}.pt")
+    session.world.wait()
+    return (
+        f"extending '{folder.path}' from {before} to {after} steps: after step {step} the learning rate goes on as if {after} "
+        f"had been planned, at {will_be:.3g} where it was {was:.3g}"
+    )
 
 
 def _run(session: Session, folder: RunFolder, log: RunLog, runs_root: Path) -> None:
@@ -120,7 +149,7 @@ def dry_run(request: Request, watch: Watch) -> dict[str, float]:
     batch = next(iter(batches))
     _try_stages(session, watch)
     began = time.perf_counter()
-    terms = take_step(session, batch)
+    terms = take_step(session, batch).terms
     found["loss"] = float(sum(float(value) for value in terms.values()))
     found["step_s"] = time.perf_counter() - began
     names = session.dataset.names(run.data.val_split)[:1]
@@ -176,6 +205,21 @@ def _read_unfinished(folder: RunFolder) -> TrainRun:
     stored = folder.read_run()
     if folder.finished:
         raise InputError(f"the run '{folder.path}' has finished: there is nothing to resume", "start a new run without --resume")
+    return stored
+
+
+def _read_shorter(folder: RunFolder, longer: TrainRun) -> TrainRun:
+    stored = folder.read_run()
+    if longer.train.steps <= stored.train.steps:
+        raise InputError(
+            f"--extend-to {longer.train.steps}: the run '{folder.path}' has {stored.train.steps} steps already",
+            f"give more than {stored.train.steps}",
+        )
+    if not folder.last.is_file():
+        raise InputError(
+            f"the run '{folder.path}' holds no last.pt to go on from",
+            "start a new run, or one from its weights with model.weights",
+        )
     return stored
 
 

@@ -10,12 +10,36 @@ from torch import Tensor
 
 from segctl.data.loader import Batch
 from segctl.engine.device import peak_memory_mb
+from segctl.engine.distributed import World
 from segctl.engine.setup import Session
 from segctl.engine.watch import RunLog, StepReport
 from segctl.errors import SegctlError
 
+HUNGRY = 0.25
+"""Share of a step spent waiting for its batch from which on a person should know."""
+
+MOST_WORKERS = 32
+SAMPLES_NAMED = 8
+
 REPORTS = 100
 """About how many reports a run makes, one every 20 steps at the least often."""
+
+
+class Alarm:
+    """Goes off after so many seconds, by the main process's clock, on all processes at one step."""
+
+    def __init__(self, seconds: float, world: World) -> None:
+        self.seconds, self.world = seconds, world
+        self.restart()
+
+    def restart(self) -> None:
+        """Wait for the whole time again."""
+        self.began = time.perf_counter()
+
+    def __call__(self) -> bool:
+        """Whether the time is over."""
+        mine = self.world.is_main and time.perf_counter() - self.began >= self.seconds
+        return bool(self.world.largest(torch.tensor(int(mine))))
 
 
 class Meter:
@@ -24,12 +48,13 @@ class Meter:
     def __init__(self, session: Session, log: RunLog) -> None:
         self.session, self.log = session, log
         self.every = max(1, min(20, session.run.train.steps // REPORTS))
+        self.warned = False
         self.restart()
 
     def restart(self) -> None:
         """Begin a new interval now."""
-        self.sums: dict[str, Tensor] = {}
-        self.steps = 0
+        self.taken: list[tuple[dict[str, Tensor], list[str]]] = []
+        self.norm: Tensor | None = None
         self.waited = 0.0
         self.began = time.perf_counter()
 
@@ -51,39 +76,63 @@ class Meter:
                 return
             yield batch
 
-    def add(self, terms: dict[str, Tensor]) -> None:
-        """Note one step's weighted terms (scalars on the device)."""
-        self.sums = {name: self.sums.get(name, 0) + value for name, value in terms.items()}
-        self.steps += 1
+    def add(self, terms: dict[str, Tensor], gradient_norm: Tensor, names: list[str]) -> None:
+        """Note one step's weighted terms and its gradients' norm (scalars on the device), and the samples it was taken on."""
+        self.taken.append((terms, names))
+        self.norm = gradient_norm
 
     def report_when_due(self) -> None:
         """Report and begin a new interval, every few steps and at the last. Raises SegctlError where the loss is no number."""
         step, train = self.session.state.step, self.session.run.train
         if step % self.every and step != train.steps:
             return
-        terms = self.means()
-        seconds = (time.perf_counter() - self.began) / self.steps
+        terms, count = self.means(), len(self.taken)
+        seconds = (time.perf_counter() - self.began) / count
         report = StepReport(
             step=step,
             loss=sum(terms.values()),
             terms=terms,
             lr=self.session.state.optimizer.param_groups[0]["lr"],
-            data_s=self.waited / self.steps,
+            gradient_norm=float(self.norm) if self.norm is not None else 0.0,
+            data_s=self.waited / count,
             step_s=seconds,
+            left_s=seconds * (train.steps - step),
             images_per_s=train.batch_size / seconds,
             memory_mb=peak_memory_mb(self.session.compute.device),
         )
         self.log.stepped(report)
+        self._warn_of_hunger(report)
         self.restart()
 
     def means(self) -> dict[str, float]:
-        """Mean of every term over the interval and sum over the processes. Raises SegctlError where one is not finite."""
-        sums = self.session.world.total(torch.stack([value.detach().double().cpu() for value in self.sums.values()]))
-        terms = {name: value / self.steps for name, value in zip(self.sums, sums.tolist(), strict=True)}
-        broken = [name for name, value in terms.items() if not math.isfinite(value)]
-        if broken:
-            raise SegctlError(
-                f"the loss is no longer a number near step {self.session.state.step} ({', '.join(broken)})",
-                "last.pt holds the state before that; try a lower --set optim.lr or --set train.precision=fp32",
-            )
-        return terms
+        """Mean of every term over the interval, summed over the processes. Raises SegctlError where one is not finite."""
+        steps = torch.stack([torch.stack(list(terms.values())) for terms, _ in self.taken]).detach().double().cpu()
+        summed = self.session.world.total(steps)
+        names = list(self.taken[0][0])
+        broken = (~summed.isfinite()).nonzero()
+        if len(broken):
+            raise self._diverged(int(broken[0, 0]), names[int(broken[0, 1])])
+        return dict(zip(names, summed.mean(0).tolist(), strict=True))
+
+    def _diverged(self, index: int, term: str) -> SegctlError:
+        """Which step it was, on which samples, and what can be taken up again."""
+        step = self.session.state.step - len(self.taken) + index + 1
+        samples = ", ".join(self.taken[index][1][:SAMPLES_NAMED])
+        return SegctlError(
+            f"the loss is no longer a number at step {step} ({term}), on samples {samples}",
+            "last.pt holds an earlier state, if one was saved; try a lower --set optim.lr, --set train.clip_norm=1 or "
+            "--set train.precision=fp32",
+        )
+
+    def _warn_of_hunger(self, report: StepReport) -> None:
+        """Say once that steps wait for their data, and how many loader processes would do. The first interval fills the queue."""
+        waits = report.data_s / report.step_s
+        if self.warned or report.step <= self.every or waits < HUNGRY:
+            return
+        self.warned = True
+        have = max(1, self.session.workers)
+        wanted = math.ceil(have * report.step_s / max(report.step_s - report.data_s, 1e-9))
+        self.log.note(
+            f"steps wait for data {100 * waits:.0f} % of their time with {self.session.workers} loader workers; "
+            f"about {min(wanted, MOST_WORKERS)} would do: --set data.workers={min(wanted, MOST_WORKERS)}"
+        )

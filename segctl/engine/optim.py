@@ -59,13 +59,14 @@ def schedule_factor(spec: PolySpec, step: int, steps: int) -> float:
     return float((1 - (step - warmup_steps) / (steps - warmup_steps)) ** spec.power)
 
 
-def set_learning_rates(optimizer: torch.optim.Optimizer, spec: PolySpec, step: int, steps: int) -> None:
-    """Set every group's rate for the step about to be taken, counted from 0.
-
-    peak · factor while warming up, floor + (peak - floor) · factor while decaying.
-    """
+def learning_rate(spec: PolySpec, peak: float, step: int, steps: int) -> float:
+    """The rate of a step counted from 0: peak · factor while warming up, floor + (peak - floor) · factor while decaying."""
     factor = schedule_factor(spec, step, steps)
     warming = step < round(spec.warmup_fraction * steps)
+    return peak * factor if warming else spec.floor_lr + (peak - spec.floor_lr) * factor
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, spec: PolySpec, step: int, steps: int) -> None:
+    """Set every group's rate for the step about to be taken, counted from 0."""
     for group in optimizer.param_groups:
-        peak = group["peak_lr"]
-        group["lr"] = peak * factor if warming else spec.floor_lr + (peak - spec.floor_lr) * factor
+        group["lr"] = learning_rate(spec, group["peak_lr"], step, steps)

@@ -11,14 +11,19 @@ from segctl.runs import RunFolder, write_text
 
 @dataclass(frozen=True)
 class StepReport:
-    """Means over the steps since the last report; times in seconds, memory in MB."""
+    """Means over the steps since the last report; times in seconds, memory in MB.
+
+    gradient_norm is the last step's, before any clipping; left_s what the rest of the run would take at this pace.
+    """
 
     step: int
     loss: float
     terms: dict[str, float]
     lr: float
+    gradient_norm: float
     data_s: float
     step_s: float
+    left_s: float
     images_per_s: float
     memory_mb: float
 
@@ -27,9 +32,10 @@ class StepReport:
         return f"loss {self.loss:.3f}   {self.step_s:.2f} s/step"
 
     def line(self, steps: int) -> str:
-        """`step 20/200   loss 0.412 = cross_entropy_main 0.318 + jdt_main 0.094   0.31 s/step`."""
+        """`step 20/200   loss 0.412 = cross_entropy_main 0.318 + jdt_main 0.094   0.31 s/step   56 s left`."""
         parts = " + ".join(f"{name} {value:.3f}" for name, value in self.terms.items())
-        return f"step {self.step}/{steps}   loss {self.loss:.3f} = {parts}   {self.step_s:.2f} s/step"
+        left = f"   {_duration(self.left_s)} left" if self.step < steps else ""
+        return f"step {self.step}/{steps}   loss {self.loss:.3f} = {parts}   {self.step_s:.2f} s/step{left}"
 
 
 class Watch(Protocol):
@@ -93,6 +99,14 @@ class RunLog:
             return
         with self.folder.train_log.open("a", encoding="utf-8") as handle:
             handle.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}  {text}\n")
+
+
+def _duration(seconds: float) -> str:
+    """`56 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _percent(value: float | None) -> str:

@@ -11,7 +11,7 @@ from segctl.report.collect import Evaluation, Run
 from segctl.schema.distillers import METHODS
 from segctl.schema.run import DistillRun, TrainRun
 
-IRRELEVANT = ("train.seed", "train.checkpoint_every", "data.workers", "published")
+IRRELEVANT = ("train.seed", "train.checkpoint_every", "train.checkpoint_minutes", "data.workers", "published")
 """Settings that do not make two runs different: the seed, and what cannot move a score."""
 
 

@@ -71,9 +71,13 @@ class TrainSpec(Spec):
     """Seed of weights, order and augmentation."""
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of an exponential moving average of the weights, which is then what is validated and shipped; null for none."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Largest norm of all gradients together; longer ones are shortened to it. null for no limit."""
     validate_every: int = Field(ge=1)
     """Steps between validations; the last step is always validated."""
     checkpoint_every: int = Field(ge=1)
     """Steps between checkpoints; the last step always writes one."""
+    checkpoint_minutes: float = Field(20.0, gt=0)
+    """A checkpoint is written after so many minutes too, however slow the steps."""
     select: Literal["last", "best"] = "last"
     """Which weights `model.pt` holds: those of the last step, or of the best validation by mIoU_D."""

@@ -74,6 +74,11 @@ class DistillRun(TrainRun):
         return TrainRun(**{name: getattr(self, name) for name in TrainRun.model_fields})
 
 
+def with_steps(run: TrainRun, steps: int) -> TrainRun:
+    """The same run of another length."""
+    return run.model_copy(update={"train": run.train.model_copy(update={"steps": steps})})
+
+
 def with_method(run: DistillRun, method: Method) -> TrainRun:
     """The run with a method's published bundle as its distiller, and nothing else changed; `none` leaves out the teacher.
 

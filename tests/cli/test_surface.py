@@ -7,7 +7,19 @@ import pytest
 from segctl.cli import main
 
 ROOTS = {"--data-root", "--runs-root"}
-TRAINING = {"--preset", "--set", "--run", "--resume", "--dry-run", "--steps", "--seed", "--device", "--processes", *ROOTS}
+TRAINING = {
+    "--preset",
+    "--set",
+    "--run",
+    "--resume",
+    "--extend-to",
+    "--dry-run",
+    "--steps",
+    "--seed",
+    "--device",
+    "--processes",
+    *ROOTS,
+}
 NETWORK = {"--protocol", "--tile", "--stride", "--scales", "--flip", "--precision"}
 SURFACE = {
     "": {"--version", "--install-completion", "--show-completion"},

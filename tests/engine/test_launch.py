@@ -11,6 +11,7 @@ from segctl.engine.setup import Request
 from segctl.errors import InputError
 from segctl.models import build_model, load, save
 from segctl.runs import RunFolder
+from segctl.schema.run import with_steps
 
 
 def refusal(request: Request, folder: RunFolder) -> InputError:
@@ -183,3 +184,58 @@ def test_resuming_with_another_teacher_is_refused(toy_data: Path, toy_teacher: P
     save(tmp_path / "other.pt", other, toy_run(), other.class_names)
     with pytest.raises(InputError, match="belongs to another teacher's sha256"):
         resume_run(Request(run, toy_data, tmp_path, teacher=tmp_path / "other.pt"), folder, Silent())
+
+
+def extended(toy_data: Path, folder: RunFolder, steps: int) -> tuple[Request, Silent]:
+    run, watch = with_steps(folder.read_run(), steps), Silent()
+    request = Request(run, toy_data, folder.path.parent)
+    resume_run(request, folder, watch, extend=True)
+    return request, watch
+
+
+def test_a_finished_run_goes_on_to_more_steps_and_keeps_the_shorter_ones_network(toy_data: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    start_run(Request(toy_run(train={"steps": 4}), toy_data, tmp_path), folder, Silent())
+    shorter = folder.model.read_bytes()
+    _, watch = extended(toy_data, folder, 6)
+    assert (folder.path / "model-4.pt").read_bytes() == shorter
+    assert folder.finished
+    assert folder.read_run().train.steps == 6
+    events = folder.read_log()
+    assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3, 4, 5, 6]
+    assert [event["event"] for event in events].count("end") == 1
+    # poly 0.9 of 0.05: (1 - 3/4)^0.9 was the last rate, (1 - 4/6)^0.9 is the next
+    said = "after step 4 the learning rate goes on as if 6 had been planned, at 0.0186 where it was 0.0144"
+    assert any(note.endswith(said) for note in watch.notes)
+    (entry,) = folder.read_environment()["extended"]
+    assert (entry["from"], entry["to"], entry["at_step"]) == (4, 6, 4)
+
+
+def test_an_extended_run_ends_as_one_that_changed_its_plan_at_that_step(toy_data: Path, tmp_path: Path) -> None:
+    finished, stopped = RunFolder(tmp_path / "finished"), RunFolder(tmp_path / "stopped")
+    for folder in (finished, stopped):
+        start_run(Request(toy_run(train={"steps": 4}), toy_data, tmp_path), folder, Silent())
+    stopped.model.unlink()  # it had only its last.pt
+    for folder in (finished, stopped):
+        extended(toy_data, folder, 6)
+    assert finished.model.read_bytes() == stopped.model.read_bytes()
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_a_run_is_not_extended_to_fewer_or_as_many_steps(steps: int, toy_data: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    start_run(Request(toy_run(train={"steps": 4}), toy_data, tmp_path), folder, Silent())
+    with pytest.raises(InputError) as error:
+        extended(toy_data, folder, steps)
+    assert error.value.message == f"--extend-to {steps}: the run '{folder.path}' has 4 steps already"
+    assert folder.finished
+
+
+def test_extending_changes_nothing_but_the_steps(toy_data: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    start_run(Request(toy_run(train={"steps": 4}), toy_data, tmp_path), folder, Silent())
+    run = toy_run(train={"steps": 6, "seed": 1})
+    with pytest.raises(InputError, match=r"train\.seed: 0 -> 1"):
+        resume_run(Request(run, toy_data, tmp_path), folder, Silent(), extend=True)
+    assert folder.finished
+    assert folder.read_run().train.steps == 4

@@ -6,10 +6,11 @@ import pytest
 import torch
 from toy import PRESET, STUDENT, Silent, toy_run
 
-from segctl.data.loader import training_batches
+from segctl.data.loader import Batch, training_batches
 from segctl.engine.launch import start_run
-from segctl.engine.setup import Request, prepare_session
-from segctl.engine.train import take_step
+from segctl.engine.setup import Request, Session, prepare_session
+from segctl.engine.train import fit, take_step
+from segctl.engine.watch import RunLog
 from segctl.errors import SegctlError
 from segctl.models import load
 from segctl.runs import RunFolder
@@ -98,7 +99,7 @@ def test_a_distillation_step_names_every_term_and_leaves_the_teacher_alone(toy_d
     batch = next(iter(training_batches(
         session.dataset, "train", view=session.run.data, batch_size=4, seed=0, first_step=0, last_step=1, workers=0
     )))  # fmt: skip
-    terms = take_step(session, batch)
+    terms = take_step(session, batch).terms
     assert set(terms) == {"cross_entropy_main", "cross_entropy_aux", "jdt_main", "kd_main", "soft_kl_aux", "soft_jdt_main"}
     assert all(torch.isfinite(value) for value in terms.values())
     assert not session.teacher.model.training
@@ -134,7 +135,7 @@ def test_a_step_in_bf16_is_finite_and_keeps_float32_weights(toy_data: Path) -> N
     batch = next(iter(training_batches(
         session.dataset, "train", view=session.run.data, batch_size=2, seed=0, first_step=0, last_step=1, workers=0
     )))  # fmt: skip
-    terms = take_step(session, batch)
+    terms = take_step(session, batch).terms
     assert all(torch.isfinite(value) and value.dtype == torch.float32 for value in terms.values())
     assert {parameter.dtype for parameter in session.model.parameters()} == {torch.float32}
 
@@ -152,3 +153,36 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(toy_data: Path,
 
 def test_presets_of_the_toy_are_what_the_tests_think() -> None:
     assert toy_run(PRESET).train.steps == 8
+
+
+def test_the_gradient_norm_is_that_of_all_gradients_together(toy_data: Path) -> None:
+    session = prepare_session(Request(toy_run(), toy_data, toy_data))
+    norm = take_step(session, first_batch(session)).gradient_norm
+    gradients = [weight.grad.flatten() for weight in session.model.parameters() if weight.grad is not None]
+    assert float(norm) == pytest.approx(float(torch.cat(gradients).norm()), rel=1e-5)
+
+
+def test_longer_gradients_are_shortened_to_the_limit(toy_data: Path) -> None:
+    session = prepare_session(Request(toy_run(train={"clip_norm": 0.01}), toy_data, toy_data))
+    norm = take_step(session, first_batch(session)).gradient_norm
+    gradients = [weight.grad.flatten() for weight in session.model.parameters() if weight.grad is not None]
+    assert float(norm) > 0.01
+    assert float(torch.cat(gradients).norm()) == pytest.approx(0.01, rel=1e-4)
+
+
+def first_batch(session: Session) -> Batch:
+    batches = training_batches(
+        session.dataset, "train", view=session.run.data, batch_size=4, seed=0, first_step=0, last_step=1, workers=0
+    )
+    return next(iter(batches))
+
+
+def test_a_checkpoint_is_written_by_time_too(toy_data: Path, tmp_path: Path) -> None:
+    steps_saved = []
+    folder = RunFolder(tmp_path / "run")
+    run = toy_run(train={"steps": 4, "checkpoint_every": 100, "validate_every": 100, "checkpoint_minutes": 1e-9})
+    session = prepare_session(Request(run, toy_data, tmp_path))
+    folder.path.mkdir()
+    log = RunLog(folder, 4, Silent())
+    fit(session, folder, log, saved=lambda: steps_saved.append(session.state.step))
+    assert steps_saved == [1, 2, 3, 4]

@@ -65,7 +65,7 @@ def batch_of(world: World) -> Batch:
 def step_of(world: World, accumulate: int) -> dict[str, torch.Tensor]:
     """Terms, summed over the processes, and weights after one step."""
     session = session_of(world, accumulate)
-    terms = take_step(session, batch_of(world))
+    terms = take_step(session, batch_of(world)).terms
     summed = {name: world.total(value.detach()) for name, value in terms.items()}
     return summed | {name: weight.detach() for name, weight in session.task.named_parameters()}
 
