@@ -34,6 +34,7 @@ So lz4 by default, zstd for half the room, `source` for small JPEGs, where it ke
 import io
 import json
 import os
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -217,6 +218,7 @@ class _OpenShard:
             arrays, self.tiles = (_checked(file[f"index/{name}"]) for name in ("arrays", "tiles"))
         self.entries: dict[str, Any] = json.loads(arrays.tobytes())
         self.file = path.open("rb", buffering=0)
+        weakref.finalize(self, self.file.close)  # readers are often left to the garbage collector, which would warn
 
     def array(self, key: str) -> StoredArray:
         """The entry of one array: made when asked for, because a shard may hold thousands and opening it must not take long."""
