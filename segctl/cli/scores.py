@@ -92,7 +92,10 @@ def _show_headline(content: Content) -> None:
     title = f"{what}, {about['images']} images{protocol}, in percent"
     rows = [_row(content, kind) for kind in ("mIoU", "mAcc", "mDice")]
     rows.insert(1, ["  from-to", *(_ends(content["intervals"][f"mIoU{suffix}"]) for _, suffix in AVERAGES)])
-    out.table(title, ["", *(over for over, _ in AVERAGES)], rows, [*NOTES, f"from-to: {content['intervals_method']}"])
+    notes = [*NOTES, f"from-to: {content['intervals_method']}"]
+    if any(_lies_beside(content, f"mIoU{suffix}") for _, suffix in AVERAGES):
+        notes.append("a score beside its from-to: no resample is worse than the worst image seen, and few are as bad")
+    out.table(title, ["", *(over for over, _ in AVERAGES)], rows, notes)
     out.result(f"Acc {_percent(content['Acc'])}")
     if content["intervals_warning"]:
         out.warn(content["intervals_warning"])
@@ -105,6 +108,12 @@ def _show_more(content: Content) -> None:
             out.result(f"{title}: " + "   ".join(f"{name} {_percent(content[name])}" for name in found))
     if any(name in content for _, names in MORE for name in names):
         out.result("")
+
+
+def _lies_beside(content: Content, name: str) -> bool:
+    """Whether a score is outside its own interval, as worst cases of few images can be."""
+    value, ends = content[name], content["intervals"][name]
+    return value is not None and ends is not None and not ends[0] <= value <= ends[1]
 
 
 def _ends(ends: Sequence[float] | None) -> str:

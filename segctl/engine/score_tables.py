@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segctl.data.cores import core_count
 from segctl.files import write_whole
 from segctl.metrics.cityscapes import Benchmark
 from segctl.metrics.counted import Counted, all_scores
@@ -28,7 +29,7 @@ def score_content(
     """What scores.json holds. `about` is added to, by what the counts know themselves."""
     table = counted.table
     scores = all_scores(counted, binary=binary, benchmark=benchmark)
-    found = intervals(table, binary=binary, how=how)
+    found = intervals(table, binary=binary, how=how or Bootstrap(threads=core_count()))
     named = {name.partition(".")[0] for name in scores if "." in name}
     rows = [
         row | {kind: scores[f"{kind}.{row['class']}"] for kind in ("IoU_K", "iIoU") if f"{kind}.{row['class']}" in scores}

@@ -108,8 +108,10 @@ def worst_of(columns: list[Floats], order: NDArray[np.intp], draws: NDArray[np.i
     found = []
     for values in columns:
         ordered = values[order]
-        summed = np.cumsum(times * ordered, axis=1).ravel()[places] - spare * ordered[places % len(order)]
-        found.append(np.where(total > 0, summed.reshape(kept.shape) / kept, np.nan))
+        summed = times * ordered
+        np.cumsum(summed, axis=1, out=summed)  # in place: new memory would cost more than the sum
+        lowest = summed.ravel()[places] - spare * ordered[places % len(order)]
+        found.append(np.where(total > 0, lowest.reshape(kept.shape) / kept, np.nan))
     return found
 
 

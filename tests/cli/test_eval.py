@@ -199,3 +199,22 @@ def test_ctrl_c_keeps_what_was_counted_and_a_second_start_goes_on(run: Path, cap
     assert len(masks()) == 5
     assert {name: masks()[name] for name in first} == first
     assert not list((run / "eval").glob("*/.parts"))
+
+
+def test_a_worst_case_beside_its_interval_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twelve classes, each worst in another of twelve images: hardly a resample holds them all."""
+    monkeypatch.chdir(tmp_path)
+    truth = np.arange(12, dtype=np.uint8)[:, None].repeat(10, 1)
+    for index in range(12):
+        guess = truth.copy()
+        guess[index, :5] = 12  # outside the classes
+        for side, ids in (("pred", guess), ("gt", truth)):
+            (tmp_path / side).mkdir(exist_ok=True)
+            Image.fromarray(ids).save(tmp_path / side / f"i{index}.png")
+    assert main(["eval", "--pred", "pred", "--gt", "gt", "--num-classes", "12"]) == 0
+    assert "a score beside its from-to: no resample is worse than the worst image seen" in capsys.readouterr().out
+    assert main(["eval", "--pred", "pred", "--gt", "gt", "--num-classes", "12", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["mIoU_C_q5"] == 50 < content["intervals"]["mIoU_C_q5"][0]

@@ -7,11 +7,9 @@ import pytest
 from metrics_tables import random_table, table_of
 
 from segctl.errors import InputError
-from segctl.metrics.counts import count
-from segctl.metrics.intervals import Bootstrap, _draws, _units, differences, intervals, mean_differences, mean_intervals, warning
+from segctl.metrics.intervals import Bootstrap, _draws, _units, differences, intervals, mean_differences, mean_intervals
 from segctl.metrics.resampled import prepare, resample
 from segctl.metrics.scores import SCORE_NAMES, per_image, score
-from segctl.metrics.table import CountTable
 
 QUICK = Bootstrap(resamples=500)
 
@@ -66,6 +64,13 @@ def test_the_same_seed_gives_the_same_interval_and_another_one_another():
     assert intervals(table, how=QUICK).scores != intervals(table, how=Bootstrap(500, seed=1)).scores
 
 
+def test_threads_change_no_number():
+    first = random_table(2, images=40)
+    threaded = Bootstrap(500, threads=3)
+    assert intervals(first, how=threaded) == intervals(first, how=QUICK)
+    assert differences(first, better(first), how=threaded) == differences(first, better(first), how=QUICK)
+
+
 def test_a_score_that_is_undefined_has_no_interval():
     nothing = table_of([((0, 0), (255, 255))])
     assert set(intervals(nothing, how=QUICK).scores.values()) == {None}
@@ -113,30 +118,6 @@ def test_the_method_says_what_was_drawn_and_how_often():
     assert intervals(grouped, how=Bootstrap(100, seed=3, confidence=90)).method == (
         "90 % percentile bootstrap over 12 groups of 24 images, 100 resamples, seed 3"
     )
-
-
-NARROW = "frames of one drive resemble each other, so these intervals are too narrow"
-
-
-@pytest.mark.parametrize(
-    ("names", "groups", "expected"),
-    [
-        ([f"{index:03d}" for index in range(20)], None, None),
-        ([f"0016E5_{index:05d}" for index in range(7959, 8160, 2)], None,
-         f"the 101 images look like every few frames of one video, and no groups are known: {NARROW}"),
-        ([f"0016E5_{index:05d}" for index in range(7959, 8160, 2)], ["0016E5"] * 101,
-         f"all 101 images are of one group, '0016E5': {NARROW}"),
-        ([f"2007_{index:06d}" for index in (33, 42, 61, 123, 129, 175, 187, 323, 332, 346)], None, None),
-        (["a", "b", "c", "d"], None, "there are only 4 images: these intervals are rough"),
-        ([f"{index:03d}" for index in range(20)], list("aaabbbcccc" * 2), "there are only 3 groups: these intervals are rough"),
-        ([f"{index:03d}" for index in range(20)], list("abcdefghijklmnopqrst"), None),
-        ([], None, None),
-    ],
-)  # fmt: skip
-def test_images_that_say_less_than_their_number_promises_are_warned_of(names, groups, expected):
-    counts = count(np.zeros((1, 1, 1), np.uint8), np.zeros((1, 1, 1), np.uint8), 2).repeat(len(names), 0)
-    table = CountTable(tuple(names), ("a", "b"), counts, None if groups is None else tuple(groups))
-    assert warning(table) == expected
 
 
 def test_a_run_does_not_differ_from_itself():
