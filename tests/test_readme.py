@@ -40,9 +40,8 @@ def test_every_command_and_option_in_readme_text_exists(capsys: pytest.CaptureFi
     known |= {group.name for group in app.registered_groups}
     for name in re.findall(r"`segctl ([a-z]+)", README):
         assert name in known, name
-    main(["distill", "--help"])
-    main(["eval", "--help"])
-    main(["data", "prepare", "--help"])
+    for command in ("distill", "eval", "compare", "predict", "data prepare"):
+        main([*command.split(), "--help"])
     shown = capsys.readouterr().out
     for option in set(re.findall(r"`(--[a-z-]+)", README)) - {"--version", "--json"}:
         assert option in shown, option
