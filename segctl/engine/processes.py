@@ -124,7 +124,8 @@ def _environment(processes: int, place: str) -> Iterator[None]:
 
 @contextmanager
 def _passing_on(folder: Path) -> Iterator[None]:
-    """Slurm's warning goes on to the processes; what stops them, torch's launcher passes on."""
+    """Slurm's warning goes on to the processes; what stops them, torch's launcher passes on by handlers of its own, which it
+    leaves behind: the earlier ones come back here."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         for path in folder.glob("*.pid"):
@@ -133,8 +134,11 @@ def _passing_on(folder: Path) -> Iterator[None]:
             except (ProcessLookupError, ValueError):
                 continue
 
-    before = signal.signal(signal.SIGUSR1, forward)
+    numbers = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGUSR1, forward)
     try:
         yield
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,6 +1,7 @@
 """`train`, `distill`, `eval` and `report`, one after another, through the front door."""
 
 import json
+import signal
 import re
 from pathlib import Path
 
@@ -51,7 +52,9 @@ def test_eval_as_json_and_with_two_processes_gives_the_same_integers(
     alone = json.loads(capfd.readouterr().out)
     folder = toy_teacher / "eval" / "val"
     counts, confusion = (folder / "counts.npz").read_bytes(), (folder / "confusion.npz").read_bytes()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     assert main(["eval", str(toy_teacher), "--json", "--processes", "2", "--min", "mIoU_D=99.9"]) == 3
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
     shared, said = capfd.readouterr()
     assert "error: mIoU_D is " in said
     assert json.loads(shared[shared.index("{") :]) == alone
