@@ -1,8 +1,8 @@
 """`train`, `distill`, `eval` and `report`, one after another, through the front door."""
 
 import json
-import signal
 import re
+import signal
 from pathlib import Path
 
 import pytest
