@@ -140,20 +140,23 @@ def measure_files(pairs: int, workers: int, rounds: int) -> None:
             if done in (total // 10, total):
                 memory.setdefault(done, resident_mb())
 
-        decoding, scoring = [], []
-        for _ in range(rounds):
-            began = time.perf_counter()
+        def decode() -> None:
             with ThreadPoolExecutor(workers) as threads:
                 for _ in threads.map(read_and_drop, paths):
                     pass
-            decoding.append(time.perf_counter() - began)
-            began = time.perf_counter()
-            score_files(request, remember)
-            scoring.append(time.perf_counter() - began)
-    print(f"files: {pairs} pairs of {HEIGHT}×{WIDTH} PNGs, {workers} threads, wall clock, least of {rounds}")
-    print(
-        f"  decoding {min(decoding):6.2f} s   eval --pred --gt {min(scoring):6.2f} s   ratio {min(scoring) / min(decoding):.2f}"
-    )
+
+        rivals = {"decoding": decode, "eval --pred --gt": lambda: score_files(request, remember)}
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in rivals}
+        for _ in range(rounds):
+            for name, rival in rivals.items():
+                began = time.process_time(), time.perf_counter()
+                rival()
+                times[name].append((time.process_time() - began[0], time.perf_counter() - began[1]))
+    print(f"files: {pairs} pairs of {HEIGHT}×{WIDTH} PNGs, {workers} threads, least of {rounds}")
+    for index, clock in enumerate(("CPU", "wall clock")):
+        least = {name: min(one[index] for one in found) for name, found in times.items()}
+        shown = "   ".join(f"{name} {value:6.2f} s" for name, value in least.items())
+        print(f"  {clock:11} {shown}   ratio {least['eval --pred --gt'] / least['decoding']:.2f}")
     print("  resident memory: " + ", ".join(f"{value:.0f} MB after {done} pairs" for done, value in memory.items()))
 
 
@@ -169,11 +172,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=500)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7, help="of counting; scoring files takes two")
+    parser.add_argument("--rounds", type=int, default=7, help="of counting; scoring files takes three")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    measure_files(arguments.pairs, arguments.workers, 2)
+    measure_files(arguments.pairs, arguments.workers, 3)
     measure_count(arguments.rounds)
     measure_intervals()
 

@@ -19,6 +19,7 @@ NOTES = (
     "D over the dataset's pixels · I per image, then over images · C per class over its images, then over classes",
     "q5 the worst 5 percent · q̄ the mean over the worst 10, 20 … 100 percent · n/a where nothing defines it",
 )
+ROUNDING = 1e-9
 MORE = (
     ("Boundary IoU", ("mBIoU_D", "mBIoU_I", "mBIoU_C")),
     ("Instances", ("mIoU_K",)),
@@ -113,7 +114,7 @@ def _show_more(content: Content) -> None:
 def _lies_beside(content: Content, name: str) -> bool:
     """Whether a score is outside its own interval, as worst cases of few images can be."""
     value, ends = content[name], content["intervals"][name]
-    return value is not None and ends is not None and not ends[0] <= value <= ends[1]
+    return value is not None and ends is not None and not ends[0] - ROUNDING <= value <= ends[1] + ROUNDING
 
 
 def _ends(ends: Sequence[float] | None) -> str:

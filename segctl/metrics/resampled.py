@@ -1,12 +1,16 @@
 """Every score of scores.py on many resamples of the images at once.
 
 Letters: R resamples, N images, C scored classes. A resample is how often each image is drawn, int (R, N); drawing an image twice
-is scoring it twice. D is a matrix product of draws and counts; I and C are products of draws and values. The worst q percent
-need the values in order: they are sorted once, and cumulative draws say where the q percent end in each resample.
+is scoring it twice. D is a matrix product of draws and counts; I and C are products of draws and values.
+
+The worst q percent need the values in order, v_1 <= v_2 <= ..., which is found once. With d_i draws of the first i of them and
+k = max(1, floor(q n / 100)) of all n draws kept, their mean is the sum of min(d_i, k) / k · (v_i - v_(i+1)), the last v being 0.
+So it is a matrix product too, of a function of the cumulative draws that does not depend on the values.
 """
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +20,6 @@ from segctl.metrics.scores import KINDS, QBAR_PERCENTS, WORST_PERCENT, mean, pai
 from segctl.metrics.table import CountTable
 
 Floats = NDArray[np.float64]
-PERCENTS = (WORST_PERCENT, *QBAR_PERCENTS)
 
 
 @dataclass(frozen=True)
@@ -64,14 +67,13 @@ def resample(scored: Scored, draws: NDArray[np.int32]) -> Resampled:
             means = _share(weights @ np.where(defined, values, 0), weights @ defined)
             scores[f"m{kind}_{over}"] = _mean_over_classes(means)
         for kind, worst in _worst_of_columns(kinds, draws).items():
-            of_percents = [_mean_over_classes(worst[:, q].T) for q in range(len(PERCENTS))]
-            scores[f"m{kind}_{over}_q5"] = of_percents[0]
-            scores[f"m{kind}_{over}_qbar"] = np.mean(of_percents[1:], axis=0)
+            scores[f"m{kind}_{over}_q5"] = _mean_over_classes(worst[:, 0].T)
+            scores[f"m{kind}_{over}_qbar"] = _mean_over_classes(worst[:, 1].T)
     return Resampled({name: 100 * found for name, found in scores.items()}, 100 * dataset["IoU"])
 
 
 def _worst_of_columns(kinds: dict[str, Floats], draws: NDArray[np.int32]) -> dict[str, Floats]:
-    """`worst_of` for each column of each kind's values: (k, Q, R). Kinds that order the images alike share the work."""
+    """`worst_of` for each column of each kind's values: (k, 2, R). Kinds that order the images alike share the work."""
     found: dict[str, list[Floats]] = {kind: [] for kind in kinds}
     for columns in zip(*(values.T for values in kinds.values()), strict=True):
         alike: dict[bytes, list[tuple[str, Floats]]] = defaultdict(list)
@@ -90,29 +92,30 @@ def _order(values: Floats) -> NDArray[np.intp]:
 
 
 def worst_of(columns: list[Floats], order: NDArray[np.intp], draws: NDArray[np.int32]) -> list[Floats]:
-    """Mean of the lowest max(1, floor(q n / 100)) of the n drawn values for every q of PERCENTS: (Q, R), NaN where n is 0.
+    """The worst 5 percent's mean, and the average of the worst q percent's over QBAR_PERCENTS: (2, R), NaN where n is 0.
 
     columns: values (N,) that `order` puts in order, lowest first, leaving out those that do not count.  draws: (R, N).
     """
     if not order.size:
-        return [np.full((len(PERCENTS), len(draws)), np.nan)] * len(columns)
-    times = np.take(draws, order, axis=1)
-    drawn = np.cumsum(times, axis=1, dtype=np.int32)
-    total = drawn[:, -1]
-    kept = np.maximum(1, np.array(PERCENTS)[:, None] * total // 100)  # (Q, R)
-    # One search in all rows at once: row r is lifted above all rows before it.
-    lift = np.arange(len(draws)) * (int(total.max()) + 1)
-    places = np.searchsorted((drawn + lift[:, None]).ravel(), (kept + lift).ravel())
-    places = np.minimum(places, drawn.size - 1)  # where nothing was drawn at all
-    spare = drawn.ravel()[places] - kept.ravel()  # the last value may be drawn more often than is kept
-    found = []
-    for values in columns:
-        ordered = values[order]
-        summed = times * ordered
-        np.cumsum(summed, axis=1, out=summed)  # in place: new memory would cost more than the sum
-        lowest = summed.ravel()[places] - spare * ordered[places % len(order)]
-        found.append(np.where(total > 0, lowest.reshape(kept.shape) / kept, np.nan))
-    return found
+        return [np.full((2, len(draws)), np.nan)] * len(columns)
+    drawn = np.cumsum(np.take(draws, order, axis=1), axis=1, dtype=np.intp)
+    total = drawn[:, -1].copy()
+    least, most = int(total.min()), int(total.max())
+    shares = np.stack([_shares(total_drawn, most) for total_drawn in range(least, most + 1)], axis=1)  # (2, totals, draws)
+    drawn += ((total - least) * (most + 1))[:, None]  # from here on a place in a table of shares
+    steps = np.stack([values[order] - np.append(values[order][1:], 0) for values in columns], axis=1)
+    found = np.stack([np.take(table, drawn) @ steps for table in shares.reshape(2, -1)])  # (2, R, columns)
+    found[:, total == 0] = np.nan
+    return list(np.moveaxis(found, -1, 0))
+
+
+@lru_cache(maxsize=4096)
+def _shares(total: int, most: int) -> Floats:
+    """How much of the worst mean the lowest 0, 1, ... `most` draws are: (2, most + 1), of 5 percent and of QBAR_PERCENTS."""
+    draws = np.arange(most + 1)
+    kept = [max(1, percent * total // 100) for percent in (WORST_PERCENT, *QBAR_PERCENTS)]
+    shares = [np.minimum(draws, k) / k for k in kept]
+    return np.stack([shares[0], np.mean(shares[1:], axis=0)])
 
 
 def _mean_over_classes(values: Floats) -> Floats:
