@@ -37,8 +37,15 @@ class Gate(NamedTuple):
 
 
 def parse_gates(gates: Sequence[str]) -> list[Gate]:
-    """Raises InputError for one that is no NAME=VALUE."""
-    return [_parse(gate) for gate in gates]
+    """Raises InputError for one that is no NAME=VALUE, or names no score, before anything is scored."""
+    from segctl.metrics.scores import SCORE_NAMES
+
+    known = [*SCORE_NAMES, *(name for _, names in MORE for name in names)]
+    found = [_parse(gate) for gate in gates]
+    for gate in found:
+        if gate.name not in known and "." not in gate.name:  # with a point it is a class's, which the evaluation knows
+            raise _unknown(gate.name, known)
+    return found
 
 
 def _parse(gate: str) -> Gate:
@@ -49,15 +56,19 @@ def _parse(gate: str) -> Gate:
         raise InputError(f"cannot read --min '{gate}'", "write it as NAME=VALUE, such as --min mIoU_D=70") from None
 
 
+def _unknown(name: str, known: list[str]) -> InputError:
+    dataset_wide = f"{name}_D"  # what people mean by plain mIoU
+    near = f", did you mean '{dataset_wide}'?" if dataset_wide in known else did_you_mean(name, known)
+    return InputError(f"--min {name}: there is no such score{near}", f"there are {', '.join(known)}")
+
+
 def check_gates(content: Content, gates: Sequence[Gate]) -> None:
     """Raise CheckError where a score is below its gate, InputError where there is no such score."""
     known = [name for name, value in content.items() if isinstance(value, float) or (value is None and name[0] in "mAES")]
     failed = []
     for gate in gates:
         if gate.name not in known:
-            dataset_wide = f"{gate.name}_D"  # what people mean by plain mIoU
-            near = f", did you mean '{dataset_wide}'?" if dataset_wide in known else did_you_mean(gate.name, known)
-            raise InputError(f"--min {gate.name}: there is no such score{near}", f"there are {', '.join(known)}")
+            raise _unknown(gate.name, known)
         found = content[gate.name]
         if found is None or found < gate.value:
             failed.append(f"{gate.name} is {_percent(found)}, wanted at least {gate.value:g}")

@@ -68,6 +68,19 @@ def test_names_of_classes_come_from_a_file(folders: Path, capsys: pytest.Capture
     assert "\nroad " in capsys.readouterr().out
 
 
+def test_a_gate_on_no_score_is_refused_before_anything_is_scored(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gates = ["--min", "mIoU_D=0", "--min", "mIou_D=9"]
+    assert main(["eval", "--pred", "pred", "--gt", "gt", "--num-classes", "3", *gates]) == 2
+    shown, said = capsys.readouterr()
+    assert shown == ""
+    assert said.startswith("error: --min mIou_D: there is no such score, did you mean 'mIoU_D'?")
+
+
+def test_a_gate_on_a_score_that_was_not_asked_for_is_refused(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "--pred", "pred", "--gt", "gt", "--num-classes", "3", "--min", "mBIoU_D=1"]) == 2
+    assert "error: --min mBIoU_D: there is no such score" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("gates", "code", "message"),
     [
