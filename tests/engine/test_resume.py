@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -108,3 +109,28 @@ def test_sigusr1_saves_and_goes_on(toy_data: Path, tmp_path: Path) -> None:
     process.kill()
     process.wait(timeout=60)
     assert torch.load(run / "last.pt", weights_only=True)["step"] >= 20
+
+
+@pytest.mark.slow
+def test_thirty_kills_at_random_moments_change_nothing(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
+    """In steps, validations and checkpoints, while starting and while resuming: whatever the moment hits."""
+    settings = {"train": {"steps": 600, "checkpoint_every": 7, "validate_every": 50, "ema": 0.9}, "data": {"workers": 2}}
+    preset = write_preset(tmp_path / "student.yaml", STUDENT, **settings)
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    subprocess.run(command(preset, undisturbed, toy_data, "--teacher", str(toy_teacher)), check=True, capture_output=True)
+    random, kills = Random(0), 0
+    while not (killed / "model.pt").exists():
+        resume = ["--resume"] if killed.exists() else []
+        arguments = command(preset, killed, toy_data, "--teacher", str(toy_teacher), *resume)
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        seen = steps_logged(killed)
+        while kills < 30 and steps_logged(killed) <= seen and process.poll() is None and random.random() > 0.001:
+            time.sleep(0.01)  # until a step was taken, or, rarely, before that
+        if kills < 30:
+            time.sleep(random.random())
+            process.kill()
+            kills += 1
+        _, said = process.communicate(timeout=300)
+        assert process.returncode in (0, -signal.SIGKILL), said
+    assert kills == 30
+    assert_same_weights(undisturbed, killed)
