@@ -30,7 +30,7 @@ from segctl.engine.class_names import given_classes
 from segctl.engine.mask_files import read_ids
 from segctl.engine.score_files import FilesRequest, score_files
 from segctl.metrics.counts import count
-from segctl.metrics.intervals import intervals
+from segctl.metrics.intervals import Bootstrap, intervals
 from segctl.metrics.table import CountTable
 
 CLASSES, HEIGHT, WIDTH = 19, 1024, 2048
@@ -108,7 +108,7 @@ def measure_intervals() -> None:
     counts[random.random((500, CLASSES)) < 0.4] = 0
     table = CountTable(tuple(f"{index:03d}x" for index in range(500)), tuple(map(str, range(CLASSES))), counts)
     began = time.process_time()
-    found = intervals(table)
+    found = intervals(table, how=Bootstrap(resamples=10_000))
     print(
         f"interval: {found.method}, {len(found.scores)} scores and {CLASSES} classes: {time.process_time() - began:.1f} s of CPU"
     )

@@ -32,9 +32,12 @@ CHUNK_CELLS = 2**18
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How many resamples, from which seed, and how much of them an interval covers, in percent. Threads change no number."""
+    """How many resamples, from which seed, and how much of them an interval covers, in percent. Threads change no number.
 
-    resamples: int = 10_000
+    Of 2,000 resamples the ends of an interval are known to about a sixtieth of its width; ten thousand cost five times as much.
+    """
+
+    resamples: int = 2_000
     seed: int = 0
     confidence: float = 95.0
     threads: int = 1

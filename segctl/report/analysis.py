@@ -11,7 +11,7 @@ from itertools import groupby
 import numpy as np
 
 from segctl.metrics.confusions import costliest
-from segctl.metrics.intervals import Bootstrap, Difference, Differences, Intervals, mean_differences, mean_intervals
+from segctl.metrics.intervals import Difference, Differences, Intervals, mean_differences, mean_intervals
 from segctl.metrics.scores import per_image
 from segctl.metrics.table import CountTable
 from segctl.report.content import Cell, ImageColumn, ImageTable, Table, table
@@ -19,9 +19,6 @@ from segctl.report.figures import Bars, Sample
 from segctl.report.groups import Comparison, Group, baseline
 
 HEADLINE = ("mIoU_D", "mIoU_I", "mIoU_C")
-HOW = Bootstrap(resamples=2_000)
-"""Fewer than `segctl eval` takes: a report has many groups, and the ends of an interval move by about a fiftieth of its width."""
-
 PAIRS_SHOWN = 12
 UNDEFINED = "n/a"
 
@@ -47,8 +44,8 @@ def measure(comparison: Comparison) -> list[Measured]:
         if mine is None:
             continue
         theirs = None if base is None else base.counts
-        gains = None if theirs is None else mean_differences(theirs, mine, binary=group.binary, how=HOW)
-        found = mean_intervals(mine, binary=group.binary, how=HOW)
+        gains = None if theirs is None else mean_differences(theirs, mine, binary=group.binary)
+        found = mean_intervals(mine, binary=group.binary)
         measured.append(Measured(group, rank, mine, found, base if gains else None, gains))
     return measured
 

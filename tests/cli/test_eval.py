@@ -44,7 +44,7 @@ def test_pngs_are_scored_shown_and_written(folders: Path, capsys: pytest.Capture
     assert main([*FILES, "-o", "tables"]) == 0
     said = capsys.readouterr()
     assert "pred, 12 images, PNGs, in percent" in said.out
-    assert "from-to: 95 % percentile bootstrap over 12 images, 10,000 resamples, seed 0" in said.out
+    assert "from-to: 95 % percentile bootstrap over 12 images, 2,000 resamples, seed 0" in said.out
     assert "tables in tables" in said.err
     assert (folders / "tables" / "scores.json").is_file()
 

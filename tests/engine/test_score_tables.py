@@ -44,7 +44,7 @@ def test_every_score_has_its_interval_and_the_method_is_said(tmp_path: Path) -> 
     low, high = content["intervals"]["mIoU_D"]
     assert low <= content["mIoU_D"] <= high
     assert set(content["intervals_per_class"]) == set("abcd")
-    assert content["intervals_method"] == "95 % percentile bootstrap over 5 images, 10,000 resamples, seed 0"
+    assert content["intervals_method"] == "95 % percentile bootstrap over 5 images, 2,000 resamples, seed 0"
     assert content["intervals_warning"] == "there are only 5 images: these intervals are rough"
 
 

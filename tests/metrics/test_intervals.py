@@ -114,7 +114,7 @@ def test_a_single_group_falls_back_to_images():
 
 def test_the_method_says_what_was_drawn_and_how_often():
     table = random_table(0, images=24)
-    assert intervals(table).method == "95 % percentile bootstrap over 24 images, 10,000 resamples, seed 0"
+    assert intervals(table).method == "95 % percentile bootstrap over 24 images, 2,000 resamples, seed 0"
     grouped = with_groups(table, "abcdefghijkl" * 2)
     assert intervals(grouped, how=Bootstrap(100, seed=3, confidence=90)).method == (
         "90 % percentile bootstrap over 12 groups of 24 images, 100 resamples, seed 3"
