@@ -80,6 +80,8 @@ class Session:
         parts = ["segctl", verb, "--resume", "--run", str(folder), "--data-root", str(self.dataset.folder.parent)]
         if self.compute.device_reason == "asked for":
             parts += ["--device", str(self.compute.device)]
+        if self.world.size > 1 and self.world.size == self.world.local_size:  # over machines, the launcher says how many
+            parts += ["--processes", str(self.world.size)]
         return shlex.join(parts)
 
     def decisions(self) -> list[str]:
