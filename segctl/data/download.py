@@ -254,7 +254,12 @@ def _broken_member(part: Path) -> str:
     try:
         with zipfile.ZipFile(part) as archive:
             broken = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+    ) as error:  # the last: a packing that Python cannot undo
         return f"it is no whole zip ({error})"
     return f"its member '{broken}' is damaged" if broken else ""
 

@@ -193,7 +193,7 @@ def _last_stride(name: str, options: Options) -> int | None:
             info: Any = _create(name, options).feature_info
         return int(info.reduction()[-1])
     except (TypeError, AssertionError, RuntimeError, ValueError, AttributeError, NotImplementedError):
-        return None
+        return None  # timm has no one way to say that a network cannot be cut or dilated so; these are all it was seen to raise
 
 
 def _with_timm_weights(name: str, fit: Fit) -> nn.Module:
