@@ -5,7 +5,8 @@
     │   └── PresetError    one or more faults in a preset, all at once      exit 2
     ├── CheckError         a check found problems                           exit 3
     ├── StoppedError       a person or the system stopped the run           exit 130 (Ctrl-C), 143 (SIGTERM)
-    └── PeerError          another process of the run failed, and says why  exit as that one
+    ├── PeerError          another process of the run failed, and says why  exit as that one
+    └── ProcessError       a process that this one started failed           exit as that one
 
 Only a SegctlError becomes a sentence at the command line's error door; anything else is a bug and keeps its traceback.
 A message says what is wrong, where, what was found and what was wanted; `hint` says what to do next.
@@ -78,6 +79,14 @@ class PeerError(SegctlError):
     def __init__(self, exit_code: int = 1) -> None:
         super().__init__("another process of this run has failed", "see its own message; if it left none, the system killed it")
         self.exit_code = exit_code
+
+
+class ProcessError(SegctlError):
+    """A process that this one started has failed: in its own words, with its exit code and, for a bug, its traceback."""
+
+    def __init__(self, message: str, hint: str = "", exit_code: int = 1, trace: str = "") -> None:
+        super().__init__(message, hint)
+        self.exit_code, self.trace = exit_code, trace
 
 
 def did_you_mean(got: str, known: list[str], floor: float = 0.6) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated
 
 import typer
@@ -12,6 +11,7 @@ from segctl.cli import compare, data, predict, presets, report, training
 from segctl.cli import demo as story
 from segctl.cli import eval as evaluation
 from segctl.cli.output import out
+from segctl.engine.processes import leaving_word
 from segctl.errors import SegctlError
 
 app = typer.Typer(
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     outer, out.arguments = out.arguments, arguments
     try:
-        with _word_left():
+        with leaving_word():
             app(args=arguments, prog_name="segctl")
     except SegctlError as error:
         out.error(error)
@@ -64,12 +64,3 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         out.arguments = outer
     return 0
-
-
-def _word_left() -> AbstractContextManager[None]:
-    """In one of the processes of `--processes`: what it would say at a bad end goes to the process that started it."""
-    if "SEGCTL_PROCESSES" not in os.environ:
-        return nullcontext()
-    from segctl.engine.processes import leaving_word
-
-    return leaving_word()

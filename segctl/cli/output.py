@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from segctl.errors import PeerError, SegctlError, StoppedError
+from segctl.errors import PeerError, ProcessError, SegctlError, StoppedError
 
 Advance = Callable[[int, int], None]
 """Progress of long work: called with (done, total)."""
@@ -93,6 +93,8 @@ class Output:
         if error.hint:
             lines.append(Text.assemble(("next:  ", "bold"), error.hint))
         console = self._console(stderr=True)
+        if isinstance(error, ProcessError) and error.trace:
+            console.print(Text(error.trace))
         for line in lines:
             console.print(line)
 

@@ -2,6 +2,7 @@
 
 The processes leave their pids, and what they would have said at a bad end, in a folder that this one reads: of many that fall
 over each other the first one's words are the ones that help.
+torch is imported where processes are started, because the command line's door asks this file about every error.
 """
 
 import json
@@ -17,13 +18,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-from segctl.errors import PeerError, SegctlError
+from segctl.errors import PeerError, ProcessError, SegctlError
 
 FOLDER = "SEGCTL_PROCESSES"
 """The variable that tells a process where to leave its words; set by `launch` alone."""
@@ -32,8 +28,12 @@ FOLDER = "SEGCTL_PROCESSES"
 def launch(processes: int, arguments: Sequence[str]) -> None:
     """Run `segctl ARGUMENTS` in that many local processes, on a free port.
 
-    Raises SegctlError, with the exit code of the process that failed first, where they did not all end well.
+    Raises ProcessError, in the words of the process that failed first, where they did not all end well.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex,
@@ -79,34 +79,23 @@ def _leave(path: Path, error: SegctlError, trace: str) -> None:
     path.write_text(json.dumps(said), encoding="utf-8")
 
 
-def _first_words(folder: Path, codes: dict[int, int], processes: int, stopped: int | None = None) -> SegctlError:
+def _first_words(folder: Path, codes: dict[int, int], processes: int, stopped: int | None = None) -> ProcessError:
     """What to say: of a process that the system killed, else what the first to fail has said."""
     killed = [(rank, signal.Signals(-code).name) for rank, code in sorted(codes.items()) if code < 0 and code != -signal.SIGTERM]
     words = sorted(
         (json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")), key=lambda said: said["time"]
     )
     own = [said for said in words if not said["lost"]]
-    line = (folder / "resume").read_text(encoding="utf-8") if (folder / "resume").is_file() else ""
     if own and not (killed and own[0]["trace"]):
-        return _said(own[0])
-    hint = f"go on with `{line}`" if line else ""
+        return ProcessError(own[0]["message"], own[0]["hint"], own[0]["exit_code"], own[0]["trace"])
+    resume = folder / "resume"
+    hint = f"go on with `{resume.read_text(encoding='utf-8')}`" if resume.is_file() else ""
     if killed:
         rank, name = killed[0]
-        return SegctlError(f"process {rank} of {processes} was killed by {name}; the machine may be out of memory", hint)
+        return ProcessError(f"process {rank} of {processes} was killed by {name}; the machine may be out of memory", hint)
     if stopped is not None:
-        return _with_code(SegctlError("the run was stopped before it could save", hint), 128 + int(stopped))
-    return SegctlError(f"a process of {processes} ended without a word: exit codes {sorted(codes.values())}", hint)
-
-
-def _said(said: dict[str, Any]) -> SegctlError:
-    if said["trace"]:
-        sys.stderr.write(said["trace"])
-    return _with_code(SegctlError(said["message"], said["hint"]), said["exit_code"])
-
-
-def _with_code(error: SegctlError, code: int) -> SegctlError:
-    error.exit_code = code
-    return error
+        return ProcessError("the run was stopped before it could save", hint, 128 + int(stopped))
+    return ProcessError(f"a process of {processes} ended without a word: exit codes {sorted(codes.values())}", hint)
 
 
 @contextmanager

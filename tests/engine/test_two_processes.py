@@ -272,4 +272,5 @@ def test_words_of_a_bug_are_its_traceback(toy_data: Path, tmp_path: Path) -> Non
     lost = {**said, "time": 1.0, "message": "another process", "trace": "", "lost": True}
     (tmp_path / "1.json").write_text(json.dumps(said))
     (tmp_path / "0.json").write_text(json.dumps(lost))
-    assert _first_words(tmp_path, {0: 1, 1: 1}, 2).message == "process 1 failed: x"
+    found = _first_words(tmp_path, {0: 1, 1: 1}, 2)
+    assert (found.message, found.trace) == ("process 1 failed: x", "Traceback: x\n")
