@@ -19,7 +19,8 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from segctl.data.packed import SampleRecord, pixels_sha256
-from segctl.data.shards import FORMAT, Codec, ShardReader, write_shard
+from segctl.data.shard_reader import ShardReader
+from segctl.data.shards import FORMAT, Codec, write_shard
 from segctl.data.sources import Source
 from segctl.data.sources.sample import RawSample
 from segctl.data.tiles import file_hash

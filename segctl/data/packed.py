@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from segctl.data.classes import ClassTable
-from segctl.data.shards import FORMAT, ShardReader
+from segctl.data.shard_reader import ShardReader
+from segctl.data.shards import FORMAT
 from segctl.data.sources import known_names, unknown_dataset
 from segctl.data.sources.own import LINE as OWN_LINE
 from segctl.errors import InputError, did_you_mean

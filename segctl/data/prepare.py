@@ -20,7 +20,8 @@ from segctl.data.findings import refuse
 from segctl.data.limited import limited
 from segctl.data.lock import locked
 from segctl.data.packed import INDEX_NAME, PackedDataset, Provenance, fingerprint, index_text, open_dataset, to_index
-from segctl.data.shards import Codec, ShardReader
+from segctl.data.shard_reader import ShardReader
+from segctl.data.shards import Codec
 from segctl.data.sources import Source, open_source
 from segctl.errors import InputError
 from segctl.files import sweep_partial, write_whole

@@ -14,7 +14,8 @@ import pytest
 from camvid_folders import draw_sample
 from PIL import Image
 
-from segctl.data.shards import CODECS, ShardReader, parse_codec, write_shard
+from segctl.data.shard_reader import ShardReader
+from segctl.data.shards import CODECS, parse_codec, write_shard
 from segctl.data.sources.sample import RawSample
 from segctl.errors import InputError, SegctlError
 
