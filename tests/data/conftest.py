@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+import shard_files
 from camvid_folders import draw_folder
 
 from segctl.data.packed import PackedDataset, open_dataset
 from segctl.data.prepare import prepare
+from segctl.data.shards import CODECS, write_shard
 
 SIZES = {"train": [(300, 520), (120, 96), (64, 80), (200, 310), (96, 128), (90, 70)], "val": [(120, 96), (64, 80)]}
 
@@ -33,3 +35,10 @@ def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def dataset(packed_root: Path) -> PackedDataset:
     return open_dataset(packed_root, "camvid")
+
+
+@pytest.fixture(params=CODECS)
+def shard(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "toy-00000-of-00001.h5"
+    write_shard(path, (shard_files.raw_sample(name) for name in shard_files.SIZES), request.param)
+    return path
