@@ -28,7 +28,7 @@ class Measured:
     """A group with what its counts give; `against` is the group it is compared with, and `gains` what comes of it."""
 
     group: Group
-    rank: int
+    position: int
     """The group's place among all of the comparison."""
     tables: tuple[CountTable, ...]
     intervals: Intervals
@@ -39,14 +39,14 @@ class Measured:
 def measure(comparison: Comparison) -> list[Measured]:
     """Every group whose runs left counts, with intervals of its scores and of its difference to its baseline."""
     measured = []
-    for rank, group in enumerate(comparison.groups):
+    for position, group in enumerate(comparison.groups):
         mine, base = group.counts, baseline(group, comparison.groups)
         if mine is None:
             continue
         theirs = None if base is None else base.counts
         gains = None if theirs is None else mean_differences(theirs, mine, binary=group.binary)
         found = mean_intervals(mine, binary=group.binary)
-        measured.append(Measured(group, rank, mine, found, base if gains else None, gains))
+        measured.append(Measured(group, position, mine, found, base if gains else None, gains))
     return measured
 
 
@@ -62,7 +62,7 @@ def class_bars(measured: Sequence[Measured]) -> tuple[list[str], list[Bars]]:
     return names, [
         Bars(
             each.group.label,
-            each.rank,
+            each.position,
             tuple(each.group.class_score(name, "IoU_D").mean for name in names),
             tuple(each.intervals.per_class[name] for name in names),
         )
@@ -90,7 +90,7 @@ def difference_bars(measured: Sequence[Measured]) -> tuple[list[str], list[Bars]
     return names, [
         Bars(
             each.group.label,
-            each.rank,
+            each.position,
             tuple(None if found is None else found.value for found in column.values()),
             tuple(None if found is None else (found.low, found.high) for found in column.values()),
         )
@@ -107,7 +107,7 @@ def image_table(measured: Sequence[Measured]) -> ImageTable:
 def image_samples(content: ImageTable, measured: Sequence[Measured]) -> list[Sample]:
     """The images' mIoU_I, a sample a group."""
     return [
-        Sample(column.label, each.rank, tuple(value for value in column.miou_i if value is not None))
+        Sample(column.label, each.position, tuple(value for value in column.miou_i if value is not None))
         for column, each in zip(content.columns, measured, strict=True)
     ]
 

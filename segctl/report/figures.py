@@ -27,21 +27,21 @@ class Line:
 class Bars:
     """One group's values by class, in percent, each with its interval; None where undefined.
 
-    rank: the group's place among all groups, so that it has one colour in every figure.
+    position: the group's place among all groups, so that it has one colour in every figure.
     """
 
     name: str
-    rank: int
+    position: int
     values: tuple[float | None, ...]
     intervals: tuple[Interval | None, ...]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One group's value for every image, in percent; rank as in Bars."""
+    """One group's value for every image, in percent; position as in Bars."""
 
     name: str
-    rank: int
+    position: int
     values: tuple[float, ...]
 
 
@@ -69,10 +69,10 @@ def draw_bars(classes: Sequence[str], groups: Sequence[Bars], path: Path) -> Non
     for index, group in enumerate(groups):
         places = [row - 0.4 + (index + 0.5) * thickness for row in range(len(classes))]
         values = [0.0 if value is None else value for value in group.values]
-        axes.barh(places, values, thickness * 0.92, color=_color(group.rank), label=group.name)
+        axes.barh(places, values, thickness * 0.92, color=_color(group.position), label=group.name)
         for place, value, interval in zip(places, group.values, group.intervals, strict=True):
             if value is None:
-                axes.text(0.5, place, "n/a", va="center", fontsize=6, color=_color(group.rank))
+                axes.text(0.5, place, "n/a", va="center", fontsize=6, color=_color(group.position))
             elif interval is not None:
                 axes.plot(interval, (place, place), color="#222222", linewidth=0.9, solid_capstyle="butt")
     axes.set_yticks(range(len(classes)), classes)
@@ -92,10 +92,10 @@ def draw_histogram(groups: Sequence[Sample], path: Path) -> None:
         counts = [0] * (len(edges) - 1)
         for value in group.values:
             counts[min(int(value // 5), len(counts) - 1)] += 1
-        axes.stairs(counts, edges, color=_color(group.rank), label=group.name, linewidth=1.6, fill=False)
+        axes.stairs(counts, edges, color=_color(group.position), label=group.name, linewidth=1.6, fill=False)
         if group.values:
             mean = sum(group.values) / len(group.values)
-            axes.plot([mean], [0], marker="^", color=_color(group.rank), markersize=7, clip_on=False, zorder=3)
+            axes.plot([mean], [0], marker="^", color=_color(group.position), markersize=7, clip_on=False, zorder=3)
     axes.set_xlim(0, 100)
     axes.set_ylim(bottom=0)
     axes.yaxis.get_major_locator().set_params(integer=True)
@@ -110,13 +110,13 @@ def draw_differences(names: Sequence[str], groups: Sequence[Bars], path: Path) -
     axes = figure.subplots()
     axes.axvline(0, color="#222222", linewidth=0.9)
     for index, group in enumerate(groups):
-        axes.plot([], [], marker="o", markersize=4, color=_color(group.rank), label=group.name)
+        axes.plot([], [], marker="o", markersize=4, color=_color(group.position), label=group.name)
         for row, (value, interval) in enumerate(zip(group.values, group.intervals, strict=True)):
             place = row - 0.4 + (index + 0.5) * 0.8 / len(groups)
             if interval is not None:
-                axes.plot(interval, (place, place), color=_color(group.rank), linewidth=1.4)
+                axes.plot(interval, (place, place), color=_color(group.position), linewidth=1.4)
             if value is not None:
-                axes.plot([value], [place], marker="o", markersize=4, color=_color(group.rank))
+                axes.plot([value], [place], marker="o", markersize=4, color=_color(group.position))
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     _dress(axes, "", "difference, points")
