@@ -47,6 +47,17 @@ def test_every_command_and_option_in_readme_text_exists(capsys: pytest.CaptureFi
         assert option in shown, option
 
 
+def test_every_option_of_the_commands_that_want_a_dataset_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    """The lines that no test can run here, for want of the dataset: their command must be there, and take each option."""
+    lines = re.findall(r"^segctl (data [a-z]+) (.*?)(?:\s+#.*)?$", README, flags=re.M)
+    assert len(lines) >= 5
+    for command, arguments in lines:
+        assert main([*command.split(), "--help"]) == 0
+        shown = capsys.readouterr().out
+        for option in re.findall(r"--[a-z-]+", arguments):
+            assert option in shown, (command, option)
+
+
 def test_every_preset_in_readme_exists() -> None:
     for name in re.findall(r"--preset ([a-z0-9-]+)", README):
         assert name in preset_names()
