@@ -8,10 +8,9 @@ in eval and the last tokens are taken.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from segctl.distillers.pair import paired_logits
-from segctl.losses.pixels import IGNORE_INDEX, mean_over_valid, sum_dtype
+from segctl.losses.pixels import IGNORE_INDEX, log_likelihood, mean_over_valid, sum_dtype
 from segctl.models.outputs import Outputs, at_label_size
 from segctl.schema.losses import Output
 from segctl.schema.terms import MaskStageSpec
@@ -65,7 +64,7 @@ class MaskStage(nn.Module):
         masks = receptive_masks(self.tokens, logits)
         seen = at_label_size(masks.sum(1, keepdim=True) * logits, teacher.size)
         valid = label != IGNORE_INDEX
-        per_pixel = F.cross_entropy(seen, label.long(), ignore_index=IGNORE_INDEX, reduction="none")
+        per_pixel = -log_likelihood(seen, label, valid)  # torch's own has no deterministic form on a GPU
         return {"cross_entropy": mean_over_valid(per_pixel, valid), "overlap": mask_overlap(masks)}
 
 

@@ -1,6 +1,7 @@
 """What the machine can do, and what a run makes of it. Every choice comes with its reason."""
 
 import os
+import re
 import resource
 import sys
 from collections.abc import Iterator
@@ -116,6 +117,41 @@ def _has_fast_bf16(device: torch.device) -> bool:
     return False
 
 
+WORKSPACE, WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
+"""The variable, and its values, under which cuBLAS adds in one order; it is read when CUDA starts."""
+
+
+def set_determinism(wanted: bool) -> None:
+    """Whether every operation of this process gives the same bits for the same input, or fails.
+
+    Where it need not, cuDNN tries its kernels and keeps the fastest, which pays because crops are of one size.
+    """
+    if wanted and os.environ.get(WORKSPACE) not in WORKSPACES:
+        os.environ[WORKSPACE] = WORKSPACES[0]
+    torch.use_deterministic_algorithms(wanted)
+    torch.backends.cudnn.benchmark = not wanted
+
+
+def determinism_in_words(wanted: bool, device: torch.device) -> list[str]:
+    """What a person should know of it before step 1."""
+    if wanted:
+        return ["deterministic algorithms alone (asked for): the same bits every time on the same machine"]
+    if device.type == "cuda":
+        return ["cuDNN keeps the fastest kernels it finds; last digits may differ from run to run (--deterministic forbids it)"]
+    return []
+
+
+@contextmanager
+def without_trying_kernels() -> Iterator[None]:
+    """For images of many sizes, each of which cuDNN would try its kernels on."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def loader_workers(wanted: int | None, device: torch.device, processes: int = 1) -> int:
     """Loader processes per training process: the number asked for, else a share of the cores.
 
@@ -127,8 +163,9 @@ def loader_workers(wanted: int | None, device: torch.device, processes: int = 1)
 
 
 @contextmanager
-def memory_in_words(device: torch.device) -> Iterator[None]:
-    """Say in one sentence that the GPU's memory does not suffice, how much was used, and what takes less."""
+def failure_in_words(device: torch.device) -> Iterator[None]:
+    """Say in one sentence that the GPU's memory does not suffice, how much was used, and what takes less; or that an operation
+    cannot be deterministic."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -136,6 +173,14 @@ def memory_in_words(device: torch.device) -> Iterator[None]:
         raise SegctlError(
             f"out of memory on {device}: {peak_memory_mb(device):,.0f} MB were in use at most, of {total:,.0f} MB",
             "take smaller micro-batches (--set train.accumulate=2), a smaller data.crop, or --set train.precision=bf16",
+        ) from error
+    except RuntimeError as error:
+        found = re.match(r"(\S+) does not have a deterministic implementation", str(error))
+        if found is None:
+            raise
+        raise SegctlError(
+            f"train.deterministic: torch has no deterministic form of '{found[1]}' on {device}",
+            "take another backbone than the one that uses it, or leave out --deterministic",
         ) from error
 
 

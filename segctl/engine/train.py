@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from segctl.data.loader import Batch, training_batches
-from segctl.engine.device import memory_in_words
+from segctl.engine.device import failure_in_words
 from segctl.engine.distributed import without_averaging
 from segctl.engine.meter import Alarm, Meter
 from segctl.engine.optim import set_learning_rates
@@ -44,7 +44,7 @@ def fit(session: Session, folder: RunFolder, log: RunLog, saved: Callable[[], No
             validate(session, folder, log, requests)
         for batch in meter.timed(_batches(session)):
             set_learning_rates(state.optimizer, session.run.schedule, state.step, train.steps)
-            with memory_in_words(session.compute.device):
+            with failure_in_words(session.compute.device):
                 taken = take_step(session, batch)
             meter.add(taken.terms, taken.gradient_norm, batch.names)
             state.step += 1

@@ -35,6 +35,6 @@ class HardPixelLoss(nn.Module):
         if kept.numel() == 0:
             return logits.sum(dtype=errors.dtype) * 0
         least = max(1, math.ceil(self.min_share * kept.numel()))
-        bound = kept.detach().kthvalue(kept.numel() - least + 1).values.clamp(max=-math.log(self.threshold))
+        bound = kept.detach().topk(least, sorted=False).values.amin().clamp(max=-math.log(self.threshold))
         hard = kept.detach() >= bound
         return torch.where(hard, kept, 0.0).sum() / hard.sum()

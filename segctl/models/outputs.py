@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segctl.errors import InputError
+from segctl.models import separable
 
 OutputName = Literal["main", "aux"]
 
@@ -33,6 +34,8 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if logits.shape[-2:] == size:
         return logits
+    if separable.wanted_for(logits):
+        return separable.resized(logits, size)
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 

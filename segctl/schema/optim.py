@@ -79,5 +79,7 @@ class TrainSpec(Spec):
     """Steps between checkpoints; the last step always writes one."""
     checkpoint_minutes: float = Field(20.0, gt=0)
     """A checkpoint is written after so many minutes too, however slow the steps."""
+    deterministic: bool = False
+    """Only algorithms that give the same bits every time. A CPU has them anyway; a GPU becomes slower."""
     select: Literal["last", "best"] = "last"
     """Which weights `model.pt` holds: those of the last step, or of the best validation by mIoU_D."""

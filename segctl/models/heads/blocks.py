@@ -6,6 +6,7 @@ Every convolution of a head is bias-free and followed by batch norm and ReLU.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segctl.models import separable
 from segctl.models.outputs import upsample
 
 
@@ -37,6 +38,17 @@ class PooledBatchNorm2d(nn.BatchNorm2d):
         return super().forward(x)
 
 
+class BinMeans(nn.AdaptiveAvgPool2d):
+    """The mean of each of bin_px × bin_px bins: (B, D, H, W) -> (B, D, bin_px, bin_px)."""
+
+    def __init__(self, bin_px: int) -> None:
+        super().__init__(bin_px)
+        self.bin_px = bin_px
+
+    def forward(self, x: Tensor) -> Tensor:
+        return separable.bin_means(x, self.bin_px) if separable.wanted_for(x) else super().forward(x)
+
+
 class PoolingBranch(nn.Module):
     """Average pool to bin_px × bin_px, 1×1 to out, batch norm, ReLU, back to the size of the input.
 
@@ -46,7 +58,7 @@ class PoolingBranch(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, bin_px: int = 1) -> None:
         super().__init__()
         self.pooled = nn.Sequential(
-            nn.AdaptiveAvgPool2d(bin_px),
+            BinMeans(bin_px),
             nn.Conv2d(in_channels, out_channels, 1, bias=False),
             PooledBatchNorm2d(out_channels),
             nn.ReLU(inplace=True),

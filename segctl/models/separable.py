@@ -1,0 +1,47 @@
+"""Bilinear resizing and bin averages as products with two matrices, one a side.
+
+torch adds up their gradients on a GPU in no fixed order, and so refuses both under train.deterministic; a product of matrices
+has one. It is taken there alone: elsewhere torch's own kernels need no matrices, and are what scores were made with.
+"""
+
+import torch
+from torch import Tensor
+
+
+def wanted_for(maps: Tensor) -> bool:
+    """Whether the deterministic forms are asked for, and torch has none of its own."""
+    return maps.is_cuda and torch.are_deterministic_algorithms_enabled()
+
+
+def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, D, h, w) -> (B, D, *size), bilinear, align_corners False."""
+    return _products(maps, _between(maps.shape[-2], size[0], maps), _between(maps.shape[-1], size[1], maps))
+
+
+def bin_means(maps: Tensor, bins: int) -> Tensor:
+    """(B, D, h, w) -> (B, D, bins, bins): the mean of each bin, as torch's adaptive_avg_pool2d places them."""
+    return _products(maps, _averages(maps.shape[-2], bins, maps), _averages(maps.shape[-1], bins, maps))
+
+
+def _products(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """rows (H, h) and columns (W, w) from both sides, in at least float32; the type and memory layout of the maps stay."""
+    with torch.autocast(maps.device.type, enabled=False):
+        found = rows @ maps.to(rows.dtype) @ columns.T
+    channels_last = maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
+    return found.to(maps.dtype, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def _between(length: int, wanted: int, like: Tensor) -> Tensor:
+    """(wanted, length): each row's two neighbours by their nearness; positions are pixel centres, kept inside."""
+    place = ((torch.arange(wanted, device=like.device, dtype=torch.float64) + 0.5) * length / wanted - 0.5).clamp(min=0)
+    grid = torch.arange(length, device=like.device, dtype=torch.float64)
+    nearness = (1 - (place.clamp(max=length - 1).unsqueeze(1) - grid).abs()).clamp(min=0)
+    return nearness.to(torch.promote_types(like.dtype, torch.float32))
+
+
+def _averages(length: int, bins: int, like: Tensor) -> Tensor:
+    """(bins, length): bin i is the mean of floor(i · length / bins) up to ceil((i + 1) · length / bins)."""
+    number = torch.arange(bins, device=like.device).unsqueeze(1)
+    grid = torch.arange(length, device=like.device)
+    inside = (grid >= number * length // bins) & (grid < -(-(number + 1) * length // bins))
+    return (inside.double() / inside.sum(1, keepdim=True)).to(torch.promote_types(like.dtype, torch.float32))
