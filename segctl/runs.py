@@ -7,6 +7,8 @@
         train.log           the same for people
         last.pt  best.pt    checkpoints to resume from, and the best validation's weights
         model.pt            weights only; written when the run has finished, so its presence means "finished"
+        profile.json        where a step's time goes, after --profile; profile.md the same for people, trace.json.gz for Perfetto
+        tensorboard/        event files, after --tensorboard
         eval/<split>/       scores.json  per_image.csv  per_class.csv  counts.npz  confusion.npz  worst/
 
 Every file appears under its own name only when it is whole.
@@ -54,6 +56,19 @@ class RunFolder:
     @property
     def train_log(self) -> Path:
         return self.path / "train.log"
+
+    @property
+    def profile(self) -> Path:
+        """What `--profile` found; the same for people is in profile.md."""
+        return self.path / "profile.json"
+
+    @property
+    def trace(self) -> Path:
+        return self.path / "trace.json.gz"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
 
     @property
     def last(self) -> Path:

@@ -110,6 +110,7 @@ class Silent:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.tables: list[tuple[str, list[list[str]], list[str]]] = []
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -119,3 +120,6 @@ class Silent:
 
     def advance(self, label: str, done: int, total: int) -> None:
         pass
+
+    def table(self, title: str, columns: object, rows: list[list[str]], notes: list[str]) -> None:
+        self.tables.append((title, rows, notes))

@@ -138,7 +138,9 @@ class Output:
         ]
         if detail:
             columns.append(TextColumn("{task.fields[detail]}"))
-        return Progress(*columns, console=self._console(stderr=True), transient=True)
+        # A table printed meanwhile moves above the bar, unless it goes to a file.
+        redirect = sys.stdout.isatty()
+        return Progress(*columns, console=self._console(stderr=True), transient=True, redirect_stdout=redirect)
 
 
 class _PlainProgress:

@@ -1,5 +1,6 @@
 """`segctl train` and `segctl distill`: a preset in, a run folder out."""
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -26,12 +27,14 @@ ExtendOpt = Annotated[
 DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="One step, one validation, one checkpoint round trip; keep nothing.")]
 StepsOpt = Annotated[int | None, typer.Option("--steps", metavar="N", help="The same as --set train.steps=N.")]
 SeedOpt = Annotated[int | None, typer.Option("--seed", metavar="N", help="The same as --set train.seed=N.")]
-DeterministicOpt = Annotated[
-    bool,
-    typer.Option("--deterministic", help="The same bits in every run, on a GPU too: the same as --set train.deterministic=true."),
-]
 ProcessesOpt = Annotated[
     int, typer.Option("--processes", metavar="N", min=1, help="Local processes, one per GPU; they share the global batch.")
+]
+ProfileOpt = Annotated[
+    bool, typer.Option("--profile", help="Tell where a step's time goes, from some early steps; leaves a table and a trace.")
+]
+TensorboardOpt = Annotated[
+    bool, typer.Option("--tensorboard", help="Write scalars for TensorBoard into the run's folder as well.")
 ]
 MethodOpt = Annotated[
     str | None,
@@ -67,21 +70,22 @@ def train(
     dry_run: DryRunOpt = False,
     steps: StepsOpt = None,
     seed: SeedOpt = None,
-    deterministic: DeterministicOpt = False,
     device: DeviceOpt = None,
     processes: ProcessesOpt = 1,
+    profile: ProfileOpt = False,
+    tensorboard: TensorboardOpt = False,
     data_root: DataRootOpt = DATA_ROOT,
     runs_root: RunsRootOpt = RUNS_ROOT,
 ) -> None:
     """Train a network on labels. A student's preset is trained without its teacher."""
     from segctl.schema.run import DistillRun
 
-    asked = _asked(preset, set_, steps, seed, deterministic, run, resume, extend_to)
+    asked = _asked(preset, set_, steps, seed, run, resume, extend_to)
     name = asked.name
     if isinstance(asked, DistillRun) and preset is not None:
         out.note(f"'{asked.name}' is a student's preset: its distiller and teacher are left out, as with `distill --method none`")
         asked, name = asked.without_teacher(), f"{asked.name}-none"
-    _go(asked, name, run, _start(resume, extend_to), dry_run, device, processes, data_root, runs_root)
+    _go(asked, name, run, _start(resume, extend_to), dry_run, device, processes, profile, tensorboard, data_root, runs_root)
 
 
 def distill(
@@ -96,16 +100,17 @@ def distill(
     dry_run: DryRunOpt = False,
     steps: StepsOpt = None,
     seed: SeedOpt = None,
-    deterministic: DeterministicOpt = False,
     device: DeviceOpt = None,
     processes: ProcessesOpt = 1,
+    profile: ProfileOpt = False,
+    tensorboard: TensorboardOpt = False,
     data_root: DataRootOpt = DATA_ROOT,
     runs_root: RunsRootOpt = RUNS_ROOT,
 ) -> None:
     """Train a student on labels and on a teacher."""
     from segctl.schema.run import DistillRun
 
-    asked = _asked(preset, set_, steps, seed, deterministic, run, resume, extend_to)
+    asked = _asked(preset, set_, steps, seed, run, resume, extend_to)
     name = asked.name
     if not isinstance(asked, DistillRun):
         raise InputError(f"'{asked.name}' has no teacher to learn from", f"use `segctl train --preset {asked.name}`")
@@ -115,7 +120,10 @@ def distill(
         raise InputError("--method none has no use for a --teacher", "leave one of them out")
     if teacher_preset is not None and teacher is None:
         raise InputError("--teacher-preset describes the file of a --teacher, and none is given", "add --teacher FILE")
-    _go(asked, name, run, _start(resume, extend_to), dry_run, device, processes, data_root, runs_root, teacher, teacher_preset)
+    _go(
+        asked, name, run, _start(resume, extend_to), dry_run, device, processes, profile, tensorboard, data_root, runs_root,
+        teacher, teacher_preset,
+    )  # fmt: skip
 
 
 def _start(resume: bool, extend_to: int | None) -> Start:
@@ -127,7 +135,6 @@ def _asked(
     set_: list[str] | None,
     steps: int | None,
     seed: int | None,
-    deterministic: bool,
     run: Path | None,
     resume: bool,
     extend_to: int | None,
@@ -142,7 +149,6 @@ def _asked(
     changes = list(set_ or [])
     changes += [] if steps is None else [f"train.steps={steps}"]
     changes += [] if seed is None else [f"train.seed={seed}"]
-    changes += ["train.deterministic=true"] if deterministic else []
     if preset is not None:
         return load_preset(preset, changes)
     if run is not None and (resume or extend_to is not None):
@@ -180,19 +186,25 @@ def _go(
     dry_run: bool,
     device: str | None,
     processes: int,
+    profile: bool,
+    tensorboard: bool,
     data_root: Path,
     runs_root: Path,
     teacher: Path | None = None,
     teacher_preset: str | None = None,
 ) -> None:
+    if profile:  # before torch is loaded, which says on stderr that it did not see every tensor being made
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from segctl.cli.watching import watching
     from segctl.engine import launch
     from segctl.engine.distributed import joined_world, under_launcher
     from segctl.engine.setup import Request
     from segctl.runs import RunFolder, free_folder, newest_unfinished
 
-    if dry_run and (start != "new" or folder is not None):
-        raise InputError("--dry-run keeps nothing, so it takes none of --run, --resume and --extend-to", "leave them out")
+    if dry_run and (start != "new" or folder is not None or tensorboard):
+        raise InputError(
+            "--dry-run keeps nothing, so it takes none of --run, --resume, --extend-to and --tensorboard", "leave them out"
+        )
     if processes > 1 and not under_launcher():
         from segctl.engine.processes import launch as launch_processes
 
@@ -200,7 +212,7 @@ def _go(
         return
     command = shlex.join(["segctl", *out.arguments])
     with joined_world() as world, watching() as watch:
-        request = Request(run, data_root, runs_root, teacher, teacher_preset, device, command, world)
+        request = Request(run, data_root, runs_root, teacher, teacher_preset, device, command, world, profile, tensorboard)
         if dry_run:
             found = launch.dry_run(request, watch)
         elif start != "new":

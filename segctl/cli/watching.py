@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.progress import Progress, TaskID
@@ -29,6 +29,9 @@ class BarWatch:
         self._move(label, done, total)
         if done == total:
             self.bar.remove_task(self.tasks.pop(label))
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> None:
+        out.table(title, columns, rows, notes)
 
     def _move(self, label: str, done: int, total: int) -> None:
         if label not in self.tasks:
@@ -59,6 +62,9 @@ class LineWatch:
         if done == total:
             self.last = now
             del self.began[label]
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> None:
+        out.table(title, columns, rows, notes)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Permutation and views are functions of (seed, epoch, sample index) alone.
 """
 
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,15 +31,16 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Batch:
-    """images uint8 (B, H, W, 3); labels uint8 (B, H, W), 255 ignored; names of the samples."""
+    """images uint8 (B, H, W, 3); labels uint8 (B, H, W), 255 ignored; names of the samples; seconds that making it took."""
 
     images: Tensor
     labels: Tensor
     names: list[str]
+    made_s: float = 0.0
 
     def pin_memory(self) -> "Batch":
         """In page-locked memory, from where a copy to the device need not be waited for."""
-        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.names)
+        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.names, self.made_s)
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
             return _Failure(error)
 
     def _batch(self, step: int) -> Batch:
+        began = time.perf_counter()
         positions = self.stream.positions(step)
         height, width = self.view.crop
         images = np.empty((len(positions), height, width, 3), np.uint8)
@@ -171,7 +174,7 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
             drawn = draw_view(self.dataset.size(name), self.view, self.stream.random(epoch, index))
             take(self.dataset, name, drawn, (images[row], labels[row]))
             names.append(name)
-        return Batch(torch.from_numpy(images), torch.from_numpy(labels), names)
+        return Batch(torch.from_numpy(images), torch.from_numpy(labels), names, time.perf_counter() - began)
 
 
 @dataclass(frozen=True)

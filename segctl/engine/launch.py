@@ -4,24 +4,29 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from segctl.data.loader import training_batches
+from segctl.data.loader import Batch, training_batches
+from segctl.engine.clock import phase
 from segctl.engine.device import peak_memory_mb
 from segctl.engine.distributed import World
 from segctl.engine.evaluate import Scoring, count_images
 from segctl.engine.optim import learning_rate
 from segctl.engine.processes import resume_with
+from segctl.engine.profile import TRIAL, Window, plan
+from segctl.engine.profiler import Profiler, profiler_of_run, show_profile
 from segctl.engine.provenance import describe, now
 from segctl.engine.selection import finish
 from segctl.engine.setup import Request, Session, prepare_session
 from segctl.engine.stage import Place, learn_stages
 from segctl.engine.teacher import Trial, require_passed, try_teacher
+from segctl.engine.tensorboard import require_tensorboard
 from segctl.engine.train import fit, take_step
 from segctl.engine.watch import RunLog, Watch
 from segctl.errors import InputError, SegctlError
@@ -35,17 +40,22 @@ def start_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     """Take a new run to its end in a folder that does not exist yet. Nothing is written before everything is checked."""
     world = request.world
     world.together(lambda: _require_new(folder))
+    if request.tensorboard:
+        world.together(require_tensorboard)
     session = prepare_session(request)
     for line in session.decisions():
         watch.note(line)
     trial = _try_teacher(session, watch)
     if trial is not None and session.teacher is not None:
         require_passed(trial, session.teacher.path)
+    window = world.together(lambda: plan(session.run.train.steps, session.workers)) if request.profile else None
     world.together(lambda: _make_folder(folder, session, describe(session, request, trial)))
     log = RunLog(folder, session.run.train.steps, watch, keeps=world.is_main)
+    if request.tensorboard:
+        log.draw()
     for line in session.decisions():
         log.quietly(line)
-    _run(session, folder, log, request.runs_root)
+    _run(session, folder, log, request.runs_root, window)
 
 
 def resume_run(request: Request, folder: RunFolder, watch: Watch, *, extend: bool = False) -> None:
@@ -55,6 +65,9 @@ def resume_run(request: Request, folder: RunFolder, watch: Watch, *, extend: boo
     run from here on, so the learning rate rises again; both are said. A model.pt that is there stays, as model-<steps>.pt.
     """
     world = request.world
+    drawn = request.tensorboard or folder.tensorboard.is_dir()
+    if drawn:
+        world.together(require_tensorboard)
     stored = world.together(lambda: _read_shorter(folder, request.run) if extend else _read_unfinished(folder))
     teacher = folder.read_environment().get("teacher")
     if request.teacher is None and teacher is not None:
@@ -67,10 +80,12 @@ def resume_run(request: Request, folder: RunFolder, watch: Watch, *, extend: boo
         sweep_partial(folder.path)
     log = RunLog(folder, session.run.train.steps, watch, keeps=world.is_main)
     log.continue_from(session.state.step)
+    if drawn:
+        log.draw(session.state.step)
     if extend:
         log.note(_extend(session, stored, folder))
     log.note(f"resuming '{folder.path}' after step {session.state.step} of {session.run.train.steps}")
-    _run(session, folder, log, request.runs_root)
+    _run(session, folder, log, request.runs_root, _plan_of_rest(session, log) if request.profile else None)
 
 
 def _extend(session: Session, stored: TrainRun, folder: RunFolder) -> str:
@@ -94,7 +109,16 @@ def _extend(session: Session, stored: TrainRun, folder: RunFolder) -> str:
     )
 
 
-def _run(session: Session, folder: RunFolder, log: RunLog, runs_root: Path) -> None:
+def _plan_of_rest(session: Session, log: RunLog) -> Window | None:
+    """The steps to look at in a run that goes on; a run that is almost over is not stopped for want of steps."""
+    try:
+        return plan(session.run.train.steps - session.state.step, session.workers)
+    except InputError as error:
+        log.note(f"no profile: {error.message}")
+        return None
+
+
+def _run(session: Session, folder: RunFolder, log: RunLog, runs_root: Path, window: Window | None) -> None:
     """Learn what must be learnt first, fit, keep the time it took in environment.json with every checkpoint, and finish."""
     line = session.resume_line(folder.path)
     if session.world.is_main:
@@ -115,7 +139,8 @@ def _run(session: Session, folder: RunFolder, log: RunLog, runs_root: Path) -> N
         environment["finished"] = now() if session.state.step == session.run.train.steps else None
         write_json(folder.environment, environment)
 
-    fit(session, folder, log, saved=keep_time)
+    profiler = profiler_of_run(session, window, folder, log)
+    fit(session, folder, log, saved=keep_time, profiler=profiler)
     keep_time()
     finish(session, folder, log)
 
@@ -131,7 +156,7 @@ def _median_step_s(folder: RunFolder) -> float | None:
 
 
 def dry_run(request: Request, watch: Watch) -> dict[str, float]:
-    """One training step, one validation image, one checkpoint round trip; nothing is kept.
+    """One training step (with request.profile some more), one validation image, one checkpoint round trip; nothing is kept.
 
     Returns loss, mIoU_D of that image, seconds of the step, MB of peak memory and, with a teacher, its mIoU_D.
     """
@@ -142,22 +167,38 @@ def dry_run(request: Request, watch: Watch) -> dict[str, float]:
     run, found = session.run, {}
     if trial is not None:
         found["teacher_mIoU_D"] = trial.scores["mIoU_D"] or 0.0
+    steps = 1 + TRIAL.total if request.profile else 1
     batches = training_batches(
         session.dataset, run.data.train_split, view=run.data, batch_size=run.train.batch_size, seed=run.train.seed,
-        first_step=0, last_step=1, workers=session.workers, rank=request.world.rank, size=request.world.size,
+        first_step=0, last_step=steps, workers=session.workers, rank=request.world.rank, size=request.world.size,
     )  # fmt: skip
-    batch = next(iter(batches))
+    batch = next(batches)
     _try_stages(session, watch)
     began = time.perf_counter()
     terms = take_step(session, batch).terms
     found["loss"] = float(sum(float(value) for value in terms.values()))
     found["step_s"] = time.perf_counter() - began
+    if request.profile:
+        _profile_trial(session, batches, watch)
     names = session.dataset.names(run.data.val_split)[:1]
     counted = count_images(session.evaluated_model, session.dataset, names, Scoring(run.evaluate, session.compute))
     found["validation_mIoU_D"] = score(counted.table, binary=session.dataset.classes.binary)["mIoU_D"] or 0.0
     found["checkpoint_mb"] = _round_trip(session)
     found["peak_memory_mb"] = peak_memory_mb(session.compute.device)
     return found
+
+
+def _profile_trial(session: Session, batches: Iterator[Batch], watch: Watch) -> None:
+    """Look at some more steps, and tell."""
+    told = Profiler(session, TRIAL, lambda profile, trace: show_profile(profile, watch), watch.note)
+    profiler = told if session.world.is_main else None
+    with profiler or nullcontext():
+        for _ in range(TRIAL.total):
+            with phase("data"):
+                batch = next(batches)
+            take_step(session, batch)
+            if profiler is not None:
+                profiler.step_taken(batch)
 
 
 def _round_trip(session: Session) -> float:

@@ -1,6 +1,5 @@
 """Losses and times of the steps since the last report, read from the device only when a report is due."""
 
-import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -8,9 +7,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from segctl.data.cores import core_count
 from segctl.data.loader import Batch
+from segctl.engine.clock import Moment, moment, phase, seconds
 from segctl.engine.device import peak_memory_mb
 from segctl.engine.distributed import World
+from segctl.engine.feeding import Feeding
 from segctl.engine.setup import Session
 from segctl.engine.watch import RunLog, StepReport
 from segctl.errors import SegctlError
@@ -18,7 +20,6 @@ from segctl.errors import SegctlError
 HUNGRY = 0.25
 """Share of a step spent waiting for its batch from which on a person should know."""
 
-MOST_WORKERS = 32
 SAMPLES_NAMED = 8
 
 REPORTS = 100
@@ -55,7 +56,8 @@ class Meter:
         """Begin a new interval now."""
         self.taken: list[tuple[dict[str, Tensor], list[str]]] = []
         self.norm: Tensor | None = None
-        self.waited = 0.0
+        self.waits: list[tuple[Moment, Moment]] = []
+        self.made = 0.0
         self.began = time.perf_counter()
 
     @contextmanager
@@ -66,14 +68,16 @@ class Meter:
         self.began += time.perf_counter() - before
 
     def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches, with the time spent waiting for them noted."""
-        iterator = iter(batches)
+        """The batches, with the time that the device waits for them noted."""
+        iterator, device = iter(batches), self.session.compute.device
         while True:
-            before = time.perf_counter()
-            batch = next(iterator, None)
-            self.waited += time.perf_counter() - before
+            before = moment(device)
+            with phase("data"):
+                batch = next(iterator, None)
             if batch is None:
                 return
+            self.waits.append((before, moment(device)))
+            self.made += batch.made_s
             yield batch
 
     def add(self, terms: dict[str, Tensor], gradient_norm: Tensor, names: list[str]) -> None:
@@ -94,14 +98,14 @@ class Meter:
             terms=terms,
             lr=self.session.state.optimizer.param_groups[0]["lr"],
             gradient_norm=float(self.norm) if self.norm is not None else 0.0,
-            data_s=self.waited / count,
+            data_s=self._waited() / count,
             step_s=seconds,
             left_s=seconds * (train.steps - step),
             images_per_s=train.batch_size / seconds,
             memory_mb=peak_memory_mb(self.session.compute.device),
         )
         self.log.stepped(report)
-        self._warn_of_hunger(report)
+        self._warn_of_hunger(report, self.made / count)
         self.restart()
 
     def means(self) -> dict[str, float]:
@@ -124,15 +128,30 @@ class Meter:
             "--set train.precision=fp32",
         )
 
-    def _warn_of_hunger(self, report: StepReport) -> None:
-        """Say once that steps wait for their data, and how many loader processes would do. The first interval fills the queue."""
+    def _waited(self) -> float:
+        """Seconds of the interval in which steps waited for data, of the process that waited longest: the others waited for it.
+
+        `means` has read this interval's last step from the device, so all its moments have been reached.
+        """
+        mine = sum(seconds(before, after) for before, after in self.waits)
+        return float(self.session.world.largest(torch.tensor(mine, dtype=torch.float64)))
+
+    def _warn_of_hunger(self, report: StepReport, made_s: float) -> None:
+        """Say once that steps wait for their data, and what would do; made_s is what a loader process needs for a batch.
+
+        The first interval fills the queue.
+        """
         waits = report.data_s / report.step_s
         if self.warned or report.step <= self.every or waits < HUNGRY:
             return
         self.warned = True
-        have = max(1, self.session.workers)
-        wanted = math.ceil(have * report.step_s / max(report.step_s - report.data_s, 1e-9))
+        feeding = feeding_of(self.session, made_s, report.data_s, report.step_s)
         self.log.note(
-            f"steps wait for data {100 * waits:.0f} % of their time with {self.session.workers} loader workers; "
-            f"about {min(wanted, MOST_WORKERS)} would do: --set data.workers={min(wanted, MOST_WORKERS)}"
+            f"steps wait for data {100 * waits:.0f} % of their time with {feeding.workers} loader workers; {feeding.advice()}"
         )
+
+
+def feeding_of(session: Session, made_s: float, waited_s: float, step_s: float) -> Feeding:
+    """How this process's loader keeps up, by its seconds a step."""
+    cores, codec = max(1, core_count() // session.world.local_size), session.dataset.provenance.codec
+    return Feeding(made_s, waited_s, step_s, session.workers, cores, codec)

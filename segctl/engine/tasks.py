@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from segctl.distillers.base import Distiller
+from segctl.engine.clock import phase
 from segctl.losses import build_labels, build_losses
 from segctl.losses.pixels import IGNORE_INDEX
 from segctl.models import Segmenter
@@ -51,8 +52,10 @@ class SupervisedTask(nn.Module):
         self.losses = build_losses(loss, model.num_classes)
 
     def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE) -> Step:
-        outputs = _outputs(self.model, images, label)
-        return _step(self.task_terms(outputs, label, share))
+        with phase("student"):
+            outputs = _outputs(self.model, images, label)
+        with phase("loss"):
+            return _step(self.task_terms(outputs, label, share))
 
     def task_terms(self, outputs: Outputs, label: Tensor, share: Share, factor: float = 1.0) -> dict[str, Tensor]:
         """The weighted terms of the task loss."""
@@ -79,13 +82,15 @@ class DistillationTask(SupervisedTask):
         return self._teacher[0]
 
     def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE) -> Step:
-        student = _outputs(self.model, images, label)
-        with torch.inference_mode():
+        with phase("student"):
+            student = _outputs(self.model, images, label)
+        with phase("teacher"), torch.inference_mode():
             teacher = _outputs(self.teacher, images, label)
-        terms = self.task_terms(student, label, share, self.distiller.label_weight)
-        for name, value in self.distiller(student, teacher, label).items():
-            terms[name] = self.distiller.weights[name] * share.of(self.distiller.term_of(name)) * value
-        return _step(terms)
+        with phase("loss"):
+            terms = self.task_terms(student, label, share, self.distiller.label_weight)
+            for name, value in self.distiller(student, teacher, label).items():
+                terms[name] = self.distiller.weights[name] * share.of(self.distiller.term_of(name)) * value
+            return _step(terms)
 
 
 def _outputs(model: Network, images: Tensor, label: Tensor) -> Outputs:

@@ -1,18 +1,20 @@
 """The training loop. One loop for training and distilling: a task turns a batch into a loss, and the loop knows no method."""
 
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from segctl.data.loader import Batch, training_batches
-from segctl.engine.device import failure_in_words
+from segctl.engine.clock import phase
+from segctl.engine.device import memory_in_words
 from segctl.engine.distributed import without_averaging
 from segctl.engine.meter import Alarm, Meter
 from segctl.engine.optim import set_learning_rates
+from segctl.engine.profiler import Profiler
 from segctl.engine.selection import validate
 from segctl.engine.setup import Session
 from segctl.engine.signals import requests_between_steps
@@ -23,42 +25,61 @@ from segctl.losses.pixels import IGNORE_INDEX
 from segctl.runs import RunFolder
 
 
-def fit(session: Session, folder: RunFolder, log: RunLog, saved: Callable[[], None] = lambda: None) -> None:
+def fit(
+    session: Session,
+    folder: RunFolder,
+    log: RunLog,
+    saved: Callable[[], None] = lambda: None,
+    profiler: Profiler | None = None,
+) -> None:
     """Take the run from where its state stands to its last step; `saved` is called after every checkpoint.
 
     Raises StoppedError on Ctrl-C and SIGTERM, between two steps and with last.pt written.
     """
+    with profiler or nullcontext(), closing(steps(session, folder, log, saved)) as taken:
+        for batch in taken:
+            if profiler is not None:
+                profiler.step_taken(batch)
+
+
+def steps(
+    session: Session, folder: RunFolder, log: RunLog, saved: Callable[[], None] = lambda: None
+) -> Generator[Batch, None, None]:
+    """The same, as one goes: the batch of every step after it has been taken. Time spent on it outside is no step's time."""
     train, state = session.run.train, session.state
     meter = Meter(session, log)
 
     due = Alarm(60 * train.checkpoint_minutes, session.world)
-
-    def write_checkpoint() -> None:
-        due.restart()
-        session.world.together(state.require_finite)
-        state.save(folder.last, session.owner(), session.world)
-        saved()
-
     with requests_between_steps() as requests:
         if _validation_is_due(session):
             validate(session, folder, log, requests)
         for batch in meter.timed(_batches(session)):
             set_learning_rates(state.optimizer, session.run.schedule, state.step, train.steps)
-            with failure_in_words(session.compute.device):
+            with memory_in_words(session.compute.device):
                 taken = take_step(session, batch)
             meter.add(taken.terms, taken.gradient_norm, batch.names)
             state.step += 1
-            asked = requests.agree(session.world)
+            with phase("peers"):
+                asked = requests.agree(session.world)
             meter.report_when_due()
-            with meter.paused():
+            with meter.paused(), phase("between"):
                 if _validation_is_due(session) and asked.stop is None:
                     validate(session, folder, log, requests)
                     asked = requests.agree(session.world)
                 if state.step % train.checkpoint_every == 0 or state.step == train.steps or asked.stop or asked.save or due():
                     requests.save = False
-                    write_checkpoint()
+                    _write_checkpoint(session, folder)
+                    due.restart()
+                    saved()
             if asked.stop:
                 raise _stopped(asked.stop, session, folder, log)
+            with meter.paused():
+                yield batch
+
+
+def _write_checkpoint(session: Session, folder: RunFolder) -> None:
+    session.world.together(session.state.require_finite)
+    session.state.save(folder.last, session.owner(), session.world)
 
 
 def _validation_is_due(session: Session) -> bool:
@@ -94,10 +115,12 @@ class Taken:
 def take_step(session: Session, batch: Batch) -> Taken:
     """One optimiser step on this process's share of a global batch."""
     state, device, world, train = session.state, session.compute.device, session.world, session.run.train
-    images = batch.images.to(device, non_blocking=True)
-    labels = batch.labels.to(device, non_blocking=True)
+    with phase("copy"):
+        images = batch.images.to(device, non_blocking=True)
+        labels = batch.labels.to(device, non_blocking=True)
     valid = (batch.labels != IGNORE_INDEX).sum((1, 2))
-    total = max(1, int(world.total(valid.sum())))
+    with phase("peers"):
+        total = max(1, int(world.total(valid.sum())))
     session.trained.train()
     state.clear_gradients()
     sums: dict[str, Tensor] = {}
@@ -109,12 +132,14 @@ def take_step(session: Session, batch: Batch) -> Taken:
         with nullcontext() if part is parts[-1] else without_averaging(session.trained):
             with session.compute.autocast():
                 step = session.trained(images[chosen], labels[chosen], share)
-            scaled: Tensor = state.scaler.scale(step.loss * world.size)  # gradients are averaged over the processes
-            torch.autograd.backward(scaled)
+            with phase("backward"):
+                scaled: Tensor = state.scaler.scale(step.loss * world.size)  # gradients are averaged over the processes
+                torch.autograd.backward(scaled)
         sums = {name: value + sums[name] if name in sums else value for name, value in step.terms.items()}
-    norm = state.apply_gradients(train.clip_norm)
-    if state.average is not None:
-        state.average.update_parameters(session.model)
+    with phase("optimiser"):
+        norm = state.apply_gradients(train.clip_norm)
+        if state.average is not None:
+            state.average.update_parameters(session.model)
     return Taken(sums, norm)
 
 

@@ -2,10 +2,12 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from segctl.engine.tensorboard import Board, open_board
 from segctl.runs import RunFolder, write_text
 
 
@@ -50,6 +52,9 @@ class Watch(Protocol):
     def advance(self, label: str, done: int, total: int) -> None:
         """A part of the run that is not steps, such as validation, went on."""
 
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> None:
+        """Something that the run was asked to find out."""
+
 
 class RunLog:
     """Writes log.jsonl and train.log, and passes everything on to the watcher.
@@ -59,6 +64,12 @@ class RunLog:
 
     def __init__(self, folder: RunFolder, steps: int, watch: Watch, *, keeps: bool = True) -> None:
         self.folder, self.steps, self.watch, self.keeps = folder, steps, watch, keeps
+        self.board: Board | None = None
+
+    def draw(self, steps_taken: int = 0) -> None:
+        """From now on write for TensorBoard too, in a run that has taken so many steps."""
+        if self.keeps:
+            self.board = open_board(self.folder, steps_taken)
 
     def continue_from(self, step: int) -> None:
         """Drop the events after a step, which a resumed run will write again."""
@@ -93,6 +104,8 @@ class RunLog:
             return
         with self.folder.log.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps({"event": kind, **content}) + "\n")
+        if self.board is not None:
+            self.board.event(kind, content)
 
     def _say(self, text: str) -> None:
         if not self.keeps:

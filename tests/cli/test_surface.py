@@ -16,9 +16,10 @@ TRAINING = {
     "--dry-run",
     "--steps",
     "--seed",
-    "--deterministic",
     "--device",
     "--processes",
+    "--profile",
+    "--tensorboard",
     *ROOTS,
 }
 NETWORK = {"--protocol", "--tile", "--stride", "--scales", "--flip", "--precision"}

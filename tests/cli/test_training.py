@@ -101,7 +101,10 @@ def test_a_dry_run_prints_what_it_measured(here: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--dry-run", "--run", "mine"], "--dry-run keeps nothing, so it takes none of --run, --resume and --extend-to"),
+        (["--dry-run", "--run", "mine"],
+         "--dry-run keeps nothing, so it takes none of --run, --resume, --extend-to and --tensorboard"),
+        (["--dry-run", "--tensorboard"],
+         "--dry-run keeps nothing, so it takes none of --run, --resume, --extend-to and --tensorboard"),
         (["--method", "none", "--teacher", "nowhere"], "--method none has no use for a --teacher"),
         (["--method", "jml", "--set", "model.aux=false", "--set", "loss.1.logits=main", "--set", "distiller.terms.1.logits=main"],
          "distiller.terms.1.logits: got 'aux', wanted 'main', because model.aux is false"),

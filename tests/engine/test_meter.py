@@ -1,5 +1,6 @@
 """What a run says of its steps: which one went wrong, on what, how long it takes, and when it waits for data."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from toy import Silent, toy_run
 
+from segctl.data.loader import Batch
 from segctl.engine import meter as meters
 from segctl.engine.distributed import World
 from segctl.engine.meter import Alarm, Meter
@@ -52,15 +54,42 @@ def test_a_diverged_loss_names_the_step_the_term_and_the_samples(meter: Meter, b
     assert error.value.message == "the loss is no longer a number at step 2 (b), on samples image 1, other"
 
 
-def test_hunger_is_said_once_with_the_workers_that_would_do(meter: Meter, watch: Silent) -> None:
+def test_hunger_is_said_once_with_the_workers_that_would_do(meter: Meter, watch: Silent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meters, "core_count", lambda: 16)
     fed = replace(REPORT, data_s=0.1)
     starved = replace(REPORT, data_s=0.75)  # with one worker a batch takes 1 s and a step 0.25 s: four workers keep up
     meter.session.workers = 1
-    meter._warn_of_hunger(replace(starved, step=meter.every))  # the first interval fills the queue
-    meter._warn_of_hunger(fed)
+    meter._warn_of_hunger(replace(starved, step=meter.every), 1.0)  # the first interval fills the queue
+    meter._warn_of_hunger(fed, 1.0)
     assert watch.notes == []
-    meter._warn_of_hunger(starved)
-    meter._warn_of_hunger(starved)
+    meter._warn_of_hunger(starved, 1.0)
+    meter._warn_of_hunger(starved, 1.0)
+    assert watch.notes == ["steps wait for data 75 % of their time with 1 loader workers; about 4 would do: --set data.workers=4"]
+
+
+def test_time_spent_waiting_is_that_of_the_batches_of_the_interval(
+    meter: Meter, watch: Silent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(meters.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(meters, "core_count", lambda: 16)
+    meter.restart()
+    meter.every, meter.session.workers = 2, 1
+
+    def slow() -> Iterator[Batch]:
+        for index in range(4):
+            clock[0] += 3.0
+            yield Batch(torch.zeros(0), torch.zeros(0), [f"{index}"], made_s=3.5)
+
+    for batch in meter.timed(slow()):
+        clock[0] += 1.0
+        meter.add({"a": torch.tensor(1.0)}, torch.tensor(1.0), batch.names)
+        meter.session.state.step += 1
+        meter.report_when_due()
+        with meter.paused():
+            clock[0] += 50.0
+    reports = [event for event in meter.log.folder.read_log() if event["event"] == "step"]
+    assert [(event["step"], event["data_s"], event["step_s"]) for event in reports] == [(2, 3.0, 4.0), (4, 3.0, 4.0)]
     assert watch.notes == ["steps wait for data 75 % of their time with 1 loader workers; about 4 would do: --set data.workers=4"]
 
 

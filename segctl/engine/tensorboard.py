@@ -1,0 +1,62 @@
+"""The scalars of a run as TensorBoard's event files, beside log.jsonl, which has them all as well.
+
+Nothing that is computed depends on them. A run that goes on after a kill writes some steps again: its new file tells TensorBoard
+to drop what earlier ones hold from there on. A run that is watched only from its second start on gets the earlier steps from
+log.jsonl, so that its curves are whole.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from segctl.errors import InputError
+from segctl.runs import RunFolder
+
+HINT = 'run `pip install "segctl[tensorboard]"`, or leave --tensorboard out; log.jsonl has the same numbers'
+PARTS = {
+    "lr": "train/lr", "gradient_norm": "train/gradient_norm", "data_s": "time/data_s", "step_s": "time/step_s",
+    "images_per_s": "time/images_per_s", "memory_mb": "memory/peak_mb", "loss": "loss/total",
+}  # fmt: skip
+"""A step report's fields, and the names of their curves; its terms are loss/<term>, scores validation/<name>."""
+
+
+def require_tensorboard() -> None:
+    """Raise InputError where the package is not installed."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise InputError("--tensorboard needs the package tensorboard, which is not installed", HINT) from error
+
+
+class Board:
+    """Writes to a folder. `first_step` is the first that will be written: what the folder holds from there on is dropped."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder), purge_step=first_step if first_step > 1 else None)
+
+    def event(self, kind: str, content: Mapping[str, Any]) -> None:
+        """One event of log.jsonl; only steps and validations have numbers to draw."""
+        if kind == "step":
+            found = {curve: content[name] for name, curve in PARTS.items()}
+            found |= {f"loss/{term}": value for term, value in content["terms"].items()}
+        elif kind == "validation":
+            found = {f"validation/{name}": value for name, value in content["scores"].items()}
+        else:
+            return
+        for curve, value in found.items():
+            if value is not None and not math.isnan(value):
+                self.writer.add_scalar(curve, value, content["step"])
+        self.writer.flush()
+
+
+def open_board(folder: RunFolder, steps_taken: int) -> Board:
+    """A board for a run that goes on after so many steps, whose log.jsonl holds these and no later ones."""
+    if folder.tensorboard.is_dir():
+        return Board(folder.tensorboard, steps_taken + 1)
+    board = Board(folder.tensorboard, 1)
+    for event in folder.read_log():
+        board.event(event["event"], event)
+    return board
