@@ -27,6 +27,10 @@ ExtendOpt = Annotated[
 DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="One step, one validation, one checkpoint round trip; keep nothing.")]
 StepsOpt = Annotated[int | None, typer.Option("--steps", metavar="N", help="The same as --set train.steps=N.")]
 SeedOpt = Annotated[int | None, typer.Option("--seed", metavar="N", help="The same as --set train.seed=N.")]
+DeterministicOpt = Annotated[
+    bool,
+    typer.Option("--deterministic", help="The same bits in every run, on a GPU too: the same as --set train.deterministic=true."),
+]
 ProcessesOpt = Annotated[
     int, typer.Option("--processes", metavar="N", min=1, help="Local processes, one per GPU; they share the global batch.")
 ]
@@ -70,6 +74,7 @@ def train(
     dry_run: DryRunOpt = False,
     steps: StepsOpt = None,
     seed: SeedOpt = None,
+    deterministic: DeterministicOpt = False,
     device: DeviceOpt = None,
     processes: ProcessesOpt = 1,
     profile: ProfileOpt = False,
@@ -80,7 +85,7 @@ def train(
     """Train a network on labels. A student's preset is trained without its teacher."""
     from segctl.schema.run import DistillRun
 
-    asked = _asked(preset, set_, steps, seed, run, resume, extend_to)
+    asked = _asked(preset, set_, steps, seed, deterministic, run, resume, extend_to)
     name = asked.name
     if isinstance(asked, DistillRun) and preset is not None:
         out.note(f"'{asked.name}' is a student's preset: its distiller and teacher are left out, as with `distill --method none`")
@@ -100,6 +105,7 @@ def distill(
     dry_run: DryRunOpt = False,
     steps: StepsOpt = None,
     seed: SeedOpt = None,
+    deterministic: DeterministicOpt = False,
     device: DeviceOpt = None,
     processes: ProcessesOpt = 1,
     profile: ProfileOpt = False,
@@ -110,7 +116,7 @@ def distill(
     """Train a student on labels and on a teacher."""
     from segctl.schema.run import DistillRun
 
-    asked = _asked(preset, set_, steps, seed, run, resume, extend_to)
+    asked = _asked(preset, set_, steps, seed, deterministic, run, resume, extend_to)
     name = asked.name
     if not isinstance(asked, DistillRun):
         raise InputError(f"'{asked.name}' has no teacher to learn from", f"use `segctl train --preset {asked.name}`")
@@ -135,6 +141,7 @@ def _asked(
     set_: list[str] | None,
     steps: int | None,
     seed: int | None,
+    deterministic: bool,
     run: Path | None,
     resume: bool,
     extend_to: int | None,
@@ -149,6 +156,7 @@ def _asked(
     changes = list(set_ or [])
     changes += [] if steps is None else [f"train.steps={steps}"]
     changes += [] if seed is None else [f"train.seed={seed}"]
+    changes += ["train.deterministic=true"] if deterministic else []
     if preset is not None:
         return load_preset(preset, changes)
     if run is not None and (resume or extend_to is not None):

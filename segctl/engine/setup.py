@@ -13,7 +13,7 @@ from segctl.data.packed import PackedDataset, open_dataset
 from segctl.distillers import build_distiller
 from segctl.distillers.pair import Pair, Shape
 from segctl.engine.checkpoint import Best, State
-from segctl.engine.device import Compute, choose_compute, loader_workers
+from segctl.engine.device import Compute, choose_compute, determinism_in_words, loader_workers, set_determinism
 from segctl.engine.distributed import World
 from segctl.engine.optim import build_opponents, build_optimizer
 from segctl.engine.tasks import DistillationTask, SupervisedTask
@@ -94,6 +94,7 @@ class Session:
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         lines = [
             str(self.compute),
+            *determinism_in_words(train.deterministic, self.compute.device),
             f"data {self.dataset.name}   {run.data.train_split} {len(self.dataset.names(run.data.train_split))} images, "
             f"{run.data.val_split} {len(self.dataset.names(run.data.val_split))}   loader workers {self.workers}",
             f"model {run.model.head} on {run.model.backbone}, weights {run.model.weights}   {parameters:,} parameters",
@@ -130,6 +131,7 @@ def _build(request: Request, fresh: bool) -> Session:
     check_batch(dataset, run.data.train_split, run.train.batch_size, world.size)
     if world.size > 1 and (faults := group_faults(run, world.size)):
         raise PresetError(f"preset '{run.name}' over {world.size} processes", faults, "use fewer processes, or a larger batch")
+    set_determinism(run.train.deterministic)
     compute = choose_compute(request.device, run.train.precision)
     teacher, seen = _teacher(request, run, dataset, compute) if isinstance(run, DistillRun) else (None, None)
     # The same seed gives every method the same student.

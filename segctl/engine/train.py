@@ -10,7 +10,7 @@ from torch import Tensor
 
 from segctl.data.loader import Batch, training_batches
 from segctl.engine.clock import phase
-from segctl.engine.device import memory_in_words
+from segctl.engine.device import failure_in_words
 from segctl.engine.distributed import without_averaging
 from segctl.engine.meter import Alarm, Meter
 from segctl.engine.optim import set_learning_rates
@@ -55,7 +55,7 @@ def steps(
             validate(session, folder, log, requests)
         for batch in meter.timed(_batches(session)):
             set_learning_rates(state.optimizer, session.run.schedule, state.step, train.steps)
-            with memory_in_words(session.compute.device):
+            with failure_in_words(session.compute.device):
                 taken = take_step(session, batch)
             meter.add(taken.terms, taken.gradient_norm, batch.names)
             state.step += 1

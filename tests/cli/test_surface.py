@@ -16,6 +16,7 @@ TRAINING = {
     "--dry-run",
     "--steps",
     "--seed",
+    "--deterministic",
     "--device",
     "--processes",
     "--profile",
