@@ -55,6 +55,26 @@ class Staged(Protocol):
     def receive(self, stage: nn.Module) -> None: ...
 
 
+class Peers(Protocol):
+    """The processes of a run, as a term sees them: `rank` of `size`."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def gather_rows(self, rows: Tensor) -> list[Tensor]:
+        """Everybody's rows (R, D), of which each may have another number, in rank order, on every rank."""
+
+
+@runtime_checkable
+class Joined(Protocol):
+    """A part with a memory that all processes of a run keep alike."""
+
+    def join(self, peers: Peers) -> None: ...
+
+
 @runtime_checkable
 class Announced(Protocol):
     """A part that was made to fit these two networks, and says so before step 1."""
@@ -98,6 +118,12 @@ class Distiller(nn.Module):
     def staged(self) -> dict[str, Staged]:
         """The terms that want a stage before step 1, by name."""
         return {name: term for name, term in self.terms.items() if isinstance(term, Staged)}
+
+    def meet(self, peers: Peers) -> None:
+        """Let the parts that remember do so together with the other processes' ones."""
+        for part in self.modules():
+            if isinstance(part, Joined):
+                part.join(peers)
 
     def announcements(self) -> list[str]:
         """What was made or resized so that these two networks can be compared, one line each."""

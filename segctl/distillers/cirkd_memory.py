@@ -3,18 +3,33 @@
 Weight 0.1 each; on PASCAL VOC 0.01, where 0.1 is known to end below the undistilled student.
 """
 
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segctl.distillers.base import Peers
 from segctl.distillers.pair import label_on_grid, paired_features
 from segctl.distillers.row_divergence import row_divergence
 from segctl.losses.pixels import IGNORE_INDEX
 from segctl.models.outputs import Outputs
 
 Queue = Literal["faithful", "fixed"]
+
+PICK, PIXELS, REGIONS = range(3)
+"""What is drawn: an image's pixels, and the slots of either ring that a step compares with."""
+
+
+class Picked(NamedTuple):
+    """What one image gives to the queues: regions (m, D) of the classes (m,), and pixels (n, D) of theirs, class by class."""
+
+    region_classes: Tensor
+    regions: Tensor
+    pixel_classes: Tensor
+    pixels: Tensor
 
 
 class ClassQueues(nn.Module):
@@ -24,12 +39,18 @@ class ClassQueues(nn.Module):
     would reach the end of their ring go into its last slots, and the next ones to its beginning, as in the authors' code.
     `faithful` takes, for the k-th pixel of a class, the k-th pixel of the whole image, which is what that code does;
     `fixed` takes the pixel itself.
+
+    All processes of a run take in everybody's images in the order of the global batch, so that their queues are alike, and are
+    those of one process with the whole batch.  What is drawn depends on a seed and on how often the queues have stored, both
+    part of the state, and on no generator.
     """
 
     pixels: Tensor
     regions: Tensor
     next_pixel: Tensor
     next_region: Tensor
+    draws: Tensor
+    """(2,): the seed of everything drawn, and how often the queues have stored."""
 
     def __init__(self, num_classes: int, channels: int, slots: tuple[int, int], each: int, queue: Queue) -> None:
         """slots: of each class's pixels and regions."""
@@ -39,36 +60,52 @@ class ClassQueues(nn.Module):
         self.register_buffer("regions", F.normalize(torch.randn(num_classes, slots[1], channels), dim=2))
         self.register_buffer("next_pixel", torch.zeros(num_classes, dtype=torch.long))
         self.register_buffer("next_region", torch.zeros(num_classes, dtype=torch.long))
+        self.register_buffer("draws", torch.tensor([int(torch.randint(2**31, ())), 0]))
+        self._peers: Peers | None = None
+
+    def join(self, peers: Peers) -> None:
+        """From now on, store what these processes do together."""
+        self._peers = peers
 
     @torch.no_grad()
     def store(self, features: Tensor, label: Tensor) -> None:
-        """Take in unit vectors (B, D, h, w) under labels (B, h, w), image by image."""
-        for image, ids in zip(features.permute(0, 2, 3, 1).flatten(1, 2), label.flatten(1), strict=True):
-            found = (ids < len(self.pixels)).nonzero().squeeze(1)
-            if len(found):
-                self._store_regions(image[found], ids[found])
-                self._store_pixels(image, found, ids[found])
+        """Take in unit vectors (B, D, h, w) under labels (B, h, w), image by image; every process calls it once for a step."""
+        rank, size = (0, 1) if self._peers is None else (self._peers.rank, self._peers.size)
+        images = zip(features.permute(0, 2, 3, 1).flatten(1, 2), label.flatten(1), strict=True)
+        positions = [index * size + rank for index in range(len(features))]
+        picked = [self._pick(*image, position) for image, position in zip(images, positions, strict=True)]
+        for of_image in picked if self._peers is None or size == 1 else _everybodys(picked, positions, self._peers):
+            self._store_regions(of_image.region_classes, of_image.regions)
+            self._store_pixels(of_image.pixel_classes, of_image.pixels)
+        self.draws[1] += 1
 
-    def _store_regions(self, vectors: Tensor, ids: Tensor) -> None:
-        sums = torch.zeros_like(self.regions[:, 0]).index_add(0, ids, vectors)
+    def drawn(self, number: int, kind: int, position: int = 0) -> Tensor:
+        """A permutation of so many, for a kind of draw and an image of the global batch; anew after every `store`."""
+        seed, stored = self.draws.tolist()
+        return torch.from_numpy(np.random.default_rng([seed, stored, kind, position]).permutation(number)).to(self.draws.device)
+
+    def _pick(self, image: Tensor, label: Tensor, position: int) -> Picked:
+        """image (n, D), label (n,); position: the image's in the global batch."""
+        found = (label < len(self.pixels)).nonzero().squeeze(1)  # labelled pixels, in raster order
+        ids = label[found]
         present = self._count(ids).nonzero().squeeze(1)
-        self.regions[present, self.next_region[present]] = F.normalize(sums[present], dim=1)
-        self.next_region[present] = (self.next_region[present] + 1) % self.regions.shape[1]
-
-    def _store_pixels(self, image: Tensor, found: Tensor, ids: Tensor) -> None:
-        """image (n, D); found: positions of the labelled pixels, in raster order; ids: their classes."""
-        shuffled = torch.randperm(len(ids)).to(ids.device)  # from the CPU's generator, whose state is in every checkpoint
+        sums = torch.zeros_like(self.regions[:, 0]).index_add(0, ids, image[found])
+        shuffled = self.drawn(len(ids), PICK, position)
         chosen = shuffled[ids[shuffled].argsort(stable=True)]
-        rank = self._rank_within(ids[chosen])
-        slots = self.pixels.shape[1]
-        kept = rank < min(self.each, slots)
-        chosen, rank = chosen[kept], rank[kept]
-        counts = self._count(ids[chosen])
+        chosen = chosen[self._rank_within(ids[chosen]) < min(self.each, self.pixels.shape[1])]
+        source = found[chosen] if self.queue == "fixed" else self._ordinals(ids)[chosen]
+        return Picked(present, F.normalize(sums[present], dim=1), ids[chosen], image[source])
+
+    def _store_regions(self, classes: Tensor, regions: Tensor) -> None:
+        self.regions[classes, self.next_region[classes]] = regions
+        self.next_region[classes] = (self.next_region[classes] + 1) % self.regions.shape[1]
+
+    def _store_pixels(self, classes: Tensor, pixels: Tensor) -> None:
+        slots, counts = self.pixels.shape[1], self._count(classes)
         wraps = self.next_pixel + counts >= slots
         begin = torch.where(wraps, slots - counts, self.next_pixel)
         self.next_pixel.copy_(torch.where(wraps, 0, begin + counts).where(counts > 0, self.next_pixel))
-        source = found[chosen] if self.queue == "fixed" else self._ordinals(ids)[chosen]
-        self.pixels[ids[chosen], begin[ids[chosen]] + rank] = image[source]
+        self.pixels[classes, begin[classes] + self._rank_within(classes)] = pixels
 
     def _count(self, ids: Tensor) -> Tensor:
         """How many pixels each class has: (C,)."""
@@ -83,6 +120,23 @@ class ClassQueues(nn.Module):
         """For ids in any order, how many equal ones stand before each."""
         order = ids.argsort(stable=True)
         return torch.empty_like(ids).index_put((order,), self._rank_within(ids[order]))
+
+
+def _everybodys(mine: Sequence[Picked], positions: Sequence[int], peers: Peers) -> Iterator[Picked]:
+    """What all processes have picked, image by image in the order of the global batch.
+
+    Only what is picked travels: (1 + each) vectors for a class and image, and not the features of whole images.
+    """
+    rows = [
+        torch.cat([classes.new_tensor([position, kind]).expand(len(classes), 2), classes.unsqueeze(1), vectors], 1)
+        for of_image, position in zip(mine, positions, strict=True)
+        for kind, (classes, vectors) in enumerate((of_image[:2], of_image[2:]))
+    ]
+    whole = torch.cat(peers.gather_rows(torch.cat(rows)))
+    position, kind, classes = whole[:, :3].long().T
+    for image in position.unique().tolist():
+        regions, pixels = ((position == image) & (kind == which) for which in (0, 1))
+        yield Picked(classes[regions], whole[regions, 3:], classes[pixels], whole[pixels, 3:])
 
 
 class Projector(nn.Sequential):
@@ -130,11 +184,12 @@ class Memory(nn.Module):
         rows = F.normalize(self.projector(ours), dim=1).permute(0, 2, 3, 1)[valid]
         teacher_rows = theirs.permute(0, 2, 3, 1)[valid]
         return {
-            "pixel": self._divergence(rows, teacher_rows, self.queues.pixels, self.samples[0]),
-            "region": self._divergence(rows, teacher_rows, self.queues.regions, self.samples[1]),
+            "pixel": self._divergence(rows, teacher_rows, PIXELS),
+            "region": self._divergence(rows, teacher_rows, REGIONS),
         }
 
-    def _divergence(self, rows: Tensor, teacher_rows: Tensor, ring: Tensor, samples: int) -> Tensor:
-        slots = torch.randperm(ring.shape[1])[:samples].to(ring.device)
+    def _divergence(self, rows: Tensor, teacher_rows: Tensor, kind: int) -> Tensor:
+        ring, samples = (self.queues.pixels, self.queues.regions)[kind - PIXELS], self.samples[kind - PIXELS]
+        slots = self.queues.drawn(ring.shape[1], kind)[:samples]
         bank = ring[:, slots].flatten(0, 1).unsqueeze(0).to(rows.dtype)
         return row_divergence(rows, bank, teacher_rows, bank, self.temperature)

@@ -60,6 +60,17 @@ class World:
         dist.broadcast_object_list(values)
         return values[0]
 
+    def gather_rows(self, rows: Tensor) -> list[Tensor]:
+        """Everybody's rows (R, D), of which each may have another number, in rank order, on every rank; without gradient."""
+        if self.size == 1:
+            return [rows]
+        lengths = self.gather(len(rows))
+        padded = rows.new_zeros((max(lengths), *rows.shape[1:]))
+        padded[: len(rows)] = rows.detach()
+        found = [torch.empty_like(padded) for _ in lengths]
+        dist.all_gather(found, padded)
+        return [part[:length] for part, length in zip(found, lengths, strict=True)]
+
     def total(self, values: Tensor) -> Tensor:
         """The sum of everybody's values (same shape and type on each, in main memory), on every rank."""
         return self._reduced(values, dist.ReduceOp.SUM)

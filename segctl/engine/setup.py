@@ -141,6 +141,8 @@ def _build(request: Request, fresh: bool) -> Session:
     task = _task(run, model, teacher, seen).to(compute.device)
     if world.size > 1 and compute.device.type == "cuda":
         synchronised(task)
+    if isinstance(task, DistillationTask):
+        task.distiller.meet(world)
     opponents = task.distiller.opponents() if isinstance(task, DistillationTask) else []
     apart = [parameter for opponent in opponents for parameter in opponent.network.parameters()]
     optimizer = build_optimizer(run.optim, task, model.backbone, apart)

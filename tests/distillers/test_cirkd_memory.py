@@ -1,5 +1,6 @@
 """The queues against loops over classes, their two kinds, and what a step compares with."""
 
+import numpy as np
 import pytest
 import torch
 from distillers_golden import golden_features, golden_inputs, outputs
@@ -22,12 +23,12 @@ class SlowQueues:
     def __init__(self, like: ClassQueues) -> None:
         self.pixels, self.regions = like.pixels.clone(), like.regions.clone()
         self.next_pixel, self.next_region = [0] * len(self.pixels), [0] * len(self.pixels)
-        self.queue = like.queue
+        self.queue, self.seed = like.queue, int(like.draws[0])
 
-    def store(self, features: Tensor, label: Tensor) -> None:
-        for image, names in zip(features.flatten(2), label.flatten(1), strict=True):
+    def store(self, features: Tensor, label: Tensor, step: int) -> None:
+        for position, (image, names) in enumerate(zip(features.flatten(2), label.flatten(1), strict=True)):
             found = [i for i in range(len(names)) if names[i] != 255]
-            shuffled = torch.randperm(len(found)).tolist()
+            shuffled = np.random.default_rng([self.seed, step, 0, position]).permutation(len(found)).tolist()
             for name in range(len(self.pixels)):
                 mine = [i for i in found if names[i] == name]
                 if not mine:
@@ -51,10 +52,8 @@ def test_stored_vectors_and_pointers_are_those_of_slow_loops(queue: Queue) -> No
     for step in range(6):
         features = F.normalize(torch.randn(3, 6, 4, 5, generator=generator, dtype=torch.float64), dim=1)
         label = torch.tensor([0, 1, 2, 255])[torch.randint(0, 4, (3, 4, 5), generator=generator)]
-        torch.manual_seed(step)
         fast.store(features, label)
-        torch.manual_seed(step)
-        slow.store(features, label)
+        slow.store(features, label, step)
         torch.testing.assert_close(fast.pixels, slow.pixels)
         torch.testing.assert_close(fast.regions, slow.regions)
         assert fast.next_pixel.tolist() == slow.next_pixel
@@ -103,7 +102,7 @@ def test_a_step_takes_its_own_teacher_in_before_it_compares_and_trains_the_proje
 
 def test_queues_and_pointers_are_part_of_the_state() -> None:
     assert {name for name in memory().state_dict() if name.startswith("queues.")} == {
-        "queues.pixels", "queues.regions", "queues.next_pixel", "queues.next_region",
+        "queues.pixels", "queues.regions", "queues.next_pixel", "queues.next_region", "queues.draws",
     }  # fmt: skip
 
 
@@ -112,3 +111,13 @@ def test_it_says_what_it_makes() -> None:
         "cirkd_memory: a projector takes the student's 4 channels to the teacher's 6; "
         "queues of 400 pixels and 60 regions for each of 5 classes, 0 MB"
     )
+
+
+def test_nothing_is_drawn_from_the_global_generator_and_every_step_draws_anew() -> None:
+    term, before = memory(), torch.get_rng_state()
+    first = term.queues.drawn(50, 1).tolist()
+    assert term.queues.drawn(50, 1).tolist() == first
+    assert term.queues.drawn(50, 2).tolist() != first
+    term.queues.store(torch.randn(1, 6, 2, 2, generator=torch.Generator()).double(), torch.zeros(1, 2, 2, dtype=torch.long))
+    assert term.queues.drawn(50, 1).tolist() != first
+    assert torch.equal(torch.get_rng_state(), before)

@@ -121,6 +121,7 @@ def start(arguments: list[str], **more: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
+QUEUES = {"kind": "cirkd_memory", "pixel_slots": 50, "region_slots": 9, "pixel_samples": 60, "region_samples": 40}
 ENDLESS = {"train": {"steps": 5000, "validate_every": 5000, "checkpoint_every": 10}}
 
 
@@ -128,7 +129,8 @@ def test_a_killed_process_ends_the_run_with_a_sentence_and_the_run_goes_on_exact
     toy_data: Path, toy_teacher: Path, tmp_path: Path
 ) -> None:
     settings = {"train": {"steps": 14, "checkpoint_every": 5, "validate_every": 7, "ema": 0.9}}
-    preset = write_preset(tmp_path / "student.yaml", STUDENT, **settings)
+    distiller = {"terms": [*STUDENT["distiller"]["terms"], QUEUES]}
+    preset = write_preset(tmp_path / "student.yaml", STUDENT, **settings, distiller=distiller)
     teacher = ["--teacher", str(toy_teacher), "--processes", "2"]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     whole = subprocess.run(command(preset, undisturbed, toy_data, *teacher), capture_output=True, text=True)

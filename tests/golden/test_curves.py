@@ -59,16 +59,16 @@ CURVES: dict[str, list[float]] = {
     "ifvd": [3.98645481, 3.66314602, 3.63798882],
     "cwd": [5.24424598, 3.01416598, 4.359095],
     "cirkd": [
-        4.89149474,
-        2.66929013,
-        2.80985799,
-        2.5831951,
-        2.374162,
-        2.42088787,
-        2.39247261,
-        2.29564488,
-        2.25609698,
-        2.18532816,
+        4.89322787,
+        2.64492735,
+        2.81205702,
+        2.56197408,
+        2.40501689,
+        2.43829473,
+        2.359091,
+        2.25041652,
+        2.25805223,
+        2.14952941,
     ],
     "maskd": [
         1.45639449,
@@ -123,6 +123,8 @@ def fill_distiller(distiller: Distiller) -> Distiller:
         for name, buffer in distiller.named_buffers():
             if name.endswith(("tokens", "queues.pixels", "queues.regions")):
                 buffer.copy_(nn.functional.normalize(sines(buffer, 0.9), dim=-1))
+            if name.endswith("queues.draws"):
+                buffer.zero_()
             if name.endswith(("_u", "_v")):  # of spectral norm
                 buffer.copy_(nn.functional.normalize(sines(buffer, 0.4), dim=0))
     return distiller
