@@ -7,7 +7,7 @@ Permutation and views are functions of (seed, epoch, sample index) alone.
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from threading import current_thread, main_thread
 from typing import TypeVar
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from segctl.data.answer_files import Answers
 from segctl.data.cores import core_count
 from segctl.data.packed import PackedDataset
 from segctl.data.transforms import draw_view, take
@@ -37,10 +38,13 @@ class Batch:
     labels: Tensor
     names: list[str]
     made_s: float = 0.0
+    answers: dict[str, Tensor] = field(default_factory=dict)
+    """What the teacher answered to them, each part (B, D, h, w), where a run keeps that; else empty."""
 
     def pin_memory(self) -> "Batch":
         """In page-locked memory, from where a copy to the device need not be waited for."""
-        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.names, self.made_s)
+        answers = {name: maps.pin_memory() for name, maps in self.answers.items()}
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory(), answers=answers)
 
 
 @dataclass(frozen=True)
@@ -98,15 +102,16 @@ def training_batches(  # noqa: PLR0913 - one call says everything about a stream
     rank: int = 0,
     size: int = 1,
     start_method: str | None = None,
+    answers: Answers | None = None,
 ) -> Iterator[Batch]:
-    """This rank's share of the global batches of steps first_step to last_step - 1.
+    """This rank's share of the global batches of steps first_step to last_step - 1, with the teacher's answers where given.
 
     `batch_size` is global. Raises InputError where the batch is larger than the split or smaller than `size`.
     """
     check_batch(dataset, split, batch_size, size)
     names = dataset.names(split)
     stream = Stream(len(names), batch_size, seed, rank, size)
-    return _load(_TrainingSteps(dataset, names, view, stream), range(first_step, last_step), workers, start_method)
+    return _load(_TrainingSteps(dataset, names, view, stream, answers), range(first_step, last_step), workers, start_method)
 
 
 def check_batch(dataset: PackedDataset, split: str, batch_size: int, size: int = 1) -> None:
@@ -154,6 +159,7 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
     samples: list[str]
     view: DataSpec
     stream: Stream
+    answers: Answers | None
 
     def __getitem__(self, step: int) -> Batch | _Failure:
         try:
@@ -167,14 +173,16 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
         height, width = self.view.crop
         images = np.empty((len(positions), height, width, 3), np.uint8)
         labels = np.empty((len(positions), height, width), np.uint8)
-        names = []
+        names, seen = [], []
         for row, position in enumerate(positions):
             epoch, index = self.stream.at(position)
             name = self.samples[index]
             drawn = draw_view(self.dataset.size(name), self.view, self.stream.random(epoch, index))
             take(self.dataset, name, drawn, (images[row], labels[row]))
             names.append(name)
-        return Batch(torch.from_numpy(images), torch.from_numpy(labels), names, time.perf_counter() - began)
+            seen.append((index, drawn.flip))
+        answers = {} if self.answers is None else self.answers.read(seen)
+        return Batch(torch.from_numpy(images), torch.from_numpy(labels), names, time.perf_counter() - began, answers)
 
 
 @dataclass(frozen=True)

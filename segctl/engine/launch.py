@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from segctl.data.loader import Batch, training_batches
+from segctl.engine.asking import ask_ahead
 from segctl.engine.clock import phase
 from segctl.engine.device import peak_memory_mb
 from segctl.engine.distributed import World
@@ -123,6 +124,7 @@ def _run(session: Session, folder: RunFolder, log: RunLog, runs_root: Path, wind
     line = session.resume_line(folder.path)
     if session.world.is_main:
         resume_with(line)
+    ask_ahead(session, log, line)
     if session.state.step == 0:
         place = Place(runs_root, log.note, _stage_progress(log.watch), line)
         session.world.main_first(lambda: learn_stages(session, place))
@@ -163,6 +165,7 @@ def dry_run(request: Request, watch: Watch) -> dict[str, float]:
     session = prepare_session(request)
     for line in session.decisions():
         watch.note(line)
+    session.answers = None  # nothing is kept, so the teacher answers now
     trial = _try_teacher(session, watch)
     run, found = session.run, {}
     if trial is not None:
@@ -280,7 +283,7 @@ def _load_state(session: Session, path: Path, watch: Watch) -> None:
 def _require_same(stored: TrainRun, asked: TrainRun, folder: RunFolder) -> None:
     """Refuse to resume under other settings; the way a run is watched may change, what it computes may not."""
     differing = sorted(differences(stored.model_dump(mode="json"), asked.model_dump(mode="json")))
-    harmless = {"data.workers"}
+    harmless = {"data.workers", "teacher.cache"}
     if found := [path for path in differing if path.split(":")[0] not in harmless]:
         raise InputError(
             f"the run '{folder.path}' was started with other settings: {'; '.join(found)}",

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from segctl.data.answer_files import Answers
 from segctl.data.loader import check_batch
 from segctl.data.packed import PackedDataset, open_dataset
 from segctl.distillers import build_distiller
 from segctl.distillers.pair import Pair, Shape
+from segctl.engine.answers import in_words, plan_answers
 from segctl.engine.checkpoint import Best, State
 from segctl.engine.device import Compute, choose_compute, determinism_in_words, loader_workers, set_determinism
 from segctl.engine.distributed import World
@@ -64,6 +66,8 @@ class Session:
     trained: nn.Module
     teacher: Teacher | None
     state: State
+    answers: Answers | None = None
+    """What the teacher has answered before, where the run keeps that."""
 
     @property
     def evaluated_model(self) -> Segmenter:
@@ -105,6 +109,8 @@ class Session:
         ]
         if self.teacher is not None:
             lines += [f"teacher {self.teacher.path}   sha256 {self.teacher.sha256[:12]}", *self.teacher.notes]
+        if self.answers is not None:
+            lines.append(in_words(self.answers))
         if isinstance(self.task, DistillationTask):
             lines += self.task.distiller.announcements()
         return lines
@@ -134,6 +140,9 @@ def _build(request: Request, fresh: bool) -> Session:
     set_determinism(run.train.deterministic)
     compute = choose_compute(request.device, run.train.precision)
     teacher, seen = _teacher(request, run, dataset, compute) if isinstance(run, DistillRun) else (None, None)
+    answers = None
+    if isinstance(run, DistillRun) and teacher is not None:
+        answers = plan_answers(run, dataset, teacher, compute, processes=world.size, runs_root=request.runs_root)
     # The same seed gives every method the same student.
     torch.manual_seed(run.train.seed)
     network = run.model if fresh else run.model.model_copy(update={"weights": "none"})
@@ -153,7 +162,7 @@ def _build(request: Request, fresh: bool) -> Session:
     state = State(compute.device, task, optimizer, build_opponents(opponents), scaler, average, step=0, validated=0, best=Best())
     resolved = run.model_copy(update={"train": run.train.model_copy(update={"precision": compute.precision})})
     workers = loader_workers(run.data.workers, compute.device, world.local_size)
-    return Session(resolved, dataset, compute, world, workers, model, task, task, teacher, state)
+    return Session(resolved, dataset, compute, world, workers, model, task, task, teacher, state, answers)
 
 
 def _reads_aux(run: TrainRun) -> bool:

@@ -22,7 +22,7 @@ from segctl.distillers.base import Staged
 from segctl.distillers.maskd import MaskStage
 from segctl.engine.setup import Session
 from segctl.engine.signals import requests_between_steps
-from segctl.engine.tasks import DistillationTask
+from segctl.engine.tasks import DistillationTask, kept_outputs
 from segctl.errors import SegctlError, StoppedError
 from segctl.files import write_whole
 from segctl.models.outputs import Outputs
@@ -159,15 +159,18 @@ def _batches(session: Session, stage: _Stage) -> Iterator[Batch]:
         first_step=stage.step,
         last_step=stage.steps,
         workers=session.workers,
+        answers=session.answers,
     )
 
 
 @torch.no_grad()
 def _teach(session: Session, batch: Batch) -> Outputs:
     assert isinstance(session.task, DistillationTask)
-    teacher, label = session.task.teacher, batch.labels
+    teacher, label, device = session.task.teacher, batch.labels, session.compute.device
+    if batch.answers:
+        return kept_outputs({name: maps.to(device) for name, maps in batch.answers.items()}, label)
     with session.compute.autocast():
-        prediction = teacher(teacher.normalize(batch.images.to(session.compute.device)))
+        prediction = teacher(teacher.normalize(batch.images.to(device)))
     return Outputs(prediction, (label.shape[-2], label.shape[-1]))
 
 

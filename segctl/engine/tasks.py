@@ -1,6 +1,6 @@
 """What one micro-batch teaches: images and labels in, a loss and its named parts out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from segctl.losses import build_labels, build_losses
 from segctl.losses.pixels import IGNORE_INDEX
 from segctl.models import Segmenter
 from segctl.models.foreign import Network
-from segctl.models.outputs import Outputs
+from segctl.models.outputs import Outputs, Prediction
 from segctl.schema.data import LabelSpec
 from segctl.schema.losses import LossTermSpec
 
@@ -81,16 +81,25 @@ class DistillationTask(SupervisedTask):
     def teacher(self) -> Network:
         return self._teacher[0]
 
-    def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE) -> Step:
+    def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE, answers: Mapping[str, Tensor] | None = None) -> Step:
         with phase("student"):
             student = _outputs(self.model, images, label)
-        with phase("teacher"), torch.inference_mode():
-            teacher = _outputs(self.teacher, images, label)
+        if answers is not None:
+            teacher = kept_outputs(answers, label)
+        else:
+            with phase("teacher"), torch.inference_mode():
+                teacher = _outputs(self.teacher, images, label)
         with phase("loss"):
             terms = self.task_terms(student, label, share, self.distiller.label_weight)
             for name, value in self.distiller(student, teacher, label).items():
                 terms[name] = self.distiller.weights[name] * share.of(self.distiller.term_of(name)) * value
             return _step(terms)
+
+
+def kept_outputs(answers: Mapping[str, Tensor], label: Tensor) -> Outputs:
+    """The teacher's outputs as it gave them before, by part."""
+    kept = Prediction(answers["main"], answers.get("aux"), answers.get("features"))
+    return Outputs(kept, (label.shape[-2], label.shape[-1]))
 
 
 def _outputs(model: Network, images: Tensor, label: Tensor) -> Outputs:

@@ -101,6 +101,7 @@ def _batches(session: Session) -> Iterator[Batch]:
         workers=session.workers,
         rank=session.world.rank,
         size=session.world.size,
+        answers=session.answers,
     )
 
 
@@ -118,6 +119,7 @@ def take_step(session: Session, batch: Batch) -> Taken:
     with phase("copy"):
         images = batch.images.to(device, non_blocking=True)
         labels = batch.labels.to(device, non_blocking=True)
+        answers = {name: maps.to(device, non_blocking=True) for name, maps in batch.answers.items()}
     valid = (batch.labels != IGNORE_INDEX).sum((1, 2))
     with phase("peers"):
         total = max(1, int(world.total(valid.sum())))
@@ -131,7 +133,8 @@ def take_step(session: Session, batch: Batch) -> Taken:
         chosen = slice(int(part[0]), int(part[-1]) + 1)
         with nullcontext() if part is parts[-1] else without_averaging(session.trained):
             with session.compute.autocast():
-                step = session.trained(images[chosen], labels[chosen], share)
+                known = [{name: maps[chosen] for name, maps in answers.items()}] if answers else []
+                step = session.trained(images[chosen], labels[chosen], share, *known)
             with phase("backward"):
                 scaled: Tensor = state.scaler.scale(step.loss * world.size)  # gradients are averaged over the processes
                 torch.autograd.backward(scaled)

@@ -38,6 +38,9 @@ class TeacherSpec(Spec):
 
     preset: str = Field(min_length=1)
     """The newest finished run of this preset is the teacher."""
+    cache: bool = False
+    """Whether the teacher answers once for every picture, before step 1, and its answers are kept on disk beside the runs. Wants
+    views that never change: one scale, and a crop that holds every picture; a flip is no hindrance."""
 
 
 Method = Literal["none", "kd", "skd", "ifvd", "cwd", "cirkd", "maskd", "dist", "jml"]

@@ -98,6 +98,7 @@ def cross_check(run: TrainRun) -> list[Fault]:
         *_loss_faults(run),
         *_label_faults(run),
         *_metric_faults(run),
+        *_teacher_faults(run),
         *_loop_faults(run),
         *group_faults(run),
     ]
@@ -160,6 +161,14 @@ def _metric_faults(run: TrainRun) -> list[Fault]:
         if term.log_loss and term.smooth == 0:
             faults.append(Fault(f"{path}.smooth", "got 0 with log_loss true, wanted above 0"))
     return faults
+
+
+def _teacher_faults(run: TrainRun) -> list[Fault]:
+    """A cache of answers to views that change from epoch to epoch; whether the crop holds every picture only the data tell."""
+    low, high = run.data.scale
+    if isinstance(run, DistillRun) and run.teacher.cache and low != high:
+        return [Fault("teacher.cache", f"got true with data.scale [{low}, {high}], wanted one scale, such as data.scale [1, 1]")]
+    return []
 
 
 def _loop_faults(run: TrainRun) -> list[Fault]:
