@@ -12,7 +12,7 @@ import numpy as np
 from segctl.data.classes import ClassTable
 from segctl.data.shard_reader import ShardReader
 from segctl.data.shards import FORMAT
-from segctl.data.sources import known_names, unknown_dataset
+from segctl.data.sources import KNOWN, known_names, unknown_dataset
 from segctl.data.sources.own import LINE as OWN_LINE
 from segctl.errors import InputError, did_you_mean
 
@@ -227,9 +227,10 @@ def pixels_sha256(image: np.ndarray, label: np.ndarray) -> str:
 
 def prepare_line(name: str) -> str:
     """The command that prepares a dataset."""
-    if name not in known_names():
+    known = next((dataset for dataset in KNOWN if dataset.name == name), None)
+    if known is None:
         return f"segctl data prepare {name} {OWN_LINE}"
-    return f"segctl data prepare {name}" + ("" if name == "shapes" else " --source FOLDER")
+    return f"segctl data prepare {name}" + ("" if known.comes_by_itself else " --source FOLDER")
 
 
 def _not_there(data_root: Path, name: str) -> InputError:

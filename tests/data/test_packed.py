@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from camvid_folders import draw_sample
 
-from segctl.data.packed import fingerprint, open_dataset, pixels_sha256, signed
+from segctl.data.packed import fingerprint, open_dataset, pixels_sha256, prepare_line, signed
 from segctl.errors import InputError
 
 
@@ -45,7 +45,20 @@ def test_what_is_not_prepared_says_how(tmp_path):
     with pytest.raises(InputError) as caught:
         open_dataset(tmp_path, "camvid")
     assert caught.value.message == f"dataset 'camvid' is not prepared in '{tmp_path}'"
-    assert caught.value.hint == "run `segctl data prepare camvid --source FOLDER`"
+    assert caught.value.hint == "run `segctl data prepare camvid`"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("shapes", "segctl data prepare shapes"),
+        ("voc", "segctl data prepare voc"),
+        ("cityscapes", "segctl data prepare cityscapes"),
+        ("deepglobe", "segctl data prepare deepglobe --source FOLDER"),
+    ],
+)
+def test_only_what_nobody_can_download_asks_for_a_folder(name, line):
+    assert prepare_line(name) == line
 
 
 def test_what_segctl_does_not_know_says_what_it_does(tmp_path):
@@ -73,7 +86,7 @@ def test_an_index_that_cannot_be_read_is_refused(packed_root, tmp_path, key, val
     with pytest.raises(InputError) as caught:
         open_dataset(tmp_path, "camvid")
     assert caught.value.message == f"'{path}' is no index that this segctl can read ({words})"
-    assert caught.value.hint == "run `segctl data prepare camvid --source FOLDER` again"
+    assert caught.value.hint == "run `segctl data prepare camvid` again"
 
 
 @pytest.mark.parametrize(("found", "who"), [(1, "an older"), (99, "another")])

