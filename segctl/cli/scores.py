@@ -101,6 +101,8 @@ def _show_headline(content: Content) -> None:
     about = content["about"]
     what = f"{about['dataset']} {about['split']}" if "dataset" in about else about.get("predictions", "counts")
     protocol = f", {about['protocol']}" if "protocol" in about else ""
+    if about.get("trial"):
+        out.warn(f"scored on {about['trial']}; these are not scores of '{about['dataset']}'")
     title = f"{what}, {about['images']} images{protocol}, in percent"
     rows = [_row(content, kind) for kind in ("mIoU", "mAcc", "mDice")]
     rows.insert(1, ["  from-to", *(_ends(content["intervals"][f"mIoU{suffix}"]) for _, suffix in AVERAGES)])

@@ -39,7 +39,11 @@ def describe(session: Session, request: Request, trial: Trial | None) -> dict[st
         "parameters": sum(parameter.numel() for parameter in session.model.parameters()),
         "method": method_of(run.distiller if isinstance(run, DistillRun) else None),
         "initial_weights": run.model.weights,
-        "dataset": {"name": session.dataset.name, "fingerprint": session.dataset.fingerprint},
+        "dataset": {
+            "name": session.dataset.name,
+            "fingerprint": session.dataset.fingerprint,
+            "trial": session.dataset.trial,
+        },
         "teacher": _teacher(session, trial),
     }
 

@@ -153,6 +153,7 @@ def _about(request: EvaluationRequest, opened: OpenedRequest) -> dict[str, Any]:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
     return {
         "dataset": dataset.name,
+        "trial": dataset.trial,
         "split": opened.split,
         "fingerprint": dataset.fingerprint,
         "protocol": protocol_in_words(opened.protocol),

@@ -55,6 +55,11 @@ class Evaluation:
         return bool(self.about.get("binary", False))
 
     @property
+    def trial(self) -> str:
+        """Words that say that only a part of the dataset was scored, for a trial; empty for a whole one."""
+        return str(self.about.get("trial") or "")
+
+    @property
     def colors(self) -> dict[str, Color]:
         """Class name -> colour in the tiles; empty where the evaluation did not record them."""
         return {str(row["name"]): _color(row["color"]) for row in self.about.get("classes", []) if "color" in row}

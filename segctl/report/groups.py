@@ -48,6 +48,10 @@ class Group:
         return self.evaluations[0].binary
 
     @property
+    def trial(self) -> str:
+        return self.evaluations[0].trial
+
+    @property
     def counts(self) -> tuple[CountTable, ...] | None:
         """The counts of every seed; None where a run left none."""
         found = [evaluation.counts for evaluation in self.evaluations]
@@ -146,6 +150,8 @@ def _comparison(place: tuple[str, str, str], runs: list[Run], *, alone: bool) ->
     members = _by(list(newest.values()), [identity for identity, _ in newest])
     groups = tuple(Group(label, runs, split) for label, runs in _labelled(members))
     name = f"{dataset} / {split}" if alone else f"{dataset} / {split}, data {fingerprint[:12]}"
+    if trial := groups[0].trial:
+        name = f"{name} ({trial})"
     return Comparison(name, dataset, fingerprint, split, groups, tuple(repeats))
 
 

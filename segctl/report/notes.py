@@ -52,6 +52,8 @@ def _changes(groups: Sequence[Group]) -> list[str]:
 def _recipes(groups: Sequence[Group]) -> list[str]:
     """Which published numbers were not made as ours were."""
     spec = groups[0].spec
+    if groups[0].trial:
+        return [f"scored on {groups[0].trial}: these are not scores of the dataset, and no published numbers stand here"]
     if not spec.published:
         return ["no numbers are published for this preset"]
     if not answers(groups[0]):

@@ -47,8 +47,8 @@ def _of_method(method: str, groups: Sequence[Group], published: Sequence[Publish
 
 
 def answers(group: Group) -> bool:
-    """Whether a group is scored on the split its published numbers are for."""
-    return group.split == group.spec.data.val_split
+    """Whether a group is scored on the split its published numbers are for, and on the whole of it."""
+    return group.split == group.spec.data.val_split and not group.trial
 
 
 def changes(spec: TrainRun) -> list[str]:

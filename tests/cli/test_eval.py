@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from toy import draw_camvid
 
 from segctl.cli import main
+from segctl.data.prepare import prepare
 
 
 @pytest.fixture
@@ -166,6 +168,18 @@ def test_saved_predictions_score_the_same_as_files(run: Path, toy_data: Path, ca
     found, wanted = json.loads(capsys.readouterr().out), scores(run / "eval" / "val")
     for name in ("Acc", "mIoU_D", "mIoU_I", "mIoU_C", "mDice_C_qbar"):
         assert found[name] == wanted[name]
+
+
+def test_a_score_on_a_trial_never_passes_for_the_datasets(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare("camvid", Path("trial"), draw_camvid(Path("source")), workers=0, limit=3, progress=lambda done, total: None)
+    assert main(["eval", "run", "--data-root", "trial"]) == 0
+    words = "a trial: at most 3 samples of each split"
+    assert f"warning: scored on {words}; these are not scores of 'camvid'" in capsys.readouterr().err
+    assert scores(run / "eval" / "val")["about"]["trial"] == words
+    assert main(["report", "run", "-o", "report.md"]) == 0
+    assert f"## camvid / val ({words})" in Path("report.md").read_text(encoding="utf-8")
+    assert main(["eval", "run"]) == 0
+    assert scores(run / "eval" / "val")["about"]["trial"] == ""
 
 
 def test_another_protocol_keeps_its_own_tables(run: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from segctl.report.collect import read_run
 from segctl.report.groups import compare
 from segctl.report.notes import protocol_notes, student_notes
+from segctl.report.published import pairings
 from segctl.runs import RunFolder
 from tests.report.run_folders import SHORT, Making, make_run
 
@@ -48,6 +49,17 @@ def test_numbers_of_another_split_are_not_used(read):
     run = read["city-none"]
     moved = replace(run, evaluations={"test": replace(run.evaluations["val"], split="test")})
     assert "numbers are published for the split val, so none stand here" in notes_of([moved])
+
+
+def test_scores_of_a_trial_are_named_everywhere_and_stand_beside_no_published_number(read):
+    run = read["city-none"]
+    found, words = run.evaluations["val"], "a trial: at most 20 samples of each split"
+    trial = replace(run, evaluations={"val": replace(found, about={**found.about, "trial": words})})
+    (comparison,) = compare([trial])
+    assert comparison.place == f"cityscapes / val ({words})"
+    said = f"scored on {words}: these are not scores of the dataset, and no published numbers stand here"
+    assert said in student_notes(comparison.groups, comparison)
+    assert [pairing.theirs for pairing in pairings(comparison.groups)] == [None]
 
 
 def test_protocols_that_differ_are_warned_of(read):
