@@ -1,0 +1,223 @@
+"""A distillation step by segctl against the same step written plainly: images a second, peak memory, share of the arithmetic.
+
+    python benchmarks/step.py [--preset cityscapes-psp18] [--crop 512 1024] [--batch 8] [--rounds 20] [--device cuda]
+
+The preset's student and its teacher preset's network, random pictures and weights, the same in both.
+  segctl   `take_step` as a run calls it: copy, bf16 where the device has it, channels-last, losses by one reading of the logits
+  plain    float32 with torch's own settings for TF32 (printed), contiguous, every loss from whole softmaxes and one-hot labels
+Each alone first, for its peak memory (on a GPU; what torch's allocator handed out) and its loss on the first batch; then in
+turns, one step each, for the time. Floating-point operations are counted in the plain step, two for a multiply-add, and held
+against --peak-tflops, which a large bf16 matrix product reaches (790 on an H200).
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from segctl.data.loader import Batch
+from segctl.distillers import build_distiller
+from segctl.distillers.pair import Pair, Shape
+from segctl.engine.checkpoint import Best, State
+from segctl.engine.device import choose_compute
+from segctl.engine.distributed import World
+from segctl.engine.optim import build_optimizer
+from segctl.engine.setup import Session
+from segctl.engine.tasks import DistillationTask
+from segctl.engine.train import take_step
+from segctl.models import Segmenter, build_model
+from segctl.schema.load import load_preset
+from segctl.schema.models import ModelSpec
+from segctl.schema.run import DistillRun
+
+CLASSES = 19
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Takes one step and gives back its loss, which waits for the device."""
+
+    name: str
+    step: Callable[[], float]
+
+
+def network(spec: ModelSpec, seed: int) -> Segmenter:
+    torch.manual_seed(seed)
+    return build_model(spec.model_copy(update={"weights": "none"}), CLASSES)
+
+
+def still(model: Segmenter) -> Segmenter:
+    """Without dropout, so that both rivals see the same network."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout2d):
+            module.p = 0.0
+    return model
+
+
+def make_batch(crop: tuple[int, int], count: int, pinned: bool) -> Batch:
+    """Noise, labels in areas of 16 by 16, a fiftieth of the rows ignored."""
+    torch.manual_seed(1)
+    images = torch.randint(0, 256, (count, *crop, 3), dtype=torch.uint8)
+    areas = torch.randint(0, CLASSES, (count, -(-crop[0] // 16), -(-crop[1] // 16)), dtype=torch.uint8)
+    labels = areas.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, : crop[0], : crop[1]].contiguous()
+    labels[:, : max(1, crop[0] // 50)] = 255
+    batch = Batch(images, labels, [str(index) for index in range(count)])
+    return batch.pin_memory() if pinned else batch
+
+
+def segctl_rival(run: DistillRun, batch: Batch, device: str) -> Rival:
+    compute = choose_compute(device, run.train.precision)
+    student, teacher = still(network(run.model, 0)), network(load_preset(run.teacher.preset).model, 1).eval()
+    for model in (student, teacher):
+        model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    distiller = build_distiller(run.distiller, Pair(shape_of(student), shape_of(teacher)))
+    task = DistillationTask(student.train(), run.labels, run.loss, teacher, distiller).to(compute.device)
+    optimizer = build_optimizer(run.optim, task, student.backbone)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"]
+    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
+    state = State(compute.device, task, optimizer, None, scaler, None, step=0, validated=0, best=Best())
+    session = Session(run, None, compute, World(), 0, student, task, task, None, state)  # type: ignore[arg-type]
+    return Rival(
+        f"segctl, {compute.precision}, channels-last",
+        lambda: float(torch.stack(list(take_step(session, batch).terms.values())).sum()),
+    )
+
+
+@torch.no_grad()
+def shape_of(model: Segmenter) -> Shape:
+    was = model.training
+    images = torch.zeros((1, 64, 64, 3), dtype=torch.uint8, device=model.pixel_mean.device)
+    found = Shape.of(model.eval()(model.normalize(images)))
+    model.train(was)
+    return found
+
+
+def plain_rival(run: DistillRun, batch: Batch, device: str) -> Rival:
+    student = still(network(run.model, 0)).to(device).train()
+    teacher = network(load_preset(run.teacher.preset).model, 1).to(device).eval().requires_grad_(False)
+    optimizer = build_optimizer(run.optim, student, student.backbone)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"]
+
+    def step() -> float:
+        pixels = batch.images.to(device).permute(0, 3, 1, 2).float().contiguous()
+        label = batch.labels.to(device).long()
+        ours = student((pixels - student.pixel_mean) / student.pixel_std)
+        with torch.no_grad():
+            theirs = teacher((pixels - teacher.pixel_mean) / teacher.pixel_std)
+        main, aux, teacher_main, teacher_aux = (
+            F.interpolate(logits, size=label.shape[-2:], mode="bilinear", align_corners=False)
+            for logits in (ours.logits, ours.aux_logits, theirs.logits, theirs.aux_logits)
+        )
+        loss = 0.5 * (0.125 * hard_entropy(main, label) + 0.125 * hard_entropy(aux, label) + 0.75 * hard_jaccard(main, label))
+        loss = loss + 0.0625 * soft_divergence(main, teacher_main, label) + 0.0625 * soft_divergence(aux, teacher_aux, label)
+        loss = loss + 0.375 * soft_jaccard(main, teacher_main, label)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    return Rival("plain, fp32, contiguous", step)
+
+
+def hard_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    return F.cross_entropy(logits, label, ignore_index=255)
+
+
+def soft_divergence(logits: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
+    pixels = F.kl_div(logits.log_softmax(1), teacher.softmax(1), reduction="none").sum(1)
+    valid = label != 255
+    return (pixels * valid).sum() / valid.sum()
+
+
+def hard_jaccard(logits: Tensor, label: Tensor) -> Tensor:
+    """arXiv:2302.05666, summed over the batch, over the classes that are present."""
+    one_hot = F.one_hot(label.masked_fill(label == 255, 0), CLASSES).permute(0, 3, 1, 2).float()
+    terms = jaccard_terms(logits.softmax(1), one_hot, label != 255)
+    present = (one_hot * (label != 255)[:, None]).amax((0, 2, 3)) > 0
+    return terms[present].mean()
+
+
+def soft_jaccard(logits: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
+    return jaccard_terms(logits.softmax(1), teacher.softmax(1), label != 255).mean()
+
+
+def jaccard_terms(p: Tensor, y: Tensor, valid: Tensor, smooth: float = 1.0) -> Tensor:
+    """1 - (I + s) / (U + s) by class, with I = (|p| + |y| - |p - y|) / 2 and U = |p| + |y| - I in sums over the batch."""
+    p, y = p * valid[:, None], y * valid[:, None]
+    both, apart = (p + y).sum((0, 2, 3)), (p - y).abs().sum((0, 2, 3))
+    shared = (both - apart) / 2
+    return 1 - (shared + smooth) / (both - shared + smooth)
+
+
+def alone(
+    build: Callable[[DistillRun, Batch, str], Rival], run: DistillRun, batch: Batch, device: str
+) -> tuple[float, float | None]:
+    """Loss of the first step, and GB at most in the second; None on a CPU; a GPU is empty again afterwards."""
+    rival = build(run, batch, device)
+    loss = rival.step()
+    if device == "cpu":
+        return loss, None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    rival.step()
+    peak = torch.cuda.max_memory_allocated() / 1e9
+    del rival
+    torch.cuda.empty_cache()
+    return loss, peak
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="cityscapes-psp18", help="of the JML recipe, whose losses `plain` has")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
+    parser.add_argument("--crop", type=int, nargs=2, default=(512, 1024), metavar=("H", "W"))
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--peak-tflops", type=float, default=790.0)
+    arguments = parser.parse_args()
+    run = load_preset(arguments.preset, [f"train.batch_size={arguments.batch}", *arguments.set])
+    assert isinstance(run, DistillRun)
+    on_gpu = arguments.device != "cpu"
+    torch.backends.cudnn.benchmark = True  # as segctl has it: crops are of one size
+    batch = make_batch(tuple(arguments.crop), arguments.batch, on_gpu)
+    where = torch.cuda.get_device_name() if on_gpu else "cpu"
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    print(f"torch {torch.__version__}, {where}; TF32 in convolutions {convolutions}, in matrix products {products}")
+    builders = {"segctl": segctl_rival, "plain": plain_rival}
+    found = {name: alone(build, run, batch, arguments.device) for name, build in builders.items()}
+    compare({name: build(run, batch, arguments.device) for name, build in builders.items()}, found, arguments)
+
+
+def compare(rivals: dict[str, Rival], found: dict[str, tuple[float, float | None]], arguments: argparse.Namespace) -> None:
+    with FlopCounterMode(display=False) as counter:
+        rivals["plain"].step()
+    tflop = counter.get_total_flops() / 1e12
+    times: dict[str, list[float]] = {name: [] for name in rivals}
+    for number in range(arguments.rounds + 2):
+        for name in list(rivals)[:: 1 if number % 2 else -1]:
+            began = time.perf_counter()
+            rivals[name].step()  # gives back a number, so the device has done it
+            times[name].append(time.perf_counter() - began)
+    height, width = arguments.crop
+    print(f"crop {height}×{width}, batch {arguments.batch}, rounds {arguments.rounds}, {tflop:.3g} TFLOP a step")
+    for name, rival in rivals.items():
+        taken, (loss, peak) = median(times[name][2:]), found[name]
+        ratio = median(other / mine for mine, other in zip(times[name][2:], times["plain"][2:], strict=True))
+        memory = "" if peak is None else f"   peak {peak:6.2f} GB"
+        print(
+            f"  {rival.name:30} {1000 * taken:8.1f} ms {arguments.batch / taken:8.2f} images/s {ratio:6.2f} × plain{memory}"
+            f"   {tflop / taken:.3g} TFLOP/s = {100 * tflop / taken / arguments.peak_tflops:.1f} %   first loss {loss:.6f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
