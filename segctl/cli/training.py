@@ -228,7 +228,7 @@ def _go(
             launch.resume_run(request, target, watch, extend=start == "extend")
         else:
             target = world.share(RunFolder(folder) if folder is not None else free_folder(runs_root, name))
-            launch.start_run(request, target, watch)
+            target = launch.start_run(request, target, watch, free_name=None if folder is not None else name)
     if dry_run:
         out.table("Dry run: nothing was kept", ["what", "value"], [[key, f"{value:.4g}"] for key, value in found.items()])
         return

@@ -33,14 +33,18 @@ from segctl.engine.watch import RunLog, Watch
 from segctl.errors import InputError, SegctlError
 from segctl.files import sweep_partial
 from segctl.metrics.scores import score
-from segctl.runs import RunFolder, write_json, write_yaml
+from segctl.runs import RunFolder, free_folder, write_json, write_yaml
 from segctl.schema.run import DistillRun, TrainRun, with_steps
 
 
-def start_run(request: Request, folder: RunFolder, watch: Watch) -> None:
-    """Take a new run to its end in a folder that does not exist yet. Nothing is written before everything is checked."""
+def start_run(request: Request, folder: RunFolder, watch: Watch, *, free_name: str | None = None) -> RunFolder:
+    """Take a new run to its end in a folder that does not exist yet, and return it. Nothing is written before all is checked.
+
+    free_name: the name that `folder` is a free sibling of; where another run takes it meanwhile, this one takes the next.
+    """
     world = request.world
-    world.together(lambda: _require_new(folder))
+    if free_name is None:
+        world.together(lambda: _require_new(folder))
     if request.tensorboard:
         world.together(require_tensorboard)
     session = prepare_session(request)
@@ -50,13 +54,14 @@ def start_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     if trial is not None and session.teacher is not None:
         require_passed(trial, session.teacher.path)
     window = world.together(lambda: plan(session.run.train.steps, session.workers)) if request.profile else None
-    world.together(lambda: _make_folder(folder, session, describe(session, request, trial)))
+    folder = world.share(world.together(lambda: _make_folder(folder, session, describe(session, request, trial), free_name)))
     log = RunLog(folder, session.run.train.steps, watch, keeps=world.is_main)
     if request.tensorboard:
         log.draw()
     for line in session.decisions():
         log.quietly(line)
     _run(session, folder, log, request.runs_root, window)
+    return folder
 
 
 def resume_run(request: Request, folder: RunFolder, watch: Watch, *, extend: bool = False) -> None:
@@ -301,17 +306,32 @@ def differences(stored: object, asked: object, path: str = "") -> list[str]:
     return [] if stored == asked else [f"{path}: {stored!r} -> {asked!r}"]
 
 
-def _make_folder(folder: RunFolder, session: Session, environment: dict[str, Any]) -> None:
-    """Make the folder with its run.yaml and environment.json in it, at once: a run folder that exists can be resumed."""
+def _make_folder(folder: RunFolder, session: Session, environment: dict[str, Any], free_name: str | None) -> RunFolder:
+    """Make the folder with its run.yaml and environment.json in it, at once: a run folder that exists can be resumed.
+
+    Where it exists by now, a run under a free name takes the next free one.
+    """
     if not session.world.is_main:
-        return
+        return folder
     building = RunFolder(folder.path.with_name(f".{folder.name}.new{os.getpid()}"))
     try:
         building.path.mkdir(parents=True)
         write_json(building.environment, environment)
         write_yaml(building.run_yaml, session.run.model_dump(mode="json"))
-        building.path.rename(folder.path)
+        return _move(building, folder, free_name)
     except OSError as error:
         shutil.rmtree(building.path, ignore_errors=True)
         reason = "it exists by now" if folder.path.exists() else error.strerror
         raise InputError(f"cannot make the run folder '{folder.path}': {reason}", "give another --run or --runs-root") from error
+
+
+def _move(building: RunFolder, folder: RunFolder, free_name: str | None) -> RunFolder:
+    """Give a folder its name, or the next free one; a folder with something in it is never replaced."""
+    while True:
+        try:
+            building.path.rename(folder.path)
+            return folder
+        except OSError:
+            if free_name is None or not folder.path.exists():
+                raise
+            folder = free_folder(folder.path.parent, free_name)

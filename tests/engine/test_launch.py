@@ -1,5 +1,6 @@
 """What refuses to start, what may be resumed, and what a dry run leaves behind (nothing)."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,41 @@ def test_a_run_folder_that_cannot_be_made_is_one_sentence(toy_data: Path, tmp_pa
     with pytest.raises(InputError) as caught:
         start_run(Request(toy_run(), toy_data, tmp_path), RunFolder(blocked / "run"), Silent())
     assert caught.value.message == f"cannot make the run folder '{blocked / 'run'}': Not a directory"
+
+
+class Rivalling(Silent):
+    """A watcher that starts another run of the same name while this one is being prepared."""
+
+    def __init__(self, rival: Callable[[], object]) -> None:
+        super().__init__()
+        self.rival: Callable[[], object] | None = rival
+
+    def note(self, text: str) -> None:
+        super().note(text)
+        rival, self.rival = self.rival, None
+        if rival is not None:
+            rival()
+
+
+def test_two_runs_started_at_once_take_two_numbers(toy_data: Path, tmp_path: Path) -> None:
+    request = Request(toy_run(train={"steps": 1, "validate_every": 1}), toy_data, tmp_path)
+
+    def start(watch: Silent) -> RunFolder:
+        return start_run(request, RunFolder(tmp_path / "toy"), watch, free_name="toy")
+
+    assert start(Rivalling(lambda: start(Silent()))) == RunFolder(tmp_path / "toy-2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["toy", "toy-2"]
+    assert RunFolder(tmp_path / "toy").finished
+    assert RunFolder(tmp_path / "toy-2").finished
+
+
+def test_a_folder_that_was_named_is_not_given_another_name(toy_data: Path, tmp_path: Path) -> None:
+    request = Request(toy_run(train={"steps": 1, "validate_every": 1}), toy_data, tmp_path)
+    folder = RunFolder(tmp_path / "toy")
+    with pytest.raises(InputError) as caught:
+        start_run(request, folder, Rivalling(lambda: start_run(request, folder, Silent())))
+    assert caught.value.message == f"cannot make the run folder '{folder.path}': it exists by now"
+    assert [path.name for path in tmp_path.iterdir()] == ["toy"]
 
 
 def test_resuming_finds_the_teacher_that_the_run_was_started_with(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
