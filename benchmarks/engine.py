@@ -10,9 +10,9 @@ taken from a data root where camvid is prepared.
              its own. They take turns, one step each, and change who goes first, so that whatever else the machine does hits
              both. Not in it: validation and checkpoints. By the clock on the wall and by the main process's CPU time; then, from
              the loop's own clock, what lies outside the passes; and what the loader process spends beside them.
-  resume     fresh processes go on with a stopped run: from the call of `resume_run` to the end of its first step, less that step
-             and less reading last.pt. What other people's libraries take to load is shown apart: torch, timm with torchvision,
-             and torch's compiler, which every torch optimiser loads.
+  resume     fresh processes go on with a stopped run: from the call of `resume_run` to the moment its first batch is there and
+             the first step begins, less reading last.pt. What other people's libraries take to load is shown apart: torch,
+             timm with torchvision, and torch's compiler, which every torch optimiser loads.
 """
 
 import argparse
@@ -35,10 +35,10 @@ import torch
 from segctl.data.loader import Batch, training_batches
 from segctl.data.packed import open_dataset
 from segctl.data.prepare import prepare
-from segctl.engine import checkpoint, launch
+from segctl.engine import checkpoint, launch, train
 from segctl.engine.clock import Clock, hold
 from segctl.engine.optim import build_optimizer
-from segctl.engine.setup import Request, prepare_session
+from segctl.engine.setup import Request, Session, prepare_session
 from segctl.engine.tasks import SupervisedTask
 from segctl.engine.train import steps
 from segctl.engine.watch import RunLog, StepReport
@@ -53,17 +53,16 @@ WARM_UP = 2
 
 
 class Silent:
-    """A watcher that says nothing; it keeps when things were noted and steps reported, and ends the run after some steps."""
+    """A watcher that says nothing, and ends the run after some steps where it is told to."""
 
     def __init__(self, last: int | None = None) -> None:
-        self.last, self.reports, self.noted = last, list[float](), list[tuple[float, str]]()
+        self.last = last
 
     def note(self, text: str) -> None:
-        self.noted.append((time.perf_counter(), text))
+        pass
 
     def stepped(self, report: StepReport, steps: int) -> None:
-        self.reports.append(time.perf_counter())
-        if len(self.reports) == self.last:
+        if report.step == self.last:
             raise KeyboardInterrupt
 
     def advance(self, label: str, done: int, total: int) -> None:
@@ -211,7 +210,7 @@ def start_afresh(command: list[str]) -> dict[str, float]:
 
 
 def resume_once(arguments: argparse.Namespace) -> dict[str, float]:
-    """The parts of one start, in a fresh process; one step more than the first says what a step takes."""
+    """The parts of one start, in a fresh process."""
     took: dict[str, float] = {}
 
     def timed(module: Any, name: str) -> None:
@@ -226,6 +225,10 @@ def resume_once(arguments: argparse.Namespace) -> dict[str, float]:
 
         setattr(module, name, wrapped)
 
+    def first_step(session: Session, batch: Batch) -> None:
+        took["to the first step"] = time.perf_counter() - began
+        raise KeyboardInterrupt
+
     timed(launch, "prepare_session")
     timed(launch, "_load_state")
     timed(checkpoint, "read_checkpoint")
@@ -233,21 +236,19 @@ def resume_once(arguments: argparse.Namespace) -> dict[str, float]:
     for library in ("torch._dynamo", "timm"):
         importlib.import_module(library)
     libraries = time.perf_counter() - began
-    folder, watch = RunFolder(Path(arguments.once)), Silent(last=4)
+    folder = RunFolder(Path(arguments.once))
+    train.take_step = first_step
     run = folder.read_run()
     began = time.perf_counter()
     with suppress(KeyboardInterrupt):
-        launch.resume_run(Request(run, Path(arguments.data_root), folder.path.parent, device="cpu"), folder, watch)
-    step = min(after - before for before, after in zip(watch.reports, watch.reports[1:], strict=False))
-    start_up = watch.reports[0] - began - step
-    rest = start_up - took["prepare_session"] - took["_load_state"]
+        launch.resume_run(Request(run, Path(arguments.data_root), folder.path.parent, device="cpu"), folder, Silent())
+    whole, reading = took["to the first step"], took["read_checkpoint"]
     return {
-        "from resume_run to the first step, beyond the file": start_up - took["read_checkpoint"],
+        "from resume_run to the first step, beyond the file": whole - reading,
         "  opening the dataset, building network and optimiser": took["prepare_session"],
-        "  putting the state into them": took["_load_state"] - took["read_checkpoint"],
-        "  loader, first batch, what the first step takes more": rest,
-        "reading last.pt": took["read_checkpoint"],
-        "a step": step,
+        "  putting the state into them": took["_load_state"] - reading,
+        "  log, loader, first batch": whole - took["prepare_session"] - took["_load_state"],
+        "reading last.pt": reading,
         "before: Python, torch and segctl": LOADED - arguments.started,
         "before: timm, torchvision and torch's compiler": libraries,
     }

@@ -21,7 +21,7 @@ from segctl.engine.signals import requests_between_steps
 from segctl.engine.tasks import Share
 from segctl.engine.watch import RunLog
 from segctl.errors import StoppedError
-from segctl.losses.pixels import IGNORE_INDEX
+from segctl.losses.pixels import count_valid
 from segctl.runs import RunFolder
 
 
@@ -120,7 +120,7 @@ def take_step(session: Session, batch: Batch) -> Taken:
         images = batch.images.to(device, non_blocking=True)
         labels = batch.labels.to(device, non_blocking=True)
         answers = {name: maps.to(device, non_blocking=True) for name, maps in batch.answers.items()}
-    valid = (batch.labels != IGNORE_INDEX).sum((1, 2))
+    valid = count_valid(batch.labels)
     with phase("peers"):
         total = max(1, int(world.total(valid.sum())))
     session.trained.train()

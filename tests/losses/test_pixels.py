@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from segctl.losses.pixels import check_shapes, mean_over_valid, sum_dtype, valid_pixels
+from segctl.losses.pixels import check_shapes, count_valid, mean_over_valid, sum_dtype, valid_pixels
 
 
 def test_without_ignored_pixels_all_of_them_count() -> None:
@@ -56,3 +56,9 @@ def test_a_mask_that_is_not_boolean_is_refused() -> None:
     with pytest.raises(ValueError) as error:  # noqa: PT011
         check_shapes(torch.zeros(2, 3, 4), torch.zeros(2, 4, dtype=torch.long), torch.ones(2, 4))
     assert str(error.value) == "keep_mask is torch.float32 (2, 4), wanted torch.bool (2, 4)"
+
+
+def test_valid_pixels_are_counted_by_image() -> None:
+    labels = torch.tensor([[[0, 255], [3, 255]], [[255, 255], [255, 255]], [[0, 1], [2, 254]]], dtype=torch.uint8)
+    assert count_valid(labels).tolist() == [2, 0, 4]
+    assert count_valid(labels).tolist() == (labels != 255).sum((1, 2)).tolist()
