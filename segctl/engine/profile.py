@@ -101,7 +101,7 @@ class Profile:
         window = self.window
         lines = [
             f"{_steps(window.timed)} after {window.warmup} to warm up, {1000 * self.fastest_step_s:.1f} to "
-            f"{1000 * self.slowest_step_s:.1f} ms; memory from the next {_steps(window.traced)}, which torch's profiler traced, "
+            f"{1000 * self.slowest_step_s:.1f} ms; memory from {_steps(window.traced)} after these, which torch's profiler traced, "
             "above what lay there before a step",
             f"a loader process makes a batch in {1000 * self.feeding.made_s:.1f} ms; workers: {self.feeding.workers}",
         ]
@@ -151,8 +151,11 @@ def _of_waiting(profile: Profile) -> str | None:
     if feeding.falls_behind:
         return f"{feeding.workers} loader workers do not keep up: steps live on batches made ahead; {feeding.advice()}"
     if profile.share("peers") >= NOTEWORTHY:
-        unequal = f"a train.batch_size that {profile.processes} divides gives each as much to do"
-        return f"{_is(profile, 'peers')}: one of them is slower, or has more images; {unequal}"
+        if profile.batch_size % profile.processes:
+            cure = f"a train.batch_size that {profile.processes} divides gives each as much to do"
+        else:
+            cure = "one of them is slower; see what else runs there"
+        return f"{_is(profile, 'peers')}: {cure}"
     if profile.busy_s is not None and rest >= 2 * NOTEWORTHY:
         cause = "its kernels are shorter than it takes to start them"
         return (

@@ -61,8 +61,9 @@ STARVED = replace(FED, waited_s=0.41, made_s=1.2)
         (replace(PROFILE, feeding=replace(FED, made_s=6.0)),
          "2 loader workers do not keep up: steps live on batches made ahead; about 6 would do: --set data.workers=6"),
         (replace(spent(peers=0.2), processes=3),
-         "20 % of a step is waiting for other processes: one of them is slower, or has more images; "
-         "a train.batch_size that 3 divides gives each as much to do"),
+         "20 % of a step is waiting for other processes: a train.batch_size that 3 divides gives each as much to do"),
+        (replace(spent(peers=0.2), processes=4),
+         "20 % of a step is waiting for other processes: one of them is slower; see what else runs there"),
         (replace(PROFILE, busy_s=0.6),
          "the GPU rests in 40 % of a step, because its kernels are shorter than it takes to start them: "
          "a larger train.batch_size, or less train.accumulate"),
