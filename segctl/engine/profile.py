@@ -101,7 +101,7 @@ class Profile:
         window = self.window
         lines = [
             f"{_steps(window.timed)} after {window.warmup} to warm up, {1000 * self.fastest_step_s:.1f} to "
-            f"{1000 * self.slowest_step_s:.1f} ms; memory from {_steps(window.traced)} after these, which torch's profiler traced, "
+            f"{1000 * self.slowest_step_s:.1f} ms; memory from {_steps(window.traced)} after these, which torch's profiler saw, "
             "above what lay there before a step",
             f"a loader process makes a batch in {1000 * self.feeding.made_s:.1f} ms; workers: {self.feeding.workers}",
         ]
