@@ -1,6 +1,7 @@
 """The house as a whole: rooms import downwards only, and help never waits for torch."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +62,14 @@ def test_the_command_line_schema_and_report_import_no_torch() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False", "False"]
+
+
+def test_only_the_distributed_file_checks_which_process_it_is_in() -> None:
+    """The rest of the engine says what the main process does (`world.on_main`), or hands the value on."""
+    checks = [
+        f"{path.name}: {line.strip()}"
+        for path in sorted((PACKAGE / "engine").glob("*.py"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if path.name != "distributed.py" and re.search(r"\b(if|while|not|and|or) [\w.]*(is_main|rank == 0)\b", line)
+    ]
+    assert checks == []

@@ -66,8 +66,9 @@ class State:
         Every process calls it, because its random state is part of the run.
         """
         random_states = world.gather(_random_state(self.device))
-        if not world.is_main:
-            return
+        world.on_main(lambda: self._write(path, about, random_states))
+
+    def _write(self, path: Path, about: dict[str, Any], random_states: list[dict[str, Tensor]]) -> None:
         content = {
             "format": FORMAT,
             "about": about,

@@ -41,7 +41,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and prints."""
+        """Whether this process writes files and prints. A value to hand on: what is to be done, `on_main` does."""
         return self.rank == 0
 
     def gather(self, value: T) -> list[T]:
@@ -102,6 +102,10 @@ class World:
         """Until everybody is here."""
         if self.size > 1:
             dist.barrier()
+
+    def on_main(self, work: Callable[[], T]) -> T | None:
+        """Do something on the main process alone, such as writing a file; the others go on with None, without waiting."""
+        return work() if self.is_main else None
 
     def main_first(self, work: Callable[[], None]) -> None:
         """Do something on the main process, and then on the others, which find what it left."""

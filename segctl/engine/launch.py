@@ -54,7 +54,9 @@ def start_run(request: Request, folder: RunFolder, watch: Watch, *, free_name: s
     if trial is not None and session.teacher is not None:
         require_passed(trial, session.teacher.path)
     window = world.together(lambda: plan(session.run.train.steps, session.workers)) if request.profile else None
-    folder = world.share(world.together(lambda: _make_folder(folder, session, describe(session, request, trial), free_name)))
+    environment = describe(session, request, trial)
+    made = world.together(lambda: world.on_main(lambda: _make_folder(folder, session.run, environment, free_name)))
+    folder = world.share(made) or folder
     log = RunLog(folder, session.run.train.steps, watch, keeps=world.is_main)
     if request.tensorboard:
         log.draw()
@@ -82,8 +84,7 @@ def resume_run(request: Request, folder: RunFolder, watch: Watch, *, extend: boo
     world.together(lambda: _require_same(with_steps(stored, session.run.train.steps) if extend else stored, session.run, folder))
     if folder.last.is_file():
         world.together(lambda: _load_state(session, folder.last, watch))
-    if world.is_main:
-        sweep_partial(folder.path)
+    world.on_main(lambda: sweep_partial(folder.path))
     log = RunLog(folder, session.run.train.steps, watch, keeps=world.is_main)
     log.continue_from(session.state.step)
     if drawn:
@@ -101,18 +102,21 @@ def _extend(session: Session, stored: TrainRun, folder: RunFolder) -> str:
     before, after = stored.train.steps, run.train.steps
     was = learning_rate(run.schedule, run.optim.lr, max(0, step - 1), before)
     will_be = learning_rate(run.schedule, run.optim.lr, step, after)
-    if session.world.is_main:
-        environment = folder.read_environment()
-        extended = [*environment.get("extended", []), {"from": before, "to": after, "at_step": step, "when": now()}]
-        write_json(folder.environment, environment | {"steps": after, "finished": None, "extended": extended})
-        write_yaml(folder.run_yaml, run.model_dump(mode="json"))
-        if folder.finished:
-            folder.model.rename(folder.path / f"model-{before}.pt")
+    session.world.on_main(lambda: _write_extension(folder, run, before, step))
     session.world.wait()
     return (
         f"extending '{folder.path}' from {before} to {after} steps: after step {step} the learning rate goes on as if {after} "
         f"had been planned, at {will_be:.3g} where it was {was:.3g}"
     )
+
+
+def _write_extension(folder: RunFolder, run: TrainRun, before: int, step: int) -> None:
+    environment, after = folder.read_environment(), run.train.steps
+    extended = [*environment.get("extended", []), {"from": before, "to": after, "at_step": step, "when": now()}]
+    write_json(folder.environment, environment | {"steps": after, "finished": None, "extended": extended})
+    write_yaml(folder.run_yaml, run.model_dump(mode="json"))
+    if folder.finished:
+        folder.model.rename(folder.path / f"model-{before}.pt")
 
 
 def _plan_of_rest(session: Session, log: RunLog) -> Window | None:
@@ -127,8 +131,7 @@ def _plan_of_rest(session: Session, log: RunLog) -> Window | None:
 def _run(session: Session, folder: RunFolder, log: RunLog, runs_root: Path, window: Window | None) -> None:
     """Learn what must be learnt first, fit, keep the time it took in environment.json with every checkpoint, and finish."""
     line = session.resume_line(folder.path)
-    if session.world.is_main:
-        resume_with(line)
+    session.world.on_main(lambda: resume_with(line))
     ask_ahead(session, log, line)
     if session.state.step == 0:
         place = Place(runs_root, log.note, _stage_progress(log.watch), line)
@@ -138,8 +141,6 @@ def _run(session: Session, folder: RunFolder, log: RunLog, runs_root: Path, wind
     earlier_peak = environment.get("peak_memory_mb") or 0.0
 
     def keep_time() -> None:
-        if not session.world.is_main:
-            return
         environment["seconds"] = earlier + time.perf_counter() - began
         environment["seconds_per_step"] = _median_step_s(folder)
         environment["peak_memory_mb"] = max(earlier_peak, peak_memory_mb(session.compute.device))
@@ -147,8 +148,8 @@ def _run(session: Session, folder: RunFolder, log: RunLog, runs_root: Path, wind
         write_json(folder.environment, environment)
 
     profiler = profiler_of_run(session, window, folder, log)
-    fit(session, folder, log, saved=keep_time, profiler=profiler)
-    keep_time()
+    fit(session, folder, log, saved=lambda: session.world.on_main(keep_time), profiler=profiler)
+    session.world.on_main(keep_time)
     finish(session, folder, log)
 
 
@@ -198,8 +199,9 @@ def dry_run(request: Request, watch: Watch) -> dict[str, float]:
 
 def _profile_trial(session: Session, batches: Iterator[Batch], watch: Watch) -> None:
     """Look at some more steps, and tell."""
-    told = Profiler(session, TRIAL, lambda profile, trace: show_profile(profile, watch), watch.note)
-    profiler = told if session.world.is_main else None
+    profiler = session.world.on_main(
+        lambda: Profiler(session, TRIAL, lambda profile, trace: show_profile(profile, watch), watch.note)
+    )
     with profiler or nullcontext():
         for _ in range(TRIAL.total):
             with phase("data"):
@@ -306,18 +308,16 @@ def differences(stored: object, asked: object, path: str = "") -> list[str]:
     return [] if stored == asked else [f"{path}: {stored!r} -> {asked!r}"]
 
 
-def _make_folder(folder: RunFolder, session: Session, environment: dict[str, Any], free_name: str | None) -> RunFolder:
+def _make_folder(folder: RunFolder, run: TrainRun, environment: dict[str, Any], free_name: str | None) -> RunFolder:
     """Make the folder with its run.yaml and environment.json in it, at once: a run folder that exists can be resumed.
 
     Where it exists by now, a run under a free name takes the next free one.
     """
-    if not session.world.is_main:
-        return folder
     building = RunFolder(folder.path.with_name(f".{folder.name}.new{os.getpid()}"))
     try:
         building.path.mkdir(parents=True)
         write_json(building.environment, environment)
-        write_yaml(building.run_yaml, session.run.model_dump(mode="json"))
+        write_yaml(building.run_yaml, run.model_dump(mode="json"))
         return _move(building, folder, free_name)
     except OSError as error:
         shutil.rmtree(building.path, ignore_errors=True)

@@ -113,7 +113,7 @@ def show_profile(profile: Profile, watch: Watch) -> None:
 
 def profiler_of_run(session: Session, window: Window | None, folder: RunFolder, log: RunLog) -> Profiler | None:
     """One that shows its profile and keeps it in the run's folder; None in a process that does not look."""
-    if window is None or not session.world.is_main:
+    if window is None:
         return None
 
     def keep(profile: Profile, trace: bytes) -> None:
@@ -122,7 +122,7 @@ def profiler_of_run(session: Session, window: Window | None, folder: RunFolder, 
         readable = folder.profile.with_suffix(".md")
         log.note(f"profile kept in '{readable}'; ui.perfetto.dev and chrome://tracing open '{folder.trace}'")
 
-    return Profiler(session, window, keep, log.note)
+    return session.world.on_main(lambda: Profiler(session, window, keep, log.note))
 
 
 def _write_profile(folder: RunFolder, profile: Profile, trace: bytes) -> None:

@@ -104,17 +104,19 @@ def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | 
     about = _about(request, opened)
     with requests_between_steps() as requests:
         keeper = Keeper(opened.folder / ".parts", about | _asked(request), requests)
-        counted = count_split(model, dataset, opened.split, how, progress if world.is_main else None, keeper)
-    if not world.is_main:
-        return None
-    binary = dataset.classes.binary
-    content = score_content(counted, about, binary=binary, benchmark=benchmark_of(dataset.classes.names))
-    evaluation = Evaluation(opened.folder, counted, content, worst_images(counted.table, WORST, binary=binary))
-    write_tables(opened.folder, counted, content)
-    write_worst(opened.folder / "worst", evaluation.worst, model, dataset, how)
-    keeper.clear()
-    sweep_partial(opened.folder)
-    return evaluation
+        counted = count_split(model, dataset, opened.split, how, world.on_main(lambda: progress), keeper)
+
+    def write() -> Evaluation:
+        binary = dataset.classes.binary
+        content = score_content(counted, about, binary=binary, benchmark=benchmark_of(dataset.classes.names))
+        evaluation = Evaluation(opened.folder, counted, content, worst_images(counted.table, WORST, binary=binary))
+        write_tables(opened.folder, counted, content)
+        write_worst(opened.folder / "worst", evaluation.worst, model, dataset, how)
+        keeper.clear()
+        sweep_partial(opened.folder)
+        return evaluation
+
+    return world.on_main(write)
 
 
 def _extras(request: EvaluationRequest, opened: OpenedRequest) -> Extras:

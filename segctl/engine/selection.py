@@ -34,16 +34,18 @@ def validate(session: Session, folder: RunFolder, log: RunLog, requests: Request
     value = scores["mIoU_D"]
     if value is not None and value > state.best.score:
         state.best.score, state.best.step = value, state.step
-        if world.is_main:
-            save(folder.best, model, run, session.dataset.classes.names)
+        world.on_main(lambda: save(folder.best, model, run, session.dataset.classes.names))
 
 
 def finish(session: Session, folder: RunFolder, log: RunLog) -> None:
     """Write model.pt, which marks the run as finished and so comes last of all."""
-    run, state = session.run, session.state
     session.world.align(session.evaluated_model)
-    if not session.world.is_main:
-        return
+    session.world.on_main(lambda: _write_model(session, folder, log))
+
+
+def _write_model(session: Session, folder: RunFolder, log: RunLog) -> None:
+    """The weights that the run ships: those of its best validation, or its last."""
+    run, state = session.run, session.state
     best = run.train.select == "best" and folder.best.is_file()
     step = state.best.step if best else state.step
     chosen = f"the best validation, after step {step} ({state.best.score:.2f} mIoU_D)" if best else f"step {step}"

@@ -276,3 +276,10 @@ def test_words_of_a_bug_are_its_traceback(toy_data: Path, tmp_path: Path) -> Non
     (tmp_path / "0.json").write_text(json.dumps(lost))
     found = _first_words(tmp_path, {0: 1, 1: 1}, 2)
     assert (found.message, found.trace) == ("process 1 failed: x", "Traceback: x\n")
+
+
+def test_work_on_main_is_done_by_one_and_handed_back_there() -> None:
+    done: list[int] = []
+    answers = [World(rank, 3).on_main(lambda rank=rank: done.append(rank) or "written") for rank in range(3)]
+    assert answers == ["written", None, None]
+    assert done == [0]
