@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,6 +118,8 @@ def _has_fast_bf16(device: torch.device) -> bool:
     return False
 
 
+CXX = ("g++", "clang++")
+
 WORKSPACE, WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
 """The variable, and its values, under which cuBLAS adds in one order; it is read when CUDA starts."""
 
@@ -139,6 +142,17 @@ def determinism_in_words(wanted: bool, device: torch.device) -> list[str]:
     if device.type == "cuda":
         return ["cuDNN keeps the fastest kernels it finds; last digits may differ from run to run (--deterministic forbids it)"]
     return []
+
+
+def require_compiler() -> None:
+    """What torch.compile writes must be compiled, for a CPU and a GPU alike. Raises InputError on a machine that cannot."""
+    named = os.environ.get("CXX")
+    if not any(shutil.which(name) for name in ([named] if named else CXX)):
+        looked = f"CXX names '{named}'" if named else f"neither {' nor '.join(CXX)} is on the PATH"
+        raise InputError(
+            f"train.compile: got true, but this machine has no C++ compiler ({looked})",
+            "install g++, or leave train.compile at false",
+        )
 
 
 @contextmanager
@@ -165,16 +179,24 @@ def loader_workers(wanted: int | None, device: torch.device, processes: int = 1)
 @contextmanager
 def failure_in_words(device: torch.device) -> Iterator[None]:
     """Say in one sentence that the GPU's memory does not suffice, how much was used, and what takes less; or that an operation
-    cannot be deterministic."""
+    cannot be deterministic, or the networks not be compiled."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         total = torch.cuda.get_device_properties(device).total_memory / 1e6
         raise SegctlError(
             f"out of memory on {device}: {peak_memory_mb(device):,.0f} MB were in use at most, of {total:,.0f} MB",
-            "take smaller micro-batches (--set train.accumulate=2), a smaller data.crop, or --set train.precision=bf16",
+            "take smaller micro-batches (--set train.accumulate=2), a smaller data.crop, --set train.precision=bf16, or "
+            "--set train.activation_checkpointing=true, which costs time alone",
         ) from error
     except RuntimeError as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            reason = " ".join(lines[:2]) or type(error).__name__  # the first may only say which part failed
+            raise SegctlError(
+                f"train.compile: torch cannot compile the networks for {device}: {reason}",
+                "go on or start again with --set train.compile=false",
+            ) from error
         found = re.match(r"(\S+) does not have a deterministic implementation", str(error))
         if found is None:
             raise

@@ -82,6 +82,7 @@ def resume_run(request: Request, folder: RunFolder, watch: Watch, *, extend: boo
         request = replace(request, teacher=Path(teacher["run"]), teacher_preset=teacher.get("given_preset"))
     session = prepare_session(request, fresh=not folder.last.is_file())
     world.together(lambda: _require_same(with_steps(stored, session.run.train.steps) if extend else stored, session.run, folder))
+    _say_rounding(stored, session.run, watch)
     if folder.last.is_file():
         world.together(lambda: _load_state(session, folder.last, watch))
     world.on_main(lambda: sweep_partial(folder.path))
@@ -290,12 +291,19 @@ def _load_state(session: Session, path: Path, watch: Watch) -> None:
 def _require_same(stored: TrainRun, asked: TrainRun, folder: RunFolder) -> None:
     """Refuse to resume under other settings; the way a run is watched may change, what it computes may not."""
     differing = sorted(differences(stored.model_dump(mode="json"), asked.model_dump(mode="json")))
-    harmless = {"data.workers", "teacher.cache"}
+    harmless = {"data.workers", "teacher.cache", "train.activation_checkpointing", "train.compile"}
     if found := [path for path in differing if path.split(":")[0] not in harmless]:
         raise InputError(
             f"the run '{folder.path}' was started with other settings: {'; '.join(found)}",
             "resume it with `segctl train --resume --run DIR` alone, or start a new run",
         )
+
+
+def _say_rounding(stored: TrainRun, asked: TrainRun, watch: Watch) -> None:
+    """Compiled or not, a network computes the same, but for the last digits."""
+    if stored.train.compile != asked.train.compile:
+        how = "compiled" if asked.train.compile else "without being compiled"
+        watch.note(f"the run goes on {how}, as it did not begin: rightly, but not bit for bit")
 
 
 def differences(stored: object, asked: object, path: str = "") -> list[str]:

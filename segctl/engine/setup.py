@@ -15,7 +15,14 @@ from segctl.distillers import build_distiller
 from segctl.distillers.pair import Pair, Shape
 from segctl.engine.answers import in_words, plan_answers
 from segctl.engine.checkpoint import Best, State
-from segctl.engine.device import Compute, choose_compute, determinism_in_words, loader_workers, set_determinism
+from segctl.engine.device import (
+    Compute,
+    choose_compute,
+    determinism_in_words,
+    loader_workers,
+    require_compiler,
+    set_determinism,
+)
 from segctl.engine.distributed import World
 from segctl.engine.optim import build_opponents, build_optimizer
 from segctl.engine.tasks import DistillationTask, SupervisedTask
@@ -24,6 +31,7 @@ from segctl.errors import InputError, PresetError
 from segctl.models import Segmenter, build_model
 from segctl.models.backbone import synchronised
 from segctl.models.foreign import Network
+from segctl.models.recompute import recompute_blocks
 from segctl.schema.run import DistillRun, TrainRun, group_faults
 from segctl.schema.terms import reads
 
@@ -107,12 +115,23 @@ class Session:
             + (f" in {train.accumulate} micro-batches" if train.accumulate > 1 else "")
             + f"   steps {train.steps}   seed {train.seed}",
         ]
+        lines += self._spared()
         if self.teacher is not None:
             lines += [f"teacher {self.teacher.path}   sha256 {self.teacher.sha256[:12]}", *self.teacher.notes]
         if self.answers is not None:
             lines.append(in_words(self.answers))
         if isinstance(self.task, DistillationTask):
             lines += self.task.distiller.announcements()
+        return lines
+
+    def _spared(self) -> list[str]:
+        """What saves memory and time, where the run asked for it."""
+        lines = []
+        if self.run.train.activation_checkpointing:
+            lines.append("activation checkpointing: the backbone's blocks are computed a second time instead of kept")
+        if compiled := self.task.compiled:
+            alone = ", the teacher as it is, because segctl did not build it" if self.teacher and len(compiled) == 1 else ""
+            lines.append(f"compiled: {' and '.join(compiled)}{alone}; the first step takes a minute")
         return lines
 
 
@@ -127,6 +146,8 @@ def prepare_session(request: Request, *, fresh: bool = True) -> Session:
     # What a method builds may draw random numbers; dropout then begins from the same state for all of them, and from another
     # one in every process.
     torch.manual_seed(request.run.train.seed + world.rank * PROCESS_STRIDE)
+    if isinstance(session.task, DistillationTask):
+        session.task.distiller.meet(world)
     return session
 
 
@@ -150,8 +171,7 @@ def _build(request: Request, fresh: bool) -> Session:
     task = _task(run, model, teacher, seen).to(compute.device)
     if world.size > 1 and compute.device.type == "cuda":
         synchronised(task)
-    if isinstance(task, DistillationTask):
-        task.distiller.meet(world)
+    _spare(run, task)
     opponents = task.distiller.opponents() if isinstance(task, DistillationTask) else []
     apart = [parameter for opponent in opponents for parameter in opponent.network.parameters()]
     optimizer = build_optimizer(run.optim, task, model.backbone, apart)
@@ -163,6 +183,18 @@ def _build(request: Request, fresh: bool) -> Session:
     resolved = run.model_copy(update={"train": run.train.model_copy(update={"precision": compute.precision})})
     workers = loader_workers(run.data.workers, compute.device, world.local_size)
     return Session(resolved, dataset, compute, world, workers, model, task, task, teacher, state, answers)
+
+
+def _spare(run: TrainRun, task: SupervisedTask) -> None:
+    """Memory and time, where the run asks for it. Raises InputError where it cannot be had."""
+    if run.train.activation_checkpointing and not recompute_blocks(task.model.backbone):
+        raise InputError(
+            f"train.activation_checkpointing: got true, but '{run.model.backbone}' has no blocks to compute again",
+            "leave it at false, or take another model.backbone, such as resnet18d",
+        )
+    if run.train.compile:
+        require_compiler()
+        task.compile_networks()
 
 
 def _reads_aux(run: TrainRun) -> bool:

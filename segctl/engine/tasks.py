@@ -16,6 +16,9 @@ from segctl.models.outputs import Outputs, Prediction
 from segctl.schema.data import LabelSpec
 from segctl.schema.losses import LossTermSpec
 
+Answer = Callable[[Network, Tensor], Prediction]
+"""A network and images uint8 (B, H, W, 3) -> what the network says of them."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -51,9 +54,21 @@ class SupervisedTask(nn.Module):
         self.soften: Callable[[Tensor], Tensor] = build_labels(labels, model.num_classes)
         self.losses = build_losses(loss, model.num_classes)
 
+        self._student: Answer = _answer
+        self.compiled: list[str] = []
+
+    def compile_networks(self) -> None:
+        """Let torch.compile make one program each of normalising and the networks; `compiled` says of which.
+
+        For crops alone: scoring calls the networks themselves, at whatever sizes images have.  Losses stay as they are, because
+        theirs are fused by hand.  The networks' weights keep their names.
+        """
+        self._student = torch.compile(_answer, dynamic=False)
+        self.compiled = ["student"]
+
     def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE) -> Step:
         with phase("student"):
-            outputs = _outputs(self.model, images, label)
+            outputs = _outputs(self._student(self.model, images), label)
         with phase("loss"):
             return _step(self.task_terms(outputs, label, share))
 
@@ -76,19 +91,27 @@ class DistillationTask(SupervisedTask):
         super().__init__(model, labels, loss)
         self.distiller = distiller
         self._teacher = (teacher.eval().requires_grad_(False),)
+        self._teachers: Answer = _answer
 
     @property
     def teacher(self) -> Network:
         return self._teacher[0]
 
+    def compile_networks(self) -> None:
+        """The teacher too, if segctl built it: another one may be a program, or do what the compiler cannot follow."""
+        super().compile_networks()
+        if isinstance(self.teacher, Segmenter):
+            self._teachers = torch.compile(_answer, dynamic=False)
+            self.compiled.append("teacher")
+
     def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE, answers: Mapping[str, Tensor] | None = None) -> Step:
         with phase("student"):
-            student = _outputs(self.model, images, label)
+            student = _outputs(self._student(self.model, images), label)
         if answers is not None:
             teacher = kept_outputs(answers, label)
         else:
             with phase("teacher"), torch.inference_mode():
-                teacher = _outputs(self.teacher, images, label)
+                teacher = _outputs(self._teachers(self.teacher, images), label)
         with phase("loss"):
             terms = self.task_terms(student, label, share, self.distiller.label_weight)
             for name, value in self.distiller(student, teacher, label).items():
@@ -98,12 +121,16 @@ class DistillationTask(SupervisedTask):
 
 def kept_outputs(answers: Mapping[str, Tensor], label: Tensor) -> Outputs:
     """The teacher's outputs as it gave them before, by part."""
-    kept = Prediction(answers["main"], answers.get("aux"), answers.get("features"))
-    return Outputs(kept, (label.shape[-2], label.shape[-1]))
+    return _outputs(Prediction(answers["main"], answers.get("aux"), answers.get("features")), label)
 
 
-def _outputs(model: Network, images: Tensor, label: Tensor) -> Outputs:
-    return Outputs(model(model.normalize(images)), (label.shape[-2], label.shape[-1]))
+def _answer(model: Network, images: Tensor) -> Prediction:
+    prediction: Prediction = model(model.normalize(images))
+    return prediction
+
+
+def _outputs(prediction: Prediction, label: Tensor) -> Outputs:
+    return Outputs(prediction, (label.shape[-2], label.shape[-1]))
 
 
 def _step(terms: dict[str, Tensor]) -> Step:

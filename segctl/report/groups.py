@@ -11,7 +11,9 @@ from segctl.report.collect import Evaluation, Run
 from segctl.schema.distillers import METHODS
 from segctl.schema.run import DistillRun, TrainRun
 
-IRRELEVANT = ("train.seed", "train.checkpoint_every", "train.checkpoint_minutes", "data.workers", "published")
+LAST_DIGITS = ("train.activation_checkpointing", "train.compile", "train.deterministic")
+"""What changes how numbers are rounded, at most."""
+IRRELEVANT = ("train.seed", "train.checkpoint_every", "train.checkpoint_minutes", *LAST_DIGITS, "data.workers", "published")
 """Settings that do not make two runs different: the seed, and what cannot move a score."""
 
 

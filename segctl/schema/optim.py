@@ -67,6 +67,12 @@ class TrainSpec(Spec):
     """Micro-batches per optimiser step; must divide the batch."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the networks; losses always sum in float32. `auto` takes bf16 where the device has it, else fp32."""
+    activation_checkpointing: bool = False
+    """Whether the backbone's blocks keep nothing but their inputs and are computed again in the backward pass: less memory, the
+    same gradients, more time."""
+    compile: bool = False
+    """Whether torch.compile fuses the student and the teacher: faster steps after a first one that takes a minute, and other
+    last digits. Wants a C++ compiler, on a GPU Triton too."""
     seed: int = Field(0, ge=0)
     """Seed of weights, order and augmentation."""
     ema: float | None = Field(None, gt=0, lt=1)
