@@ -158,17 +158,16 @@ def _of_waiting(profile: Profile) -> str | None:
         return f"{_is(profile, 'peers')}: {cure}"
     if profile.busy_s is not None and rest >= 2 * NOTEWORTHY:
         cause = "its kernels are shorter than it takes to start them"
-        return (
-            f"the GPU rests in {100 * rest:.0f} % of a step, because {cause}: a larger train.batch_size, or less train.accumulate"
-        )
+        cure = "train.compile=true, a larger train.batch_size or less train.accumulate"
+        return f"the GPU rests in {100 * rest:.0f} % of a step, because {cause}: {cure}"
     return None
 
 
 def _of_working(profile: Profile) -> str:
     """The part that takes most, where nothing waits."""
-    halved = "train.precision=bf16, where the device has it, or " if profile.precision == "fp32" else ""
+    halved = "train.precision=bf16 (where the device has it) or " if profile.precision == "fp32" else ""
     if profile.share("teacher") >= MUCH:
-        return f"{_is(profile, 'teacher')}: {halved}a smaller teacher"
+        return f"{_is(profile, 'teacher')}: {halved}teacher.cache=true (where views never change) or a smaller teacher"
     if profile.share("loss") >= MUCH:
         return f"{_is(profile, 'loss')}: a lighter --method, or a smaller data.crop; the trace names the operations"
     if profile.share("other") >= NOTEWORTHY:

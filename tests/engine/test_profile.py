@@ -66,15 +66,17 @@ STARVED = replace(FED, waited_s=0.41, made_s=1.2)
          "20 % of a step is waiting for other processes: one of them is slower; see what else runs there"),
         (replace(PROFILE, busy_s=0.6),
          "the GPU rests in 40 % of a step, because its kernels are shorter than it takes to start them: "
-         "a larger train.batch_size, or less train.accumulate"),
+         "train.compile=true, a larger train.batch_size or less train.accumulate"),
         (spent(teacher=0.5),
-         "50 % of a step is teacher forward: train.precision=bf16, where the device has it, or a smaller teacher"),
-        (replace(spent(teacher=0.5), precision="bf16"), "50 % of a step is teacher forward: a smaller teacher"),
+         "50 % of a step is teacher forward: "
+         "train.precision=bf16 (where the device has it) or teacher.cache=true (where views never change) or a smaller teacher"),
+        (replace(spent(teacher=0.5), precision="bf16"),
+         "50 % of a step is teacher forward: teacher.cache=true (where views never change) or a smaller teacher"),
         (spent(loss=0.4), "40 % of a step is loss and distillation terms: a lighter --method, or a smaller data.crop; "
                           "the trace names the operations"),
         (spent(other=0.15), "15 % of a step is other: Python around the networks, which a larger train.batch_size outweighs"),
         (PROFILE, "nothing waits: the student's forward and backward are 80 % of a step; "
-                  "train.precision=bf16, where the device has it, or a smaller data.crop"),
+                  "train.precision=bf16 (where the device has it) or a smaller data.crop"),
         (replace(PROFILE, precision="bf16", busy_s=0.97),
          "nothing waits: the student's forward and backward are 80 % of a step; a smaller data.crop"),
     ],
