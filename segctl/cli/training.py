@@ -204,6 +204,7 @@ def _go(
     if profile:  # before torch is loaded, which says on stderr that it did not see every tensor being made
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from segctl.cli.watching import watching
+    from segctl.engine import dry_run as trial
     from segctl.engine import launch
     from segctl.engine.distributed import joined_world, under_launcher
     from segctl.engine.setup import Request
@@ -222,7 +223,7 @@ def _go(
     with joined_world() as world, watching() as watch:
         request = Request(run, data_root, runs_root, teacher, teacher_preset, device, command, world, profile, tensorboard)
         if dry_run:
-            found = launch.dry_run(request, watch)
+            found = trial.dry_run(request, watch)
         elif start != "new":
             target = world.share(RunFolder(folder) if folder is not None else newest_unfinished(runs_root, name))
             launch.resume_run(request, target, watch, extend=start == "extend")

@@ -1,38 +1,30 @@
-"""Start a run, take one up again, or try one without keeping anything."""
+"""Start a run, or take one up again; dry_run.py tries one without keeping anything."""
 
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from segctl.data.loader import Batch, training_batches
 from segctl.engine.asking import ask_ahead
-from segctl.engine.clock import phase
 from segctl.engine.device import peak_memory_mb
-from segctl.engine.distributed import World
-from segctl.engine.evaluate import Scoring, count_images
+from segctl.engine.evaluate import Scoring
 from segctl.engine.optim import learning_rate
 from segctl.engine.processes import resume_with
-from segctl.engine.profile import TRIAL, Window, plan
-from segctl.engine.profiler import Profiler, profiler_of_run, show_profile
+from segctl.engine.profile import Window, plan
+from segctl.engine.profiler import profiler_of_run
 from segctl.engine.provenance import describe, now
 from segctl.engine.selection import finish
 from segctl.engine.setup import Request, Session, prepare_session
 from segctl.engine.stage import Place, learn_stages
 from segctl.engine.teacher import Trial, require_passed, try_teacher
 from segctl.engine.tensorboard import require_tensorboard
-from segctl.engine.train import fit, take_step
+from segctl.engine.train import fit
 from segctl.engine.watch import RunLog, Watch
-from segctl.errors import InputError, SegctlError
+from segctl.errors import InputError
 from segctl.files import sweep_partial
-from segctl.metrics.scores import score
 from segctl.runs import RunFolder, free_folder, write_json, write_yaml
 from segctl.schema.run import DistillRun, TrainRun, with_steps
 
@@ -50,7 +42,7 @@ def start_run(request: Request, folder: RunFolder, watch: Watch, *, free_name: s
     session = prepare_session(request)
     for line in session.decisions():
         watch.note(line)
-    trial = _try_teacher(session, watch)
+    trial = try_teacher_of(session, watch)
     if trial is not None and session.teacher is not None:
         require_passed(trial, session.teacher.path)
     window = world.together(lambda: plan(session.run.train.steps, session.workers)) if request.profile else None
@@ -135,7 +127,7 @@ def _run(session: Session, folder: RunFolder, log: RunLog, runs_root: Path, wind
     session.world.on_main(lambda: resume_with(line))
     ask_ahead(session, log, line)
     if session.state.step == 0:
-        place = Place(runs_root, log.note, _stage_progress(log.watch), line)
+        place = Place(runs_root, log.note, stage_progress(log.watch), line)
         session.world.main_first(lambda: learn_stages(session, place))
     environment = folder.read_environment()
     earlier, began = environment["seconds"], time.perf_counter()
@@ -154,7 +146,8 @@ def _run(session: Session, folder: RunFolder, log: RunLog, runs_root: Path, wind
     finish(session, folder, log)
 
 
-def _stage_progress(watch: Watch) -> Callable[[int, int], None]:
+def stage_progress(watch: Watch) -> Callable[[int, int], None]:
+    """Shows how far the masks are."""
     return lambda done, total: watch.advance("learning masks", done, total)
 
 
@@ -164,79 +157,8 @@ def _median_step_s(folder: RunFolder) -> float | None:
     return float(times[len(times) // 2]) if times else None
 
 
-def dry_run(request: Request, watch: Watch) -> dict[str, float]:
-    """One training step (with request.profile some more), one validation image, one checkpoint round trip; nothing is kept.
-
-    Returns loss, mIoU_D of that image, seconds of the step, MB of peak memory and, with a teacher, its mIoU_D.
-    """
-    session = prepare_session(request)
-    for line in session.decisions():
-        watch.note(line)
-    session.answers = None  # nothing is kept, so the teacher answers now
-    trial = _try_teacher(session, watch)
-    run, found = session.run, {}
-    if trial is not None:
-        found["teacher_mIoU_D"] = trial.scores["mIoU_D"] or 0.0
-    steps = 1 + TRIAL.total if request.profile else 1
-    batches = training_batches(
-        session.dataset, run.data.train_split, view=run.data, batch_size=run.train.batch_size, seed=run.train.seed,
-        first_step=0, last_step=steps, workers=session.workers, rank=request.world.rank, size=request.world.size,
-    )  # fmt: skip
-    batch = next(batches)
-    _try_stages(session, watch)
-    began = time.perf_counter()
-    terms = take_step(session, batch).terms
-    found["loss"] = float(sum(float(value) for value in terms.values()))
-    found["step_s"] = time.perf_counter() - began
-    if request.profile:
-        _profile_trial(session, batches, watch)
-    names = session.dataset.names(run.data.val_split)[:1]
-    counted = count_images(session.evaluated_model, session.dataset, names, Scoring(run.evaluate, session.compute))
-    found["validation_mIoU_D"] = score(counted.table, binary=session.dataset.classes.binary)["mIoU_D"] or 0.0
-    found["checkpoint_mb"] = _round_trip(session)
-    found["peak_memory_mb"] = peak_memory_mb(session.compute.device)
-    return found
-
-
-def _profile_trial(session: Session, batches: Iterator[Batch], watch: Watch) -> None:
-    """Look at some more steps, and tell."""
-    profiler = session.world.on_main(
-        lambda: Profiler(session, TRIAL, lambda profile, trace: show_profile(profile, watch), watch.note)
-    )
-    with profiler or nullcontext():
-        for _ in range(TRIAL.total):
-            with phase("data"):
-                batch = next(batches)
-            take_step(session, batch)
-            if profiler is not None:
-                profiler.step_taken(batch)
-
-
-def _round_trip(session: Session) -> float:
-    """Save the state, spoil it, load it back, and make sure that every weight came back; the file's size in MB."""
-    weights = session.task.state_dict()
-    before = {name: tensor.clone() for name, tensor in weights.items()}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "last.pt"
-        session.state.save(path, session.owner(), World())
-        size = path.stat().st_size / 1e6
-        for tensor in weights.values():
-            tensor.zero_()
-        session.state.load(path, World())
-    if not all(torch.equal(tensor, before[name]) for name, tensor in session.task.state_dict().items()):
-        raise SegctlError(
-            "a checkpoint did not give back the weights it was given", "this is a fault of segctl; please report it"
-        )
-    return size
-
-
-def _try_stages(session: Session, watch: Watch) -> None:
-    """One step of what must be learnt first, kept nowhere."""
-    with tempfile.TemporaryDirectory() as folder:
-        learn_stages(session, Place(Path(folder), lambda text: None, _stage_progress(watch), "", most_steps=1))
-
-
-def _try_teacher(session: Session, watch: Watch) -> Trial | None:
+def try_teacher_of(session: Session, watch: Watch) -> Trial | None:
+    """Score the run's teacher, where it has one, and say how it does."""
     if session.teacher is None or not isinstance(session.run, DistillRun):
         return None
     trial = try_teacher(

@@ -11,7 +11,8 @@ import torch
 from toy import STUDENT, Silent, toy_run
 
 from segctl.engine import answers as planning
-from segctl.engine.launch import dry_run, resume_run, start_run
+from segctl.engine.dry_run import dry_run
+from segctl.engine.launch import resume_run, start_run
 from segctl.engine.setup import Request, prepare_session
 from segctl.errors import InputError, PresetError, SegctlError, StoppedError
 from segctl.runs import RunFolder

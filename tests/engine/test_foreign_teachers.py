@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from toy import STUDENT, Silent, toy_run, write_preset
 
 from segctl.data.packed import PackedDataset, open_dataset
-from segctl.engine.launch import dry_run, resume_run, start_run
+from segctl.engine.dry_run import dry_run
+from segctl.engine.launch import resume_run, start_run
 from segctl.engine.setup import Request
 from segctl.engine.teacher import Teacher, find_teacher, load_teacher
 from segctl.errors import InputError

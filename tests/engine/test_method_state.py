@@ -7,7 +7,8 @@ import pytest
 import torch
 from toy import STUDENT, Silent, toy_run
 
-from segctl.engine.launch import dry_run, resume_run, start_run
+from segctl.engine.dry_run import dry_run
+from segctl.engine.launch import resume_run, start_run
 from segctl.engine.setup import Request, Session, prepare_session
 from segctl.engine.watch import StepReport
 from segctl.models import read

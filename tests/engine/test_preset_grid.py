@@ -9,7 +9,7 @@ from toy import Silent, toy_run
 
 from segctl.data.packed import open_dataset
 from segctl.data.prepare import prepare
-from segctl.engine.launch import dry_run
+from segctl.engine.dry_run import dry_run
 from segctl.engine.setup import Request
 from segctl.models import build_model, save
 from segctl.schema.distillers import METHODS, Method

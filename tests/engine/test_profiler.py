@@ -11,7 +11,7 @@ import torch
 from toy import PRESET, STUDENT, Silent, toy_run, write_preset
 
 from segctl.cli import main
-from segctl.engine.launch import dry_run, resume_run, start_run
+from segctl.engine.launch import resume_run, start_run
 from segctl.engine.setup import Request
 from segctl.errors import InputError
 from segctl.runs import RunFolder, read_json
@@ -108,15 +108,6 @@ def test_a_run_that_ends_early_says_that_there_is_no_profile(step: int, toy_data
     assert folder.profile.exists() is (step == 8)
     too_few = "no profile: --profile takes at least 3 steps (one to warm up, one to time, one to trace), and 2 are left"
     assert (too_few in again.notes) is (step == 11)
-
-
-def test_a_dry_run_with_a_profile_shows_it_and_keeps_nothing(toy_data: Path, tmp_path: Path) -> None:
-    watch = Silent()
-    found = dry_run(Request(toy_run(), toy_data, tmp_path, profile=True), watch)
-    plain = dry_run(Request(toy_run(), toy_data, tmp_path), Silent())
-    assert found["loss"] == plain["loss"]
-    assert [row[0] for row in watch.tables[0][1]][-1] == "step"
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
