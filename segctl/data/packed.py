@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -236,7 +237,8 @@ def prepare_line(name: str) -> str:
 def _not_there(data_root: Path, name: str) -> InputError:
     here = [path.parent.name for path in sorted(data_root.glob(f"*/{INDEX_NAME}"))] if data_root.is_dir() else []
     if name in known_names():
-        return InputError(f"dataset '{name}' is not prepared in '{data_root}'", f"run `{prepare_line(name)}`")
+        where = "" if data_root == Path("data") else f" --data-root {shlex.quote(str(data_root))}"
+        return InputError(f"dataset '{name}' is not prepared in '{data_root}'", f"run `{prepare_line(name)}{where}`")
     if close := did_you_mean(name, here):
         return InputError(f"there is no dataset called '{name}' in '{data_root}'{close}", f"it holds {', '.join(here)}")
     return unknown_dataset(name)

@@ -45,7 +45,7 @@ def test_what_is_not_prepared_says_how(tmp_path):
     with pytest.raises(InputError) as caught:
         open_dataset(tmp_path, "camvid")
     assert caught.value.message == f"dataset 'camvid' is not prepared in '{tmp_path}'"
-    assert caught.value.hint == "run `segctl data prepare camvid`"
+    assert caught.value.hint == f"run `segctl data prepare camvid --data-root {tmp_path}`"
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,14 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from toy import STUDENT, Silent, toy_run
 
 from segctl.engine import answers as planning
@@ -219,3 +222,21 @@ def test_a_dry_run_says_the_size_and_keeps_nothing(toy_data: Path, toy_teacher: 
     dry_run(Request(student(), toy_data, tmp_path, teacher=toy_teacher, device="cpu"), watch)
     assert any(note.startswith("teacher's answers main, aux, features   10 images, plain and mirrored") for note in watch.notes)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_asking_and_take_the_same_steps(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
+    """One process makes the plain answers, the other the mirrored ones."""
+    folders = {}
+    for cache in (False, True):
+        run = student(cache, batch_size=4)
+        preset = tmp_path / f"{cache}.yaml"
+        preset.write_text(yaml.safe_dump(run.model_dump(mode="json")), encoding="utf-8")
+        folders[cache] = RunFolder(tmp_path / str(cache) / "run")
+        line = ["distill", "--preset", preset, "--teacher", toy_teacher, "--data-root", toy_data, "--run", folders[cache].path]
+        line += ["--runs-root", tmp_path / str(cache), "--device", "cpu", "--processes", "2"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        found = subprocess.run([sys.executable, "-m", "segctl", *map(str, line)], capture_output=True, text=True, env=environment)
+        assert found.returncode == 0, found.stderr
+    assert len(list(tmp_path.glob("True/.answers/*/*.rows"))) == 6
+    assert_same(folders[True], folders[False])
