@@ -5,6 +5,7 @@ The same command runs in one process, under torch's launcher (RANK, WORLD_SIZE, 
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ T = TypeVar("T")
 
 PATIENCE = timedelta(days=1)
 """How long processes wait for each other: one may learn masks for hours. A death is noticed at once, by the connection."""
+
+COMMUTING = 2
+"""Processes whose sums do not depend on the order."""
 
 LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "nccl")
 """What an operation says, in lower case, when the process at its other end has gone."""
@@ -118,6 +122,9 @@ class World:
         """The task, its gradients averaged over the processes. `unused`: some parameters may get none.
 
         Buffers stay each process's own until `align`: only batch norm's running statistics differ, which no training step reads.
+        torch would sort gradients into other parcels after the first step, and a sum over three processes and more depends on a
+        value's place in its parcel: a resumed run's first step would differ from the same step of one that went on.  Where it
+        looks for parameters without a gradient, it does not sort.
         """
         if self.size == 1:
             return task
@@ -126,7 +133,9 @@ class World:
         # torch 2.15 has renamed the option.
         name = next(name for name in ("forward_sync_buffers", "broadcast_buffers") if name in signature(_Averaged).parameters)
         options: dict[str, Any] = {name: False}
-        return _Averaged(task, device_ids=places, find_unused_parameters=unused, **options)
+        # torch says so once if all parameters have a gradient; here that is no advice.
+        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+        return _Averaged(task, device_ids=places, find_unused_parameters=unused or self.size > COMMUTING, **options)
 
     def align(self, module: nn.Module) -> None:
         """Give every process the main one's buffers."""

@@ -90,6 +90,35 @@ def test_processes_take_the_step_that_one_takes(size: int, tmp_path: Path) -> No
     assert torch.load(tmp_path / "0.pt")[2].keys() == alone.keys()
 
 
+def train_and_start_again(rank: int, size: int, folder: Path) -> None:
+    """Six steps, and three and three with averaging set up anew, as a resumed run does."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=size)
+    found = []
+    for starts in ((0,), (0, 3)):
+        torch.manual_seed(0)
+        layers = [layer for _ in range(6) for layer in (torch.nn.Conv2d(8, 8, 3, padding=1), torch.nn.Tanh())]
+        network = torch.nn.Sequential(*layers)
+        for step in range(6):
+            if step in starts:
+                averaged = World(rank, size).wrap(network, unused=False)
+            images = torch.randn(2, 8, 16, 16, generator=torch.Generator().manual_seed(100 * step + rank))
+            network.zero_grad()
+            averaged(images).square().mean().backward()
+            torch.optim.SGD(network.parameters(), lr=0.1).step()
+        found.append(network.state_dict())
+    torch.save(found, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_averaging_set_up_anew_in_the_middle_sums_in_the_same_order(size: int, tmp_path: Path) -> None:
+    mp.spawn(train_and_start_again, (size, tmp_path), size)
+    through, again = torch.load(tmp_path / "0.pt")
+    for name, weight in through.items():
+        assert torch.equal(again[name], weight), name
+
+
 def command(preset: Path, run: Path, data: Path, *more: str) -> list[str]:
     verb = "distill" if "student" in preset.name else "train"
     return [sys.executable, "-m", "segctl", verb, "--preset", str(preset), "--run", str(run), "--data-root", str(data), *more]
