@@ -108,7 +108,8 @@ class Session:
             str(self.compute),
             *determinism_in_words(train.deterministic, self.compute.device),
             f"data {self.dataset.name}   {run.data.train_split} {len(self.dataset.names(run.data.train_split))} images, "
-            f"{run.data.val_split} {len(self.dataset.names(run.data.val_split))}   loader workers {self.workers}",
+            f"{run.data.val_split} {len(self.dataset.names(run.data.val_split))}   loader workers {self.workers}"
+            + (f"   {self.dataset.trial}" if self.dataset.trial else ""),
             f"model {run.model.head} on {run.model.backbone}, weights {run.model.weights}   {parameters:,} parameters",
             f"batch {train.batch_size}"
             + (f" over {self.world.size} processes" if self.world.size > 1 else "")

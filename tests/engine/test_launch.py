@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import CLASSES, PRESET, STUDENT, Silent, toy_run
+from toy import CLASSES, PRESET, STUDENT, Silent, draw_camvid, toy_run
 
+from segctl.data.prepare import prepare
 from segctl.engine.dry_run import dry_run
 from segctl.engine.launch import resume_run, start_run
-from segctl.engine.setup import Request
+from segctl.engine.setup import Request, prepare_session
 from segctl.errors import InputError
 from segctl.models import build_model, load, save
 from segctl.runs import RunFolder
@@ -165,6 +166,14 @@ class Rivalling(Silent):
         rival, self.rival = self.rival, None
         if rival is not None:
             rival()
+
+
+def test_a_run_on_a_trial_of_the_data_says_so(tmp_path: Path) -> None:
+    prepare("camvid", tmp_path / "data", draw_camvid(tmp_path / "source"), workers=0, limit=4, progress=lambda done, total: None)
+    session = prepare_session(Request(toy_run(), tmp_path / "data", tmp_path))
+    assert (
+        "data camvid   train 4 images, val 4   loader workers 0   a trial: at most 4 samples of each split" in session.decisions()
+    )
 
 
 def test_two_runs_started_at_once_take_two_numbers(toy_data: Path, tmp_path: Path) -> None:
