@@ -132,7 +132,7 @@ class Session:
             lines.append("activation checkpointing: the backbone's blocks are computed a second time instead of kept")
         if compiled := self.task.compiled:
             alone = ", the teacher as it is, because segctl did not build it" if self.teacher and len(compiled) == 1 else ""
-            lines.append(f"compiled: {' and '.join(compiled)}{alone}; the first step takes a minute")
+            lines.append(f"compiled: {' and '.join(compiled)}{alone}; the first step takes minutes")
         return lines
 
 

@@ -71,8 +71,8 @@ class TrainSpec(Spec):
     """Whether the backbone's blocks keep nothing but their inputs and are computed again in the backward pass: less memory, the
     same gradients, more time."""
     compile: bool = False
-    """Whether torch.compile fuses the student and the teacher: faster steps after a first one that takes a minute, and other
-    last digits. Wants a C++ compiler, on a GPU Triton too."""
+    """Whether torch.compile makes one program each of the student and the teacher, fusing what lies between convolutions: the
+    first step takes minutes, and last digits are others. For GPUs; a CPU gains nothing. Wants a C++ compiler, on a GPU Triton."""
     seed: int = Field(0, ge=0)
     """Seed of weights, order and augmentation."""
     ema: float | None = Field(None, gt=0, lt=1)

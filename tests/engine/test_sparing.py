@@ -114,7 +114,7 @@ def test_the_wiring_of_compiled_networks_changes_nothing_by_itself(
     folder, watch = RunFolder(tmp_path / "run"), Silent()
     with torch.compiler.set_stance("force_eager"):
         start_run(request(toy_data, toy_teacher, tmp_path, compile=True), folder, watch)
-    assert "compiled: student and teacher; the first step takes a minute" in watch.notes
+    assert "compiled: student and teacher; the first step takes minutes" in watch.notes
     require_equal(checkpoint(folder), checkpoint(plain))
 
 
