@@ -20,13 +20,14 @@ Chosen by measurement, first the tile and what lz4 is given: milliseconds for a 
     the same, differences of rows                 6.8 ms  3.6 MB
 
 Then the codec, by benchmarks/loader.py, CPU time, medians, the same frames; VOC's and DeepGlobe's shapes are cut from them and
-encoded as JPEG. Times faster than the common pipeline (decode, float32, resize whole, crop, normalise), and MB a sample:
+encoded as JPEG. Times faster than the common pipeline (decode, float32, resize whole, crop, normalise) over pairs taken one after
+the other, and MB a sample:
 
-    codec     2048×1024, 112 ms           500×375, 9.1 ms           2448×2448, 147 ms
-    lz4       3.3 ms   34   4.6 MB        1.2 ms   7.7   0.34 MB    2.2 ms   66   10 MB
-    zstd      6.6 ms   17   2.5 MB        2.3 ms   3.9   0.21 MB    4.5 ms   33    6 MB
-    none      2.6 ms   43   8.4 MB        1.0 ms   9.4   0.75 MB    1.6 ms   91   24 MB
-    source     73 ms  1.5   2.2 MB        2.0 ms   4.6   0.04 MB     75 ms    2    2 MB
+    codec     2048×1024, 102 ms           500×375, 9.0 ms           2448×2448, 128 ms
+    lz4       2.8 ms   39   5.1 MB        1.3 ms   7.5   0.40 MB    1.4 ms  104   12 MB
+    zstd      6.0 ms   17   2.5 MB        2.6 ms   3.5   0.21 MB    3.4 ms   38    6 MB
+    none      2.3 ms   46   8.4 MB        1.2 ms   8.4   0.75 MB    1.1 ms  112   24 MB
+    source     71 ms  1.5   2.2 MB        2.2 ms   4.7   0.04 MB     69 ms    2    2 MB
 
 So lz4 by default, zstd for half the room, `source` for small JPEGs, where it keeps more than half of the speed at a tenth of it.
 """

@@ -1,7 +1,7 @@
 """Tiles: pieces of an array, compressed and checksummed each on its own, so that a region needs only those it touches.
 
 lz4   pixels as they are, by the slow compressor (its output is smaller and decompresses faster); a tile that it does not bring
-      under three quarters is stored as it is, because such a tile costs much time and saves little room
+      under three fifths is stored as it is, because such a tile costs much time and saves little room
 zstd  pictures as differences: every row of a tile but the first has the row above it taken away, modulo 256, which takes
       a third off the room and costs a tenth more time; maps of ids as they are
 none  as it is
@@ -33,7 +33,7 @@ PICTURE_TILE_PX = (128, 128)
 MAP_TILE_PX = (256, 512)
 """The largest height and width of a tile: ids compress to next to nothing, so that fewer and larger tiles are faster there."""
 LZ4_LEVEL = 5
-WORTH_PACKING = 0.75
+WORTH_PACKING = 0.6
 """Of its length, what lz4 must bring a tile under."""
 ZSTD_LEVEL = 3
 _LZ4_HEADER = struct.Struct(">QII")
@@ -114,17 +114,20 @@ def cut(array: np.ndarray, grid: Grid, *, differences: bool) -> list[np.ndarray]
 def assemble(tiles: list[np.ndarray], grid: Grid, region: Region, *, differences: bool) -> np.ndarray:
     """The region from the tiles that it touches, in reading order; a view into an array of its own."""
     rows, columns = grid.touched(region)
-    tall, wide = grid.tile
-    out = np.empty((len(rows), tall, len(columns), wide * grid.depth), tiles[0].dtype)
-    for index, tile in enumerate(tiles):
-        row, column = divmod(index, len(columns))
-        out[row, :, column] = tile.reshape(tall, -1)
+    tall, wide, depth = *grid.tile, grid.depth
+    top, left, height, width = region
+    out = np.empty((len(rows), tall, width * depth), tiles[0].dtype)
+    for place, column in enumerate(columns):
+        start = column * wide - left
+        shown = slice(max(start, 0) * depth, min(start + wide, width) * depth)
+        part = slice(max(-start, 0) * depth, min(wide, width - start) * depth)
+        for row in range(len(rows)):
+            out[row, :, shown] = tiles[row * len(columns) + place].reshape(tall, -1)[:, part]
     if differences:
         for row in range(1, tall):
             np.add(out[:, row], out[:, row - 1], out=out[:, row])
-    top, left = region[0] - rows.start * tall, region[1] - columns.start * wide
-    whole = out.reshape(len(rows) * tall, len(columns) * wide, *grid.shape[2:])
-    return np.asarray(whole[top : top + region[2], left : left + region[3]])
+    skip = top - rows.start * tall
+    return np.asarray(out.reshape(len(rows) * tall, width, *grid.shape[2:])[skip : skip + height])
 
 
 def pack(content: bytes, packing: Packing) -> bytes:
@@ -144,23 +147,19 @@ def pack(content: bytes, packing: Packing) -> bytes:
 def unpack(content: memoryview, packing: Packing, length: int) -> bytes | memoryview:
     """Undo `pack` for a tile of `length` bytes. Raises DamagedTileError where it cannot be undone."""
     try:
-        unpacked = _unpack(content, packing, length)
+        match packing:
+            case "lz4":
+                packed = content[_LZ4_HEADER.size :]
+                unpacked = packed if len(packed) == length else lz4.block.decompress(packed, uncompressed_size=length)
+            case "zstd":
+                unpacked = zstandard.ZstdDecompressor().decompress(content, max_output_size=length)
+            case "none" | "file":
+                unpacked = content
     except (lz4.block.LZ4BlockError, zstandard.ZstdError, struct.error) as error:
         raise DamagedTileError(f"a tile cannot be decompressed ({error})") from error
     if len(unpacked) != length:
         raise DamagedTileError(f"a tile holds {len(unpacked)} bytes, wanted {length}")
     return unpacked
-
-
-def _unpack(content: memoryview, packing: Packing, length: int) -> bytes | memoryview:
-    match packing:
-        case "lz4":
-            packed = content[_LZ4_HEADER.size :]
-            return packed if len(packed) == length else bytes(lz4.block.decompress(packed, uncompressed_size=length))
-        case "zstd":
-            return bytes(zstandard.ZstdDecompressor().decompress(content, max_output_size=length))
-        case "none" | "file":
-            return content
 
 
 def decode_file(content: memoryview, shape: tuple[int, ...]) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 Equal in distribution to the usual pipeline (resize the whole image, pad it to the crop, cut a random crop, flip), but only
 the part of the source that ends up in the crop is read and resized. Chosen instead of a warp, because OpenCV's resize is
-four to six times as fast as its warpAffine: the resize starts at a source pixel that falls on a scaled pixel to within a few
-thousandths, so that both resizes sample the same places.
+four to six times as fast as its warpAffine: the resize starts at a source pixel that falls on a scaled pixel to within a
+fiftieth, so that both resizes sample the same places.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,9 @@ from segctl.schema.data import DataSpec
 PADDING_RGB = (124, 116, 104)
 """ImageNet's mean in RGB: what an image is padded with."""
 SEARCH_PX = 96
-CLOSE_ENOUGH_PX = 1 / 96
+CLOSE_ENOUGH_PX = 1 / 48
+"""On genuine street frames 2 pixels in 1,000 then differ by more than one grey level from resizing the whole, at hard edges;
+nearer costs more source pixels to read, farther twice the differences."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,9 @@ def _place(part: np.ndarray, view: View, out: np.ndarray, fill: int | tuple[int,
     out[:top], out[bottom:] = fill, fill
     out[top:bottom, :left], out[top:bottom, right:] = fill, fill
     if view.flip:
-        part = cv2.flip(part, 1)
-    out[top:bottom, left:right] = part
+        cv2.flip(part, 1, dst=out[top:bottom, left:right])
+    else:
+        out[top:bottom, left:right] = part
 
 
 def view_regions(view: View) -> tuple[Region, Region]:
@@ -126,15 +129,21 @@ def _resize_from(span: Span) -> tuple[int, int, int]:
     """
     step = span.source / span.scaled
     lead = max(0, int(np.ceil(0.5 / step - 0.5)))
-    latest = max(0, span.start - lead)
-    earliest = max(0, latest - SEARCH_PX)
-    candidates = np.arange(latest, earliest - 1, -1)
-    offsets = np.abs(candidates * step - np.rint(candidates * step))
-    best = int(np.argmax(offsets <= CLOSE_ENOUGH_PX)) if offsets.min() <= CLOSE_ENOUGH_PX else int(np.argmin(offsets))
-    first = int(candidates[best])
+    first = _last_on_a_source_pixel(max(0, span.start - lead), step)
     top = round(first * step)
     bottom = min(span.source, int(np.ceil((span.start + span.shown) * step)) + 1)
     return top, bottom - top, span.start - first
+
+
+def _last_on_a_source_pixel(latest: int, step: float) -> int:
+    """The last scaled pixel up to `latest` that starts where a source pixel does. The first always does; where a step is nearly
+    1, none in reach may."""
+    for earliest in (max(0, latest - SEARCH_PX), 0):
+        places = np.arange(latest, earliest - 1, -1) * step
+        fitting = np.abs(places - np.rint(places)) <= CLOSE_ENOUGH_PX
+        if fitting.any():
+            return latest - int(fitting.argmax())
+    return 0
 
 
 def _label_part(dataset: PackedDataset, name: str, view: View) -> np.ndarray:

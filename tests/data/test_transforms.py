@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 from segctl.data.packed import PackedDataset
-from segctl.data.transforms import PADDING_RGB, Span, View, draw_view, take
+from segctl.data.transforms import CLOSE_ENOUGH_PX, PADDING_RGB, Span, View, _resize_from, draw_view, take
 from segctl.schema.data import DataSpec
 
 
@@ -211,3 +211,11 @@ def test_padding_at_the_end_keeps_the_picture_in_the_top_left_corner_before_the_
     mirrored = at_end.model_copy(update={"flip": 1.0})
     image, _ = take(dataset, name, draw_view((height, width), mirrored, np.random.default_rng(0)))
     assert np.array_equal(image[:height, 20:], dataset.image(name)[:, ::-1])
+
+
+def test_a_scale_of_nearly_one_samples_the_same_places():
+    """2048 pixels become 2057: for 97 scaled pixels none starts where a source pixel does, and half a pixel aside is visible."""
+    step = 2048 / 2057
+    for start in range(0, 1034):
+        top, _, skip = _resize_from(Span(2048, 2057, start, 1024, 0))
+        assert abs((start - skip) * step - top) <= CLOSE_ENOUGH_PX
