@@ -155,17 +155,6 @@ def require_compiler() -> None:
         )
 
 
-@contextmanager
-def without_trying_kernels() -> Iterator[None]:
-    """For images of many sizes, each of which cuDNN would try its kernels on."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
-
-
 def loader_workers(wanted: int | None, device: torch.device, processes: int = 1) -> int:
     """Loader processes per training process: the number asked for, else a share of the cores.
 
@@ -177,15 +166,39 @@ def loader_workers(wanted: int | None, device: torch.device, processes: int = 1)
 
 
 @contextmanager
+def scoring(device: torch.device) -> Iterator[None]:
+    """Pictures of many sizes go through a network: cuDNN does not try its kernels on each, and too large a picture is said in one
+    sentence."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(
+            device,
+            "score in tiles (evaluate.protocol of the preset, or `segctl eval RUN --protocol sliding --tile 512x512`), one "
+            "picture at a time, or with --device cpu",
+        ) from error
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def _out_of_memory(device: torch.device, hint: str) -> SegctlError:
+    total = torch.cuda.get_device_properties(device).total_memory / 1e6
+    return SegctlError(
+        f"out of memory on {device}: {peak_memory_mb(device):,.0f} MB were in use at most, of {total:,.0f} MB", hint
+    )
+
+
+@contextmanager
 def failure_in_words(device: torch.device) -> Iterator[None]:
     """Say in one sentence that the GPU's memory does not suffice, how much was used, and what takes less; or that an operation
     cannot be deterministic, or the networks not be compiled."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        total = torch.cuda.get_device_properties(device).total_memory / 1e6
-        raise SegctlError(
-            f"out of memory on {device}: {peak_memory_mb(device):,.0f} MB were in use at most, of {total:,.0f} MB",
+        raise _out_of_memory(
+            device,
             "take smaller micro-batches (--set train.accumulate=2), a smaller data.crop, --set train.precision=bf16, or "
             "--set train.activation_checkpointing=true, which costs time alone",
         ) from error

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from segctl.data.loader import Sample, evaluation_samples, shard_names
 from segctl.data.packed import PackedDataset
-from segctl.engine.device import Compute, without_trying_kernels
+from segctl.engine.device import Compute, scoring
 from segctl.engine.distributed import World
 from segctl.engine.keeping import Keeper
 from segctl.engine.protocol import class_probabilities, predict
@@ -81,7 +81,7 @@ def count_images(
     model.eval()
     tally = Tally(dataset.classes.names, dataset.groups)
     try:
-        with without_trying_kernels():
+        with scoring(how.compute.device):
             for batch in _one_behind(_predicted(model, dataset, names, how)):
                 _finish(batch, dataset, how.extras, tally)
                 if progress is not None:

@@ -22,7 +22,7 @@ import pytest
 import torch
 from toy import STUDENT, Silent, toy_run
 
-from segctl.engine.device import WORKSPACE, determinism_in_words, failure_in_words, set_determinism, without_trying_kernels
+from segctl.engine.device import WORKSPACE, determinism_in_words, failure_in_words, scoring, set_determinism
 from segctl.engine.launch import resume_run, start_run
 from segctl.engine.setup import Request, prepare_session
 from segctl.errors import InputError, SegctlError
@@ -81,7 +81,7 @@ def test_a_workspace_that_serves_is_left_as_it_is_and_another_is_replaced() -> N
 
 def test_images_of_many_sizes_are_scored_without_trying_kernels() -> None:
     set_determinism(False)
-    with without_trying_kernels():
+    with scoring(CPU):
         assert not torch.backends.cudnn.benchmark
     assert torch.backends.cudnn.benchmark
 
