@@ -32,20 +32,20 @@ import cv2
 import numpy as np
 import torch
 
-from segctl.data.loader import Batch, training_batches
-from segctl.data.packed import open_dataset
-from segctl.data.prepare import prepare
-from segctl.engine import checkpoint, launch, train
-from segctl.engine.clock import Clock, hold
-from segctl.engine.optim import build_optimizer
-from segctl.engine.setup import Request, Session, prepare_session
-from segctl.engine.tasks import SupervisedTask
-from segctl.engine.train import steps
-from segctl.engine.watch import RunLog, StepReport
+from segctl.data.batches.loader import Batch, training_batches
+from segctl.data.prepare.prepare import prepare
+from segctl.data.shards.dataset import open_dataset
 from segctl.models import build_model
 from segctl.runs import RunFolder
+from segctl.runtime.phases import Clock, hold
 from segctl.schema.load import load_preset
 from segctl.schema.run import DistillRun, TrainRun
+from segctl.train import checkpoint, loop, start
+from segctl.train.loop import steps
+from segctl.train.optimizer import build_optimizer
+from segctl.train.run_log import RunLog, StepReport
+from segctl.train.session import Request, Session, prepare_session
+from segctl.train.tasks import SupervisedTask
 
 LOADED = time.time()
 PASSES = ("student", "loss", "backward", "optimiser")
@@ -98,9 +98,9 @@ def data_root(arguments: argparse.Namespace, place: Path) -> Path:
 
 def student(arguments: argparse.Namespace, count: int) -> TrainRun:
     """The run, in so many steps, without validations and checkpoints between them."""
-    rarely = [f"train.steps={count}", "train.validate_every=100000", "train.checkpoint_minutes=100000"]
-    size = [f"data.crop=[{arguments.crop[0]},{arguments.crop[1]}]", f"train.batch_size={arguments.batch}", "train.precision=fp32"]
-    changes = [*rarely, *size, f"train.checkpoint_every={arguments.checkpoint_every}", f"model.backbone={arguments.backbone}"]
+    rarely = [f"loop.steps={count}", "loop.validate_every=100000", "loop.checkpoint_minutes=100000"]
+    size = [f"data.crop=[{arguments.crop[0]},{arguments.crop[1]}]", f"loop.batch_size={arguments.batch}", "loop.precision=fp32"]
+    changes = [*rarely, *size, f"loop.checkpoint_every={arguments.checkpoint_every}", f"model.backbone={arguments.backbone}"]
     run = load_preset("camvid-psp18-scratch", changes)
     assert isinstance(run, DistillRun)
     return run.without_teacher()
@@ -192,7 +192,7 @@ def measure_resume(arguments: argparse.Namespace, place: Path) -> None:
     root = data_root(arguments, place)
     run, folder = student(arguments, 100), RunFolder(place / "run")
     with suppress(KeyboardInterrupt):
-        launch.start_run(Request(run, root, place, device="cpu"), folder, Silent(last=3))
+        start.start_run(Request(run, root, place, device="cpu"), folder, Silent(last=3))
     size = folder.last.stat().st_size / 1e6
     print(f"torch {torch.__version__}; {arguments.backbone}, last.pt of {size:.0f} MB; median (fastest) of {arguments.starts}, s")
     command = [sys.executable, __file__, "resume", "--once", str(folder.path), "--data-root", str(root)]
@@ -229,19 +229,19 @@ def resume_once(arguments: argparse.Namespace) -> dict[str, float]:
         took["to the first step"] = time.perf_counter() - began
         raise KeyboardInterrupt
 
-    timed(launch, "prepare_session")
-    timed(launch, "_load_state")
+    timed(start, "prepare_session")
+    timed(start, "_load_state")
     timed(checkpoint, "read_checkpoint")
     began = time.perf_counter()
     for library in ("torch._dynamo", "timm"):
         importlib.import_module(library)
     libraries = time.perf_counter() - began
     folder = RunFolder(Path(arguments.once))
-    train.take_step = first_step
+    loop.take_step = first_step
     run = folder.read_run()
     began = time.perf_counter()
     with suppress(KeyboardInterrupt):
-        launch.resume_run(Request(run, Path(arguments.data_root), folder.path.parent, device="cpu"), folder, Silent())
+        start.resume_run(Request(run, Path(arguments.data_root), folder.path.parent, device="cpu"), folder, Silent())
     whole, reading = took["to the first step"], took["read_checkpoint"]
     return {
         "from resume_run to the first step, beyond the file": whole - reading,

@@ -30,14 +30,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from segctl.data.bench import Encoded, bytes_read, common_pipeline, decode
+from segctl.data.batches.views import draw_view, take
 from segctl.data.classes import ClassRow, ClassTable
 from segctl.data.findings import Finding
-from segctl.data.packed import open_dataset
-from segctl.data.prepare import prepare_source
-from segctl.data.shards import CODECS
-from segctl.data.sources.sample import RawSample
-from segctl.data.transforms import draw_view, take
+from segctl.data.inspect.bench import Encoded, bytes_read, common_pipeline, decode
+from segctl.data.prepare.prepare import prepare_source
+from segctl.data.sample import RawSample
+from segctl.data.shards.dataset import open_dataset
+from segctl.data.shards.writer import CODECS
 from segctl.schema.data import DataSpec
 
 CLASSES = ClassTable(tuple(ClassRow(f"class {number}", number, number, (number, 0, 0)) for number in range(19)))

@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segctl.losses import CrossEntropyLoss, JDTLoss, KLLoss, LossTerms, LovaszSoftmaxLoss, NamedLoss
-from segctl.losses.reading import plain
+from segctl.losses.sums.choose import plain
 
 BATCH = 4
 SOFT = ("jaccard_soft", "kl_jaccard_soft", "jaccard_soft_plain")

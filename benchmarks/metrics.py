@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from segctl.engine.class_names import given_classes
-from segctl.engine.mask_files import read_ids
-from segctl.engine.score_files import FilesRequest, score_files
+from segctl.evaluate.png_classes import given_classes
+from segctl.evaluate.png_folders import FilesRequest, score_files
+from segctl.evaluate.png_pairs import read_ids
 from segctl.metrics.counts import count
 from segctl.metrics.intervals import Bootstrap, intervals
 from segctl.metrics.table import CountTable

@@ -21,20 +21,20 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from segctl.data.loader import Batch
+from segctl.data.batches.loader import Batch
 from segctl.distillers import build_distiller
-from segctl.distillers.pair import Pair, Shape
-from segctl.engine.checkpoint import Best, State
-from segctl.engine.device import choose_compute
-from segctl.engine.distributed import World
-from segctl.engine.optim import build_optimizer
-from segctl.engine.setup import Session
-from segctl.engine.tasks import DistillationTask
-from segctl.engine.train import take_step
+from segctl.distillers.align import Pair, Shape
 from segctl.models import Segmenter, build_model
+from segctl.runtime.device import choose_compute
+from segctl.runtime.world import World
 from segctl.schema.load import load_preset
 from segctl.schema.models import ModelSpec
 from segctl.schema.run import DistillRun
+from segctl.train.checkpoint import Best, State
+from segctl.train.loop import take_step
+from segctl.train.optimizer import build_optimizer
+from segctl.train.session import Session
+from segctl.train.tasks import DistillationTask
 
 CLASSES = 19
 

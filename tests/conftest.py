@@ -25,9 +25,9 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def toy_teacher(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a trained toy teacher that knows more than a constant."""
-    from segctl.engine.launch import start_run
-    from segctl.engine.setup import Request
     from segctl.runs import RunFolder
+    from segctl.train.session import Request
+    from segctl.train.start import start_run
 
     runs = tmp_path_factory.mktemp("teacher")
     run = toy.toy_run(train={"steps": 60, "validate_every": 60, "checkpoint_every": 60, "batch_size": 8})

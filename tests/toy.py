@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 from torch import Tensor, nn
 
-from segctl.data.prepare import prepare
+from segctl.data.prepare.prepare import prepare
 from segctl.models import Prediction
 from segctl.schema.load import validate_run
 from segctl.schema.run import TrainRun

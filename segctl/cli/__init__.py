@@ -11,8 +11,8 @@ from segctl.cli import compare, data, predict, presets, report, training
 from segctl.cli import demo as story
 from segctl.cli import eval as evaluation
 from segctl.cli.output import out
-from segctl.engine.processes import leaving_word
 from segctl.errors import SegctlError
+from segctl.runtime.launcher import leaving_word
 
 app = typer.Typer(
     name="segctl",

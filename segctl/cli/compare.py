@@ -11,10 +11,10 @@ from segctl.cli.training import StepsOpt, TeacherOpt, TeacherPresetOpt
 from segctl.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from segctl.engine.comparison import Job
     from segctl.report.groups import Group
-    from segctl.schema.distillers import Method
+    from segctl.schema.methods import Method
     from segctl.schema.run import DistillRun
+    from segctl.train.compare import Job
 
 
 def compare(
@@ -36,7 +36,7 @@ def compare(
     json: JsonOpt = False,
 ) -> None:
     """Train one student by every method and seed, one run after another, and print the fair table. Go on by saying it again."""
-    from segctl.engine.comparison import Asked, open_comparison, plan, require_fitting, take
+    from segctl.train.compare import Asked, open_comparison, plan, require_fitting, take
 
     names = _methods(methods)
     changes = (*(set_ or []), *([] if steps is None else [f"train.steps={steps}"]))
@@ -52,7 +52,7 @@ def compare(
 
 
 def _methods(text: str) -> "list[Method]":
-    from segctl.schema.distillers import METHODS
+    from segctl.schema.methods import METHODS
 
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
@@ -66,8 +66,8 @@ def _methods(text: str) -> "list[Method]":
 
 def _evaluate(jobs: "list[Job]", run: "DistillRun", data_root: Path, device: str | None) -> None:
     """Score what has no scores yet."""
-    from segctl.engine.distributed import World
-    from segctl.engine.score_run import EvaluationRequest, evaluate_run
+    from segctl.evaluate.run import EvaluationRequest, evaluate_run
+    from segctl.runtime.world import World
 
     for job in jobs:
         if (job.folder.evaluation(run.data.val_split) / "scores.json").is_file():

@@ -19,7 +19,7 @@ def list_datasets(data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> 
     """List the datasets: what they need, where they come from, whether they are here."""
     from dataclasses import asdict
 
-    from segctl.data.listing import list_datasets
+    from segctl.data.inspect.listing import list_datasets
 
     listings = list_datasets(data_root)
     if json:
@@ -74,11 +74,11 @@ def prepare(
     import time
 
     from segctl.cli.fetching import fetch_archives
-    from segctl.data.check_source import check_source
-    from segctl.data.prepare import created_at, prepare_source
-    from segctl.data.shards import parse_codec
-    from segctl.data.sources import open_source
-    from segctl.data.sources.own import own_files
+    from segctl.data.datasets import open_source
+    from segctl.data.datasets.own import own_files
+    from segctl.data.inspect.check_source import check_source
+    from segctl.data.prepare.prepare import created_at, prepare_source
+    from segctl.data.shards.writer import parse_codec
 
     packing = parse_codec(codec)
     own = own_files(images, labels, classes, tuple(split or ()), split_seed)
@@ -103,8 +103,8 @@ def prepare(
 @app.command()
 def check(name: NameArg, data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> None:
     """Read every sample back and compare it with its checksum and the class table; exit code 3 where anything is wrong."""
-    from segctl.data.check import check
-    from segctl.data.packed import open_dataset
+    from segctl.data.inspect.check import check
+    from segctl.data.shards.dataset import open_dataset
 
     with out.progress(f"checking {name}") as progress:
         findings = check(data_root, name, progress)
@@ -124,8 +124,8 @@ def info(
     json: JsonOpt = False,
 ) -> None:
     """Count images, sizes and classes, per split."""
-    from segctl.data.info import describe
-    from segctl.data.packed import open_dataset
+    from segctl.data.inspect.info import describe
+    from segctl.data.shards.dataset import open_dataset
 
     dataset = open_dataset(data_root, name)
     with out.progress(f"counting {name}") as progress:
@@ -149,8 +149,8 @@ def preview(
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
     """Draw a contact sheet: pictures, labels in colour, and a legend."""
-    from segctl.data.packed import open_dataset
-    from segctl.data.preview import write_preview
+    from segctl.data.inspect.preview import write_preview
+    from segctl.data.shards.dataset import open_dataset
 
     dataset = open_dataset(data_root, name)
     split = split or next(iter(dataset.splits))
@@ -177,10 +177,10 @@ def bench(
     """Measure the loader: samples a second, bytes read a sample, against decoding picture files each time."""
     from dataclasses import asdict
 
-    from segctl.data.bench import bench
-    from segctl.data.loader import default_workers
-    from segctl.data.packed import open_dataset
-    from segctl.data.sources import open_source
+    from segctl.data.datasets import open_source
+    from segctl.data.inspect.bench import bench
+    from segctl.data.shards.dataset import open_dataset
+    from segctl.runtime.cores import default_workers
 
     dataset = open_dataset(data_root, name)
     opened = open_source(name, source) if source else None

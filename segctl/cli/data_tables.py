@@ -8,8 +8,8 @@ from segctl.errors import CheckError
 
 if TYPE_CHECKING:
     from segctl.data.findings import Finding
-    from segctl.data.info import SplitInfo
-    from segctl.data.packed import PackedDataset
+    from segctl.data.inspect.info import SplitInfo
+    from segctl.data.shards.dataset import PackedDataset
 
 MAX_ROWS, MAX_SIZES, FULL_SPLITS = 40, 4, 3
 

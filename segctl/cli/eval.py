@@ -22,9 +22,9 @@ from segctl.cli.scores import Gate, check_gates, parse_gates, show
 from segctl.errors import InputError
 
 if TYPE_CHECKING:
-    from segctl.engine.score_run import EvaluationRequest
-    from segctl.engine.score_tables import Content
-    from segctl.metrics.counted import Counted
+    from segctl.evaluate.run import EvaluationRequest
+    from segctl.evaluate.tables import Content
+    from segctl.metrics.tally import Counted
 
 RUN, FILES, COUNTS = "of a run", "of --pred and --gt", "of --counts"
 """Help panels, and the words for which form an option belongs to."""
@@ -137,7 +137,7 @@ def evaluate(
         content = _score_pngs(pred, gt, num_classes, classes, label_ids, resize, workers, boundary, binary, output)
     elif run is not None:
         _refuse(RUN, {**of_files, "--binary": binary, "--output": output})
-        from segctl.engine.score_run import EvaluationRequest
+        from segctl.evaluate.run import EvaluationRequest
         from segctl.runs import RunFolder
         from segctl.schema.evaluate import ProtocolChange
 
@@ -163,7 +163,7 @@ def _refuse(form: str, options: dict[str, object]) -> None:
 
 
 def _score_counts(path: Path, binary: bool, output: Path | None) -> "Content":
-    from segctl.engine.score_counts import score_counts
+    from segctl.evaluate.saved_counts import score_counts
 
     counted, content = score_counts(path, binary)
     _write(output, counted, content)
@@ -182,9 +182,9 @@ def _score_pngs(
     binary: bool,
     output: Path | None,
 ) -> "Content":
-    from segctl.data.cores import core_count
-    from segctl.engine.class_names import given_classes
-    from segctl.engine.score_files import FilesRequest, score_files
+    from segctl.evaluate.png_classes import given_classes
+    from segctl.evaluate.png_folders import FilesRequest, score_files
+    from segctl.runtime.cores import core_count
 
     if pred is None or gt is None:
         raise InputError(f"--{'pred' if gt is None else 'gt'} is given without --{'gt' if gt is None else 'pred'}", "give both")
@@ -201,7 +201,7 @@ def _score_pngs(
 
 
 def _write(folder: Path | None, counted: "Counted", content: "Content") -> None:
-    from segctl.engine.score_tables import write_tables
+    from segctl.evaluate.tables import write_tables
 
     if folder is not None:
         write_tables(folder, counted, content)
@@ -209,12 +209,12 @@ def _write(folder: Path | None, counted: "Counted", content: "Content") -> None:
 
 
 def _evaluate_run(request: "EvaluationRequest", processes: int, gates: list[Gate], json: bool) -> None:
-    from segctl.engine.distributed import joined_world, under_launcher
-    from segctl.engine.score_run import evaluate_run, open_request
+    from segctl.evaluate.run import evaluate_run, open_request
+    from segctl.runtime.world import joined_world, under_launcher
 
     open_request(request)
     if processes > 1 and not under_launcher():
-        from segctl.engine.processes import launch
+        from segctl.runtime.launcher import launch
 
         launch(processes, out.arguments)
         return

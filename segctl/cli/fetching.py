@@ -12,8 +12,8 @@ from segctl.cli.output import out
 from segctl.errors import InputError
 
 if TYPE_CHECKING:
-    from segctl.data.cityscapes_site import Account
-    from segctl.data.remote import RemoteFile
+    from segctl.data.download.catalog import RemoteFile
+    from segctl.data.download.cityscapes_site import Account
 
 
 def fetch_archives(
@@ -23,9 +23,9 @@ def fetch_archives(
 
     `files` and `site` stand in for the official ones.
     """
-    from segctl.data.cityscapes_site import SITE, open_site
-    from segctl.data.download import download, downloads_folder, plain_transfer
-    from segctl.data.remote import remote_files
+    from segctl.data.download.catalog import remote_files
+    from segctl.data.download.cityscapes_site import SITE, open_site
+    from segctl.data.download.http import download, downloads_folder, plain_transfer
 
     files = remote_files(name, release) if files is None else files
     with out.transfer() as progress:
@@ -43,7 +43,7 @@ def fetch_archives(
 
 def _packages_here(folder: Path) -> list[Path]:
     """The Cityscapes packages, if all were downloaded before: then nobody has to log in."""
-    from segctl.data.cityscapes_site import PACKAGES
+    from segctl.data.download.cityscapes_site import PACKAGES
 
     paths = [folder / package for package in PACKAGES]
     return paths if all(path.is_file() for path in paths) else []
@@ -51,7 +51,7 @@ def _packages_here(folder: Path) -> list[Path]:
 
 def ask_account() -> "Account":
     """The person's own Cityscapes account, from the environment or typed in. It is kept nowhere."""
-    from segctl.data.cityscapes_site import Account
+    from segctl.data.download.cityscapes_site import Account
 
     username, password = (os.environ.get(f"CITYSCAPES_{what}") for what in ("USERNAME", "PASSWORD"))
     if username and password:

@@ -37,7 +37,7 @@ def predict(
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
     """Segment your own pictures: index PNGs at their own size. The same again goes on where it was stopped."""
-    from segctl.engine.predict_files import PredictRequest, predict_files
+    from segctl.evaluate.predict_pictures import PredictRequest, predict_files
     from segctl.schema.evaluate import ProtocolChange
 
     change = ProtocolChange(protocol, tile, stride, scales, flip)

@@ -167,8 +167,8 @@ def _asked(
 
 
 def _with_method(run: "DistillRun", method: str) -> "TrainRun":
-    from segctl.schema.distillers import METHODS, variant_of
     from segctl.schema.load import sibling
+    from segctl.schema.methods import METHODS, variant_of
     from segctl.schema.run import with_method
 
     if method not in METHODS:
@@ -203,19 +203,19 @@ def _go(
 ) -> None:
     if profile:  # before torch is loaded, which says on stderr that it did not see every tensor being made
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from segctl.cli.watching import watching
-    from segctl.engine import dry_run as trial
-    from segctl.engine import launch
-    from segctl.engine.distributed import joined_world, under_launcher
-    from segctl.engine.setup import Request
+    from segctl.cli.progress import watching
     from segctl.runs import RunFolder, free_folder, newest_unfinished
+    from segctl.runtime.world import joined_world, under_launcher
+    from segctl.train import dry_run as trial
+    from segctl.train.session import Request
+    from segctl.train.start import resume_run, start_run
 
     if dry_run and (start != "new" or folder is not None or tensorboard):
         raise InputError(
             "--dry-run keeps nothing, so it takes none of --run, --resume, --extend-to and --tensorboard", "leave them out"
         )
     if processes > 1 and not under_launcher():
-        from segctl.engine.processes import launch as launch_processes
+        from segctl.runtime.launcher import launch as launch_processes
 
         launch_processes(processes, out.arguments)
         return
@@ -226,10 +226,10 @@ def _go(
             found = trial.dry_run(request, watch)
         elif start != "new":
             target = world.share(RunFolder(folder) if folder is not None else newest_unfinished(runs_root, name))
-            launch.resume_run(request, target, watch, extend=start == "extend")
+            resume_run(request, target, watch, extend=start == "extend")
         else:
             target = world.share(RunFolder(folder) if folder is not None else free_folder(runs_root, name))
-            target = launch.start_run(request, target, watch, free_name=None if folder is not None else name)
+            target = start_run(request, target, watch, free_name=None if folder is not None else name)
     if dry_run:
         out.table("Dry run: nothing was kept", ["what", "value"], [[key, f"{value:.4g}"] for key, value in found.items()])
         return

@@ -5,23 +5,22 @@ from typing import assert_never
 
 from torch import nn
 
-from segctl.distillers.adversarial import Adversarial
+from segctl.distillers.align import Pair
 from segctl.distillers.base import Distiller, NamedTerm
 from segctl.distillers.cirkd import CrossImage
-from segctl.distillers.cirkd_memory import ClassQueues, Memory
 from segctl.distillers.cwd import ChannelFeatures, ChannelLogits
+from segctl.distillers.discriminator import Adversarial
 from segctl.distillers.dist import Relation
 from segctl.distillers.ifvd import IntraClass
 from segctl.distillers.jml import Calibration, SoftJDT, SoftKL, as_they_are
 from segctl.distillers.kd import PixelKL
 from segctl.distillers.maskd import MaskedLogits, MaskStage
-from segctl.distillers.pair import Pair
+from segctl.distillers.memory import ClassQueues, Memory
 from segctl.distillers.skd import Pairwise
 from segctl.errors import InputError
 from segctl.losses import build_jdt
-from segctl.losses.calibration import calibrate
-from segctl.schema.distillers import DistillerSpec
-from segctl.schema.terms import (
+from segctl.losses.teacher_calibration import calibrate
+from segctl.schema.distill_terms import (
     AdversarialSpec,
     CalibrationSpec,
     ChannelFeaturesSpec,
@@ -41,6 +40,7 @@ from segctl.schema.terms import (
     distill_names,
     reads,
 )
+from segctl.schema.methods import DistillerSpec
 
 
 def build_distiller(spec: DistillerSpec, pair: Pair) -> Distiller:

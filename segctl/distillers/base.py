@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from segctl.errors import InputError
 from segctl.models.outputs import Outputs
-from segctl.schema.losses import Output
+from segctl.schema.loss_terms import Output
 
 
 class NamedTerm(NamedTuple):

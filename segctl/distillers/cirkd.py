@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segctl.distillers.pair import groups_of, paired_features
+from segctl.distillers.align import groups_of, paired_features
 from segctl.distillers.row_divergence import row_divergence
 from segctl.losses.pixels import sum_dtype
 from segctl.models.outputs import Outputs

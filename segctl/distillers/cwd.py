@@ -9,10 +9,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from segctl.distillers.pair import paired_features, paired_logits
+from segctl.distillers.align import paired_features, paired_logits
 from segctl.losses.pixels import sum_dtype
 from segctl.models.outputs import Outputs
-from segctl.schema.losses import Output
+from segctl.schema.loss_terms import Output
 
 
 def channel_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

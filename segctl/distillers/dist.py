@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from segctl.distillers.pair import groups_of, paired_logits
+from segctl.distillers.align import groups_of, paired_logits
 from segctl.losses.pixels import sum_dtype
 from segctl.models.outputs import Outputs
-from segctl.schema.losses import Output
+from segctl.schema.loss_terms import Output
 
 EPSILON = 1e-8
 

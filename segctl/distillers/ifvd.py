@@ -7,7 +7,7 @@ published column; IFVD's own code has 200 beside an element-mean KD of weight 10
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segctl.distillers.pair import class_slots, label_on_grid, paired_features
+from segctl.distillers.align import class_slots, label_on_grid, paired_features
 from segctl.models.outputs import Outputs
 
 EPSILON = 1e-6

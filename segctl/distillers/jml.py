@@ -9,7 +9,7 @@ from segctl.losses.jdt import JDTLoss
 from segctl.losses.kl import KLLoss
 from segctl.losses.pixels import IGNORE_INDEX, sum_dtype
 from segctl.models.outputs import Outputs
-from segctl.schema.losses import Output
+from segctl.schema.loss_terms import Output
 
 
 def soft_label(teacher: Tensor, temperature: float = 1.0) -> Tensor:

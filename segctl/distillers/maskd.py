@@ -9,11 +9,11 @@ in eval and the last tokens are taken.
 import torch
 from torch import Tensor, nn
 
-from segctl.distillers.pair import paired_logits
+from segctl.distillers.align import paired_logits
 from segctl.losses.pixels import IGNORE_INDEX, log_likelihood, mean_over_valid, sum_dtype
 from segctl.models.outputs import Outputs, at_label_size
-from segctl.schema.losses import Output
-from segctl.schema.terms import MaskStageSpec
+from segctl.schema.distill_terms import MaskStageSpec
+from segctl.schema.loss_terms import Output
 
 INITIAL_STD = 0.01
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segctl.distillers.pair import paired_features
+from segctl.distillers.align import paired_features
 from segctl.models.outputs import Outputs
 
 EPSILON = 1e-12

@@ -27,14 +27,14 @@ from segctl.losses.cross_entropy import CrossEntropyLoss
 from segctl.losses.focal import FocalLoss
 from segctl.losses.jdt import JDTLoss
 from segctl.losses.kl import KLLoss
-from segctl.losses.labels import boundary_smooth, smooth
 from segctl.losses.lovasz import LovaszSoftmaxLoss
 from segctl.losses.ohem import HardPixelLoss
 from segctl.losses.pixels import IGNORE_INDEX
+from segctl.losses.soft_labels import boundary_smooth, smooth
 from segctl.losses.soft_overlap import SoftDiceLoss, SoftJaccardLoss
-from segctl.losses.terms import Loss, LossTerms, NamedLoss
+from segctl.losses.weighted_terms import Loss, LossTerms, NamedLoss
 from segctl.schema.data import BoundaryLabels, HardLabels, LabelSpec, SmoothedLabels
-from segctl.schema.losses import (
+from segctl.schema.loss_terms import (
     Active,
     CrossEntropySpec,
     FocalSpec,

@@ -1,6 +1,6 @@
 """What a loss adds up over all processes of a run, with gradients.
 
-Beside engine/distributed.py the only file that knows torch.distributed: losses stand below the engine, and a loss whose ratio
+Beside runtime/world.py the only file that knows torch.distributed: losses stand below the engine, and a loss whose ratio
 is taken over all GPUs must work in anybody's training loop, without being handed anything.
 """
 

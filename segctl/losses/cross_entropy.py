@@ -17,7 +17,7 @@ from segctl.losses.pixels import (
     weighted,
     weights_at,
 )
-from segctl.losses.sums import Sums
+from segctl.losses.sums.plain import Sums
 
 
 class CrossEntropyLoss(nn.Module):

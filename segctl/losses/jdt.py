@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from segctl.errors import InputError
 from segctl.losses.across_ranks import max_over_ranks, sum_over_ranks
 from segctl.losses.pixels import check_class_weights, check_shapes, is_hard, valid_pixels
-from segctl.losses.reading import sums_of
-from segctl.losses.sums import Sums
-from segctl.schema.losses import Active, Reduce
+from segctl.losses.sums.choose import sums_of
+from segctl.losses.sums.plain import Sums
+from segctl.schema.loss_terms import Active, Reduce
 
 
 class JDTLoss(nn.Module):

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from segctl.losses.pixels import check_shapes, is_hard, log_or_lowest, mean_over_valid, sum_dtype
-from segctl.losses.sums import Sums
+from segctl.losses.sums.plain import Sums
 
 
 class KLLoss(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from segctl.losses.pixels import IGNORE_INDEX, check_shapes, is_hard, sum_dtype, valid_pixels
-from segctl.schema.losses import Active
+from segctl.schema.loss_terms import Active
 
 
 class LovaszSoftmaxLoss(nn.Module):

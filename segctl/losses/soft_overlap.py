@@ -10,8 +10,8 @@ smooth: s.  active: the classes averaged over, those "present" (largest label va
 from torch import Tensor, nn
 
 from segctl.losses.pixels import IGNORE_INDEX, check_shapes, is_hard, valid_pixels
-from segctl.losses.sums import Sums, plain_sums
-from segctl.schema.losses import Active
+from segctl.losses.sums.plain import Sums, plain_sums
+from segctl.schema.loss_terms import Active
 
 
 class SoftJaccardLoss(nn.Module):

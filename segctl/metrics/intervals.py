@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segctl.errors import InputError
-from segctl.metrics.independence import warning
+from segctl.metrics.interval_warnings import warning
 from segctl.metrics.resampled import Resampled, Scored, prepare, resample
 from segctl.metrics.scores import SCORE_NAMES, per_class, score, scored_classes
 from segctl.metrics.table import CountTable

@@ -12,11 +12,11 @@ import torch
 
 from segctl.errors import InputError
 from segctl.models.backbone import Backbone, build_backbone
+from segctl.models.head_widths import Widths, reference_widths
 from segctl.models.heads import DeepLabV3Head, DeepLabV3PlusHead, Head, PSPNetHead, UNetHead
 from segctl.models.outputs import Outputs, Prediction, at_label_size, upsample
 from segctl.models.saving import SavedModel, fill, read, save
 from segctl.models.segmenter import Segmenter
-from segctl.models.widths import Widths, reference_widths
 from segctl.schema.models import ModelSpec
 
 __all__ = [

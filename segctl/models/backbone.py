@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segctl.errors import InputError, did_you_mean
-from segctl.models.hub import cached_weights, hub_address, why_unreachable
-from segctl.models.weights import fill_backbone, read_backbone_file
+from segctl.models.external.hub import cached_weights, hub_address, why_unreachable
+from segctl.models.external.weights import fill_backbone, read_backbone_file
 
 Options = tuple[tuple[str, Any], ...]
 """Keyword arguments for timm, beside the name."""

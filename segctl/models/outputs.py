@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segctl.errors import InputError
-from segctl.models import separable
+from segctl.models import deterministic_resize
 
 OutputName = Literal["main", "aux"]
 
@@ -34,8 +34,8 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if logits.shape[-2:] == size:
         return logits
-    if separable.wanted_for(logits):
-        return separable.resized(logits, size)
+    if deterministic_resize.wanted_for(logits):
+        return deterministic_resize.resized(logits, size)
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from segctl.errors import InputError
 from segctl.files import write_whole
+from segctl.models.external.weights import first_misfit, unpickled
 from segctl.models.segmenter import Segmenter
-from segctl.models.weights import first_misfit, unpickled
 from segctl.schema.models import ModelSpec
 from segctl.schema.run import TrainRun
 

@@ -12,7 +12,7 @@ from segctl.report.analysis import measure
 from segctl.report.collect import Collection, collect
 from segctl.report.findings import Drawer
 from segctl.report.groups import Comparison, compare
-from segctl.report.page import Frame, build
+from segctl.report.sections import Frame, build
 from segctl.runs import write_text
 
 

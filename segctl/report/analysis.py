@@ -10,7 +10,7 @@ from itertools import groupby
 
 import numpy as np
 
-from segctl.metrics.confusions import costliest
+from segctl.metrics.costly_mixups import costliest
 from segctl.metrics.intervals import Difference, Differences, Intervals, mean_differences, mean_intervals
 from segctl.metrics.scores import per_image
 from segctl.metrics.table import CountTable

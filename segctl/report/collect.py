@@ -14,7 +14,7 @@ from segctl.errors import InputError, SegctlError, did_you_mean
 from segctl.metrics.scores import SCORE_NAMES
 from segctl.metrics.table import CountTable
 from segctl.runs import RunFolder, find_runs, read_json
-from segctl.schema.distillers import method_of
+from segctl.schema.methods import method_of
 from segctl.schema.run import DistillRun, TrainRun
 
 TILES = ("image", "truth", "prediction", "error")

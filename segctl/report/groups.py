@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from segctl.metrics.table import CountTable
 from segctl.report.collect import Evaluation, Run
-from segctl.schema.distillers import METHODS
+from segctl.schema.methods import METHODS
 from segctl.schema.run import DistillRun, TrainRun
 
 LAST_DIGITS = ("train.activation_checkpointing", "train.compile", "train.deterministic")

@@ -3,9 +3,7 @@
 from typing import assert_never
 
 from segctl.schema.data import BoundaryLabels, HardLabels, LabelSpec, SmoothedLabels
-from segctl.schema.loss_formula import classes, jaccard, loss_term
-from segctl.schema.run import DistillRun, TrainRun
-from segctl.schema.terms import (
+from segctl.schema.distill_terms import (
     AdversarialSpec,
     CalibrationSpec,
     ChannelFeaturesSpec,
@@ -22,6 +20,8 @@ from segctl.schema.terms import (
     SoftJDTSpec,
     SoftKLSpec,
 )
+from segctl.schema.loss_formula import classes, jaccard, loss_term
+from segctl.schema.run import DistillRun, TrainRun
 
 
 def total_loss(run: TrainRun) -> str:

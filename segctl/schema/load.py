@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from segctl.errors import Fault, InputError, PresetError, did_you_mean
 from segctl.schema.run import DistillRun, TrainRun, cross_check
-from segctl.schema.strict_yaml import load_yaml
+from segctl.schema.yaml import load_yaml
 
 Tree = dict[str, Any]
 

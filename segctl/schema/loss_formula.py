@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from segctl.schema.losses import (
+from segctl.schema.loss_terms import (
     Active,
     ClassWeights,
     CrossEntropySpec,

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from segctl.schema.losses import NonNegative
+from segctl.schema.loss_terms import NonNegative
 from segctl.schema.spec import Spec
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]

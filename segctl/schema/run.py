@@ -6,13 +6,13 @@ from pydantic import Field
 
 from segctl.errors import Fault, PresetError
 from segctl.schema.data import BoundaryLabels, DataSpec, HardLabels, LabelSpec
-from segctl.schema.distillers import DistillerSpec, Method, TeacherSpec, published_bundle
+from segctl.schema.distill_terms import CrossImageSpec, RelationSpec, reads
 from segctl.schema.evaluate import EvaluateSpec
-from segctl.schema.losses import JaccardFamily, KLSpec, LossTermSpec, LovaszSpec
+from segctl.schema.loss_terms import JaccardFamily, KLSpec, LossTermSpec, LovaszSpec
+from segctl.schema.methods import DistillerSpec, Method, TeacherSpec, published_bundle
 from segctl.schema.models import ModelSpec
 from segctl.schema.optim import OptimSpec, PolySpec, TrainSpec
 from segctl.schema.spec import Spec
-from segctl.schema.terms import CrossImageSpec, RelationSpec, reads
 
 Recipe = Literal["jml", "cirkd", "dist", "scratch"]
 

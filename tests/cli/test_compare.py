@@ -7,11 +7,11 @@ import pytest
 from toy import STUDENT, Silent, write_preset
 
 from segctl.cli import main
-from segctl.engine.comparison import plan
-from segctl.engine.launch import start_run
-from segctl.engine.setup import Request
 from segctl.schema.load import load_preset
 from segctl.schema.run import DistillRun
+from segctl.train.compare import plan
+from segctl.train.session import Request
+from segctl.train.start import start_run
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import cityscapes_files
 import pytest
+from archive_files import write_folder, write_zip
+from deepglobe_files import tree as deepglobe_tree
 from own_files import write_own
-from test_archives import write_folder, write_zip
-from test_deepglobe import tree as deepglobe_tree
 
 from segctl.cli import main
 

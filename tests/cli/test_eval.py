@@ -14,7 +14,7 @@ from PIL import Image
 from toy import draw_camvid
 
 from segctl.cli import main
-from segctl.data.prepare import prepare
+from segctl.data.prepare.prepare import prepare
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_a_run_is_scored_with_all_that_can_be_counted(run: Path, capsys: pytest.
 
 
 def test_saved_predictions_score_the_same_as_files(run: Path, toy_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from segctl.data.packed import open_dataset
+    from segctl.data.shards.dataset import open_dataset
 
     assert main(["eval", "run", "--save-predictions"]) == 0
     dataset = open_dataset(toy_data, "camvid")

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from segctl.cli import main
-from segctl.data.packed import open_dataset
-from segctl.engine.device import choose_compute
-from segctl.engine.mask_files import read_ids
-from segctl.engine.protocol import predict
+from segctl.data.shards.dataset import open_dataset
+from segctl.evaluate.png_pairs import read_ids
+from segctl.evaluate.predictor import predict
 from segctl.models import load
+from segctl.runtime.device import choose_compute
 from segctl.schema.evaluate import EvaluateSpec
 
 
@@ -125,7 +125,7 @@ def test_wrong_input_is_one_sentence_and_writes_nothing(
 
 
 def test_a_network_of_cityscapes_writes_label_ids(here: Path) -> None:
-    from segctl.data.sources.cityscapes_classes import CLASSES
+    from segctl.data.datasets.cityscapes_classes import CLASSES
     from segctl.models import build_model, save
     from segctl.runs import RunFolder
 

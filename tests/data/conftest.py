@@ -6,9 +6,9 @@ import pytest
 import shard_files
 from camvid_folders import draw_folder
 
-from segctl.data.packed import PackedDataset, open_dataset
-from segctl.data.prepare import prepare
-from segctl.data.shards import CODECS, write_shard
+from segctl.data.prepare.prepare import prepare
+from segctl.data.shards.dataset import PackedDataset, open_dataset
+from segctl.data.shards.writer import CODECS, write_shard
 
 SIZES = {"train": [(300, 520), (120, 96), (64, 80), (200, 310), (96, 128), (90, 70)], "val": [(120, 96), (64, 80)]}
 

@@ -15,10 +15,10 @@ import pytest
 from camvid_folders import draw_folder
 
 from segctl.cli import main
-from segctl.data.check import check
-from segctl.data.loader import training_batches
-from segctl.data.packed import INDEX_NAME, open_dataset
-from segctl.data.prepare import prepare
+from segctl.data.batches.loader import training_batches
+from segctl.data.inspect.check import check
+from segctl.data.prepare.prepare import prepare
+from segctl.data.shards.dataset import INDEX_NAME, open_dataset
 from segctl.errors import SegctlError
 from segctl.schema.data import DataSpec
 
@@ -26,7 +26,7 @@ SAMPLES = 132
 """Four shards of 33."""
 PREPARE = """
 import sys, pathlib
-from segctl.data.prepare import prepare
+from segctl.data.prepare.prepare import prepare
 source, root, workers = sys.argv[1:]
 tell = lambda done, total: print(done, flush=True)
 prepare("camvid", pathlib.Path(root), pathlib.Path(source), workers=int(workers), progress=tell)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from segctl.distillers.pair import Pair, Shape
+from segctl.distillers.align import Pair, Shape
 from segctl.models.outputs import Outputs, Prediction
 
 

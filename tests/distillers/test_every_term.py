@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from segctl.distillers import Distiller, NamedTerm, build_term
 from segctl.errors import InputError
-from segctl.schema.distillers import METHODS, VARIANTS
-from segctl.schema.terms import (
+from segctl.schema.distill_terms import (
     AdversarialSpec,
     ChannelFeaturesSpec,
     ChannelSpec,
@@ -24,6 +23,7 @@ from segctl.schema.terms import (
     SoftJDTSpec,
     SoftKLSpec,
 )
+from segctl.schema.methods import METHODS, VARIANTS
 
 SMALL_QUEUES = {"pixel_slots": 40, "region_slots": 10, "pixel_samples": 20, "region_samples": 10}
 TERMS: list[DistillTermSpec] = [

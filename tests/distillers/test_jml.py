@@ -7,12 +7,12 @@ from distillers_golden import golden_inputs, golden_pair, outputs
 from segctl.distillers import build_distiller
 from segctl.distillers.jml import SoftJDT, SoftKL, soft_label
 from segctl.losses import CrossEntropyLoss, JDTLoss, KLLoss
-from segctl.losses.calibration import calibrate
+from segctl.losses.teacher_calibration import calibrate
 from segctl.models.outputs import upsample
-from segctl.schema.distillers import METHODS, DistillerSpec
+from segctl.schema.distill_terms import CalibrationSpec, SoftJDTSpec, SoftKLSpec
 from segctl.schema.formula import total_loss
 from segctl.schema.load import load_preset
-from segctl.schema.terms import CalibrationSpec, SoftJDTSpec, SoftKLSpec
+from segctl.schema.methods import METHODS, DistillerSpec
 
 
 def test_golden_kl_over_valid_pixels() -> None:

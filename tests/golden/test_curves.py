@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from toy import CLASSES, TwoLayers
 
 from segctl.distillers import Distiller, build_distiller
-from segctl.distillers.pair import Pair, Shape
-from segctl.engine.optim import build_opponents
-from segctl.engine.tasks import DistillationTask, SupervisedTask
+from segctl.distillers.align import Pair, Shape
 from segctl.schema.data import BoundaryLabels
-from segctl.schema.distillers import METHODS
 from segctl.schema.load import load_preset
+from segctl.schema.methods import METHODS
+from segctl.train.optimizer import build_opponents
+from segctl.train.tasks import DistillationTask, SupervisedTask
 
 CURVES: dict[str, list[float]] = {
     "teacher": [

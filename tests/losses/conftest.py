@@ -2,9 +2,9 @@
 
 import pytest
 
-from segctl.losses import reading
+from segctl.losses.sums import choose
 
 
 @pytest.fixture(autouse=True)
 def _take_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "WORTHWHILE", 0)
+    monkeypatch.setattr(choose, "WORTHWHILE", 0)

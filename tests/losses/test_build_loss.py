@@ -17,10 +17,10 @@ from segctl.losses import (
     build_loss,
     build_losses,
 )
-from segctl.losses.labels import boundary_smooth, smooth
+from segctl.losses.soft_labels import boundary_smooth, smooth
 from segctl.schema.data import BoundaryLabels, HardLabels, SmoothedLabels
 from segctl.schema.load import load_preset
-from segctl.schema.losses import (
+from segctl.schema.loss_terms import (
     CrossEntropySpec,
     FocalSpec,
     JaccardFamily,

@@ -12,8 +12,8 @@ from PIL import Image
 from segctl.metrics.counts import confusion, count
 from segctl.metrics.scores import per_class, score, worst_images
 from segctl.metrics.table import CountTable
-from segctl.schema.distillers import METHODS
 from segctl.schema.load import apply_override, find_preset, read_tree, validate_run
+from segctl.schema.methods import METHODS
 
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "car")
 COLORS = (

@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from segctl.schema.distillers import method_of, published_bundle
 from segctl.schema.formula import total_loss
 from segctl.schema.load import load_preset, preset_folder, preset_names, validate_run
+from segctl.schema.methods import method_of, published_bundle
 from segctl.schema.run import DistillRun
 
 NAMES = preset_names()

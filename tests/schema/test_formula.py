@@ -2,9 +2,9 @@
 
 import pytest
 
-from segctl.schema.distillers import METHODS, Method
 from segctl.schema.formula import total_loss
 from segctl.schema.load import load_preset
+from segctl.schema.methods import METHODS, Method
 from segctl.schema.run import DistillRun, with_method
 
 TASK = "L = 1·CE(main, y) + 0.4·CE(aux, y)"

@@ -5,7 +5,7 @@ import pytest
 from segctl.schema.formula import total_loss
 from segctl.schema.load import load_preset
 from segctl.schema.loss_formula import loss_term
-from segctl.schema.losses import (
+from segctl.schema.loss_terms import (
     CrossEntropySpec,
     FocalSpec,
     JDTSpec,

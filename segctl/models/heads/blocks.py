@@ -6,7 +6,7 @@ Every convolution of a head is bias-free and followed by batch norm and ReLU.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segctl.models import separable
+from segctl.models import deterministic_resize
 from segctl.models.outputs import upsample
 
 
@@ -46,7 +46,7 @@ class BinMeans(nn.AdaptiveAvgPool2d):
         self.bin_px = bin_px
 
     def forward(self, x: Tensor) -> Tensor:
-        return separable.bin_means(x, self.bin_px) if separable.wanted_for(x) else super().forward(x)
+        return deterministic_resize.bin_means(x, self.bin_px) if deterministic_resize.wanted_for(x) else super().forward(x)
 
 
 class PoolingBranch(nn.Module):

@@ -1,0 +1,249 @@
+"""Batches from a prepared dataset, the same ones with any number of workers, ranks, or starts.
+
+The stream of samples is one permutation of the split per epoch, end to end; step s of a run takes positions s·B to s·B + B - 1.
+Permutation and views are functions of (seed, epoch, sample index) alone.
+"""
+
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from threading import current_thread, main_thread
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from segctl.data.batches.teacher_outputs import Answers
+from segctl.data.batches.views import draw_view, take
+from segctl.data.shards.dataset import PackedDataset
+from segctl.errors import InputError, SegctlError
+from segctl.schema.data import DataSpec
+
+GRACE_S = 5
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images uint8 (B, H, W, 3); labels uint8 (B, H, W), 255 ignored; names of the samples; seconds that making it took."""
+
+    images: Tensor
+    labels: Tensor
+    names: list[str]
+    made_s: float = 0.0
+    answers: dict[str, Tensor] = field(default_factory=dict)
+    """What the teacher answered to them, each part (B, D, h, w), where a run keeps that; else empty."""
+
+    def pin_memory(self) -> "Batch":
+        """In page-locked memory, from where a copy to the device need not be waited for."""
+        answers = {name: maps.pin_memory() for name, maps in self.answers.items()}
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory(), answers=answers)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A whole image at its own size: image uint8 (H, W, 3); label uint8 (H, W), 255 ignored."""
+
+    name: str
+    image: Tensor
+    label: Tensor
+
+    def pin_memory(self) -> "Sample":
+        """In page-locked memory."""
+        return Sample(self.name, self.image.pin_memory(), self.label.pin_memory())
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Which samples a step holds: those at the positions i with i % size == rank of each global batch."""
+
+    length: int
+    batch_size: int
+    seed: int
+    rank: int = 0
+    size: int = 1
+
+    def positions(self, step: int) -> list[int]:
+        first = step * self.batch_size
+        return list(range(first + self.rank, first + self.batch_size, self.size))
+
+    def at(self, position: int) -> tuple[int, int]:
+        """(epoch, sample index) of a position."""
+        epoch, offset = divmod(position, self.length)
+        return epoch, int(_order(self.seed, epoch, self.length)[offset])
+
+    def random(self, epoch: int, index: int) -> np.random.Generator:
+        """The randomness of one sample in one epoch."""
+        return np.random.default_rng([self.seed, epoch, index])
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, length: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(length)
+
+
+def training_batches(  # noqa: PLR0913 - one call says everything about a stream
+    dataset: PackedDataset,
+    split: str,
+    *,
+    view: DataSpec,
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    last_step: int,
+    workers: int,
+    rank: int = 0,
+    size: int = 1,
+    start_method: str | None = None,
+    answers: Answers | None = None,
+) -> Iterator[Batch]:
+    """This rank's share of the global batches of steps first_step to last_step - 1, with the teacher's answers where given.
+
+    `batch_size` is global. Raises InputError where the batch is larger than the split or smaller than `size`.
+    """
+    check_batch(dataset, split, batch_size, size)
+    names = dataset.names(split)
+    stream = Stream(len(names), batch_size, seed, rank, size)
+    return _load(_TrainingSteps(dataset, names, view, stream, answers), range(first_step, last_step), workers, start_method)
+
+
+def check_batch(dataset: PackedDataset, split: str, batch_size: int, size: int = 1) -> None:
+    """Refuse a global batch that the split cannot fill or that `size` processes cannot share. Raises InputError."""
+    images = len(dataset.names(split))
+    if batch_size > images:
+        raise InputError(
+            f"train.batch_size: got {batch_size}, wanted at most {images}, the images of split '{split}' of '{dataset.name}'",
+            f"add --set train.batch_size={images}",
+        )
+    if batch_size < size:
+        raise InputError(
+            f"train.batch_size: got {batch_size}, wanted at least {size}, one image for each process",
+            f"add --set train.batch_size={size}",
+        )
+
+
+def evaluation_samples(
+    dataset: PackedDataset, names: list[str], *, workers: int, start_method: str | None = None
+) -> Iterator[Sample]:
+    """Whole samples at their own size, in the order of `names`."""
+    return _load(_WholeSamples(dataset, names), range(len(names)), workers, start_method)
+
+
+def shard_names(names: list[str], rank: int, size: int) -> list[str]:
+    """The names that rank `rank` of `size` evaluates: every size-th, so that none counts twice."""
+    return names[rank::size]
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error on its way out of a worker: raised again where the batches are used, with its own type and words."""
+
+    error: SegctlError
+
+
+@dataclass(frozen=True)
+class _TrainingSteps(Dataset[Batch | _Failure]):
+    dataset: PackedDataset
+    samples: list[str]
+    view: DataSpec
+    stream: Stream
+    answers: Answers | None
+
+    def __getitem__(self, step: int) -> Batch | _Failure:
+        try:
+            return self._batch(step)
+        except SegctlError as error:
+            return _Failure(error)
+
+    def _batch(self, step: int) -> Batch:
+        began = time.perf_counter()
+        positions = self.stream.positions(step)
+        height, width = self.view.crop
+        images = np.empty((len(positions), height, width, 3), np.uint8)
+        labels = np.empty((len(positions), height, width), np.uint8)
+        names, seen = [], []
+        for row, position in enumerate(positions):
+            epoch, index = self.stream.at(position)
+            name = self.samples[index]
+            drawn = draw_view(self.dataset.size(name), self.view, self.stream.random(epoch, index))
+            take(self.dataset, name, drawn, (images[row], labels[row]))
+            names.append(name)
+            seen.append((index, drawn.flip))
+        answers = {} if self.answers is None else self.answers.read(seen)
+        return Batch(torch.from_numpy(images), torch.from_numpy(labels), names, time.perf_counter() - began, answers)
+
+
+@dataclass(frozen=True)
+class _WholeSamples(Dataset[Sample | _Failure]):
+    dataset: PackedDataset
+    names: list[str]
+
+    def __getitem__(self, index: int) -> Sample | _Failure:
+        name = self.names[index]
+        try:
+            return Sample(name, torch.from_numpy(self.dataset.image(name)), torch.from_numpy(self.dataset.label(name)))
+        except SegctlError as error:
+            return _Failure(error)
+
+
+def _load(items: "Dataset[Item | _Failure]", order: range, workers: int, start_method: str | None) -> Iterator[Item]:
+    """The items at `order`, made by worker processes that live until the last one is taken."""
+    loader = DataLoader(
+        items,
+        batch_size=None,
+        sampler=order,
+        num_workers=workers,
+        multiprocessing_context=start_method if workers else None,
+        pin_memory=torch.cuda.is_initialized(),  # type: ignore[no-untyped-call]  # a run on the CPU must not open a GPU
+        worker_init_fn=_enter_worker,
+        generator=torch.Generator(),  # its own, so that loading draws nothing from the run's random stream
+    )
+    iterator = _start(loader)
+    try:
+        while (item := _next(iterator, workers)) is not None:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item
+    finally:
+        del iterator  # stops the workers now; the garbage collector would close their pipes first and then wait for them
+
+
+def _next(iterator: "Iterator[Item | _Failure]", workers: int) -> "Item | _Failure | None":
+    """The next item; None after the last. The death of a worker is a failure; a bug in one keeps its traceback."""
+    try:
+        return next(iterator, None)
+    except (RuntimeError, EOFError, OSError) as error:
+        text = str(error)
+        bug = "Caught" in text or (isinstance(error, RuntimeError) and "DataLoader worker" not in text)
+        if workers == 0 or bug:
+            raise
+        reason = text or "its pipe closed"
+        hint = "set data.workers to 0 to load in the main process; the machine may be out of memory"
+        return _Failure(SegctlError(f"a loader process died ({reason})", hint))
+
+
+def _start(loader: "DataLoader[Item | _Failure]") -> "Iterator[Item | _Failure]":
+    """Start the workers, and put the handler of SIGCHLD back that torch replaces: torch's raises in whatever code happens to run
+    when a worker dies. Without it, `next` notices, at once or within seconds."""
+    if loader.num_workers == 0 or not hasattr(signal, "SIGCHLD") or current_thread() is not main_thread():
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    iterator = iter(loader)
+    signal.signal(signal.SIGCHLD, before)
+    return iterator
+
+
+def _enter_worker(worker: int) -> None:
+    """One thread per worker. Signals are sent to a run's whole group but are the main process's to answer, so a worker goes on:
+    for good after Ctrl-C and SIGUSR1, and after SIGTERM long enough for the step under way to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_S))
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

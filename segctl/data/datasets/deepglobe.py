@@ -1,0 +1,153 @@
+"""DeepGlobe Land Cover 2018, 6 classes: satellite pictures of 2448×2448.
+
+    train/ID_sat.jpg  train/ID_mask.png      or the same files in any folders, such as images/ and masks/
+
+Masks are RGB. As its makers say, a channel is on from 128 upwards, because some values are off; the three bits then name the
+class. Unknown (black) and pure red, which is no class, are ignored; pixels of red are counted. Only the 803 pictures of the
+training set have public masks; `valid` and `test` are left out.
+Splits: `all`, and five folds. The names `ID_sat.jpg` are sorted as strings, fold k validates on the k-th fifth (⌊n/5⌋ of them)
+and trains on all others, so that a few at the end are never validated. Where the names are the official 803, known by MD5,
+each fold's list must have its known MD5.
+Source: the challenge's data page; folds as in zifuwanggg/JDTLosses.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from segctl.data.classes import IGNORED, ClassRow, ClassTable
+from segctl.data.datasets.label_files import Label
+from segctl.data.datasets.pairs import Pairs, unpaired
+from segctl.data.files.archives import Files, open_files
+from segctl.data.files.entries import File
+from segctl.data.files.pictures import Picture
+from segctl.data.findings import Finding
+from segctl.errors import InputError
+
+CLASSES = ClassTable(
+    (
+        ClassRow("urban", 3, 0, (0, 255, 255)),
+        ClassRow("agriculture", 6, 1, (255, 255, 0)),
+        ClassRow("rangeland", 5, 2, (255, 0, 255)),
+        ClassRow("forest", 2, 3, (0, 255, 0)),
+        ClassRow("water", 1, 4, (0, 0, 255)),
+        ClassRow("barren", 7, 5, (255, 255, 255)),
+        ClassRow("unknown", 0, IGNORED, (0, 0, 0)),
+    )
+)
+"""The raw id is 4 · red + 2 · green + blue, each 0 or 1."""
+THRESHOLD = 128
+RED = 4
+FOLDS = 5
+OFFICIAL_COUNT = 803
+OFFICIAL_MD5 = "9d2070029f8fed5935028b7fef7431ff"
+FOLD_MD5 = (
+    "629b0dd9a409e88f0f028c5d29036686",
+    "e58dd51be1fbf60a9aebeba3f271f020",
+    "4f8acfc34664030c5452715358f2c3d2",
+    "b1d8e5992b9eafe32e3cd30e2890690b",
+    "7f9390681a3df44b2ed445d65acccd5a",
+)
+LAYOUT = (
+    "give the folder or the zip with train/ID_sat.jpg and train/ID_mask.png with --source (Kaggle or CodaLab, with an account)"
+)
+_UNLABELLED = frozenset({"valid", "validation", "test"})
+_TRAIN_IDS = CLASSES.raw_to_train()[:8]
+
+
+@dataclass(frozen=True)
+class ThresholdLabel:
+    """A mask whose channels are on or off."""
+
+    picture: Picture
+
+    def size(self) -> tuple[int, int]:
+        return self.picture.size()
+
+    def digest(self) -> str:
+        return self.picture.digest()
+
+    def decode(self) -> Label:
+        decoded = self.picture.decode()
+        on = (decoded.array >= THRESHOLD).astype(np.uint8)
+        codes = on[..., 0] << 2 | on[..., 1] << 1 | on[..., 2]
+        return Label(_TRAIN_IDS[codes], decoded.sha256, len(decoded.content), int(np.count_nonzero(codes == RED)))
+
+
+def open_deepglobe(paths: Sequence[Path]) -> Pairs:
+    """Pair pictures with masks. Raises InputError where there are none."""
+    files = open_files(paths, lambda name: name.endswith(("_sat.jpg", "_mask.png")))
+    pictures, masks, unlabelled, twice = _find(files)
+    if not masks:
+        raise InputError(f"the DeepGlobe source {files.given} has no masks (ID_mask.png)", LAYOUT)
+    names = sort_names(pictures.keys() & masks.keys())
+    splits, problems = _splits(names)
+    missing = unpaired(pictures, masks, lambda role, name: _missing(files, role, name))
+    notes = [] if not unlabelled else [f"{unlabelled} pictures of valid and test are left out: they have no masks"]
+    if list_md5(names) != OFFICIAL_MD5:
+        notes.append(f"these are {len(names)} pictures, not the official {OFFICIAL_COUNT}: the folds are cut by the same rule")
+    return Pairs(
+        name="deepglobe",
+        rule="deepglobe-threshold-128-6-classes/1",
+        origin=f"{files.names} in the official layout",
+        classes=CLASSES,
+        splits=splits,
+        images={name: Picture(name, "image", pictures[name], ("RGB",)) for name in names},
+        labels={name: ThresholdLabel(Picture(name, "mask", masks[name], ("RGB",))) for name in names},
+        instances={},
+        groups=None,
+        notes=(*files.notes, *notes),
+        problems=(*twice, *missing, *problems),
+    )
+
+
+def sort_names(names: Sequence[str] | set[str]) -> list[str]:
+    """In the order of the file names as strings, in which 100694 comes before 10233 and 10452 before 1045."""
+    return sorted(names, key=lambda name: f"{name}_sat.jpg")
+
+
+def list_md5(names: Sequence[str]) -> str:
+    """MD5 of the picture files' names, each ended by a newline."""
+    return hashlib.md5("".join(f"{name}_sat.jpg\n" for name in names).encode(), usedforsecurity=False).hexdigest()
+
+
+def _find(files: Files) -> tuple[dict[str, File], dict[str, File], int, list[Finding]]:
+    """Pictures and masks by id, the number of pictures from folders that have no masks, and ids that are there twice."""
+    pictures: dict[str, File] = {}
+    masks: dict[str, File] = {}
+    twice: list[Finding] = []
+    apart: set[str] = set()
+    for path, file in files.members.items():
+        name, _, role = PurePosixPath(path).stem.rpartition("_")
+        if _UNLABELLED & set(PurePosixPath(path).parts[:-1]):
+            apart.add(name)
+        target = masks if role == "mask" else pictures
+        if name in target:
+            problem = f"sample '{name}' is there twice, as '{target[name].where}' and '{file.where}'"
+            twice.append(Finding(name, problem, "keep one of them"))
+        target[name] = file
+    bare = (pictures.keys() - masks.keys()) & apart
+    for name in bare:
+        del pictures[name]
+    return pictures, masks, len(bare), twice
+
+
+def _missing(files: Files, role: str, name: str) -> str:
+    return f"'{name}_{'mask.png' if role == 'label' else 'sat.jpg'}' is missing from {files.given}"
+
+
+def _splits(names: list[str]) -> tuple[dict[str, list[str]], list[Finding]]:
+    """`all` and the folds; a finding where the official names do not give the official folds."""
+    splits, problems = {"all": names}, []
+    fifth = len(names) // FOLDS
+    for fold in range(FOLDS if fifth else 0):
+        val = names[fifth * fold : fifth * (fold + 1)]
+        held = set(val)
+        splits[f"train_fold{fold}"] = [name for name in names if name not in held]
+        splits[f"val_fold{fold}"] = val
+        if list_md5(names) == OFFICIAL_MD5 and list_md5(val) != FOLD_MD5[fold]:
+            problems.append(Finding("", f"val_fold{fold} is not the official list", "report this as a bug"))
+    return splits, problems

@@ -1,0 +1,1 @@
+"""Datasets that may be downloaded, and the download itself."""

@@ -1,0 +1,305 @@
+"""Downloads that can be trusted: resumed, retried, checked, and whole or not there.
+
+A file is written to NAME.part and renamed once its length, its first bytes and its checksum are right. A second start goes on
+where the first stopped; a server that starts anew is taken at its word. A page is never saved as an archive. What one URL cannot
+give, the next may.
+"""
+
+import hashlib
+import shutil
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import requests
+
+from segctl.data.download.catalog import RemoteFile
+from segctl.data.files.lock import locked
+from segctl.errors import InputError, SegctlError
+
+Progress = Callable[[str, int, int], None]
+"""Called with (file, bytes that are here, bytes in all or 0)."""
+
+PIECE_BYTES = 2**16
+"""What is received and written at a time, and so the most that a broken connection costs."""
+SPARE_BYTES = 2**28
+"""What must stay free on the disk."""
+MAGIC = {"zip": (0, b"PK"), "tgz": (0, b"\x1f\x8b"), "tar": (257, b"ustar")}
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+"""Answers that say "later"."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait, in seconds, and how often to try again without a byte gained. Old hosts answer late."""
+
+    connect_s: float = 60
+    stall_s: float = 60
+    retries: int = 4
+    back_off_s: float = 0.5
+
+
+class _RefusedError(Exception):
+    """This URL will not give the file, whatever one tries."""
+
+
+class _InterruptedError(Exception):
+    """This time it broke off; trying again may help."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What stays the same for all tries at one file. `renew` logs in again, where there is something to log in to."""
+
+    session: requests.Session
+    progress: Progress
+    patience: Patience
+    renew: Callable[[], None] | None = None
+
+
+def download(files: Sequence[RemoteFile], folder: Path, transfer: Transfer) -> list[Path]:
+    """Have every file in `folder`; those that are there stay.
+
+    Raises SegctlError where one cannot be had, or the disk is too small.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot write to '{folder}': {error.strerror or error}", "give another folder with --data-root"
+        ) from error
+    missing = [file for file in files if not _is_here(file, folder)]
+    _check_room(missing, folder)
+    for file in missing:
+        with locked(folder / f".{file.name}.lock", f"downloading '{file.name}'"):
+            _fetch(file, folder / file.name, transfer)
+    return [folder / file.name for file in files]
+
+
+def new_session() -> requests.Session:
+    """A session that says who asks, and wants files as they are."""
+    session = requests.Session()
+    session.headers.update({"User-Agent": "segctl", "Accept-Encoding": "identity"})
+    return session
+
+
+def _is_here(file: RemoteFile, folder: Path) -> bool:
+    """A file that has its name was checked before it got it."""
+    path = folder / file.name
+    return path.is_file() and file.byte_count in (None, path.stat().st_size)
+
+
+def _check_room(files: Sequence[RemoteFile], folder: Path) -> None:
+    needed = sum((file.byte_count or 0) - _length(_part(folder / file.name)) for file in files if file.byte_count)
+    free = shutil.disk_usage(folder).free
+    if files and needed + SPARE_BYTES > free:
+        names = ", ".join(file.name for file in files)
+        raise SegctlError(
+            f"downloading {names} needs {needed / 1e9:.1f} GB in '{folder}', but {free / 1e9:.1f} GB are free",
+            "make room, or give another folder with --data-root",
+        )
+
+
+def _fetch(file: RemoteFile, path: Path, transfer: Transfer) -> None:
+    reasons = []
+    for url in file.urls:
+        try:
+            _fetch_from(url, file, path, transfer)
+            return
+        except _RefusedError as error:
+            reasons.append(f"{_host(url)}: {error}")
+        except OSError as error:
+            raise SegctlError(
+                f"cannot write '{_part(path)}': {error.strerror or error}", "make room; the same command continues"
+            ) from error
+    raise SegctlError(
+        f"'{file.name}' cannot be downloaded ({'; '.join(reasons)})",
+        "the same command continues later; or get the file by other means and give it with --source",
+    )
+
+
+def _fetch_from(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> None:
+    """All tries at one URL. A file that turns out wrong after it was resumed is fetched once more from its start."""
+    resumed = _length(_part(path)) > 0
+    _receive_all(url, file, path, transfer)
+    problem = _problem(file, _part(path))
+    if problem and resumed:
+        _part(path).unlink()
+        _receive_all(url, file, path, transfer)
+        problem = _problem(file, _part(path))
+    if problem:
+        _part(path).unlink()
+        raise _RefusedError(problem)
+    _part(path).replace(path)
+
+
+def _receive_all(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> None:
+    """Receive until the server has nothing more; try again where it breaks off, sooner where that brought something."""
+    tries, patience, renewed = 0, transfer.patience, False
+    while True:
+        before = _length(_part(path))
+        try:
+            _receive(url, file, path, transfer)
+            return
+        except _LoginNeededError as error:
+            if transfer.renew is None or renewed:
+                raise _RefusedError(str(error)) from error
+            transfer.renew()
+            renewed = True
+        except (requests.RequestException, _InterruptedError) as error:
+            gained = _length(_part(path)) > before
+            tries, renewed = (0 if gained else tries + 1), renewed and not gained
+            if tries > patience.retries:
+                raise _RefusedError(f"{_words(error)}, {tries} times") from error
+            time.sleep(patience.back_off_s * 2 ** min(tries, 6))
+
+
+class _LoginNeededError(Exception):
+    """A page came where the file should: the session may have ended."""
+
+
+def _receive(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> None:
+    """One request: append what comes to the part, which starts anew where the server does."""
+    part, have = _part(path), _length(_part(path))
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    patience = transfer.patience
+    with transfer.session.get(url, headers=headers, stream=True, timeout=(patience.connect_s, patience.stall_s)) as answer:
+        if answer.status_code == 416:  # nothing lies beyond what is here: it is whole, or it is something else
+            if _problem(file, part):
+                part.unlink()
+                raise _InterruptedError("the server has fewer bytes than are here")
+            return
+        _check_status(answer)
+        start = _start(answer)
+        if start not in (0, have):
+            part.unlink()
+            raise _InterruptedError("the server continued at another place")
+        total = _total(answer, start)
+        if file.byte_count is not None and total not in (None, file.byte_count):
+            raise _RefusedError(f"it has {total} bytes, wanted {file.byte_count}")
+        _check_room([replace(file, byte_count=total)] if total else [], path.parent)
+        _save(answer, file, part, start, transfer, total or file.byte_count or 0)
+    if total is not None and _length(part) != total:
+        raise _InterruptedError("the connection ended early")
+
+
+def _check_status(answer: requests.Response) -> None:
+    code = answer.status_code
+    if code in _PASSING:
+        raise _InterruptedError(f"the server answers {code}")
+    if code in (301, 302, 303, 307, 308, 401) or (code < 300 and "html" in answer.headers.get("Content-Type", "").lower()):
+        raise _LoginNeededError("the server sends a page, not the file")
+    if code not in (200, 206):
+        raise _RefusedError(f"the server answers {code}")
+
+
+def _save(answer: requests.Response, file: RemoteFile, part: Path, start: int, transfer: Transfer, total: int) -> None:
+    """Write what comes. The first bytes are looked at before any of them is."""
+    done = start
+    handle = None
+    try:
+        for piece in answer.iter_content(PIECE_BYTES):
+            if handle is None:
+                if start == 0:
+                    _check_magic(file, piece)
+                handle = part.open("ab" if start else "wb")
+            handle.write(piece)
+            done += len(piece)
+            transfer.progress(file.name, done, total)
+    finally:
+        if handle is not None:
+            handle.close()
+    if handle is None:
+        raise _InterruptedError("the server sends nothing")
+
+
+def _check_magic(file: RemoteFile, piece: bytes) -> None:
+    offset, magic = MAGIC[file.kind]
+    if piece.lstrip()[:1] == b"<":
+        raise _LoginNeededError("the server sends a page, not the file")
+    if len(piece) >= offset + len(magic) and piece[offset : offset + len(magic)] != magic:
+        raise _RefusedError(f"what the server sends is no {file.kind}")
+
+
+def _start(answer: requests.Response) -> int:
+    """Where the answer starts in the file; -1 where a partial answer does not tell."""
+    if answer.status_code != 206:
+        return 0
+    first = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
+    return int(first) if first.isdigit() else -1
+
+
+def _total(answer: requests.Response, start: int) -> int | None:
+    length = answer.headers.get("Content-Length", "")
+    return start + int(length) if length.isdigit() else None
+
+
+def _problem(file: RemoteFile, part: Path) -> str:
+    """What is wrong with a received file; empty where it is right."""
+    length = _length(part)
+    if file.byte_count is not None and length != file.byte_count:
+        return f"it has {length} bytes, wanted {file.byte_count}"
+    if file.checksum is None:
+        return _broken_member(part) if file.kind == "zip" else ""
+    algorithm, wanted = file.checksum
+    with part.open("rb") as handle:
+        got = hashlib.file_digest(handle, algorithm).hexdigest()
+    return "" if got == wanted else f"its {algorithm} is {got}, wanted {wanted}"
+
+
+def _broken_member(part: Path) -> str:
+    try:
+        with zipfile.ZipFile(part) as archive:
+            broken = archive.testzip()
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+    ) as error:  # the last: a packing that Python cannot undo
+        return f"it is no whole zip ({error})"
+    return f"its member '{broken}' is damaged" if broken else ""
+
+
+def _words(error: Exception) -> str:
+    """What happened, without the objects that requests prints."""
+    match error:
+        case requests.ConnectTimeout():
+            return "no answer in time"
+        case requests.Timeout() | requests.ConnectionError() if "timed out" in str(error):
+            return "it stalled"
+        case requests.exceptions.SSLError():
+            return "its certificate is not trusted"
+        case requests.exceptions.ChunkedEncodingError() | requests.exceptions.ContentDecodingError():
+            return "the connection ended early"
+        case requests.ConnectionError():
+            return "cannot be reached"
+        case requests.RequestException():
+            return type(error).__name__
+        case _:
+            return str(error)
+
+
+def _host(url: str) -> str:
+    return url.partition("//")[2].partition("/")[0]
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def plain_transfer(progress: Progress = lambda name, done, total: None) -> Transfer:
+    """A transfer from hosts that ask for no account."""
+    return Transfer(new_session(), progress, Patience())
+
+
+def downloads_folder(data_root: Path) -> Path:
+    """Where downloads are kept, to be used again."""
+    return data_root / "downloads"

@@ -1,0 +1,1 @@
+"""Archives, their members, and the pictures in them."""

@@ -1,0 +1,1 @@
+"""What `data check`, `info`, `preview`, `list` and `bench` find."""

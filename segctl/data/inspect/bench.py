@@ -1,0 +1,187 @@
+"""How fast samples come: from the shards, and by decoding picture files each time, as the common pipeline does."""
+
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from segctl.data.batches.loader import training_batches
+from segctl.data.batches.views import View, draw_view, take, view_regions
+from segctl.data.classes import IGNORED
+from segctl.data.datasets import Source
+from segctl.data.shards.dataset import PackedDataset
+from segctl.errors import InputError
+from segctl.schema.data import DataSpec
+
+MEAN = np.array([123.675, 116.28, 103.53], np.float32)
+STD = np.array([58.395, 57.12, 57.375], np.float32)
+SEED = 1
+BATCH = 8
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A sample as files: PNG or JPEG bytes of the image, PNG bytes of the label."""
+
+    image: bytes
+    label: bytes
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What was measured. Rates are samples a second, `workers` 0 being this process alone; times are milliseconds a sample.
+
+    `start_s` is from asking for the first batch to having it, with workers; `decoded` says what the decoding was done on.
+    """
+
+    dataset: str
+    codec: str
+    crop: tuple[int, int]
+    samples: int
+    rates: dict[int, float]
+    start_s: dict[int, float]
+    shards_ms: float
+    common_ms: float
+    decode_ms: float
+    bytes_read: float
+    bytes_encoded: float
+    decoded: str
+
+    @property
+    def times_faster(self) -> float:
+        return self.common_ms / self.shards_ms
+
+
+def bench(
+    dataset: PackedDataset,
+    split: str,
+    crop: tuple[int, int] | None,
+    *,
+    samples: int,
+    workers: int,
+    source: Source | None = None,
+) -> Bench:
+    """Measure training samples of a split (scale 0.5 to 2, flip, crop): in one process in pairs, and through the loader.
+
+    Decoding is measured on the source's own pictures where it is given, else on PNG copies in memory.
+    """
+    names = sorted(dataset.names(split))
+    if samples < 1 or not names:
+        raise InputError(f"--samples is {samples} and split '{split}' has {len(names)}, wanted at least one of each")
+    spec = DataSpec(dataset=dataset.name, crop=crop or _usual_crop(dataset, names[0]))
+    kept = {name: encode(dataset, name, source) for name in names[:BATCH]}
+    times, read = _in_pairs(dataset, kept, spec, samples)
+    rates, starts = {}, {}
+    for count in sorted({0, workers}):
+        rates[count], starts[count] = _through_the_loader(dataset, split, spec, samples, count)
+    shards, common, decode = np.median(times[WARM_UP:], 0)
+    return Bench(
+        dataset=dataset.name,
+        codec=dataset.provenance.codec,
+        crop=spec.crop,
+        samples=samples,
+        rates=rates,
+        start_s=starts,
+        shards_ms=float(shards),
+        common_ms=float(common),
+        decode_ms=float(decode),
+        bytes_read=read,
+        bytes_encoded=float(np.mean([len(files.image) + len(files.label) for files in kept.values()])),
+        decoded="PNG copies in memory" if source is None else "the source's pictures, labels as PNG copies, in memory",
+    )
+
+
+def _usual_crop(dataset: PackedDataset, name: str) -> tuple[int, int]:
+    height, width = dataset.size(name)
+    return min(512, height), min(512, width)
+
+
+def encode(dataset: PackedDataset, name: str, source: Source | None) -> Encoded:
+    """A sample's files: of the source where there is one and it has a file, else PNG copies."""
+    file = source.read(name).image_file if source is not None else None
+    return Encoded(file or _png(dataset.image(name)), _png(dataset.label(name)))
+
+
+def _png(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _in_pairs(dataset: PackedDataset, kept: dict[str, Encoded], spec: DataSpec, samples: int) -> tuple[np.ndarray, float]:
+    """(float (samples + WARM_UP, 3): milliseconds of shards, common pipeline, decoding; bytes read a sample). One thread each."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    times, read, names = [], 0, list(kept)
+    try:
+        for number in range(samples + WARM_UP):
+            name = names[number % len(names)]
+            view = draw_view(dataset.size(name), spec, np.random.default_rng([SEED, number]))
+            files = kept[name]
+            shards = milliseconds(partial(take, dataset, name, view))
+            times.append((shards, milliseconds(partial(common_pipeline, files, view)), milliseconds(partial(decode, files))))
+            read += bytes_read(dataset, name, view)
+    finally:
+        cv2.setNumThreads(before)
+    return np.array(times), read / len(times)
+
+
+def milliseconds(work: Callable[[], object]) -> float:
+    """Of wall-clock time."""
+    began = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - began)
+
+
+def bytes_read(dataset: PackedDataset, name: str, view: View) -> int:
+    """What taking that view reads from the shard."""
+    shard = dataset.samples[name].shard
+    image, label = view_regions(view)
+    return dataset.reader.stored_bytes(shard, "images", name, image) + dataset.reader.stored_bytes(shard, "labels", name, label)
+
+
+def _through_the_loader(dataset: PackedDataset, split: str, spec: DataSpec, samples: int, workers: int) -> tuple[float, float]:
+    """(samples a second after the first batch, seconds until the first batch)."""
+    batch = min(BATCH, len(dataset.names(split)))
+    steps = 1 + max(1, samples // batch)
+    began = time.perf_counter()
+    batches = training_batches(
+        dataset, split, view=spec, batch_size=batch, seed=SEED, first_step=0, last_step=steps, workers=workers
+    )
+    next(batches)
+    first = time.perf_counter()
+    for _ in batches:
+        pass
+    return (steps - 1) * batch / (time.perf_counter() - first), first - began
+
+
+def decode(files: Encoded) -> tuple[np.ndarray, np.ndarray]:
+    """Image with OpenCV, as people do; label with PIL."""
+    image = cv2.imdecode(np.frombuffer(files.image, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise InputError("OpenCV cannot decode a picture of this dataset", "measure against PNG copies: leave --source out")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.array(Image.open(io.BytesIO(files.label)))
+
+
+def common_pipeline(files: Encoded, view: View) -> tuple[np.ndarray, np.ndarray]:
+    """Decode, float32, resize whole, pad, crop, flip, normalise: image float32 (3, h, w), label uint8 (h, w)."""
+    pixels, ids = decode(files)
+    size = (view.columns.scaled, view.rows.scaled)
+    pixels = cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    ids = cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST)
+    down, across = max(view.crop[0] - size[1], 0), max(view.crop[1] - size[0], 0)
+    sides = (down // 2, down - down // 2, across // 2, across - across // 2)
+    pixels = cv2.copyMakeBorder(pixels, *sides, cv2.BORDER_CONSTANT, value=MEAN.tolist())
+    ids = cv2.copyMakeBorder(ids, *sides, cv2.BORDER_CONSTANT, value=IGNORED)
+    top, left = view.rows.start, view.columns.start
+    pixels = pixels[top : top + view.crop[0], left : left + view.crop[1]]
+    ids = ids[top : top + view.crop[0], left : left + view.crop[1]]
+    if view.flip:
+        pixels, ids = pixels[:, ::-1], ids[:, ::-1]
+    return np.ascontiguousarray(((pixels - MEAN) / STD).transpose(2, 0, 1)), np.ascontiguousarray(ids)

@@ -1,0 +1,101 @@
+"""What `data check` finds in a prepared dataset: every sample is read back whole and compared with what was packed."""
+
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from segctl.data.classes import IGNORED
+from segctl.data.datasets.label_files import guess_label_ids
+from segctl.data.findings import Finding
+from segctl.data.inspect.duplicates import Pictures
+from segctl.data.prepare.prepare import staging_folder
+from segctl.data.shards.dataset import (
+    INDEX_NAME,
+    DamagedIndexError,
+    PackedDataset,
+    fingerprint,
+    is_as_written,
+    open_dataset,
+    pixels_sha256,
+)
+from segctl.data.shards.tiles import file_hash
+from segctl.errors import SegctlError
+
+
+def check(data_root: Path, name: str, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Finding]:
+    """Everything that is wrong with a prepared dataset. Raises InputError where there is none."""
+    if not (data_root / name).exists() and staging_folder(data_root, name).exists():
+        return [Finding("", "incomplete: preparing it was interrupted")]
+    try:
+        dataset = open_dataset(data_root, name)
+    except DamagedIndexError as error:
+        return [Finding("", error.message, error.hint)]
+    pictures = Pictures(dataset.splits, dataset.image)
+    try:
+        return [
+            *pictures.overlaps(),
+            *_index_findings(dataset),
+            *_shard_findings(dataset, pictures, progress),
+            *pictures.findings(),
+        ]
+    finally:
+        dataset.reader.close()
+
+
+def _index_findings(dataset: PackedDataset) -> Iterator[Finding]:
+    for split, names in dataset.splits.items():
+        for sample in sorted(set(names) - dataset.samples.keys()):
+            yield Finding(sample, f"is listed in '{split}' but not packed")
+    if not is_as_written(dataset.folder):
+        yield Finding("", f"'{INDEX_NAME}' is not as it was written, though it says the same")
+    sources = {name: record.source_sha256 for name, record in dataset.samples.items()}
+    if fingerprint(dataset.provenance.rule, sources) != dataset.fingerprint:
+        yield Finding("", "dataset.json does not match its own fingerprint")
+
+
+def _shard_findings(dataset: PackedDataset, pictures: Pictures, progress: Callable[[int, int], None]) -> Iterator[Finding]:
+    missing: set[int] = set()
+    for index, shard in enumerate(dataset.shards):
+        if problem := dataset.reader.problem(index):
+            missing.add(index)
+            count = sum(record.shard == index for record in dataset.samples.values())
+            gone = not (dataset.folder / shard).is_file()
+            lost = f"incomplete: '{shard}' with {count} samples is missing"
+            yield Finding("", lost if gone else f"'{shard}' with {count} samples cannot be opened: {problem}")
+    hurt: set[int] = set()
+    for done, (name, record) in enumerate(dataset.samples.items(), start=1):
+        if record.shard not in missing and (problem := _sample_problem(dataset, name, pictures)):
+            hurt.add(record.shard)
+            yield Finding(name, problem)
+        progress(done, len(dataset.samples))
+    for index in sorted(set(range(len(dataset.shards))) - missing - hurt):
+        if file_hash(dataset.folder / dataset.shards[index]) != dataset.shard_hashes[index]:
+            yield Finding("", f"'{dataset.shards[index]}' has changed, though every sample in it is as it was packed")
+
+
+def _sample_problem(dataset: PackedDataset, name: str, pictures: Pictures) -> str:
+    """What is wrong with one sample, or an empty string; its picture is remembered, to be compared with others."""
+    record = dataset.samples[name]
+    wanted = (record.height, record.width)
+    try:
+        stored = [dataset.reader.shape(record.shard, group, name)[:2] for group in ("images", "labels")]
+        if stored != [wanted, wanted]:
+            return f"image is {_words(stored[0])} and label {_words(stored[1])}, wanted {_words(wanted)}"
+        image, label = dataset.image(name), dataset.label(name)
+        dataset.instance(name)
+    except SegctlError as error:
+        return error.message
+    if pixels_sha256(image, label) != record.pixels_sha256:
+        return "does not hold the pixels that were packed"
+    pictures.add(name, image.shape, zlib.crc32(np.ascontiguousarray(image).data))
+    classes = dataset.classes.num_classes
+    present = np.unique(label)
+    wrong = present[(present >= classes) & (present != IGNORED)]
+    guess = guess_label_ids(set(present.tolist()), classes)
+    return f"label holds id {wrong[0]}, wanted 0 to {classes - 1} or {IGNORED}{guess}" if wrong.size else ""
+
+
+def _words(size: tuple[int, ...]) -> str:
+    return f"{size[1]}×{size[0]}"

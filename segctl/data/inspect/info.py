@@ -1,0 +1,83 @@
+"""Counts of a prepared dataset: images, sizes, and how much of each class there is."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from segctl.data.classes import IGNORED
+from segctl.data.shards.dataset import PackedDataset
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """One split. `pixels` int64 (C,) and `images` int64 (C,): pixels of each class, and images that show it."""
+
+    split: str
+    count: int
+    sizes: dict[str, int]
+    groups: dict[str, int]
+    pixels: np.ndarray
+    images: np.ndarray
+    ignored_pixels: int
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """The shortest and the longest side of all images, in pixels."""
+        lengths = [int(length) for size in self.sizes for length in size.split("×")]
+        return min(lengths), max(lengths)
+
+    @property
+    def shares(self) -> np.ndarray:
+        """float64 (C,): percent of the pixels that are not ignored."""
+        return np.asarray(100 * self.pixels / max(int(self.pixels.sum()), 1))
+
+    @property
+    def ignored_share(self) -> float:
+        """Percent of all pixels."""
+        return 100 * self.ignored_pixels / max(int(self.pixels.sum()) + self.ignored_pixels, 1)
+
+    def to_json(self, class_names: list[str]) -> dict[str, Any]:
+        classes = {
+            name: {"pixels": int(pixels), "pixel_share": round(float(share), 4), "images": int(images)}
+            for name, pixels, share, images in zip(class_names, self.pixels, self.shares, self.images, strict=True)
+        }
+        return {
+            "images": self.count,
+            "sizes": self.sizes,
+            "groups": self.groups,
+            "ignored_pixels": self.ignored_pixels,
+            "ignored_share": round(self.ignored_share, 4),
+            "classes": classes,
+        }
+
+
+def describe(
+    dataset: PackedDataset, splits: Sequence[str] = (), progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[SplitInfo]:
+    """Count these splits, or all; each label is read once, however many splits list it."""
+    listed = {split: dataset.names(split) for split in splits or dataset.splits}
+    names = sorted({name for names in listed.values() for name in names})
+    counts = np.zeros((len(names), 256), np.int64)
+    for row, name in enumerate(names):
+        counts[row] = np.bincount(dataset.label(name).ravel(), minlength=256)
+        progress(row + 1, len(names))
+    rows = {name: row for row, name in enumerate(names)}
+    return [_split_info(dataset, split, counts[[rows[name] for name in names]]) for split, names in listed.items()]
+
+
+def _split_info(dataset: PackedDataset, split: str, counts: np.ndarray) -> SplitInfo:
+    names, classes = dataset.splits[split], dataset.classes.num_classes
+    sizes = Counter(f"{width}×{height}" for height, width in map(dataset.size, names))
+    groups = Counter(dataset.groups[name] for name in names) if dataset.groups else Counter[str]()
+    return SplitInfo(
+        split=split,
+        count=len(names),
+        sizes=dict(sizes.most_common()),
+        groups=dict(sorted(groups.items())),
+        pixels=counts[:, :classes].sum(0),
+        images=(counts[:, :classes] > 0).sum(0),
+        ignored_pixels=int(counts[:, IGNORED].sum()),
+    )

@@ -1,0 +1,48 @@
+"""Which datasets segctl can prepare, and which are here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segctl.data.datasets import KNOWN
+from segctl.data.prepare.prepare import staging_folder
+from segctl.data.shards.dataset import INDEX_NAME, open_dataset
+from segctl.errors import InputError
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A dataset: what preparing it needs, where it comes from, and what of it is in the data root.
+
+    `state` is "ready", "incomplete" or "" for a dataset that is not here; `samples` and `bytes` are 0 unless it is ready.
+    """
+
+    name: str
+    needs: str
+    origin: str
+    state: str
+    samples: int
+    bytes: int
+
+
+def list_datasets(data_root: Path) -> list[Listing]:
+    """Every dataset that segctl can prepare, and any other that is prepared in the data root."""
+    known = {dataset.name: dataset for dataset in KNOWN}
+    here = {path.parent.name for path in data_root.glob(f"*/{INDEX_NAME}")} if data_root.is_dir() else set()
+    listings = []
+    for name in sorted(known.keys() | here):
+        needs, origin = (known[name].needs, known[name].origin) if name in known else ("", "")
+        listings.append(_look(data_root, name, needs, origin))
+    return listings
+
+
+def _look(data_root: Path, name: str, needs: str, origin: str) -> Listing:
+    folder = data_root / name
+    try:
+        dataset = open_dataset(data_root, name)
+    except InputError:
+        interrupted = staging_folder(data_root, name).exists() or (folder / INDEX_NAME).exists()
+        return Listing(name, needs, origin, "incomplete" if interrupted else "", 0, 0)
+    shards = [folder / shard for shard in dataset.shards]
+    if not all(shard.is_file() for shard in shards):
+        return Listing(name, needs, origin, "incomplete", 0, 0)
+    return Listing(name, needs, origin, "ready", len(dataset.samples), sum(shard.stat().st_size for shard in shards))

@@ -1,0 +1,97 @@
+"""A contact sheet of a split: pictures over their labels, and a legend of the class colours."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from segctl.data.classes import IGNORED, ClassTable
+from segctl.data.shards.dataset import PackedDataset
+from segctl.files import write_whole
+
+COLUMNS, ROWS = 4, 3
+CELL_PX = 320
+GAP_PX, MARGIN_PX = 16, 32
+TITLE_PX, CAPTION_PX, LEGEND_PX = 26, 14, 16
+PAPER, INK, FADED = (255, 255, 255), (28, 30, 34), (110, 114, 122)
+
+
+def write_preview(dataset: PackedDataset, split: str, path: Path) -> list[str]:
+    """Write the sheet as a PNG and return the names on it: evenly spread over the split."""
+    names = _spread(dataset.names(split), COLUMNS * ROWS)
+    sheet = draw_sheet(dataset, split, names)
+    write_whole(path, lambda partial: sheet.save(partial, "PNG"))
+    return names
+
+
+def _spread(names: list[str], count: int) -> list[str]:
+    count = min(count, len(names))
+    return [names[index * len(names) // count] for index in range(count)]
+
+
+def draw_sheet(dataset: PackedDataset, split: str, names: Sequence[str]) -> Image.Image:
+    """Title, then a grid of cells in reading order, then the legend."""
+    cells = [_cell(dataset, name) for name in names]
+    rows = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
+    heights = [max(cell.height for cell in row) for row in rows]
+    width = 2 * MARGIN_PX + COLUMNS * CELL_PX + (COLUMNS - 1) * GAP_PX
+    legend = _legend(dataset.classes, width - 2 * MARGIN_PX)
+    header = MARGIN_PX + TITLE_PX + 2 * GAP_PX
+    sheet = Image.new("RGB", (width, header + sum(heights) + GAP_PX * len(rows) + legend.height + MARGIN_PX), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((MARGIN_PX, MARGIN_PX), f"{dataset.name}, {split}", INK, _font(TITLE_PX))
+    count = f"{len(names)} of {len(dataset.names(split))} samples"
+    pen.text((width - MARGIN_PX, MARGIN_PX + TITLE_PX - LEGEND_PX), count, FADED, _font(LEGEND_PX), anchor="ra")
+    top = header
+    for row, height in zip(rows, heights, strict=True):
+        for column, cell in enumerate(row):
+            sheet.paste(cell, (MARGIN_PX + column * (CELL_PX + GAP_PX), top))
+        top += height + GAP_PX
+    sheet.paste(legend, (MARGIN_PX, top))
+    return sheet
+
+
+def _cell(dataset: PackedDataset, name: str) -> Image.Image:
+    """Picture over label at the cell's width, the name below."""
+    height, width = dataset.size(name)
+    size = (CELL_PX, max(1, round(CELL_PX * height / width)))
+    picture = Image.fromarray(dataset.image(name)).resize(size, Image.Resampling.BICUBIC)
+    label = Image.fromarray(dataset.label(name)).resize(size, Image.Resampling.NEAREST)
+    cell = Image.new("RGB", (CELL_PX, 2 * size[1] + 2 + CAPTION_PX + GAP_PX), PAPER)
+    cell.paste(picture, (0, 0))
+    cell.paste(Image.fromarray(color_label(np.asarray(label), dataset.classes)), (0, size[1] + 2))
+    ImageDraw.Draw(cell).text((0, 2 * size[1] + 8), name, FADED, _font(CAPTION_PX))
+    return cell
+
+
+def color_label(label: np.ndarray, classes: ClassTable) -> np.ndarray:
+    """uint8 (H, W, 3): the class colours; ignored pixels are hatched in grey, which is no class's colour."""
+    colored = classes.palette()[label]
+    y, x = np.nonzero(label == IGNORED)
+    colored[y, x] = np.where((x + y)[:, None] % 8 < 4, 240, 200)
+    return np.asarray(colored)
+
+
+def _legend(classes: ClassTable, width: int) -> Image.Image:
+    """Swatches with names, as many in a line as fit."""
+    font, swatch = _font(LEGEND_PX), LEGEND_PX + 4
+    entries = [*enumerate(classes.names), (IGNORED, "ignored")]
+    places, x, y = [], 0, 0
+    for train_id, name in entries:
+        length = swatch + 8 + round(font.getlength(name)) + 28
+        if x and x + length > width:
+            x, y = 0, y + swatch + 12
+        places.append((train_id, name, x, y))
+        x += length
+    legend = Image.new("RGB", (width, y + swatch), PAPER)
+    pen = ImageDraw.Draw(legend)
+    for train_id, name, x, y in places:
+        legend.paste(Image.fromarray(color_label(np.full((swatch, swatch), train_id, np.uint8), classes)), (x, y))
+        pen.rectangle((x, y, x + swatch - 1, y + swatch - 1), outline=FADED)
+        pen.text((x + swatch + 8, y + swatch // 2), name, INK, font, anchor="lm")
+    return legend
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

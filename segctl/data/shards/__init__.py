@@ -1,0 +1,1 @@
+"""The HDF5 shards of a prepared dataset: written, indexed, read."""

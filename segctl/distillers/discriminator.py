@@ -1,0 +1,128 @@
+"""The discriminator that SKD, IFVD and CWD share: the student's logits shall not be told from the teacher's.
+
+Defaults are those of CIRKD's port, behind the published columns: hinge loss, Adam 4e-4 with betas 0.9 and 0.99, constant.
+SKD's and IFVD's own code use the Wasserstein loss with gradient penalty (`loss` wgan_gp).  The discriminator sees logits
+only, in both, although SKD's paper describes the image beside them.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from segctl.distillers.align import Grid, paired_logits
+from segctl.distillers.base import Opponent
+from segctl.models.outputs import Outputs, upsample
+from segctl.schema.loss_terms import Output
+
+SMALLEST = 64
+"""Pixels a side that the discriminator's last layer needs."""
+SLOPE = 0.1
+
+
+class SelfAttention(nn.Module):
+    """x + gamma · attention over all positions, gamma 0 at first; (B, D, h, w) -> the same (arXiv:1805.08318)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Conv2d(channels, channels // 8, 1)
+        self.key = nn.Conv2d(channels, channels // 8, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.query(x).flatten(2), self.key(x).flatten(2), self.value(x).flatten(2)
+        attention = torch.bmm(query.transpose(1, 2), key).softmax(-1)
+        seen = torch.bmm(value, attention.transpose(1, 2)).view_as(x)
+        return torch.addcmul(x, self.gamma, seen)
+
+
+def _halve(in_channels: int, out_channels: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1)
+    return nn.Sequential(spectral_norm(conv), nn.LeakyReLU(SLOPE))
+
+
+class Discriminator(nn.Sequential):
+    """Logits (B, C, h, w), at least 64×64 -> realness (B, 1, h/16 - 3, w/16 - 3).
+
+    Batch norm, four 4×4 convolutions of stride 2 with spectral norm, self-attention after the third and the fourth.
+    Source: arXiv:1903.04197, section 3.3, as all code that uses it has it.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(
+            nn.BatchNorm2d(num_classes),
+            _halve(num_classes, 64),
+            _halve(64, 128),
+            _halve(128, 256),
+            SelfAttention(256),
+            _halve(256, 512),
+            SelfAttention(512),
+            nn.Conv2d(512, 1, 4),
+        )
+
+
+def wide_enough(grid: Grid) -> Grid:
+    """The grid itself, or the smallest of its shape that the discriminator takes."""
+    scale = max(1.0, SMALLEST / min(grid))
+    return max(grid[0], round(grid[0] * scale)), max(grid[1], round(grid[1] * scale))
+
+
+class Adversarial(nn.Module):
+    """-mean D(student) for the student, and a loss for D, which the student does not feel; both by name.
+
+    Both come from the same logits and the same D, so one backward pass serves the student and its opponent, and it does not
+    matter which of the two takes its step first.  In the student's part D is a constant.
+    """
+
+    mean_over_pixels = False
+
+    def __init__(
+        self,
+        logits: Output,
+        pair: tuple[int, Grid],
+        loss: Literal["hinge", "wgan_gp"] = "hinge",
+        gradient_penalty: float = 10.0,
+        adam: tuple[float, tuple[float, float]] = (4e-4, (0.9, 0.99)),
+    ) -> None:
+        """pair: classes and grid (h, w) of the student's logits.  adam: learning rate and betas of the discriminator."""
+        super().__init__()
+        self.logits: Output = logits
+        self.loss = loss
+        self.gradient_penalty = gradient_penalty
+        self.discriminator = Discriminator(pair[0])
+        self.opponent = Opponent(self.discriminator, *adam)
+        self.announcement = _announcement(logits, pair[1], self.discriminator)
+
+    def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> dict[str, Tensor]:
+        ours, theirs = paired_logits(student, teacher, self.logits, "adversarial")
+        size = wide_enough((ours.shape[-2], ours.shape[-1]))
+        fake, real = upsample(ours, size), upsample(theirs, size)
+        self.discriminator.requires_grad_(False)
+        generator = -self.discriminator(fake).mean()
+        self.discriminator.requires_grad_(True)
+        return {"generator": generator, "discriminator": self._opponents_loss(fake.detach(), real)}
+
+    def _opponents_loss(self, fake: Tensor, real: Tensor) -> Tensor:
+        on_real, on_fake = self.discriminator(real), self.discriminator(fake)
+        if self.loss == "hinge":
+            return F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()
+        distance: Tensor = on_fake.mean() - on_real.mean()
+        return distance + self.gradient_penalty * self._penalty(fake, real)
+
+    def _penalty(self, fake: Tensor, real: Tensor) -> Tensor:
+        """(norm of D's gradient - 1)² at a random point between each pair of maps (arXiv:1704.00028)."""
+        share = torch.rand(len(fake), 1, 1, 1).to(fake)  # from the CPU's generator, whose state is in every checkpoint
+        between = (share * real + (1 - share) * fake).requires_grad_()
+        (gradient,) = torch.autograd.grad(self.discriminator(between).sum(), between, create_graph=True)
+        norm: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+        return (norm - 1).square().mean()
+
+
+def _announcement(logits: Output, grid: Grid, discriminator: nn.Module) -> str:
+    size = wide_enough(grid)
+    parameters = sum(parameter.numel() for parameter in discriminator.parameters())
+    grown = "" if size == grid else f"; logit maps of {grid[0]}×{grid[1]} are upsampled to {size[0]}×{size[1]} for it"
+    return f"adversarial_{logits}: a discriminator of {parameters:,} parameters with an Adam of its own{grown}"

@@ -1,0 +1,195 @@
+"""CIRKD's memory terms: how every pixel relates to teacher pixels and regions of earlier images.
+
+Weight 0.1 each; on PASCAL VOC 0.01, where 0.1 is known to end below the undistilled student.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segctl.distillers.align import label_on_grid, paired_features
+from segctl.distillers.base import Peers
+from segctl.distillers.row_divergence import row_divergence
+from segctl.losses.pixels import IGNORE_INDEX
+from segctl.models.outputs import Outputs
+
+Queue = Literal["faithful", "fixed"]
+
+PICK, PIXELS, REGIONS = range(3)
+"""What is drawn: an image's pixels, and the slots of either ring that a step compares with."""
+
+
+class Picked(NamedTuple):
+    """What one image gives to the queues: regions (m, D) of the classes (m,), and pixels (n, D) of theirs, class by class."""
+
+    region_classes: Tensor
+    regions: Tensor
+    pixel_classes: Tensor
+    pixels: Tensor
+
+
+class ClassQueues(nn.Module):
+    """For each class, a ring of teacher pixels and a ring of teacher regions; unit vectors, random ones at first.
+
+    Per image and class present: one region, the mean of the class's pixels, and up to `each` pixels at random.  Pixels that
+    would reach the end of their ring go into its last slots, and the next ones to its beginning, as in the authors' code.
+    `faithful` takes, for the k-th pixel of a class, the k-th pixel of the whole image, which is what that code does;
+    `fixed` takes the pixel itself.
+
+    All processes of a run take in everybody's images in the order of the global batch, so that their queues are alike, and are
+    those of one process with the whole batch.  What is drawn depends on a seed and on how often the queues have stored, both
+    part of the state, and on no generator.
+    """
+
+    pixels: Tensor
+    regions: Tensor
+    next_pixel: Tensor
+    next_region: Tensor
+    draws: Tensor
+    """(2,): the seed of everything drawn, and how often the queues have stored."""
+
+    def __init__(self, num_classes: int, channels: int, slots: tuple[int, int], each: int, queue: Queue) -> None:
+        """slots: of each class's pixels and regions."""
+        super().__init__()
+        self.each, self.queue = each, queue
+        self.register_buffer("pixels", F.normalize(torch.randn(num_classes, slots[0], channels), dim=2))
+        self.register_buffer("regions", F.normalize(torch.randn(num_classes, slots[1], channels), dim=2))
+        self.register_buffer("next_pixel", torch.zeros(num_classes, dtype=torch.long))
+        self.register_buffer("next_region", torch.zeros(num_classes, dtype=torch.long))
+        self.register_buffer("draws", torch.tensor([int(torch.randint(2**31, ())), 0]))
+        self._peers: Peers | None = None
+
+    def join(self, peers: Peers) -> None:
+        """From now on, store what these processes do together."""
+        self._peers = peers
+
+    @torch.no_grad()
+    def store(self, features: Tensor, label: Tensor) -> None:
+        """Take in unit vectors (B, D, h, w) under labels (B, h, w), image by image; every process calls it once for a step."""
+        rank, size = (0, 1) if self._peers is None else (self._peers.rank, self._peers.size)
+        images = zip(features.permute(0, 2, 3, 1).flatten(1, 2), label.flatten(1), strict=True)
+        positions = [index * size + rank for index in range(len(features))]
+        picked = [self._pick(*image, position) for image, position in zip(images, positions, strict=True)]
+        for of_image in picked if self._peers is None or size == 1 else _everybodys(picked, positions, self._peers):
+            self._store_regions(of_image.region_classes, of_image.regions)
+            self._store_pixels(of_image.pixel_classes, of_image.pixels)
+        self.draws[1] += 1
+
+    def drawn(self, number: int, kind: int, position: int = 0) -> Tensor:
+        """A permutation of so many, for a kind of draw and an image of the global batch; anew after every `store`."""
+        seed, stored = self.draws.tolist()
+        return torch.from_numpy(np.random.default_rng([seed, stored, kind, position]).permutation(number)).to(self.draws.device)
+
+    def _pick(self, image: Tensor, label: Tensor, position: int) -> Picked:
+        """image (n, D), label (n,); position: the image's in the global batch."""
+        found = (label < len(self.pixels)).nonzero().squeeze(1)  # labelled pixels, in raster order
+        ids = label[found]
+        present = self._count(ids).nonzero().squeeze(1)
+        sums = torch.zeros_like(self.regions[:, 0]).index_add(0, ids, image[found])
+        shuffled = self.drawn(len(ids), PICK, position)
+        chosen = shuffled[ids[shuffled].argsort(stable=True)]
+        chosen = chosen[self._rank_within(ids[chosen]) < min(self.each, self.pixels.shape[1])]
+        source = found[chosen] if self.queue == "fixed" else self._ordinals(ids)[chosen]
+        return Picked(present, F.normalize(sums[present], dim=1), ids[chosen], image[source])
+
+    def _store_regions(self, classes: Tensor, regions: Tensor) -> None:
+        self.regions[classes, self.next_region[classes]] = regions
+        self.next_region[classes] = (self.next_region[classes] + 1) % self.regions.shape[1]
+
+    def _store_pixels(self, classes: Tensor, pixels: Tensor) -> None:
+        slots, counts = self.pixels.shape[1], self._count(classes)
+        wraps = self.next_pixel + counts >= slots
+        begin = torch.where(wraps, slots - counts, self.next_pixel)
+        self.next_pixel.copy_(torch.where(wraps, 0, begin + counts).where(counts > 0, self.next_pixel))
+        self.pixels[classes, begin[classes] + self._rank_within(classes)] = pixels
+
+    def _count(self, ids: Tensor) -> Tensor:
+        """How many pixels each class has: (C,)."""
+        return torch.bincount(ids, minlength=len(self.pixels))
+
+    def _rank_within(self, ids: Tensor) -> Tensor:
+        """For sorted ids, how many equal ones stand before each."""
+        counts = self._count(ids)
+        return torch.arange(len(ids), device=ids.device) - (counts.cumsum(0) - counts)[ids]
+
+    def _ordinals(self, ids: Tensor) -> Tensor:
+        """For ids in any order, how many equal ones stand before each."""
+        order = ids.argsort(stable=True)
+        return torch.empty_like(ids).index_put((order,), self._rank_within(ids[order]))
+
+
+def _everybodys(mine: Sequence[Picked], positions: Sequence[int], peers: Peers) -> Iterator[Picked]:
+    """What all processes have picked, image by image in the order of the global batch.
+
+    Only what is picked travels: (1 + each) vectors for a class and image, and not the features of whole images.
+    """
+    rows = [
+        torch.cat([classes.new_tensor([position, kind]).expand(len(classes), 2), classes.unsqueeze(1), vectors], 1)
+        for of_image, position in zip(mine, positions, strict=True)
+        for kind, (classes, vectors) in enumerate((of_image[:2], of_image[2:]))
+    ]
+    whole = torch.cat(peers.gather_rows(torch.cat(rows)))
+    position, kind, classes = whole[:, :3].long().T
+    for image in position.unique().tolist():
+        regions, pixels = ((position == image) & (kind == which) for which in (0, 1))
+        yield Picked(classes[regions], whole[regions, 3:], classes[pixels], whole[pixels, 3:])
+
+
+class Projector(nn.Sequential):
+    """1×1, batch norm, ReLU, 1×1: the student's features in the teacher's space; trained with the student and left behind."""
+
+    def __init__(self, student_channels: int, teacher_channels: int) -> None:
+        super().__init__(
+            nn.Conv2d(student_channels, teacher_channels, 1, bias=False),
+            nn.BatchNorm2d(teacher_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False),
+        )
+
+
+class Memory(nn.Module):
+    """The divergence of a valid pixel's similarities to stored teacher pixels, and to stored regions; both by name.
+
+    A step compares with one random set of slots, the same for all classes: `samples` (pixels, regions) over the number of
+    classes, plus one.  The queues take in the step's own teacher features first.
+    """
+
+    mean_over_pixels = True
+
+    def __init__(
+        self, queues: ClassQueues, student_channels: int, samples: tuple[int, int] = (4096, 1024), temperature: float = 0.1
+    ) -> None:
+        super().__init__()
+        classes, slots, channels = queues.pixels.shape
+        self.queues = queues
+        self.projector = Projector(student_channels, channels)
+        self.samples = (samples[0] // classes + 1, samples[1] // classes + 1)
+        self.temperature = temperature
+        megabytes = (queues.pixels.numel() + queues.regions.numel()) * queues.pixels.element_size() / 1e6
+        self.announcement = (
+            f"cirkd_memory: a projector takes the student's {student_channels} channels to the teacher's {channels}; queues of "
+            f"{slots:,} pixels and {queues.regions.shape[1]:,} regions for each of {classes} classes, {megabytes:,.0f} MB"
+        )
+
+    def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> dict[str, Tensor]:
+        ours, theirs = paired_features(student, teacher)
+        on_grid = label_on_grid(label, (ours.shape[-2], ours.shape[-1]))
+        theirs = F.normalize(theirs, dim=1)
+        self.queues.store(theirs.to(self.queues.pixels.dtype), on_grid)
+        valid = on_grid != IGNORE_INDEX
+        rows = F.normalize(self.projector(ours), dim=1).permute(0, 2, 3, 1)[valid]
+        teacher_rows = theirs.permute(0, 2, 3, 1)[valid]
+        return {
+            "pixel": self._divergence(rows, teacher_rows, PIXELS),
+            "region": self._divergence(rows, teacher_rows, REGIONS),
+        }
+
+    def _divergence(self, rows: Tensor, teacher_rows: Tensor, kind: int) -> Tensor:
+        ring, samples = (self.queues.pixels, self.queues.regions)[kind - PIXELS], self.samples[kind - PIXELS]
+        slots = self.queues.drawn(ring.shape[1], kind)[:samples]
+        bank = ring[:, slots].flatten(0, 1).unsqueeze(0).to(rows.dtype)
+        return row_divergence(rows, bank, teacher_rows, bank, self.temperature)

@@ -1,0 +1,1 @@
+"""Networks and files of labels -> counts -> scores, tables and masks."""

@@ -1,0 +1,38 @@
+"""The Cityscapes benchmark: which classes it is, and label ids in predictions. Needs no torch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segctl.data.classes import IGNORED
+from segctl.data.datasets.cityscapes_classes import AVERAGE_INSTANCE_PX, CLASSES
+from segctl.metrics.cityscapes import Benchmark
+
+STAND_IN = 128
+"""Added to the label id of a class that is not scored, so that a prediction of it stays apart from the classes (id_maps.py)."""
+
+
+def benchmark_of(class_names: Sequence[str]) -> Benchmark | None:
+    """The benchmark's facts where these are its 19 classes, in any order; else None."""
+    if sorted(class_names) != sorted(CLASSES.names):
+        return None
+    scored = [row for row in CLASSES.rows if row.train_id != IGNORED]
+    categories = {row.category: () for row in scored if row.category}
+    members = {category: tuple(row.name for row in scored if row.category == category) for category in categories}
+    unscored = {}
+    for category in members:
+        rows = [row for row in CLASSES.rows if row.category == category]
+        ids = tuple(row.raw_id + STAND_IN for row in rows if row.train_id == IGNORED and row.raw_id is not None)
+        if ids and all(row.has_instances for row in rows):
+            unscored[category] = ids
+    return Benchmark(members, {row.name: AVERAGE_INSTANCE_PX[row.name] for row in scored if row.has_instances}, unscored)
+
+
+def train_to_label_ids() -> NDArray[np.uint8]:
+    """uint8 (256,): the label id of each train id, for a submission; 0 (unlabeled) for everything else."""
+    table = np.zeros(256, np.uint8)
+    for row in CLASSES.rows:
+        if row.train_id != IGNORED and row.raw_id is not None:
+            table[row.train_id] = row.raw_id
+    return table

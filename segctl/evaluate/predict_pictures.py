@@ -1,0 +1,193 @@
+"""A trained network and a person's own pictures -> masks and overlays.
+
+DIR/<name>.png            class ids, with the classes' colours as palette; or Cityscapes label ids
+DIR/overlays/<name>.jpg   the picture with the classes' colours laid over it, where asked for
+DIR/predict.json          by which network and how, so that a second start knows what is already there
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from segctl.data.shards.dataset import open_dataset
+from segctl.errors import InputError
+from segctl.evaluate.draw_masks import overlay, write_index
+from segctl.evaluate.find_pictures import Found, find_pictures, read_upright
+from segctl.evaluate.png_cityscapes import benchmark_of, train_to_label_ids
+from segctl.evaluate.predictor import predict, protocol_in_words
+from segctl.files import write_whole
+from segctl.models import SavedModel, Segmenter, read, restore
+from segctl.runs import read_json, write_json
+from segctl.runtime.device import Compute, choose_scoring_compute
+from segctl.schema.evaluate import EvaluateSpec, ProtocolChange
+from segctl.schema.load import validate_run
+from segctl.schema.run import TrainRun
+
+Progress = Callable[[int, int], None]
+Pixels = NDArray[np.uint8]
+RECORD = "predict.json"
+JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """Which network (a run folder or model file), which pictures, where to, and what to write."""
+
+    run: Path
+    pictures: Sequence[str]
+    output: Path
+    data_root: Path
+    overlay: bool = False
+    label_ids: bool = False
+    device: str | None = None
+    precision: str | None = None
+    change: ProtocolChange = field(default_factory=ProtocolChange)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """How many pictures there are, and how many were there already from an earlier start."""
+
+    pictures: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class _Session:
+    model: Segmenter
+    protocol: EvaluateSpec
+    compute: Compute
+    palette: Pixels
+    request: PredictRequest
+
+    def write(self, picture: Found, image: Pixels) -> None:
+        """The mask comes last, so that a picture whose mask is there is done."""
+        batch = torch.from_numpy(image)[None].to(self.compute.device)
+        ids: Pixels = predict(self.model, batch, self.protocol, self.compute)[0].cpu().numpy()
+        mask, mixed = _outputs(self.request, picture)
+        if self.request.overlay:
+            laid_over = Image.fromarray(overlay(image, ids, self.palette))
+            write_whole(mixed, lambda partial: laid_over.save(partial, format="JPEG", quality=JPEG_QUALITY))
+        if self.request.label_ids:
+            write_index(mask, train_to_label_ids()[ids])
+        else:
+            write_index(mask, ids, self.palette)
+
+
+def predict_files(request: PredictRequest, progress: Progress | None = None) -> Predicted:
+    """Write a mask for every picture. Raises InputError before anything is written where the network, the pictures or the folder
+    do not fit, and at the end where pictures could not be read."""
+    saved = read(request.run)
+    spec = validate_run(saved.run, f"'{saved.path}'")
+    pictures = find_pictures(request.pictures)
+    _require_apart(request, pictures)
+    if request.label_ids and benchmark_of(saved.class_names) is None:
+        raise InputError("--label-ids are Cityscapes' ids, and this network has other classes", "leave --label-ids out")
+    protocol = request.change.apply(spec.evaluate, spec.data.crop)
+    compute = choose_scoring_compute(request.device, spec.train.precision, request.precision)
+    _take_folder(request, _record(request, saved, protocol, compute))
+    left = [picture for picture in pictures if not _outputs(request, picture)[0].is_file()]
+    kept = len(pictures) - len(left)
+    model = restore(saved).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    session = _Session(model, protocol, compute, _palette(request, spec, saved.class_names), request)
+    unreadable = []
+    for done, (picture, image) in enumerate(_read_ahead(left), start=1):
+        if isinstance(image, InputError):
+            unreadable.append(image)
+        else:
+            session.write(picture, image)
+        if progress is not None:
+            progress(kept + done, len(pictures))
+    if unreadable:
+        more = f", and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
+        raise InputError(f"{unreadable[0].message}{more}; the other {len(pictures) - len(unreadable)} pictures have their masks")
+    return Predicted(len(pictures), kept)
+
+
+def _read_ahead(pictures: list[Found]) -> Iterator[tuple[Found, Pixels | InputError]]:
+    """Every picture, decoded while the network works on the one before; the error of one that cannot be."""
+
+    def attempt(picture: Found) -> Pixels | InputError:
+        try:
+            return read_upright(picture.path)
+        except InputError as error:
+            return error
+
+    with ThreadPoolExecutor(1) as reader:
+        coming = None
+        for picture in [*pictures, None]:
+            future = None if picture is None else reader.submit(attempt, picture)
+            if coming is not None:
+                yield coming[0], coming[1].result()
+            coming = None if picture is None or future is None else (picture, future)
+
+
+def _outputs(request: PredictRequest, picture: Found) -> tuple[Path, Path]:
+    """Where the mask and the overlay of a picture go."""
+    return request.output / f"{picture.name}.png", request.output / "overlays" / f"{picture.name}.jpg"
+
+
+def _require_apart(request: PredictRequest, pictures: list[Found]) -> None:
+    """No output may be one of the pictures."""
+    inputs = {picture.path.resolve() for picture in pictures}
+    for picture in pictures:
+        for path in _outputs(request, picture):
+            if path.resolve() in inputs:
+                raise InputError(f"the mask of '{picture.path}' would overwrite '{path}'", "give another folder with -o")
+
+
+def _record(request: PredictRequest, saved: SavedModel, protocol: EvaluateSpec, compute: Compute) -> dict[str, Any]:
+    with saved.path.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    return {
+        "weights": str(saved.path),
+        "weights_sha256": digest,
+        "protocol": protocol_in_words(protocol),
+        "precision": compute.precision,
+        "ids": "Cityscapes label ids" if request.label_ids else "train ids",
+        "overlay": request.overlay,
+        "classes": saved.class_names,
+    }
+
+
+def _take_folder(request: PredictRequest, record: dict[str, Any]) -> None:
+    """Go on in a folder that the same network began; refuse one that holds other masks."""
+    path = request.output / RECORD
+    if path.is_file():
+        there = read_json(path)
+        differing = [key for key in record if key != "weights" and there.get(key) != record[key]]
+        if differing:
+            raise InputError(
+                f"'{request.output}' holds masks made otherwise: {differing[0]} was {there.get(differing[0])!r}, "
+                f"now {record[differing[0]]!r}",
+                "give another folder with -o, or remove it",
+            )
+    elif request.output.exists() and (not request.output.is_dir() or any(request.output.iterdir())):
+        raise InputError(
+            f"'{request.output}' is there and not empty, and `segctl predict` did not make it", "give another with -o"
+        )
+    write_json(path, record)
+
+
+def _palette(request: PredictRequest, spec: TrainRun, class_names: list[str]) -> Pixels:
+    """uint8 (256, 3): the colours of the dataset where it is prepared here, else twelve hues in three shades."""
+    try:
+        classes = open_dataset(request.data_root, spec.data.dataset).classes
+        if classes.names == class_names:
+            return classes.palette()
+    except InputError:
+        pass
+    palette = np.zeros((256, 3), np.uint8)
+    for index in range(len(class_names)):
+        hue, shade = index * 7 % 12 / 12, (1.0, 0.7, 0.45)[index // 12 % 3]
+        wheel = [abs((hue * 6 + offset) % 6 - 3) - 1 for offset in (0, 4, 2)]
+        palette[index] = [round(255 * shade * min(1.0, max(0.0, value))) for value in wheel]
+    return palette

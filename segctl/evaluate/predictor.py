@@ -1,0 +1,141 @@
+"""A network and images of one size -> what it says of each pixel, under an evaluation protocol.
+
+Several views of an image (scales, mirrored) average their probabilities; tiles of one view average their logits.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from typing import assert_never
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from segctl.data.batches.views import PADDING_RGB
+from segctl.models import at_label_size
+from segctl.models.external.foreign import Network
+from segctl.runtime.device import Compute
+from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol, WholeProtocol
+
+LONGEST_SLUG = 80
+
+
+@torch.no_grad()
+def predict(model: Network, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
+    """Class maps uint8 (B, H, W) for images uint8 (B, H, W, 3) of one size, at that size.
+
+    One scale without flip takes the argmax of the logits; several views that of their mean probabilities.
+    """
+    if _is_single_view(protocol):
+        return _logits(model, images, protocol, compute).argmax(1).to(torch.uint8)
+    return class_probabilities(model, images, protocol, compute).argmax(1).to(torch.uint8)
+
+
+@torch.no_grad()
+def class_probabilities(model: Network, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
+    """Probabilities float32 (B, C, H, W), the mean over the protocol's views, for images uint8 (B, H, W, 3) of one size."""
+    height, width = images.shape[1:3]
+    total: Tensor | None = None
+    views = 0
+    for view, flipped in _views(images, protocol):
+        logits = at_label_size(_logits(model, view, protocol, compute), (height, width))
+        probabilities = (logits.flip(3) if flipped else logits).softmax(1)
+        total = probabilities if total is None else total.add_(probabilities)
+        views += 1
+    assert total is not None
+    return total.div_(views)
+
+
+def _is_single_view(protocol: EvaluateSpec) -> bool:
+    return protocol.scales == (1.0,) and not protocol.flip
+
+
+def _views(images: Tensor, protocol: EvaluateSpec) -> Iterator[tuple[Tensor, bool]]:
+    """The images at every scale, mirrored too where asked: uint8 (B, h, w, 3) and whether mirrored."""
+    for scale in protocol.scales:
+        view = images if scale == 1 else _resized(images, scale)
+        yield view, False
+        if protocol.flip:
+            yield view.flip(2), True
+
+
+def _resized(images: Tensor, scale: float) -> Tensor:
+    height, width = (max(1, round(side * scale)) for side in images.shape[1:3])
+    planes = images.permute(0, 3, 1, 2).float()
+    resized = F.interpolate(planes, size=(height, width), mode="bilinear", align_corners=False, antialias=scale < 1)
+    return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _logits(model: Network, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
+    """Logits (B, C, H, W) at the images' size."""
+    match protocol.protocol:
+        case WholeProtocol():
+            return _forward(model, images, compute)
+        case SlidingProtocol() as sliding:
+            return _sliding_logits(model, images, sliding, compute)
+        case _:
+            assert_never(protocol.protocol)
+
+
+def _forward(model: Network, images: Tensor, compute: Compute) -> Tensor:
+    with compute.autocast():
+        logits = model(model.normalize(images)).logits
+    return at_label_size(logits, (images.shape[1], images.shape[2]))
+
+
+def _sliding_logits(model: Network, images: Tensor, sliding: SlidingProtocol, compute: Compute) -> Tensor:
+    """Mean of the logits of all tiles over a pixel; images smaller than a tile are padded around with the mean colour."""
+    height, width = images.shape[1:3]
+    padded, top, left = _pad_to(images, sliding.tile)
+    total = padded.new_zeros((len(images), model.num_classes, *padded.shape[1:3]), dtype=torch.float32)
+    hits = padded.new_zeros((1, 1, *padded.shape[1:3]), dtype=torch.float32)
+    for y in tile_starts(padded.shape[1], sliding.tile[0], sliding.stride):
+        for x in tile_starts(padded.shape[2], sliding.tile[1], sliding.stride):
+            window = (slice(y, y + sliding.tile[0]), slice(x, x + sliding.tile[1]))
+            total[:, :, window[0], window[1]] += _forward(model, padded[:, window[0], window[1]], compute)
+            hits[:, :, window[0], window[1]] += 1
+    return (total / hits)[:, :, top : top + height, left : left + width]
+
+
+def tile_starts(length: int, tile: int, stride: float) -> list[int]:
+    """Where tiles begin along a side so that they cover it: steps of ceil(stride · tile), the last tile flush with the end."""
+    step = math.ceil(stride * tile)
+    count = max(1, math.ceil((length - tile) / step) + 1)
+    return [min(index * step, max(0, length - tile)) for index in range(count)]
+
+
+def _pad_to(images: Tensor, tile: tuple[int, int]) -> tuple[Tensor, int, int]:
+    """Images (B, H, W, 3) centred on at least one tile of mean colour, and where they begin in it."""
+    height, width = images.shape[1:3]
+    tall, wide = max(height, tile[0]), max(width, tile[1])
+    top, left = (tall - height) // 2, (wide - width) // 2
+    if (tall, wide) == (height, width):
+        return images, 0, 0
+    padded = images.new_tensor(PADDING_RGB).expand(len(images), tall, wide, 3).clone()
+    padded[:, top : top + height, left : left + width] = images
+    return padded, top, left
+
+
+def protocol_in_words(spec: EvaluateSpec) -> str:
+    """`whole image, 1 scale`, or `sliding 512×1024 tiles every 2/3, scales 0.75, 1, flipped too`."""
+    match spec.protocol:
+        case SlidingProtocol(tile=(height, width), stride=stride):
+            place = f"sliding {height}×{width} tiles, stride {stride:.4g} of a tile"
+        case _:
+            place = "whole image"
+    scales = "single scale" if spec.scales == (1.0,) else "scales " + ", ".join(f"{scale:g}" for scale in spec.scales)
+    return f"{place}, {scales}, {'with' if spec.flip else 'no'} flip"
+
+
+def protocol_slug(spec: EvaluateSpec) -> str:
+    """The same for a folder's name: `sliding-512x1024-0.6667+scales-0.75-1+flip`; a hash where that is too long."""
+    match spec.protocol:
+        case SlidingProtocol(tile=(height, width), stride=stride):
+            parts = [f"sliding-{height}x{width}-{stride:.4g}"]
+        case _:
+            parts = ["whole"]
+    if spec.scales != (1.0,):
+        parts.append("scales-" + "-".join(f"{scale:g}" for scale in spec.scales))
+    slug = "+".join([*parts, *(["flip"] if spec.flip else [])])
+    return slug if len(slug) <= LONGEST_SLUG else f"{parts[0]}+{hashlib.sha256(slug.encode()).hexdigest()[:12]}"

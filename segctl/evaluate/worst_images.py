@@ -1,0 +1,49 @@
+"""The images a run does worst on, as pictures: image, truth, prediction in class colours, and where they differ."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from segctl.data.classes import IGNORED
+from segctl.data.shards.dataset import PackedDataset
+from segctl.evaluate.count_images import Scoring
+from segctl.evaluate.draw_masks import write_picture
+from segctl.evaluate.predictor import predict
+from segctl.metrics.scores import ImageScore
+from segctl.models import Segmenter
+from segctl.runs import write_json
+
+Picture = NDArray[np.uint8]
+
+
+def write_worst(folder: Path, worst: list[ImageScore], model: Segmenter, dataset: PackedDataset, how: Scoring) -> None:
+    """Four PNGs for each of the images, in place of those that are there, and worst.json."""
+    entries = []
+    for old in folder.glob("*.png"):
+        old.unlink()
+    model.eval()
+    for rank, image in enumerate(worst):
+        pixels, label = dataset.image(image.image), dataset.label(image.image)
+        tiles = _tiles(pixels, label, _predict_one(model, pixels, how), dataset.classes.palette())
+        stem = f"{rank:02d}_{image.image.replace('/', '_')}"
+        files = {kind: f"{stem}_{kind}.png" for kind in tiles}
+        for kind, tile in tiles.items():
+            write_picture(folder / files[kind], tile)
+        entries.append({"image": image.image, "mIoU_I": image.miou_i, "files": files})
+    write_json(folder / "worst.json", entries)
+
+
+def _predict_one(model: Segmenter, image: Picture, how: Scoring) -> Picture:
+    batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(how.compute.device)
+    found: Picture = predict(model, batch, how.protocol, how.compute)[0].cpu().numpy()
+    return found
+
+
+def _tiles(image: Picture, label: Picture, prediction: Picture, palette: Picture) -> dict[str, Picture]:
+    """RGB uint8 (H, W, 3) each. Error: red where wrong, the image in faint grey where right, black where ignored."""
+    grey = (image.mean(-1, keepdims=True) * 0.35 + 160).repeat(3, -1).astype(np.uint8)
+    error = np.where((prediction != label)[..., None], np.array([215, 35, 35], np.uint8), grey)
+    error[label == IGNORED] = 0
+    return {"image": image, "truth": palette[label], "prediction": palette[prediction], "error": error}

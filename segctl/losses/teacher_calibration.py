@@ -1,0 +1,76 @@
+"""Teacher probabilities made calibrated where the teacher errs or borders are: kernel regression over the probability simplex."""
+
+import torch
+from torch import Tensor
+
+from segctl.losses.pixels import IGNORE_INDEX, log_or_lowest
+from segctl.losses.soft_labels import boundary
+
+CHUNK = 1 << 22
+"""Largest number of pixel-key pairs at once: 32 MiB of float64."""
+
+
+def calibrate(
+    probabilities: Tensor,
+    label: Tensor,
+    *,
+    keys: int,
+    bandwidth: float,
+    balanced: bool = True,
+    kernel_size: int = 3,
+) -> Tensor:
+    """Replace q, at pixels of wrong class or on a boundary, by the mean label of pixels whose probabilities are near q.
+
+    q' = sum_k κ(q; q_k) onehot(y_k) / sum_k κ(q; q_k), κ(·; q_k) the Dirichlet density with parameters q_k / bandwidth + 1,
+    over `keys` pixels k of the same image, drawn by torch's global generator: as many of each class that the label shows
+    (balanced) or of all valid pixels alike.  A class with fewer pixels gives what it has; a pixel may be its own key.
+    kernel_size: the window of `segctl.losses.soft_labels.boundary`.
+
+    probabilities (B, C, H, W); label integer (B, H, W), 255 ignored.  Returns (B, C, H, W) without gradient, other
+    pixels as they were.
+    Source: the calibration step of JML-KD, arXiv:2302.05666, with the Dirichlet-kernel estimator of Popordanoska, Sayer and
+    Blaschko (NeurIPS 2022).  No number of keys and no bandwidth is published, so neither has a default.
+    """
+    q = probabilities.detach()
+    valid = label != IGNORE_INDEX
+    wrong = valid & (q.argmax(1) != label)
+    replaced = (wrong | (valid & boundary(label, kernel_size))).flatten(1)
+    result = q.clone(memory_format=torch.contiguous_format).flatten(2)
+    for image, (of_image, ids) in enumerate(zip(q.flatten(2), label.flatten(1).long(), strict=True)):
+        chosen = draw_keys(ids, keys, balanced)
+        queries = replaced[image].nonzero().flatten()
+        means = _mean_labels(of_image[:, queries], of_image[:, chosen], ids[chosen], bandwidth)
+        result[image, :, queries] = means.to(result.dtype)
+    return result.view_as(q)
+
+
+def draw_keys(label: Tensor, keys: int, balanced: bool) -> Tensor:
+    """The places (K,) of key pixels in a flat label (N,): without repetition, none of them ignored."""
+    if not balanced:
+        return _some_of((label != IGNORE_INDEX).nonzero().flatten(), keys)
+    classes = [c for c in label.unique(sorted=True).tolist() if c != IGNORE_INDEX]  # type: ignore[no-untyped-call]
+    if not classes:
+        return label.new_zeros(0)
+    share = -(-keys // len(classes))
+    return torch.cat([_some_of((label == c).nonzero().flatten(), share) for c in classes])
+
+
+def _some_of(places: Tensor, number: int) -> Tensor:
+    return places[torch.randperm(len(places))[:number].to(places.device)]
+
+
+def _mean_labels(q: Tensor, keys: Tensor, key_ids: Tensor, bandwidth: float) -> Tensor:
+    """Probabilities q (C, N) and keys (C, K) of classes key_ids (K,) -> mean labels (C, N) in float64.
+
+    The densities' logarithms reach thousands, so they are normalised as logarithms, by a softmax over the keys.  The gamma
+    function of the parameters' sum is the same for every key and cancels.
+    """
+    parameters = keys.double() / bandwidth + 1
+    log_constants = -parameters.lgamma().sum(0)
+    one_hot = torch.nn.functional.one_hot(key_ids, len(q)).double()
+    length = max(1, CHUNK // max(1, len(key_ids)))
+    means = [
+        (log_or_lowest(part.double()).T @ (parameters - 1) + log_constants).softmax(1) @ one_hot
+        for part in torch.split(q, length, dim=1)
+    ]
+    return torch.cat(means).T

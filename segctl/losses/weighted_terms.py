@@ -1,0 +1,85 @@
+"""The weighted terms of a task loss, read together: terms on the same logits share one softmax where they can."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeGuard
+
+from torch import Tensor, nn
+
+from segctl.losses.cross_entropy import CrossEntropyLoss
+from segctl.losses.focal import FocalLoss
+from segctl.losses.jdt import JDTLoss
+from segctl.losses.kl import KLLoss
+from segctl.losses.lovasz import LovaszSoftmaxLoss
+from segctl.losses.ohem import HardPixelLoss
+from segctl.losses.pixels import IGNORE_INDEX, check_shapes, is_hard, valid_pixels
+from segctl.losses.soft_overlap import SoftDiceLoss, SoftJaccardLoss
+from segctl.losses.sums.choose import sums_of
+from segctl.losses.sums.plain import Sums
+from segctl.schema.loss_terms import Output
+
+PixelLoss = CrossEntropyLoss | FocalLoss | HardPixelLoss | KLLoss
+OverlapLoss = JDTLoss | LovaszSoftmaxLoss | SoftJaccardLoss | SoftDiceLoss
+Loss = PixelLoss | OverlapLoss
+
+
+class NamedLoss(NamedTuple):
+    """One weighted term of a task loss, and the logits it reads."""
+
+    name: str
+    logits: Output
+    weight: float
+    module: Loss
+
+
+class LossTerms(nn.Module):
+    """A task loss.
+
+    forward: a function from an output's name to its logits (B, C, *D), a label, a mask as every loss takes them -> each term's
+    value by name, unweighted.  `terms` has the factors; the caller applies them.
+    """
+
+    def __init__(self, terms: Sequence[NamedLoss]) -> None:
+        super().__init__()
+        self.terms = tuple(terms)
+        self.losses = nn.ModuleList(term.module for term in terms)  # so that their class weights move with the module
+
+    def forward(self, logits_of: Callable[[Output], Tensor], label: Tensor, keep_mask: Tensor | None = None) -> dict[str, Tensor]:
+        values: dict[str, Tensor] = {}
+        for output in dict.fromkeys(term.logits for term in self.terms):
+            terms = [term for term in self.terms if term.logits == output]
+            logits = logits_of(output)
+            sums = _shared_sums(terms, logits, label, keep_mask)
+            for term in terms:
+                values[term.name] = _value(term.module, sums, logits, label, keep_mask)
+        return {term.name: values[term.name] for term in self.terms}
+
+
+def _can_share(loss: Loss, label: Tensor) -> TypeGuard[CrossEntropyLoss | KLLoss | JDTLoss]:
+    """Whether a loss follows from sums over pixels that are not 255, taken with norm 1."""
+    match loss:
+        case JDTLoss():
+            return loss.norm == 1 and loss.ignore_index == IGNORE_INDEX
+        case CrossEntropyLoss():
+            return loss.ignore_index == IGNORE_INDEX
+        case KLLoss():
+            return loss.temperature == 1 and not is_hard(label)
+        case _:
+            return False
+
+
+def _shared_sums(terms: Sequence[NamedLoss], logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> Sums | None:
+    """One reading of the logits for all terms that can share it, where that serves a metric loss and one more."""
+    sharing = [term.module for term in terms if _can_share(term.module, label)]
+    metric = [loss for loss in sharing if isinstance(loss, JDTLoss)]
+    if not metric or len(sharing) < 2:
+        return None
+    check_shapes(logits, label, keep_mask)
+    valid = valid_pixels(label, IGNORE_INDEX, keep_mask)
+    return sums_of(logits, label, valid, norm=1, with_log=len(metric) < len(sharing))
+
+
+def _value(loss: Loss, sums: Sums | None, logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> Tensor:
+    if sums is None or not _can_share(loss, label):
+        value: Tensor = loss(logits, label, keep_mask)
+        return value
+    return loss.of_sums(sums, is_hard(label)) if isinstance(loss, JDTLoss) else loss.of_sums(sums)

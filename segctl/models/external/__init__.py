@@ -1,0 +1,1 @@
+"""Weights and networks that segctl did not make."""

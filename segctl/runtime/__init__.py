@@ -1,0 +1,1 @@
+"""What a process runs on: device, memory, cores, other processes, signals, and the phases of its time."""

@@ -1,0 +1,1 @@
+"""Finding, loading and trying a teacher, and caching its outputs."""

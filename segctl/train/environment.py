@@ -1,0 +1,88 @@
+"""Where a run came from: what environment.json says."""
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import segctl
+from segctl.schema.methods import method_of
+from segctl.schema.run import DistillRun
+from segctl.teacher.load import Trial
+from segctl.train.session import Request, Session
+
+
+def describe(session: Session, request: Request, trial: Trial | None) -> dict[str, Any]:
+    """Versions, device, command, data and teacher of a run that is about to start. Times are UTC."""
+    run = session.run
+    return {
+        "segctl": segctl.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": _version("timm"),
+        "platform": platform.platform(),
+        "device": _device_name(session.compute.device),
+        "processes": session.world.size,
+        "threads": torch.get_num_threads(),
+        "precision": session.compute.precision,
+        "command": request.command,
+        "caller_commit": _caller_commit(),
+        "started": now(),
+        "finished": None,
+        "seconds": 0.0,
+        "steps": run.train.steps,
+        "seconds_per_step": None,
+        "peak_memory_mb": None,
+        "parameters": sum(parameter.numel() for parameter in session.model.parameters()),
+        "method": method_of(run.distiller if isinstance(run, DistillRun) else None),
+        "initial_weights": run.model.weights,
+        "dataset": {
+            "name": session.dataset.name,
+            "fingerprint": session.dataset.fingerprint,
+            "trial": session.dataset.trial,
+        },
+        "teacher": _teacher(session, trial),
+    }
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _teacher(session: Session, trial: Trial | None) -> dict[str, Any] | None:
+    teacher = session.teacher
+    if teacher is None:
+        return None
+    found: dict[str, Any] = {"run": teacher.source, "preset": teacher.preset, "sha256": teacher.sha256}
+    if teacher.given_preset is not None:
+        found["given_preset"] = teacher.given_preset
+    if trial is not None:
+        found |= {"scores": trial.scores, "images": trial.images}
+    return found
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {platform.machine()}"
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
+
+
+def _caller_commit() -> str | None:
+    """The git commit of the folder the command was given in, or None outside a repository."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False, cwd=Path.cwd()
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None

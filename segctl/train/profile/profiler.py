@@ -1,0 +1,136 @@
+"""Follow a run through the steps that `--profile` looks at, and tell what was found; then training goes on, nothing changed.
+
+Every process of a run takes the same steps, and the main one looks.
+"""
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from segctl.data.batches.loader import Batch
+from segctl.files import write_whole
+from segctl.runs import RunFolder, write_json, write_text
+from segctl.runtime.phases import Clock, Phase, hold
+from segctl.train.profile.summary import COLUMNS, LABELS, Profile, Window, advice
+from segctl.train.profile.trace import CPU, CUDA, Recorder, busy_s, peak_mb_by_phase, read_events
+from segctl.train.run_log import RunLog, Watch
+from segctl.train.session import Session
+from segctl.train.step_stats import feeding_of
+
+Keep = Callable[[Profile, bytes], None]
+
+
+class Profiler:
+    """Follows a run through the window's steps; `keep` is called once, with the profile and the trace, when it is over.
+
+    A context: what it holds is let go at the end, and `unfinished` is told where the window was not over by then.
+    """
+
+    def __init__(self, session: Session, window: Window, keep: Keep, unfinished: Callable[[str], None]) -> None:
+        self.session, self.window, self.keep, self.unfinished = session, window, keep, unfinished
+        self.steps = 0
+        self.made: list[float] = []
+        self.clock: Clock | None = None
+        self.recorder: Recorder | None = None
+
+    def __enter__(self) -> Self:
+        self._turn()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        hold(None)
+        if self.recorder is not None:
+            self.recorder.abandon()
+            self.recorder = None
+        if self.steps < self.window.total:
+            self.unfinished(f"no profile: it takes {self.window.total} steps, and the run ended after {self.steps}")
+
+    @property
+    def done(self) -> bool:
+        return self.steps >= self.window.total
+
+    def step_taken(self, batch: Batch) -> None:
+        """A step on this batch is over; what this call does is no step's time."""
+        if self.done:
+            return
+        self.steps += 1
+        if self.clock is not None and self.recorder is None:
+            self.clock.next_step()
+            self.made.append(batch.made_s)
+        self._turn()
+
+    def _turn(self) -> None:
+        """Do what is due between two steps."""
+        device, window = self.session.compute.device, self.window
+        if self.steps == window.warmup:
+            self.clock = Clock(device)
+            hold(self.clock)
+        if self.steps == window.warmup + window.timed:
+            self.recorder = Recorder(device)
+            hold(Clock(device, named=True))
+        if self.steps == window.total and self.recorder is not None and self.clock is not None:
+            hold(None)
+            trace, self.recorder = self.recorder.stop(), None
+            self.keep(self._profile(self.clock.spent(), trace), trace)
+
+    def _profile(self, steps: list[dict[Phase, float]], trace: bytes) -> Profile:
+        session, events = self.session, read_events(trace)
+        on_gpu = session.compute.device.type == "cuda"
+        totals = [sum(step.values()) for step in steps]
+        means = {name: sum(step.get(name, 0.0) for step in steps) / len(steps) for name in LABELS}
+        if session.world.size == 1:
+            means["other"] += means["peers"]
+        phases = {
+            name: spent
+            for name, spent in means.items()
+            if any(name in step for step in steps) and (name != "peers" or session.world.size > 1)
+        }
+        feeding = feeding_of(session, sum(self.made) / len(self.made), means["data"], sum(totals) / len(totals))
+        return Profile(
+            device=torch.cuda.get_device_name(session.compute.device) if on_gpu else "cpu",
+            precision=session.compute.precision,
+            batch_size=session.run.train.batch_size,
+            processes=session.world.size,
+            window=self.window,
+            phases=phases,
+            step_s=feeding.step_s,
+            fastest_step_s=min(totals),
+            slowest_step_s=max(totals),
+            peak_mb=peak_mb_by_phase(events, CUDA if on_gpu else CPU),
+            feeding=feeding,
+            busy_s=busy_s(events) / self.window.traced if on_gpu else None,
+        )
+
+
+def show_profile(profile: Profile, watch: Watch) -> None:
+    """The table, and the sentence to act on."""
+    watch.table(profile.title(), COLUMNS, profile.rows(), profile.notes())
+    watch.note(f"profile: {advice(profile)}")
+
+
+def profiler_of_run(session: Session, window: Window | None, folder: RunFolder, log: RunLog) -> Profiler | None:
+    """One that shows its profile and keeps it in the run's folder; None in a process that does not look."""
+    if window is None:
+        return None
+
+    def keep(profile: Profile, trace: bytes) -> None:
+        _write_profile(folder, profile, trace)
+        show_profile(profile, log.watch)
+        readable = folder.profile.with_suffix(".md")
+        log.note(f"profile kept in '{readable}'; ui.perfetto.dev and chrome://tracing open '{folder.trace}'")
+
+    return session.world.on_main(lambda: Profiler(session, window, keep, log.note))
+
+
+def _write_profile(folder: RunFolder, profile: Profile, trace: bytes) -> None:
+    """profile.json, profile.md and trace.json.gz in the run's folder, in place of earlier ones."""
+    write_whole(folder.trace, lambda partial: _write(partial, gzip.compress(trace, 6)))
+    write_json(folder.profile, profile.content())
+    write_text(folder.profile.with_suffix(".md"), profile.markdown())
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

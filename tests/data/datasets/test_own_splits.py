@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import pytest
+
+from segctl.data.datasets.own_splits import EXAMPLE, Drawn, split_samples
+from segctl.errors import InputError
+
+FLAT = {f"s{number:03d}": "" for number in range(100)}
+
+
+def refusal(folders: dict[str, str], *texts: str) -> str:
+    with pytest.raises(InputError) as caught:
+        split_samples(folders, texts, 0)
+    return caught.value.message
+
+
+def test_folders_are_splits_in_the_usual_order():
+    folders = {"a": "val", "b": "train/paris", "c": "train/rome", "d": "extra", "e": "test"}
+    drawn = split_samples(folders, (), 0)
+    assert drawn == Drawn({"train": ["b", "c"], "val": ["a"], "test": ["e"], "extra": ["d"]})
+    assert list(drawn.splits) == ["train", "val", "test", "extra"]
+
+
+def test_a_ratio_is_drawn_by_the_seed_and_the_rest_is_train():
+    splits = split_samples(FLAT, ("val=0.2", "test=0.1"), 0).splits
+    assert {split: len(names) for split, names in splits.items()} == {"train": 70, "val": 20, "test": 10}
+    assert sorted(name for names in splits.values() for name in names) == sorted(FLAT)
+    assert splits == split_samples(dict(reversed(FLAT.items())), ("val=0.2", "test=0.1"), 0).splits
+    assert splits["val"] != split_samples(FLAT, ("val=0.2",), 1).splits["val"]
+    assert splits["val"][:3] == ["s006", "s008", "s014"]
+
+
+def test_more_samples_move_hardly_any_other():
+    before = set(split_samples(FLAT, ("val=0.2",), 0).splits["val"])
+    after = set(split_samples(FLAT | {"t": ""}, ("val=0.2",), 0).splits["val"])
+    assert len(before - after) <= 1
+
+
+def test_lists_name_samples_by_name_or_by_path(tmp_path):
+    (tmp_path / "val.txt").write_text("s003\nimages/s001.jpg labels/s001.png\n\nC:\\data\\s002.png\n")
+    drawn = split_samples(FLAT, (f"val={tmp_path}/val.txt", "train=0.5"), 0)
+    assert drawn.splits["val"] == ["s003", "s001", "s002"]
+    assert not {"s001", "s002", "s003"} & set(drawn.splits["train"])
+    assert len(drawn.splits["train"]) == 48
+    assert drawn.notes == ("49 samples are in no split and left out",)
+
+
+def test_a_list_alone_leaves_the_others_out_with_a_note(tmp_path):
+    (tmp_path / "test.txt").write_text("s003\n")
+    drawn = split_samples(FLAT, (f"test={tmp_path}/test.txt",), 0)
+    assert drawn.splits == {"test": ["s003"]}
+    assert drawn.notes == ("99 samples are in no split and left out",)
+
+
+def test_what_a_list_names_wrongly_is_a_problem(tmp_path):
+    path = tmp_path / "val.txt"
+    path.write_text("s003\ngone.png\ns003\n")
+    assert [finding.problem for finding in split_samples(FLAT, (f"val={path}",), 0).problems] == [
+        f"'{path}' lists 's003' more than once",
+        f"'{path}' lists 'gone', which has no picture with a label",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["val"], "--split is 'val', wanted NAME=RATIO or NAME=FILE"),
+        (["my val=0.2"], "--split is 'my val=0.2', wanted NAME=RATIO or NAME=FILE"),
+        (["val=0"], "--split is 'val=0', wanted a ratio above 0 and at most 1"),
+        (["val=1.5"], "--split is 'val=1.5', wanted a ratio above 0 and at most 1"),
+        (["val=0.2", "val=0.3"], "--split names 'val' twice"),
+        (["val=0.7", "test=0.7"], "the ratios of --split add up to 1.4, wanted at most 1"),
+        (["val=0.001"], "--split val=0.001 is none of 100 samples"),
+        (["val=nowhere.txt"], "the list 'nowhere.txt' of split 'val' does not exist"),
+    ],
+)
+def test_a_wrong_split_is_refused(texts, message):
+    assert refusal(FLAT, *texts) == message
+
+
+def test_a_flat_folder_needs_a_split():
+    with pytest.raises(InputError) as caught:
+        split_samples(FLAT, (), 0)
+    assert caught.value.message == "the pictures lie in one folder, so nothing says which are for validation"
+    assert caught.value.hint == f"add --split, {EXAMPLE}"
+    assert refusal({"a": "", "b": "val"}).startswith("the pictures lie partly in folders and partly beside them")
+
+
+def test_a_folder_that_cannot_name_a_split_is_refused():
+    assert refusal({"a": "2024-05-01 shots"}) == "the folder '2024-05-01 shots' cannot name a split"
+
+
+def test_a_list_may_be_called_like_a_number(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("0.5").write_text("s001\n")
+    assert split_samples(FLAT, ("val=0.5",), 0).splits["val"] == ["s001"]

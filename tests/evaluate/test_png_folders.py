@@ -1,0 +1,191 @@
+"""Anybody's PNGs give the numbers of the same maps in memory, with any number of workers."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mask_folders import draw_pair, make_folders, save_ids
+
+from segctl.errors import InputError
+from segctl.evaluate.png_classes import GivenClasses, given_classes
+from segctl.evaluate.png_folders import FilesRequest, score_files
+from segctl.metrics.boundary import boundary_counts
+from segctl.metrics.counts import confusion, count
+from segctl.metrics.scores import score
+
+CLASSES = GivenClasses(("0", "1", "2", "3"))
+NINETEEN = GivenClasses(tuple(map(str, range(19))))
+BINARY = GivenClasses(("back", "fore"), binary=True)
+LABEL_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
+
+
+def test_counts_and_scores_are_those_of_the_maps(tmp_path: Path) -> None:
+    pred, gt = make_folders(tmp_path)
+    found = score_files(FilesRequest(pred, gt, CLASSES))
+    prediction, truth = (np.stack(maps) for maps in zip(*[draw_pair(index) for index in range(5)], strict=True))
+    assert found.counted.table.names == tuple(f"im{index:02d}" for index in range(5))
+    np.testing.assert_array_equal(found.counted.table.counts, count(prediction, truth, 4))
+    np.testing.assert_array_equal(found.counted.confusion, confusion(prediction, truth, 4))
+    assert {name: found.content[name] for name in score(found.counted.table)} == score(found.counted.table)
+    assert found.content["about"]["images"] == 5
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_any_number_of_workers_gives_the_same(tmp_path: Path, workers: int) -> None:
+    pred, gt = make_folders(tmp_path, images=23)
+    seen: list[tuple[int, int]] = []
+    alone = score_files(FilesRequest(pred, gt, CLASSES, boundary=True))
+    together = score_files(FilesRequest(pred, gt, CLASSES, boundary=True, workers=workers), lambda *done: seen.append(done))
+    assert together.content == alone.content
+    assert seen == [(done, 23) for done in range(1, 24)]
+
+
+def test_boundaries_are_counted_where_asked(tmp_path: Path) -> None:
+    pred, gt = make_folders(tmp_path, images=1)
+    found = score_files(FilesRequest(pred, gt, CLASSES, boundary=True))
+    assert found.counted.boundary is not None
+    np.testing.assert_array_equal(found.counted.boundary.counts[0], boundary_counts(*draw_pair(0), 4))
+    assert "mBIoU_D" in found.content
+
+
+def test_another_size_is_refused_or_resized_to_the_nearest(tmp_path: Path) -> None:
+    prediction, truth = draw_pair(0)
+    small = cv2.resize(prediction, (16, 12), interpolation=cv2.INTER_NEAREST_EXACT)
+    pred, gt = save_ids(tmp_path / "pred" / "a.png", small), save_ids(tmp_path / "gt" / "a.png", truth)
+    with pytest.raises(InputError) as error:
+        score_files(FilesRequest(pred.parent, gt.parent, CLASSES))
+    assert error.value.message == f"'{pred}' has 16×12 pixels, and its ground truth '{gt}' has 32×24"
+    assert error.value.hint == "predict at the ground truth's size, or add --resize nearest"
+    found = score_files(FilesRequest(pred.parent, gt.parent, CLASSES, resize=True))
+    large = small.repeat(2, 0).repeat(2, 1)
+    np.testing.assert_array_equal(found.counted.table.counts, count(large[None], truth[None], 4))
+    assert "nearest" in found.content["about"]["protocol"]
+
+
+def cityscapes(root: Path, images: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and official-looking ground truth in label ids; returns both in train ids."""
+    guesses, truths = [], []
+    for index in range(images):
+        guess, truth = draw_pair(index, classes=19)
+        raw = np.array([*LABEL_IDS, *[0] * 237], np.uint8)
+        stem, city = f"ulm_{index:06d}_000019", root / "gt" / "ulm"
+        instances = np.where(truth > 10, raw[truth].astype(np.uint16) * 1000, raw[truth])
+        save_ids(city / f"{stem}_gtFine_labelIds.png", raw[truth])
+        save_ids(city / f"{stem}_gtFine_instanceIds.png", instances.astype(np.uint16))
+        save_ids(root / "pred" / f"{stem}.png", raw[guess])
+        save_ids(root / "trained" / f"{stem}.png", guess)
+        guesses.append(guess)
+        truths.append(truth)
+    return np.stack(guesses), np.stack(truths)
+
+
+@pytest.mark.parametrize(("folder", "label_ids"), [("pred", True), ("trained", False)])
+def test_cityscapes_ids_of_either_kind_give_the_benchmarks_scores(tmp_path: Path, folder: str, label_ids: bool) -> None:
+    guess, truth = cityscapes(tmp_path)
+    classes = given_classes(None, None, label_ids=True) if label_ids else NINETEEN
+    found = score_files(FilesRequest(tmp_path / folder, tmp_path / "gt", classes))
+    np.testing.assert_array_equal(found.counted.table.counts, count(guess, truth, 19))
+    assert found.counted.table.class_names[13] == "car"
+    assert found.counted.table.groups == ("ulm",) * 3
+    assert {"mIoU_K", "miIoU", "mIoU_category", "miIoU_category"} <= set(found.content)
+    assert {row["category"] for row in found.content["per_category"]} >= {"human", "vehicle"}
+    assert "iIoU" in found.content["per_class"][13]
+
+
+def test_a_caravan_is_wrong_but_a_vehicle(tmp_path: Path) -> None:
+    stem = "ulm_000000_000019"
+    for ending, ids in (("labelIds", np.full((2, 2), 26, np.uint8)), ("instanceIds", np.full((2, 2), 26001, np.uint16))):
+        save_ids(tmp_path / "gt" / f"{stem}_gtFine_{ending}.png", ids)
+    save_ids(tmp_path / "pred" / f"{stem}.png", np.array([[26, 29], [29, 0]], np.uint8))
+    content = score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", given_classes(None, None, label_ids=True))).content
+    by_class = {row["class"]: row for row in content["per_class"]}
+    by_category = {row["category"]: row for row in content["per_category"]}
+    assert by_class["car"]["iIoU"] == pytest.approx(25)
+    assert by_category["vehicle"]["iIoU"] == pytest.approx(75)
+    assert by_category["vehicle"]["IoU"] == pytest.approx(25)
+
+
+def test_a_label_outside_the_classes_names_its_file(tmp_path: Path) -> None:
+    pred, gt = make_folders(tmp_path)
+    save_ids(gt / "im03.png", np.full((24, 32), 33, np.uint8))
+    with pytest.raises(InputError) as error:
+        score_files(FilesRequest(pred, gt, CLASSES))
+    assert error.value.message == f"'{gt / 'im03.png'}': a label holds the id 33, wanted 0 to 3 or 255 (ignored)"
+    assert error.value.hint == "check --num-classes; 255 marks ignored pixels"
+    with pytest.raises(InputError) as error:
+        score_files(FilesRequest(pred, gt, NINETEEN))
+    assert error.value.hint == "add --label-ids if these are Cityscapes label ids"
+
+
+def test_label_ids_of_other_classes_are_refused(tmp_path: Path) -> None:
+    cityscapes(tmp_path)
+    with pytest.raises(InputError) as error:
+        score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", CLASSES))
+    where = tmp_path / "gt"
+    assert error.value.message == f"the ground truth in '{where}' holds Cityscapes label ids, but other classes are asked for"
+
+
+def own_table(path: Path) -> GivenClasses:
+    path.write_text("name,id,ignored\nfore,255,\nback,0,\nglare,7,yes\n", encoding="utf-8")
+    return given_classes(None, path, label_ids=False)
+
+
+def test_ids_of_an_own_class_table_are_those_of_the_files(tmp_path: Path) -> None:
+    truth = np.array([[0, 255, 255, 7, 0]], np.uint8)
+    prediction = np.array([[0, 255, 7, 255, 9]], np.uint8)
+    save_ids(tmp_path / "gt" / "a.png", truth)
+    save_ids(tmp_path / "pred" / "a.png", prediction)
+    found = score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", own_table(tmp_path / "c.csv")))
+    assert found.counted.table.class_names == ("back", "fore")
+    assert found.counted.table.counts[0].tolist() == [[1, 0, 1], [1, 0, 1]]
+
+
+def test_an_id_that_an_own_table_does_not_know_names_its_file(tmp_path: Path) -> None:
+    gt = save_ids(tmp_path / "gt" / "a.png", np.array([[0, 9]], np.uint8))
+    save_ids(tmp_path / "pred" / "a.png", np.zeros((1, 2), np.uint8))
+    with pytest.raises(InputError) as error:
+        score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", own_table(tmp_path / "c.csv")))
+    assert error.value.message == f"'{gt}' holds the id 9 (1 pixels), wanted 0 or 7 or 255"
+
+
+def test_predictions_outside_the_classes_are_warned_of(tmp_path: Path) -> None:
+    pred, gt = make_folders(tmp_path, images=2)
+    save_ids(pred / "im01.png", np.full((24, 32), 200, np.uint8))
+    (warning,) = score_files(FilesRequest(pred, gt, CLASSES)).warnings
+    assert warning.endswith(" % of the pixels are predicted as none of the 4 classes")
+
+
+def test_masks_of_0_and_255_are_warned_of(tmp_path: Path) -> None:
+    for side in ("pred", "gt"):
+        save_ids(tmp_path / side / "a.png", np.array([[0, 255]], np.uint8))
+    found = score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", BINARY, binary=True))
+    assert found.warnings == (
+        "no ground truth shows class 1; 255 marks ignored pixels, so masks of 0 and 255 need --classes FILE with the id 255",
+    )
+
+
+def test_binary_scores_are_of_the_foreground(tmp_path: Path) -> None:
+    pred, gt = make_folders(tmp_path, classes=2)
+    found = score_files(FilesRequest(pred, gt, BINARY, binary=True))
+    assert found.content["mIoU_D"] == score(found.counted.table, binary=True)["mIoU_D"]
+    assert [row["class"] for row in found.content["per_class"]] == ["fore"]
+    assert found.content["about"]["binary"] is True
+
+
+def test_torch_is_never_imported(tmp_path: Path) -> None:
+    pred, gt = make_folders(tmp_path)
+    tables = str(tmp_path / "tables")
+    command = ["eval", "--pred", str(pred), "--gt", str(gt), "--num-classes", "4", "--boundary", "-o", tables]
+    code = f"""
+import sys
+from segctl.cli import main
+assert main({command!r}) == 0
+assert main(["eval", "--counts", {tables!r}]) == 0
+print("loaded:", sorted(set(sys.modules) & {{"torch", "h5py", "timm", "matplotlib"}}))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "loaded: []"

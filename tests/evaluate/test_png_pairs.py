@@ -1,0 +1,118 @@
+"""PNGs are paired by name, complained about by name, and read as they are."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mask_folders import make_folders, save_ids
+from PIL import Image
+
+from segctl.errors import InputError
+from segctl.evaluate.png_pairs import match, read_ids
+
+IDS = np.array([[0, 3], [255, 1]], np.uint8)
+
+
+def names(pred: Path, gt: Path) -> list[str]:
+    return [pair.name for pair in match(pred, gt).pairs]
+
+
+def test_files_are_paired_by_stem_in_any_folder_below(tmp_path: Path) -> None:
+    for name in ("b/2.png", "a/1.PNG"):
+        save_ids(tmp_path / "gt" / name, IDS)
+    for name in ("1.png", "x/y/2.png"):
+        save_ids(tmp_path / "pred" / name, IDS)
+    assert names(tmp_path / "pred", tmp_path / "gt") == ["1", "2"]
+
+
+def test_stems_that_repeat_are_paired_by_path(tmp_path: Path) -> None:
+    for side in ("pred", "gt"):
+        for name in ("s1/0.png", "s2/0.png"):
+            save_ids(tmp_path / side / name, IDS)
+    assert names(tmp_path / "pred", tmp_path / "gt") == ["s1/0", "s2/0"]
+
+
+def test_endings_of_cityscapes_and_deepglobe_are_left_out(tmp_path: Path) -> None:
+    save_ids(tmp_path / "gt" / "7_mask.png", IDS)
+    save_ids(tmp_path / "pred" / "7_sat.png", IDS)
+    assert names(tmp_path / "pred", tmp_path / "gt") == ["7"]
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("labelIds", "labelIds"), ("labelTrainIds", "labelTrainIds")])
+def test_cityscapes_ground_truth_is_chosen_among_its_four_kinds(tmp_path: Path, kind: str, expected: str) -> None:
+    stem = "frankfurt_000000_000294"
+    for ending in (kind, "instanceIds", "color"):
+        save_ids(tmp_path / "gt" / "frankfurt" / f"{stem}_gtFine_{ending}.png", IDS)
+    save_ids(tmp_path / "pred" / f"{stem}_leftImg8bit.png", IDS)
+    matched = match(tmp_path / "pred", tmp_path / "gt")
+    (pair,) = matched.pairs
+    assert (matched.kind, pair.name) == (expected, stem)
+    assert pair.truth.name.endswith(f"{kind}.png")
+    assert pair.instances == pair.truth.with_name(f"{stem}_gtFine_instanceIds.png")
+
+
+def test_a_ground_truth_without_prediction_is_named(tmp_path: Path) -> None:
+    pred, gt = make_folders(tmp_path)
+    for index in (1, 3, 0, 4):
+        (pred / f"im0{index}.png").unlink()
+    with pytest.raises(InputError) as error:
+        match(pred, gt)
+    assert error.value.message == (
+        f"4 of 5 files of ground truth have no prediction in '{pred}': 'im00.png', 'im01.png', 'im03.png', ..."
+    )
+
+
+def test_a_prediction_without_ground_truth_is_named(tmp_path: Path) -> None:
+    pred, gt = make_folders(tmp_path)
+    (gt / "im02.png").unlink()
+    with pytest.raises(InputError) as error:
+        match(pred, gt)
+    assert error.value.message == f"1 of 5 files of prediction have no ground truth in '{gt}': 'im02.png'"
+    assert error.value.hint == "files are paired by their names without ending; every one needs its partner"
+
+
+def test_two_files_for_one_image_are_refused(tmp_path: Path) -> None:
+    pred, gt = make_folders(tmp_path)
+    save_ids(pred / "again" / "im02.png", IDS)
+    with pytest.raises(InputError) as error:
+        match(pred, gt)
+    assert error.value.message == f"'again/im02.png' and 'im02.png' in '{pred}' would both be 'im02'"
+
+
+def test_folders_that_are_none_or_empty_are_refused(tmp_path: Path) -> None:
+    pred, gt = make_folders(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"--gt '.*nowhere' is no folder"):
+        match(pred, tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"--pred '.*empty' holds no PNG"):
+        match(tmp_path / "empty", gt)
+
+
+def test_grey_palette_one_bit_and_16_bit_ids_are_read_as_they_are(tmp_path: Path) -> None:
+    grey = save_ids(tmp_path / "grey.png", IDS)
+    palette = save_ids(tmp_path / "palette.png", IDS, list(range(255, -1, -1)) * 3)
+    wide = save_ids(tmp_path / "wide.png", IDS.astype(np.uint16) + 1000)
+    one_bit = save_ids(tmp_path / "bits.png", IDS == 3)
+    with Image.open(palette) as opened, Image.open(one_bit) as bits:
+        assert (opened.mode, bits.mode) == ("P", "1")
+    np.testing.assert_array_equal(read_ids(grey), IDS)
+    np.testing.assert_array_equal(read_ids(palette), IDS)
+    np.testing.assert_array_equal(read_ids(wide), IDS.astype(int) + 1000)
+    np.testing.assert_array_equal(read_ids(one_bit), IDS == 3)
+
+
+def test_colours_are_refused(tmp_path: Path) -> None:
+    path = save_ids(tmp_path / "colour.png", np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(InputError) as error:
+        read_ids(path)
+    assert str(error.value) == (
+        f"'{path}' is a picture of mode RGB, wanted one channel of class ids (grey or palette); save class ids, not colours"
+    )
+
+
+@pytest.mark.parametrize("cut", [0, 10, 60])
+def test_a_damaged_file_is_named(tmp_path: Path, cut: int) -> None:
+    path = save_ids(tmp_path / "cut.png", np.random.default_rng(0).integers(0, 9, (50, 50), np.uint8))
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(InputError, match=f"cannot read '{path}': "):
+        read_ids(path)

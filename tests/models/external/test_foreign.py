@@ -1,0 +1,79 @@
+"""What foreign networks may answer with, and what is said of files that do not fit."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from segctl.errors import InputError
+from segctl.models.external.foreign import class_order, main_and_aux, program_kind, read_facts
+
+LOGITS, AUX, FEATURES = torch.zeros(2, 5, 3, 4), torch.ones(2, 5, 3, 4), torch.zeros(2, 7, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("answer", "has_aux"),
+    [
+        (LOGITS, False),
+        ((LOGITS,), False),
+        ([LOGITS, AUX], True),
+        ((LOGITS, AUX, AUX, AUX), True),
+        ((LOGITS, FEATURES), False),
+        ({"out": LOGITS}, False),
+        ({"out": LOGITS, "aux": AUX}, True),
+        ({"logits": LOGITS}, False),
+        (SimpleNamespace(logits=LOGITS), False),
+    ],
+    ids=str,
+)
+def test_logits_are_found_in_every_usual_answer(answer: Any, has_aux: bool) -> None:
+    logits, aux = main_and_aux(answer)
+    assert logits is LOGITS
+    assert (aux is AUX) if has_aux else (aux is None)
+
+
+@pytest.mark.parametrize(("answer", "got"), [((), "tuple"), ({}, "dict"), (torch.zeros(3, 4), "(3, 4)"), (None, "NoneType")])
+def test_an_answer_without_logits_is_named(answer: Any, got: str) -> None:
+    with pytest.raises(InputError) as error:
+        main_and_aux(answer)
+    assert error.value.message == f"the network answers with {got}, wanted logits (B, C, h, w)"
+
+
+def test_names_are_matched_whatever_their_case_and_punctuation() -> None:
+    assert class_order(["Traffic_Light", "ROAD", "side walk"], ["road", "traffic light"], "it") == [1, 0]
+
+
+def test_a_name_that_appears_twice_is_its_first() -> None:
+    assert class_order(["other", "road", "other"], ["other"], "it") == [0]
+
+
+def test_missing_classes_are_listed() -> None:
+    with pytest.raises(InputError) as error:
+        class_order(["road"], ["road", "sky", "tree"], "'teacher.pt'")
+    assert error.value.message == "'teacher.pt' knows 1 classes (road), wanted 3 (road, sky, tree)"
+    assert error.value.hint == "give a network trained on the same dataset; it lacks sky, tree"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot read"),
+        ("[]", "cannot read"),
+        ('{"mean": ["a", 1, 2]}', "cannot read"),
+        ('{"std": [1, 1]}', "std (1.0, 1.0), wanted three numbers each"),
+        ('{"std": [1, 0, 1]}', "std (1.0, 0.0, 1.0), wanted three numbers each, std above 0"),
+    ],
+)
+def test_facts_that_are_none_are_refused(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "teacher.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        read_facts(tmp_path / "teacher.json")
+    assert message in error.value.message
+
+
+def test_plain_weights_are_no_program(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "plain.pt")
+    (tmp_path / "text.pt").write_text("no archive", encoding="utf-8")
+    assert program_kind(tmp_path / "plain.pt") == program_kind(tmp_path / "text.pt") == ""

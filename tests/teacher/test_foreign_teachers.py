@@ -1,0 +1,269 @@
+"""Teachers that segctl did not make, or whose classes stand in another order: their answers, class by class, and refusals."""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from toy import STUDENT, Silent, toy_run, write_preset
+
+from segctl.data.shards.dataset import PackedDataset, open_dataset
+from segctl.errors import InputError
+from segctl.models import load, save
+from segctl.models.outputs import Prediction
+from segctl.runs import RunFolder
+from segctl.schema.run import DistillRun
+from segctl.teacher.load import Teacher, find_teacher, load_teacher
+from segctl.train.dry_run import dry_run
+from segctl.train.session import Request
+from segctl.train.start import resume_run, start_run
+
+
+@pytest.fixture(scope="module")
+def dataset(toy_data: Path) -> PackedDataset:
+    return open_dataset(toy_data, "camvid")
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 33, 47, 3), np.uint8))
+
+
+def answer(teacher: Teacher, images: Tensor) -> Prediction:
+    with torch.inference_mode():
+        prediction: Prediction = teacher.model(teacher.model.normalize(images))
+    return prediction
+
+
+class LogitsAlone(nn.Module):
+    """The toy teacher as strangers would ship it: normalised images in, logits (and auxiliary ones) out."""
+
+    def __init__(self, teacher: Path, order: list[int]) -> None:
+        super().__init__()
+        self.net, self.order = load(teacher), order
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        prediction = self.net(images)
+        return prediction.logits[:, self.order], prediction.aux_logits[:, self.order]
+
+
+def student(**blocks: object) -> DistillRun:
+    run = toy_run(STUDENT | blocks, train={"steps": 2, "validate_every": 2})
+    assert isinstance(run, DistillRun)
+    return run
+
+
+def test_a_run_whose_classes_stand_in_another_order_is_matched_by_name(
+    dataset: PackedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
+) -> None:
+    mine = load(toy_teacher)
+    order = [10 - index for index in range(11)]
+    turned = load(toy_teacher)
+    for layer in (turned.classifier, turned.aux.classifier):
+        layer.weight.data, layer.bias.data = layer.weight.data[order], layer.bias.data[order]
+    save(tmp_path / "turned.pt", turned, toy_run(), [dataset.classes.names[index].upper() for index in order])
+    with torch.inference_mode():
+        wanted = mine(mine.normalize(images))
+    found = answer(load_teacher(tmp_path / "turned.pt", dataset), images)
+    torch.testing.assert_close(found.logits, wanted.logits)
+    torch.testing.assert_close(found.aux_logits, wanted.aux_logits)
+
+
+def test_plain_weights_with_a_preset_answer_like_the_run_they_are_of(
+    dataset: PackedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
+) -> None:
+    mine = load(toy_teacher)
+    plain = {f"module.{name}": value for name, value in mine.state_dict().items() if not name.startswith("pixel_")}
+    torch.save({"state_dict": plain, "epoch": 3}, tmp_path / "plain.pth")
+    preset = write_preset(tmp_path / "toy.yaml")
+    teacher = load_teacher(tmp_path / "plain.pth", dataset, str(preset))
+    assert teacher.preset == "toy"
+    with torch.inference_mode():
+        torch.testing.assert_close(answer(teacher, images).logits, mine(mine.normalize(images)).logits)
+
+
+def test_plain_weights_of_another_network_are_refused(dataset: PackedDataset, toy_teacher: Path, tmp_path: Path) -> None:
+    torch.save(load(toy_teacher).state_dict(), tmp_path / "plain.pth")
+    preset = write_preset(tmp_path / "wide.yaml", model={"width": 16})
+    with pytest.raises(InputError) as error:
+        load_teacher(tmp_path / "plain.pth", dataset, str(preset))
+    assert error.value.message.startswith(
+        f"'{tmp_path / 'plain.pth'}' does not fit the network of preset 'toy' with 11 classes: "
+    )
+
+
+def test_plain_weights_for_another_dataset_are_refused(dataset: PackedDataset, toy_teacher: Path, tmp_path: Path) -> None:
+    torch.save(load(toy_teacher).state_dict(), tmp_path / "plain.pth")
+    with pytest.raises(InputError, match="preset 'cityscapes-psp18' is for cityscapes, so nobody says which classes of camvid"):
+        load_teacher(tmp_path / "plain.pth", dataset, "cityscapes-psp18")
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "export"])
+def test_a_program_is_matched_by_the_names_beside_it(
+    kind: str, dataset: PackedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
+) -> None:
+    mine, order = load(toy_teacher), [(3 * index) % 11 for index in range(11)]
+    path = write_program(kind, LogitsAlone(toy_teacher, order).eval(), images, tmp_path)
+    mean, std = (buffer.flatten().div(255).tolist() for buffer in (mine.pixel_mean, mine.pixel_std))
+    names = [dataset.classes.names[index] for index in order]
+    path.with_suffix(".json").write_text(json.dumps({"class_names": names, "mean": mean, "std": std}), encoding="utf-8")
+    teacher = load_teacher(path, dataset)
+    assert teacher.preset == kind
+    assert teacher.notes == (
+        f"the teacher is a program; its classes and normalisation are those of '{path.with_suffix('.json')}'",
+    )
+    found = answer(teacher, images)
+    with torch.inference_mode():
+        wanted = mine(mine.normalize(images))
+    torch.testing.assert_close(found.logits, wanted.logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.aux_logits, wanted.aux_logits, rtol=1e-4, atol=1e-4)
+    assert found.features is None
+
+
+def write_program(kind: str, net: nn.Module, images: Tensor, folder: Path) -> Path:
+    example = torch.zeros(2, 3, *images.shape[1:3])
+    path = folder / ("teacher.pt" if kind == "torchscript" else "teacher.pt2")
+    if kind == "torchscript":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tracer's, and that torch would rather export
+            torch.jit.trace(net, example).save(path)  # type: ignore[no-untyped-call]
+    else:
+        torch.export.save(torch.export.export(net, (example,)), path)
+    return path
+
+
+def test_a_program_without_names_is_taken_at_its_word_and_says_so(
+    dataset: PackedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
+) -> None:
+    path = write_program("torchscript", LogitsAlone(toy_teacher, list(range(11))).eval(), images, tmp_path)
+    assert load_teacher(path, dataset).notes == (
+        "the teacher is a program without 'teacher.json' beside it: its classes must be the dataset's, in its order, "
+        "and its pixels are normalised as for ImageNet",
+    )
+
+
+def test_a_program_of_more_channels_than_classes_is_refused(
+    dataset: PackedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
+) -> None:
+    path = write_program("torchscript", LogitsAlone(toy_teacher, [*range(11), 0]).eval(), images, tmp_path)
+    with pytest.raises(InputError) as error:
+        answer(load_teacher(path, dataset), images)
+    assert error.value.message == "the network answers with 12 channels, wanted 11, one for each class"
+
+
+def test_a_program_for_one_size_says_what_it_cannot_take(
+    dataset: PackedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
+) -> None:
+    path = write_program("export", LogitsAlone(toy_teacher, list(range(11))).eval(), images, tmp_path)
+    with pytest.raises(InputError) as error:
+        answer(load_teacher(path, dataset), images[:, :20])
+    assert error.value.message.startswith("the network cannot take images of (2, 3, 20, 47): ")
+    assert error.value.hint == "export it for any batch, height and width (dynamic shapes)"
+
+
+def test_a_program_teaches_a_whole_run_and_its_resumption(
+    toy_data: Path, toy_teacher: Path, images: Tensor, tmp_path: Path
+) -> None:
+    path = write_program("torchscript", LogitsAlone(toy_teacher, list(range(11))).eval(), images, tmp_path)
+    mine = load(toy_teacher)
+    mean, std = (buffer.flatten().div(255).tolist() for buffer in (mine.pixel_mean, mine.pixel_std))
+    path.with_suffix(".json").write_text(json.dumps({"mean": mean, "std": std}), encoding="utf-8")
+    folder = RunFolder(tmp_path / "run")
+    start_run(Request(student(), toy_data, tmp_path, teacher=path, device="cpu"), folder, Silent())
+    folder.model.unlink()
+    resume_run(Request(student(), toy_data, tmp_path, device="cpu"), folder, Silent())
+    assert folder.read_environment()["teacher"]["preset"] == "torchscript"
+    assert folder.finished
+
+
+def test_a_term_on_features_is_refused_where_the_teacher_hides_them(
+    toy_data: Path, toy_teacher: Path, images: Tensor, tmp_path: Path
+) -> None:
+    path = write_program("torchscript", LogitsAlone(toy_teacher, list(range(11))).eval(), images, tmp_path)
+    with pytest.raises(InputError) as error:
+        dry_run(Request(student(distiller={"terms": [{"kind": "ifvd"}]}), toy_data, tmp_path, teacher=path), Silent())
+    assert error.value.message == "the distillation term 'ifvd' compares features, and this teacher gives none"
+
+
+@pytest.mark.parametrize("where", ["folder", "hub name"])
+def test_without_transformers_a_hugging_face_teacher_says_what_to_install(
+    where: str, dataset: PackedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    given = tmp_path if where == "folder" else Path("hf:somebody/something")
+    with pytest.raises(InputError) as error:
+        load_teacher(find_teacher(student(), given, tmp_path), dataset)
+    assert error.value.message == "a teacher from Hugging Face needs the package 'transformers'"
+    assert error.value.hint == 'install it with `pip install "segctl[hf]"`'
+
+
+def segformer(folder: Path, names: list[str]) -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.SegformerConfig(
+        num_encoder_blocks=2, depths=[1, 1], sr_ratios=[4, 2], hidden_sizes=[8, 16], patch_sizes=[7, 3], strides=[4, 2],
+        num_attention_heads=[1, 2], mlp_ratios=[2, 2], decoder_hidden_size=12, id2label=dict(enumerate(names)),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    net: nn.Module = transformers.SegformerForSemanticSegmentation(config).eval()
+    net.save_pretrained(folder)
+    processor = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.25], "image_processor_type": "SegformerImageProcessor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
+    return net
+
+
+def test_a_segformer_is_matched_by_name_with_its_own_normalisation_and_features(
+    dataset: PackedDataset, images: Tensor, tmp_path: Path
+) -> None:
+    order = [(4 * index) % 11 for index in range(11)]
+    names = ["something else", *(dataset.classes.names[index] for index in order)]
+    net = segformer(tmp_path / "hf", names)
+    teacher = load_teacher(find_teacher(student(), Path(f"hf:{tmp_path / 'hf'}"), tmp_path), dataset)
+    pixels = (images.permute(0, 3, 1, 2) / 255 - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor(
+        [0.2, 0.2, 0.25]
+    ).view(3, 1, 1)
+    with torch.inference_mode():
+        wanted = net(pixels).logits
+    found = answer(teacher, images)
+    for index, place in enumerate(order):
+        torch.testing.assert_close(found.logits[:, place], wanted[:, 1 + index], rtol=1e-4, atol=1e-4)
+    assert found.features is not None
+    assert found.features.shape[1] == 12
+    assert len(teacher.sha256) == 64
+
+
+def test_a_segformer_teaches_by_logits_and_features(toy_data: Path, dataset: PackedDataset, tmp_path: Path) -> None:
+    segformer(tmp_path / "hf", dataset.classes.names)
+    terms = {"terms": [{"kind": "kd"}, {"kind": "cwd_features"}, {"kind": "soft_jdt", "smooth": 1.0}]}
+    found = dry_run(Request(student(distiller=terms), toy_data, tmp_path, teacher=tmp_path / "hf"), Silent())
+    assert found["loss"] > 0
+
+
+def test_a_network_that_answers_with_masks_is_read_semantically(dataset: PackedDataset, images: Tensor, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    backbone = transformers.SwinConfig(
+        image_size=64, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=2,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = transformers.Mask2FormerConfig(
+        backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=16,
+        encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=16, num_queries=5,
+        id2label=dict(enumerate(dataset.classes.names)),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.Mask2FormerForUniversalSegmentation(config).eval().save_pretrained(tmp_path / "m2f")
+    found = answer(load_teacher(tmp_path / "m2f", dataset), images.repeat(1, 2, 2, 1)[:, :64, :64])
+    assert found.logits.shape[:2] == (2, 11)
+    torch.testing.assert_close(found.logits.exp().sum(1), torch.ones_like(found.logits[:, 0]), rtol=1e-3, atol=1e-3)
+
+
+def test_a_hugging_face_network_of_another_task_is_refused(dataset: PackedDataset, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["BertModel"]}), encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        load_teacher(tmp_path, dataset)
+    assert error.value.message == f"'{tmp_path}' is no network for semantic segmentation: it was saved as BertModel"

@@ -1,0 +1,66 @@
+"""CIRKD's queues over several processes are those of one process with the whole batch, on every one of them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from segctl.distillers.memory import ClassQueues, Memory, Queue
+from segctl.models import Outputs, Prediction
+from segctl.runtime.world import World
+
+IMAGES, STEPS, CLASSES = 7, 4, 4
+"""Seven, so that the processes have different numbers of images."""
+
+
+def memory(queue: Queue, world: World) -> Memory:
+    torch.manual_seed(3)
+    term = Memory(ClassQueues(CLASSES, 6, (11, 3), 4, queue), 5, samples=(20, 8)).double().eval()  # batch norm as it is
+    term.queues.join(world)
+    return term
+
+
+def step_of(number: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A global batch: student's features, teacher's, and labels, of which one image has none."""
+    random = torch.Generator().manual_seed(number)
+    student, teacher = (torch.randn(IMAGES, channels, 4, 5, generator=random, dtype=torch.float64) for channels in (5, 6))
+    label = torch.tensor([0, 1, 2, 255])[torch.randint(0, 4, (IMAGES, 4, 5), generator=random)]
+    label[2] = 255
+    return student, teacher, label
+
+
+def learn(queue: Queue, world: World) -> dict[str, Tensor]:
+    """The queues after some steps, and each step's two values, summed over the processes by their valid pixels."""
+    term, values = memory(queue, world), []
+    for number in range(STEPS):
+        valid = int((step_of(number)[2] != 255).sum())
+        student, teacher, label = (part[world.rank :: world.size] for part in step_of(number))
+        outputs = (Outputs(Prediction(x, None, x), (4, 5)) for x in (student, teacher))
+        found = term(*outputs, label)
+        mine = torch.stack([found["pixel"], found["region"]]).detach() * int((label != 255).sum()) / valid
+        values.append(world.total(mine))
+    return term.queues.state_dict() | {"values": torch.stack(values)}
+
+
+def take_part(rank: int, size: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=size)
+    torch.save({queue: learn(queue, World(rank, size)) for queue in ("faithful", "fixed")}, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_every_process_has_the_queues_of_one_with_the_whole_batch(size: int, tmp_path: Path) -> None:
+    mp.spawn(take_part, (size, tmp_path), size)
+    for rank in range(size):
+        together = torch.load(tmp_path / f"{rank}.pt")
+        for queue, found in together.items():
+            alone = learn(queue, World())
+            for name, value in alone.items():
+                if name == "values":
+                    torch.testing.assert_close(found[name], value, rtol=0, atol=1e-12)
+                else:
+                    assert torch.equal(found[name], value), (queue, name, rank)
