@@ -93,3 +93,8 @@ def did_you_mean(got: str, known: list[str], floor: float = 0.6) -> str:
     """`, did you mean 'x'?` when one known word is close enough (`floor`, 0 to 1) to be a help, else an empty string."""
     close = get_close_matches(got, known, n=1, cutoff=floor)
     return f", did you mean '{close[0]}'?" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or the name of its type where it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: the names of its files, and reading and writing them whole.
+"""The folder of a run: the names of its files, and finding runs.
 
     runs/<name>/
         run.yaml            the resolved run; loads like a preset
@@ -14,19 +14,14 @@
 Every file appears under its own name only when it is whole.
 """
 
-import csv
-import io
 import json
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from segctl.errors import InputError
-from segctl.files import write_whole
+from segctl.files import read_json
 from segctl.schema.load import read_tree, validate_run
 from segctl.schema.run import TrainRun
 
@@ -152,45 +147,3 @@ def free_folder(runs_root: Path, name: str) -> RunFolder:
         number += 1
         path = runs_root / f"{name}-{number}"
     return RunFolder(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
-    write_whole(path, lambda partial: _write(partial, text))
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON. Raises InputError for a file that is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read '{path}': {error}") from error
-
-
-def write_yaml(path: Path, value: Any) -> None:
-    """Write YAML whole, keys in the order given."""
-    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file whole; None becomes an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, keyed by column."""
-    with path.open(encoding="utf-8", newline="") as handle:
-        return list(csv.DictReader(handle))

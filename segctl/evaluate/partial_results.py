@@ -6,15 +6,13 @@ Every part bears a key of all that decides what its numbers are (weights, data, 
 another key are dropped.
 """
 
-import hashlib
-import json
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from segctl.errors import StoppedError
-from segctl.files import write_whole
+from segctl.files import content_key, write_whole
 from segctl.metrics.tally import Counted, Tally, read_part, write_part
 from segctl.runtime.signals import Requests
 from segctl.runtime.world import World
@@ -27,7 +25,7 @@ class Keeper:
 
     def __init__(self, folder: Path, about: dict[str, Any], requests: Requests | None = None, every_s: float = EVERY_S) -> None:
         self.folder, self.every_s, self.requests = folder, every_s, requests
-        self.key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+        self.key = content_key(about)
         self._path = folder / "part-0000.npz"
         self._saved = time.monotonic()
 

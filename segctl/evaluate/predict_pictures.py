@@ -5,7 +5,6 @@ DIR/overlays/<name>.jpg   the picture with the classes' colours laid over it, wh
 DIR/predict.json          by which network and how, so that a second start knows what is already there
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,9 +22,8 @@ from segctl.evaluate.draw_masks import overlay, write_index
 from segctl.evaluate.find_pictures import Found, find_pictures, read_upright
 from segctl.evaluate.png_cityscapes import benchmark_of, train_to_label_ids
 from segctl.evaluate.predictor import predict, protocol_in_words
-from segctl.files import write_whole
+from segctl.files import file_sha256, read_json, write_json, write_whole
 from segctl.models import SavedModel, Segmenter, read, restore
-from segctl.runs import read_json, write_json
 from segctl.runtime.device import Compute, choose_scoring_compute
 from segctl.schema.evaluate import EvaluateSpec, ProtocolChange
 from segctl.schema.load import validate_run
@@ -145,11 +143,9 @@ def _require_apart(request: PredictRequest, pictures: list[Found]) -> None:
 
 
 def _record(request: PredictRequest, saved: SavedModel, protocol: EvaluateSpec, compute: Compute) -> dict[str, Any]:
-    with saved.path.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
     return {
         "weights": str(saved.path),
-        "weights_sha256": digest,
+        "weights_sha256": file_sha256(saved.path),
         "protocol": protocol_in_words(protocol),
         "precision": compute.precision,
         "ids": "Cityscapes label ids" if request.label_ids else "train ids",

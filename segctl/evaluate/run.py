@@ -1,6 +1,5 @@
 """Score a trained run on a split and leave the tables and the worst images in its folder."""
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from segctl.evaluate.png_cityscapes import benchmark_of
 from segctl.evaluate.predictor import protocol_in_words, protocol_slug
 from segctl.evaluate.tables import Content, score_content, write_tables
 from segctl.evaluate.worst_images import write_worst
-from segctl.files import sweep_partial
+from segctl.files import file_sha256, sweep_partial
 from segctl.metrics.scores import ImageScore, worst_images
 from segctl.metrics.tally import Counted, MapCounts
 from segctl.models import load
@@ -151,8 +150,6 @@ def _asked(request: EvaluationRequest) -> dict[str, Any]:
 
 def _about(request: EvaluationRequest, opened: OpenedRequest) -> dict[str, Any]:
     dataset, palette = opened.dataset, opened.dataset.classes.palette()
-    with request.run.model.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
     return {
         "dataset": dataset.name,
         "trial": dataset.trial,
@@ -161,7 +158,7 @@ def _about(request: EvaluationRequest, opened: OpenedRequest) -> dict[str, Any]:
         "protocol": protocol_in_words(opened.protocol),
         "precision": opened.compute.precision,
         "weights": "model.pt",
-        "weights_sha256": digest,
+        "weights_sha256": file_sha256(request.run.model),
         "step": _weights_step(request.run),
         "classes": [{"name": name, "color": palette[index].tolist()} for index, name in enumerate(dataset.classes.names)],
     }

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from segctl.errors import InputError
 from segctl.evaluate.png_cityscapes import benchmark_of
 from segctl.evaluate.tables import Content, score_content
+from segctl.files import read_json
 from segctl.metrics.calibration import CalibrationTable
 from segctl.metrics.instances import InstanceTable
 from segctl.metrics.table import CountTable
 from segctl.metrics.tally import Counted
-from segctl.runs import read_json
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segctl.files import write_whole
+from segctl.files import write_csv, write_json, write_whole
 from segctl.metrics.cityscapes import Benchmark
 from segctl.metrics.intervals import Bootstrap, Interval, intervals
 from segctl.metrics.scores import PER_CLASS_COLUMNS, SCORE_NAMES, per_class, per_image
 from segctl.metrics.tally import Counted, all_scores
-from segctl.runs import write_csv, write_json
 from segctl.runtime.cores import core_count
 
 Content = dict[str, Any]

@@ -11,9 +11,9 @@ from segctl.data.shards.dataset import PackedDataset
 from segctl.evaluate.count_images import Scoring
 from segctl.evaluate.draw_masks import write_picture
 from segctl.evaluate.predictor import predict
+from segctl.files import write_json
 from segctl.metrics.scores import ImageScore
 from segctl.models import Segmenter
-from segctl.runs import write_json
 
 Picture = NDArray[np.uint8]
 

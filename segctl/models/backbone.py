@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segctl.errors import InputError, did_you_mean
+from segctl.errors import InputError, did_you_mean, first_line
 from segctl.models.external.hub import cached_weights, hub_address, why_unreachable
 from segctl.models.external.weights import fill_backbone, read_backbone_file
 
@@ -211,7 +211,7 @@ def _with_timm_weights(name: str, fit: Fit) -> nn.Module:
     try:
         return _create(name, fit.options, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # the hub's errors change with the HTTP library beneath it
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(
             f"model.weights: cannot get the weights of '{name}' from {cached or source}: {reason}", WAYS_OUT
         ) from error

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from segctl import __version__
 from segctl.errors import InputError, did_you_mean
+from segctl.files import write_text
 from segctl.report import html, markdown
 from segctl.report.analysis import measure
 from segctl.report.collect import Collection, collect
 from segctl.report.findings import Drawer
 from segctl.report.groups import Comparison, compare
 from segctl.report.sections import Frame, build
-from segctl.runs import write_text
 
 
 @dataclass(frozen=True)

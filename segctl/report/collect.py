@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segctl.errors import InputError, SegctlError, did_you_mean
+from segctl.files import read_json
 from segctl.metrics.scores import SCORE_NAMES
 from segctl.metrics.table import CountTable
-from segctl.runs import RunFolder, find_runs, read_json
+from segctl.runs import RunFolder, find_runs
 from segctl.schema.methods import method_of
 from segctl.schema.run import DistillRun, TrainRun
 

@@ -8,7 +8,6 @@ The key is a hash of all that the answers depend on, so runs of any method with 
 """
 
 import hashlib
-import json
 import shutil
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from segctl.data.batches.fixed_views import require_fixed, sides
 from segctl.data.batches.teacher_outputs import Answers, Part
 from segctl.data.shards.dataset import PackedDataset
 from segctl.errors import InputError
+from segctl.files import content_key
 from segctl.models.outputs import Prediction
 from segctl.runtime.device import Compute
 from segctl.schema.distill_terms import reads
@@ -88,7 +88,7 @@ def _key(run: DistillRun, dataset: PackedDataset, teacher: Teacher, compute: Com
         "deterministic": run.train.deterministic,
         "at_once": at_once,
     }
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    return content_key(about)[:16]
 
 
 @torch.inference_mode()

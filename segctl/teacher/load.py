@@ -1,6 +1,5 @@
 """Find the teacher, load it, and make sure that it teaches something."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import nn
 from segctl.data.shards.dataset import PackedDataset
 from segctl.errors import InputError
 from segctl.evaluate.count_images import Progress, Scoring, count_shared
+from segctl.files import file_sha256
 from segctl.metrics.scores import score
 from segctl.metrics.table import CountTable
 from segctl.metrics.tally import Counted
@@ -106,14 +106,14 @@ def load_teacher(path: Path, dataset: PackedDataset, preset: str | None = None) 
     if preset is not None:
         run = load_preset(preset)
         _require_same_data(run, dataset, path)
-        return Teacher(_plain_weights(path, run, names), path, run.name, _hash(path), given_preset=preset)
+        return Teacher(_plain_weights(path, run, names), path, run.name, file_sha256(path), given_preset=preset)
     if program_kind(path):
-        return Teacher(load_program(path, names), path, program_kind(path), _hash(path), notes=(_assumed(path),))
+        return Teacher(load_program(path, names), path, program_kind(path), file_sha256(path), notes=(_assumed(path),))
     saved = read(path)
     model = restore(saved)
     if saved.class_names != names:
         pick_classes(model, class_order(saved.class_names, names, f"'{path}'"), names)
-    return Teacher(model, path, saved.preset, _hash(path))
+    return Teacher(model, path, saved.preset, file_sha256(path))
 
 
 def _assumed(path: Path) -> str:
@@ -164,11 +164,6 @@ def _on_the_hub(path: Path) -> bool:
 
 def _is_hugging_face(path: Path) -> bool:
     return path.is_dir() and (path / "config.json").is_file() and not (path / "run.yaml").is_file()
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def try_teacher(teacher: Teacher, dataset: PackedDataset, split: str, how: Scoring, progress: Progress | None = None) -> Trial:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from segctl.errors import InputError, SegctlError
+from segctl.errors import InputError, SegctlError, first_line
 from segctl.files import write_whole
 from segctl.runtime.world import World
 
@@ -131,15 +131,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"there is no checkpoint at '{path}'", "start the run without --resume") from error
     except Exception as error:  # torch raises many types for a broken file
         raise InputError(
-            f"'{path}' is not a readable checkpoint: {_first_line(error)}", "start the run again without --resume"
+            f"'{path}' is not a readable checkpoint: {first_line(error)}", "start the run again without --resume"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"'{path}' is not a checkpoint that this segctl wrote", "start the run again without --resume")
     return content
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:

@@ -6,8 +6,6 @@
 The key is a hash of all that the result depends on, so any run with the same teacher, data, views and settings finds it.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from segctl.data.batches.loader import Batch, training_batches
 from segctl.distillers.base import Staged
 from segctl.distillers.maskd import MaskStage
 from segctl.errors import SegctlError, StoppedError
-from segctl.files import write_whole
+from segctl.files import content_key, write_whole
 from segctl.models.outputs import Outputs
 from segctl.runtime.signals import requests_between_steps
 from segctl.train.session import Session
@@ -84,7 +82,7 @@ def stage_key(session: Session, stage: MaskStage, steps: int) -> str:
         "settings": stage.settings.model_dump(mode="json") | {"steps": steps},
         "tokens": list(stage.tokens.shape),
     }
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    return content_key(about)[:16]
 
 
 def _stage_of(term: Staged) -> MaskStage:

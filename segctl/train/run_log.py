@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from segctl.runs import RunFolder, write_text
+from segctl.files import write_text
+from segctl.runs import RunFolder
 from segctl.train.trackers import Board, open_board
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from segctl.errors import InputError
 from segctl.evaluate.count_images import Scoring
-from segctl.files import sweep_partial
-from segctl.runs import RunFolder, free_folder, write_json, write_yaml
+from segctl.files import sweep_partial, write_json, write_yaml
+from segctl.runs import RunFolder, free_folder
 from segctl.runtime.device import peak_memory_mb
 from segctl.runtime.launcher import resume_with
 from segctl.schema.run import DistillRun, TrainRun, with_steps

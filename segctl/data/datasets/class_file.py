@@ -11,8 +11,6 @@ unless a row has it as its id.
 """
 
 import csv
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ import yaml
 from segctl.data.classes import IGNORED, ClassRow, ClassTable, bit_color
 from segctl.data.datasets.label_files import Color, ColorMap, IdMap
 from segctl.errors import InputError, did_you_mean
+from segctl.files import content_key
 from segctl.schema.yaml import load_yaml
 
 KEYS = ["name", "id", "color", "ignored"]
@@ -75,7 +74,7 @@ def read_classes(path: Path) -> OwnClasses:
         table=table,
         ids=IdMap.of(table, f"correct the labels, or the table '{path.name}'", ignored=(IGNORED,)) if by_id else None,
         colors=ColorMap.of(colors, f"correct the masks, or the table '{path.name}'") if colors else None,
-        digest=hashlib.sha256(json.dumps(table.to_json(), sort_keys=True).encode()).hexdigest(),
+        digest=content_key(table.to_json()),
     )
 
 

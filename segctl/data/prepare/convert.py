@@ -4,7 +4,6 @@ Beside each whole shard lies its record, written after it: the samples, the hash
 decides what the shard holds. A shard is taken over only where key, file and the bytes of every source still agree.
 """
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -25,7 +24,7 @@ from segctl.data.shards.reader import ShardReader
 from segctl.data.shards.tiles import file_hash
 from segctl.data.shards.writer import FORMAT, Codec, write_shard
 from segctl.errors import SegctlError
-from segctl.files import write_whole
+from segctl.files import content_key, write_whole
 
 Progress = Callable[[int, int], None]
 Records = dict[str, SampleRecord]
@@ -86,7 +85,7 @@ def _key(conversion: Conversion, index: int) -> str:
     """Hash over everything that decides what a shard holds, but for the bytes of the sources."""
     source = conversion.source
     parts = [FORMAT, source.rule, source.decoder, conversion.codec, *conversion.shards[index]]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return content_key(parts)
 
 
 def _take_over(conversion: Conversion, index: int, tick: Callable[[], None]) -> WrittenShard | None:

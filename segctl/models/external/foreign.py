@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segctl.errors import InputError
+from segctl.errors import InputError, first_line
 from segctl.models.outputs import Prediction
 from segctl.models.segmenter import Segmenter
 
@@ -83,7 +83,7 @@ class ForeignNetwork(nn.Module):
         try:
             return self.net(images)
         except (RuntimeError, ValueError, AssertionError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise InputError(
                 f"the network cannot take images of {tuple(images.shape)}: {reason}",
                 "export it for any batch, height and width (dynamic shapes)",
@@ -163,7 +163,7 @@ def load_program(path: Path, class_names: Sequence[str]) -> ForeignNetwork:
         else:
             net = torch.export.load(path).module()
     except Exception as error:  # either loader raises many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(f"cannot load the program in '{path}': {reason}", "write it again with this version of torch") from error
     return ForeignNetwork(net, facts, class_names, _order_of(facts, class_names, path))
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segctl.errors import InputError
+from segctl.errors import InputError, first_line
+from segctl.files import file_sha256
 from segctl.models.external.foreign import IMAGENET_MEAN, IMAGENET_STD, Facts, ForeignNetwork, class_order
 
 PREFIX = "hf:"
@@ -47,7 +48,7 @@ def load_hugging_face(source: str, class_names: Sequence[str]) -> tuple[ForeignN
     try:
         net = getattr(transformers, kind).from_pretrained(folder, local_files_only=True).eval()
     except Exception as error:  # transformers raises many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(
             f"cannot load the network at '{source}': {reason}", "it must be one for semantic segmentation"
         ) from error
@@ -76,7 +77,7 @@ def _folder(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=FILES))
     except Exception as error:  # the hub's errors change with the HTTP library beneath it
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(f"cannot get '{PREFIX}{name}': {reason}", "give a local folder that save_pretrained wrote") from error
 
 
@@ -121,6 +122,5 @@ def _digest(folder: Path) -> str:
     """One hash over the weight files, in the order of their names."""
     total = hashlib.sha256()
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-        with path.open("rb") as handle:
-            total.update(hashlib.file_digest(handle, "sha256").digest())
+        total.update(bytes.fromhex(file_sha256(path)))
     return total.hexdigest()

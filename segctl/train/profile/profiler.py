@@ -11,8 +11,8 @@ from typing import Self
 import torch
 
 from segctl.data.batches.loader import Batch
-from segctl.files import write_whole
-from segctl.runs import RunFolder, write_json, write_text
+from segctl.files import write_json, write_text, write_whole
+from segctl.runs import RunFolder
 from segctl.runtime.phases import Clock, Phase, hold
 from segctl.train.profile.summary import COLUMNS, LABELS, Profile, Window, advice
 from segctl.train.profile.trace import CPU, CUDA, Recorder, busy_s, peak_mb_by_phase, read_events

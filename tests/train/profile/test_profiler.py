@@ -12,7 +12,8 @@ from toy import PRESET, STUDENT, Silent, toy_run, write_preset
 
 from segctl.cli import main
 from segctl.errors import InputError
-from segctl.runs import RunFolder, read_json
+from segctl.files import read_json
+from segctl.runs import RunFolder
 from segctl.train.session import Request
 from segctl.train.start import resume_run, start_run
 
