@@ -40,7 +40,7 @@ def test_json_and_csv_come_back(tmp_path: Path) -> None:
 
 def test_what_is_not_json_is_refused_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
-    with pytest.raises(InputError, match="cannot read .*a.json"):
+    with pytest.raises(InputError, match=r"cannot read .*a\.json"):
         read_json(tmp_path / "a.json")
 
 

@@ -89,7 +89,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_file(tmp_path):
     process.join(30)
     assert process.exitcode == 0
     assert here.recv() == (
-        f"cannot write '{tmp_path}/a.h5': File too large; free disk space or choose another folder, then run the same command again"
+        f"cannot write '{tmp_path}/a.h5': File too large; "
+        "free disk space or choose another folder, then run the same command again"
     )
     assert list(tmp_path.iterdir()) == []
 
