@@ -42,6 +42,11 @@ class Group:
         return self.runs[0].method
 
     @property
+    def short_label(self) -> str:
+        """The label under a heading that names the preset."""
+        return self.label.removeprefix(f"{self.spec.name} · ")
+
+    @property
     def evaluations(self) -> list[Evaluation]:
         return [run.evaluations[self.split] for run in self.runs]
 
@@ -113,12 +118,20 @@ def without_method(spec: TrainRun) -> dict[str, Any]:
 
 
 def undistilled(group: Group, groups: Sequence[Group]) -> Group | None:
-    """The undistilled student of a distilled group's settings, if it is there."""
+    """The undistilled student of a distilled group's settings, if it is there.
+
+    Where there are several, the one that was scored in the same way and has the most seeds in common.
+    """
     if group.method == "none":
         return None
-    return next(
-        (other for other in groups if other.method == "none" and settings(other.spec) == without_method(group.spec)), None
-    )
+    wanted, seeds = without_method(group.spec), {run.seed for run in group.runs}
+    found = [other for other in groups if other.method == "none" and settings(other.spec) == wanted]
+
+    def nearness(other: Group) -> tuple[bool, int]:
+        alike = _scored(other.evaluations[0]) == _scored(group.evaluations[0])
+        return alike, len(seeds & {run.seed for run in other.runs})
+
+    return max(found, key=nearness, default=None)
 
 
 def baseline(group: Group, groups: Sequence[Group]) -> Group | None:
@@ -159,9 +172,13 @@ def _comparison(place: tuple[str, str, str], runs: list[Run], *, alone: bool) ->
 
 def _identity(run: Run, split: str | None = None) -> str:
     """Equal for runs that differ only in the seed: same settings, same teacher weights, same way of scoring."""
-    about = run.evaluations[split].about if split is not None else {}
-    scored = [about.get("protocol"), about.get("weights"), about.get("binary")]
+    scored = _scored(run.evaluations[split]) if split is not None else []
     return json.dumps([settings(run.spec), run.teacher.get("sha256"), scored], sort_keys=True)
+
+
+def _scored(evaluation: Evaluation) -> list[Any]:
+    """How a run was scored, as far as it decides whether two scores compare."""
+    return [evaluation.about.get(key) for key in ("protocol", "weights", "binary")]
 
 
 def _by(runs: Sequence[Run], identities: Sequence[str]) -> list[tuple[Run, ...]]:
