@@ -79,6 +79,7 @@ def _evaluate(jobs: "list[Job]", run: "DistillRun", data_root: Path, device: str
 def _show(jobs: "list[Job]", run: "DistillRun", json: bool) -> None:
     from segctl.report.collect import read_run
     from segctl.report.fair import ABOUT, fair_groups, fair_table
+    from segctl.report.gains import gain_notes
     from segctl.report.groups import compare as group
 
     comparisons = group([read_run(job.folder) for job in jobs], run.data.val_split)
@@ -90,21 +91,21 @@ def _show(jobs: "list[Job]", run: "DistillRun", json: bool) -> None:
     for members in sets:
         table = fair_table(members)
         rows = [[cell.text for cell in row] for row in table.rows]
-        out.table(f"{run.name} on {comparisons[0].place}, {run.train.steps:,} steps, in percent", table.columns, rows, [ABOUT])
+        title = f"{run.name} on {comparisons[0].place}, {run.train.steps:,} steps, in percent"
+        out.table(title, table.columns, rows, [*gain_notes(members), ABOUT])
     out.result(f"next: segctl report {' '.join(str(job.folder.path) for job in jobs)}")
 
 
 def _result(group: "Group", members: "list[Group]") -> dict[str, Any]:
     from segctl.metrics.scores import SCORE_NAMES
-    from segctl.report.fair import gain
+    from segctl.report.gains import gain
 
-    base = next((member for member in members if member.method == "none"), None)
-    found = gain(group, base) if base is not None and group is not base else None
+    found = gain(group, members)
     return {
         "method": group.method,
         "runs": [str(run.folder.path) for run in group.runs],
         "scores": {name: group.score(name)._asdict() for name in SCORE_NAMES},
-        "minus_none": None if found is None else found._asdict(),
+        "minus_none": None if found is None else {**found._asdict(), "n": len(found.seeds)},
         "seconds_per_step": [run.environment.get("seconds_per_step") for run in group.runs],
         "peak_memory_mb": [run.environment.get("peak_memory_mb") for run in group.runs],
     }

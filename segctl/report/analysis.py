@@ -5,7 +5,7 @@ A group's seeds are averaged; its mix-ups are counted over all of them. A group 
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -14,13 +14,13 @@ from segctl.metrics.costly_mixups import costliest
 from segctl.metrics.intervals import Difference, Differences, Intervals, mean_differences, mean_intervals
 from segctl.metrics.scores import per_image
 from segctl.metrics.table import CountTable
-from segctl.report.content import Cell, ImageColumn, ImageTable, Table, table
+from segctl.report.content import UNDEFINED, Cell, ImageColumn, ImageTable, Table, table
 from segctl.report.figures import Bars, Sample
-from segctl.report.groups import Comparison, Group, baseline
+from segctl.report.gains import paired
+from segctl.report.groups import Comparison, Group, baseline, undistilled
 
 HEADLINE = ("mIoU_D", "mIoU_I", "mIoU_C")
 PAIRS_SHOWN = 12
-UNDEFINED = "n/a"
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,24 @@ def measure(comparison: Comparison) -> list[Measured]:
         mine, base = group.counts, baseline(group, comparison.groups)
         if mine is None:
             continue
-        theirs = None if base is None else base.counts
-        gains = None if theirs is None else mean_differences(theirs, mine, binary=group.binary)
+        sides = None if base is None else _sides(group, base, comparison.groups)
+        gains = None if sides is None else mean_differences(*sides, binary=group.binary)
         found = mean_intervals(mine, binary=group.binary)
         measured.append(Measured(group, position, mine, found, base if gains else None, gains))
     return measured
+
+
+def _sides(group: Group, base: Group, groups: Sequence[Group]) -> tuple[Sequence[CountTable], Sequence[CountTable]] | None:
+    """The counts of the baseline and of the group to subtract; None where there are none.
+
+    Against the undistilled student these are the seeds in common, so that the difference is the gain of the other tables.
+    """
+    if base is undistilled(group, groups):
+        pairs = paired(group, base)
+        base = replace(base, runs=tuple(theirs for _, theirs in pairs))
+        group = replace(group, runs=tuple(ours for ours, _ in pairs))
+    theirs, mine = base.counts, group.counts
+    return (theirs, mine) if theirs and mine else None
 
 
 def interval_text(measured: Sequence[Measured], group: Group, name: str = "mIoU_D") -> str:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-NO_NUMBER = ("n/a", "–", "not run", "none published")
+UNDEFINED = "n/a"
+NO_NUMBER = (UNDEFINED, "–", "not run", "none published")
 """Words that may stand in a column of numbers."""
 
 

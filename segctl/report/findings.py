@@ -17,6 +17,7 @@ from segctl.report.analysis import (
 )
 from segctl.report.content import Block, Figure, Notes, Paragraph, Section
 from segctl.report.figures import draw_bars, draw_differences, draw_histogram
+from segctl.report.gains import seeds_note
 from segctl.report.groups import Comparison
 from segctl.report.tables import GROUPS_A_TABLE, class_tables
 
@@ -76,7 +77,7 @@ def differences(comparison: Comparison, measured: Sequence[Measured], drawer: Dr
                 drawer(name, title, partial(draw_differences, names, bars)),
                 difference_table(part),
             ]
-        sections.append(Section(f"Against {label}, {comparison.place}", (*blocks, _how(groups)), level=3))
+        sections.append(Section(f"Against {label}, {comparison.place}", (*blocks, _how(groups, comparison)), level=3))
     return sections
 
 
@@ -111,11 +112,12 @@ def _parts(measured: Sequence[Measured]) -> list[Sequence[Measured]]:
     return [measured[start : start + GROUPS_A_TABLE] for start in range(0, len(measured), GROUPS_A_TABLE)]
 
 
-def _how(measured: Sequence[Measured]) -> Notes:
-    """How the intervals were made, and what makes them less sure than they look."""
+def _how(measured: Sequence[Measured], comparison: Comparison) -> Notes:
+    """Which seeds are compared, how the intervals were made, and what makes them less sure than they look."""
     found = [each.gains for each in measured if each.gains is not None]
     warnings = [each.warning for each in found if each.warning]
-    return Notes(tuple(dict.fromkeys([*(each.method for each in found), *warnings])))
+    seeds = [note for each in measured if (note := seeds_note(each.group, comparison.groups))]
+    return Notes(tuple(dict.fromkeys([*seeds, *(each.method for each in found), *warnings])))
 
 
 def _confidence(measured: Sequence[Measured]) -> str:

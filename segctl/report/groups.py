@@ -9,12 +9,8 @@ from typing import Any, NamedTuple
 from segctl.metrics.table import CountTable
 from segctl.report.collect import Evaluation, Run
 from segctl.schema.methods import METHODS
-from segctl.schema.run import DistillRun, TrainRun
-
-LAST_DIGITS = ("train.activation_checkpointing", "train.compile", "train.deterministic")
-"""What changes how numbers are rounded, at most."""
-IRRELEVANT = ("train.seed", "train.checkpoint_every", "train.checkpoint_minutes", *LAST_DIGITS, "data.workers", "published")
-"""Settings that do not make two runs different: the seed, and what cannot move a score."""
+from segctl.schema.run import TrainRun
+from segctl.schema.same_run import group_settings, without_teacher
 
 
 class Spread(NamedTuple):
@@ -40,6 +36,11 @@ class Group:
     @property
     def method(self) -> str:
         return self.runs[0].method
+
+    @property
+    def short_label(self) -> str:
+        """The label under a heading that names the preset."""
+        return self.label.removeprefix(f"{self.spec.name} · ")
 
     @property
     def evaluations(self) -> list[Evaluation]:
@@ -101,24 +102,26 @@ def compare(runs: Sequence[Run], split: str | None = None) -> list[Comparison]:
     return [_comparison(place, places[place], alone=named.count(place[:2]) == 1) for place in sorted(places)]
 
 
-def settings(spec: TrainRun) -> dict[str, Any]:
-    """A run's settings by dotted path, without those that cannot make it another run."""
-    flat = _flat(spec.model_dump(mode="json"), "")
-    return {path: value for path, value in flat.items() if path not in IRRELEVANT}
-
-
 def without_method(spec: TrainRun) -> dict[str, Any]:
-    """The settings that a distilled and an undistilled student share."""
-    return settings(spec.without_teacher() if isinstance(spec, DistillRun) else spec)
+    """The group's settings that a distilled and an undistilled student share."""
+    return group_settings(without_teacher(spec))
 
 
 def undistilled(group: Group, groups: Sequence[Group]) -> Group | None:
-    """The undistilled student of a distilled group's settings, if it is there."""
+    """The undistilled student of a distilled group's settings, if it is there.
+
+    Where there are several, the one that was scored in the same way and has the most seeds in common.
+    """
     if group.method == "none":
         return None
-    return next(
-        (other for other in groups if other.method == "none" and settings(other.spec) == without_method(group.spec)), None
-    )
+    wanted, seeds = without_method(group.spec), {run.seed for run in group.runs}
+    found = [other for other in groups if other.method == "none" and group_settings(other.spec) == wanted]
+
+    def nearness(other: Group) -> tuple[bool, int]:
+        alike = _scored(other.evaluations[0]) == _scored(group.evaluations[0])
+        return alike, len(seeds & {run.seed for run in other.runs})
+
+    return max(found, key=nearness, default=None)
 
 
 def baseline(group: Group, groups: Sequence[Group]) -> Group | None:
@@ -159,9 +162,13 @@ def _comparison(place: tuple[str, str, str], runs: list[Run], *, alone: bool) ->
 
 def _identity(run: Run, split: str | None = None) -> str:
     """Equal for runs that differ only in the seed: same settings, same teacher weights, same way of scoring."""
-    about = run.evaluations[split].about if split is not None else {}
-    scored = [about.get("protocol"), about.get("weights"), about.get("binary")]
-    return json.dumps([settings(run.spec), run.teacher.get("sha256"), scored], sort_keys=True)
+    scored = _scored(run.evaluations[split]) if split is not None else []
+    return json.dumps([group_settings(run.spec), run.teacher.get("sha256"), scored], sort_keys=True)
+
+
+def _scored(evaluation: Evaluation) -> list[Any]:
+    """How a run was scored, as far as it decides whether two scores compare."""
+    return [evaluation.about.get(key) for key in ("protocol", "weights", "binary")]
 
 
 def _by(runs: Sequence[Run], identities: Sequence[str]) -> list[tuple[Run, ...]]:
@@ -177,7 +184,8 @@ def _labelled(members: Sequence[tuple[Run, ...]]) -> list[tuple[str, tuple[Run, 
     """`preset · method`, with the settings that tell groups of the same label apart, or else their runs."""
     plain = [f"{runs[0].spec.name} · {runs[0].method}" for runs in members]
     alike = {
-        label: [settings(runs[0].spec) for runs, other in zip(members, plain, strict=True) if other == label] for label in plain
+        label: [group_settings(runs[0].spec) for runs, other in zip(members, plain, strict=True) if other == label]
+        for label in plain
     }
     return [
         (label if len(alike[label]) == 1 else f"{label} ({_distinction(runs, alike[label])})", runs)
@@ -186,8 +194,9 @@ def _labelled(members: Sequence[tuple[Run, ...]]) -> list[tuple[str, tuple[Run, 
 
 
 def _distinction(runs: tuple[Run, ...], alike: Sequence[dict[str, Any]]) -> str:
-    mine = settings(runs[0].spec)
-    differing = [path for path in mine if any(other.get(path) != mine[path] for other in alike)]
+    mine = group_settings(runs[0].spec)
+    # A setting that only one of them has, such as a tile of sliding windows, follows from another one that differs.
+    differing = [path for path in mine if any(other.get(path, mine[path]) != mine[path] for other in alike)]
     if len(differing) == 1 and not isinstance(mine[differing[0]], list):
         return f"{differing[0]} {show(mine[differing[0]])}"
     return ", ".join(run.label for run in runs)
@@ -202,13 +211,3 @@ def show(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _flat(tree: Any, path: str) -> dict[str, Any]:
-    """Blocks by dotted path; a list of blocks counts as one value, because its items have no lasting names."""
-    if not isinstance(tree, dict):
-        return {path: tree}
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= _flat(value, f"{path}.{key}" if path else str(key))
-    return found

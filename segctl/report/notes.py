@@ -40,7 +40,7 @@ def _changes(groups: Sequence[Group]) -> list[str]:
     """One line for all groups that changed the same settings."""
     changed: dict[str, list[str]] = {}
     for group in groups:
-        changed.setdefault(", ".join(changes(group.spec)), []).append(_short(group))
+        changed.setdefault(", ".join(changes(group.spec)), []).append(group.short_label)
     return [
         f"† {', '.join(labels)}: settings of the preset were changed, so hold these scores neither against published numbers nor "
         f"against runs without the changes: {found}"
@@ -77,12 +77,7 @@ def _teachers(groups: Sequence[Group]) -> list[str]:
 
 def _seeds(groups: Sequence[Group]) -> list[str]:
     """Every seed's score, where there are several."""
-    return [f"{_short(group)}, mIoU_D by seed: {_by_seed(group)}" for group in groups if len(group.runs) > 1]
-
-
-def _short(group: Group) -> str:
-    """The group's label under a heading that names its preset."""
-    return group.label.removeprefix(f"{group.spec.name} · ")
+    return [f"{group.short_label}, mIoU_D by seed: {_by_seed(group)}" for group in groups if len(group.runs) > 1]
 
 
 def _by_seed(group: Group) -> str:

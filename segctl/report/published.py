@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from segctl.report.groups import Group, Spread, method_rank, show, undistilled, without_method
+from segctl.report.groups import Group, method_rank, show
 from segctl.schema.load import load_preset, preset_names
 from segctl.schema.run import PublishedScore, TrainRun
-
-HARMLESS = ("train.precision",)
-"""Settings that a run may change and still answer the published number, beside those in groups.IRRELEVANT."""
+from segctl.schema.same_run import changes_of_preset, without_teacher
 
 
 @dataclass(frozen=True)
@@ -58,17 +56,8 @@ def changes(spec: TrainRun) -> list[str]:
     """
     if spec.name not in preset_names():
         return []
-    mine, shipped = without_method(spec), without_method(_shipped(spec.name))
-    harmless = HARMLESS if spec.train.select == "best" else (*HARMLESS, "train.validate_every")
-    paths = [path for path in {**shipped, **mine} if mine.get(path) != shipped.get(path) and path not in harmless]
-    return [_change(path, mine.get(path), shipped.get(path)) for path in paths]
-
-
-def gain(group: Group, groups: Sequence[Group], name: str = "mIoU_D") -> float | None:
-    """How far a distilled group's mean is above the undistilled one of the same settings; None without such a group."""
-    base = undistilled(group, groups)
-    ours, theirs = group.score(name), base.score(name) if base else Spread(None, None, 0)
-    return ours.mean - theirs.mean if ours.mean is not None and theirs.mean is not None else None
+    found = changes_of_preset(without_teacher(_shipped(spec.name)), without_teacher(spec))
+    return [_change(path, mine, shipped) for path, shipped, mine in found]
 
 
 @cache

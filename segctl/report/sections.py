@@ -7,17 +7,17 @@ from segctl.metrics.scores import RULES
 from segctl.report import findings
 from segctl.report.analysis import Measured, interval_text
 from segctl.report.collect import Collection, Evaluation, Run
-from segctl.report.content import Block, Code, Definitions, Figure, Gallery, Notes, Page, Paragraph, Section, Worst
+from segctl.report.content import UNDEFINED, Block, Code, Definitions, Figure, Gallery, Notes, Page, Paragraph, Section, Worst
 from segctl.report.fair import ABOUT as FAIR
 from segctl.report.fair import fair_groups, fair_table
 from segctl.report.figures import Line, draw_curves
 from segctl.report.findings import Drawer
+from segctl.report.gains import gain_notes
 from segctl.report.groups import Comparison, Group, grouped
 from segctl.report.notes import interval_notes, protocol_notes, student_notes
 from segctl.report.strips import draw_worst
 from segctl.report.tables import (
     FINE_GRAINED,
-    UNDEFINED,
     class_tables,
     evaluations_table,
     provenance_tables,
@@ -116,11 +116,13 @@ def _students(comparison: Comparison, frame: Frame) -> list[Section]:
 def _student(name: str, groups: Sequence[Group], comparison: Comparison, frame: Frame) -> Section:
     model, measured = groups[0].spec.model, frame.measured[comparison.place]
     blocks: list[Block] = [published_table(groups, lambda group: interval_text(measured, group))]
-    notes = [*student_notes(groups, comparison), *interval_notes(measured)]
+    notes = [*gain_notes(groups), *student_notes(groups, comparison), *interval_notes(measured)]
     if notes:
         blocks.append(Notes(tuple(notes)))
     for members in fair_groups(groups):
         blocks += [Paragraph(f"Methods side by side. {FAIR}"), fair_table(members)]
+        if notes := gain_notes(members):
+            blocks.append(Notes(tuple(notes)))
     return Section(f"{name} ({model.head} {model.backbone}) on {comparison.place}", tuple(blocks), level=3)
 
 

@@ -4,12 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from segctl.report.collect import Run
-from segctl.report.content import Cell, Table, table
+from segctl.report.content import UNDEFINED, Cell, Table, table
+from segctl.report.gains import COLUMN, gain_cell
 from segctl.report.groups import Comparison, Group, Spread
-from segctl.report.published import Pairing, changes, gain, pairings
+from segctl.report.published import Pairing, changes, pairings
 from segctl.schema.run import PublishedScore
-
-UNDEFINED = "n/a"
 
 FINE_GRAINED = (
     ("mIoU_D", "mIoU_I", "mIoU_C", "mIoU_I_q5", "mIoU_C_q5", "mIoU_I_qbar", "mIoU_C_qbar"),
@@ -103,10 +102,14 @@ def published_table(groups: Sequence[Group], interval: Callable[[Group], str]) -
     pairs = pairings(groups)
     best = _best([pair.ours.score("mIoU_D").mean if pair.ours else None for pair in pairs])
     rows = [
-        [pair.method, *_ours(pair, groups, interval, best=index in best), *_theirs(pair, groups[0].spec.recipe)]
+        [
+            pair.ours.short_label if pair.ours else pair.method,
+            *_ours(pair, groups, interval, best=index in best),
+            *_theirs(pair, groups[0].spec.recipe),
+        ]
         for index, pair in enumerate(pairs)
     ]
-    ours = ("method", "mIoU_D, ours", "over images", "seeds", "gain over none", "our recipe", "steps × batch")
+    ours = ("method", "mIoU_D, ours", "over images", "seeds", COLUMN, "our recipe", "steps × batch")
     theirs = ("published", "its recipe", "source", "caveats")
     if all(pair.theirs is None for pair in pairs):
         return table(ours, [row[: len(ours)] for row in rows])
@@ -156,7 +159,7 @@ def _ours(pair: Pairing, groups: Sequence[Group], interval: Callable[[Group], st
         Cell(score_text(found) + (" †" if changes(spec) else ""), best),
         interval(pair.ours),
         f"{found.n}",
-        "–" if pair.method == "none" else _signed(gain(pair.ours, groups)),
+        gain_cell(pair.ours, groups),
         spec.recipe,
         f"{spec.train.steps:,} × {spec.train.batch_size}",
     ]
@@ -167,10 +170,6 @@ def _theirs(pair: Pairing, our_recipe: str) -> list[str | Cell]:
         return ["none published", "–", "–", "–"]
     metric = "" if pair.theirs.metric == "mIoU_D" else f" ({pair.theirs.metric})"
     return [f"{pair.theirs.value:.2f}{metric}", pair.theirs.recipe, pair.theirs.source, _caveats(pair.theirs, our_recipe)]
-
-
-def _signed(value: float | None) -> str:
-    return UNDEFINED if value is None else f"{value:+.2f}"
 
 
 def _caveats(theirs: PublishedScore, our_recipe: str) -> str:

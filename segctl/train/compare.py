@@ -21,8 +21,8 @@ from segctl.runs import RunFolder
 from segctl.schema.load import load_preset
 from segctl.schema.methods import Method
 from segctl.schema.run import DistillRun, TrainRun, with_method
+from segctl.schema.same_run import conflicts
 from segctl.teacher.load import Teacher, find_teacher, load_teacher
-from segctl.train.start import differences
 
 Note = Callable[[str], None]
 WAKE_S = 0.2
@@ -97,14 +97,9 @@ def require_fitting(job: Job, teacher: Teacher | None) -> None:
     """Refuse a folder in the job's place that holds another run. Raises InputError."""
     if not job.folder.path.exists():
         return
-    asked = job.run.model_dump(mode="json")
-    stored = job.folder.read_run().model_dump(mode="json")
-    if asked["train"]["precision"] == "auto":
-        asked["train"]["precision"] = stored["train"]["precision"]
-    asked["data"]["workers"] = stored["data"]["workers"]
-    if found := differences(stored, asked):
+    if found := sorted(map(str, conflicts(job.folder.read_run(), job.run))):
         raise InputError(
-            f"'{job.folder.path}' was run with other settings: {'; '.join(sorted(found))}",
+            f"'{job.folder.path}' was run with other settings: {'; '.join(found)}",
             "compare with those settings, or under another --runs-root",
         )
     taught = (job.folder.read_environment().get("teacher") or {}).get("sha256")

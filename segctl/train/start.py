@@ -1,5 +1,6 @@
 """Start a run, or take one up again; dry_run.py tries one without keeping anything."""
 
+import json
 import os
 import shutil
 import time
@@ -15,6 +16,7 @@ from segctl.runs import RunFolder, free_folder
 from segctl.runtime.device import peak_memory_mb
 from segctl.runtime.launcher import resume_with
 from segctl.schema.run import DistillRun, TrainRun, with_steps
+from segctl.schema.same_run import conflicts, rounding_changes
 from segctl.teacher.load import Trial, require_passed, try_teacher
 from segctl.train.environment import describe, now
 from segctl.train.fill_teacher_cache import ask_ahead
@@ -211,10 +213,8 @@ def _load_state(session: Session, path: Path, watch: Watch) -> None:
 
 
 def _require_same(stored: TrainRun, asked: TrainRun, folder: RunFolder) -> None:
-    """Refuse to resume under other settings; the way a run is watched may change, what it computes may not."""
-    differing = sorted(differences(stored.model_dump(mode="json"), asked.model_dump(mode="json")))
-    harmless = {"data.workers", "teacher.cache", "train.activation_checkpointing", "train.compile"}
-    if found := [path for path in differing if path.split(":")[0] not in harmless]:
+    """Refuse to resume under settings that change what the run computes."""
+    if found := sorted(map(str, conflicts(stored, asked))):
         raise InputError(
             f"the run '{folder.path}' was started with other settings: {'; '.join(found)}",
             "resume it with `segctl train --resume --run DIR` alone, or start a new run",
@@ -222,20 +222,11 @@ def _require_same(stored: TrainRun, asked: TrainRun, folder: RunFolder) -> None:
 
 
 def _say_rounding(stored: TrainRun, asked: TrainRun, watch: Watch) -> None:
-    """Compiled or not, a network computes the same, but for the last digits."""
-    if stored.train.compile != asked.train.compile:
-        how = "compiled" if asked.train.compile else "without being compiled"
-        watch.note(f"the run goes on {how}, as it did not begin: rightly, but not bit for bit")
-
-
-def differences(stored: object, asked: object, path: str = "") -> list[str]:
-    """`a.b: stored -> asked` for every leaf of two runs that differs."""
-    if isinstance(stored, dict) and isinstance(asked, dict):
-        keys = [*stored, *(key for key in asked if key not in stored)]
-        return [
-            line for key in keys for line in differences(stored.get(key), asked.get(key), f"{path}.{key}" if path else str(key))
-        ]
-    return [] if stored == asked else [f"{path}: {stored!r} -> {asked!r}"]
+    for path, before, after in rounding_changes(stored, asked):
+        watch.note(
+            f"resuming with {path}={json.dumps(after)}, but the run was started with {path}={json.dumps(before)}: results stay "
+            "correct but are not bit-identical"
+        )
 
 
 def _make_folder(folder: RunFolder, run: TrainRun, environment: dict[str, Any], free_name: str | None) -> RunFolder:

@@ -12,6 +12,9 @@ from PIL import Image
 from segctl.metrics.counts import confusion, count
 from segctl.metrics.scores import per_class, score, worst_images
 from segctl.metrics.table import CountTable
+from segctl.report.collect import read_run
+from segctl.report.groups import Group, compare
+from segctl.runs import RunFolder
 from segctl.schema.load import apply_override, find_preset, read_tree, validate_run
 from segctl.schema.methods import METHODS
 
@@ -186,3 +189,21 @@ def scene(index: int, making: Making) -> tuple[np.ndarray, np.ndarray]:
     guess = noise.choice(known, (height // 5 + 1, width // 5 + 1)).repeat(5, 0).repeat(5, 1)[:height, :width]
     prediction = np.where(wrong, guess, np.where(label == IGNORED, 3, label)).astype(np.uint8)
     return label, prediction
+
+
+def group_of(tmp_path: Path, scores: dict[str, list[float]], overrides: tuple[str, ...] = ()) -> list[Group]:
+    """Groups by method, one run for each score, which becomes its mIoU_D; seeds count from 0."""
+    runs = []
+    for method, values in scores.items():
+        for seed, value in enumerate(values):
+            teacher = None if method == "none" else TEACHER
+            making = Making(method=method, seed=seed, overrides=(*SHORT, *overrides), teacher=teacher, images=2)
+            path = make_run(tmp_path / f"{method}{seed}{len(overrides)}", making)
+            put(path / "eval" / "val" / "scores.json", mIoU_D=value)
+            put(path / "environment.json", seconds_per_step=0.1 if method == "none" else 0.3, peak_memory_mb=1234.6)
+            runs.append(read_run(RunFolder(path)))
+    return list(compare(runs)[0].groups)
+
+
+def put(path: Path, **values: float) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))

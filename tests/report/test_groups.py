@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from segctl.report.collect import read_run
-from segctl.report.groups import compare, grouped, settings, show, spread, without_method
+from segctl.report.groups import compare, grouped, show, spread, without_method
 from segctl.runs import RunFolder
+from segctl.schema.same_run import group_settings
 from tests.report.run_folders import SHORT, TEACHER, Making, evaluate, make_run
 
 
@@ -82,6 +83,24 @@ def test_a_seed_run_twice_counts_once(tmp_path, read):
     assert [run.label for run in found.repeats] == ["none-s0"]
 
 
+def test_a_setting_that_follows_from_another_does_not_hide_its_name(tmp_path, read):
+    path = make_run(tmp_path / "best", Making(overrides=(*SHORT, "train.select=best")))
+    (found,) = compare([read["none-s0"], read_run(RunFolder(path))])
+    assert [group.label for group in found.groups] == [
+        "camvid-psp18-scratch · none (train.select last)",
+        "camvid-psp18-scratch · none (train.select best)",
+    ]
+
+
+def test_seeds_with_and_without_a_teacher_cache_are_one_group(tmp_path):
+    fixed = Making(method="kd", overrides=(*SHORT, "data.scale=[1, 1]"), teacher=TEACHER)
+    cached = replace(fixed, seed=1, overrides=(*fixed.overrides, "teacher.cache=true"))
+    runs = [read_run(RunFolder(make_run(tmp_path / f"s{making.seed}", making))) for making in (fixed, cached)]
+    ((group,),) = [found.groups for found in compare(runs)]
+    assert (group.label, [run.seed for run in group.runs]) == ("camvid-psp18-scratch · kd", [0, 1])
+    assert group.score("mIoU_D").std is not None
+
+
 def test_workers_and_checkpoints_do_not_make_another_run(tmp_path, read):
     path = make_run(tmp_path / "faster", Making(overrides=(*SHORT, "data.workers=7", "train.checkpoint_every=1"), seed=5))
     (found,) = compare([read["none-s0"], read_run(RunFolder(path))])
@@ -94,7 +113,7 @@ def test_unscored_runs_have_a_group_of_curves(read):
 
 
 def test_a_student_shares_its_settings_with_and_without_a_teacher(read):
-    assert without_method(read["jml-s0"].spec) == settings(read["none-s1"].spec)
+    assert without_method(read["jml-s0"].spec) == group_settings(read["none-s1"].spec)
 
 
 def test_settings_are_shown_as_a_person_writes_them():

@@ -2,11 +2,9 @@
 
 from dataclasses import replace
 
-import pytest
-
 from segctl.report.collect import read_run
 from segctl.report.groups import compare
-from segctl.report.published import answers, changes, gain, pairings
+from segctl.report.published import answers, changes, pairings
 from segctl.runs import RunFolder
 from segctl.schema.load import load_preset
 from tests.report.run_folders import Making, evaluate, make_run
@@ -75,15 +73,3 @@ def test_validating_more_often_matters_only_where_the_best_is_kept():
     often = ["train.validate_every=7"]
     assert changes(load_preset("camvid-psp18", often)) == []
     assert len(changes(load_preset("camvid-psp18", [*often, "train.select=best"]))) == 2
-
-
-def test_the_gain_is_over_the_undistilled_student_of_the_same_settings(read):
-    none, jml = groups_of(read, "none-s0", "none-s1", "jml-s0", "jml-s1")
-    assert gain(jml, [none, jml]) == pytest.approx(jml.score("mIoU_D").mean - none.score("mIoU_D").mean)
-    assert gain(none, [none, jml]) is None
-
-
-def test_without_an_undistilled_student_of_the_same_settings_there_is_no_gain(read, tmp_path):
-    assert gain(groups_of(read, "jml-s0")[0], groups_of(read, "jml-s0")) is None
-    none, jml = groups_of(read, "city-none", "city-jml")
-    assert gain(jml, [none, jml]) is None  # 20,000 steps against 40,000

@@ -159,7 +159,10 @@ def test_a_compiled_run_may_go_on_uncompiled_and_says_so(toy_data: Path, toy_tea
     with torch.compiler.set_stance("force_eager"), pytest.raises(KeyboardInterrupt):
         start_run(request(toy_data, toy_teacher, tmp_path, compile=True), folder, Stopping(3))
     resume_run(request(toy_data, toy_teacher, tmp_path), folder, watch)
-    assert "the run goes on without being compiled, as it did not begin: rightly, but not bit for bit" in watch.notes
+    assert (
+        "resuming with train.compile=false, but the run was started with train.compile=true: results stay correct but are not "
+        "bit-identical"
+    ) in watch.notes
 
 
 def test_a_teacher_that_segctl_did_not_build_stays_as_it_is() -> None:

@@ -126,6 +126,24 @@ def test_resuming_under_other_settings_names_them(toy_data: Path, tmp_path: Path
     assert "train.seed: 0 -> 1; train.steps: 2 -> 3" in caught.value.message
 
 
+def test_resuming_under_settings_that_cannot_change_a_number_gives_the_same_weights(toy_data: Path, tmp_path: Path) -> None:
+    class Stopping(Silent):
+        def stepped(self, report: object, steps: int) -> None:
+            raise KeyboardInterrupt
+
+    whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
+    train = {"steps": 4, "checkpoint_every": 1, "validate_every": 4}
+    start_run(Request(toy_run(train=train), toy_data, tmp_path), whole, Silent())
+    with pytest.raises(KeyboardInterrupt):
+        start_run(Request(toy_run(train=train), toy_data, tmp_path), stopped, Stopping())
+    other = {"checkpoint_every": 3, "checkpoint_minutes": 1.0, "validate_every": 2, "activation_checkpointing": True}
+    run = toy_run(train=train | other, data={"workers": 1})
+    resume_run(Request(run, toy_data, tmp_path), stopped, Silent())
+    mine, theirs = (torch.load(folder.model, weights_only=True)["weights"] for folder in (stopped, whole))
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
 def test_resuming_from_a_damaged_checkpoint_is_refused(toy_data: Path, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     run = toy_run(train={"steps": 2})

@@ -1,0 +1,118 @@
+"""How far a distilled student is above the undistilled one: the one place where the report and `segctl compare` compute it.
+
+A gain is paired by seed: the seed decides weights, order and augmentation, so a method's run and the undistilled run of the same
+seed share all of them, and their difference is the method's.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+from segctl.report.collect import Run
+from segctl.report.content import UNDEFINED
+from segctl.report.groups import Group, undistilled
+
+CONFIDENCE = 0.95
+COLUMN = "gain over none"
+"""The column's name in every table."""
+
+
+class Gain(NamedTuple):
+    """Points above `none`: the mean over the seeds in common, and the ends of Student's interval, None for fewer than two."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    seeds: tuple[int, ...]
+
+
+def gain(group: Group, groups: Sequence[Group], score: str = "mIoU_D") -> Gain | None:
+    """The mean over seeds of the group's score minus that of the undistilled student with the same seed and settings.
+
+    None for `none` itself, without an undistilled student among `groups`, and without a seed for which both have the score.
+    """
+    base = undistilled(group, groups)
+    if base is None:
+        return None
+    found = {
+        ours.seed: mine - other
+        for ours, theirs in paired(group, base)
+        if (mine := ours.evaluations[group.split].scores[score]) is not None
+        and (other := theirs.evaluations[base.split].scores[score]) is not None
+    }
+    if not found:
+        return None
+    points, seeds = list(found.values()), tuple(found)
+    mean = statistics.fmean(points)
+    if len(points) < 2:
+        return Gain(mean, None, None, seeds)
+    half = _student_quantile(len(points) - 1) * statistics.stdev(points) / math.sqrt(len(points))
+    return Gain(mean, mean - half, mean + half, seeds)
+
+
+def paired(group: Group, base: Group) -> list[tuple[Run, Run]]:
+    """The runs of both groups that have the same seed, the group's first."""
+    theirs = {run.seed: run for run in base.runs}
+    return [(run, theirs[run.seed]) for run in group.runs if run.seed in theirs]
+
+
+def gain_cell(group: Group, groups: Sequence[Group]) -> str:
+    """The gain in points of mIoU_D, such as `+1.50`; a dash for `none` itself."""
+    found = gain(group, groups)
+    return "–" if group.method == "none" else UNDEFINED if found is None else f"{found.mean:+.2f}"
+
+
+def interval_cell(group: Group, groups: Sequence[Group]) -> str:
+    """Student's interval of the gain over the seeds, such as `[-4.85, +7.85]`; a dash for `none` itself."""
+    found = gain(group, groups)
+    if group.method == "none":
+        return "–"
+    return UNDEFINED if found is None or found.low is None or found.high is None else f"[{found.low:+.2f}, {found.high:+.2f}]"
+
+
+def gain_notes(groups: Sequence[Group]) -> list[str]:
+    """Which seeds each gain compares where a method and `none` do not have the same ones, and which methods have several rows."""
+    return [*filter(None, (seeds_note(group, groups) for group in groups)), *_separate(groups)]
+
+
+def seeds_note(group: Group, groups: Sequence[Group]) -> str | None:
+    """Which seeds the group's gain compares; None where it has all of its own and all of `none`, or no `none` beside it."""
+    base = undistilled(group, groups)
+    if base is None:
+        return None
+    mine, theirs = [run.seed for run in group.runs], [run.seed for run in base.runs]
+    found = gain(group, groups)
+    compared = () if found is None else found.seeds
+    if set(compared) == set(mine) == set(theirs):
+        return None
+    pair = f"{group.short_label} against {base.short_label}"
+    have = f"{group.short_label} has {_seeds(mine)} and {base.short_label} has {_seeds(theirs)}"
+    if not compared:
+        return f"{pair}: no seed has both scores, so there is no gain ({have})"
+    return f"{pair}: {_seeds(compared)} only ({have})"
+
+
+def _separate(groups: Sequence[Group]) -> list[str]:
+    """Methods whose seeds do not stand in one row: each row then has a mean and a gain of its own."""
+    methods: dict[str, list[Group]] = {}
+    for group in groups:
+        methods.setdefault(group.method, []).append(group)
+    notes = []
+    for method, members in methods.items():
+        seeds = [{run.seed for run in group.runs} for group in members]
+        if len(members) > 1 and all(one.isdisjoint(other) for one, other in combinations(seeds, 2)):
+            rows = "; ".join(f"{group.short_label} has {_seeds(sorted(own))}" for group, own in zip(members, seeds, strict=True))
+            notes.append(f"the seeds of {method} stand in {len(members)} rows, because more than the seed differs: {rows}")
+    return notes
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
+
+
+def _student_quantile(freedom: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.5 + CONFIDENCE / 2))
