@@ -167,9 +167,8 @@ def _asked(
 
 
 def _with_method(run: "DistillRun", method: str) -> "TrainRun":
-    from segctl.schema.load import sibling
+    from segctl.schema.load import sibling, with_method
     from segctl.schema.methods import METHODS, variant_of
-    from segctl.schema.run import with_method
 
     if method not in METHODS:
         raise InputError(

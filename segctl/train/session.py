@@ -27,8 +27,9 @@ from segctl.runtime.device import (
     set_determinism,
 )
 from segctl.runtime.world import World
+from segctl.schema.cross_checks import group_faults
 from segctl.schema.distill_terms import reads
-from segctl.schema.run import DistillRun, TrainRun, group_faults
+from segctl.schema.run import DistillRun, TrainRun
 from segctl.teacher.cache import in_words, plan_answers
 from segctl.teacher.load import Teacher, find_teacher, load_teacher
 from segctl.train.checkpoint import Best, State
