@@ -39,8 +39,7 @@ def test_rooms_import_from_lower_steps_only(path: Path) -> None:
     relative = path.relative_to(PACKAGE)
     own = relative.parts[0].removesuffix(".py")
     if own == "__init__":
-        assert not imports_of(path)
-        return
+        return  # the door imports what is asked for, when it is; test_public_door.py holds that
     for module in imports_of(path):
         room = room_of(module)
         if room in STEPS and room != own:
