@@ -212,7 +212,7 @@ def evaluate_files(
 
     classes: the number of classes, or their names in the order of ids.  binary: score the second class alone, as foreground.
     resize: bring predictions to the ground truth's size by nearest pixel.  boundary: also compute Boundary IoU.
-    Returns what scores.json holds: scores in percent by name (`mIoU_D` …; None where undefined), `per_class`, `intervals`, and the
+    Returns what scores.json holds: scores in percent by name (`mIoU_D` …; None where undefined), `per_class`, `intervals` and
     `warnings`.
     Raises InputError naming the file that does not fit.
     """
