@@ -10,6 +10,7 @@ from segctl import __version__
 from segctl.cli import compare, data, predict, presets, report, training
 from segctl.cli import demo as story
 from segctl.cli import eval as evaluation
+from segctl.cli.help import CONTEXT, PlainCommand, RootGroup
 from segctl.cli.output import out
 from segctl.errors import SegctlError
 from segctl.runtime.launcher import leaving_word
@@ -18,17 +19,19 @@ app = typer.Typer(
     name="segctl",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    cls=RootGroup,
+    context_settings=CONTEXT,
     help="Train, distil and evaluate semantic-segmentation models.",
 )
 app.add_typer(data.app, name="data")
 app.add_typer(presets.app, name="presets")
-app.command()(training.train)
-app.command()(training.distill)
-app.command()(compare.compare)
-app.command("eval")(evaluation.evaluate)
-app.command()(predict.predict)
-app.command()(report.report)
-app.command()(story.demo)
+app.command(cls=PlainCommand)(training.train)
+app.command(cls=PlainCommand)(training.distill)
+app.command(cls=PlainCommand)(compare.compare)
+app.command("eval", cls=PlainCommand)(evaluation.evaluate)
+app.command(cls=PlainCommand)(predict.predict)
+app.command(cls=PlainCommand)(report.report)
+app.command(cls=PlainCommand)(story.demo)
 
 
 def _print_version(wanted: bool) -> None:

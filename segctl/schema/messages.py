@@ -92,7 +92,7 @@ def _unknown_key(model: type[TrainRun], tree: Tree, keys: list[int | str]) -> st
     """What to do about a key that its block does not have: another kind of the block has it, or another key is near."""
     key, block = str(keys[-1]), ".".join(map(str, keys[:-1]))
     annotation, node = _annotation_at(model, tree, keys[:-1])
-    others = {choice.model_fields["kind"].default: choice for choice in _blocks(annotation) if key in choice.model_fields}
+    others = {choice.model_fields["kind"].default: choice for choice in blocks_in(annotation) if key in choice.model_fields}
     if others and isinstance(node, dict) and "kind" in node:
         kind, choice = next(iter(others.items()))
         whole = {"kind": kind} | {name: value for name, value in node.items() if name != "kind" and name in choice.model_fields}
@@ -131,14 +131,14 @@ def _annotation_at(model: type[BaseModel], tree: Tree, keys: list[int | str]) ->
 
 def _block(annotation: Any, node: Any) -> Any:
     """The Spec class that `node` is read as; a list keeps its annotation, because each item has a class of its own."""
-    choices = _blocks(annotation)
+    choices = blocks_in(annotation)
     if len(choices) == 1 or not isinstance(node, dict):
         return annotation if len(choices) != 1 or isinstance(node, list) else choices[0]
     return next(choice for choice in choices if choice.model_fields["kind"].default == node.get("kind"))
 
 
-def _blocks(annotation: Any) -> list[type[BaseModel]]:
+def blocks_in(annotation: Any) -> list[type[BaseModel]]:
     """The Spec classes in an annotation: looks through lists, optionals and tagged unions."""
     if isinstance(annotation, type) and get_origin(annotation) is None:
         return [annotation] if issubclass(annotation, BaseModel) else []
-    return [found for part in get_args(annotation) for found in _blocks(part)]
+    return [found for part in get_args(annotation) for found in blocks_in(part)]
