@@ -12,7 +12,7 @@ import segctl
 
 PACKAGE = Path(segctl.__file__).parent
 STEPS = {
-    "errors": 0, "files": 1, "schema": 1, "runs": 2, "data": 2, "models": 2, "losses": 2, "metrics": 2,
+    "errors": 0, "commands": 0, "files": 1, "schema": 1, "runs": 2, "data": 2, "models": 2, "losses": 2, "metrics": 2,
     "distillers": 3, "engine": 4, "report": 4, "cli": 5, "__main__": 6,
 }  # fmt: skip
 

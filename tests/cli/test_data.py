@@ -53,7 +53,7 @@ def test_prepare_reports_sizes_and_the_next_step(capsys, tmp_path, toy_data):
     assert "of lz4 shards from" in out
     assert "fingerprint" in out
     assert "preparing camvid 15/15" in err
-    assert "next: segctl data info camvid" in err
+    assert f"next: segctl data info camvid --data-root {tmp_path}" in err
 
 
 @pytest.mark.parametrize(
