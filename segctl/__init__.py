@@ -39,8 +39,10 @@ __all__ = [
 ]
 
 _HOMES = {"load": "segctl.models", "evaluate_files": "segctl.evaluate.png_folders"}
-_ROOMS = ("cli", "data", "distillers", "errors", "evaluate", "files", "losses", "metrics", "models", "report", "runs", "runtime",
-          "schema", "teacher", "train")  # fmt: skip
+_ROOMS = {
+    "cli", "commands", "data", "distillers", "errors", "evaluate", "files", "losses", "metrics", "models", "report", "runs",
+    "runtime", "schema", "teacher", "train",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -105,11 +105,11 @@ def prepare(
 def check(name: NameArg, data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> None:
     """Read every sample back and compare it with its checksum and the class table; exit code 3 where anything is wrong."""
     from segctl.data.inspect.check import check
-    from segctl.data.shards.dataset import open_dataset
+    from segctl.data.shards.dataset import open_dataset, prepare_line
 
     with out.progress(f"checking {name}") as progress:
         findings = check(data_root, name, progress)
-    show_findings(f"'{name}' in '{data_root}'", findings, json=json, hint="prepare it again")
+    show_findings(f"'{name}' in '{data_root}'", findings, json=json, hint=f"run `{prepare_line(name, data_root)}` again")
     if not json:
         trial = open_dataset(data_root, name).trial
         out.result(f"{name}: every sample is as it was packed" + (f" ({trial})" if trial else ""))

@@ -100,7 +100,7 @@ def _child(node: Any, key: str, path: str, override: str) -> Any:
         return child
     if isinstance(node, list) and key.isdigit() and int(key) < len(node):
         return node[int(key)]
-    raise InputError(f"--set '{override}': there is nothing at '{path}'", "see the names with `segctl presets show`")
+    raise InputError(f"--set '{override}': there is nothing at '{path}'", "see the names with `segctl presets show PRESET`")
 
 
 def _assign(node: Any, key: str, value: Any, override: str) -> None:
@@ -109,7 +109,7 @@ def _assign(node: Any, key: str, value: Any, override: str) -> None:
     elif isinstance(node, list) and key.isdigit() and int(key) < len(node):
         node[int(key)] = value
     else:
-        raise InputError(f"--set '{override}': there is nothing at '{key}'", "see the names with `segctl presets show`")
+        raise InputError(f"--set '{override}': there is nothing at '{key}'", "see the names with `segctl presets show PRESET`")
 
 
 def validate_run(tree: Tree, where: str) -> TrainRun:

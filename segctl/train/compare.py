@@ -75,7 +75,7 @@ def open_comparison(asked: Asked, methods: Sequence[Method], given: Path | None)
     dataset = open_dataset(asked.data_root, run.data.dataset)
     if list(methods) == ["none"]:
         return run, None
-    path = find_teacher(run, given, asked.runs_root)
+    path = find_teacher(run, given, asked.runs_root, asked.data_root)
     return run, load_teacher(path, dataset, asked.teacher_preset)
 
 

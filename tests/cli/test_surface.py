@@ -69,9 +69,7 @@ def test_the_commands_are_these(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("command", ["train", "predict", "data info", "presets show"])
-def test_help_has_no_type_after_a_flag_and_no_braces_around_an_argument(
-    command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_has_no_type_after_a_flag_and_no_braces_around_an_argument(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command.split(), "-h"]) == 0
     shown = capsys.readouterr().out
     assert "<bool>" not in shown

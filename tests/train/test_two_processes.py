@@ -175,7 +175,7 @@ def test_a_killed_process_ends_the_run_with_a_sentence_and_the_run_goes_on_exact
     assert time.monotonic() - began < 30
     assert process.returncode == 1
     assert "was killed by SIGKILL; the machine may be out of memory" in said
-    assert f"go on with `segctl distill --resume --run {killed} --data-root {toy_data} --processes 2`" in said
+    assert f"go on with `segctl distill --resume --run {killed} --processes 2 --data-root {toy_data}" in said
     assert "Traceback" not in said
 
     again = subprocess.run(command(preset, killed, toy_data, *teacher, "--resume"), capture_output=True, text=True)

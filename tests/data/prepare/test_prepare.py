@@ -10,6 +10,7 @@ from PIL import Image
 
 from segctl.data.prepare.prepare import created_at, plan_shards, prepare, staging_folder
 from segctl.data.shards.dataset import open_dataset
+from segctl.data.shards.tiles import file_hash
 from segctl.errors import InputError
 
 SIZES = {"train": [(48, 64), (32, 40), (64, 48)], "val": [(48, 64)]}
@@ -85,6 +86,16 @@ def test_another_codec_or_a_lost_shard_is_prepared_again(folder, tmp_path):
     assert prepare("camvid", tmp_path / "data", folder, workers=0, codec="zstd").provenance.codec == "zstd"
     shard.unlink()
     assert prepare("camvid", tmp_path / "data", folder, workers=0, codec="zstd").image("0016E5_00001").shape == (32, 40, 3)
+
+
+def test_a_damaged_shard_is_prepared_again(folder, tmp_path):
+    shard = prepare("camvid", tmp_path / "data", folder, workers=0).folder / "camvid-00000-of-00001.h5"
+    sound = file_hash(shard)
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    prepare("camvid", tmp_path / "data", folder, workers=0)
+    assert file_hash(shard) == sound
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -86,7 +86,7 @@ def test_an_index_that_cannot_be_read_is_refused(packed_root, tmp_path, key, val
     with pytest.raises(InputError) as caught:
         open_dataset(tmp_path, "camvid")
     assert caught.value.message == f"'{path}' is no index that this segctl can read ({words})"
-    assert caught.value.hint == "run `segctl data prepare camvid` again"
+    assert caught.value.hint == f"run `segctl data prepare camvid --data-root {tmp_path}` again"
 
 
 @pytest.mark.parametrize(("found", "who"), [(1, "an older"), (99, "another")])
@@ -97,7 +97,7 @@ def test_shards_of_another_format_are_refused(packed_root, tmp_path, found, who)
     with pytest.raises(InputError) as caught:
         open_dataset(tmp_path, "camvid")
     assert caught.value.message == (f"'{tmp_path}/camvid' was prepared by {who} segctl: its format is {found}, wanted 2")
-    assert caught.value.hint.startswith("run `segctl data prepare camvid")
+    assert caught.value.hint == f"run `segctl data prepare camvid --data-root {tmp_path}` again"
 
 
 def test_a_signed_index_without_its_parts_is_refused(packed_root, tmp_path):
