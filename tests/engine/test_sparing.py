@@ -12,11 +12,13 @@ from toy import STUDENT, Silent, TwoLayers, toy_run, write_preset
 
 from segctl.distillers import build_distiller
 from segctl.distillers.pair import Pair, Shape
+from segctl.engine import setup
 from segctl.engine.device import failure_in_words, require_compiler
 from segctl.engine.launch import resume_run, start_run
 from segctl.engine.setup import Request, prepare_session
 from segctl.engine.tasks import DistillationTask
 from segctl.errors import InputError, SegctlError
+from segctl.models.recompute import recompute_blocks
 from segctl.runs import RunFolder
 from segctl.schema.run import DistillRun
 
@@ -196,13 +198,11 @@ def test_what_the_compiler_cannot_do_is_a_sentence() -> None:
     assert caught.value.hint == "go on or start again with --set train.compile=false"
 
 
-def test_a_backbone_without_blocks_is_refused(toy_data: Path, tmp_path: Path) -> None:
-    from segctl.engine.setup import _spare
-
-    session = prepare_session(Request(toy_run(), toy_data, tmp_path, device="cpu"))
-    session.model.backbone.net = torch.nn.Conv2d(3, 3, 1)
+def test_a_backbone_without_blocks_is_refused(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert recompute_blocks(torch.nn.Conv2d(3, 3, 1)) == 0
+    monkeypatch.setattr(setup, "recompute_blocks", lambda network: 0)  # every network that timm has for us has blocks
     with pytest.raises(InputError) as caught:
-        _spare(toy_run(train={"activation_checkpointing": True}), session.task)
+        prepare_session(Request(toy_run(train={"activation_checkpointing": True}), toy_data, tmp_path, device="cpu"))
     assert caught.value.message == ("train.activation_checkpointing: got true, but 'test_resnet' has no blocks to compute again")
 
 

@@ -1,6 +1,5 @@
 """Several processes are one: gradients, losses and scores do not depend on how many share a batch; and they end together."""
 
-import json
 import os
 import signal
 import subprocess
@@ -19,10 +18,12 @@ from segctl.distillers import build_distiller
 from segctl.distillers.pair import Pair, Shape
 from segctl.engine.checkpoint import Best, State
 from segctl.engine.device import Compute
-from segctl.engine.distributed import World, _first_host, _read_slurm
+from segctl.engine.distributed import World, adopt_slurm
+from segctl.engine.processes import FOLDER, first_words, leaving_word
 from segctl.engine.setup import Session
 from segctl.engine.tasks import DistillationTask
 from segctl.engine.train import take_step
+from segctl.errors import PeerError
 from segctl.runs import RunFolder
 from segctl.schema.load import validate_run
 
@@ -277,7 +278,7 @@ def test_sruns_variables_become_the_launchers() -> None:
         "SLURM_JOB_ID": "12", "SLURM_STEP_ID": "1", "SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1",
         "SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_STEP_NODELIST": "gpu[07-08]",
     }  # fmt: skip
-    _read_slurm(found)
+    adopt_slurm(found)
     wanted = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "gpu07"}
     assert {name: found[name] for name in wanted} == wanted
     assert 20_000 <= int(found["MASTER_PORT"]) < 40_000
@@ -285,7 +286,7 @@ def test_sruns_variables_become_the_launchers() -> None:
 
 def test_a_batch_scripts_own_variables_start_nothing() -> None:
     found = {"SLURM_JOB_ID": "12", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
-    _read_slurm(found)
+    adopt_slurm(found)
     assert "WORLD_SIZE" not in found
 
 
@@ -293,18 +294,21 @@ def test_a_batch_scripts_own_variables_start_nothing() -> None:
     ("hosts", "first"), [("node1", "node1"), ("node1,node2", "node1"), ("gpu[03-05,9],login", "gpu03"), ("a[2,7]", "a2")]
 )
 def test_the_first_of_slurms_hosts(hosts: str, first: str) -> None:
-    assert _first_host(hosts) == first
+    found = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0", "SLURM_STEP_NODELIST": hosts}
+    adopt_slurm(found)
+    assert found["MASTER_ADDR"] == first
 
 
-def test_words_of_a_bug_are_its_traceback(toy_data: Path, tmp_path: Path) -> None:
-    from segctl.engine.processes import _first_words
-
-    said = {"time": 2.0, "message": "process 1 failed: x", "hint": "", "exit_code": 1, "trace": "Traceback: x\n", "lost": False}
-    lost = {**said, "time": 1.0, "message": "another process", "trace": "", "lost": True}
-    (tmp_path / "1.json").write_text(json.dumps(said))
-    (tmp_path / "0.json").write_text(json.dumps(lost))
-    found = _first_words(tmp_path, {0: 1, 1: 1}, 2)
-    assert (found.message, found.trace) == ("process 1 failed: x", "Traceback: x\n")
+def test_words_of_a_bug_are_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the process that only lost its peer spoke first."""
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    for rank, error in enumerate((PeerError(), ValueError("x"))):
+        monkeypatch.setenv("RANK", str(rank))
+        with pytest.raises(SystemExit), leaving_word():
+            raise error
+    found = first_words(tmp_path, {0: 1, 1: 1}, 2)
+    assert found.message == "process 1 failed: ValueError('x')"
+    assert found.trace.startswith("Traceback")
 
 
 def test_work_on_main_is_done_by_one_and_handed_back_there() -> None:
