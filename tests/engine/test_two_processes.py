@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from gloo import run_in_processes
 from toy import CLASSES, PRESET, STUDENT, TwoLayers, write_preset
 
 from segctl.data.loader import Batch
@@ -71,30 +70,23 @@ def step_of(world: World, accumulate: int) -> dict[str, torch.Tensor]:
     return summed | {name: weight.detach() for name, weight in session.task.named_parameters()}
 
 
-def take_share(rank: int, size: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=size)
-    found = {accumulate: step_of(World(rank, size), accumulate) for accumulate in (1, 2)}
-    torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+def take_share(rank: int, size: int) -> dict[int, dict[str, torch.Tensor]]:
+    return {accumulate: step_of(World(rank, size), accumulate) for accumulate in (1, 2)}
 
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_processes_take_the_step_that_one_takes(size: int, tmp_path: Path) -> None:
-    mp.spawn(take_share, (size, tmp_path), size)
-    for rank in range(size):
-        found = torch.load(tmp_path / f"{rank}.pt")
-        alone = step_of(World(), 1)
+    shares = run_in_processes(take_share, size, tmp_path)
+    alone = step_of(World(), 1)
+    for rank, found in enumerate(shares):
         for name, value in alone.items():
             assert torch.allclose(found[1][name], value, rtol=0, atol=1e-12), (name, rank)
     # The ratio of a Jaccard term is taken per micro-batch, of which the processes must agree on the number.
-    assert torch.load(tmp_path / "0.pt")[2].keys() == alone.keys()
+    assert shares[0][2].keys() == alone.keys()
 
 
-def train_and_start_again(rank: int, size: int, folder: Path) -> None:
+def train_and_start_again(rank: int, size: int) -> list[dict[str, torch.Tensor]]:
     """Six steps, and three and three with averaging set up anew, as a resumed run does."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=size)
     found = []
     for starts in ((0,), (0, 3)):
         torch.manual_seed(0)
@@ -108,14 +100,12 @@ def train_and_start_again(rank: int, size: int, folder: Path) -> None:
             averaged(images).square().mean().backward()
             torch.optim.SGD(network.parameters(), lr=0.1).step()
         found.append(network.state_dict())
-    torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return found
 
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_averaging_set_up_anew_in_the_middle_sums_in_the_same_order(size: int, tmp_path: Path) -> None:
-    mp.spawn(train_and_start_again, (size, tmp_path), size)
-    through, again = torch.load(tmp_path / "0.pt")
+    through, again = run_in_processes(train_and_start_again, size, tmp_path)[0]
     for name, weight in through.items():
         assert torch.equal(again[name], weight), name
 
