@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gloo import run_in_processes
+from forked import run_in_processes
 from torch import Tensor
 
 from segctl.distillers.cirkd_memory import ClassQueues, Memory, Queue

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gloo import run_in_processes
+from forked import run_in_processes
 from toy import CLASSES, PRESET, STUDENT, TwoLayers, write_preset
 
 from segctl.data.loader import Batch

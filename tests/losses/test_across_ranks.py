@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from gloo import run_in_processes
+from forked import run_in_processes
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 

@@ -1,0 +1,46 @@
+"""Processes for the tests, forked from a server that has imported torch and segctl once and has computed nothing.
+
+A process that imports torch by itself takes three seconds of a core, before it does what is tested.
+"""
+
+import multiprocessing
+import sys
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from segctl.cli import main
+
+PRELOADED = ["pytest", "toy", "forked", "segctl.engine.launch", "torch.nn.parallel", "torch._dynamo"]
+
+
+def start_segctl(arguments: list[str]) -> BaseProcess:
+    """`segctl ARGUMENTS` in a process of its own, on one thread, as in this one: it computes the same bits."""
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    process = multiprocessing.get_context("forkserver").Process(target=_segctl, args=(arguments,))
+    process.start()
+    return process
+
+
+def _segctl(arguments: list[str]) -> None:
+    torch.set_num_threads(1)
+    sys.exit(main(arguments))
+
+
+def run_in_processes(work: Callable[..., object], size: int, folder: Path) -> list[Any]:
+    """What `work(rank, size)` gives in each of `size` processes of one gloo group, in the order of their ranks."""
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    mp.start_processes(_take_part, (work, size, folder), size, start_method="forkserver")
+    return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
+
+
+def _take_part(rank: int, work: Callable[..., object], size: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=size)
+    torch.save(work(rank, size), folder / f"{rank}.pt")
+    dist.destroy_process_group()
