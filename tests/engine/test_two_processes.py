@@ -145,6 +145,7 @@ QUEUES = {"kind": "cirkd_memory", "pixel_slots": 50, "region_slots": 9, "pixel_s
 ENDLESS = {"train": {"steps": 5000, "validate_every": 5000, "checkpoint_every": 10}}
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_run_with_a_sentence_and_the_run_goes_on_exactly(
     toy_data: Path, toy_teacher: Path, tmp_path: Path
 ) -> None:
@@ -176,6 +177,7 @@ def test_a_killed_process_ends_the_run_with_a_sentence_and_the_run_goes_on_exact
         assert torch.equal(value, theirs[name]), name
 
 
+@pytest.mark.slow
 def test_a_fault_that_all_processes_find_is_said_once(toy_data: Path, tmp_path: Path) -> None:
     preset = write_preset(tmp_path / "toy.yaml", train={"batch_size": 1})
     found = subprocess.run(command(preset, tmp_path / "run", toy_data, "--processes", "2"), capture_output=True, text=True)
