@@ -19,9 +19,13 @@ from segctl.cli import main
 PRELOADED = ["pytest", "toy", "forked", "segctl.engine.launch", "torch.nn.parallel", "torch._dynamo"]
 
 
+def preload() -> None:
+    """Say what the server is to import. It must be said before anything starts the server."""
+    multiprocessing.set_forkserver_preload(PRELOADED)
+
+
 def start_segctl(arguments: list[str]) -> BaseProcess:
     """`segctl ARGUMENTS` in a process of its own, on one thread, as in this one: it computes the same bits."""
-    multiprocessing.set_forkserver_preload(PRELOADED)
     process = multiprocessing.get_context("forkserver").Process(target=_segctl, args=(arguments,))
     process.start()
     return process
@@ -29,12 +33,14 @@ def start_segctl(arguments: list[str]) -> BaseProcess:
 
 def _segctl(arguments: list[str]) -> None:
     torch.set_num_threads(1)
+    multiprocessing.set_start_method(
+        "fork", force=True
+    )  # as in any other segctl: here loader workers would start a second server
     sys.exit(main(arguments))
 
 
 def run_in_processes(work: Callable[..., object], size: int, folder: Path) -> list[Any]:
     """What `work(rank, size)` gives in each of `size` processes of one gloo group, in the order of their ranks."""
-    multiprocessing.set_forkserver_preload(PRELOADED)
     mp.start_processes(_take_part, (work, size, folder), size, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
 
