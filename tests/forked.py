@@ -4,8 +4,11 @@ A process that imports torch by itself takes three seconds of a core, before it 
 """
 
 import multiprocessing
+import os
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,16 @@ def start_segctl(arguments: list[str]) -> BaseProcess:
     process = multiprocessing.get_context("forkserver").Process(target=_segctl, args=(arguments,))
     process.start()
     return process
+
+
+def kill(process: BaseProcess) -> None:
+    """SIGKILL, and wait until it is gone. Its loader workers outlive it by up to 5 s, and `join` would wait for them."""
+    assert process.pid is not None
+    process.kill()
+    with suppress(ProcessLookupError):
+        while True:
+            os.kill(process.pid, 0)
+            time.sleep(0.001)
 
 
 def _segctl(arguments: list[str]) -> None:

@@ -14,7 +14,7 @@ from random import Random
 
 import pytest
 import torch
-from forked import start_segctl
+from forked import kill, start_segctl
 from toy import PRESET, STUDENT, write_preset
 
 from segctl.cli import main
@@ -77,9 +77,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(toy_data: Path
     assert main(options(preset, undisturbed, toy_data)) == 0
     process = start_segctl(options(preset, killed, toy_data))
     wait_for(lambda: steps_logged(killed) >= 7)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    kill(process)
     assert not (killed / "model.pt").exists()
     assert main(options(preset, killed, toy_data, "--resume")) == 0
     assert_same_weights(undisturbed, killed)
@@ -175,20 +173,21 @@ def test_thirty_kills_at_random_moments_change_nothing(toy_data: Path, toy_teach
     settings = {"train": {"steps": 600, "checkpoint_every": 7, "validate_every": 50, "ema": 0.9}, "data": {"workers": 2}}
     preset = write_preset(tmp_path / "student.yaml", STUDENT, **settings)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    subprocess.run(command(preset, undisturbed, toy_data, "--teacher", str(toy_teacher)), check=True, capture_output=True)
+    assert main(options(preset, undisturbed, toy_data, "--teacher", str(toy_teacher))) == 0
     random, kills = Random(0), 0
     while not (killed / "model.pt").exists():
         resume = ["--resume"] if killed.exists() else []
-        arguments = command(preset, killed, toy_data, "--teacher", str(toy_teacher), *resume)
-        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = start_segctl(options(preset, killed, toy_data, "--teacher", str(toy_teacher), *resume))
         seen = steps_logged(killed)
-        while kills < 30 and steps_logged(killed) <= seen and process.poll() is None and random.random() > 0.001:
+        while kills < 30 and steps_logged(killed) <= seen and process.is_alive() and random.random() > 0.001:
             time.sleep(0.01)  # until a step was taken, or, rarely, before that
         if kills < 30:
-            time.sleep(random.random())
-            process.kill()
+            time.sleep(random.random() / 4)
+            assert process.is_alive() or process.exitcode == 0
+            kill(process)
             kills += 1
-        _, said = process.communicate(timeout=300)
-        assert process.returncode in (0, -signal.SIGKILL), said
+        else:
+            process.join(300)
+            assert process.exitcode == 0
     assert kills == 30
     assert_same_weights(undisturbed, killed)
