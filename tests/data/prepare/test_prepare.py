@@ -8,6 +8,7 @@ import pytest
 from camvid_folders import draw_folder
 from PIL import Image
 
+from segctl import __version__
 from segctl.data.prepare.prepare import created_at, plan_shards, prepare, staging_folder
 from segctl.data.shards.dataset import open_dataset
 from segctl.data.shards.tiles import file_hash
@@ -276,8 +277,8 @@ def test_a_read_only_data_root_is_one_sentence(folder, tmp_path):
     [
         ("camvid", None, "'camvid' needs --source and got none"),
         ("shapes", Path("x"), "'shapes' is drawn by segctl, but --source is 'x'"),
-        ("camvdi", None, "this segctl (0.1.0) cannot prepare a dataset called 'camvdi' yet, did you mean 'camvid'?"),
-        ("kitti", None, "this segctl (0.1.0) cannot prepare a dataset called 'kitti' yet"),
+        ("camvdi", None, f"this segctl ({__version__}) cannot prepare a dataset called 'camvdi' yet, did you mean 'camvid'?"),
+        ("kitti", None, f"this segctl ({__version__}) cannot prepare a dataset called 'kitti' yet"),
     ],
 )
 def test_a_name_or_source_that_does_not_fit_is_refused(tmp_path, name, source, message):
