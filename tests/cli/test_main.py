@@ -1,7 +1,9 @@
 """The error door: version, help, exit codes, one sentence and no traceback."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -88,3 +90,36 @@ def test_zero_steps_are_refused_by_the_preset(capsys: pytest.CaptureFixture[str]
 def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trian"]) == 2
     assert "No such command 'trian'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+def test_characters_that_the_terminal_lacks_are_replaced(encoding: str) -> None:
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    for command in (["presets", "show", "camvid-psp18"], ["--help"]):
+        found = subprocess.run([sys.executable, "-m", "segctl", *command], capture_output=True, env=env)
+        assert found.returncode == 0, found.stderr
+        assert b"Traceback" not in found.stderr
+
+
+def test_a_closed_stdout_is_no_traceback() -> None:
+    found = subprocess.run(["bash", "-c", f"'{sys.executable}' -m segctl presets list >&-"], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["presets", "check", "x" * 300 + ".yaml"], "File name too long"),
+        (["report", "--runs-root", "n" * 300], "File name too long"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_ctrl_c_while_importing_is_130_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    found = subprocess.run([sys.executable, "-m", "segctl", "--version"], capture_output=True, text=True, env=env)
+    assert (found.returncode, found.stderr) == (130, "")
