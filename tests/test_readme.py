@@ -86,3 +86,13 @@ def test_ci_runs_the_two_set_up_lines_of_the_readme() -> None:
     for line in ("pip install -e . && segctl demo", 'pip install -e ".[dev]" && pytest'):
         assert line in README
         assert line in script
+
+
+def test_the_python_of_the_readme_calls_what_there_is() -> None:
+    import segctl
+
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    names = set(re.findall(r"\bsegctl\.(\w+)\(", "".join(blocks)))
+    assert {"load", "JDTLoss", "evaluate_files"} <= names
+    for name in names:
+        assert callable(getattr(segctl, name))
