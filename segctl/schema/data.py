@@ -6,9 +6,10 @@ from pydantic import Field
 
 from segctl.schema.spec import Spec
 
-Pixels = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=1, le=65_536)]
 Size = tuple[Pixels, Pixels]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, le=1000)]
+"""A scale of an image."""
 
 
 class DataSpec(Spec):
@@ -30,7 +31,7 @@ class DataSpec(Spec):
     """Where a picture smaller than the crop is padded: around it, or at the bottom and right."""
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
-    workers: int | None = Field(None, ge=0)
+    workers: int | None = Field(None, ge=0, le=512)
     """Loader processes; null lets segctl choose from the cores there are."""
 
 

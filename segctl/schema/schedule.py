@@ -13,7 +13,7 @@ class PolySpec(Spec):
     """Linear warm-up, then (1 - progress)^power from the peak down to a floor."""
 
     kind: Literal["poly"] = "poly"
-    power: float = Field(0.9, gt=0)
+    power: float = Field(0.9, gt=0, le=100)
     """Exponent of the decay."""
     warmup_fraction: Fraction = 0.0
     """Share of the steps spent warming up."""

@@ -10,11 +10,11 @@ from segctl.schema.spec import Spec
 class TrainSpec(Spec):
     """The loop."""
 
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, le=10**9)
     """Optimiser steps."""
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, le=2**20)
     """Images per optimiser step, over all processes and accumulated micro-batches together."""
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = Field(1, ge=1, le=2**20)
     """Micro-batches per optimiser step; must divide the batch."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the networks; losses always sum in float32. `auto` takes bf16 where the device has it, else fp32."""
@@ -24,17 +24,17 @@ class TrainSpec(Spec):
     compile: bool = False
     """Whether torch.compile makes one program each of the student and the teacher, fusing what lies between convolutions: the
     first step takes minutes, and last digits are others. For GPUs; a CPU gains nothing. Wants a C++ compiler, on a GPU Triton."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**32 - 1)
     """Seed of weights, order and augmentation."""
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of an exponential moving average of the weights, which is then what is validated and shipped; null for none."""
-    clip_norm: float | None = Field(None, gt=0)
+    clip_norm: float | None = Field(None, gt=0, le=1e9)
     """Largest norm of all gradients together; longer ones are shortened to it. null for no limit."""
-    validate_every: int = Field(ge=1)
+    validate_every: int = Field(ge=1, le=10**9)
     """Steps between validations; the last step is always validated."""
-    checkpoint_every: int = Field(ge=1)
+    checkpoint_every: int = Field(ge=1, le=10**9)
     """Steps between checkpoints; the last step always writes one."""
-    checkpoint_minutes: float = Field(20.0, gt=0)
+    checkpoint_minutes: float = Field(20.0, gt=0, le=1e6)
     """A checkpoint is written after so many minutes too, however slow the steps."""
     deterministic: bool = False
     """Only algorithms that give the same bits every time. A CPU has them anyway; a GPU becomes slower."""
