@@ -19,15 +19,15 @@ class TrainSpec(Spec):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the networks; losses always sum in float32. `auto` uses bf16 where the device has it, else fp32."""
     activation_checkpointing: bool = False
-    """Store only the inputs of the backbone's blocks and recompute the rest in the backward pass: less memory, the same gradients,
-    more time."""
+    """Store only the inputs of the backbone's blocks and recompute the rest in the backward pass: less memory, more time, the same
+    gradients."""
     compile: bool = False
     """Compile student and teacher with torch.compile, which fuses the operations between convolutions. The first step takes
-    minutes, and the last digits of the results change. For GPUs; a CPU gains nothing. Needs a C++ compiler, and Triton on a GPU."""
+    minutes, and the last digits of results change. For GPUs: a CPU gains nothing. Needs a C++ compiler, and Triton on a GPU."""
     seed: int = Field(0, ge=0, le=2**32 - 1)
     """Seed of the initial weights, the order of samples and the augmentation."""
     ema: float | None = Field(None, gt=0, lt=1)
-    """Decay of an exponential moving average (EMA) of the weights; the run then validates and ships the average. null: no average."""
+    """Decay of an exponential moving average (EMA) of the weights; the run then validates and ships the average. null: none."""
     clip_norm: float | None = Field(None, gt=0, le=1e9)
     """Largest L2 norm of all gradients together; larger gradients are scaled down to it. null: no limit."""
     validate_every: int = Field(ge=1, le=10**9)
