@@ -19,7 +19,7 @@ class TrainSpec(Spec):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the networks; losses always sum in float32. `auto` uses bf16 where the device has it, else fp32."""
     activation_checkpointing: bool = False
-    """Store only the inputs of the backbone's blocks and recompute the rest in the backward pass: less memory, more time, the same
+    """Store only the inputs of the backbone's blocks and recompute the rest in the backward pass: less memory, more time, same
     gradients."""
     compile: bool = False
     """Compile student and teacher with torch.compile, which fuses the operations between convolutions. The first step takes
