@@ -100,9 +100,9 @@ def data_root(arguments: argparse.Namespace, place: Path) -> Path:
 
 def student(arguments: argparse.Namespace, count: int) -> TrainRun:
     """The run, in so many steps, without validations and checkpoints between them."""
-    rarely = [f"loop.steps={count}", "loop.validate_every=100000", "loop.checkpoint_minutes=100000"]
-    size = [f"data.crop=[{arguments.crop[0]},{arguments.crop[1]}]", f"loop.batch_size={arguments.batch}", "loop.precision=fp32"]
-    changes = [*rarely, *size, f"loop.checkpoint_every={arguments.checkpoint_every}", f"model.backbone={arguments.backbone}"]
+    rarely = [f"train.steps={count}", "train.validate_every=100000", "train.checkpoint_minutes=100000"]
+    size = [f"data.crop=[{arguments.crop[0]},{arguments.crop[1]}]", f"train.batch_size={arguments.batch}", "train.precision=fp32"]
+    changes = [*rarely, *size, f"train.checkpoint_every={arguments.checkpoint_every}", f"model.backbone={arguments.backbone}"]
     run = load_preset("camvid-psp18-scratch", changes)
     assert isinstance(run, DistillRun)
     return run.without_teacher()
