@@ -196,7 +196,9 @@ def measure(
             }
         for rival, values in times.items():
             found = {name: float(f"{value:.5g}") for name, value in more[rival].items()}
-            yield record.timed(case, rival, values, "ms", times["common"] / values, "common / this", **found)
+            yield record.timed(
+                case, rival, values, "ms of CPU" if arguments.cpu else "ms", times["common"] / values, "common / this", **found
+            )
 
 
 def main() -> None:
