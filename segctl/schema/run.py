@@ -5,9 +5,10 @@ from typing import Literal
 from pydantic import Field
 
 from segctl.errors import Fault, PresetError
-from segctl.schema.data import BoundaryLabels, DataSpec, HardLabels, LabelSpec
+from segctl.schema.data import DataSpec
 from segctl.schema.distill_terms import CrossImageSpec, RelationSpec, reads
 from segctl.schema.evaluate import EvaluateSpec
+from segctl.schema.labels import BoundaryLabels, HardLabels, LabelSpec
 from segctl.schema.loss_terms import JaccardFamily, KLSpec, LossTermSpec, LovaszSpec
 from segctl.schema.methods import DistillerSpec, Method, TeacherSpec, published_bundle
 from segctl.schema.models import ModelSpec

@@ -14,7 +14,7 @@ from segctl.schema.distill_terms import (
     CrossImageSpec,
     DistillTermSpec,
     IntraClassSpec,
-    LogitsTermSpec,
+    LogitsTerm,
     MaskedSpec,
     MemorySpec,
     PairwiseSpec,
@@ -162,8 +162,8 @@ def test_a_batch_without_a_valid_pixel_gives_finite_gradients(spec: DistillTermS
     assert student.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("spec", [spec for spec in TERMS if isinstance(spec, LogitsTermSpec)])
-def test_auxiliary_logits_that_the_teacher_lacks_are_an_error_that_says_what_to_do(spec: LogitsTermSpec) -> None:
+@pytest.mark.parametrize("spec", [spec for spec in TERMS if isinstance(spec, LogitsTerm)])
+def test_auxiliary_logits_that_the_teacher_lacks_are_an_error_that_says_what_to_do(spec: LogitsTerm) -> None:
     student, teacher, label = golden_inputs()
     term = term_of(spec.model_copy(update={"logits": "aux"}))
     with pytest.raises(InputError) as error:

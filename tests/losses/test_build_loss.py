@@ -18,7 +18,7 @@ from segctl.losses import (
     build_losses,
 )
 from segctl.losses.soft_labels import boundary_smooth, smooth
-from segctl.schema.data import BoundaryLabels, HardLabels, SmoothedLabels
+from segctl.schema.labels import BoundaryLabels, HardLabels, SmoothedLabels
 from segctl.schema.load import load_preset
 from segctl.schema.loss_terms import (
     CrossEntropySpec,
