@@ -61,18 +61,18 @@ def check_shapes(logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> Non
 def check_ids(label: Tensor, valid: Tensor | None, num_classes: int) -> None:
     """Refuse class ids outside 0 to num_classes - 1 at valid pixels of a hard label (B, *D). Raises ArgumentError.
 
-    valid bool (B, *D), None for all. Only on the CPU, where it takes 0.4 ms for a million pixels. On a GPU it would wait for the
+    valid bool (B, *D), None for all. Only on the CPU, where it takes 2 ms for a million pixels. On a GPU it would wait for the
     device in every step; there an id outside the classes ends in torch's own device-side assertion.
     """
     if not is_hard(label) or label.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    ids = label.numpy()  # NumPy compares every integer type, a hundred times as fast as torch finds the largest int64
-    wrong = (ids >= num_classes) | (ids < 0)
+    ids = label.long()  # a uint8 cannot be compared with 256
+    wrong = (ids >= num_classes) | (ids < 0)  # ten times as fast as aminmax
     if valid is not None:
-        wrong &= valid.numpy()
+        wrong &= valid
     if wrong.any():
         raise ArgumentError(
-            f"label holds class id {ids[wrong][0]}, wanted 0 to {num_classes - 1} for {num_classes} classes",
+            f"label holds class id {int(ids[wrong][0])}, wanted 0 to {num_classes - 1} for {num_classes} classes",
             "name the id of ignored pixels by ignore_index, or leave them out by keep_mask",
         )
 
