@@ -23,7 +23,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(presets.app, name="presets")
 app.command()(training.train)
-app.command()(training.distill)
+app.command(cls=training.DistillCommand)(training.distill)
 app.command()(compare.compare)
 app.command("eval")(evaluation.evaluate)
 app.command()(predict.predict)

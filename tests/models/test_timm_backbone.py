@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import constants
 
 from segctl.errors import InputError
-from segctl.models.backbone import WAYS_OUT, build_backbone
+from segctl.models.timm_backbone import WAYS_OUT, build_backbone
 from tests.models.specs import network
 
 
