@@ -1,10 +1,11 @@
 """Small networks for the tests: a toy ResNet from timm with narrow heads."""
 
 from segctl.models import Segmenter, build_model
+from segctl.schema import models
 from segctl.schema.models import ModelSpec
 from segctl.schema.run import TrainRun
 
-HEADS = ("pspnet", "deeplabv3", "deeplabv3plus", "unet")
+HEADS = tuple(models.HEADS)
 CLASS_NAMES = ["road", "car", "sky", "tree", "sign"]
 
 

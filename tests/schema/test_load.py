@@ -8,7 +8,11 @@ import yaml
 
 from segctl.errors import InputError, PresetError
 from segctl.schema.load import apply_override, find_preset, load_preset, preset_folder, sibling, validate_run
+from segctl.schema.models import HEADS
 from segctl.schema.run import DistillRun, TrainRun
+
+*_SOME, _LAST = map(repr, HEADS)
+HEAD_NAMES = f"{', '.join(_SOME)} or {_LAST}"
 
 
 def tree(name: str = "camvid-psp18") -> dict[str, Any]:
@@ -66,7 +70,7 @@ def test_all_faults_come_at_once_those_between_blocks_included() -> None:
         ("optim=5", "optim: got 5, wanted a block of keys"),
         ("data.crop=5", "data.crop: got 5, wanted a list"),
         ("model.head=pspnett",
-         "model.head: got 'pspnett', wanted 'pspnet', 'deeplabv3', 'deeplabv3plus' or 'unet', did you mean 'pspnet'?"),
+         f"model.head: got 'pspnett', wanted {HEAD_NAMES}, did you mean 'pspnet'?"),
         ("loss.0.kind=jtd", "loss.0.kind: got 'jtd', wanted one of cross_entropy, focal, ohem, kl, jdt, lovasz, "
          "soft_jaccard, soft_dice, did you mean 'jdt'?"),
         ("loss.0.kind=kl", "loss.0.kind: got 'kl' with hard labels, wanted 'cross_entropy' or soft labels (labels.kind)"),
