@@ -34,7 +34,8 @@ class Step:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         places = [number for number, line in enumerate(lines) if line.rstrip("\n") == self.anchor]
         assert len(places) == 1, f"{self.file} has {len(places)} lines `{self.anchor}`, wanted one"
-        lines.insert(places[0] + (self.side == "below"), self.code)
+        # Above is a class beside other classes, with two blank lines between them, as everywhere in Python.
+        lines.insert(places[0] + (self.side == "below"), self.code + ("\n\n" if self.side == "above" else ""))
         path.write_text("".join(lines), encoding="utf-8")
 
 
