@@ -165,7 +165,7 @@ class CrossImageSpec(FeatureTerm):
     temperature: Positive = 0.1
     """Divides the similarities before the softmax."""
     group: int = Field(2, ge=2)
-    """Images that are paired with each other; 2 as on each of the authors' GPUs, whatever the batch."""
+    """Images that are paired with each other; 2, as on each of the authors' GPUs, for any batch size."""
 
     def formula(self) -> list[str]:
         return [f"{self.weight:g}·cross-image similarity(τ {self.temperature:g}, features, groups of {self.group})"]
@@ -250,7 +250,7 @@ class RelationSpec(LogitsTerm):
     gamma: NonNegative = 1.0
     """Factor of the relation over pixels."""
     group: int = Field(2, ge=2)
-    """Images whose pixels are correlated together; 2 as on each of the authors' GPUs, whatever the batch."""
+    """Images whose pixels are correlated together; 2, as on each of the authors' GPUs, for any batch size."""
 
     def formula(self) -> list[str]:
         return [f"{self.weight:g}·DIST(β {self.beta:g}, γ {self.gamma:g}, {self.place}, groups of {self.group})"]

@@ -64,7 +64,7 @@ class ForeignNetwork(Normalizing):
 
     def forward(self, images: Tensor) -> Prediction:
         """images: normalised float (B, 3, H, W). Raises InputError if the network fails on them or has other channels."""
-        logits, aux_logits = main_and_aux(self._answer(images))
+        logits, aux_logits = main_and_aux(self._run(images))
         features, self._features = self._features, None
         if logits.shape[1] != self.channels:
             raise InputError(
@@ -73,7 +73,7 @@ class ForeignNetwork(Normalizing):
             )
         return Prediction(logits[:, self.order], None if aux_logits is None else aux_logits[:, self.order], features)
 
-    def _answer(self, images: Tensor) -> Any:
+    def _run(self, images: Tensor) -> Any:
         try:
             return self.net(images)
         except (RuntimeError, ValueError, AssertionError) as error:
@@ -91,23 +91,23 @@ Network = Segmenter | ForeignNetwork
 """A network that can be scored and can teach."""
 
 
-def main_and_aux(answer: Any) -> tuple[Tensor, Tensor | None]:
+def main_and_aux(output: Any) -> tuple[Tensor, Tensor | None]:
     """The main logits (B, C, h, w) in what a network returned, and the first auxiliary ones or None.
 
     Raises InputError if there are no logits.
     """
     found: Any
     aux: Any = None
-    if isinstance(answer, Tensor):
-        found = answer
-    elif isinstance(answer, Mapping):
-        found, aux = answer.get("logits", answer.get("out")), answer.get("aux")
-    elif isinstance(answer, list | tuple) and not hasattr(answer, "logits"):
-        found, aux = (answer[0] if answer else None), (answer[1] if len(answer) > 1 else None)
+    if isinstance(output, Tensor):
+        found = output
+    elif isinstance(output, Mapping):
+        found, aux = output.get("logits", output.get("out")), output.get("aux")
+    elif isinstance(output, list | tuple) and not hasattr(output, "logits"):
+        found, aux = (output[0] if output else None), (output[1] if len(output) > 1 else None)
     else:
-        found = getattr(answer, "logits", None)
+        found = getattr(output, "logits", None)
     if not isinstance(found, Tensor) or found.ndim != 4:
-        got = tuple(found.shape) if isinstance(found, Tensor) else type(answer).__name__
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
         raise InputError(
             f"the network returns {got}, wanted logits (B, C, h, w)",
             "wrap it so that it returns its logits, or a sequence or mapping that begins with them",

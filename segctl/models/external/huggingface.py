@@ -33,9 +33,9 @@ class SemanticMasks(nn.Module):
         self.net = net
 
     def forward(self, images: Tensor) -> Tensor:
-        answer = self.net(pixel_values=images)
-        classes = answer.class_queries_logits.float().softmax(-1)[..., :-1]
-        maps = torch.einsum("bqc,bqhw->bchw", classes, answer.masks_queries_logits.float().sigmoid())
+        output = self.net(pixel_values=images)
+        classes = output.class_queries_logits.float().softmax(-1)[..., :-1]
+        maps = torch.einsum("bqc,bqhw->bchw", classes, output.masks_queries_logits.float().sigmoid())
         return F.normalize(maps, p=1.0, dim=1).clamp(min=SMALLEST).log()
 
 
