@@ -2,7 +2,8 @@
 
     SegctlError            the run failed                                   exit 1
     ├── InputError         the command, preset or input is wrong            exit 2
-    │   └── PresetError    one or more faults in a preset, all at once      exit 2
+    │   ├── PresetError    one or more faults in a preset, all at once      exit 2
+    │   └── ArgumentError  a wrong argument in Python; a ValueError too     exit 2
     ├── CheckError         a check found problems                           exit 3
     ├── StoppedError       a person or the system stopped the run           exit 130 (Ctrl-C), 143 (SIGTERM)
     ├── PeerError          another process of the run failed, and says why  exit as that one
@@ -58,6 +59,13 @@ class PresetError(InputError):
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class ArgumentError(InputError, ValueError):
+    """A function or class of the Python API got a wrong argument: a value, a shape or a type.
+
+    It is a ValueError for callers in Python; the command line words it as it words every InputError.
+    """
 
 
 class CheckError(SegctlError):

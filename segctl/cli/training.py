@@ -3,14 +3,15 @@
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from segctl.cli.help import PlainCommand
 from segctl.cli.options import DATA_ROOT, RUNS_ROOT, DataRootOpt, DeviceOpt, PresetOpt, RunsRootOpt, SetOpt
 from segctl.cli.output import out
 from segctl.commands import command_line
-from segctl.errors import InputError, did_you_mean
+from segctl.errors import InputError
 
 if TYPE_CHECKING:
     from segctl.schema.run import DistillRun, TrainRun
@@ -43,11 +44,7 @@ TensorboardOpt = Annotated[
 ]
 MethodOpt = Annotated[
     str | None,
-    typer.Option(
-        "--method",
-        metavar="NAME",
-        help="none, kd, skd, ifvd, cwd, cirkd, maskd, dist or jml, instead of the preset's own distiller.",
-    ),
+    typer.Option("--method", metavar="NAME", help="A published method instead of the preset's distiller."),
 ]
 TeacherOpt = Annotated[
     Path | None,
@@ -64,6 +61,19 @@ TeacherPresetOpt = Annotated[
         "--teacher-preset", metavar="NAME_OR_FILE", help="The preset whose network a teacher's plain weights belong to."
     ),
 ]
+
+
+class DistillCommand(PlainCommand):
+    """`segctl distill`. Its help names the methods when it is printed: importing their table takes 0.15 s of every command."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from segctl.schema.methods import METHODS
+
+        *names, last = METHODS
+        for option in self.params:
+            if option.name == "method":
+                option.help = f"A published method instead of the preset's distiller: {', '.join(names)} or {last}."  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
 
 
 def train(
@@ -171,12 +181,9 @@ def _asked(
 
 def _with_method(run: "DistillRun", method: str) -> "TrainRun":
     from segctl.schema.load import sibling, with_method
-    from segctl.schema.methods import METHODS, variant_of
+    from segctl.schema.methods import require_method, variant_of
 
-    if method not in METHODS:
-        raise InputError(
-            f"--method '{method}' is not known{did_you_mean(method, list(METHODS))}", f"use one of {', '.join(METHODS)}"
-        )
+    require_method(method)
     for published in run.published:
         if published.method == method and published.recipe != run.recipe:
             number = f"{published.value:.2f} {published.metric}"

@@ -1,32 +1,36 @@
 """CWD: each channel's map, read as a distribution over the pixels, follows the teacher's.
 
 The method is this divergence on features (weight 50) and on logits (weight 3), T 4, beside KD and the discriminator of
-`adversarial.py`, as in CIRKD's port, which is behind the published column.  The authors' own code uses the logits alone
-(weight 3, T 4, no KD, no discriminator; mmrazor: weight 5, T 1): a preset with one `cwd` term.
+`discriminator.py`. CIRKD's port has it so, and the published column comes from there. The authors' own code uses the logits
+alone (weight 3, T 4, no KD, no discriminator; mmrazor: weight 5, T 1): that is a preset with one `cwd` term.
 """
 
 from typing import Literal
 
 from torch import Tensor, nn
 
-from segctl.distillers.align import paired_features, paired_logits
+from segctl.distillers.align import Pair, check_maps, paired_features, paired_logits
+from segctl.distillers.base import Term
 from segctl.losses.pixels import sum_dtype
 from segctl.models.outputs import Outputs
+from segctl.schema.distill_terms import ChannelFeaturesSpec, ChannelSpec
 from segctl.schema.loss_terms import Output
 
 
 def channel_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T² times the mean over images and channels of KL(softmax over pixels of teacher / T || that of student / T).
 
-    student, teacher: (B, K, h, w).  Returns a scalar; grows with the number of pixels.
-    Source: arXiv:2011.13256, equation 5.  By log-softmax: the logarithm of a softmax has no value where a map is peaked.
+    student, teacher: (B, K, h, w). Returns a scalar; it grows with the number of pixels. Raises ArgumentError for other shapes.
+    Source: arXiv:2011.13256, equation 5.
     """
+    check_maps(student, teacher, temperature)
+    # log_softmax, because a softmax rounds to 0 where a map is peaked, and 0 has no logarithm.
     log_s = (student.to(sum_dtype(student)).flatten(2) / temperature).log_softmax(2)
     log_t = (teacher.detach().to(log_s.dtype).flatten(2) / temperature).log_softmax(2)
     return temperature**2 * (log_t.exp() * (log_t - log_s)).sum(2).mean()
 
 
-class ChannelLogits(nn.Module):
+class ChannelLogits(Term[ChannelSpec]):
     """`channel_divergence` of logits at head stride."""
 
     mean_over_pixels = False
@@ -36,12 +40,16 @@ class ChannelLogits(nn.Module):
         self.logits: Output = logits
         self.temperature = temperature
 
+    @staticmethod
+    def of(spec: ChannelSpec, pair: Pair) -> "ChannelLogits":
+        return ChannelLogits(spec.logits, spec.temperature)
+
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         return channel_divergence(*paired_logits(student, teacher, self.logits, "cwd"), self.temperature)
 
 
 class ChannelAdapter(nn.Conv2d):
-    """1×1 without bias, student's channels -> teacher's; trained with the student and left behind."""
+    """1×1 without bias, (B, D, h, w) of the student -> (B, D', h, w) as the teacher has; trained with the student."""
 
     def __init__(self, student_channels: int, teacher_channels: int) -> None:
         super().__init__(student_channels, teacher_channels, 1, bias=False)
@@ -50,11 +58,11 @@ class ChannelAdapter(nn.Conv2d):
         )
 
 
-class ChannelFeatures(nn.Module):
+class ChannelFeatures(Term[ChannelFeaturesSpec]):
     """`channel_divergence` of features, behind a ChannelAdapter where the numbers of channels differ.
 
     divide_by "student" divides the sum over the compared channels by the student's own number before the adapter: with 128
-    and 256 channels the loss is twice the mean.  The published code does so, and its weight of 50 belongs to that.
+    and 256 channels the loss is twice the mean. The published code does so, and its weight of 50 belongs to that.
     """
 
     mean_over_pixels = False
@@ -71,6 +79,10 @@ class ChannelFeatures(nn.Module):
         self.adapter: nn.Module = ChannelAdapter(student_channels, teacher_channels) if differ else nn.Identity()
         self.temperature = temperature
         self.factor = teacher_channels / student_channels if divide_by == "student" else 1.0
+
+    @staticmethod
+    def of(spec: ChannelFeaturesSpec, pair: Pair) -> "ChannelFeatures":
+        return ChannelFeatures(*pair.channels(spec.kind), spec.temperature, spec.divide_by)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         ours, theirs = paired_features(student, teacher)

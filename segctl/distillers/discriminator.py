@@ -1,8 +1,8 @@
-"""The discriminator that SKD, IFVD and CWD share: the student's logits shall not be told from the teacher's.
+"""The discriminator that SKD, IFVD and CWD share: it should not be able to tell the student's logits from the teacher's.
 
-Defaults are those of CIRKD's port, behind the published columns: hinge loss, Adam 4e-4 with betas 0.9 and 0.99, constant.
-SKD's and IFVD's own code use the Wasserstein loss with gradient penalty (`loss` wgan_gp).  The discriminator sees logits
-only, in both, although SKD's paper describes the image beside them.
+Defaults are those of CIRKD's port, which the published columns come from: hinge loss, Adam 4e-4 with betas 0.9 and 0.99,
+constant. SKD's and IFVD's own code use the Wasserstein loss with gradient penalty (`loss` wgan_gp). The discriminator sees
+logits only, in both, although SKD's paper describes the image beside them.
 """
 
 from typing import Literal
@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from segctl.distillers.align import Grid, paired_logits
-from segctl.distillers.base import Opponent
+from segctl.distillers.align import Grid, Pair, grid_of, paired_logits
+from segctl.distillers.base import Opponent, Term
 from segctl.models.outputs import Outputs, upsample
+from segctl.schema.distill_terms import AdversarialSpec
 from segctl.schema.loss_terms import Output
 
 SMALLEST = 64
 """Pixels a side that the discriminator's last layer needs."""
 SLOPE = 0.1
+"""Of its leaky ReLUs."""
 
 
 class SelfAttention(nn.Module):
@@ -40,6 +42,7 @@ class SelfAttention(nn.Module):
 
 
 def _halve(in_channels: int, out_channels: int) -> nn.Sequential:
+    """(B, in, h, w) -> (B, out, h/2, w/2)."""
     conv = nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1)
     return nn.Sequential(spectral_norm(conv), nn.LeakyReLU(SLOPE))
 
@@ -65,16 +68,16 @@ class Discriminator(nn.Sequential):
 
 
 def wide_enough(grid: Grid) -> Grid:
-    """The grid itself, or the smallest of its shape that the discriminator takes."""
+    """The grid (h, w) itself, or the smallest grid of the same aspect ratio that the discriminator takes."""
     scale = max(1.0, SMALLEST / min(grid))
     return max(grid[0], round(grid[0] * scale)), max(grid[1], round(grid[1] * scale))
 
 
-class Adversarial(nn.Module):
-    """-mean D(student) for the student, and a loss for D, which the student does not feel; both by name.
+class Adversarial(Term[AdversarialSpec]):
+    """`generator`: -mean D(student), for the student. `discriminator`: the loss of D, which sends no gradient to the student.
 
-    Both come from the same logits and the same D, so one backward pass serves the student and its opponent, and it does not
-    matter which of the two takes its step first.  In the student's part D is a constant.
+    Both come from the same logits and the same D, so one backward pass serves the student and its opponent, and either of
+    them may take its step first.
     """
 
     mean_over_pixels = False
@@ -82,30 +85,41 @@ class Adversarial(nn.Module):
     def __init__(
         self,
         logits: Output,
-        pair: tuple[int, Grid],
+        num_classes: int,
+        grid: Grid,
         loss: Literal["hinge", "wgan_gp"] = "hinge",
         gradient_penalty: float = 10.0,
-        adam: tuple[float, tuple[float, float]] = (4e-4, (0.9, 0.99)),
+        lr: float = 4e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
     ) -> None:
-        """pair: classes and grid (h, w) of the student's logits.  adam: learning rate and betas of the discriminator."""
+        """num_classes, grid (h, w): of the student's logits. lr, betas: of the discriminator's Adam."""
         super().__init__()
         self.logits: Output = logits
         self.loss = loss
         self.gradient_penalty = gradient_penalty
-        self.discriminator = Discriminator(pair[0])
-        self.opponent = Opponent(self.discriminator, *adam)
-        self.announcement = _announcement(logits, pair[1], self.discriminator)
+        self.discriminator = Discriminator(num_classes)
+        self.opponent = Opponent(self.discriminator, lr, betas)
+        parameters, size = sum(parameter.numel() for parameter in self.discriminator.parameters()), wide_enough(grid)
+        grown = "" if size == grid else f"; logit maps of {grid[0]}×{grid[1]} are upsampled to {size[0]}×{size[1]} for it"
+        self.announcement = f"adversarial_{logits}: a discriminator of {parameters:,} parameters with an Adam of its own{grown}"
+
+    @staticmethod
+    def of(spec: AdversarialSpec, pair: Pair) -> "Adversarial":
+        grid = pair.student.of_logits(spec.logits) or pair.student.logits
+        return Adversarial(spec.logits, pair.student.classes, grid, spec.loss, spec.gradient_penalty, spec.lr, spec.betas)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> dict[str, Tensor]:
         ours, theirs = paired_logits(student, teacher, self.logits, "adversarial")
-        size = wide_enough((ours.shape[-2], ours.shape[-1]))
+        size = wide_enough(grid_of(ours))
         fake, real = upsample(ours, size), upsample(theirs, size)
+        # In the student's part D is a constant: without this, the student's loss would train D to be fooled.
         self.discriminator.requires_grad_(False)
         generator = -self.discriminator(fake).mean()
         self.discriminator.requires_grad_(True)
         return {"generator": generator, "discriminator": self._opponents_loss(fake.detach(), real)}
 
     def _opponents_loss(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Logits of student and teacher (B, C, h, w) -> scalar."""
         on_real, on_fake = self.discriminator(real), self.discriminator(fake)
         if self.loss == "hinge":
             return F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()
@@ -113,16 +127,9 @@ class Adversarial(nn.Module):
         return distance + self.gradient_penalty * self._penalty(fake, real)
 
     def _penalty(self, fake: Tensor, real: Tensor) -> Tensor:
-        """(norm of D's gradient - 1)² at a random point between each pair of maps (arXiv:1704.00028)."""
+        """(norm of D's gradient - 1)² at a random point between each pair of maps (B, C, h, w) (arXiv:1704.00028)."""
         share = torch.rand(len(fake), 1, 1, 1).to(fake)  # from the CPU's generator, whose state is in every checkpoint
         between = (share * real + (1 - share) * fake).requires_grad_()
         (gradient,) = torch.autograd.grad(self.discriminator(between).sum(), between, create_graph=True)
         norm: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
         return (norm - 1).square().mean()
-
-
-def _announcement(logits: Output, grid: Grid, discriminator: nn.Module) -> str:
-    size = wide_enough(grid)
-    parameters = sum(parameter.numel() for parameter in discriminator.parameters())
-    grown = "" if size == grid else f"; logit maps of {grid[0]}×{grid[1]} are upsampled to {size[0]}×{size[1]} for it"
-    return f"adversarial_{logits}: a discriminator of {parameters:,} parameters with an Adam of its own{grown}"

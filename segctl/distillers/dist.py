@@ -1,11 +1,13 @@
 """DIST: the student's ranking of classes at a pixel, and of pixels for a class, correlates with the teacher's."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from segctl.distillers.align import groups_of, paired_logits
+from segctl.distillers.align import Pair, check_maps, groups_of, paired_logits
+from segctl.distillers.base import Term
 from segctl.losses.pixels import sum_dtype
 from segctl.models.outputs import Outputs
+from segctl.schema.distill_terms import RelationSpec
 from segctl.schema.loss_terms import Output
 
 EPSILON = 1e-8
@@ -14,11 +16,12 @@ EPSILON = 1e-8
 def relation_distance(student: Tensor, teacher: Tensor, beta: float, gamma: float) -> Tensor:
     """beta (1 - mean over pixels of rho over classes) + gamma (1 - mean over classes of rho over all pixels of the batch).
 
-    rho is Pearson's correlation of the probabilities.  student, teacher: logits (B, C, h, w).  Returns a scalar; 0 up to
-    the correlation's epsilon where both give the same probabilities.
-    Source: arXiv:2205.10536, equations 9 and 10.  A class that the teacher sees nowhere takes part too, as in the authors' code.
+    rho is Pearson's correlation of the probabilities. student, teacher: logits (B, C, h, w). Returns a scalar; 0 up to the
+    correlation's epsilon where both give the same probabilities. Raises ArgumentError for other shapes.
+    Source: arXiv:2205.10536, equations 9 and 10. A class that the teacher sees nowhere counts too, as in the authors' code.
     """
-    ours = student.softmax(1, dtype=sum_dtype(student)).movedim(1, 0).flatten(1)
+    check_maps(student, teacher)
+    ours = student.softmax(1, dtype=sum_dtype(student)).movedim(1, 0).flatten(1)  # (C, B·h·w)
     theirs = teacher.detach().softmax(1, dtype=ours.dtype).movedim(1, 0).flatten(1)
     over_classes = 1 - _correlation(ours, theirs, 0).mean()
     over_pixels = 1 - _correlation(ours, theirs, 1).mean()
@@ -26,14 +29,14 @@ def relation_distance(student: Tensor, teacher: Tensor, beta: float, gamma: floa
 
 
 def _correlation(a: Tensor, b: Tensor, dim: int) -> Tensor:
-    """Pearson's correlation along a dimension."""
+    """Pearson's correlation of (C, N) and (C, N) along a dimension: (N,) for 0, (C,) for 1."""
     a, b = a - a.mean(dim, keepdim=True), b - b.mean(dim, keepdim=True)
     norms = torch.linalg.vector_norm(a, dim=dim) * torch.linalg.vector_norm(b, dim=dim)
     return (a * b).sum(dim).div(norms + EPSILON)
 
 
-class Relation(nn.Module):
-    """`relation_distance` at head stride, in groups of images; the mean over the groups, each by its share of images.
+class Relation(Term[RelationSpec]):
+    """`relation_distance` at head stride in groups of images; mean over the groups, weighted by their images.
 
     The relation over pixels depends on how many images are correlated together: two on each of the authors' GPUs.
     """
@@ -44,6 +47,10 @@ class Relation(nn.Module):
         super().__init__()
         self.logits: Output = logits
         self.beta, self.gamma, self.group = beta, gamma, group
+
+    @staticmethod
+    def of(spec: RelationSpec, pair: Pair) -> "Relation":
+        return Relation(spec.logits, spec.beta, spec.gamma, spec.group)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         ours, theirs = paired_logits(student, teacher, self.logits, "dist")

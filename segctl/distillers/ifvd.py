@@ -1,14 +1,17 @@
-"""IFVD: how far each pixel strays from the mean of its own class, in feature space, as the teacher's pixels do.
+"""IFVD: how far each pixel is from the mean of its own class, in feature space, as the teacher's pixels are.
 
-The method is this term beside KD and the discriminator of `adversarial.py`.  Weight 20 is that of CIRKD's port, behind the
-published column; IFVD's own code has 200 beside an element-mean KD of weight 10.
+The method is this term beside KD and the discriminator of `discriminator.py`. Weight 20 is that of CIRKD's port, which the
+published column comes from; IFVD's own code has 200, beside an element-mean KD of weight 10.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from segctl.distillers.align import class_slots, label_on_grid, paired_features
+from segctl.distillers.align import Pair, check_maps, class_slots, grid_of, label_on_grid, paired_features
+from segctl.distillers.base import Term
+from segctl.errors import ArgumentError
 from segctl.models.outputs import Outputs
+from segctl.schema.distill_terms import IntraClassSpec
 
 EPSILON = 1e-6
 
@@ -16,10 +19,14 @@ EPSILON = 1e-6
 def intra_class_variation(student: Tensor, teacher: Tensor, label: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
     """Mean over all pixels of (m_s - m_t)², m the cosine of a pixel's feature and its class's mean in the same image.
 
-    student (B, D, h, w), teacher (B, D', h, w), label int (B, h, w).  Ignored pixels are their own centre, so they add no
-    error, but they count in the mean, as in the authors' code.  Gradients flow through pixels and means.  Returns a scalar.
-    Source: Wang et al., Intra-class Feature Variation Distillation, ECCV 2020.
+    student (B, D, h, w), teacher (B, D', h, w), label int (B, h, w). An ignored pixel is its own centre, so it adds no error,
+    but it counts in the mean, as in the authors' code. Gradients flow through pixels and means. Returns a scalar.
+    Raises ArgumentError for other shapes. Source: Wang et al., Intra-class Feature Variation Distillation, ECCV 2020.
     """
+    check_maps(student, teacher, same_channels=False)
+    if tuple(label.shape) != (len(student), *student.shape[2:]):
+        wanted = (len(student), *student.shape[2:])
+        raise ArgumentError(f"label is {tuple(label.shape)}, wanted {wanted} for features {tuple(student.shape)}")
     known = label.masked_fill(label == ignore_index, num_classes)
     slots = class_slots(known, num_classes)
     ignored = (known == num_classes).flatten()
@@ -30,7 +37,7 @@ def intra_class_variation(student: Tensor, teacher: Tensor, label: Tensor, num_c
 
 
 def _similarity_to_class(features: Tensor, slots: Tensor, count: int, ignored: Tensor) -> Tensor:
-    """(B, D, h, w) -> (B·h·w,); `slots` says which of `count` centres a pixel belongs to."""
+    """(B, D, h, w) -> (B·h·w,); `slots` (B·h·w,) holds the number of each pixel's centre, of `count` centres."""
     pixels = features.permute(0, 2, 3, 1).flatten(0, 2)
     sums = pixels.new_zeros(count, pixels.shape[1]).index_add(0, slots, pixels)
     sizes = pixels.new_zeros(count).index_add(0, slots, pixels.new_ones(len(slots)))
@@ -38,7 +45,7 @@ def _similarity_to_class(features: Tensor, slots: Tensor, count: int, ignored: T
     return F.cosine_similarity(pixels, pixels.where(ignored.unsqueeze(1), centres), dim=1)
 
 
-class IntraClass(nn.Module):
+class IntraClass(Term[IntraClassSpec]):
     """`intra_class_variation` of the features, the label brought to their grid by nearest neighbour."""
 
     mean_over_pixels = False  # ignored pixels count in the mean
@@ -47,7 +54,10 @@ class IntraClass(nn.Module):
         super().__init__()
         self.num_classes = num_classes
 
+    @staticmethod
+    def of(spec: IntraClassSpec, pair: Pair) -> "IntraClass":
+        return IntraClass(pair.student.classes)
+
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         ours, theirs = paired_features(student, teacher)
-        grid = (ours.shape[-2], ours.shape[-1])
-        return intra_class_variation(ours, theirs, label_on_grid(label, grid), self.num_classes)
+        return intra_class_variation(ours, theirs, label_on_grid(label, grid_of(ours)), self.num_classes)

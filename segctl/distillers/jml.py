@@ -1,19 +1,23 @@
 """JML-KD: the teacher's probabilities as soft labels, for a pixel loss and an IoU loss."""
 
 from collections.abc import Callable
+from functools import partial
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from segctl.distillers.base import check_aux
+from segctl.distillers.align import Pair, check_aux
+from segctl.distillers.base import Term
 from segctl.losses.jdt import JDTLoss
 from segctl.losses.kl import KLLoss
 from segctl.losses.pixels import IGNORE_INDEX, sum_dtype
+from segctl.losses.teacher_calibration import calibrate
 from segctl.models.outputs import Outputs
+from segctl.schema.distill_terms import CalibrationSpec, SoftJDTSpec, SoftKLSpec
 from segctl.schema.loss_terms import Output
 
 
 def soft_label(teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """softmax(teacher / T): logits (B, C, H, W) -> probabilities (B, C, H, W), without gradient."""
+    """softmax(teacher / T): logits (B, C, H, W) -> probabilities (B, C, H, W) in at least float32, without gradient."""
     return (teacher.detach().to(sum_dtype(teacher)) / temperature).softmax(1)
 
 
@@ -22,11 +26,18 @@ Calibration = Callable[[Tensor, Tensor], Tensor]
 
 
 def as_they_are(probabilities: Tensor, label: Tensor) -> Tensor:
-    """No calibration."""
+    """No calibration: (B, C, H, W) and (B, H, W) -> the same probabilities."""
     return probabilities
 
 
-class SoftKL(nn.Module):
+def calibration_of(spec: CalibrationSpec | None) -> Calibration:
+    """The calibration of a spec."""
+    if spec is None:
+        return as_they_are
+    return partial(calibrate, keys=spec.keys, bandwidth=spec.bandwidth, balanced=spec.balanced, kernel_size=spec.kernel_size)
+
+
+class SoftKL(Term[SoftKLSpec]):
     """T² times the mean over the valid pixels of KL(teacher || student), both at label size.
 
     Source: arXiv:2302.05666, the cross-entropy part of JML-KD in its KL form; T = 1 there.
@@ -40,6 +51,10 @@ class SoftKL(nn.Module):
         self.loss = KLLoss(temperature)
         self.calibration = calibration
 
+    @staticmethod
+    def of(spec: SoftKLSpec, pair: Pair) -> "SoftKL":
+        return SoftKL(spec.logits, spec.temperature, calibration_of(spec.calibration))
+
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         check_aux(teacher, self.logits, "soft_kl")
         q = self.calibration(soft_label(teacher.upsampled(self.logits), self.loss.temperature), label)
@@ -47,7 +62,7 @@ class SoftKL(nn.Module):
         return loss
 
 
-class SoftJDT(nn.Module):
+class SoftJDT(Term[SoftJDTSpec]):
     """A Jaccard, Dice or Tversky metric loss against the teacher's probabilities, at label size, over the valid pixels.
 
     Source: arXiv:2302.05666; all classes are active there, and on the main logits only.
@@ -60,6 +75,11 @@ class SoftJDT(nn.Module):
         self.logits: Output = logits
         self.loss = loss
         self.calibration = calibration
+
+    @staticmethod
+    def of(spec: SoftJDTSpec, pair: Pair) -> "SoftJDT":
+        loss = JDTLoss.of_family(spec, active_hard="present", active_soft=spec.active)
+        return SoftJDT(loss, spec.logits, calibration_of(spec.calibration))
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         check_aux(teacher, self.logits, "soft_jdt")

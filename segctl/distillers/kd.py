@@ -1,26 +1,29 @@
 """KD: the student's softened probabilities follow the teacher's, pixel by pixel."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from segctl.distillers.align import paired_logits
+from segctl.distillers.align import Pair, check_maps, paired_logits
+from segctl.distillers.base import Term
 from segctl.losses.pixels import sum_dtype
 from segctl.models.outputs import Outputs
+from segctl.schema.distill_terms import PixelKLSpec
 from segctl.schema.loss_terms import Output
 
 
 def pixel_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T² times the mean over all pixels of KL(softmax(teacher / T) || softmax(student / T)).
 
-    student, teacher: logits (B, C, h, w), same h and w.  Returns a scalar; 0 where both give the same probabilities.
-    Source: arXiv:1503.02531; summed over classes and averaged over pixels as CIRKD (arXiv:2204.06986) computes its KD
-    baseline, ignored and padded pixels included.
+    student, teacher: logits (B, C, h, w). Returns a scalar; 0 where both give the same probabilities.
+    Raises ArgumentError for other shapes. Source: arXiv:1503.02531; summed over classes and averaged over pixels as CIRKD
+    (arXiv:2204.06986) computes its KD baseline, ignored and padded pixels included.
     """
+    check_maps(student, teacher, temperature)
     log_s = (student.to(sum_dtype(student)) / temperature).log_softmax(1)
     log_t = (teacher.detach().to(log_s.dtype) / temperature).log_softmax(1)
     return temperature**2 * (log_t.exp() * (log_t - log_s)).sum(1).mean()
 
 
-class PixelKL(nn.Module):
+class PixelKL(Term[PixelKLSpec]):
     """`pixel_kl` at head stride."""
 
     mean_over_pixels = False  # a mean over all pixels, ignored ones too, so parts of a batch add up by their images
@@ -29,6 +32,10 @@ class PixelKL(nn.Module):
         super().__init__()
         self.logits: Output = logits
         self.temperature = temperature
+
+    @staticmethod
+    def of(spec: PixelKLSpec, pair: Pair) -> "PixelKL":
+        return PixelKL(spec.logits, spec.temperature)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         return pixel_kl(*paired_logits(student, teacher, self.logits, "kd"), self.temperature)

@@ -1,21 +1,24 @@
 """MasKD: the student's logits follow the teacher's inside receptive regions that learned tokens pick out.
 
-As the authors' segmentation code has it, which distils logits, and not as their detection code, which distils features.
-Two stages: the tokens learn first, from the teacher alone; then they are constants.  Where that code lets the teacher's
-batch norm drift in the first stage and keeps the tokens of the step that happened to validate best, the teacher here stays
-in eval and the last tokens are taken.
+This follows the authors' segmentation code, which distils logits; their detection code distils features.
+There are two stages: first the tokens learn from the teacher alone, then they are constants. In the first stage that code lets
+the teacher's batch norm drift and takes the tokens of the step that happened to validate best; here the teacher stays in eval,
+and the last tokens are taken.
 """
 
 import torch
 from torch import Tensor, nn
 
-from segctl.distillers.align import paired_logits
+from segctl.distillers.align import Pair, check_maps, paired_logits
+from segctl.distillers.base import Term
+from segctl.errors import ArgumentError
 from segctl.losses.pixels import IGNORE_INDEX, log_likelihood, mean_over_valid, sum_dtype
 from segctl.models.outputs import Outputs, at_label_size
-from segctl.schema.distill_terms import MaskStageSpec
+from segctl.schema.distill_terms import MaskedSpec, MaskStageSpec
 from segctl.schema.loss_terms import Output
 
 INITIAL_STD = 0.01
+"""Of the tokens before their stage."""
 
 
 def receptive_masks(tokens: Tensor, logits: Tensor) -> Tensor:
@@ -26,9 +29,12 @@ def receptive_masks(tokens: Tensor, logits: Tensor) -> Tensor:
 def masked_distance(student: Tensor, teacher: Tensor, masks: Tensor) -> Tensor:
     """½ mean over images, masks k and classes c of sum_i m_k(i)² d_c(i)² / sum_i m_k(i), d = student - teacher.
 
-    student, teacher: logits (B, C, h, w); masks (B, K, h, w).  Returns a scalar.
-    Source: arXiv:2205.14589, equation 8; the mask is squared because the authors' code lays it over both maps first.
+    student, teacher: logits (B, C, h, w); masks (B, K, h, w). Returns a scalar. Raises ArgumentError for other shapes.
+    Source: arXiv:2205.14589, equation 8; the mask is squared because the authors' code multiplies both maps by it first.
     """
+    check_maps(student, teacher)
+    if masks.ndim != 4 or masks.shape[0] != student.shape[0] or masks.shape[2:] != student.shape[2:]:
+        raise ArgumentError(f"got masks {tuple(masks.shape)}, wanted (B, K, h, w) for logits {tuple(student.shape)}")
     difference = (student - teacher.detach()).square().flatten(2)
     weights = masks.detach().flatten(2)
     sums = torch.einsum("bkn,bcn->bkc", weights.square(), difference)
@@ -46,14 +52,15 @@ def mask_overlap(masks: Tensor) -> Tensor:
 
 
 class MaskStage(nn.Module):
-    """What learns before the student does: tokens (K, C), by which a teacher's masked logits still name the right class.
+    """What is trained before the student: tokens (K, C) whose masks leave enough of the teacher's logits to name the class.
 
-    forward: the teacher's Outputs and the label -> the two parts of the stage's loss, both of weight 1.  The authors' third
-    part, on auxiliary logits, is a constant.
+    forward: the teacher's Outputs and the label (B, H, W), 255 ignored -> the two parts of the stage's loss, scalars of weight
+    1. The authors' code adds a third part, on auxiliary logits; it is a constant and left out here.
     """
 
     def __init__(self, tokens: int, num_classes: int, settings: MaskStageSpec) -> None:
         super().__init__()
+        # A generator of its own: equal settings give equal masks, whatever the run's seed.
         random = torch.Generator().manual_seed(settings.seed)
         self.tokens = nn.Parameter(INITIAL_STD * torch.randn(tokens, num_classes, generator=random))
         self.settings = settings
@@ -64,14 +71,14 @@ class MaskStage(nn.Module):
         masks = receptive_masks(self.tokens, logits)
         seen = at_label_size(masks.sum(1, keepdim=True) * logits, teacher.size)
         valid = label != IGNORE_INDEX
-        per_pixel = -log_likelihood(seen, label, valid)  # torch's own has no deterministic form on a GPU
+        per_pixel = -log_likelihood(seen, label, valid)  # torch's cross_entropy has no deterministic form on a GPU
         return {"cross_entropy": mean_over_valid(per_pixel, valid), "overlap": mask_overlap(masks)}
 
 
-class MaskedLogits(nn.Module):
-    """`masked_distance` at head stride; the masks are always the teacher's own.
+class MaskedLogits(Term[MaskedSpec]):
+    """`masked_distance` at head stride; the masks are made from the teacher's logits.
 
-    `stage` tells the engine what to learn before step 1; its result comes through `receive`.
+    `stage` is trained before step 1; `receive` takes over its tokens.
     """
 
     mean_over_pixels = False
@@ -81,14 +88,18 @@ class MaskedLogits(nn.Module):
         super().__init__()
         self.logits: Output = logits
         self.register_buffer("tokens", stage.tokens.detach().clone())
-        self._stage = (stage,)  # in a tuple, so that its parameters are not the student's to train
+        self._stage = (stage,)  # in a tuple: as a submodule, its tokens would train with the student
+
+    @staticmethod
+    def of(spec: MaskedSpec, pair: Pair) -> "MaskedLogits":
+        return MaskedLogits(MaskStage(spec.tokens, pair.student.classes, spec.stage), spec.logits)
 
     @property
     def stage(self) -> MaskStage:
         return self._stage[0]
 
     def receive(self, stage: MaskStage) -> None:
-        """Take over what the stage has learnt."""
+        """Take over the tokens of a trained stage."""
         self.tokens.copy_(stage.tokens.detach())
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:

@@ -1,16 +1,18 @@
-"""SKD: which places of an image look alike to the teacher shall look alike to the student.
+"""SKD: places of an image that look alike to the teacher should look alike to the student.
 
-The method is this term beside KD and the discriminator of `adversarial.py`.  Defaults are those behind the published
-column, CIRKD's port: a 2×2 max-pool (the paper averages) and gradients through the norms.  SKD's own code pools to 2×2 or
-3×3 nodes (`pool` 0.5) and keeps the norms constant (`norm_gradient` false).
+The method is this term beside KD and the discriminator of `discriminator.py`. Defaults are those of CIRKD's port, which the
+published column comes from: a 2×2 max-pool (the paper averages) and gradients through the norms. SKD's own code pools to 2×2
+or 3×3 nodes (`pool` 0.5) and takes the norms as constants (`norm_gradient` false).
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from segctl.distillers.align import paired_features
+from segctl.distillers.align import Pair, check_maps, paired_features
+from segctl.distillers.base import Term
 from segctl.models.outputs import Outputs
+from segctl.schema.distill_terms import PairwiseSpec
 
 EPSILON = 1e-12
 
@@ -19,9 +21,10 @@ def pairwise_similarity(student: Tensor, teacher: Tensor, pool: int | float, nor
     """Mean squared difference of the cosine similarities of all pairs of pooled positions inside each image.
 
     student (B, D, h, w), teacher (B, D', h, w); D and D' may differ, because only similarities are compared.
-    pool: window and stride of the max-pool, in pixels a side, or as a share of h and w.  Returns a scalar.
-    Source: arXiv:1903.04197, equation 4.
+    pool: window and stride of the max-pool, in pixels a side, or as a share of h and w. Returns a scalar.
+    Raises ArgumentError for other shapes. Source: arXiv:1903.04197, equation 4.
     """
+    check_maps(student, teacher, same_channels=False)
     difference = _similarities(student, pool, norm_gradient) - _similarities(teacher.detach(), pool, norm_gradient)
     return difference.square().mean()
 
@@ -35,7 +38,7 @@ def _similarities(features: Tensor, pool: int | float, norm_gradient: bool) -> T
     return torch.bmm(unit.transpose(1, 2), unit)
 
 
-class Pairwise(nn.Module):
+class Pairwise(Term[PairwiseSpec]):
     """`pairwise_similarity` of the features; a teacher of another head stride is resized to the student's grid."""
 
     mean_over_pixels = False
@@ -44,6 +47,10 @@ class Pairwise(nn.Module):
         super().__init__()
         self.pool = pool
         self.norm_gradient = norm_gradient
+
+    @staticmethod
+    def of(spec: PairwiseSpec, pair: Pair) -> "Pairwise":
+        return Pairwise(spec.pool, spec.norm_gradient)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         return pairwise_similarity(*paired_features(student, teacher), self.pool, self.norm_gradient)

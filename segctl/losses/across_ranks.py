@@ -1,7 +1,7 @@
-"""What a loss adds up over all processes of a run, with gradients.
+"""Sums over all processes of a run, with gradients.
 
-Beside runtime/world.py the only file that knows torch.distributed: losses stand below the engine, and a loss whose ratio
-is taken over all GPUs must work in anybody's training loop, without being handed anything.
+This file talks to torch.distributed itself, not through runtime/world.py: a loss with reduce="global" must work in anybody's
+training loop without being given a world.
 """
 
 from typing import Any
@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum of every rank's `values`, the same shape on each, on every rank; without a process group, `values`.
+    """The sum of `values` over all ranks, on every rank; any shape, equal on all ranks. Without a process group, `values`.
 
-    Backward, a rank receives the sum of all ranks' gradients, because its values went into every rank's loss.  DDP then
-    averages over ranks, and the parameters' gradients are those of one process with the whole batch.
+    In the backward pass a rank receives the sum of all ranks' gradients, because its values went into every rank's loss. DDP
+    then averages over ranks, and the parameters' gradients equal those of one process with the whole batch.
     """
     if not _among_others():
         return values
@@ -24,7 +24,7 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 
 def max_over_ranks(values: Tensor) -> Tensor:
-    """The largest of every rank's `values`, element by element, without a gradient."""
+    """The largest of all ranks' `values`, element by element, without gradient; any shape, equal on all ranks."""
     if not _among_others():
         return values
     largest = values.detach().clone()

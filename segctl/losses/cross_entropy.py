@@ -3,30 +3,33 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from segctl.losses.base import Loss
 from segctl.losses.pixels import (
     IGNORE_INDEX,
     check_class_weights,
-    check_shapes,
+    checked_pixels,
     is_hard,
     log_likelihood,
     mean_over_valid,
     sum_dtype,
-    valid_pixels,
     weighted,
     weights_at,
+    weights_of,
 )
 from segctl.losses.sums.plain import Sums
+from segctl.schema.loss_terms import CrossEntropySpec
 
 
-class CrossEntropyLoss(nn.Module):
+class CrossEntropyLoss(Loss[CrossEntropySpec]):
     """Mean over the valid pixels of -sum_c y_c log p_c, p = softmax(logits).
 
     class_weights: C numbers w; then sum_c w_c y_c (-log p_c) over the valid pixels, divided by their sum_c w_c y_c, as torch
         does for hard labels.
-    logits (B, C, *D); label integer (B, *D) or probabilities (B, C, *D); keep_mask bool (B, *D).  Returns a scalar.
-    Unlike torch's own: every integer type, soft labels with ignored pixels, and 0 instead of NaN where all are ignored.
+    logits (B, C, *D); label integer (B, *D) or probabilities (B, C, *D); keep_mask bool (B, *D). Returns a scalar.
+    Unlike torch's cross_entropy, it takes every integer type and soft labels with ignored pixels, and gives 0 instead of NaN
+    if all pixels are ignored. Raises ArgumentError for negative class weights.
     """
 
     mean_over_pixels = True
@@ -35,17 +38,21 @@ class CrossEntropyLoss(nn.Module):
     def __init__(self, ignore_index: int | None = IGNORE_INDEX, class_weights: Sequence[float] | Tensor | None = None) -> None:
         super().__init__()
         self.ignore_index = ignore_index
-        self.register_buffer("class_weights", None if class_weights is None else torch.as_tensor(class_weights))
+        self.register_buffer("class_weights", weights_of(class_weights, "CrossEntropyLoss"))
+
+    @staticmethod
+    def of(spec: CrossEntropySpec) -> "CrossEntropyLoss":
+        return CrossEntropyLoss(class_weights=spec.class_weights)
 
     def forward(self, logits: Tensor, label: Tensor, keep_mask: Tensor | None = None) -> Tensor:
-        check_shapes(logits, label, keep_mask)
+        valid = checked_pixels(logits, label, self.ignore_index, keep_mask)
         check_class_weights(self.class_weights, logits.shape[1])
-        valid = valid_pixels(label, self.ignore_index, keep_mask)
         if self.class_weights is None:
             return mean_over_valid(-log_likelihood(logits, label, valid), valid)
         return self._weighted(logits, label, valid, self.class_weights)
 
     def _weighted(self, logits: Tensor, label: Tensor, valid: Tensor | None, class_weights: Tensor) -> Tensor:
+        """The mean weighted by class; shapes as in `forward`, valid bool (B, *D) or None, class_weights (C,)."""
         weights = weights_at(class_weights, label, valid, sum_dtype(logits))
         if is_hard(label):
             errors = -log_likelihood(logits, label, valid) * weights
@@ -55,7 +62,7 @@ class CrossEntropyLoss(nn.Module):
         return errors.sum() / _at_least_tiny(weights.sum())
 
     def of_sums(self, sums: Sums) -> Tensor:
-        """The loss of sums taken with their logarithms and norm 1."""
+        """The loss, a scalar, of sums (B, C) that were taken with log=True and norm 1."""
         if self.class_weights is None:
             return -sums.log_likelihood.sum() / sums.labelled.sum().clamp(min=1)
         check_class_weights(self.class_weights, sums.labelled.shape[1])
@@ -64,5 +71,5 @@ class CrossEntropyLoss(nn.Module):
 
 
 def _at_least_tiny(total: Tensor) -> Tensor:
-    """So that 0/0, where every pixel is ignored or of weight 0, is 0."""
+    """A divisor that makes 0/0 a 0: the total is 0 if every pixel is ignored or has weight 0."""
     return total.clamp(min=torch.finfo(total.dtype).tiny)

@@ -1,32 +1,34 @@
-"""Focal loss: cross-entropy that looks away from pixels that are right already."""
+"""Focal loss: cross-entropy that gives little weight to pixels that are right already."""
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from segctl.errors import InputError
+from segctl.errors import ArgumentError
+from segctl.losses.base import Loss
 from segctl.losses.pixels import (
     IGNORE_INDEX,
     check_class_weights,
-    check_shapes,
+    checked_pixels,
     is_hard,
     log_likelihood,
     mean_over_valid,
     sum_dtype,
-    valid_pixels,
     weighted,
     weights_at,
+    weights_of,
 )
+from segctl.schema.loss_terms import FocalSpec
 
 
-class FocalLoss(nn.Module):
+class FocalLoss(Loss[FocalSpec]):
     """Mean over the valid pixels of -sum_c w_c y_c (1 - p_c)^gamma log p_c, p = softmax(logits).
 
     gamma: focusing exponent, at least 0; 0 is cross-entropy.  class_weights: C numbers w (the paper's alpha), 1 by default.
-    logits (B, C, *D); label integer (B, *D) or probabilities (B, C, *D); keep_mask bool (B, *D).  Returns a scalar.
-    Source: arXiv:1708.02002 eq. 5, with softmax; on soft labels the mean of that over the label's classes, which for gamma
-    above 0 is not smallest where p = y.
+    logits (B, C, *D); label integer (B, *D) or probabilities (B, C, *D); keep_mask bool (B, *D). Returns a scalar.
+    Source: arXiv:1708.02002 eq. 5, with softmax. On soft labels it is the mean over the label's classes, which for gamma above
+    0 is not smallest where p = y. Raises ArgumentError for gamma below 0 and negative class weights.
     """
 
     mean_over_pixels = True
@@ -39,16 +41,19 @@ class FocalLoss(nn.Module):
         class_weights: Sequence[float] | Tensor | None = None,
     ) -> None:
         super().__init__()
-        if gamma < 0:
-            raise InputError(f"FocalLoss got gamma {gamma}, wanted at least 0")
+        if not gamma >= 0:
+            raise ArgumentError(f"FocalLoss got gamma {gamma}, wanted at least 0")
         self.gamma = gamma
         self.ignore_index = ignore_index
-        self.register_buffer("class_weights", None if class_weights is None else torch.as_tensor(class_weights))
+        self.register_buffer("class_weights", weights_of(class_weights, "FocalLoss"))
+
+    @staticmethod
+    def of(spec: FocalSpec) -> "FocalLoss":
+        return FocalLoss(spec.gamma, class_weights=spec.class_weights)
 
     def forward(self, logits: Tensor, label: Tensor, keep_mask: Tensor | None = None) -> Tensor:
-        check_shapes(logits, label, keep_mask)
+        valid = checked_pixels(logits, label, self.ignore_index, keep_mask)
         check_class_weights(self.class_weights, logits.shape[1])
-        valid = valid_pixels(label, self.ignore_index, keep_mask)
         if is_hard(label):
             log_p = log_likelihood(logits, label, valid)
             errors = -self._focus(log_p) * log_p
@@ -62,5 +67,6 @@ class FocalLoss(nn.Module):
         return mean_over_valid(errors.sum(1), valid)
 
     def _focus(self, log_p: Tensor) -> Tensor:
-        """(1 - p)^gamma, with a finite gradient where p rounds to 1."""
+        """(1 - p)^gamma of log p, any shape."""
+        # At least `tiny`, because the gradient of 0^gamma is infinite for gamma below 1, and p does round to 1.
         return (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).tiny) ** self.gamma

@@ -4,22 +4,23 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from segctl.errors import InputError
+from segctl.errors import ArgumentError
 from segctl.losses.across_ranks import max_over_ranks, sum_over_ranks
-from segctl.losses.pixels import check_class_weights, check_shapes, is_hard, valid_pixels
+from segctl.losses.base import Loss
+from segctl.losses.pixels import IGNORE_INDEX, check_class_weights, checked_pixels, is_hard, weights_of
 from segctl.losses.sums.choose import sums_of
 from segctl.losses.sums.plain import Sums
-from segctl.schema.loss_terms import Active, Reduce
+from segctl.schema.loss_terms import Active, JaccardFamily, JDTSpec, Reduce
 
 
-class JDTLoss(nn.Module):
+class JDTLoss(Loss[JDTSpec]):
     """1 - T per class, T = (tp + s) / (tp + alpha·fp + beta·fn + s), averaged as mIoU_D, mIoU_I or mIoU_C average IoU.
 
     With p = softmax(logits) and y the label (one-hot where it is hard): tp = sum min(p, y), fp = sum p - tp and
-    fn = sum y - tp over the valid pixels.  On hard labels this is the soft Jaccard or Dice loss; on soft labels, unlike
-    theirs, it is smallest where p = y.
+    fn = sum y - tp over the valid pixels. On hard labels it equals the soft Jaccard or Dice loss; on soft labels, unlike those
+    two, it is smallest where p = y.
 
     miou_d, miou_i, miou_c: weights of the three averages (D: sums over the batch, then the mean over classes; I: per image
         and class, over classes first; C: the same, over images first).
@@ -28,13 +29,14 @@ class JDTLoss(nn.Module):
     smooth: s.  norm: 2 takes sum p·y, sum p² and sum y² for the three sums above.
     active_hard, active_soft: the classes averaged over, "all" or those "present": largest label value above `threshold`.
     class_weights: C numbers that multiply the classes' terms; the sum is divided by the number of active classes.
-    ignore_index: the id of ignored pixels in hard labels.  Soft labels say it with `keep_mask`.
-    reduce: "global" takes sums and means over the images of all ranks, so that D stays D when one GPU holds few images; every
-        rank must then call the loss.  "local" is each rank's own loss.
+    ignore_index: the id of ignored pixels in hard labels. For soft labels, give `keep_mask`.
+    reduce: "global" takes sums and means over the images of all ranks, so that D stays D when one GPU holds few images; then
+        every rank must call the loss. "local" takes each rank's own images.
 
-    logits (B, C, *D); label integer (B, *D) or probabilities (B, C, *D); keep_mask bool (B, *D).  Returns a scalar.
-    Sources: arXiv:2302.05666 (Jaccard), 2303.16296 (Dice, Tversky), 2310.19252 (D, I, C).  An image without a valid pixel
-    has no error: under "all" it counts as a perfect one in I, as in the authors' code; under "present" it is left out.
+    logits (B, C, *D); label integer (B, *D) or probabilities (B, C, *D); keep_mask bool (B, *D). Returns a scalar.
+    An image without a valid pixel has no error: under "all" it counts as a perfect one in I, as in the authors' code; under
+    "present" it is left out. Raises ArgumentError (a ValueError) for arguments without a meaning or a finite value.
+    Sources: arXiv:2302.05666 (Jaccard), 2303.16296 (Dice, Tversky), 2310.19252 (D, I, C).
     """
 
     mean_over_pixels = False
@@ -64,16 +66,42 @@ class JDTLoss(nn.Module):
         self.norm, self.log_loss, self.threshold = norm, log_loss, threshold
         self.ignore_index = ignore_index
         self.active_hard, self.active_soft, self.reduce = active_hard, active_soft, reduce
-        self.register_buffer("class_weights", None if class_weights is None else torch.as_tensor(class_weights))
         self._check_arguments()
+        self.register_buffer("class_weights", weights_of(class_weights, "JDTLoss"))
+
+    @staticmethod
+    def of(spec: JDTSpec) -> "JDTLoss":
+        return JDTLoss.of_family(spec, spec.active_hard, spec.active_soft, spec.class_weights)
+
+    @staticmethod
+    def of_family(
+        spec: JaccardFamily, active_hard: Active, active_soft: Active, class_weights: Sequence[float] | None = None
+    ) -> "JDTLoss":
+        """The metric loss of a task term or of a distillation term; 255 is ignored."""
+        return JDTLoss(
+            miou_d=spec.miou_d,
+            miou_i=spec.miou_i,
+            miou_c=spec.miou_c,
+            alpha=spec.alpha,
+            beta=spec.beta,
+            gamma=spec.gamma,
+            smooth=spec.smooth,
+            norm=spec.norm,
+            log_loss=spec.log_loss,
+            threshold=spec.threshold,
+            ignore_index=IGNORE_INDEX,
+            class_weights=class_weights,
+            active_hard=active_hard,
+            active_soft=active_soft,
+            reduce=spec.reduce,
+        )
 
     def forward(self, logits: Tensor, label: Tensor, keep_mask: Tensor | None = None) -> Tensor:
-        check_shapes(logits, label, keep_mask)
-        valid = valid_pixels(label, self.ignore_index, keep_mask)
+        valid = checked_pixels(logits, label, self.ignore_index, keep_mask)
         return self.of_sums(sums_of(logits, label, valid, self.norm), is_hard(label))
 
     def of_sums(self, sums: Sums, hard: bool) -> Tensor:
-        """The loss of sums taken with this loss's norm; `hard` says whether the labels were."""
+        """The loss, a scalar, of sums (B, C) that were taken with this loss's norm; `hard` says whether the labels were."""
         check_class_weights(self.class_weights, sums.predicted.shape[1])
         mode = self.active_hard if hard else self.active_soft
         loss = sums.intersection.new_zeros(())
@@ -89,11 +117,13 @@ class JDTLoss(nn.Module):
         return loss
 
     def _terms(self, sums: Sums, mode: Active) -> tuple[Tensor, Tensor]:
-        """Each class's term, and which are averaged over; both (B, C), or (1, C) over the batch."""
+        """Each class's term, and bool which ones are averaged over; both (B, C), or (1, C) for sums over the batch."""
         tp = sums.intersection
         error = self.alpha * (sums.predicted - tp) + self.beta * (sums.labelled - tp)
         if self.log_loss:
-            terms = torch.log1p(error / (tp + self.smooth))  # = -log T, without rounding a small T to 0
+            terms = torch.log1p(
+                error / (tp + self.smooth)
+            )  # = -log T; the quotient T itself would round to 1 near a perfect match
         else:
             total = tp + error + self.smooth
             terms = error / total.masked_fill(total == 0, 1.0)  # = 1 - T; an empty class without smoothing has no error
@@ -105,25 +135,27 @@ class JDTLoss(nn.Module):
         return terms, active
 
     def _check_arguments(self) -> None:
-        """Refuse what has no meaning, or no finite value. Raises InputError."""
+        """Refuse arguments without a meaning or a finite value. Raises ArgumentError, which names the first of them."""
         means = [self.miou_d, self.miou_i, self.miou_c]
         factors = [self.alpha, self.beta, self.smooth]
         modes = [self.active_hard, self.active_soft]
-        faults = {
-            f"miou_d, miou_i, miou_c {means}, wanted none below 0 and one above": min(means) < 0 or sum(means) == 0,
-            f"alpha, beta, smooth {factors}, wanted none below 0": min(factors) < 0,
-            f"gamma {self.gamma}, wanted at least 1 (below, a perfect match has an infinite gradient)": self.gamma < 1,
-            f"norm {self.norm}, wanted 1 or 2": self.norm not in (1, 2),
-            f"log_loss with smooth {self.smooth}, wanted smooth above 0 (a missed class has no finite logarithm)": (
-                self.log_loss and self.smooth == 0
-            ),
-            f"active_hard, active_soft {modes}, wanted 'present' or 'all'": not {"present", "all"}.issuperset(modes),
-            f"reduce '{self.reduce}', wanted 'local' or 'global'": self.reduce not in ("local", "global"),
-            "class_weights with a number below 0": self.class_weights is not None and bool((self.class_weights < 0).any()),
-        }
-        for fault, found in faults.items():
-            if found:
-                raise InputError(f"JDTLoss got {fault}")
+        fault = ""
+        if not (min(means) >= 0 and sum(means) > 0):
+            fault = f"miou_d, miou_i, miou_c {means}, wanted none below 0 and one above"
+        elif not min(factors) >= 0:
+            fault = f"alpha, beta, smooth {factors}, wanted none below 0"
+        elif not self.gamma >= 1:
+            fault = f"gamma {self.gamma}, wanted at least 1 (below, a perfect match has an infinite gradient)"
+        elif self.norm not in (1, 2):
+            fault = f"norm {self.norm}, wanted 1 or 2"
+        elif self.log_loss and self.smooth == 0:
+            fault = f"log_loss with smooth {self.smooth}, wanted smooth above 0 (a missed class has no finite logarithm)"
+        elif not {"present", "all"}.issuperset(modes):
+            fault = f"active_hard, active_soft {modes}, wanted 'present' or 'all'"
+        elif self.reduce not in ("local", "global"):
+            fault = f"reduce '{self.reduce}', wanted 'local' or 'global'"
+        if fault:
+            raise ArgumentError(f"JDTLoss got {fault}")
 
 
 def _as_it_is(values: Tensor) -> Tensor:

@@ -1,16 +1,20 @@
 """KL divergence from soft labels: a teacher's probabilities, or smoothed labels."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from segctl.errors import ArgumentError
+from segctl.losses.base import Loss
 from segctl.losses.pixels import check_shapes, is_hard, log_or_lowest, mean_over_valid, sum_dtype
 from segctl.losses.sums.plain import Sums
+from segctl.schema.loss_terms import KLSpec
 
 
-class KLLoss(nn.Module):
+class KLLoss(Loss[KLSpec]):
     """T² times the mean over the valid pixels of KL(q || p) = sum_c q_c (log q_c - log p_c), p = softmax(logits / T).
 
-    logits (B, C, *D); label q: probabilities (B, C, *D), already softened by the same T where a temperature is meant;
-    keep_mask bool (B, *D).  Returns a scalar: 0 where p = q, so it is the cross-entropy without the labels' own entropy.
+    logits (B, C, *D); label q: probabilities (B, C, *D), already softened by the same T; keep_mask bool (B, *D).
+    Returns a scalar: 0 where p = q, so it is the cross-entropy without the labels' own entropy. Raises ArgumentError for a
+    temperature that is not above 0, and for class ids as labels.
     Source: arXiv:1503.02531 §2 (the factor T² keeps the gradient's size when T changes).
     """
 
@@ -18,17 +22,23 @@ class KLLoss(nn.Module):
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
+        if not temperature > 0:
+            raise ArgumentError(f"KLLoss got temperature {temperature}, wanted above 0")
         self.temperature = temperature
+
+    @staticmethod
+    def of(spec: KLSpec) -> "KLLoss":
+        return KLLoss()
 
     def forward(self, logits: Tensor, label: Tensor, keep_mask: Tensor | None = None) -> Tensor:
         check_shapes(logits, label, keep_mask)
         if is_hard(label):
-            raise ValueError("KLLoss got class ids, wanted probabilities (B, C, *D); for hard labels use CrossEntropyLoss")
+            raise ArgumentError("KLLoss got class ids, wanted probabilities (B, C, *D); for hard labels use CrossEntropyLoss")
         log_p = (logits.to(sum_dtype(logits)) / self.temperature).log_softmax(1)
         q = label.to(log_p.dtype)
         per_pixel = (q * (log_or_lowest(q) - log_p)).sum(1)
         return self.temperature**2 * mean_over_valid(per_pixel, keep_mask)
 
     def of_sums(self, sums: Sums) -> Tensor:
-        """The loss of sums over soft labels, taken with their logarithms and norm 1; for temperature 1."""
+        """The loss, a scalar, of sums (B, C) over soft labels that were taken with log=True and norm 1; for temperature 1."""
         return (sums.label_log - sums.log_likelihood).sum() / sums.labelled.sum().clamp(min=1)

@@ -1,33 +1,39 @@
 """Lovász-Softmax: the convex extension of the Jaccard index's error set function."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from segctl.losses.pixels import IGNORE_INDEX, check_shapes, is_hard, sum_dtype, valid_pixels
-from segctl.schema.loss_terms import Active
+from segctl.errors import ArgumentError
+from segctl.losses.base import Loss
+from segctl.losses.pixels import IGNORE_INDEX, check_active, checked_pixels, is_hard, sum_dtype
+from segctl.schema.loss_terms import Active, LovaszSpec
 
 
-class LovaszSoftmaxLoss(nn.Module):
+class LovaszSoftmaxLoss(Loss[LovaszSpec]):
     """Per class the Lovász extension of the Jaccard loss at the errors |y - p|, then the mean over classes; hard labels only.
 
     per_image: each image by itself, then the mean over the images that have a valid pixel; otherwise the batch as one image.
     active: the classes averaged over, those "present" in the labels (of the image, or of the batch) or "all".
-    logits (B, C, *D); label integer (B, *D); keep_mask bool (B, *D).  Returns a scalar.
-    Source: arXiv:1705.08790 §2.2-2.3 (alg. 1).  It sorts the pixels once per class.
+    logits (B, C, *D); label integer (B, *D); keep_mask bool (B, *D). Returns a scalar. Raises ArgumentError for soft labels.
+    Source: arXiv:1705.08790 §2.2-2.3 (alg. 1). It sorts the pixels once per class.
     """
 
     mean_over_pixels = False
 
     def __init__(self, per_image: bool = False, active: Active = "present", ignore_index: int | None = IGNORE_INDEX) -> None:
         super().__init__()
+        check_active(active, "LovaszSoftmaxLoss")
         self.per_image, self.active, self.ignore_index = per_image, active, ignore_index
 
+    @staticmethod
+    def of(spec: LovaszSpec) -> "LovaszSoftmaxLoss":
+        return LovaszSoftmaxLoss(spec.per_image, spec.active)
+
     def forward(self, logits: Tensor, label: Tensor, keep_mask: Tensor | None = None) -> Tensor:
-        check_shapes(logits, label, keep_mask)
+        valid = checked_pixels(logits, label, self.ignore_index, keep_mask)
         if not is_hard(label):
-            raise ValueError("LovaszSoftmaxLoss got probabilities, wanted class ids (B, *D); for soft labels use JDTLoss")
+            raise ArgumentError("LovaszSoftmaxLoss got probabilities, wanted class ids (B, *D); for soft labels use JDTLoss")
         p = logits.softmax(1, dtype=sum_dtype(logits)).reshape(*logits.shape[:2], -1)
-        valid = valid_pixels(label, self.ignore_index, keep_mask)
         valid = torch.ones_like(label, dtype=torch.bool) if valid is None else valid
         pairs = list(zip(p, label.long().reshape(len(p), -1), valid.reshape(len(p), -1), strict=True))
         if self.per_image:
@@ -41,7 +47,6 @@ class LovaszSoftmaxLoss(nn.Module):
         """p (C, N), label int64 (N,), all of it valid."""
         if label.numel() == 0:
             return p.sum() * 0
-        _refuse_other_classes(label, len(p))
         classes = label.bincount().nonzero().flatten().tolist() if self.active == "present" else range(len(p))
         return torch.stack([_extension(p[c], label == c) for c in classes]).mean()
 
@@ -58,10 +63,3 @@ def _slopes(truth: Tensor) -> Tensor:
     union = truth.sum() + torch.arange(1, len(truth) + 1, device=truth.device).double() - found
     jaccard = 1 - (truth.sum() - found) / union
     return jaccard.diff(prepend=jaccard.new_zeros(1))
-
-
-def _refuse_other_classes(label: Tensor, num_classes: int) -> None:
-    low, high = int(label.min()), int(label.max())
-    if low < 0 or high >= num_classes:
-        wrong = low if low < 0 else high
-        raise IndexError(f"class id {wrong} is out of bounds for {num_classes} classes")

@@ -3,33 +3,41 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from segctl.errors import InputError
-from segctl.losses.pixels import IGNORE_INDEX, check_shapes, log_likelihood, valid_pixels
+from segctl.errors import ArgumentError
+from segctl.losses.base import Loss
+from segctl.losses.pixels import IGNORE_INDEX, checked_pixels, log_likelihood
+from segctl.schema.loss_terms import OhemSpec
 
 
-class HardPixelLoss(nn.Module):
-    """Mean cross-entropy over the pixels whose label has probability below `threshold`, but at least over a share of all.
+class HardPixelLoss(Loss[OhemSpec]):
+    """Mean cross-entropy over the pixels whose label has a probability below `threshold`, at least over a share of all.
 
     threshold: a pixel is hard where -sum_c y_c log p_c is above -log threshold (hard labels: where p_y is below it).
-    min_share: where fewer than this share of the valid pixels are hard, the hardest so many are taken instead.
-    logits (B, C, *D); label integer (B, *D) or probabilities (B, C, *D); keep_mask bool (B, *D).  Returns a scalar.
+    min_share: if fewer than this share of the valid pixels are hard, the hardest pixels fill it up.
+    logits (B, C, *D); label integer (B, *D) or probabilities (B, C, *D); keep_mask bool (B, *D). Returns a scalar.
+    Raises ArgumentError for a threshold or a share outside (0, 1].
     Source: online hard example mining, arXiv:1604.03540, in the per-pixel form that segmentation took from it; the
     defaults 0.7 and 1/16 of the pixels are those of arXiv:1808.00897's published code.
     """
 
-    mean_over_pixels = True  # of a chosen few, so parts of a batch add up to its value only roughly
+    mean_over_pixels = True  # a mean over the hard pixels alone, so micro-batches add up to the batch only roughly
 
     def __init__(self, threshold: float = 0.7, min_share: float = 1 / 16, ignore_index: int | None = IGNORE_INDEX) -> None:
         super().__init__()
         if not (0 < threshold <= 1 and 0 < min_share <= 1):
-            raise InputError(f"HardPixelLoss got threshold {threshold}, min_share {min_share}, wanted both above 0 and at most 1")
+            raise ArgumentError(
+                f"HardPixelLoss got threshold {threshold}, min_share {min_share}, wanted both above 0 and at most 1"
+            )
         self.threshold, self.min_share, self.ignore_index = threshold, min_share, ignore_index
 
+    @staticmethod
+    def of(spec: OhemSpec) -> "HardPixelLoss":
+        return HardPixelLoss(spec.threshold, spec.min_share)
+
     def forward(self, logits: Tensor, label: Tensor, keep_mask: Tensor | None = None) -> Tensor:
-        check_shapes(logits, label, keep_mask)
-        valid = valid_pixels(label, self.ignore_index, keep_mask)
+        valid = checked_pixels(logits, label, self.ignore_index, keep_mask)
         errors = -log_likelihood(logits, label, valid)
         kept = errors.flatten() if valid is None else errors[valid]
         if kept.numel() == 0:

@@ -1,30 +1,43 @@
-"""What every loss agrees on: which pixels count, which labels are hard, and the precision of sums.
+"""Rules that all losses share: which pixels count, which labels are hard, the precision of sums, what is refused.
 
 Letters: B batch, C classes, *D any number of spatial sizes, N their product.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
+
+from segctl.errors import ArgumentError
 
 IGNORE_INDEX = 255
 """The ignored label of every prepared dataset."""
 
 
 def is_hard(label: Tensor) -> bool:
-    """Class ids of any integer type are hard labels; floating-point probabilities are soft ones."""
+    """Whether the label holds class ids, of any integer type, (B, *D); floating-point probabilities (B, C, *D) are soft."""
     return not label.is_floating_point()
 
 
 def sum_dtype(logits: Tensor) -> torch.dtype:
-    """float32 whatever the input, because half-precision sums overflow; float64 stays float64."""
+    """float32, because half-precision sums overflow; float64 for float64 logits."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def valid_pixels(label: Tensor, ignore_index: int | None, keep_mask: Tensor | None) -> Tensor | None:
-    """The pixels that count, bool (B, *D); None where all do.
+def checked_pixels(logits: Tensor, label: Tensor, ignore_index: int | None, keep_mask: Tensor | None) -> Tensor | None:
+    """`valid_pixels` of a batch whose shapes and class ids are right; every loss begins with it. Raises ArgumentError."""
+    check_shapes(logits, label, keep_mask)
+    valid = valid_pixels(label, ignore_index, keep_mask)
+    check_ids(label, valid, logits.shape[1])
+    return valid
 
-    Hard labels lose the pixels of `ignore_index`, and any label loses those outside `keep_mask`.
+
+def valid_pixels(label: Tensor, ignore_index: int | None, keep_mask: Tensor | None) -> Tensor | None:
+    """The pixels that count, bool (B, *D); None if all do.
+
+    label integer (B, *D) or probabilities (B, C, *D). Pixels of `ignore_index` do not count in hard labels, and pixels where
+    keep_mask, bool (B, *D), is False do not count in either.
     """
     if ignore_index is None or not is_hard(label):
         return keep_mask
@@ -33,23 +46,47 @@ def valid_pixels(label: Tensor, ignore_index: int | None, keep_mask: Tensor | No
 
 
 def check_shapes(logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> None:
-    """Refuse a label or mask that does not lie over the logits (B, C, *D). Raises ValueError."""
+    """Refuse a label or mask that does not lie over the logits (B, C, *D). Raises ArgumentError."""
+    if logits.ndim < 2 or not logits.is_floating_point():
+        raise ArgumentError(f"logits are {logits.dtype} {tuple(logits.shape)}, wanted floating point (B, C, *D)")
     pixels = (logits.shape[0], *logits.shape[2:])
     wanted = pixels if is_hard(label) else tuple(logits.shape)
     if tuple(label.shape) != wanted:
         kind = "class ids" if is_hard(label) else "probabilities"
-        raise ValueError(f"label of {kind} is {tuple(label.shape)}, wanted {wanted} for logits {tuple(logits.shape)}")
+        raise ArgumentError(f"label of {kind} is {tuple(label.shape)}, wanted {wanted} for logits {tuple(logits.shape)}")
     if keep_mask is not None and (keep_mask.dtype != torch.bool or tuple(keep_mask.shape) != pixels):
-        raise ValueError(f"keep_mask is {keep_mask.dtype} {tuple(keep_mask.shape)}, wanted torch.bool {pixels}")
+        raise ArgumentError(f"keep_mask is {keep_mask.dtype} {tuple(keep_mask.shape)}, wanted torch.bool {pixels}")
+
+
+def check_ids(label: Tensor, valid: Tensor | None, num_classes: int) -> None:
+    """Refuse class ids outside 0 to num_classes - 1 at valid pixels of a hard label (B, *D). Raises ArgumentError.
+
+    valid bool (B, *D), None for all. Only on the CPU, where it takes 2 ms for a million pixels. On a GPU it would wait for the
+    device in every step; there an id outside the classes ends in torch's own device-side assertion.
+    """
+    if not is_hard(label) or label.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    ids = label.long()  # a uint8 cannot be compared with 256
+    wrong = (ids >= num_classes) | (ids < 0)  # ten times as fast as aminmax
+    if valid is not None:
+        wrong &= valid
+    if wrong.any():
+        raise ArgumentError(
+            f"label holds class id {int(ids[wrong][0])}, wanted 0 to {num_classes - 1} for {num_classes} classes",
+            "name the id of ignored pixels by ignore_index, or leave them out by keep_mask",
+        )
 
 
 def log_or_lowest(probabilities: Tensor) -> Tensor:
-    """Their logarithm, and a finite number where they are 0, so that 0·log 0 is 0."""
+    """The logarithm of probabilities of any shape; a finite number where they are 0, so that 0·log 0 is 0."""
     return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
 
 
 def log_likelihood(logits: Tensor, label: Tensor, valid: Tensor | None) -> Tensor:
-    """sum_c y_c log p_c at every pixel, (B, *D), p = softmax(logits); what it is at ignored pixels means nothing."""
+    """sum_c y_c log p_c at every pixel, (B, *D), p = softmax(logits); values at ignored pixels are meaningless.
+
+    logits (B, C, *D); label integer (B, *D) or probabilities (B, C, *D); valid bool (B, *D) or None for all.
+    """
     log_p = logits.log_softmax(1, dtype=sum_dtype(logits))
     if not is_hard(label):
         return (label.to(log_p.dtype) * log_p).sum(1)
@@ -58,7 +95,7 @@ def log_likelihood(logits: Tensor, label: Tensor, valid: Tensor | None) -> Tenso
 
 
 def weights_at(class_weights: Tensor, label: Tensor, valid: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Each pixel's weight sum_c w_c y_c, (B, *D), 0 where ignored; class_weights w (C,)."""
+    """Each pixel's weight sum_c w_c y_c, (B, *D), 0 at ignored pixels; class_weights w (C,); label as every loss takes it."""
     if is_hard(label):
         ids = label.long() if valid is None else label.long().masked_fill(~valid, 0)
         weights = class_weights.to(dtype)[ids]
@@ -72,22 +109,40 @@ def weighted(class_weights: Tensor, values: Tensor) -> Tensor:
     return class_weights.to(values.dtype).view(-1, *[1] * (values.ndim - 2)) * values
 
 
+def weights_of(class_weights: Sequence[float] | Tensor | None, loss: str) -> Tensor | None:
+    """The class weights (C,) that a loss was made with, as a tensor. Raises ArgumentError, which names the loss."""
+    if class_weights is None:
+        return None
+    weights = torch.as_tensor(class_weights)
+    if weights.ndim != 1:
+        raise ArgumentError(f"{loss} got class_weights of shape {tuple(weights.shape)}, wanted one number for each class")
+    if not (weights.device.type == "meta" or bool((weights >= 0).all())):
+        raise ArgumentError(f"{loss} got class_weights with a number below 0")
+    return weights
+
+
+def check_active(active: str, loss: str) -> None:
+    """Refuse classes to average over other than "present" and "all". Raises ArgumentError, which names the loss."""
+    if active not in ("present", "all"):
+        raise ArgumentError(f"{loss} got active {active!r}, wanted 'present' or 'all'")
+
+
 def check_class_weights(class_weights: Tensor | None, num_classes: int) -> None:
-    """Refuse weights of another number of classes than the logits have. Raises ValueError."""
+    """Refuse class weights (K,) if K is not the logits' number of classes. Raises ArgumentError."""
     if class_weights is not None and class_weights.shape != (num_classes,):
         got = class_weights.numel()
-        raise ValueError(f"class_weights has {got} numbers, wanted {num_classes}, one for each class of the logits")
+        raise ArgumentError(f"class_weights has {got} numbers, wanted {num_classes}, one for each class of the logits")
 
 
 def mean_over_valid(values: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean of `values` (B, *D) over the valid pixels; 0 with a zero gradient where there are none."""
+    """Mean of `values` (B, *D) over the valid pixels, bool (B, *D) or None for all; 0 with a zero gradient if there are none."""
     if valid is None:
         return values.mean()
     return values.masked_fill(~valid, 0.0).sum() / valid.sum().clamp(min=1)
 
 
 def count_valid(labels: Tensor) -> Tensor:
-    """How many pixels of each label (B, H, W), in main memory, are not ignored: (B,).
+    """How many pixels of each label uint8 (B, H, W), in main memory, are not ignored: int64 (B,).
 
     By NumPy, which counts bytes 150 times as fast as torch sums booleans (see benchmarks/results/valid-pixels-2026-11-23.json).
     """

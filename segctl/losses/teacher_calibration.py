@@ -1,9 +1,10 @@
-"""Teacher probabilities made calibrated where the teacher errs or borders are: kernel regression over the probability simplex."""
+"""Calibrate a teacher's probabilities where it is wrong or at a boundary: kernel regression over the probability simplex."""
 
 import torch
 from torch import Tensor
 
-from segctl.losses.pixels import IGNORE_INDEX, log_or_lowest
+from segctl.errors import ArgumentError
+from segctl.losses.pixels import IGNORE_INDEX, check_shapes, log_or_lowest
 from segctl.losses.soft_labels import boundary
 
 CHUNK = 1 << 22
@@ -19,18 +20,21 @@ def calibrate(
     balanced: bool = True,
     kernel_size: int = 3,
 ) -> Tensor:
-    """Replace q, at pixels of wrong class or on a boundary, by the mean label of pixels whose probabilities are near q.
+    """Replace q, at pixels of a wrong class or on a boundary, by the mean label of pixels whose probabilities are near q.
 
     q' = sum_k κ(q; q_k) onehot(y_k) / sum_k κ(q; q_k), κ(·; q_k) the Dirichlet density with parameters q_k / bandwidth + 1,
-    over `keys` pixels k of the same image, drawn by torch's global generator: as many of each class that the label shows
-    (balanced) or of all valid pixels alike.  A class with fewer pixels gives what it has; a pixel may be its own key.
+    over `keys` pixels k of the same image, drawn by torch's global generator: the same number of each class in the label
+    (balanced), or any valid pixels. A class with fewer pixels gives all of them; a pixel may be its own key.
     kernel_size: the window of `segctl.losses.soft_labels.boundary`.
 
-    probabilities (B, C, H, W); label integer (B, H, W), 255 ignored.  Returns (B, C, H, W) without gradient, other
-    pixels as they were.
+    probabilities (B, C, H, W); label integer (B, H, W), 255 ignored. Returns (B, C, H, W) without gradient; other pixels
+    are unchanged. Raises ArgumentError for other shapes, keys below 1 and a bandwidth that is not above 0.
     Source: the calibration step of JML-KD, arXiv:2302.05666, with the Dirichlet-kernel estimator of Popordanoska, Sayer and
     Blaschko (NeurIPS 2022).  No number of keys and no bandwidth is published, so neither has a default.
     """
+    check_shapes(probabilities, label, None)
+    if keys < 1 or not bandwidth > 0:
+        raise ArgumentError(f"got keys {keys} and bandwidth {bandwidth}, wanted at least 1 and above 0")
     q = probabilities.detach()
     valid = label != IGNORE_INDEX
     wrong = valid & (q.argmax(1) != label)
@@ -45,7 +49,7 @@ def calibrate(
 
 
 def draw_keys(label: Tensor, keys: int, balanced: bool) -> Tensor:
-    """The places (K,) of key pixels in a flat label (N,): without repetition, none of them ignored."""
+    """The places int64 (K,) of key pixels in a flat label int64 (N,): without repetition, none of them ignored."""
     if not balanced:
         return _some_of((label != IGNORE_INDEX).nonzero().flatten(), keys)
     classes = [c for c in label.unique(sorted=True).tolist() if c != IGNORE_INDEX]  # type: ignore[no-untyped-call]
@@ -56,14 +60,15 @@ def draw_keys(label: Tensor, keys: int, balanced: bool) -> Tensor:
 
 
 def _some_of(places: Tensor, number: int) -> Tensor:
+    # On the CPU's generator, whose state is in every checkpoint.
     return places[torch.randperm(len(places))[:number].to(places.device)]
 
 
 def _mean_labels(q: Tensor, keys: Tensor, key_ids: Tensor, bandwidth: float) -> Tensor:
     """Probabilities q (C, N) and keys (C, K) of classes key_ids (K,) -> mean labels (C, N) in float64.
 
-    The densities' logarithms reach thousands, so they are normalised as logarithms, by a softmax over the keys.  The gamma
-    function of the parameters' sum is the same for every key and cancels.
+    The densities' logarithms reach thousands, so a softmax over the keys normalises them as logarithms. The gamma function of
+    the parameters' sum is the same for every key and cancels.
     """
     parameters = keys.double() / bandwidth + 1
     log_constants = -parameters.lgamma().sum(0)

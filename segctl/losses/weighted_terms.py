@@ -1,25 +1,18 @@
-"""The weighted terms of a task loss, read together: terms on the same logits share one softmax where they can."""
+"""The weighted terms of a task loss. Terms on the same logits share one softmax where they can."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from torch import Tensor, nn
 
+from segctl.losses.base import Loss
 from segctl.losses.cross_entropy import CrossEntropyLoss
-from segctl.losses.focal import FocalLoss
 from segctl.losses.jdt import JDTLoss
 from segctl.losses.kl import KLLoss
-from segctl.losses.lovasz import LovaszSoftmaxLoss
-from segctl.losses.ohem import HardPixelLoss
-from segctl.losses.pixels import IGNORE_INDEX, check_shapes, is_hard, valid_pixels
-from segctl.losses.soft_overlap import SoftDiceLoss, SoftJaccardLoss
+from segctl.losses.pixels import IGNORE_INDEX, checked_pixels, is_hard
 from segctl.losses.sums.choose import sums_of
 from segctl.losses.sums.plain import Sums
 from segctl.schema.loss_terms import Output
-
-PixelLoss = CrossEntropyLoss | FocalLoss | HardPixelLoss | KLLoss
-OverlapLoss = JDTLoss | LovaszSoftmaxLoss | SoftJaccardLoss | SoftDiceLoss
-Loss = PixelLoss | OverlapLoss
 
 
 class NamedLoss(NamedTuple):
@@ -28,14 +21,14 @@ class NamedLoss(NamedTuple):
     name: str
     logits: Output
     weight: float
-    module: Loss
+    module: Loss[Any]
 
 
 class LossTerms(nn.Module):
     """A task loss.
 
-    forward: a function from an output's name to its logits (B, C, *D), a label, a mask as every loss takes them -> each term's
-    value by name, unweighted.  `terms` has the factors; the caller applies them.
+    forward: a function from an output's name to its logits (B, C, *D); label integer (B, *D) or probabilities (B, C, *D);
+    keep_mask bool (B, *D) -> each term's value by name, a scalar, unweighted. `terms` holds the factors; the caller multiplies.
     """
 
     def __init__(self, terms: Sequence[NamedLoss]) -> None:
@@ -54,8 +47,8 @@ class LossTerms(nn.Module):
         return {term.name: values[term.name] for term in self.terms}
 
 
-def _can_share(loss: Loss, label: Tensor) -> TypeGuard[CrossEntropyLoss | KLLoss | JDTLoss]:
-    """Whether a loss follows from sums over pixels that are not 255, taken with norm 1."""
+def _can_share(loss: Loss[Any], label: Tensor) -> TypeGuard[CrossEntropyLoss | KLLoss | JDTLoss]:
+    """Whether a loss can be computed from sums over the pixels that are not 255, taken with norm 1."""
     match loss:
         case JDTLoss():
             return loss.norm == 1 and loss.ignore_index == IGNORE_INDEX
@@ -68,17 +61,19 @@ def _can_share(loss: Loss, label: Tensor) -> TypeGuard[CrossEntropyLoss | KLLoss
 
 
 def _shared_sums(terms: Sequence[NamedLoss], logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> Sums | None:
-    """One reading of the logits for all terms that can share it, where that serves a metric loss and one more."""
+    """The sums (B, C) for all terms that can share them; None unless a metric loss and at least one more term can.
+
+    Without a metric loss, each term by itself is cheaper than the sums.
+    """
     sharing = [term.module for term in terms if _can_share(term.module, label)]
     metric = [loss for loss in sharing if isinstance(loss, JDTLoss)]
     if not metric or len(sharing) < 2:
         return None
-    check_shapes(logits, label, keep_mask)
-    valid = valid_pixels(label, IGNORE_INDEX, keep_mask)
+    valid = checked_pixels(logits, label, IGNORE_INDEX, keep_mask)
     return sums_of(logits, label, valid, norm=1, with_log=len(metric) < len(sharing))
 
 
-def _value(loss: Loss, sums: Sums | None, logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> Tensor:
+def _value(loss: Loss[Any], sums: Sums | None, logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> Tensor:
     if sums is None or not _can_share(loss, label):
         value: Tensor = loss(logits, label, keep_mask)
         return value

@@ -1,7 +1,7 @@
-"""Bilinear resizing and bin averages as products with two matrices, one a side.
+"""Bilinear resizing and bin averages as products with two matrices, one for each side.
 
-torch adds up their gradients on a GPU in no fixed order, and so refuses both under train.deterministic; a product of matrices
-has one. It is taken there alone: elsewhere torch's own kernels need no matrices, and are what scores were made with.
+On a GPU, torch adds up the gradients of both in no fixed order, so it refuses them under train.deterministic; a product of
+matrices has a fixed order. Only that setting uses them: torch's kernels need no matrices, and scores were made with those.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def wanted_for(maps: Tensor) -> bool:
-    """Whether the deterministic forms are asked for, and torch has none of its own."""
+    """Whether deterministic forms are asked for on a device where torch has none; maps of any shape."""
     return maps.is_cuda and torch.are_deterministic_algorithms_enabled()
 
 
@@ -24,7 +24,8 @@ def bin_means(maps: Tensor, bins: int) -> Tensor:
 
 
 def _products(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """rows (H, h) and columns (W, w) from both sides, in at least float32; the type and memory layout of the maps stay."""
+    """maps (B, D, h, w), rows (H, h), columns (W, w) -> (B, D, H, W), computed in at least float32; type and layout stay."""
+    # Autocast would take the product in half precision, which torch's own kernels do not.
     with torch.autocast(maps.device.type, enabled=False):
         found = rows @ maps.to(rows.dtype) @ columns.T
     channels_last = maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
@@ -32,7 +33,7 @@ def _products(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _between(length: int, wanted: int, like: Tensor) -> Tensor:
-    """(wanted, length): each row's two neighbours by their nearness; positions are pixel centres, kept inside."""
+    """(wanted, length): each row weighs the two nearest of `length` pixel centres; places beyond the border move onto it."""
     place = ((torch.arange(wanted, device=like.device, dtype=torch.float64) + 0.5) * length / wanted - 0.5).clamp(min=0)
     grid = torch.arange(length, device=like.device, dtype=torch.float64)
     nearness = (1 - (place.clamp(max=length - 1).unsqueeze(1) - grid).abs()).clamp(min=0)
@@ -40,7 +41,7 @@ def _between(length: int, wanted: int, like: Tensor) -> Tensor:
 
 
 def _averages(length: int, bins: int, like: Tensor) -> Tensor:
-    """(bins, length): bin i is the mean of floor(i · length / bins) up to ceil((i + 1) · length / bins)."""
+    """(bins, length): row i is the mean of pixels floor(i · length / bins) up to ceil((i + 1) · length / bins)."""
     number = torch.arange(bins, device=like.device).unsqueeze(1)
     grid = torch.arange(length, device=like.device)
     inside = (grid >= number * length // bins) & (grid < -(-(number + 1) * length // bins))

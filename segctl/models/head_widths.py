@@ -1,4 +1,4 @@
-"""How wide a head is when the preset does not say: the reference's two sizes, chosen by the backbone's last map."""
+"""The width of a head when the preset sets none: the reference's two sizes, chosen by the backbone's last map."""
 
 from dataclasses import dataclass
 
@@ -20,10 +20,9 @@ WIDE = Widths(head=512, shortcut=48, aux=256)
 
 
 def reference_widths(last_channels: int) -> Widths:
-    """NARROW for a last map under 1024 channels, WIDE from there on.
+    """NARROW for a last map of less than 1024 channels, WIDE for others.
 
     The reference names families: ResNet18/34 (512 channels), MobileNet and EfficientNet (160 to 960) are narrow,
-    ResNet50/101/152 and Xception65 (2048) wide. The rule puts these where the reference has them, and every other
-    backbone beside those of its own size.
+    ResNet50/101/152 and Xception65 (2048) are wide. This rule agrees with it on these, and extends it to every other backbone.
     """
     return NARROW if last_channels < 1024 else WIDE

@@ -1,7 +1,7 @@
 """What a network returns, and the one rule that brings it to a label's size.
 
-Losses and distillation terms read a prediction through `Outputs`, so that the main and the auxiliary logits are each
-upsampled at most once a step, however many terms ask for them.
+Losses and distillation terms read a prediction through `Outputs`. So the main and the auxiliary logits are each upsampled at
+most once a step, however many terms read them.
 """
 
 from typing import Literal, NamedTuple
@@ -17,20 +17,20 @@ OutputName = Literal["main", "aux"]
 
 
 class Prediction(NamedTuple):
-    """A network's answer at head stride, that is, before any upsampling to the image's size."""
+    """What a network returns for a batch, at head stride: before any upsampling to the image's size."""
 
     logits: Tensor
     """(B, C, h, w)"""
     aux_logits: Tensor | None
-    """(B, C, h', w') of the auxiliary classifier, in train and eval mode alike; None for a network without one."""
+    """(B, C, h', w') of the auxiliary classifier, in train and in eval mode; None for a network without one."""
     features: Tensor | None
-    """(B, D, h, w), the input of the final 1×1 classifier, after its dropout; None for a foreign network that hides it."""
+    """(B, D, h, w), the input of the final 1×1 classifier, after dropout; None for a foreign network that hides it."""
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, h, w) -> (B, C, *size), bilinear, align_corners False: the only resizing in segctl's networks.
+    """(B, C, h, w) -> (B, C, *size), bilinear, align_corners False. The only resizing in segctl's networks.
 
-    It brings logits to a label's size, and coarse maps to finer ones inside the heads.
+    It is used for logits at a label's size, and for coarse maps inside the heads.
     """
     if logits.shape[-2:] == size:
         return logits
@@ -40,7 +40,7 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def at_label_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits in training and in scoring alike, (B, C, *size), upsampled in at least float32 whatever the network computed in."""
+    """Logits (B, C, h, w) -> (B, C, *size) in at least float32, in training and in scoring alike."""
     return upsample(logits.to(torch.promote_types(logits.dtype, torch.float32)), size)
 
 
@@ -60,7 +60,7 @@ class Outputs:
         return self.prediction.features
 
     def at_head_stride(self, name: OutputName) -> Tensor:
-        """(B, C, h, w), as the network gave it. Raises InputError for 'aux' of a network without auxiliary classifier."""
+        """Logits (B, C, h, w) as the network returned them. Raises InputError for 'aux' without an auxiliary classifier."""
         if name == "main":
             return self.prediction.logits
         if self.prediction.aux_logits is None:
@@ -71,7 +71,7 @@ class Outputs:
         return self.prediction.aux_logits
 
     def upsampled(self, name: OutputName) -> Tensor:
-        """(B, C, *size), computed at the first call and kept."""
+        """Logits (B, C, *size), computed at the first call and reused. Raises InputError as `at_head_stride` does."""
         if name not in self._upsampled:
             self._upsampled[name] = at_label_size(self.at_head_stride(name), self.size)
         return self._upsampled[name]

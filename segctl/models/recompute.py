@@ -1,9 +1,9 @@
-"""Activation checkpointing: a backbone's blocks keep nothing but their inputs, and are computed again in the backward pass.
+"""Activation checkpointing: a backbone's blocks store only their inputs, and the backward pass computes them again.
 
-Blocks are taken and not whole stages, because while a block is computed again all of its activations are there: of ResNet101's
-33 blocks one, of its four stages nearly half the network.  Heads are left as they are: their one large convolution would cost
-more time than its output takes memory.
-Source: arXiv:1604.06174.  Gradients are those of the plain backward pass; the price is a second forward pass of the blocks.
+The unit is a block and not a stage, because all activations of a unit are in memory while it is computed again: one of
+ResNet101's 33 blocks, against nearly half the network for one of its four stages. Heads are not checkpointed: computing their one
+large convolution again costs much time and saves little memory.
+Source: arXiv:1604.06174. Gradients equal those of the plain backward pass; the price is a second forward pass of the blocks.
 """
 
 from collections.abc import Iterator
@@ -18,16 +18,16 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recompute_blocks(network: nn.Module) -> int:
-    """Let the network's blocks do so whenever they train, and return how many there are. Names of weights stay as they are."""
+    """Checkpoint the network's blocks whenever they train, and return how many there are. Names of weights do not change."""
     blocks = list(_blocks(network))
     for block in blocks:
-        # As a method, whose copy in a copied network belongs to the copied block.
-        setattr(block, "forward", MethodType(_recomputed, block))  # noqa: B010  a method is not assigned to, says mypy
+        # As a bound method: a copy of the network then has a copy of it that belongs to the copied block.
+        setattr(block, "forward", MethodType(_recomputed, block))  # noqa: B010  mypy forbids assigning to a method
     return len(blocks)
 
 
 def _blocks(network: nn.Module) -> Iterator[nn.Module]:
-    """The outermost modules in a sequence that hold layers of their own: residual blocks, whatever a network calls them."""
+    """The outermost modules in a sequence that contain layers: residual blocks, whatever a network calls them."""
     in_sequence = isinstance(network, nn.Sequential | nn.ModuleList)
     for child in network.children():
         if in_sequence and not isinstance(child, nn.Sequential | nn.ModuleList) and _has_layers(child):
@@ -37,16 +37,16 @@ def _blocks(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def _has_layers(module: nn.Module) -> bool:
-    """Whether something inside has weights of a layer, which a norm with an activation in it has not."""
+    """Whether a child has weights of a layer, more than one-dimensional; a norm with an activation inside has none."""
     return any(weight.ndim > 1 for child in module.children() for weight in child.parameters())
 
 
 def _recomputed(block: nn.Module, *inputs: Any) -> Any:
-    """The block's own forward, checkpointed where a backward pass will follow."""
+    """The block's own forward, checkpointed if a backward pass will follow."""
     forward = MethodType(type(block).forward, block)
     if not (block.training and torch.is_grad_enabled()):
         return forward(*inputs)
-    if torch.compiler.is_compiling():  # the compiler writes running statistics once, outside of what it computes again
+    if torch.compiler.is_compiling():  # the compiler updates running statistics once, outside of what it computes again
         return checkpoint(forward, *inputs, use_reentrant=False)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -57,7 +57,7 @@ def _recomputed(block: nn.Module, *inputs: Any) -> Any:
 
 @contextmanager
 def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Batch norms count the batch in copies of their running statistics, because it has counted in the real ones."""
+    """Inside, batch norms update copies of their running statistics: the first forward pass has updated the real ones already."""
     norms = [layer for layer in block.modules() if isinstance(layer, _BatchNorm)]
     kept = [dict(norm.named_buffers(recurse=False)) for norm in norms]
     for norm, buffers in zip(norms, kept, strict=True):

@@ -2,7 +2,7 @@
 
     {"run": <the preset as JSON>, "class_names": [...], "weights": <state dict on the CPU>}
 
-Written whole or not at all, read with weights_only, so that opening a stranger's file runs none of its code.
+Written whole or not at all. Read with weights_only, so opening a stranger's file runs none of its code.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segctl.errors import InputError
+from segctl.errors import ArgumentError, InputError
 from segctl.files import write_whole
 from segctl.models.external.weights import first_misfit, unpickled
 from segctl.models.segmenter import Segmenter
@@ -25,26 +25,29 @@ MODEL_FILE = "model.pt"
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What a model file holds."""
+    """The content of a model file."""
 
     path: Path
     run: dict[str, Any]
     """The preset as JSON."""
     model: ModelSpec
-    """Its model block."""
+    """The model block of the preset."""
     class_names: list[str]
     weights: dict[str, Tensor]
 
     @property
     def preset(self) -> str:
-        """The name of the preset it was trained by."""
+        """The name of the preset that it was trained by."""
         return str(self.run.get("name", "unknown"))
 
 
 def save(path: Path, model: Segmenter, run: TrainRun, class_names: Sequence[str]) -> None:
-    """Write a model file, whole; equal weights give equal bytes, so a file's hash names the network."""
+    """Write a model file, whole or not at all. Equal weights give equal bytes, so a file's hash identifies the network.
+
+    Raises ArgumentError if the number of names is not the network's number of classes.
+    """
     if len(class_names) != model.num_classes:
-        raise ValueError(f"got {len(class_names)} class names, wanted {model.num_classes}")
+        raise ArgumentError(f"got {len(class_names)} class names, wanted {model.num_classes}")
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     payload = {"run": run.model_dump(mode="json"), "class_names": list(class_names), "weights": weights}
     write_whole(path, lambda partial: _write(partial, payload))
@@ -73,7 +76,7 @@ def read(path: Path) -> SavedModel:
 
 
 def fill(model: Segmenter, saved: SavedModel) -> None:
-    """Put the file's weights into a network. Raises InputError where they are not all there or do not fit."""
+    """Put the file's weights into a network. Raises InputError if some are missing or do not fit."""
     problem = first_misfit(model.state_dict(), saved.weights)
     if problem:
         raise InputError(f"'{saved.path}' is damaged: its weights do not fit its own preset: {problem}", "train it again")

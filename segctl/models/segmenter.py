@@ -1,28 +1,23 @@
-"""The network: backbone, head, classifier, and an auxiliary classifier where there is one."""
+"""The network: backbone, head, classifier, and an auxiliary classifier if the preset asks for one."""
 
-import torch
 from torch import Tensor, nn
 
 from segctl.errors import InputError
 from segctl.models.backbone import Backbone
 from segctl.models.heads import Head
 from segctl.models.heads.auxiliary import AuxiliaryHead, classifier
+from segctl.models.normalize import Normalizing
 from segctl.models.outputs import Prediction
 
 DROPOUT = 0.1
 
 
-class Segmenter(nn.Module):
+class Segmenter(Normalizing):
     """Images -> Prediction at head stride. C classes; any H and W.
 
-    `backbone` is one submodule and everything else the head, so an optimiser can tell them apart.
+    `backbone` is one submodule and everything else counts as the head, so an optimiser can tell them apart.
     `class_names` is empty until the network is loaded from a file, which knows them.
-    The pixels' mean and standard deviation are persistent buffers: a weights file keeps the ones it was trained with,
-    whatever a later timm says of the same backbone.
     """
-
-    pixel_mean: Tensor
-    pixel_std: Tensor
 
     def __init__(self, backbone: Backbone, head: Head, num_classes: int, aux_width: int | None) -> None:
         super().__init__()
@@ -33,16 +28,10 @@ class Segmenter(nn.Module):
         self.dropout = nn.Dropout2d(DROPOUT)
         self.classifier = classifier(head.out_channels, num_classes)
         self.aux = None if aux_width is None else AuxiliaryHead(backbone.channels[-2], aux_width, num_classes, DROPOUT)
-        self.register_buffer("pixel_mean", torch.tensor(backbone.mean).mul(255).view(1, 3, 1, 1))
-        self.register_buffer("pixel_std", torch.tensor(backbone.std).mul(255).view(1, 3, 1, 1))
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in channels_last memory, by the mean and deviation of the backbone."""
-        channels_first = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last, copy=True)
-        return channels_first.sub_(self.pixel_mean).div_(self.pixel_std)
+        self.remember_pixels(backbone.mean, backbone.std)
 
     def forward(self, images: Tensor) -> Prediction:
-        """images: normalised float (B, 3, H, W). A training batch must leave more than one value per channel."""
+        """images: normalised float (B, 3, H, W). Raises InputError for a training batch of one value per channel."""
         height, width = images.shape[-2:]
         stride = self.backbone.strides[-1]
         if self.training and images.shape[0] == 1 and max(height, width) <= stride:

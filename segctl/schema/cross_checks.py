@@ -1,8 +1,8 @@
 """Faults that only show between the blocks of a preset."""
 
 from segctl.errors import Fault
-from segctl.schema.data import BoundaryLabels, HardLabels
 from segctl.schema.distill_terms import CrossImageSpec, RelationSpec, reads
+from segctl.schema.labels import BoundaryLabels, HardLabels
 from segctl.schema.loss_terms import JaccardFamily, KLSpec, LovaszSpec
 from segctl.schema.run import DistillRun, TrainRun
 

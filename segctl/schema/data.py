@@ -1,4 +1,4 @@
-"""What a run reads: dataset, splits, augmentation; and how labels are softened."""
+"""What a run reads: dataset, splits, augmentation."""
 
 from typing import Annotated, Literal
 
@@ -33,30 +33,3 @@ class DataSpec(Spec):
     """Probability of a horizontal flip."""
     workers: int | None = Field(None, ge=0, le=512)
     """Loader processes; null: segctl chooses by the number of cores."""
-
-
-class HardLabels(Spec):
-    """Labels as they are."""
-
-    kind: Literal["hard"] = "hard"
-
-
-class SmoothedLabels(Spec):
-    """(1 - epsilon) on the true class plus epsilon spread evenly over all classes, at every valid pixel."""
-
-    kind: Literal["smoothed"] = "smoothed"
-    epsilon: float = Field(0.1, gt=0, lt=1)
-    """Probability mass that is spread."""
-
-
-class BoundaryLabels(Spec):
-    """Label smoothing on boundary pixels only (arXiv:2302.05666)."""
-
-    kind: Literal["boundary"] = "boundary"
-    epsilon: float = Field(0.5, gt=0, lt=1)
-    """Probability mass that is spread at a boundary pixel."""
-    kernel_size: int = Field(3, ge=3)
-    """Odd window, in pixels: a pixel is on a boundary where its window holds another class."""
-
-
-LabelSpec = Annotated[HardLabels | SmoothedLabels | BoundaryLabels, Field(discriminator="kind")]

@@ -1,10 +1,15 @@
-"""What may be matched between student and teacher: one spec a distillation term, named by its paper."""
+"""What a student may match of its teacher: one spec for each distillation term, named after its paper.
 
-from typing import Annotated, Literal
+A spec says what a preset may set, how the term is written in the total loss (`formula`), and which class computes it (`term`).
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from segctl.schema.loss_terms import Active, JaccardFamily, NonNegative, Output
+from segctl.schema.loss_terms import Active, JaccardFamily, NonNegative, Output, classes
 from segctl.schema.spec import Spec
 
 Positive = Annotated[float, Field(gt=0)]
@@ -12,21 +17,59 @@ Count = Annotated[int, Field(ge=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
-class PixelKLSpec(Spec):
-    """Pixel-wise KD: KL(teacher || student) at head stride over all pixels (arXiv:1503.02531, as CIRKD computes it)."""
+class DistillTerm(Spec):
+    """The base of every distillation term; derive from LogitsTerm or FeatureTerm."""
 
-    kind: Literal["kd"] = "kd"
+    term: ClassVar[str]
+    """`file.Class` under segctl/distillers. A pointer instead of the class, because presets are read without importing torch;
+    `segctl.distillers.build` follows it."""
+    kind: str
+
+    @abstractmethod
+    def formula(self) -> list[str]:
+        """The term in the total loss, its weight included: one line for each of its values."""
+
+    def part_weights(self) -> dict[str, float]:
+        """The factor of each value by name; empty for a term with a single value, whose factor is `weight`."""
+        return {}
+
+
+class LogitsTerm(DistillTerm):
+    """A term that compares logits."""
+
+    at_label_size: ClassVar[bool] = False
+    """Whether both networks' logits are upsampled to the label's size first; if not, they are compared at head stride."""
     logits: Output = "main"
     """The logits it compares."""
     weight: NonNegative = 1.0
     """Its factor in the total."""
+
+    @property
+    def place(self) -> str:
+        """Where it compares, for `formula`."""
+        return self.logits if self.at_label_size else f"{self.logits} at head stride"
+
+
+class FeatureTerm(DistillTerm):
+    """A term that compares features: the inputs of the final 1×1 classifiers. A teacher that hides them is refused."""
+
+
+class PixelKLSpec(LogitsTerm):
+    """Pixel-wise KD: KL(teacher || student) at head stride over all pixels (arXiv:1503.02531, as CIRKD computes it)."""
+
+    term: ClassVar[str] = "kd.PixelKL"
+    kind: Literal["kd"] = "kd"
     temperature: float = Field(1.0, gt=0)
     """Softmax temperature; the term is multiplied by its square."""
 
+    def formula(self) -> list[str]:
+        return [f"{self.weight:g}·KD({_temperature(self.temperature)}{self.place}, all pixels)"]
 
-class PairwiseSpec(Spec):
+
+class PairwiseSpec(FeatureTerm):
     """SKD's pairwise term: similarities of all pairs of pooled features inside an image (arXiv:1903.04197)."""
 
+    term: ClassVar[str] = "skd.Pairwise"
     kind: Literal["skd"] = "skd"
     weight: NonNegative = 10.0
     """Its factor in the total."""
@@ -35,13 +78,17 @@ class PairwiseSpec(Spec):
     norm_gradient: bool = True
     """Whether gradients flow through the features' norms; false as in SKD's own code."""
 
+    def formula(self) -> list[str]:
+        return [f"{self.weight:g}·pairwise similarity(features, max-pool {self.pool:g})"]
 
-class AdversarialSpec(Spec):
+
+class AdversarialSpec(LogitsTerm):
     """SKD's holistic term: a discriminator learns to tell teacher logits from student logits (arXiv:1903.04197).
 
     Used by SKD, IFVD and CWD alike. The discriminator has an Adam of its own and takes one step with each of the student's.
     """
 
+    term: ClassVar[str] = "discriminator.Adversarial"
     kind: Literal["adversarial"] = "adversarial"
     logits: Output = "main"
     """The logits the discriminator sees."""
@@ -58,30 +105,43 @@ class AdversarialSpec(Spec):
     betas: tuple[Momentum, Momentum] = (0.9, 0.99)
     """The discriminator's Adam."""
 
+    def part_weights(self) -> dict[str, float]:
+        return {"generator": self.weight, "discriminator": self.discriminator_weight}
 
-class IntraClassSpec(Spec):
+    def formula(self) -> list[str]:
+        return [f"{self.weight:g}·[-mean D({self.place})], while D learns by {self.discriminator_weight:g}·{self.loss}"]
+
+
+class IntraClassSpec(FeatureTerm):
     """IFVD: how similar each pixel's feature is to the mean of its own class in the image (ECCV 2020)."""
 
+    term: ClassVar[str] = "ifvd.IntraClass"
     kind: Literal["ifvd"] = "ifvd"
     weight: NonNegative = 20.0
     """Its factor in the total."""
 
+    def formula(self) -> list[str]:
+        return [f"{self.weight:g}·intra-class variation(features, y)"]
 
-class ChannelSpec(Spec):
+
+class ChannelSpec(LogitsTerm):
     """CWD on logits: where in the image each class's logits are high, as a distribution over pixels (arXiv:2011.13256)."""
 
+    term: ClassVar[str] = "cwd.ChannelLogits"
     kind: Literal["cwd"] = "cwd"
-    logits: Output = "main"
-    """The logits it compares."""
     weight: NonNegative = 3.0
     """Its factor in the total."""
     temperature: Positive = 4.0
     """Softmax temperature; the term is multiplied by its square."""
 
+    def formula(self) -> list[str]:
+        return [f"{self.weight:g}·CWD({_temperature(self.temperature)}{self.place})"]
 
-class ChannelFeaturesSpec(Spec):
+
+class ChannelFeaturesSpec(FeatureTerm):
     """CWD on features: the same for every channel, behind a 1×1 convolution where the channels differ in number."""
 
+    term: ClassVar[str] = "cwd.ChannelFeatures"
     kind: Literal["cwd_features"] = "cwd_features"
     weight: NonNegative = 50.0
     """Its factor in the total."""
@@ -90,22 +150,31 @@ class ChannelFeaturesSpec(Spec):
     divide_by: Literal["student", "compared"] = "student"
     """Channels the sum is divided by: the student's before the adapter, as in the published code, or those compared."""
 
+    def formula(self) -> list[str]:
+        inside = f"{_temperature(self.temperature)}features, over the number of {self.divide_by} channels"
+        return [f"{self.weight:g}·CWD({inside})"]
 
-class CrossImageSpec(Spec):
+
+class CrossImageSpec(FeatureTerm):
     """CIRKD's mini-batch term: similarities of all pixels of any two images of a group (arXiv:2204.06986)."""
 
+    term: ClassVar[str] = "cirkd.CrossImage"
     kind: Literal["cirkd"] = "cirkd"
     weight: NonNegative = 1.0
     """Its factor in the total."""
     temperature: Positive = 0.1
     """Divides the similarities before the softmax."""
     group: int = Field(2, ge=2)
-    """Images that are paired with each other; 2 as on each of the authors' GPUs, whatever the batch."""
+    """Images that are paired with each other; 2, as on each of the authors' GPUs, for any batch size."""
+
+    def formula(self) -> list[str]:
+        return [f"{self.weight:g}·cross-image similarity(τ {self.temperature:g}, features, groups of {self.group})"]
 
 
-class MemorySpec(Spec):
+class MemorySpec(FeatureTerm):
     """CIRKD's memory terms: similarities to teacher pixels and regions of earlier images (arXiv:2204.06986)."""
 
+    term: ClassVar[str] = "memory.Memory"
     kind: Literal["cirkd_memory"] = "cirkd_memory"
     pixel_weight: NonNegative = 0.1
     """Factor of the pixel term in the total."""
@@ -132,6 +201,13 @@ class MemorySpec(Spec):
         """The larger of its two factors."""
         return max(self.pixel_weight, self.region_weight)
 
+    def part_weights(self) -> dict[str, float]:
+        return {"pixel": self.pixel_weight, "region": self.region_weight}
+
+    def formula(self) -> list[str]:
+        memory = f"memory(τ {self.temperature:g}, features, {self.queue} queues)"
+        return [f"{weight:g}·{part} {memory}" for part, weight in self.part_weights().items()]
+
 
 class MaskStageSpec(Spec):
     """How MasKD learns its masks before the student's first step."""
@@ -150,34 +226,34 @@ class MaskStageSpec(Spec):
     """Seed of the tokens and of the views they learn from; apart from the run's, so that all seeds share the masks."""
 
 
-class MaskedSpec(Spec):
+class MaskedSpec(LogitsTerm):
     """MasKD: squared logit differences inside learned masks (arXiv:2205.14589, its segmentation code)."""
 
+    term: ClassVar[str] = "maskd.MaskedLogits"
     kind: Literal["maskd"] = "maskd"
-    logits: Output = "main"
-    """The logits it compares."""
-    weight: NonNegative = 1.0
-    """Its factor in the total."""
     tokens: Count = 8
     """Masks."""
     stage: MaskStageSpec = MaskStageSpec()
     """How the masks are learnt; terms with equal settings share them."""
 
+    def formula(self) -> list[str]:
+        return [f"{self.weight:g}·MasKD({self.tokens} masks, {self.place})"]
 
-class RelationSpec(Spec):
+
+class RelationSpec(LogitsTerm):
     """DIST: correlation over classes and over pixels (arXiv:2205.10536)."""
 
+    term: ClassVar[str] = "dist.Relation"
     kind: Literal["dist"] = "dist"
-    logits: Output = "main"
-    """The logits it compares."""
-    weight: NonNegative = 1.0
-    """Its factor in the total."""
     beta: NonNegative = 1.0
     """Factor of the relation over classes."""
     gamma: NonNegative = 1.0
     """Factor of the relation over pixels."""
     group: int = Field(2, ge=2)
-    """Images whose pixels are correlated together; 2 as on each of the authors' GPUs, whatever the batch."""
+    """Images whose pixels are correlated together; 2, as on each of the authors' GPUs, for any batch size."""
+
+    def formula(self) -> list[str]:
+        return [f"{self.weight:g}·DIST(β {self.beta:g}, γ {self.gamma:g}, {self.place}, groups of {self.group})"]
 
 
 class CalibrationSpec(Spec):
@@ -196,47 +272,75 @@ class CalibrationSpec(Spec):
     kernel_size: Literal[3, 5, 7, 9] = 3
     """Window, in pixels: a pixel is on a boundary where its window holds another class."""
 
+    def formula(self) -> str:
+        """The teacher's probabilities after calibration."""
+        keys = f"{self.keys} {'balanced ' if self.balanced else ''}keys"
+        return f"teacher calibrated(h {self.bandwidth:g}, {keys}, {self.kernel_size}×{self.kernel_size})"
 
-class SoftKLSpec(Spec):
+
+class SoftKLSpec(LogitsTerm):
     """KL(teacher || student) at label resolution over valid pixels: the pixel term of JML-KD (arXiv:2302.05666)."""
 
+    term: ClassVar[str] = "jml.SoftKL"
+    at_label_size: ClassVar[bool] = True
     kind: Literal["soft_kl"] = "soft_kl"
-    logits: Output = "main"
-    """The logits it compares."""
-    weight: NonNegative = 1.0
-    """Its factor in the total."""
     temperature: float = Field(1.0, gt=0)
     """Softmax temperature; the term is multiplied by its square."""
     calibration: CalibrationSpec | None = None
     """null: the teacher's probabilities as they are."""
 
+    def formula(self) -> list[str]:
+        return [f"{self.weight:g}·KL({_temperature(self.temperature)}{_teacher(self.calibration)} ‖ {self.place})"]
 
-class SoftJDTSpec(JaccardFamily):
+
+class SoftJDTSpec(LogitsTerm, JaccardFamily):
     """Metric loss against the teacher's probabilities at label resolution: the IoU term of JML-KD (arXiv:2302.05666)."""
 
+    term: ClassVar[str] = "jml.SoftJDT"
+    at_label_size: ClassVar[bool] = True
     kind: Literal["soft_jdt"] = "soft_jdt"
-    logits: Output = "main"
-    """The logits it compares."""
-    weight: NonNegative = 1.0
-    """Its factor in the total."""
     active: Active = "all"
     """Classes averaged over."""
     calibration: CalibrationSpec | None = None
     """null: the teacher's probabilities as they are."""
 
+    def formula(self) -> list[str]:
+        index = self.index_formula(self.place, _teacher(self.calibration), classes(self.active, "all"))
+        return [f"{self.weight:g}·{index}"]
 
-LogitsTermSpec = PixelKLSpec | AdversarialSpec | ChannelSpec | MaskedSpec | RelationSpec | SoftKLSpec | SoftJDTSpec
-FeatureTermSpec = PairwiseSpec | IntraClassSpec | ChannelFeaturesSpec | CrossImageSpec | MemorySpec
-DistillTermSpec = Annotated[LogitsTermSpec | FeatureTermSpec, Field(discriminator="kind")]
+
+DistillTermSpec = Annotated[
+    PixelKLSpec
+    | PairwiseSpec
+    | AdversarialSpec
+    | IntraClassSpec
+    | ChannelSpec
+    | ChannelFeaturesSpec
+    | CrossImageSpec
+    | MemorySpec
+    | MaskedSpec
+    | RelationSpec
+    | SoftKLSpec
+    | SoftJDTSpec,
+    Field(discriminator="kind"),
+]
 
 
-def reads(term: DistillTermSpec) -> Output | None:
+def reads(term: DistillTerm) -> Output | None:
     """The logits a term compares; None for a term on features."""
-    return term.logits if isinstance(term, LogitsTermSpec) else None
+    return term.logits if isinstance(term, LogitsTerm) else None
 
 
-def distill_names(terms: tuple[DistillTermSpec, ...]) -> list[str]:
-    """What logs call each term: `<kind>_<logits>`, or `<kind>` on features, numbered from the second of a name on."""
-    plain = [term.kind if reads(term) is None else f"{term.kind}_{reads(term)}" for term in terms]
+def distill_names(terms: Sequence[DistillTerm]) -> list[str]:
+    """The name of each term in logs: `<kind>_<logits>`, or `<kind>` on features; equal names are numbered from the second one."""
+    plain = [f"{term.kind}_{term.logits}" if isinstance(term, LogitsTerm) else term.kind for term in terms]
     repeats = [plain[: index + 1].count(name) for index, name in enumerate(plain)]
     return [name if repeat == 1 else f"{name}_{repeat}" for name, repeat in zip(plain, repeats, strict=True)]
+
+
+def _teacher(calibration: CalibrationSpec | None) -> str:
+    return "teacher" if calibration is None else calibration.formula()
+
+
+def _temperature(temperature: float) -> str:
+    return "" if temperature == 1 else f"T {temperature:g}, "

@@ -1,7 +1,11 @@
-"""The task loss: a list of weighted terms."""
+"""The task loss: a list of weighted terms.
 
+A spec says what a preset may set, how the term is written in the total loss (`formula`), and which class computes it (`loss`).
+"""
+
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,6 +17,26 @@ Reduce = Literal["local", "global"]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 ClassWeights = Annotated[tuple[NonNegative, ...], Field(min_length=2)]
+
+
+class LossTerm(Spec):
+    """The base of every term of the task loss."""
+
+    loss: ClassVar[str]
+    """`file.Class` under segctl/losses. A pointer instead of the class, because presets are read without importing torch;
+    `segctl.losses.build` follows it."""
+    kind: str
+    logits: Output = "main"
+    """The logits it reads."""
+    weight: NonNegative = 1.0
+    """Its factor in the total."""
+
+    @abstractmethod
+    def formula(self, label: str, soft: bool) -> str:
+        """The term without its weight, such as `CE(main, y)`; `soft` says whether the label is.
+
+        Options at their defaults stay out; every other one that changes the number is there.
+        """
 
 
 class JaccardFamily(Spec):
@@ -41,65 +65,78 @@ class JaccardFamily(Spec):
     reduce: Reduce = "local"
     """global: sums and means over the images of all GPUs, before the ratio; local: each GPU's own."""
 
+    def index_formula(self, logits: str, label: str, options: list[str]) -> str:
+        """`Jaccard_D(main, y)`, `Dice_I(main, y; s=1)`, `Tversky(0.3, 0.7)_D+C`, `log Jaccard_D^2`.
 
-class CrossEntropySpec(Spec):
+        The index, its means, its exponent and its log form; then what differs from the defaults, and `options`.
+        """
+        names = {(1.0, 1.0): "Jaccard", (0.5, 0.5): "Dice"}
+        index = names.get((self.alpha, self.beta), f"Tversky({self.alpha:g}, {self.beta:g})")
+        weights = (("D", self.miou_d), ("I", self.miou_i), ("C", self.miou_c))
+        mean = "+".join(name if weight == 1 else f"{weight:g}{name}" for name, weight in weights if weight > 0)
+        focal = "" if self.gamma == 1 else f"^{self.gamma:g}"
+        fields = JaccardFamily.model_fields
+        shown = (("s", "smooth"), ("norm", "norm"), ("threshold", "threshold"))
+        changed = [f"{name}={getattr(self, key):g}" for name, key in shown if getattr(self, key) != fields[key].default]
+        changed += ["over all GPUs"] if self.reduce == "global" else []
+        return call(f"{'log ' if self.log_loss else ''}{index}_{mean}{focal}", logits, label, [*changed, *options])
+
+
+class CrossEntropySpec(LossTerm):
     """Mean cross-entropy over valid pixels; hard or soft labels."""
 
+    loss: ClassVar[str] = "cross_entropy.CrossEntropyLoss"
     kind: Literal["cross_entropy"] = "cross_entropy"
-    logits: Output = "main"
-    """The logits it reads."""
-    weight: NonNegative = 1.0
-    """Its factor in the total."""
     class_weights: ClassWeights | None = None
     """One factor per class; the mean is then divided by the weights of the valid pixels."""
 
+    def formula(self, label: str, soft: bool) -> str:
+        return call("CE", self.logits, label, weighted(self.class_weights))
 
-class FocalSpec(Spec):
+
+class FocalSpec(LossTerm):
     """Cross-entropy times (1 - p)^gamma, mean over valid pixels; hard or soft labels (arXiv:1708.02002)."""
 
+    loss: ClassVar[str] = "focal.FocalLoss"
     kind: Literal["focal"] = "focal"
-    logits: Output = "main"
-    """The logits it reads."""
-    weight: NonNegative = 1.0
-    """Its factor in the total."""
     gamma: NonNegative = 2.0
     """Focusing exponent; 0 is cross-entropy."""
     class_weights: ClassWeights | None = None
     """One factor per class, alpha in the paper."""
 
+    def formula(self, label: str, soft: bool) -> str:
+        return call("Focal", self.logits, label, [f"γ={self.gamma:g}", *weighted(self.class_weights)])
 
-class OhemSpec(Spec):
+
+class OhemSpec(LossTerm):
     """Mean cross-entropy over the hard pixels alone: online hard example mining; hard or soft labels."""
 
+    loss: ClassVar[str] = "ohem.HardPixelLoss"
     kind: Literal["ohem"] = "ohem"
-    logits: Output = "main"
-    """The logits it reads."""
-    weight: NonNegative = 1.0
-    """Its factor in the total."""
     threshold: Share = 0.7
     """A pixel is hard where its label's class has a probability below this."""
     min_share: Share = 0.0625
-    """Where fewer than this share of the valid pixels are hard, the hardest so many are taken."""
+    """If fewer than this share of the valid pixels are hard, the hardest pixels fill it up."""
+
+    def formula(self, label: str, soft: bool) -> str:
+        return call("OHEM", self.logits, label, [f"p<{self.threshold:g}", f"at least {self.min_share:g} of the pixels"])
 
 
-class KLSpec(Spec):
+class KLSpec(LossTerm):
     """Mean KL(label || prediction) over valid pixels; soft labels only (cross-entropy minus the labels' entropy)."""
 
+    loss: ClassVar[str] = "kl.KLLoss"
     kind: Literal["kl"] = "kl"
-    logits: Output = "main"
-    """The logits it reads."""
-    weight: NonNegative = 1.0
-    """Its factor in the total."""
+
+    def formula(self, label: str, soft: bool) -> str:
+        return f"KL({label} ‖ {self.logits})"
 
 
-class JDTSpec(JaccardFamily):
+class JDTSpec(LossTerm, JaccardFamily):
     """Jaccard, Dice or Tversky metric loss; hard or soft labels."""
 
+    loss: ClassVar[str] = "jdt.JDTLoss"
     kind: Literal["jdt"] = "jdt"
-    logits: Output = "main"
-    """The logits it reads."""
-    weight: NonNegative = 1.0
-    """Its factor in the total."""
     active_hard: Active = "present"
     """Classes averaged over when labels are hard."""
     active_soft: Active = "all"
@@ -107,40 +144,56 @@ class JDTSpec(JaccardFamily):
     class_weights: ClassWeights | None = None
     """One factor per class on its term; the sum is divided by the number of active classes."""
 
+    def formula(self, label: str, soft: bool) -> str:
+        averaged = classes(self.active_soft, "all") if soft else classes(self.active_hard, "present")
+        return self.index_formula(self.logits, label, [*averaged, *weighted(self.class_weights)])
 
-class OverlapFamily(Spec):
+
+class OverlapTerm(LossTerm):
     """What the baselines beside the metric loss have in common."""
 
-    logits: Output = "main"
-    """The logits it reads."""
-    weight: NonNegative = 1.0
-    """Its factor in the total."""
     per_image: bool = False
     """true: each image by itself; false: the batch as one image."""
     active: Active = "present"
     """Classes averaged over."""
 
+    def overlap_formula(self, name: str, label: str, smooth: float = 1.0) -> str:
+        options = [*(["per image"] if self.per_image else []), *([] if smooth == 1 else [f"s={smooth:g}"])]
+        return call(name, self.logits, label, [*options, *classes(self.active, "present")])
 
-class LovaszSpec(OverlapFamily):
+
+class LovaszSpec(OverlapTerm):
     """Lovász-Softmax; hard labels only (arXiv:1705.08790)."""
 
+    loss: ClassVar[str] = "lovasz.LovaszSoftmaxLoss"
     kind: Literal["lovasz"] = "lovasz"
 
+    def formula(self, label: str, soft: bool) -> str:
+        return self.overlap_formula("Lovász", label)
 
-class SoftJaccardSpec(OverlapFamily):
+
+class SoftJaccardSpec(OverlapTerm):
     """Soft Jaccard as most libraries have it, a baseline; use jdt to train with soft labels."""
 
+    loss: ClassVar[str] = "soft_overlap.SoftJaccardLoss"
     kind: Literal["soft_jaccard"] = "soft_jaccard"
     smooth: NonNegative = 1.0
     """Added above and below the fraction line."""
 
+    def formula(self, label: str, soft: bool) -> str:
+        return self.overlap_formula("softJaccard", label, self.smooth)
 
-class SoftDiceSpec(OverlapFamily):
+
+class SoftDiceSpec(OverlapTerm):
     """Soft Dice as most libraries have it, a baseline; use jdt with alpha = beta = 0.5 to train with soft labels."""
 
+    loss: ClassVar[str] = "soft_overlap.SoftDiceLoss"
     kind: Literal["soft_dice"] = "soft_dice"
     smooth: NonNegative = 1.0
     """Added above and below the fraction line."""
+
+    def formula(self, label: str, soft: bool) -> str:
+        return self.overlap_formula("softDice", label, self.smooth)
 
 
 LossTermSpec = Annotated[
@@ -149,21 +202,26 @@ LossTermSpec = Annotated[
 ]
 
 
-class Term(Protocol):
-    """What every term of a loss or distiller has."""
-
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def logits(self) -> Output: ...
-
-
-def term_names(terms: Sequence[Term]) -> list[str]:
-    """What logs call each term: `<kind>_<logits>`, numbered from the second of a name on."""
+def term_names(terms: Sequence[LossTerm]) -> list[str]:
+    """The name of each term in logs: `<kind>_<logits>`; equal names are numbered from the second one."""
     names: list[str] = []
     for term in terms:
         name = f"{term.kind}_{term.logits}"
         repeat = 1 + sum(other == name or other.startswith(f"{name}_") for other in names)
         names.append(name if repeat == 1 else f"{name}_{repeat}")
     return names
+
+
+def call(name: str, logits: str, label: str, options: list[str]) -> str:
+    """`name(logits, label; option, option)`."""
+    return f"{name}({logits}, {label}{'; ' if options else ''}{', '.join(options)})"
+
+
+def classes(active: Active, usual: Active) -> list[str]:
+    """Which classes are averaged over, where it is not the usual ones."""
+    return [] if active == usual else [f"{active} classes"]
+
+
+def weighted(class_weights: ClassWeights | None) -> list[str]:
+    """A word for class weights, where there are any."""
+    return [] if class_weights is None else ["weighted classes"]

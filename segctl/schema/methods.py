@@ -1,25 +1,11 @@
-"""What a student learns from its teacher: weighted terms, and the bundles the published methods are made of."""
+"""What a student learns from its teacher: weighted terms, and the published methods as bundles of terms."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from pydantic import Field
 
-from segctl.schema.distill_terms import (
-    AdversarialSpec,
-    ChannelFeaturesSpec,
-    ChannelSpec,
-    CrossImageSpec,
-    DistillTermSpec,
-    IntraClassSpec,
-    MaskedSpec,
-    MemorySpec,
-    PairwiseSpec,
-    PixelKLSpec,
-    RelationSpec,
-    SoftJDTSpec,
-    SoftKLSpec,
-)
+from segctl.errors import InputError, did_you_mean
+from segctl.schema import distill_terms as term
 from segctl.schema.loss_terms import NonNegative
 from segctl.schema.spec import Spec
 
@@ -29,7 +15,7 @@ class DistillerSpec(Spec):
 
     label_weight: NonNegative = 1.0
     """Factor of the whole task loss; JML-KD halves it, every other method leaves it at 1."""
-    terms: tuple[DistillTermSpec, ...] = Field(min_length=1)
+    terms: tuple[term.DistillTermSpec, ...] = Field(min_length=1)
     """What is matched between student and teacher; terms of several methods may stand side by side."""
 
 
@@ -39,27 +25,28 @@ class TeacherSpec(Spec):
     preset: str = Field(min_length=1)
     """The newest finished run of this preset is the teacher."""
     cache: bool = False
-    """Whether the teacher answers once for every picture, before step 1, and its answers are kept on disk beside the runs. Wants
-    views that never change: one scale, and a crop that holds every picture; a flip is no hindrance."""
+    """Compute the teacher's outputs once before step 1, store them beside the runs and reuse them. Requires fixed views: one
+    scale and a crop at least as large as every image. Flips are allowed."""
 
 
-Method = Literal["none", "kd", "skd", "ifvd", "cwd", "cirkd", "maskd", "dist", "jml"]
+Method = str
+"""A key of METHODS, which is the only list of the methods."""
 
 METHODS: dict[Method, DistillerSpec | None] = {
     "none": None,
-    "kd": DistillerSpec(terms=(PixelKLSpec(),)),
-    "skd": DistillerSpec(terms=(PixelKLSpec(), PairwiseSpec(), AdversarialSpec())),
-    "ifvd": DistillerSpec(terms=(PixelKLSpec(), IntraClassSpec(), AdversarialSpec())),
-    "cwd": DistillerSpec(terms=(PixelKLSpec(), ChannelFeaturesSpec(), ChannelSpec(), AdversarialSpec())),
-    "cirkd": DistillerSpec(terms=(PixelKLSpec(), CrossImageSpec(), MemorySpec())),
-    "maskd": DistillerSpec(terms=(MaskedSpec(), MaskedSpec(logits="aux", weight=0.4))),
-    "dist": DistillerSpec(terms=(RelationSpec(), RelationSpec(logits="aux", weight=0.4))),
+    "kd": DistillerSpec(terms=(term.PixelKLSpec(),)),
+    "skd": DistillerSpec(terms=(term.PixelKLSpec(), term.PairwiseSpec(), term.AdversarialSpec())),
+    "ifvd": DistillerSpec(terms=(term.PixelKLSpec(), term.IntraClassSpec(), term.AdversarialSpec())),
+    "cwd": DistillerSpec(terms=(term.PixelKLSpec(), term.ChannelFeaturesSpec(), term.ChannelSpec(), term.AdversarialSpec())),
+    "cirkd": DistillerSpec(terms=(term.PixelKLSpec(), term.CrossImageSpec(), term.MemorySpec())),
+    "maskd": DistillerSpec(terms=(term.MaskedSpec(), term.MaskedSpec(logits="aux", weight=0.4))),
+    "dist": DistillerSpec(terms=(term.RelationSpec(), term.RelationSpec(logits="aux", weight=0.4))),
     "jml": DistillerSpec(
         label_weight=0.5,
         terms=(
-            SoftKLSpec(logits="main", weight=0.0625),
-            SoftKLSpec(logits="aux", weight=0.0625),
-            SoftJDTSpec(logits="main", weight=0.375, smooth=1.0),
+            term.SoftKLSpec(logits="main", weight=0.0625),
+            term.SoftKLSpec(logits="aux", weight=0.0625),
+            term.SoftJDTSpec(logits="main", weight=0.375, smooth=1.0),
         ),
     ),
 }
@@ -83,32 +70,39 @@ class Variant:
 VARIANTS = (
     Variant(
         "cirkd",
-        DistillerSpec(terms=(PixelKLSpec(), CrossImageSpec(), MemorySpec(pixel_weight=0.01, region_weight=0.01))),
+        DistillerSpec(terms=(term.PixelKLSpec(), term.CrossImageSpec(), term.MemorySpec(pixel_weight=0.01, region_weight=0.01))),
         "on voc, cirkd was published with memory weights 0.01; elsewhere they are 0.1",
         dataset="voc",
     ),
     Variant(
         "maskd",
-        DistillerSpec(terms=(MaskedSpec(),)),
+        DistillerSpec(terms=(term.MaskedSpec(),)),
         "this student has no auxiliary head, so maskd compares the main logits alone, as published for MobileNetV2",
         aux=False,
     ),
     Variant(
         "dist",
-        DistillerSpec(terms=(RelationSpec(),)),
+        DistillerSpec(terms=(term.RelationSpec(),)),
         "this student has no auxiliary head, so dist compares the main logits alone",
         aux=False,
     ),
 )
 
 
+def require_method(name: str, option: str = "--method") -> None:
+    """Refuse a name that is not in METHODS. Raises InputError, which names the option."""
+    if name not in METHODS:
+        raise InputError(f"{option} '{name}' is not known{did_you_mean(name, list(METHODS))}", f"use one of {', '.join(METHODS)}")
+
+
 def variant_of(method: Method, dataset: str, aux: bool) -> Variant | None:
-    """What takes the place of METHODS[method] for a student on this dataset, with an auxiliary head or without."""
+    """The variant that replaces METHODS[method] for a student on this dataset, with an auxiliary head or without, or None."""
     return next((variant for variant in VARIANTS if variant.fits(method, dataset, aux)), None)
 
 
 def published_bundle(method: Method, dataset: str, aux: bool) -> DistillerSpec | None:
-    """The bundle behind a method's published number for a student on this dataset; None for `none`."""
+    """The bundle of a method's published number for a student on this dataset; None for `none`. Raises InputError."""
+    require_method(method)
     variant = variant_of(method, dataset, aux)
     return METHODS[method] if variant is None else variant.distiller
 

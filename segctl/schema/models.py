@@ -1,12 +1,24 @@
 """The network of a run."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from segctl.schema.spec import Spec
 
-HeadName = Literal["pspnet", "deeplabv3", "deeplabv3plus", "unet"]
+HEADS = {
+    "pspnet": "pspnet.PSPNetHead",
+    "deeplabv3": "deeplabv3.DeepLabV3Head",
+    "deeplabv3plus": "deeplabv3plus.DeepLabV3PlusHead",
+    "unet": "unet.UNetHead",
+}
+"""Every head by its name in presets, as `file.Class` under segctl/models/heads. Pointers instead of classes, because presets are
+read without importing torch; `segctl.models.heads.head_class` follows them."""
+
+if TYPE_CHECKING:
+    HeadName = str  # mypy takes no Literal that is made from a table
+else:
+    HeadName = Literal[tuple(HEADS)]
 
 
 class ModelSpec(Spec):
@@ -19,8 +31,9 @@ class ModelSpec(Spec):
     output_stride: Literal[8, 16, 32] = 8
     """Input pixels per pixel of the backbone's last map; `unet` wants 32."""
     width: int | None = Field(None, ge=1)
-    """Channels inside the head; null takes the reference's: 128 for ResNet18/34 and mobile backbones, 512 for wider ones."""
+    """Channels of the features before the classifier; `unet` ends with an eighth of them. null takes the reference's: 128 for
+    ResNet18/34 and mobile backbones, 512 for wider ones."""
     aux: bool = True
-    """Whether an auxiliary classifier sits on the last-but-one map (training only)."""
+    """Whether an auxiliary classifier reads the last-but-one map (training only)."""
     weights: str = Field("timm", min_length=1)
     """`timm` downloads ImageNet weights, `none` starts from random ones, anything else is a local file of backbone weights."""

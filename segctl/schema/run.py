@@ -4,8 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from segctl.schema.data import DataSpec, HardLabels, LabelSpec
+from segctl.schema.data import DataSpec
 from segctl.schema.evaluate import EvaluateSpec
+from segctl.schema.labels import HardLabels, LabelSpec
 from segctl.schema.loss_terms import LossTermSpec
 from segctl.schema.methods import DistillerSpec, TeacherSpec
 from segctl.schema.models import ModelSpec

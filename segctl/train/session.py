@@ -15,9 +15,9 @@ from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
 from segctl.errors import InputError, PresetError
 from segctl.models import Segmenter, build_model
-from segctl.models.backbone import synchronised
 from segctl.models.external.foreign import Network
 from segctl.models.recompute import recompute_blocks
+from segctl.models.timm_backbone import synchronised
 from segctl.runs import resume_line
 from segctl.runtime.device import (
     Compute,

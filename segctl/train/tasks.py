@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from segctl.distillers.base import Distiller
-from segctl.losses import build_labels, build_losses
+from segctl.losses import Averaged, build_labels, build_losses
 from segctl.losses.pixels import IGNORE_INDEX
 from segctl.models import Segmenter
 from segctl.models.external.foreign import Network
 from segctl.models.outputs import Outputs, Prediction
 from segctl.runtime.phases import phase
-from segctl.schema.data import LabelSpec
+from segctl.schema.labels import LabelSpec
 from segctl.schema.loss_terms import LossTermSpec
 
 Answer = Callable[[Network, Tensor], Prediction]
@@ -35,7 +35,7 @@ class Share:
     pixels: float
     images: float
 
-    def of(self, module: nn.Module) -> float:
+    def of(self, module: Averaged) -> float:
         return self.pixels if module.mean_over_pixels else self.images
 
 

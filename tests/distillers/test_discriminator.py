@@ -26,7 +26,7 @@ def test_small_maps_grow_in_their_own_shape(grid: tuple[int, int], size: tuple[i
 
 def term(loss: str = "hinge") -> Adversarial:
     torch.manual_seed(0)
-    return Adversarial("main", (3, (4, 5)), loss)  # type: ignore[arg-type]
+    return Adversarial("main", 3, (4, 5), loss)  # type: ignore[arg-type]
 
 
 def maps() -> tuple[Tensor, Tensor, Tensor]:
@@ -75,5 +75,5 @@ def test_it_says_what_it_makes_and_what_it_enlarges() -> None:
         "adversarial_main: a discriminator of 3,175,305 parameters with an Adam of its own; "
         "logit maps of 4×5 are upsampled to 64×80 for it"
     )
-    wide = Adversarial("aux", (3, (64, 128)))
+    wide = Adversarial("aux", 3, (64, 128))
     assert wide.announcement == "adversarial_aux: a discriminator of 3,175,305 parameters with an Adam of its own"

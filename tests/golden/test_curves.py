@@ -12,7 +12,7 @@ from toy import CLASSES, TwoLayers
 
 from segctl.distillers import Distiller, build_distiller
 from segctl.distillers.align import Pair, Shape
-from segctl.schema.data import BoundaryLabels
+from segctl.schema.labels import BoundaryLabels
 from segctl.schema.load import load_preset
 from segctl.schema.methods import METHODS
 from segctl.train.optimizer import build_opponents

@@ -1,4 +1,4 @@
-"""Tests are small, and are to go the way that real batches go; `test_blocks` compares it with the plain one."""
+"""Tests are small, but must take the fast sums as real batches do; `test_fast` compares them with the plain ones."""
 
 import pytest
 

@@ -1,9 +1,12 @@
 """What holds for every loss: finite, with a gradient, blind to ignored pixels, and 0 where nothing is left."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
+from segctl.errors import ArgumentError
 from segctl.losses import (
     CrossEntropyLoss,
     FocalLoss,
@@ -115,6 +118,54 @@ def test_a_label_of_another_size_is_refused(loss: Loss, soft: bool) -> None:
     logits, label, _ = batch(soft, 5, 6)
     with pytest.raises(ValueError, match="wanted"):
         loss(logits, label[..., :5])
+
+
+@every_loss
+def test_wrong_arguments_are_value_errors_that_the_command_line_can_word(loss: Loss, soft: bool) -> None:
+    logits, label, valid = batch(soft, 5, 6)
+    for wrong in ((logits, label[..., :5]), (logits, label, valid.float()), (logits.long(), label), (logits[0, 0], label)):
+        with pytest.raises(ArgumentError, match="wanted") as error:
+            loss(*wrong)
+        assert isinstance(error.value, ValueError)
+        assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("loss", [loss for loss, soft in LOSSES.values() if not soft])
+@pytest.mark.parametrize(("wrong", "dtype"), [(-1, torch.int64), (4, torch.uint8), (254, torch.int16)])
+def test_a_class_id_outside_the_classes_is_a_value_error(loss: Loss, wrong: int, dtype: torch.dtype) -> None:
+    logits, label, valid = batch(False, 5, 6)
+    label = label.to(dtype)
+    label[0, 2, 3] = wrong
+    valid[0, 2, 3] = True
+    with pytest.raises(ArgumentError, match=f"label holds class id {wrong}, wanted 0 to 3 for 4 classes"):
+        loss(logits, label, valid)
+    valid[0, 2, 3] = False
+    assert loss(logits, label, valid).isfinite()  # a masked pixel may hold any id
+
+
+CONSTRUCTORS: list[tuple[Callable[[], Loss], str]] = [
+    (lambda: CrossEntropyLoss(class_weights=[1.0, -1.0]), "CrossEntropyLoss got class_weights with a number below 0"),
+    (lambda: FocalLoss(class_weights=[[1.0]]), r"FocalLoss got class_weights of shape \(1, 1\), wanted one number"),
+    (lambda: FocalLoss(gamma=float("nan")), "FocalLoss got gamma nan, wanted at least 0"),
+    (lambda: HardPixelLoss(threshold=0.0), "HardPixelLoss got threshold 0.0"),
+    (lambda: JDTLoss(gamma=0.5), "JDTLoss got gamma 0.5"),
+    (lambda: KLLoss(temperature=0.0), "KLLoss got temperature 0.0, wanted above 0"),
+    (lambda: LovaszSoftmaxLoss(active="some"), "LovaszSoftmaxLoss got active 'some', wanted 'present' or 'all'"),
+    (lambda: SoftJaccardLoss(smooth=-1.0), "SoftJaccardLoss got smooth -1.0, wanted at least 0"),
+    (lambda: SoftDiceLoss(active="none"), "SoftDiceLoss got active 'none', wanted 'present' or 'all'"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), CONSTRUCTORS)
+def test_a_wrong_setting_is_a_value_error(make: Callable[[], Loss], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message) as error:
+        make()
+    assert isinstance(error.value, ValueError)
+
+
+@every_loss
+def test_a_loss_says_how_parts_of_a_batch_add_up(loss: Loss, soft: bool) -> None:
+    assert isinstance(loss.mean_over_pixels, bool)
 
 
 @every_loss

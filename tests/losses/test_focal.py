@@ -5,7 +5,7 @@ import pytest
 import torch
 from losses_reference import slow_focal
 
-from segctl.errors import InputError
+from segctl.errors import ArgumentError
 from segctl.losses.cross_entropy import CrossEntropyLoss
 from segctl.losses.focal import FocalLoss
 
@@ -45,5 +45,5 @@ def test_a_certain_prediction_has_a_finite_gradient(gamma: float) -> None:
 
 
 def test_a_negative_exponent_is_refused() -> None:
-    with pytest.raises(InputError, match="FocalLoss got gamma -1, wanted at least 0"):
+    with pytest.raises(ArgumentError, match="FocalLoss got gamma -1, wanted at least 0"):
         FocalLoss(gamma=-1)

@@ -9,7 +9,7 @@ import torch
 from losses_reference import golden_inputs, slow_jdt
 from torch import Tensor
 
-from segctl.errors import InputError
+from segctl.errors import ArgumentError
 from segctl.losses.jdt import JDTLoss
 
 MEANS = [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.2, 0.3, 0.5)]
@@ -371,7 +371,7 @@ def test_class_weights_are_a_buffer_that_moves_with_the_module() -> None:
 
 @pytest.mark.parametrize("wrong", [-1, 2, 255])
 def test_an_id_outside_the_classes_is_an_error_and_never_another_class(wrong: int) -> None:
-    with pytest.raises(RuntimeError, match="out of bounds"):
+    with pytest.raises(ValueError, match=f"label holds class id {wrong}, wanted 0 to 1 for 2 classes"):
         JDTLoss()(two_pixels()[0], torch.tensor([[0, wrong]]))
 
 
@@ -393,7 +393,7 @@ def test_an_id_outside_the_classes_is_an_error_and_never_another_class(wrong: in
     ],
 )
 def test_an_argument_without_meaning_is_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError) as error:
+    with pytest.raises(ArgumentError) as error:
         JDTLoss(**options)
     assert str(error.value) == message
 

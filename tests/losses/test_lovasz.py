@@ -57,5 +57,5 @@ def test_soft_labels_are_refused() -> None:
 
 @pytest.mark.parametrize("wrong", [-1, 3])
 def test_an_id_outside_the_classes_is_an_error(wrong: int) -> None:
-    with pytest.raises(IndexError, match=f"class id {wrong} is out of bounds for 3 classes"):
+    with pytest.raises(ValueError, match=f"label holds class id {wrong}, wanted 0 to 2 for 3 classes"):
         LovaszSoftmaxLoss()(torch.zeros(1, 3, 4), torch.full((1, 4), wrong))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from losses_reference import slow_hard_pixels
 
-from segctl.errors import InputError
+from segctl.errors import ArgumentError
 from segctl.losses.cross_entropy import CrossEntropyLoss
 from segctl.losses.ohem import HardPixelLoss
 
@@ -58,7 +58,7 @@ def test_every_pixel_is_cross_entropy() -> None:
 
 @pytest.mark.parametrize(("threshold", "min_share"), [(0.0, 0.5), (1.5, 0.5), (0.5, 0.0)])
 def test_shares_outside_their_range_are_refused(threshold: float, min_share: float) -> None:
-    with pytest.raises(InputError) as error:
+    with pytest.raises(ArgumentError) as error:
         HardPixelLoss(threshold, min_share)
     wanted = "wanted both above 0 and at most 1"
     assert str(error.value) == f"HardPixelLoss got threshold {threshold}, min_share {min_share}, {wanted}"

@@ -1,10 +1,13 @@
 """Label smoothing, everywhere and at boundaries."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from segctl.errors import ArgumentError
 from segctl.losses.soft_labels import average_raters, boundary, boundary_smooth, smooth
 
 
@@ -125,3 +128,23 @@ def test_a_mask_of_another_form_is_refused() -> None:
     with pytest.raises(ValueError) as error:  # noqa: PT011
         average_raters(torch.zeros(1, 2, 4, dtype=torch.long), 3, torch.ones(1, 4, dtype=torch.bool))
     assert str(error.value) == "rater_mask is torch.bool (1, 4), wanted torch.bool (1, 2, 4)"
+
+
+LABEL = torch.tensor([[[0, 1], [2, 255]]])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: smooth(LABEL, 2, 0.1), "label holds class id 2, wanted 0 to 1 for 2 classes"),
+        (lambda: smooth(LABEL, 3, 1.5), "epsilon is 1.5, wanted 0 to 1"),
+        (lambda: smooth(LABEL[0], 3, 0.1), "wanted class ids"),
+        (lambda: boundary_smooth(LABEL.float(), 3, 0.1, 3), "wanted class ids"),
+        (lambda: boundary_smooth(LABEL, 3, 0.1, -1), "kernel_size is -1, wanted an odd number"),
+        (lambda: average_raters(LABEL, 2), "label holds class id 2"),
+        (lambda: average_raters(LABEL.float(), 3), "wanted class ids"),
+    ],
+)
+def test_wrong_arguments_are_value_errors(wrong: Callable[[], object], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        wrong()

@@ -109,3 +109,9 @@ def test_the_same_seed_draws_the_same_keys() -> None:
         drawn.append(calibrate(q, label, keys=10, bandwidth=0.1))
     assert torch.equal(*drawn)
     assert not torch.equal(drawn[0], calibrate(q, label, keys=10, bandwidth=0.1))
+
+
+@pytest.mark.parametrize("options", [{"keys": 0, "bandwidth": 0.1}, {"keys": 4, "bandwidth": 0.0}])
+def test_settings_without_a_meaning_are_value_errors(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="wanted at least 1 and above 0"):
+        calibrate(torch.full((1, 2, 3, 3), 0.5), torch.zeros(1, 3, 3, dtype=torch.long), **options)  # type: ignore[arg-type]

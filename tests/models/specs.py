@@ -1,12 +1,11 @@
 """Small networks for the tests: a toy ResNet from timm with narrow heads."""
 
-from typing import get_args
-
 from segctl.models import Segmenter, build_model
-from segctl.schema.models import HeadName, ModelSpec
+from segctl.schema import models
+from segctl.schema.models import ModelSpec
 from segctl.schema.run import TrainRun
 
-HEADS = get_args(HeadName)
+HEADS = tuple(models.HEADS)
 CLASS_NAMES = ["road", "car", "sky", "tree", "sign"]
 
 

@@ -34,11 +34,15 @@ FORMULAS: dict[Method, list[str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FORMULAS)
 def test_a_method_prints_its_published_weights(method: Method) -> None:
     run = load_preset("cityscapes-psp18-cirkd")
     assert isinstance(run, DistillRun)
     assert total_loss(with_method(run, method)).splitlines() == FORMULAS[method]
+
+
+def test_every_method_is_written_here() -> None:
+    assert set(FORMULAS) == set(METHODS)
 
 
 def test_terms_of_several_methods_stand_side_by_side() -> None:

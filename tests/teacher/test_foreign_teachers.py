@@ -152,7 +152,7 @@ def test_a_program_of_more_channels_than_classes_is_refused(
     path = write_program("torchscript", LogitsAlone(toy_teacher, [*range(11), 0]).eval(), images, tmp_path)
     with pytest.raises(InputError) as error:
         answer(load_teacher(path, dataset), images)
-    assert error.value.message == "the network answers with 12 channels, wanted 11, one for each class"
+    assert error.value.message == "the network returns 12 channels, wanted 11, one for each class"
 
 
 def test_a_program_for_one_size_says_what_it_cannot_take(
@@ -266,4 +266,4 @@ def test_a_hugging_face_network_of_another_task_is_refused(dataset: PackedDatase
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["BertModel"]}), encoding="utf-8")
     with pytest.raises(InputError) as error:
         load_teacher(tmp_path, dataset)
-    assert error.value.message == f"'{tmp_path}' is no network for semantic segmentation: it was saved as BertModel"
+    assert error.value.message == f"'{tmp_path}' is no network for semantic segmentation: its architecture is BertModel"

@@ -5,9 +5,10 @@ from toy import CLASSES, TwoLayers
 
 from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
-from segctl.schema.data import BoundaryLabels, HardLabels
+from segctl.schema.distill_terms import PixelKLSpec, SoftJDTSpec, SoftKLSpec
+from segctl.schema.labels import BoundaryLabels, HardLabels
 from segctl.schema.loss_terms import CrossEntropySpec, JDTSpec, KLSpec
-from segctl.schema.methods import DistillerSpec, PixelKLSpec, SoftJDTSpec, SoftKLSpec
+from segctl.schema.methods import DistillerSpec
 from segctl.train.tasks import DistillationTask, Share, SupervisedTask
 
 

@@ -1,4 +1,4 @@
-"""One reading of the logits: which way their sums are taken, and how to turn the fast one off."""
+"""Plain or fast sums: which one a batch gets, and how to turn the fast one off."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +11,14 @@ from segctl.losses.sums.fast import block_sums
 from segctl.losses.sums.plain import Sums, plain_sums
 
 WORTHWHILE = 1 << 20
-"""Logits from which on the fast way is faster: below, calling its many small operations costs more than they do."""
+"""Smallest number of logits for the fast sums; in a smaller batch, calling their many operations costs more than it saves."""
 
 _plain = ContextVar("_plain", default=False)
 
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Inside, losses use nothing but torch's own operations: for torch.func transforms, and for whoever doubts the fast way."""
+    """Inside, losses use only torch's own operations: for torch.func transforms, and to check the fast sums."""
     token = _plain.set(True)
     try:
         yield
@@ -27,12 +27,12 @@ def plain() -> Iterator[None]:
 
 
 def sums_of(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, with_log: bool = False) -> Sums:
-    """`plain_sums`, or the same from `block_sums`.
+    """The sums (B, C) of `plain_sums`, or the same from `block_sums`; arguments as theirs.
 
-    The fast way serves CPU and CUDA tensors, labels without a gradient of their own, and batches that are large enough.
-    Under torch.compile the plain way is taken, because the compiler fuses it by itself.
+    The fast sums take CPU and CUDA tensors, labels without a gradient of their own, and batches of at least WORTHWHILE logits.
+    Under torch.compile the plain ones are taken, because the compiler fuses them by itself.
     """
-    serves = logits.device.type in ("cpu", "cuda") and not label.requires_grad and logits.numel() >= WORTHWHILE
-    if torch.compiler.is_compiling() or _plain.get() or not serves:
+    suits = logits.device.type in ("cpu", "cuda") and not label.requires_grad and logits.numel() >= WORTHWHILE
+    if torch.compiler.is_compiling() or _plain.get() or not suits:
         return plain_sums(logits, label, valid, norm, with_log)
     return block_sums(logits, label, valid, norm, with_log)

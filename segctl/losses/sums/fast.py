@@ -1,12 +1,12 @@
-"""The sums of `segctl.losses.sums.plain`, fast: one pass over the logits, and the gradient written out.
+"""The sums of `segctl.losses.sums.plain`, fast: one pass over the logits, with the gradient written out.
 
-Chosen: blocks of pixels that fit into the cache, the softmax kept in one buffer that the backward pass turns into the gradient
-in place, and one thread of Python per core, each with single-threaded operations.  Instead of: operations over whole tensors,
-because those are bound by memory and keep four copies of the logits; and of torch's own parallel operations on blocks, because
-their hundreds of small parallel regions wait for one another whenever other processes keep the cores busy.
+Chosen: blocks of pixels that fit into the cache; the softmax in one buffer, which the backward pass turns into the gradient in
+place; one Python thread per core, each with single-threaded operations. Not chosen: operations over whole tensors, because memory
+bounds them and they hold four copies of the logits; torch's own parallel operations on blocks, because their hundreds of small
+parallel regions wait for one another whenever other processes use the cores.
 
 With p = softmax(z), a loss L of the sums, and `pull` = p ⊙ dL/dp (for y·log p that is y), the gradient is
-dL/dz = pull - p·(sum of pull over the classes), at every pixel by itself.
+dL/dz = pull - p·(sum of pull over the classes), for each pixel by itself.
 """
 
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ from segctl.losses.sums.plain import Sums, first_slots, plain_sums, sum_by_slot
 from segctl.losses.sums.threads import share_out
 
 ELEMENTS = 1 << 20
-"""Probabilities in a block, 4 MiB of float32.  Sixteen times fewer took twice as long, twice as many no less."""
+"""Probabilities in a block, 4 MiB of float32. A sixteenth of it took twice as long; twice as many saved nothing."""
 LEAST_BLOCKS = 32
-"""A batch's least number of blocks, so that each thread's two blocks of scratch memory stay small beside the logits."""
+"""Smallest number of blocks in a batch, so that each thread's two blocks of scratch memory stay small beside the logits."""
 
 
 class Block(NamedTuple):
@@ -36,7 +36,7 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """One image's or one block's view of the arguments: logits (…, C, N), label (…, N) or (…, C, N), valid (…, N) or None."""
+    """The arguments of a batch or of one block: logits (…, C, N), label (…, N) or (…, C, N), valid (…, N) or None."""
 
     logits: Tensor
     label: Tensor
@@ -45,7 +45,7 @@ class Reading:
     with_log: bool
 
     def at(self, block: Block) -> "Reading":
-        """Its part in a block, in the precision of sums: ids as int64, ignored ones as class 0 or all-zero probabilities."""
+        """The part in a block, in the precision of sums: ids as int64; ignored pixels have class 0 or all-zero probabilities."""
         logits = self.logits[block.image, :, block.pixels].to(sum_dtype(self.logits))
         label = self.label[block.image, ..., block.pixels].to(torch.int64 if is_hard(self.label) else logits.dtype)
         valid = None if self.valid is None else self.valid[block.image, block.pixels]
@@ -55,7 +55,7 @@ class Reading:
 
     @property
     def block_length(self) -> int:
-        """Pixels in a block, every image in equal blocks; a GPU takes an image at a time."""
+        """Pixels in a block; every image has equal blocks, and on a GPU an image is one block."""
         _, classes, pixels = self.logits.shape
         if self.logits.is_cuda:
             return pixels
@@ -71,18 +71,18 @@ class Reading:
 
 
 def block_sums(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, with_log: bool) -> Sums:
-    """As `segctl.losses.sums.plain.plain_sums`; no gradient reaches the label."""
+    """As `segctl.losses.sums.plain.plain_sums`, each (B, C), but without a gradient of the label."""
     return Sums(*_BlockSums.apply(logits, label, valid, norm, with_log))
 
 
 class _BlockSums(torch.autograd.Function):
-    """Logits -> the six sums, each (B, C).  Differentiating twice goes through `plain_sums`."""
+    """Logits (B, C, *D) -> the six sums, each (B, C). A second derivative goes through `plain_sums`."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, with_log: bool) -> tuple[Tensor, ...]:
         reading = _flat(logits, label, valid, norm, with_log)
         dtype = sum_dtype(logits)
-        keep = ctx.needs_input_grad[0] and logits.dtype == dtype  # a half-precision softmax would be too coarse to keep
+        keep = ctx.needs_input_grad[0] and logits.dtype == dtype  # a half-precision softmax is too coarse to reuse
         p = torch.empty_like(reading.logits) if keep else None
         sums = _sum_blocks(reading, p)
         ctx.save_for_backward(logits, label, valid)
@@ -96,13 +96,14 @@ class _BlockSums(torch.autograd.Function):
         logits, label, valid = ctx.saved_tensors
         if torch.is_grad_enabled():
             return _differentiable_gradient(logits, label, valid, ctx, grads), None, None, None, None
-        p, ctx.p = ctx.p, None  # the first backward pass uses the buffer up; another one computes it again
+        p, ctx.p = ctx.p, None  # the first backward pass overwrites the buffer; another one computes the softmax again
         reading = _flat(logits, label, valid, ctx.norm, ctx.with_log)
         gradient = _gradient(reading, p, grads[0], grads[1], grads[4])
         return gradient.reshape(logits.shape), None, None, None, None
 
 
 def _flat(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, with_log: bool) -> Reading:
+    """(B, C, *D), (B, *D) or (B, C, *D), and (B, *D) -> the same with one pixel axis N."""
     images, classes = logits.shape[:2]
     return Reading(
         logits.detach().reshape(images, classes, -1),
@@ -114,6 +115,7 @@ def _flat(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, with_l
 
 
 def _differentiable_gradient(logits: Tensor, label: Tensor, valid: Tensor | None, ctx: Any, grads: tuple[Tensor, ...]) -> Tensor:
+    """The gradient (B, C, *D) of the logits as a function that autograd can differentiate again; grads of the six sums (B, C)."""
     sums = plain_sums(logits, label, valid, ctx.norm, ctx.with_log)
     wanted = [index for index in (0, 1, 4) if sums[index].requires_grad]
     (gradient,) = torch.autograd.grad([sums[i] for i in wanted], logits, [grads[i] for i in wanted], create_graph=True)
@@ -121,7 +123,10 @@ def _differentiable_gradient(logits: Tensor, label: Tensor, valid: Tensor | None
 
 
 def _sum_blocks(reading: Reading, p: Tensor | None) -> Iterator[Tensor]:
-    """The six sums (B, C) in the order of `Sums`, blocks added in float64; the softmax goes into p, 0 where ignored."""
+    """The six sums (B, C) in the order of `Sums`; the softmax goes into p (B, C, N), 0 at ignored pixels.
+
+    Blocks are added in float64 and in their order, so the result does not depend on which thread took which block.
+    """
     images, classes, _ = reading.logits.shape
     blocks, length = reading.blocks(), reading.block_length
     table = torch.zeros(len(blocks), len(Sums._fields), classes, dtype=torch.float64, device=reading.logits.device)
@@ -143,8 +148,9 @@ def _sum_blocks(reading: Reading, p: Tensor | None) -> Iterator[Tensor]:
 
 
 def _gradient(reading: Reading, p: Tensor | None, *grads: Tensor) -> Tensor:
-    """(B, C, N) from the gradients (B, C) of intersection, predicted and log_likelihood; written over p where there is one."""
+    """(B, C, N) from the gradients (B, C) of intersection, predicted and log_likelihood; overwrites p (B, C, N), if given."""
     gradient = torch.empty_like(reading.logits) if p is None else p
+    # Half-precision logits get a gradient of their own type, but it is computed in float32 and then copied.
     in_place, length = gradient.dtype == sum_dtype(gradient), reading.block_length
 
     def work(queue: Iterator[Block]) -> None:
@@ -166,7 +172,7 @@ def _gradient(reading: Reading, p: Tensor | None, *grads: Tensor) -> Tensor:
 
 
 class _Scratch:
-    """A thread's own two blocks of memory, made when they are asked for, and where `sum_by_slot` adds up each pixel."""
+    """A thread's own two blocks of memory (C, n), made at first use, and the slots into which `sum_by_slot` adds each pixel."""
 
     def __init__(self, reading: Reading, length: int) -> None:
         self._like = reading.logits[:1, :, :length]
@@ -189,8 +195,8 @@ class _Scratch:
 
 
 def _softmax(part: Reading, out: Tensor) -> Tensor | None:
-    """softmax(logits) into out (C, n), 0 at ignored pixels; returns log sum exp of the logits (n,) where it is needed."""
-    largest = part.logits.amax(0)
+    """softmax(logits) into out (C, n), 0 at ignored pixels. Returns log sum exp of the logits (n,) if with_log, else None."""
+    largest = part.logits.amax(0)  # subtracted first, because exp of a large logit is infinite
     torch.sub(part.logits, largest, out=out).exp_()
     total = out.sum(0)
     out.mul_(total.reciprocal() if part.valid is None else part.valid / total)
@@ -198,7 +204,7 @@ def _softmax(part: Reading, out: Tensor) -> Tensor | None:
 
 
 def _hard(part: Reading, p: Tensor, log_total: Tensor | None, scratch: _Scratch) -> list[Tensor]:
-    """One block's six sums, each (C,)."""
+    """The six sums of one block with hard labels, each (C,); p (C, n), log_total (n,) or None."""
     label = part.label.unsqueeze(0)
     counted = p.new_ones(p.shape[1]) if part.valid is None else part.valid.to(p.dtype)
     rows = [p.gather(0, label)[0], counted]
@@ -212,7 +218,7 @@ def _hard(part: Reading, p: Tensor, log_total: Tensor | None, scratch: _Scratch)
 
 
 def _soft(part: Reading, p: Tensor, log_total: Tensor | None, scratch: _Scratch) -> list[Tensor]:
-    """One block's six sums, each (C,)."""
+    """The six sums of one block with soft labels, each (C,); p (C, n), log_total (n,) or None."""
     q, room = part.label, scratch.second(part)
     if part.norm == 1:
         size, labelled = p.sum(1), q.sum(1)
@@ -229,12 +235,12 @@ def _soft(part: Reading, p: Tensor, log_total: Tensor | None, scratch: _Scratch)
 
 
 def _hard_pull(part: Reading, p: Tensor, grads: list[Tensor], out: Tensor) -> Tensor:
-    """p ⊙ dL/dp (C, n)."""
+    """p ⊙ dL/dp (C, n) for hard labels, into out; p (C, n), grads of intersection, predicted and log_likelihood, each (C, 1)."""
     of_common, of_size, of_log = grads
     label = part.label.unsqueeze(0)
     at_label = p.gather(0, label).mul_(of_common.take(label))
     if part.with_log:
-        log_share = of_log.take(label)
+        log_share = of_log.take(label)  # p, and all that is multiplied by it, is 0 at ignored pixels; this is not
         at_label.add_(log_share if part.valid is None else log_share.mul_(part.valid))
     if part.norm == 1:
         torch.mul(p, of_size, out=out)
@@ -244,10 +250,11 @@ def _hard_pull(part: Reading, p: Tensor, grads: list[Tensor], out: Tensor) -> Te
 
 
 def _soft_pull(part: Reading, p: Tensor, grads: list[Tensor], out: Tensor) -> Tensor:
-    """p ⊙ dL/dp (C, n).  Where p = q, torch gives min(p, q) the mean of its two slopes, and so does sign(q - p) = 0 here."""
+    """p ⊙ dL/dp (C, n) for soft labels, into out; arguments as `_hard_pull`."""
     of_common, of_size, of_log = grads
     q = part.label
     if part.norm == 1:
+        # d min(p, q) / dp is (sign(q - p) + 1) / 2. At p = q that is ½, the mean of its two slopes, as in torch.
         torch.sub(q, p, out=out).sign_().mul_(of_common / 2).add_(of_size + of_common / 2)
     else:
         torch.mul(p, 2 * of_size, out=out).addcmul_(q, of_common)

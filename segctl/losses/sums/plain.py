@@ -1,6 +1,6 @@
-"""What a batch comes to, per image and class: sums from which the ratio losses, and cross-entropy beside them, follow.
+"""Sums of a batch per image and class, from which the ratio losses, cross-entropy and KL can be computed.
 
-This is the readable truth, by torch's own operations.  `segctl.losses.sums.fast` gives the same numbers faster, and
+This is the readable form, by torch's own operations. `segctl.losses.sums.fast` gives the same numbers faster, and
 `segctl.losses.sums.choose` chooses between the two.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from segctl.losses.pixels import is_hard, log_or_lowest, sum_dtype
 
 BLOCK = 64
-"""Pixels that are added one after another before the blocks are; see `first_slots`."""
+"""Pixels that are added one after another; then the sums of the blocks are added. See `first_slots`."""
 
 
 class Sums(NamedTuple):
@@ -25,14 +25,14 @@ class Sums(NamedTuple):
     labelled: Tensor
     """sum y; with norm 2, sum y²."""
     largest_label: Tensor
-    """max y, 0 without valid pixels.  No gradient goes through it."""
+    """max y, 0 without valid pixels. It has no gradient."""
     log_likelihood: Tensor
-    """sum y·log p where it was asked for, else 0."""
+    """sum y·log p if it was asked for (with_log), else 0."""
     label_log: Tensor
-    """sum y·log y where it was asked for, else 0.  No gradient goes through it."""
+    """sum y·log y if it was asked for (with_log), else 0. It has no gradient."""
 
     def over_batch(self) -> "Sums":
-        """The same over all images at once, each (1, C)."""
+        """The sums over all images at once, each (1, C)."""
         return Sums(
             self.intersection.sum(0, keepdim=True),
             self.predicted.sum(0, keepdim=True),
@@ -46,7 +46,7 @@ class Sums(NamedTuple):
 def plain_sums(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, with_log: bool = False) -> Sums:
     """The sums of logits (B, C, *D) and label integer (B, *D) or probabilities (B, C, *D), valid bool (B, *D) or None for all.
 
-    With autograd's own gradients, so for every device and every derivative.
+    norm: 1 or 2, see `Sums`. Gradients are autograd's own, so every device and every derivative works.
     """
     flat = logits.reshape(*logits.shape[:2], -1)
     p = flat.softmax(1, dtype=sum_dtype(logits))
@@ -63,6 +63,7 @@ def _hard_sums(p: Tensor, log_p: Tensor | None, label: Tensor, valid: Tensor | N
     label = label if valid is None else label.masked_fill(~valid, 0)
 
     def of_label(values: Tensor) -> Tensor:
+        """Sum of each pixel's value at its label: (B, C, N) -> (B, C)."""
         chosen = values.gather(1, label.unsqueeze(1)).squeeze(1)
         return sum_by_class(chosen if valid is None else chosen.masked_fill(~valid, 0.0), label, p.shape[1])
 
@@ -96,15 +97,16 @@ def sum_by_class(values: Tensor, label: Tensor, num_classes: int) -> Tensor:
 
 
 def first_slots(pixels: int, num_classes: int, device: torch.device) -> Tensor:
-    """Where the slots of each pixel's block begin, (N,); its class comes on top.
+    """The first of the num_classes slots of each pixel's block, int64 (N,); the pixel's own slot is that plus its class.
 
-    Block by block: scatter_add adds one by one, and one float32 sum over half a million pixels was off by 0.5 per cent.
+    Each block of pixels has slots of its own, because scatter_add adds one by one: a single float32 sum over half a million
+    pixels was wrong by 0.5 per cent.
     """
     return num_classes * (torch.arange(pixels, device=device) // BLOCK)
 
 
 def sum_by_slot(values: Tensor, slots: Tensor, num_classes: int) -> Tensor:
-    """Sum the values (B, N) whose slots (B, N) are of one class -> (B, C)."""
+    """Sum the values (B, N) of each class over its slots, int64 (B, N) -> (B, C)."""
     blocks = -(-values.shape[1] // BLOCK)
     sums = values.new_zeros(values.shape[0], blocks * num_classes).scatter_add(1, slots, values)
     return sums.view(-1, blocks, num_classes).sum(1)

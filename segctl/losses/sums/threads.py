@@ -1,4 +1,4 @@
-"""Pieces of work shared out to one thread of Python per core, each with single-threaded operations."""
+"""Work in pieces on one Python thread per core, each with single-threaded operations."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -10,14 +10,15 @@ import torch
 T = TypeVar("T")
 
 THREADS = 16
-"""More than these would mostly wait for Python's lock."""
+"""Largest number of threads; more would mostly wait for Python's lock."""
 
 
 def share_out(work: Callable[[Iterator[T]], None], pieces: Sequence[T], device: torch.device) -> None:
-    """Let as many threads as torch would use take pieces from one queue: one that is held up leaves its work to the others.
+    """Let as many threads as torch would use take pieces from one queue, so that a slow thread leaves its work to the others.
 
-    Each runs torch's operations single-threaded, and in the caller's inference mode, which is a thread's own.  The number of
-    threads is a thread's own in some versions of torch and the process's in others, so it is put back at the end.
+    Each runs torch's operations single-threaded and in the caller's inference mode, which every thread has for itself. The number
+    of threads belongs to the thread in some versions of torch and to the process in others, so it is restored at the end.
+    An exception of `work` is raised again.
     """
     queue, threads = deque(pieces), torch.get_num_threads()
     if device.type != "cpu" or threads == 1 or len(pieces) == 1:
@@ -42,6 +43,7 @@ def share_out(work: Callable[[Iterator[T]], None], pieces: Sequence[T], device: 
 
 
 def _taken_from(queue: deque[T]) -> Iterator[T]:
+    """The pieces left in the queue, until it is empty; several threads may take from it at once."""
     while True:
         try:
             yield queue.popleft()

@@ -1,1 +1,1 @@
-"""Weights and networks that segctl did not make."""
+"""Weights and networks that were not made by segctl."""

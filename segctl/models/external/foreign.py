@@ -1,6 +1,6 @@
-"""Networks that segctl did not build, made to answer like its own: TorchScript and torch.export files, and wrapped modules.
+"""Networks that segctl did not build, behind the interface of its own: TorchScript and torch.export files, wrapped modules.
 
-A file `teacher.pt` may have `teacher.json` beside it, to say what the file itself cannot:
+A file `teacher.json` beside `teacher.pt` says what the file itself cannot:
 
     {"class_names": ["road", ...], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from segctl.errors import InputError, first_line
+from segctl.models.normalize import Normalizing
 from segctl.models.outputs import Prediction
 from segctl.models.segmenter import Segmenter
 
@@ -27,23 +28,21 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Facts:
-    """What must be known of a network beside its weights; class_names None where nobody says."""
+    """What must be known of a network beside its weights; class_names is None if nothing names them."""
 
     class_names: list[str] | None = None
     mean: Sequence[float] = IMAGENET_MEAN
     std: Sequence[float] = IMAGENET_STD
 
 
-class ForeignNetwork(nn.Module):
-    """Any module that takes normalised float (B, 3, H, W) and answers with logits, as a Segmenter does; never trained.
+class ForeignNetwork(Normalizing):
+    """Any module that takes normalised float (B, 3, H, W) and returns logits, called as a Segmenter is; never trained.
 
-    Its answer may be a tensor, a sequence whose first item is the main logits and whose second the first auxiliary ones, a
-    mapping with `logits` or `out` (and `aux`), or an object with `logits`.  `order` picks and sorts its channels, so that
-    they are the classes asked for.  `tap` is the module whose input are the features, where there is one.
+    It may return a tensor, a sequence of main logits and then auxiliary ones, a mapping with `logits` or `out` (and `aux`), or
+    an object with `logits`. order: the places, among its channels, of the classes asked for. tap: the name of the submodule
+    whose input is taken as features; empty if there is none.
     """
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
     order: Tensor
 
     def __init__(self, net: nn.Module, facts: Facts, class_names: Sequence[str], order: Sequence[int], tap: str = "") -> None:
@@ -51,8 +50,7 @@ class ForeignNetwork(nn.Module):
         self.net = net
         self.class_names = list(class_names)
         self.num_classes = len(self.class_names)
-        self.register_buffer("pixel_mean", torch.tensor(facts.mean).mul(255).view(1, 3, 1, 1))
-        self.register_buffer("pixel_std", torch.tensor(facts.std).mul(255).view(1, 3, 1, 1))
+        self.remember_pixels(facts.mean, facts.std)
         self.register_buffer("order", torch.tensor(order))
         self.channels = len(facts.class_names or class_names)
         self._features: Tensor | None = None
@@ -61,25 +59,21 @@ class ForeignNetwork(nn.Module):
         self.training = False
 
     def train(self, mode: bool = True) -> "ForeignNetwork":
-        """Stays in eval: exported programs have one mode only, and a teacher needs no other."""
+        """Stay in eval: exported programs have one mode only, and a teacher needs no other."""
         return self
 
-    def normalize(self, images: Tensor) -> Tensor:
-        """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) by the network's own mean and deviation."""
-        channels_first = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last, copy=True)
-        return channels_first.sub_(self.pixel_mean).div_(self.pixel_std)
-
     def forward(self, images: Tensor) -> Prediction:
-        logits, aux_logits = main_and_aux(self._answer(images))
+        """images: normalised float (B, 3, H, W). Raises InputError if the network fails on them or has other channels."""
+        logits, aux_logits = main_and_aux(self._run(images))
         features, self._features = self._features, None
         if logits.shape[1] != self.channels:
             raise InputError(
-                f"the network answers with {logits.shape[1]} channels, wanted {self.channels}, one for each class",
+                f"the network returns {logits.shape[1]} channels, wanted {self.channels}, one for each class",
                 "name its classes, in its own order, in a .json file of the same name beside it",
             )
         return Prediction(logits[:, self.order], None if aux_logits is None else aux_logits[:, self.order], features)
 
-    def _answer(self, images: Tensor) -> Any:
+    def _run(self, images: Tensor) -> Any:
         try:
             return self.net(images)
         except (RuntimeError, ValueError, AssertionError) as error:
@@ -94,34 +88,37 @@ class ForeignNetwork(nn.Module):
 
 
 Network = Segmenter | ForeignNetwork
-"""What can be scored and can teach."""
+"""A network that can be scored and can teach."""
 
 
-def main_and_aux(answer: Any) -> tuple[Tensor, Tensor | None]:
-    """The main logits in a network's answer, and the first auxiliary ones. Raises InputError where there are no logits."""
+def main_and_aux(output: Any) -> tuple[Tensor, Tensor | None]:
+    """The main logits (B, C, h, w) in what a network returned, and the first auxiliary ones or None.
+
+    Raises InputError if there are no logits.
+    """
     found: Any
     aux: Any = None
-    if isinstance(answer, Tensor):
-        found = answer
-    elif isinstance(answer, Mapping):
-        found, aux = answer.get("logits", answer.get("out")), answer.get("aux")
-    elif isinstance(answer, list | tuple) and not hasattr(answer, "logits"):
-        found, aux = (answer[0] if answer else None), (answer[1] if len(answer) > 1 else None)
+    if isinstance(output, Tensor):
+        found = output
+    elif isinstance(output, Mapping):
+        found, aux = output.get("logits", output.get("out")), output.get("aux")
+    elif isinstance(output, list | tuple) and not hasattr(output, "logits"):
+        found, aux = (output[0] if output else None), (output[1] if len(output) > 1 else None)
     else:
-        found = getattr(answer, "logits", None)
+        found = getattr(output, "logits", None)
     if not isinstance(found, Tensor) or found.ndim != 4:
-        got = tuple(found.shape) if isinstance(found, Tensor) else type(answer).__name__
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
         raise InputError(
-            f"the network answers with {got}, wanted logits (B, C, h, w)",
+            f"the network returns {got}, wanted logits (B, C, h, w)",
             "wrap it so that it returns its logits, or a sequence or mapping that begins with them",
         )
     return found, aux if isinstance(aux, Tensor) and aux.ndim == 4 and aux.shape[1] == found.shape[1] else None
 
 
 def class_order(theirs: Sequence[str], wanted: Sequence[str], where: str) -> list[int]:
-    """For each class wanted, its place among theirs, by name; letter case, spaces and punctuation do not matter.
+    """The place of each wanted class among theirs, by name; letter case, spaces and punctuation do not matter.
 
-    Raises InputError where one of the classes is not there.
+    where: the file or source, for the message. Raises InputError if they lack a class.
     """
     places = {plain_name(name): index for index, name in reversed(list(enumerate(theirs)))}
     missing = [name for name in wanted if plain_name(name) not in places]
@@ -134,11 +131,12 @@ def class_order(theirs: Sequence[str], wanted: Sequence[str], where: str) -> lis
 
 
 def plain_name(name: str) -> str:
+    """Letters and digits of a class name, in lower case."""
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 def program_kind(path: Path) -> str:
-    """`torchscript`, `export`, or nothing; told by the names inside the archive."""
+    """`torchscript`, `export`, or an empty string, by the names inside the archive."""
     if not zipfile.is_zipfile(path):
         return ""
     with zipfile.ZipFile(path) as archive:
@@ -158,7 +156,7 @@ def load_program(path: Path, class_names: Sequence[str]) -> ForeignNetwork:
     try:
         if program_kind(path) == "torchscript":
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # that torch would rather export concerns who wrote the file
+                warnings.simplefilter("ignore", FutureWarning)  # its advice to export is for the author
                 net = torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
         else:
             net = torch.export.load(path).module()
@@ -175,7 +173,7 @@ def _order_of(facts: Facts, class_names: Sequence[str], path: Path) -> list[int]
 
 
 def read_facts(path: Path) -> Facts:
-    """The file beside a program, or the assumptions made without one. Raises InputError where it is not of that kind."""
+    """The .json file beside a program, or the defaults without one. Raises InputError if the file cannot be read as that."""
     if not path.is_file():
         return Facts()
     try:

@@ -1,7 +1,7 @@
 """Networks from Hugging Face `transformers`: a folder that `save_pretrained` wrote, or a name on the hub.
 
-Two kinds: those that answer with logits per class (SegFormer, UperNet, DPT, ...), and those that answer with masks and the
-classes of the masks (MaskFormer, Mask2Former), whose semantic reading is the sum over masks of class times mask.
+There are two kinds: networks that return logits per class (SegFormer, UperNet, DPT, ...), and networks that return masks and the
+classes of the masks (MaskFormer, Mask2Former), whose probability of a class is the sum over masks of class times mask.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from segctl.models.external.foreign import IMAGENET_MEAN, IMAGENET_STD, Facts, F
 PREFIX = "hf:"
 FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
 SMALLEST = 1e-6
-"""Probabilities are not taken below this before their logarithm."""
+"""Smaller probabilities are raised to this before their logarithm."""
 
 
 class SemanticMasks(nn.Module):
@@ -33,9 +33,9 @@ class SemanticMasks(nn.Module):
         self.net = net
 
     def forward(self, images: Tensor) -> Tensor:
-        answer = self.net(pixel_values=images)
-        classes = answer.class_queries_logits.float().softmax(-1)[..., :-1]
-        maps = torch.einsum("bqc,bqhw->bchw", classes, answer.masks_queries_logits.float().sigmoid())
+        output = self.net(pixel_values=images)
+        classes = output.class_queries_logits.float().softmax(-1)[..., :-1]
+        maps = torch.einsum("bqc,bqhw->bchw", classes, output.masks_queries_logits.float().sigmoid())
         return F.normalize(maps, p=1.0, dim=1).clamp(min=SMALLEST).log()
 
 
@@ -69,7 +69,7 @@ def _transformers() -> Any:
 
 
 def _folder(name: str) -> Path:
-    """A local folder, or the hub's files in the cache of this machine."""
+    """A local folder, or the folder of the hub's files in this machine's cache. Raises InputError."""
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download
@@ -82,27 +82,27 @@ def _folder(name: str) -> Path:
 
 
 def _kind(config: dict[str, Any], source: str) -> str:
-    """Which of transformers' loaders fits, by what the configuration says the network was saved as."""
+    """The loader of transformers for this network, by its architecture in the configuration. Raises InputError."""
     saved_as = " ".join(config.get("architectures") or [])
     if "ForSemanticSegmentation" in saved_as:
         return "AutoModelForSemanticSegmentation"
     if "ForUniversalSegmentation" in saved_as or "ForInstanceSegmentation" in saved_as:
         return "AutoModelForUniversalSegmentation"
     raise InputError(
-        f"'{source}' is no network for semantic segmentation: it was saved as {saved_as or 'nothing known'}",
+        f"'{source}' is no network for semantic segmentation: its architecture is {saved_as or 'not named'}",
         "give one whose architecture ends in ForSemanticSegmentation or ForUniversalSegmentation",
     )
 
 
 def _classifier(net: nn.Module, classes: int) -> str:
-    """The last 1×1 convolution to the classes that is no auxiliary one: its input are the features. Empty if there is none."""
+    """The name of the last 1×1 convolution to the classes, auxiliary ones left out; its input is the features. Empty if none."""
     pixelwise = [(name, x) for name, x in net.named_modules() if isinstance(x, nn.Conv2d) and x.kernel_size == (1, 1)]
     found = [name for name, module in pixelwise if module.out_channels == classes and "auxiliary" not in name]
     return found[-1] if found else ""
 
 
 def _facts(folder: Path, names: list[str]) -> Facts:
-    """The image processor's mean and deviation, for pixels in 0..1."""
+    """The class names, and the image processor's mean and standard deviation for pixels in 0 to 1."""
     path = folder / "preprocessor_config.json"
     processor = _read(path) if path.is_file() else {}
     return Facts(names, processor.get("image_mean", IMAGENET_MEAN), processor.get("image_std", IMAGENET_STD))
@@ -119,7 +119,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _digest(folder: Path) -> str:
-    """One hash over the weight files, in the order of their names."""
+    """One sha256 over the weight files, in the order of their names."""
     total = hashlib.sha256()
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
         total.update(bytes.fromhex(file_sha256(path)))

@@ -1,4 +1,4 @@
-"""Reading weights from a local file, and saying why they do not fit."""
+"""Reading weights from a local file, and why they do not fit."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,14 +10,14 @@ from torch import Tensor
 from segctl.errors import InputError
 
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "weights")
-"""Keys under which training scripts, ours included, keep the weights inside a checkpoint; averaged ones first."""
+"""Keys under which training scripts store the weights in a checkpoint; averaged weights first."""
 
 CLASSIFIERS = ("fc.", "classifier.", "head.")
-"""A file may hold these whatever the backbone: feature maps need no classifier."""
+"""Prefixes of a classifier's weights. A file may hold them for any backbone, because feature maps need no classifier."""
 
 
 def unpickled(file: Path) -> Any:
-    """What a PyTorch file holds, tensors on the CPU; runs none of its code. Raises InputError."""
+    """The content of a PyTorch file, tensors on the CPU; runs none of its code. Raises InputError."""
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for bytes that are no checkpoint
@@ -46,9 +46,9 @@ def read_network_file(file: Path) -> dict[str, Tensor]:
 
 
 def fill_network(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> str:
-    """Put `weights` into a whole network; returns why they do not fit, or nothing.
+    """Put `weights` into a whole network; returns why they do not fit, or an empty string.
 
-    What a file may lack keeps its value: the pixels' mean and deviation, and batch norm's counters.
+    A file may lack the pixels' mean and deviation and batch norm's counters; these keep their values.
     """
     state = model.state_dict()
     spare = {name: tensor for name, tensor in state.items() if name.endswith(("num_batches_tracked", "pixel_mean", "pixel_std"))}
@@ -59,7 +59,7 @@ def fill_network(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> str:
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors in a file by name, whatever a training script wrapped them in."""
+    """The tensors in a file by name, without the WRAPPERS of training scripts. Raises InputError."""
     content = _safetensors(file) if file.suffix == ".safetensors" else unpickled(file)
     while isinstance(content, dict) and (wrapper := next((key for key in WRAPPERS if isinstance(content.get(key), dict)), "")):
         content = content[wrapper]
@@ -79,11 +79,10 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def fill_backbone(net: torch.nn.Module, known: Iterable[str], weights: Mapping[str, Tensor]) -> str:
-    """Put `weights` into a network of feature maps; returns why they do not fit, or nothing.
+    """Put `weights` into a network of feature maps; returns why they do not fit, or an empty string.
 
-    known: the names of the whole timm network, of which `net` is a part. Weights of its other parts are left aside; any
-    other name means that the file is of another network, which may hold all of this one's names too (ResNet34 does
-    those of ResNet18).
+    known: the names of the whole timm network, of which `net` is a part. Weights of its other parts are ignored. Any other name
+    shows that the file is of another network; that one may hold all names of this one too, as ResNet34 does those of ResNet18.
     """
     state = net.state_dict()
     places = {_plain(name): name for name in state}
@@ -100,12 +99,12 @@ def fill_backbone(net: torch.nn.Module, known: Iterable[str], weights: Mapping[s
 
 
 def _plain(name: str) -> str:
-    """timm's feature wrappers turn `blocks.0.conv` into `blocks_0.conv` or `model.blocks.0.conv`."""
+    """One form of a name: timm's feature wrappers turn `blocks.0.conv` into `blocks_0.conv` or `model.blocks.0.conv`."""
     return name.removeprefix("model.").replace(".", "_")
 
 
 def first_misfit(wanted: Mapping[str, Tensor], got: Mapping[str, Any]) -> str:
-    """Why `got` cannot fill `wanted`: missing names, unknown names or a shape; empty where it can."""
+    """Why `got` cannot fill `wanted`: missing names, unknown names or a shape; empty if it can."""
     missing = [name for name in wanted if not isinstance(got.get(name), Tensor)]
     if missing:
         return f"{len(missing)} of {len(wanted)} weights are missing ({_some(missing)})"

@@ -1,14 +1,18 @@
-"""Segmentation heads, one paper per file: the backbone's maps in, one map of features for the classifier out.
+"""Segmentation heads, one paper per file."""
 
-Every head has `out_channels` and `forward(maps, size)`. `maps` are the backbone's, (B, D, H/stride, W/stride), finest
-first; `size` is the image's (H, W), which only a head that ends at full resolution needs.
-"""
+from importlib import import_module
 
-from segctl.models.heads.deeplabv3 import DeepLabV3Head
-from segctl.models.heads.deeplabv3plus import DeepLabV3PlusHead
-from segctl.models.heads.pspnet import PSPNetHead
-from segctl.models.heads.unet import UNetHead
+from segctl.models.heads.base import Head
+from segctl.schema.models import HEADS
 
-Head = PSPNetHead | DeepLabV3Head | DeepLabV3PlusHead | UNetHead
+__all__ = ["Head", "head_class"]
 
-__all__ = ["DeepLabV3Head", "DeepLabV3PlusHead", "Head", "PSPNetHead", "UNetHead"]
+
+def head_class(name: str) -> type[Head]:
+    """The class behind a name in HEADS.
+
+    The file is imported here, because schema imports no torch and cannot hold the class itself.
+    """
+    file, kind = HEADS[name].split(".")
+    found: type[Head] = getattr(import_module(f"segctl.models.heads.{file}"), kind)
+    return found

@@ -1,4 +1,4 @@
-"""What turns features into logits: the classifier, and the auxiliary head of PSPNet (arXiv:1612.01105, section 3.3)."""
+"""From features to logits: the classifier, and the auxiliary head of PSPNet (arXiv:1612.01105, section 3.3)."""
 
 from torch import Tensor, nn
 
@@ -6,7 +6,7 @@ from segctl.models.heads.blocks import ConvBNReLU, init_decoder
 
 
 def classifier(in_channels: int, num_classes: int) -> nn.Conv2d:
-    """A 1×1 convolution with bias, Xavier-uniform, bias 0."""
+    """A 1×1 convolution, (B, in, h, w) -> logits (B, C, h, w); weights Xavier-uniform, bias 0."""
     layer = nn.Conv2d(in_channels, num_classes, 1)
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

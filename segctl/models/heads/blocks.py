@@ -1,4 +1,4 @@
-"""Layers that several heads are made of. B batch, D channels, H W.
+"""Layers that several heads share. B batch, D channels, H W.
 
 Every convolution of a head is bias-free and followed by batch norm and ReLU.
 """
@@ -11,7 +11,7 @@ from segctl.models.outputs import upsample
 
 
 class ConvBNReLU(nn.Sequential):
-    """Convolution, batch norm, ReLU: (B, in, H, W) -> (B, out, H, W), zero-padded to keep the size.
+    """Convolution, batch norm, ReLU: (B, in, H, W) -> (B, out, H, W), zero-padded to the same size.
 
     groups = in_channels makes it depthwise.
     """
@@ -26,10 +26,10 @@ class ConvBNReLU(nn.Sequential):
 
 
 class PooledBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm for pooled maps, which may hold one value per channel: a batch of one behind a 1×1 pool.
+    """Batch norm for pooled maps (B, D, h, w), which may hold one value per channel: a batch of one behind a 1×1 pool.
 
-    The variance of one value is zero, so torch refuses to train there. We normalise such a batch with the running
-    statistics, as in eval mode, and leave them as they are; one image alone can then be trained on.
+    The variance of one value is zero, so torch refuses to train there. Such a batch is normalised by the running statistics, as
+    in eval mode, and does not change them; so a batch of one image can be trained on.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class PoolingBranch(nn.Module):
 
 
 def init_decoder(module: nn.Module) -> None:
-    """Kaiming-uniform (fan-in) convolutions; batch norm at weight 1, bias 0: the reference's start of every decoder."""
+    """Initialise a decoder as the reference does: Kaiming-uniform (fan-in) convolutions; batch norm at weight 1, bias 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_uniform_(layer.weight, mode="fan_in", nonlinearity="relu")

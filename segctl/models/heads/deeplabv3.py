@@ -3,10 +3,14 @@
 import torch
 from torch import Tensor, nn
 
+from segctl.models.backbone import Backbone
+from segctl.models.head_widths import Widths
+from segctl.models.heads.base import Head
 from segctl.models.heads.blocks import ConvBNReLU, PoolingBranch, init_decoder
+from segctl.schema.models import ModelSpec
 
 
-class DeepLabV3Head(nn.Module):
+class DeepLabV3Head(Head):
     """Image pooling, 1×1 and three dilated 3×3 branches side by side on the last map, merged by one 3×3 convolution.
 
     The paper merges by 1×1 and adds a 3×3; here one 3×3 does both. Returns (B, width, h, w) at the last map's size.
@@ -24,6 +28,10 @@ class DeepLabV3Head(nn.Module):
         )
         self.merge = ConvBNReLU(len(self.branches) * width, width, 3)
         init_decoder(self)
+
+    @staticmethod
+    def of(spec: ModelSpec, backbone: Backbone, widths: Widths) -> "DeepLabV3Head":
+        return DeepLabV3Head(backbone.channels[-1], spec.width or widths.head)
 
     def forward(self, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
         merged: Tensor = self.merge(torch.cat([branch(maps[-1]) for branch in self.branches], dim=1))

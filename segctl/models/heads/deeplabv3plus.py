@@ -3,8 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from segctl.models.backbone import Backbone
+from segctl.models.head_widths import Widths
+from segctl.models.heads.base import Head, unsuitable
 from segctl.models.heads.blocks import ConvBNReLU, PoolingBranch, init_decoder
 from segctl.models.outputs import upsample
+from segctl.schema.models import ModelSpec
 
 
 class SeparableConv(nn.Sequential):
@@ -17,10 +21,10 @@ class SeparableConv(nn.Sequential):
         )
 
 
-class DeepLabV3PlusHead(nn.Module):
+class DeepLabV3PlusHead(Head):
     """DeepLabV3's pyramid on the last map (all but its pooling branch separable), joined with the map of stride 4.
 
-    `fine_index` is the place of the stride-4 map among the backbone's, `fine_channels` its channels, cut to `shortcut`.
+    fine_index: the place of the stride-4 map among the backbone's. fine_channels: its channels, reduced to `shortcut`.
     Returns (B, width, H/4, W/4).
     """
 
@@ -47,6 +51,13 @@ class DeepLabV3PlusHead(nn.Module):
         self.shortcut = ConvBNReLU(fine_channels, shortcut)
         self.decoder = nn.Sequential(SeparableConv(width + shortcut, width, 3), SeparableConv(width, width, 3))
         init_decoder(self)
+
+    @staticmethod
+    def of(spec: ModelSpec, backbone: Backbone, widths: Widths) -> "DeepLabV3PlusHead":
+        if 4 not in backbone.strides:
+            raise unsuitable(spec, backbone, "a map of stride 4")
+        channels, fine = backbone.channels, backbone.strides.index(4)
+        return DeepLabV3PlusHead(channels[-1], channels[fine], fine, spec.width or widths.head, widths.shortcut)
 
     def forward(self, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
         merged = self.merge(torch.cat([branch(maps[-1]) for branch in self.branches], dim=1))

@@ -3,18 +3,22 @@
 import torch
 from torch import Tensor, nn
 
+from segctl.models.backbone import Backbone
+from segctl.models.head_widths import Widths
+from segctl.models.heads.base import Head, unsuitable
 from segctl.models.heads.blocks import ConvBNReLU, init_decoder
 from segctl.models.outputs import upsample
+from segctl.schema.models import ModelSpec
 
 STEP_STRIDES = (16, 8, 4, 2, 1)
 
 
-class UNetHead(nn.Module):
+class UNetHead(Head):
     """Five times: resize to the next finer stride, join the backbone's map of that stride if it has one, two 3×3.
 
-    `channels` and `strides` describe the backbone's maps, finest first, the last of stride 32. The steps end with
-    base·(16, 8, 4, 2, 1) channels. The paper crops maps that do not fit; here the coarse one takes the size of the fine
-    one, so any image size works. Returns (B, base, H, W).
+    channels, strides: of the backbone's maps, finest first; the last stride is 32. The steps end with base·(16, 8, 4, 2, 1)
+    channels. The paper crops maps that do not fit; here the coarse map is resized to the fine one, so any image size works.
+    Returns (B, base, H, W).
     """
 
     def __init__(self, channels: tuple[int, ...], strides: tuple[int, ...], base: int) -> None:
@@ -29,6 +33,14 @@ class UNetHead(nn.Module):
             for coarse, skip, width in zip([channels[-1], *widths[:-1]], skip_channels, widths, strict=True)
         )
         init_decoder(self)
+
+    @staticmethod
+    def of(spec: ModelSpec, backbone: Backbone, widths: Widths) -> "UNetHead":
+        strides = backbone.strides
+        if strides[-1] != 32 or len(set(strides)) < len(strides):
+            raise unsuitable(spec, backbone, "one map for each stride, the last of stride 32")
+        # An eighth, so that the reference's widths 128 and 512 give its bases 16 and 64.
+        return UNetHead(backbone.channels, strides, base=max(1, (spec.width or widths.head) // 8))
 
     def forward(self, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
         x = maps[-1]

@@ -38,7 +38,7 @@ def test_logits_are_found_in_every_usual_answer(answer: Any, has_aux: bool) -> N
 def test_an_answer_without_logits_is_named(answer: Any, got: str) -> None:
     with pytest.raises(InputError) as error:
         main_and_aux(answer)
-    assert error.value.message == f"the network answers with {got}, wanted logits (B, C, h, w)"
+    assert error.value.message == f"the network returns {got}, wanted logits (B, C, h, w)"
 
 
 def test_names_are_matched_whatever_their_case_and_punctuation() -> None:

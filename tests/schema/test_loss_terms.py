@@ -4,7 +4,6 @@ import pytest
 
 from segctl.schema.formula import total_loss
 from segctl.schema.load import load_preset
-from segctl.schema.loss_formula import loss_term
 from segctl.schema.loss_terms import (
     CrossEntropySpec,
     FocalSpec,
@@ -41,12 +40,12 @@ from segctl.schema.loss_terms import (
     ],
 )
 def test_a_term_on_hard_labels(term: LossTermSpec, shown: str) -> None:
-    assert loss_term(term, "y", soft=False) == shown
+    assert term.formula("y", soft=False) == shown
 
 
 def test_the_active_classes_shown_are_those_of_the_labels_there_are() -> None:
-    assert loss_term(JDTSpec(active_hard="all"), "y'", soft=True) == "Jaccard_D(main, y')"
-    assert loss_term(JDTSpec(active_soft="present"), "y'", soft=True) == "Jaccard_D(main, y'; present classes)"
+    assert JDTSpec(active_hard="all").formula("y'", soft=True) == "Jaccard_D(main, y')"
+    assert JDTSpec(active_soft="present").formula("y'", soft=True) == "Jaccard_D(main, y'; present classes)"
 
 
 def test_a_distillation_term_shows_its_classes_too() -> None:

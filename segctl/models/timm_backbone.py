@@ -1,0 +1,233 @@
+"""Backbones of timm: a model name -> a list of feature maps. The only file that knows timm.
+
+Strides, layout of the maps and image sizes of a name are found by running it once without memory, on torch's meta device. What
+timm announces is not trusted: a backbone that would fail at the first odd-sized image is refused here.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segctl.errors import InputError, did_you_mean, first_line
+from segctl.models.backbone import Backbone
+from segctl.models.external.hub import cached_weights, hub_address, why_unreachable
+from segctl.models.external.weights import fill_backbone, read_backbone_file
+
+Options = tuple[tuple[str, Any], ...]
+"""Keyword arguments of timm.create_model, beside the name."""
+
+OUTPUT_STRIDES = (8, 16, 32)
+PROBE_SIZES = ((97, 130), (1, 1))
+"""Height and width of the images that a network is tried with: an odd size, and a tiny one."""
+RELAXED_SIZES: tuple[Options, ...] = ((), (("strict_img_size", False),), (("dynamic_img_size", True),))
+"""Options by which convolutional networks, windowed and plain transformers take images of any size, tried in this order."""
+
+WAYS_OUT = "start from random weights with `--set model.weights=none`, or from a local file with `--set model.weights=PATH`"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a timm network is made and fed so that it gives maps at the wanted stride for any image."""
+
+    options: Options
+    multiple: int
+    """Images are padded to a multiple of this (1 for most)."""
+    channels_last: bool
+    """Whether its maps are (B, H, W, D)."""
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class TimmBackbone(Backbone):
+    """A timm network cut to its feature maps; `net` is timm's own module, whose names of weights are in every checkpoint."""
+
+    def __init__(self, name: str, net: nn.Module, fit: Fit) -> None:
+        super().__init__()
+        config: Any = net.pretrained_cfg
+        self.net = net
+        self.name = name
+        self.channels = fit.channels
+        self.strides = fit.strides
+        self.mean = tuple(config["mean"])
+        self.std = tuple(config["std"])
+        self._multiple = fit.multiple
+        self._channels_last = fit.channels_last
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        height, width = images.shape[-2:]
+        # Some networks add or window maps of several strides and take sides of a multiple alone: pad, and cut the maps again.
+        below, right = -height % self._multiple, -width % self._multiple
+        maps: list[Tensor] = self.net(F.pad(images, (0, right, 0, below)) if below or right else images)
+        if self._channels_last:
+            maps = [x.permute(0, 3, 1, 2) for x in maps]
+        if below or right:
+            maps = [x[..., : -(-height // s), : -(-width // s)] for x, s in zip(maps, self.strides, strict=True)]
+        return maps
+
+    def load_weights(self, file: Path) -> None:
+        import timm
+
+        if not file.is_file():
+            near = did_you_mean(str(file), ["timm", "none"])
+            raise InputError(f"model.weights: no file at '{file}'{near}", "give timm, none, or a file of backbone weights")
+        weights = read_backbone_file(file)
+        with torch.device("meta"):  # for the names of its weights alone
+            whole = timm.create_model(self.name)
+        problem = fill_backbone(self.net, whole.state_dict(), weights)
+        if problem:
+            raise InputError(
+                f"model.weights: '{file}' does not fit '{self.name}': {problem}",
+                f"give a file of timm's '{self.name}', or `--set model.weights=none`",
+            )
+
+
+def synchronised(module: nn.Module) -> nn.Module:
+    """The module with batch norms, timm's own kinds too, that take statistics over the images of all processes; CUDA only.
+
+    Names and shapes of its weights stay as they are.
+    """
+    from timm.layers.norm_act import convert_sync_batchnorm
+
+    converted: nn.Module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    return converted
+
+
+def build_backbone(name: str, output_stride: int, weights: str) -> TimmBackbone:
+    """The timm network `name` with a last map of `output_stride`; only weights "timm" may download. Raises InputError.
+
+    weights: "timm" (ImageNet's, by timm), "none" (random), or the path of a file with backbone weights.
+    """
+    _check_name(name)
+    fit = _fit(name, output_stride)
+    if weights == "timm":
+        return TimmBackbone(name, _with_timm_weights(name, fit), fit)
+    backbone = TimmBackbone(name, _create(name, fit.options), fit)
+    if weights != "none":
+        backbone.load_weights(Path(weights).expanduser())
+    return backbone
+
+
+def _create(name: str, options: Options, **pretrained: Any) -> nn.Module:
+    """timm's network of feature maps."""
+    import timm
+
+    return timm.create_model(name, features_only=True, **dict(options), **pretrained)
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name timm does not know, or a tag (`resnet18d.ra2_in1k`) that it has no weights for."""
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise InputError(
+            f"model.backbone: timm knows no network '{name}'{did_you_mean(architecture, timm.list_models())}",
+            "`timm.list_models()` in Python names them all",
+        )
+    if tag:
+        tagged = timm.list_models(f"{architecture}.*", pretrained=True)
+        if name not in tagged:
+            raise InputError(
+                f"model.backbone: timm has no weights '{name}', wanted '{architecture}' or one of {', '.join(tagged) or 'none'}"
+            )
+
+
+@cache
+def _fit(name: str, output_stride: int) -> Fit:
+    """The plainest way to get maps of the wanted stride from images of any size. Raises InputError if there is none."""
+    options = _stride_options(name, output_stride)
+    reason: Exception | None = None
+    for relaxed in RELAXED_SIZES:
+        for multiple in (1, 32):
+            try:
+                return _probe(name, (*options, *relaxed), multiple)
+            except Exception as error:  # each network fails in its own way on sizes that it was not made for
+                reason = error
+    raise InputError(
+        f"model.backbone: '{name}' takes only images of certain sizes, wanted a backbone for any size",
+        "use a convolutional one, such as resnet18d or mobilenetv2_100",
+    ) from reason
+
+
+def _probe(name: str, options: Options, multiple: int) -> Fit:
+    """Run the network on odd and tiny images, without memory; raises whatever it raises if it does not fit."""
+    with torch.device("meta"), torch.no_grad():
+        net = _create(name, options).eval()
+        for norm in (layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)):
+            setattr(norm, "forward", _unchanged)  # noqa: B010  batch norm changes no shape, and takes most of the time here
+        info: Any = net.feature_info
+        channels, strides = tuple(info.channels()), tuple(info.reduction())
+        layouts = set()
+        for height, width in PROBE_SIZES:
+            maps = net(torch.zeros(1, 3, height + -height % multiple, width + -width % multiple))
+            layouts.add(_layout([tuple(x.shape) for x in maps], channels))
+    if len(layouts) > 1 or "" in layouts:
+        raise ValueError(f"its maps are not those it announces: {channels}")
+    return Fit(options, multiple, layouts == {"BHWD"}, channels, strides)
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    """Any shape -> the same tensor."""
+    return x
+
+
+def _layout(shapes: list[tuple[int, ...]], channels: tuple[int, ...]) -> str:
+    """`BDHW` or `BHWD`, by where the channels stand in the maps' shapes; empty for other maps."""
+    if any(len(shape) != 4 for shape in shapes):
+        return ""
+    if tuple(shape[1] for shape in shapes) == channels:
+        return "BDHW"
+    return "BHWD" if tuple(shape[3] for shape in shapes) == channels else ""
+
+
+def _stride_options(name: str, output_stride: int) -> Options:
+    """The options of timm that give the last map this stride; none if it has it anyway. Raises InputError."""
+    own = _last_stride(name, ())
+    if own is None:
+        raise InputError(f"model.backbone: '{name}' gives no feature maps", "use another, such as resnet18d")
+    if own == output_stride:
+        return ()
+    if _last_stride(name, (("output_stride", output_stride),)) == output_stride:
+        return (("output_stride", output_stride),)
+    others = {stride for stride in OUTPUT_STRIDES if _last_stride(name, (("output_stride", stride),)) == stride}
+    possible = " or ".join(map(str, sorted({*others, own})))
+    raise InputError(
+        f"model.output_stride: got {output_stride}, but '{name}' gives a last map of stride {possible}",
+        "change model.output_stride, or take another model.backbone, such as resnet18d",
+    )
+
+
+def _last_stride(name: str, options: Options) -> int | None:
+    """The stride of the last map under these options, or None if timm refuses them."""
+    try:
+        with torch.device("meta"):
+            info: Any = _create(name, options).feature_info
+        return int(info.reduction()[-1])
+    except (TypeError, AssertionError, RuntimeError, ValueError, AttributeError, NotImplementedError):
+        return None  # timm has no single error for a network that cannot be cut or dilated; these are all that were seen
+
+
+def _with_timm_weights(name: str, fit: Fit) -> nn.Module:
+    """ImageNet weights from this machine's cache or, failing that, from the hub. Raises InputError, within seconds."""
+    import timm
+
+    config: Any = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise InputError(f"model.weights: timm has no weights for '{name}'", WAYS_OUT)
+    cached = cached_weights(config.hf_hub_id) if config.hf_hub_id and not config.custom_load else None
+    source = hub_address() if config.hf_hub_id else str(config.url)
+    if cached is None and (reason := why_unreachable(source)):
+        raise InputError(f"model.weights: cannot download the weights of '{name}', because {reason}", WAYS_OUT)
+    overlay = {"file": str(cached)} if cached else {}
+    try:
+        return _create(name, fit.options, pretrained=True, pretrained_cfg_overlay=overlay)
+    except Exception as error:  # the hub's errors change with the HTTP library beneath it
+        reason = first_line(error)
+        raise InputError(
+            f"model.weights: cannot get the weights of '{name}' from {cached or source}: {reason}", WAYS_OUT
+        ) from error
