@@ -2,7 +2,8 @@
 
     SegctlError            the run failed                                   exit 1
     ├── InputError         the command, preset or input is wrong            exit 2
-    │   └── PresetError    one or more faults in a preset, all at once      exit 2
+    │   ├── PresetError    one or more faults in a preset, all at once      exit 2
+    │   └── ArgumentError  a function got an argument it cannot use         exit 2
     ├── CheckError         a check found problems                           exit 3
     ├── StoppedError       a person or the system stopped the run           exit 130 (Ctrl-C), 143 (SIGTERM)
     ├── PeerError          another process of the run failed, and says why  exit as that one
@@ -34,6 +35,10 @@ class InputError(SegctlError):
     """The command, preset or input is wrong; nothing was written."""
 
     exit_code = 2
+
+
+class ArgumentError(InputError, ValueError):
+    """A function got an argument that it cannot use: a ValueError for Python callers, a sentence on the command line."""
 
 
 @dataclass(frozen=True)

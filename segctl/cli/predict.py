@@ -44,5 +44,5 @@ def predict(
     request = PredictRequest(run, images, output, data_root, overlay, label_ids, device, precision, change)
     with out.progress("predicting") as progress:
         predicted = predict_files(request, progress)
-    kept = f" ({predicted.kept} were there already)" if predicted.kept else ""
+    kept = f" ({predicted.done_before} were there already)" if predicted.done_before else ""
     out.result(f"{predicted.pictures} masks in {output}{kept}")

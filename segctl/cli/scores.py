@@ -76,7 +76,7 @@ def check_gates(content: Content, gates: Sequence[Gate]) -> None:
         raise CheckError("; ".join(failed))
 
 
-def show(content: Content, json: bool, *, folder: Path | None = None, worst: "Sequence[ImageScore]" = ()) -> None:
+def show_scores(content: Content, json: bool, *, folder: Path | None = None, worst: "Sequence[ImageScore]" = ()) -> None:
     """Print an evaluation. folder: that of a run's evaluation, with the next step."""
     if json:
         out.json(content)

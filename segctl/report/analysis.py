@@ -11,7 +11,7 @@ from itertools import groupby
 import numpy as np
 
 from segctl.metrics.costly_mixups import costliest
-from segctl.metrics.intervals import Difference, Differences, Intervals, mean_differences, mean_intervals
+from segctl.metrics.intervals import Difference, Differences, Intervals, mean_intervals, paired_differences
 from segctl.metrics.scores import per_image
 from segctl.metrics.table import CountTable
 from segctl.report.content import UNDEFINED, Cell, ImageColumn, ImageTable, Table, table
@@ -44,7 +44,7 @@ def measure(comparison: Comparison) -> list[Measured]:
         if mine is None:
             continue
         sides = None if base is None else _sides(group, base, comparison.groups)
-        gains = None if sides is None else mean_differences(*sides, binary=group.binary)
+        gains = None if sides is None else paired_differences(*sides, binary=group.binary)
         found = mean_intervals(mine, binary=group.binary)
         measured.append(Measured(group, position, mine, found, base if gains else None, gains))
     return measured

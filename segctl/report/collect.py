@@ -1,7 +1,6 @@
 """Run folders -> typed records. Reads files only, and says which file when one cannot be read."""
 
 import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,13 @@ from numpy.typing import NDArray
 from segctl.errors import InputError, SegctlError, did_you_mean
 from segctl.files import read_json
 from segctl.metrics.scores import SCORE_NAMES
+from segctl.metrics.store import load_confusion, load_table
 from segctl.metrics.table import CountTable
 from segctl.runs import RunFolder, find_runs
 from segctl.schema.methods import method_of
 from segctl.schema.run import DistillRun, TrainRun
+
+HINT = "run `segctl eval` on that run again"
 
 TILES = ("image", "truth", "prediction", "error")
 
@@ -160,9 +162,15 @@ def read_evaluation(folder: Path) -> Evaluation:
     about = _mapping(tree.get("about", {}), path)
     scores = {name: _score(tree.get(name), name, path) for name in SCORE_NAMES}
     per_class = tuple({key: value if key == "class" else _score(value, key, path) for key, value in row.items()} for row in rows)
-    counts = CountTable.load(folder / "counts.npz") if (folder / "counts.npz").is_file() else None
+    counts = load_table(folder / "counts.npz", HINT) if (folder / "counts.npz").is_file() else None
     return Evaluation(
-        folder.name, scores, per_class, about, _worst(folder / "worst"), counts, _confusion(folder / "confusion.npz", counts)
+        folder.name,
+        scores,
+        per_class,
+        about,
+        _worst(folder / "worst"),
+        counts,
+        None if counts is None else load_confusion(folder / "confusion.npz", len(counts.class_names), HINT),
     )
 
 
@@ -218,19 +226,6 @@ def _worst(folder: Path) -> tuple[WorstImage, ...]:
         raise _foreign(path, f"an entry has no {error}") from error
 
 
-def _confusion(path: Path, counts: CountTable | None) -> NDArray[np.int64] | None:
-    if counts is None or not path.is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            matrix: NDArray[np.int64] = file["matrix"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise _foreign(path, str(error)) from error
-    if matrix.shape != (len(counts.class_names),) * 2 or matrix.dtype != np.int64:
-        raise _foreign(path, f"it holds {matrix.dtype} {matrix.shape}, wanted int64 of {len(counts.class_names)} classes")
-    return matrix
-
-
 def _score(value: Any, name: str, path: Path) -> float | None:
     if _is_number(value):
         return float(value)
@@ -255,4 +250,4 @@ def _color(value: Sequence[int]) -> Color:
 
 
 def _foreign(path: Path, fault: str) -> InputError:
-    return InputError(f"'{path}' is not a file that segctl wrote: {fault}", "run `segctl eval` on that run again")
+    return InputError(f"'{path}' is not a file that segctl wrote: {fault}", HINT)

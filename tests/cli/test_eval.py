@@ -111,16 +111,16 @@ def test_every_failed_gate_is_named(folders: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "what is to be scored? neither RUN nor --pred with --gt nor --counts is given"),
+        ([], "there is nothing to score"),
         (["--pred", "pred"], "--pred is given without --gt"),
         (["--gt", "gt"], "--gt is given without --pred"),
-        (["--pred", "pred", "--gt", "gt"], "how many classes are there?"),
-        (["run", "--pred", "pred", "--gt", "gt"], "the form of --pred and --gt has no use for RUN"),
-        (["--pred", "pred", "--gt", "gt", "--calibration"], "the form of --pred and --gt has no use for --calibration"),
-        (["--pred", "pred", "--gt", "gt", "--no-flip"], "the form of --pred and --gt has no use for --flip"),
-        (["run", "--label-ids"], "the form of a run has no use for --label-ids"),
-        (["run", "-o", "x"], "the form of a run has no use for --output"),
-        (["--counts", "c.npz", "--boundary"], "the form of --counts has no use for --boundary"),
+        (["--pred", "pred", "--gt", "gt"], "the number of classes is unknown"),
+        (["run", "--pred", "pred", "--gt", "gt"], "RUN cannot be combined with scoring --pred against --gt"),
+        (["--pred", "pred", "--gt", "gt", "--calibration"], "--calibration cannot be combined with scoring --pred against --gt"),
+        (["--pred", "pred", "--gt", "gt", "--no-flip"], "--flip cannot be combined with scoring --pred against --gt"),
+        (["run", "--label-ids"], "--label-ids cannot be combined with scoring a run"),
+        (["run", "-o", "x"], "--output cannot be combined with scoring a run"),
+        (["--counts", "c.npz", "--boundary"], "--boundary cannot be combined with scoring --counts"),
         (["--pred", "pred", "--gt", "gt", "--num-classes", "3", "--resize", "bilinear"], "--resize 'bilinear' is not known"),
     ],
 )
@@ -221,7 +221,7 @@ def test_ctrl_c_keeps_what_was_counted_and_a_second_start_goes_on(run: Path, cap
     first = masks()
     assert 0 < len(first) < 5
     assert f"error: stopped by SIGINT after {len(first)} more images" in said
-    assert "next:  run the same command again to go on" in said
+    assert "next:  run the same command again to resume" in said
     assert main(command) == 0
     assert len(masks()) == 5
     assert {name: masks()[name] for name in first} == first

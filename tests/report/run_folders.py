@@ -11,6 +11,7 @@ from PIL import Image
 
 from segctl.metrics.counts import confusion, count
 from segctl.metrics.scores import per_class, score, worst_images
+from segctl.metrics.store import save_table
 from segctl.metrics.table import CountTable
 from segctl.report.collect import read_run
 from segctl.report.groups import Group, compare
@@ -136,7 +137,7 @@ def evaluate(path: Path, making: Making, dataset: str) -> None:
     predictions = np.stack([prediction for _, prediction in scenes])
     names = tuple(f"seq{index // 4:02d}/frame_{index:05d}" for index in range(making.images))
     table = CountTable(names, CLASSES, count(predictions, labels, len(CLASSES)))
-    table.save(folder / "counts.npz")
+    save_table(folder / "counts.npz", table)
     np.savez(folder / "confusion.npz", matrix=confusion(predictions, labels, len(CLASSES)), class_names=np.array(CLASSES))
     about = {
         "dataset": dataset,
