@@ -14,7 +14,7 @@ from segctl.metrics.scores import per_class, score, worst_images
 from segctl.metrics.store import save_table
 from segctl.metrics.table import CountTable
 from segctl.report.collect import read_run
-from segctl.report.groups import Group, compare
+from segctl.report.groups import Group, comparisons_of
 from segctl.runs import RunFolder
 from segctl.schema.load import apply_override, find_preset, read_tree, validate_run
 from segctl.schema.methods import METHODS
@@ -203,7 +203,7 @@ def group_of(tmp_path: Path, scores: dict[str, list[float]], overrides: tuple[st
             put(path / "eval" / "val" / "scores.json", mIoU_D=value)
             put(path / "environment.json", seconds_per_step=0.1 if method == "none" else 0.3, peak_memory_mb=1234.6)
             runs.append(read_run(RunFolder(path)))
-    return list(compare(runs)[0].groups)
+    return list(comparisons_of(runs)[0].groups)
 
 
 def put(path: Path, **values: float) -> None:
