@@ -29,7 +29,7 @@ from segctl.metrics.tally import EvaluationCounts
 
 Arrays = dict[str, NDArray[Any]]
 
-HINT = "give a counts.npz that `segctl eval` wrote"
+TABLE_HINT = "give a counts.npz that `segctl eval` wrote"
 NEIGHBOUR_HINT = "run `segctl eval` on that run again, or move counts.npz to a folder of its own"
 
 
@@ -38,7 +38,7 @@ def save_table(path: Path, table: CountTable) -> None:
     _save(path, _table_arrays(table))
 
 
-def load_table(path: Path, hint: str = HINT) -> CountTable:
+def load_table(path: Path, hint: str = TABLE_HINT) -> CountTable:
     """Read what `save_table` wrote. Raises InputError for anything else."""
     return _Stored(path, hint).table()
 
@@ -130,7 +130,7 @@ def load_part(path: Path, key: str) -> EvaluationCounts | None:
 class _Stored:
     """The arrays of one npz file, each checked when it is taken out."""
 
-    def __init__(self, path: Path, hint: str = HINT, arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
+    def __init__(self, path: Path, hint: str = TABLE_HINT, arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
         self.path, self.hint = path, hint
         self.arrays = _load(path, hint) if arrays is None else arrays
 

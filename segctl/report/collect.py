@@ -18,7 +18,7 @@ from segctl.runs import RunFolder, find_runs
 from segctl.schema.methods import method_of
 from segctl.schema.run import DistillRun, TrainRun
 
-HINT = "run `segctl eval` on that run again"
+EVALUATE_AGAIN = "run `segctl eval` on that run again"
 
 TILES = ("image", "truth", "prediction", "error")
 
@@ -173,7 +173,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     about = _mapping(tree.get("about", {}), path)
     scores = {name: _score(tree.get(name), name, path) for name in SCORE_NAMES}
     per_class = tuple({key: value if key == "class" else _score(value, key, path) for key, value in row.items()} for row in rows)
-    counts = load_table(folder / "counts.npz", HINT) if (folder / "counts.npz").is_file() else None
+    counts = load_table(folder / "counts.npz", EVALUATE_AGAIN) if (folder / "counts.npz").is_file() else None
     return Evaluation(
         folder.name,
         scores,
@@ -181,7 +181,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         about,
         _worst(folder / "worst"),
         counts,
-        None if counts is None else load_confusion(folder / "confusion.npz", len(counts.class_names), HINT),
+        None if counts is None else load_confusion(folder / "confusion.npz", len(counts.class_names), EVALUATE_AGAIN),
     )
 
 
@@ -264,4 +264,4 @@ def _color(value: Sequence[int]) -> Rgb:
 
 
 def _foreign(path: Path, fault: str) -> InputError:
-    return InputError(f"'{path}' is not a file that segctl wrote: {fault}", HINT)
+    return InputError(f"'{path}' is not a file that segctl wrote: {fault}", EVALUATE_AGAIN)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from segctl.errors import InputError
-from segctl.report.collect import HINT
+from segctl.report.collect import EVALUATE_AGAIN
 from segctl.report.content import (
     Cell,
     Code,
@@ -218,7 +218,7 @@ def _tile(kind: str, path: Path) -> str:
         with Image.open(path) as file:
             picture = file.convert("RGB")
     except OSError as error:
-        raise InputError(f"cannot read '{path}': {error}", HINT) from error
+        raise InputError(f"cannot read '{path}': {error}", EVALUATE_AGAIN) from error
     if max(picture.size) > WEB_TILE_PX:
         scale = WEB_TILE_PX / max(picture.size)
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
