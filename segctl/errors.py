@@ -3,7 +3,7 @@
     SegctlError            the run failed                                   exit 1
     ├── InputError         the command, preset or input is wrong            exit 2
     │   ├── PresetError    one or more faults in a preset, all at once      exit 2
-    │   └── ArgumentError  a function got an argument it cannot use         exit 2
+    │   └── ArgumentError  a wrong argument in Python; a ValueError too     exit 2
     ├── CheckError         a check found problems                           exit 3
     ├── StoppedError       a person or the system stopped the run           exit 130 (Ctrl-C), 143 (SIGTERM)
     ├── PeerError          another process of the run failed, and says why  exit as that one
@@ -13,6 +13,7 @@ Only a SegctlError becomes a sentence at the command line's error door; anything
 A message says what is wrong, where, what was found and what was wanted; `hint` says what to do next.
 """
 
+import errno
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -38,7 +39,10 @@ class InputError(SegctlError):
 
 
 class ArgumentError(InputError, ValueError):
-    """A function got an argument that it cannot use: a ValueError for Python callers, a sentence on the command line."""
+    """A function or class of the Python API got a wrong argument: a value, a shape or a type.
+
+    It is a ValueError for callers in Python; the command line words it as it words every InputError.
+    """
 
 
 @dataclass(frozen=True)
@@ -103,3 +107,30 @@ def did_you_mean(got: str, known: list[str], floor: float = 0.6) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or the name of its type where it has no text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+HINTS = {
+    errno.ENOENT: "check the path",
+    errno.EACCES: "give a path that this user may read or write",
+    errno.EPERM: "give a path that this user may read or write",
+    errno.EROFS: "give a path on a disk that can be written",
+    errno.EISDIR: "give a file, not a folder",
+    errno.ENOTDIR: "one of its parents is a file: give another path",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ELOOP: "it is a link that leads back to itself: give another path",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n 4096`), or use fewer workers",
+}
+
+
+def os_error_in_words(error: OSError) -> SegctlError:
+    """The sentence for what the operating system refused: the path, its reason, and what to do.
+
+    A full disk is exit code 1, because the same command works once there is room; anything else is wrong input, exit code 2.
+    """
+    path = error.filename2 or error.filename
+    where = "" if path is None else f"'{path}': "
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.errno in FULL:
+        return SegctlError(f"{where}{reason}", "free disk space or choose another folder, then run the same command again")
+    return InputError(f"{where}{reason}", HINTS.get(error.errno or 0, ""))

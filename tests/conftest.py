@@ -6,9 +6,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
 os.environ.pop("COLUMNS", None)  # the width of the terminal that runs the tests must not change what they see
 
+import forked
 import pytest
 import torch
 import toy
+
+forked.preload()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,10 +5,14 @@ from typing import Annotated
 
 import typer
 
+from segctl import commands
+
 DataRootOpt = Annotated[
-    Path, typer.Option("--data-root", envvar="SEGCTL_DATA", help="Folder of prepared datasets.", show_default=True)
+    Path, typer.Option("--data-root", envvar=commands.DATA_VARIABLE, help="Folder of prepared datasets.", show_default=True)
 ]
-RunsRootOpt = Annotated[Path, typer.Option("--runs-root", envvar="SEGCTL_RUNS", help="Folder of runs.", show_default=True)]
+RunsRootOpt = Annotated[
+    Path, typer.Option("--runs-root", envvar=commands.RUNS_VARIABLE, help="Folder of runs.", show_default=True)
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 SetOpt = Annotated[
     list[str] | None,
@@ -49,5 +53,4 @@ PrecisionOpt = Annotated[
     typer.Option("--precision", metavar="NAME", rich_help_panel=NETWORK, help="auto, fp32, bf16 or fp16, not as it was trained."),
 ]
 
-DATA_ROOT = Path("data")
-RUNS_ROOT = Path("runs")
+DATA_ROOT, RUNS_ROOT = commands.DATA_ROOT, commands.RUNS_ROOT

@@ -9,6 +9,7 @@ import typer
 
 from segctl.cli.options import DATA_ROOT, RUNS_ROOT, DataRootOpt, DeviceOpt, PresetOpt, RunsRootOpt, SetOpt
 from segctl.cli.output import out
+from segctl.commands import command_line
 from segctl.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -119,7 +120,9 @@ def distill(
     asked = _asked(preset, set_, steps, seed, deterministic, run, resume, extend_to)
     name = asked.name
     if not isinstance(asked, DistillRun):
-        raise InputError(f"'{asked.name}' has no teacher to learn from", f"use `segctl train --preset {asked.name}`")
+        source = ["--preset", preset] if preset is not None else ["--resume", "--run", str(run)]
+        line = command_line("train", *source, data_root=data_root, runs_root=runs_root)
+        raise InputError(f"'{asked.name}' has no teacher to learn from", f"use `{line}`")
     if method is not None:
         asked, name = _with_method(asked, method), f"{asked.name}-{method}"
     if teacher is not None and not isinstance(asked, DistillRun):
@@ -167,9 +170,8 @@ def _asked(
 
 
 def _with_method(run: "DistillRun", method: str) -> "TrainRun":
-    from segctl.schema.load import sibling
+    from segctl.schema.load import sibling, with_method
     from segctl.schema.methods import METHODS, variant_of
-    from segctl.schema.run import with_method
 
     if method not in METHODS:
         raise InputError(
@@ -233,5 +235,4 @@ def _go(
     if dry_run:
         out.table("Dry run: nothing was kept", ["what", "value"], [[key, f"{value:.4g}"] for key, value in found.items()])
         return
-    where = "" if data_root == DATA_ROOT else f" --data-root {shlex.quote(str(data_root))}"
-    out.result(f"run saved in {target.path}      next: segctl eval {shlex.quote(str(target.path))}{where}")
+    out.result(f"run saved in {target.path}      next: {command_line('eval', target.path, data_root=data_root)}")

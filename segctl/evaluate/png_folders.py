@@ -201,3 +201,27 @@ def _in_threads(count: Callable[[PngPair], ImageCounts], pairs: Sequence[PngPair
         finally:
             for future in under_way:
                 future.cancel()
+
+
+def evaluate_files(
+    predictions: Path | str,
+    truths: Path | str,
+    classes: int | Sequence[str],
+    *,
+    binary: bool = False,
+    resize: bool = False,
+    boundary: bool = False,
+    workers: int = 1,
+) -> ScoresJson:
+    """The scores of a folder of predicted label maps against a folder of ground truth, as in `segctl eval --pred --gt`.
+
+    classes: the number of classes, or their names in the order of ids.  binary: score the foreground (class 1 of 2) alone.
+    resize: resize predictions to the size of their ground truth, nearest pixel.  boundary: also compute Boundary IoU.
+    Returns the content of scores.json: scores in percent by name (`mIoU_D` …; None where undefined), `per_class`, `intervals` and
+    `warnings`.
+    Raises InputError naming the file that does not fit.
+    """
+    given = GivenClasses(tuple(map(str, range(classes)) if isinstance(classes, int) else classes))
+    request = FilesRequest(Path(predictions), Path(truths), given, binary, resize, boundary, workers)
+    scored = score_files(request)
+    return {**scored.scores, "warnings": list(scored.warnings)}

@@ -176,7 +176,7 @@ def scoring(device: torch.device) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(
             device,
-            "score in tiles (evaluate.protocol of the preset, or `segctl eval RUN --protocol sliding --tile 512x512`), one "
+            "score in tiles (evaluate.protocol of the preset, or --protocol sliding --tile 512x512 of `segctl eval`), one "
             "picture at a time, or with --device cpu",
         ) from error
     finally:

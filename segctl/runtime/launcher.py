@@ -44,9 +44,9 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
             elastic_launch(config, sys.executable)("-m", "segctl", *arguments)
         except ChildFailedError as error:
             codes = {rank: int(failure.exitcode) for rank, failure in error.failures.items()}
-            raise _first_words(Path(place), codes, processes) from None
+            raise first_words(Path(place), codes, processes) from None
         except SignalException as stop:
-            raise _first_words(Path(place), {}, processes, stop.sigval) from None
+            raise first_words(Path(place), {}, processes, stop.sigval) from None
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def _leave(path: Path, error: SegctlError, trace: str) -> None:
     path.write_text(json.dumps(said), encoding="utf-8")
 
 
-def _first_words(folder: Path, codes: dict[int, int], processes: int, stopped: int | None = None) -> ProcessError:
+def first_words(folder: Path, codes: dict[int, int], processes: int, stopped: int | None = None) -> ProcessError:
     """What to say: of a process that the system killed, else what the first to fail has said."""
     killed = [(rank, signal.Signals(-code).name) for rank, code in sorted(codes.items()) if code < 0 and code != -signal.SIGTERM]
     words = sorted(

@@ -168,7 +168,7 @@ def without_averaging(task: nn.Module) -> AbstractContextManager[None]:
 
 def join_world() -> World:
     """The world that a launcher has started this process in, or a world of one."""
-    _read_slurm(os.environ)
+    adopt_slurm(os.environ)
     if not under_launcher():
         return World()
     if not dist.is_initialized():
@@ -198,7 +198,7 @@ def under_launcher() -> bool:
     return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", "1"))) > 1
 
 
-def _read_slurm(environment: MutableMapping[str, str]) -> None:
+def adopt_slurm(environment: MutableMapping[str, str]) -> None:
     """Turn srun's variables into those of torch's launcher. A batch script's own have no step, and start nothing."""
     if "WORLD_SIZE" in environment or int(environment.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
         return

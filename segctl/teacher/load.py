@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from segctl.commands import command_line
 from segctl.data.shards.dataset import PackedDataset
 from segctl.errors import InputError
 from segctl.evaluate.count_images import Scoring, count_shared
@@ -66,17 +67,18 @@ class Trial:
         )
 
 
-def find_teacher(run: DistillRun, given: Path | None, runs_root: Path) -> Path:
+def find_teacher(run: DistillRun, given: Path | None, runs_root: Path, data_root: Path | None = None) -> Path:
     """The weights file of `--teacher` (a run or a file), else of the newest finished run of the teacher's preset.
 
-    Raises InputError.
+    `data_root` is where a teacher would be trained from. Raises InputError.
     """
     if given is None:
         found = newest_finished(runs_root, run.teacher.preset)
         if found is None:
+            line = command_line("train", "--preset", run.teacher.preset, data_root=data_root, runs_root=runs_root)
             raise InputError(
                 f"no finished run of the teacher preset '{run.teacher.preset}' is under '{runs_root}'",
-                f"make one with `segctl train --preset {run.teacher.preset}`, or give --teacher RUN_OR_FILE",
+                f"make one with `{line}`, or give --teacher RUN_OR_FILE",
             )
         return found.model
     if _on_the_hub(given) or _is_hugging_face(given):
@@ -85,7 +87,8 @@ def find_teacher(run: DistillRun, given: Path | None, runs_root: Path) -> Path:
         folder = RunFolder(given)
         if not folder.finished:
             raise InputError(
-                f"--teacher '{given}' is no finished run: it holds no model.pt", "finish it with --resume, or give another"
+                f"--teacher '{given}' is no finished run: it holds no model.pt",
+                f"finish it with `{folder.resume_line()}`, or give another" if folder.run_yaml.is_file() else "give another",
             )
         return folder.model
     if not given.is_file():

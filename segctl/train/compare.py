@@ -18,9 +18,9 @@ from types import FrameType
 from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError, SegctlError, StoppedError
 from segctl.runs import RunFolder
-from segctl.schema.load import load_preset
+from segctl.schema.load import load_preset, with_method
 from segctl.schema.methods import Method
-from segctl.schema.run import DistillRun, TrainRun, with_method
+from segctl.schema.run import DistillRun, TrainRun
 from segctl.schema.same_run import conflicts
 from segctl.teacher.load import Teacher, find_teacher, load_teacher
 
@@ -75,7 +75,7 @@ def open_comparison(asked: Asked, methods: Sequence[Method], given: Path | None)
     dataset = open_dataset(asked.data_root, run.data.dataset)
     if list(methods) == ["none"]:
         return run, None
-    path = find_teacher(run, given, asked.runs_root)
+    path = find_teacher(run, given, asked.runs_root, asked.data_root)
     return run, load_teacher(path, dataset, asked.teacher_preset)
 
 

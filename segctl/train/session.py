@@ -1,6 +1,5 @@
 """From a run's description to its moving parts, everything checked before anything is written."""
 
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from segctl.commands import RUNS_ROOT
 from segctl.data.batches.loader import check_batch
 from segctl.data.batches.teacher_outputs import Answers
 from segctl.data.shards.dataset import PackedDataset, open_dataset
@@ -18,6 +18,7 @@ from segctl.models import Segmenter, build_model
 from segctl.models.backbone import synchronised
 from segctl.models.external.foreign import Network
 from segctl.models.recompute import recompute_blocks
+from segctl.runs import resume_line
 from segctl.runtime.device import (
     Compute,
     choose_compute,
@@ -27,8 +28,9 @@ from segctl.runtime.device import (
     set_determinism,
 )
 from segctl.runtime.world import World
+from segctl.schema.cross_checks import group_faults
 from segctl.schema.distill_terms import reads
-from segctl.schema.run import DistillRun, TrainRun, group_faults
+from segctl.schema.run import DistillRun, TrainRun
 from segctl.teacher.cache import in_words, plan_answers
 from segctl.teacher.load import Teacher, find_teacher, load_teacher
 from segctl.train.checkpoint import Best, State
@@ -76,6 +78,7 @@ class Session:
     state: State
     answers: Answers | None = None
     """What the teacher has answered before, where the run keeps that."""
+    runs_root: Path = RUNS_ROOT
 
     @property
     def evaluated_model(self) -> Segmenter:
@@ -90,15 +93,13 @@ class Session:
         teacher = None if self.teacher is None else self.teacher.sha256
         return {"run": self.run.name, "dataset": self.dataset.fingerprint, "teacher": teacher}
 
-    def resume_line(self, folder: Path) -> str:
+    def resume_line(self, folder: Path, *options: str) -> str:
         """The command that goes on with this run from where one stands now."""
-        verb = "distill" if isinstance(self.run, DistillRun) else "train"
-        parts = ["segctl", verb, "--resume", "--run", str(folder), "--data-root", str(self.dataset.folder.parent)]
-        if self.compute.device_reason == "asked for":
-            parts += ["--device", str(self.compute.device)]
+        more = [*options]
+        more += ["--device", str(self.compute.device)] if self.compute.device_reason == "asked for" else []
         if self.world.size > 1 and self.world.size == self.world.local_size:  # over machines, the launcher says how many
-            parts += ["--processes", str(self.world.size)]
-        return shlex.join(parts)
+            more += ["--processes", str(self.world.size)]
+        return resume_line(folder, self.run, *more, data_root=self.dataset.folder.parent, runs_root=self.runs_root)
 
     def decisions(self) -> list[str]:
         """What was decided, and why, one line each."""
@@ -183,7 +184,7 @@ def _build(request: Request, fresh: bool) -> Session:
     state = State(compute.device, task, optimizer, build_opponents(opponents), scaler, average, step=0, validated=0, best=Best())
     resolved = run.model_copy(update={"train": run.train.model_copy(update={"precision": compute.precision})})
     workers = loader_workers(run.data.workers, compute.device, world.local_size)
-    return Session(resolved, dataset, compute, world, workers, model, task, task, teacher, state, answers)
+    return Session(resolved, dataset, compute, world, workers, model, task, task, teacher, state, answers, request.runs_root)
 
 
 def _spare(run: TrainRun, task: SupervisedTask) -> None:
@@ -206,7 +207,7 @@ def _reads_aux(run: TrainRun) -> bool:
 
 def _teacher(request: Request, run: DistillRun, dataset: PackedDataset, compute: Compute) -> tuple[Teacher, Shape]:
     """The teacher, on the device, and what it answers for one crop."""
-    path = find_teacher(run, request.teacher, request.runs_root)
+    path = find_teacher(run, request.teacher, request.runs_root, request.data_root)
     teacher = load_teacher(path, dataset, request.teacher_preset)
     teacher.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     seen = _shape(teacher.model, run.data.crop)

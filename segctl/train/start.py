@@ -75,7 +75,9 @@ def resume_run(request: Request, folder: RunFolder, watch: Watch, *, extend: boo
     if request.teacher is None and teacher is not None:
         request = replace(request, teacher=Path(teacher["run"]), teacher_preset=teacher.get("given_preset"))
     session = prepare_session(request, fresh=not folder.last.is_file())
-    world.together(lambda: _require_same(with_steps(stored, session.run.train.steps) if extend else stored, session.run, folder))
+    line = session.resume_line(folder.path, *(("--extend-to", str(session.run.train.steps)) if extend else ()))
+    wanted = with_steps(stored, session.run.train.steps) if extend else stored
+    world.together(lambda: _require_same(wanted, session.run, folder, line))
     _say_rounding(stored, session.run, watch)
     if folder.last.is_file():
         world.together(lambda: _load_state(session, folder.last, watch))
@@ -212,12 +214,12 @@ def _load_state(session: Session, path: Path, watch: Watch) -> None:
         watch.note(f"the run was on {before} processes and goes on with {session.world.size}: rightly, but not bit for bit")
 
 
-def _require_same(stored: TrainRun, asked: TrainRun, folder: RunFolder) -> None:
+def _require_same(stored: TrainRun, asked: TrainRun, folder: RunFolder, line: str) -> None:
     """Refuse to resume under settings that change what the run computes."""
     if found := sorted(map(str, conflicts(stored, asked))):
         raise InputError(
             f"the run '{folder.path}' was started with other settings: {'; '.join(found)}",
-            "resume it with `segctl train --resume --run DIR` alone, or start a new run",
+            f"go on with `{line}` alone, or start a new run",
         )
 
 

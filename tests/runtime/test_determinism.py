@@ -25,8 +25,9 @@ from toy import STUDENT, Silent, toy_run
 from segctl.errors import InputError, SegctlError
 from segctl.runs import RunFolder
 from segctl.runtime.device import WORKSPACE, determinism_in_words, failure_in_words, scoring, set_determinism
+from segctl.schema.load import with_method
 from segctl.schema.methods import METHODS, Method
-from segctl.schema.run import DistillRun, with_method
+from segctl.schema.run import DistillRun
 from segctl.train.session import Request, prepare_session
 from segctl.train.start import resume_run, start_run
 
