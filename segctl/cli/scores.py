@@ -98,7 +98,7 @@ def show_scores(scores: "ScoresJson", json: bool, *, folder: Path | None = None,
         out.result("")
         out.table("Worst images", ["image", "mIoU_I"], [[image.image, _percent(image.miou_i)] for image in worst])
     if folder is not None:
-        out.result(f"\ntables in {folder}      next: {command_line('report', folder.parent.parent)}")
+        out.result(f"\ntables in {folder}\nnext: {command_line('report', folder.parent.parent)}")
 
 
 def _show_headline(scores: "ScoresJson") -> None:

@@ -65,7 +65,7 @@ def test_a_second_start_does_only_what_is_left(here: Path, capsys: pytest.Captur
     (here / "out" / "a.png").unlink()
     capsys.readouterr()
     assert main(["predict", "run", "in", "-o", "out"]) == 0
-    assert capsys.readouterr().out == "3 masks in out (2 were there already)\n"
+    assert capsys.readouterr().out == "3 masks in out (2 of them from an earlier start)\n"
     assert (here / "out" / "b.png").stat().st_mtime_ns == kept
     assert (here / "out" / "a.png").is_file()
 
