@@ -93,7 +93,9 @@ def _show(jobs: "list[Job]", run: "DistillRun", json: bool) -> None:
         table = side_by_side_table(members)
         rows = [[cell.text for cell in row] for row in table.rows]
         title = f"{run.name} on {comparisons[0].place}, {run.train.steps:,} steps, in percent"
-        out.table(title, table.columns, rows, [*gain_notes(members), ABOUT_SIDE_BY_SIDE])
+        out.table(
+            title, table.columns, rows, [*gain_notes(members), ABOUT_SIDE_BY_SIDE], drop=("peak memory, MB", "of none", "s/step")
+        )
     out.result(f"next: {command_line('report', *(job.folder.path for job in jobs))}")
 
 

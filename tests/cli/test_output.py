@@ -37,6 +37,19 @@ def test_presets_show_whole_names_at_any_width(width, capsys, monkeypatch):
         assert width == 60 or teacher in line
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_classes_of_a_dataset_show_whole_names_at_any_width(width, toy_data, capsys, monkeypatch):
+    from segctl.data.shards.dataset import open_dataset
+
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["data", "info", "camvid", "--data-root", str(toy_data)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= width
+    dataset = open_dataset(toy_data, "camvid")
+    firsts = [line.split(" ")[0] for line in shown]
+    assert {*dataset.classes.names, *dataset.splits} <= set(firsts)
+
+
 def test_sentences_break_between_words_on_a_terminal_and_not_in_a_pipe(capsys, monkeypatch):
     text = "all 5 images are of one group, '0016E5': frames of one drive resemble each other, so these intervals are too narrow"
     out.warn(text)
