@@ -1,18 +1,20 @@
 """What every distillation method costs: seconds per training step beside those of the undistilled student.
 
-    python benchmarks/distillers.py --crop 128 256 --batch 2 --rounds 5
+    python benchmarks/distillers.py --crop 128 256 --batch 2 --rounds 5 [--save [NOTE]]
 
 Random pictures and weights; the preset's student, and its teacher preset's network. One step is the forward passes of student
 and teacher, the losses, one backward pass and every optimiser's step. The methods take turns, one step each a round, so that
 whatever else the machine does hits all of them; the figures are medians, and medians of each round's ratio to `none`.
+`--save` keeps the result (benchmarks/record.py).
 Queues are short (2,000 pixels a class) so that they fit beside each other; their length does not change the work of a step.
 """
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import record
 import torch
 
 from segctl.distillers import build_distiller
@@ -78,17 +80,7 @@ def stepper(run: DistillRun, method: Method, teacher: Segmenter, crop: tuple[int
     return step
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="cityscapes-psp18", help="the student's preset")
-    parser.add_argument("--crop", type=int, nargs=2, default=(128, 256), metavar=("H", "W"), help="multiples of 16")
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--methods", default=",".join(METHODS), help="names, with commas between them")
-    arguments = parser.parse_args()
-    run = load_preset(arguments.preset)
-    assert isinstance(run, DistillRun)
+def measure(arguments: argparse.Namespace, run: DistillRun) -> Iterator[record.Figure]:
     crop, device = tuple(arguments.crop), torch.device(arguments.device)
     teacher = network(load_preset(run.teacher.preset).model, device).eval()
     methods: list[Method] = [method for method in METHODS if method in arguments.methods.split(",")]
@@ -100,10 +92,27 @@ def main() -> None:
             steppers[method]()
             times[method].append(time.perf_counter() - began)
     taken = {method: np.array(values[1:]) for method, values in times.items()}  # the first round warms up
-    print(f"{run.name}, crop {crop[0]}x{crop[1]}, batch {arguments.batch}, {arguments.rounds} rounds, {device.type}")
+    case = f"{run.name}, {crop[0]}×{crop[1]}, batch {arguments.batch}, {device.type}"
     for method, values in taken.items():
-        ratio = float(np.median(values / taken["none"])) if "none" in taken else float("nan")
-        print(f"  {method:6} {np.median(values):7.3f} s/step   {ratio:5.2f} times none")
+        ratios = values / taken["none"] if "none" in taken else None
+        yield record.timed(case, method, values, "s/step", ratios, None if ratios is None else "this / none")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="cityscapes-psp18", help="the student's preset")
+    parser.add_argument("--crop", type=int, nargs=2, default=(128, 256), metavar=("H", "W"), help="multiples of 16")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--methods", default=",".join(METHODS), help="names, with commas between them")
+    record.add_options(parser)
+    arguments = parser.parse_args()
+    run = load_preset(arguments.preset)
+    assert isinstance(run, DistillRun)
+    about = "A training step by each distillation method against the same step of the undistilled student."
+    budget = record.Budget(arguments.rounds, 1, [0], f"{arguments.rounds} rounds, in each of which every method takes one step")
+    record.run("distillers", about, arguments, measure(arguments, run), budget)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What the engine costs: our loop beside the bare passes, and how soon a stopped run takes its next step.
 
-    python benchmarks/engine.py overhead [--pairs 30] [--crop 240 320] [--batch 8] [--data-root DIR]
-    python benchmarks/engine.py resume [--starts 5]
+    python benchmarks/engine.py overhead [--pairs 30] [--crop 240 320] [--batch 8] [--data-root DIR] [--save [NOTE]]
+    python benchmarks/engine.py resume [--starts 5] [--save [NOTE]]
 
 PSPNet-ResNet18 by `camvid-psp18-scratch`, trained alone, in float32 on the CPU. Pictures are drawn in CamVid's layout, or
 taken from a data root where camvid is prepared.
@@ -13,6 +13,7 @@ taken from a data root where camvid is prepared.
   resume     fresh processes go on with a stopped run: from the call of `resume_run` to the moment its first batch is there and
              the first step begins, less reading last.pt. What other people's libraries take to load is shown apart: torch,
              timm with torchvision, and torch's compiler, which every torch optimiser loads.
+--save keeps the result (benchmarks/record.py), of `overhead` as engine-overhead, of `resume` as engine-resume.
 """
 
 import argparse
@@ -22,14 +23,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 import cv2
 import numpy as np
+import record
 import torch
 
 from segctl.data.batches.loader import Batch, training_batches
@@ -91,16 +93,16 @@ def draw_camvid(folder: Path, count: int = 24) -> Path:
 
 def data_root(arguments: argparse.Namespace, place: Path) -> Path:
     if arguments.data_root is not None:
-        return Path(arguments.data_root)
+        return arguments.data_root
     prepare("camvid", place / "data", draw_camvid(place / "source"), workers=0, progress=lambda done, total: None)
     return place / "data"
 
 
 def student(arguments: argparse.Namespace, count: int) -> TrainRun:
     """The run, in so many steps, without validations and checkpoints between them."""
-    rarely = [f"loop.steps={count}", "loop.validate_every=100000", "loop.checkpoint_minutes=100000"]
-    size = [f"data.crop=[{arguments.crop[0]},{arguments.crop[1]}]", f"loop.batch_size={arguments.batch}", "loop.precision=fp32"]
-    changes = [*rarely, *size, f"loop.checkpoint_every={arguments.checkpoint_every}", f"model.backbone={arguments.backbone}"]
+    rarely = [f"train.steps={count}", "train.validate_every=100000", "train.checkpoint_minutes=100000"]
+    size = [f"data.crop=[{arguments.crop[0]},{arguments.crop[1]}]", f"train.batch_size={arguments.batch}", "train.precision=fp32"]
+    changes = [*rarely, *size, f"train.checkpoint_every={arguments.checkpoint_every}", f"model.backbone={arguments.backbone}"]
     run = load_preset("camvid-psp18-scratch", changes)
     assert isinstance(run, DistillRun)
     return run.without_teacher()
@@ -135,7 +137,7 @@ def both_clocks(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def measure_overhead(arguments: argparse.Namespace, place: Path) -> None:
+def measure_overhead(arguments: argparse.Namespace, place: Path) -> Iterator[record.Figure]:
     root = data_root(arguments, place)
     run = student(arguments, 100_000)
     session = prepare_session(Request(run, root, place, device="cpu"))
@@ -161,46 +163,41 @@ def measure_overhead(arguments: argparse.Namespace, place: Path) -> None:
                 hold(None)
                 clock.turn("between")
     loop.close()
-    show_overhead(arguments, session.workers, taken, clock, made)
+    yield from overhead_figures(arguments, session.workers, taken, clock, made)
 
 
-def show_overhead(
+def overhead_figures(
     arguments: argparse.Namespace, workers: int, taken: dict[str, list[tuple[float, float]]], clock: Clock, made: list[float]
-) -> None:
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads; {arguments.backbone}, crop {arguments.crop[0]}×"
-        f"{arguments.crop[1]}, batch {arguments.batch}, {arguments.pairs} pairs, loader processes {workers}"
-    )
-    for index, kind in enumerate(("wall", "CPU")):
-        ours, bare = (np.array([pair[index] for pair in taken[name][WARM_UP:]]) for name in ("ours", "bare"))
-        low, middle, high = 100 * (np.quantile(ours / bare, (0.25, 0.5, 0.75)) - 1)
-        print(
-            f"  {kind:4}  ours {np.median(ours):7.3f} s   bare {np.median(bare):7.3f} s   overhead {middle:+.2f} % "
-            f"(half of the pairs {low:+.1f} to {high:+.1f} %), of the fastest steps {100 * (ours.min() / bare.min() - 1):+.2f} %"
-        )
+) -> Iterator[record.Figure]:
+    case = f"{arguments.backbone}, {arguments.crop[0]}×{arguments.crop[1]}, batch {arguments.batch}"
+    for index, kind in enumerate(("s", "s of CPU")):
+        times = {name: np.array([pair[index] for pair in taken[name][WARM_UP:]]) for name in taken}
+        for name, values in times.items():
+            fastest = float(values.min() / times["bare"].min())
+            more = {"of the fastest steps": fastest}
+            yield record.timed(case, name, values, kind, values / times["bare"], "this / bare", **more)
     spent = clock.spent()[WARM_UP:]
     names = sorted({name for step in spent for name in step})
-    means = {name: mean(step.get(name, 0.0) for step in spent) for name in names}
+    means = {name: 1000 * mean(step.get(name, 0.0) for step in spent) for name in names}
     whole = sum(means.values())
-    around = whole - sum(means.get(name, 0.0) for name in PASSES)
-    parts = "   ".join(f"{name} {1000 * means[name]:.2f} ms" for name in names if name not in PASSES)
-    print(f"  around the passes, by the loop's own clock: {100 * around / whole:.2f} % of a step   ({parts})")
-    print(f"  beside them the loader spends {1000 * median(made[WARM_UP:]):.0f} ms a batch, in a process of its own")
+    for name in (name for name in names if name not in PASSES):
+        more = {"% of a step": 100 * means[name] / whole}
+        yield record.Figure("around the passes, the loop's clock", name, means[name], "ms", "mean", more=more)
+    yield record.timed(f"beside them, {workers} processes", "loader", [1000 * one for one in made[WARM_UP:]], "ms a batch")
 
 
-def measure_resume(arguments: argparse.Namespace, place: Path) -> None:
+def measure_resume(arguments: argparse.Namespace, place: Path) -> Iterator[record.Figure]:
     root = data_root(arguments, place)
     run, folder = student(arguments, 100), RunFolder(place / "run")
     with suppress(KeyboardInterrupt):
         start.start_run(Request(run, root, place, device="cpu"), folder, Silent(last=3))
     size = folder.last.stat().st_size / 1e6
-    print(f"torch {torch.__version__}; {arguments.backbone}, last.pt of {size:.0f} MB; median (fastest) of {arguments.starts}, s")
     command = [sys.executable, __file__, "resume", "--once", str(folder.path), "--data-root", str(root)]
     command += ["--crop", *map(str, arguments.crop), "--batch", str(arguments.batch), "--backbone", arguments.backbone]
     found = [start_afresh(command) for _ in range(arguments.starts)]
     for part in found[0]:
         values = [start[part] for start in found]
-        print(f"  {part:52} {median(values):6.2f} ({min(values):.2f})")
+        yield record.timed(f"{arguments.backbone}, last.pt of {size:.0f} MB", part, values, "s", fastest=min(values))
 
 
 def start_afresh(command: list[str]) -> dict[str, float]:
@@ -241,13 +238,13 @@ def resume_once(arguments: argparse.Namespace) -> dict[str, float]:
     run = folder.read_run()
     began = time.perf_counter()
     with suppress(KeyboardInterrupt):
-        start.resume_run(Request(run, Path(arguments.data_root), folder.path.parent, device="cpu"), folder, Silent())
+        start.resume_run(Request(run, arguments.data_root, folder.path.parent, device="cpu"), folder, Silent())
     whole, reading = took["to the first step"], took["read_checkpoint"]
     return {
         "from resume_run to the first step, beyond the file": whole - reading,
-        "  opening the dataset, building network and optimiser": took["prepare_session"],
-        "  putting the state into them": took["_load_state"] - reading,
-        "  log, loader, first batch": whole - took["prepare_session"] - took["_load_state"],
+        "of which opening the dataset, building network and optimiser": took["prepare_session"],
+        "of which putting the state into them": took["_load_state"] - reading,
+        "of which log, loader, first batch": whole - took["prepare_session"] - took["_load_state"],
         "reading last.pt": reading,
         "before: Python, torch and segctl": LOADED - arguments.started,
         "before: timm, torchvision and torch's compiler": libraries,
@@ -262,16 +259,24 @@ def main() -> None:
     parser.add_argument("--crop", type=int, nargs=2, default=(240, 320), metavar=("H", "W"))
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--backbone", default="resnet18d")
-    parser.add_argument("--data-root", help="where camvid is prepared; drawn if left out")
+    parser.add_argument("--data-root", type=Path, help="where camvid is prepared; drawn if left out")
     parser.add_argument("--once", help=argparse.SUPPRESS)
     parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
+    record.add_options(parser)
     arguments = parser.parse_args()
     arguments.checkpoint_every = 2 if arguments.what == "resume" else 100_000
     if arguments.once:
         print(json.dumps(resume_once(arguments)))
         return
     with tempfile.TemporaryDirectory() as place:
-        (measure_overhead if arguments.what == "overhead" else measure_resume)(arguments, Path(place))
+        if arguments.what == "overhead":
+            about = "The training loop as a user runs it against the bare passes on batches in memory."
+            budget = record.Budget(arguments.pairs, WARM_UP, [1], f"{arguments.pairs} pairs of steps")
+            record.run("engine-overhead", about, arguments, measure_overhead(arguments, Path(place)), budget)
+        else:
+            about = "What a stopped run needs from the call of resume_run to its next step, by parts."
+            budget = record.Budget(arguments.starts, 0, [1], f"{arguments.starts} starts, each in a fresh process")
+            record.run("engine-resume", about, arguments, measure_resume(arguments, Path(place)), budget)
 
 
 if __name__ == "__main__":

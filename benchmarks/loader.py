@@ -1,7 +1,7 @@
 """A training sample from shards against decoding its files each time, one core, alternated in one run.
 
     python benchmarks/loader.py [--shapes cityscapes voc deepglobe] [--codecs lz4 zstd none source] [--samples 60]
-                                [--pictures FOLDER] [--labels FOLDER]
+                                [--pictures FOLDER] [--labels FOLDER] [--save [NOTE]]
 
 Three shapes: Cityscapes (2048×1024 PNG, crop 512×1024), VOC (500×375 JPEG, crop 512×512), DeepGlobe (2448×2448 JPEG, crop
 512×512). All rivals make the same view of the same sample: scale 0.5 to 2, random crop, flip.
@@ -12,13 +12,14 @@ Pictures are drawn (areas, texture, sensor noise), or taken from --pictures (PNG
 shape's size, else cut and scaled to it. Labels are drawn, or taken from --labels, in the same order.
 Prints per shape and codec: the median of each, the median of the pairs' ratios, MB a sample on the disk and read, and what
 opening the dataset and its first shard takes. Every view is timed --repeats times and its fastest counts, for all rivals alike.
+--save keeps the result (benchmarks/record.py).
 """
 
 import argparse
 import io
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
 import numpy as np
+import record
 from PIL import Image
 
 from segctl.data.batches.views import draw_view, take
@@ -158,7 +160,7 @@ def fastest(work: Callable[[], object], repeats: int, clock: Callable[[], float]
 
 def measure(
     title: str, shape: Shape, files: dict[str, Encoded], arguments: argparse.Namespace, clock: Callable[[], float]
-) -> None:
+) -> Iterator[record.Figure]:
     spec = DataSpec(dataset=title, crop=shape.crop)
     with TemporaryDirectory(prefix="segctl-benchmark-") as folder:
         datasets, opening = {}, {}
@@ -182,17 +184,20 @@ def measure(
             for codec in arguments.codecs:
                 read[codec] += bytes_read(datasets[codec], name, view)
         times = {rival: np.array(values) for rival, values in rivals.items()}
-        common, alone = (float(np.median(times[rival])) for rival in ("common", "decode"))
+        case = f"{title} {shape.size[1]}×{shape.size[0]}"
         encoded = sum(len(file.image) + len(file.label) for file in files.values()) / len(files)
-        print(f"{title} {shape.size[1]}x{shape.size[0]}, crop {shape.crop[1]}x{shape.crop[0]}, files {encoded / 1e6:.2f} MB")
-        print(f"  common {common:.2f} ms, decode {alone:.2f} ms")
+        more: dict[str, dict[str, float]] = {"common": {}, "decode": {"MB stored": encoded / 1e6}}
         for codec in arguments.codecs:
-            median, stored = float(np.median(times[codec])), datasets[codec].shard_bytes() / len(files)
-            pairs, means = np.median(times["common"] / times[codec]), times["common"].mean() / times[codec].mean()
-            print(
-                f"  {codec:7} {median:7.2f} ms   {common / median:6.1f} x common ({pairs:.1f} by pairs, {means:.1f} by means)"
-                f"   {alone / median:6.1f} x decode   {stored / 1e6:6.2f} MB stored"
-                f"   {read[codec] / arguments.samples / 1e6:5.2f} MB read   opening {opening[codec]:.1f} ms"
+            more[codec] = {
+                "MB stored": datasets[codec].shard_bytes() / len(files) / 1e6,
+                "MB read": read[codec] / arguments.samples / 1e6,
+                "opening, ms": opening[codec],
+                "decode / this": float(np.median(times["decode"] / times[codec])),
+            }
+        for rival, values in times.items():
+            found = {name: float(f"{value:.5g}") for name, value in more[rival].items()}
+            yield record.timed(
+                case, rival, values, "ms of CPU" if arguments.cpu else "ms", times["common"] / values, "common / this", **found
             )
 
 
@@ -205,21 +210,22 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="a folder of PNG or JPEG pictures to use instead of drawn ones")
     parser.add_argument("--labels", type=Path, help="a folder of their labels: 8-bit PNGs of ids 0 to 18, all else ignored")
     parser.add_argument("--cpu", action="store_true", help="CPU time instead of the wall clock")
+    record.add_options(parser)
     arguments = parser.parse_args()
     cv2.setNumThreads(0)
+    about = "A random training crop from shards, by codec, against the common pipeline and against decoding alone, on one core."
+    stopping = f"{arguments.samples} samples of each shape, the fastest of {arguments.repeats} repeats of each"
+    record.run("loader", about, arguments, measure_shapes(arguments), record.Budget(arguments.samples, 0, [1], stopping))
+
+
+def measure_shapes(arguments: argparse.Namespace) -> Iterator[record.Figure]:
     pictures = (
         sorted(path for path in arguments.pictures.iterdir() if path.suffix in (".png", ".jpg")) if arguments.pictures else []
     )
     labels = sorted(arguments.labels.glob("*.png")) if arguments.labels else []
+    clock = time.process_time if arguments.cpu else time.perf_counter
     for title in arguments.shapes:
-        shape = SHAPES[title]
-        measure(
-            title,
-            shape,
-            make_files(shape, pictures, labels),
-            arguments,
-            time.process_time if arguments.cpu else time.perf_counter,
-        )
+        yield from measure(title, SHAPES[title], make_files(SHAPES[title], pictures, labels), arguments, clock)
 
 
 if __name__ == "__main__":

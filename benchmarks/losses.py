@@ -1,6 +1,6 @@
 """What the losses cost beside torch's cross-entropy: forward plus backward, pairs alternated in one run, and peak memory.
 
-    python benchmarks/losses.py [--classes 19 150] [--size 512] [--rounds 9] [--load] [--slow] [--device cpu]
+    python benchmarks/losses.py [--classes 19 150] [--size 512] [--rounds 9] [--load] [--slow] [--device cpu] [--save [NOTE]]
 
 Batch 4, logits float32 (on a GPU also bf16), labels blocky (32-pixel squares) and random.
   cross_entropy     torch.nn.functional.cross_entropy on hard labels: 1.00 by definition
@@ -12,6 +12,7 @@ Batch 4, logits float32 (on a GPU also bf16), labels blocky (32-pixel squares) a
 Prints median milliseconds, and the median over the rounds of each loss's time over cross-entropy's in that round; then the
 peak memory above logits and labels, the logits' gradient included, in multiples of the logits: by resident size in a fresh
 process, or by the CUDA allocator.  --load keeps every core busy with another process meanwhile, as data workers do.
+--save keeps the result (benchmarks/record.py).
 """
 
 import argparse
@@ -23,8 +24,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from statistics import median
 
+import record
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -109,7 +110,7 @@ def every_core_busy(wanted: bool) -> Iterator[None]:
             process.terminate()
 
 
-def compare_times(names: tuple[str, ...], logits: Tensor, hard_kind: str, rounds: int) -> None:
+def compare_times(case: str, names: tuple[str, ...], logits: Tensor, hard_kind: str, rounds: int) -> Iterator[record.Figure]:
     classes, size, device = logits.shape[1], logits.shape[2], str(logits.device)
     hard = make_label(hard_kind, classes, size, device)
     soft = make_label("soft", classes, size, device)
@@ -120,9 +121,8 @@ def compare_times(names: tuple[str, ...], logits: Tensor, hard_kind: str, rounds
             if number > 0:
                 times[name].append(taken)
     for name in names:
-        ratios = sorted(mine / other for mine, other in zip(times[name], times["cross_entropy"], strict=True))
-        spread = f"{ratios[0]:.2f}-{ratios[-1]:.2f}"
-        print(f"  {name:18} {median(times[name]):8.1f} ms   {median(ratios):5.2f} × cross-entropy ({spread})", flush=True)
+        ratios = [mine / other for mine, other in zip(times[name], times["cross_entropy"], strict=True)]
+        yield record.timed(case, name, times[name], "ms", ratios, "this / cross_entropy")
 
 
 def measure_memory(name: str, classes: int, size: int, device: str, dtype: torch.dtype) -> float:
@@ -160,33 +160,36 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     parser.add_argument("--dtype", default="float32", help=argparse.SUPPRESS)
+    record.add_options(parser)
     arguments = parser.parse_args()
     if arguments.memory_of:
         dtype = getattr(torch, arguments.dtype)
         print(measure_memory(arguments.memory_of, arguments.classes[0], arguments.size, arguments.device, dtype))
         return
+    about = "Forward and backward pass of each loss against torch's cross-entropy, and the peak memory of each."
+    budget = record.Budget(arguments.rounds, 1, [0], f"{arguments.rounds} rounds, in each of which every loss takes one step")
+    record.run("losses", about, arguments, measure(arguments), budget)
+
+
+def measure(arguments: argparse.Namespace) -> Iterator[record.Figure]:
     names = USUAL + SLOW if arguments.slow else USUAL
-    busy = f", {os.cpu_count()} other busy processes" if arguments.load else ""
-    print(f"torch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads of {os.cpu_count()} cores{busy}")
     for classes in arguments.classes:
         for dtype in ("float32", "bfloat16") if arguments.device != "cpu" else ("float32",):
-            compare(names, classes, dtype, arguments)
+            yield from compare(names, classes, dtype, arguments)
 
 
-def compare(names: tuple[str, ...], classes: int, dtype: str, arguments: argparse.Namespace) -> None:
-    shape = f"{BATCH}×{classes}×{arguments.size}×{arguments.size} {dtype}"
+def compare(names: tuple[str, ...], classes: int, dtype: str, arguments: argparse.Namespace) -> Iterator[record.Figure]:
+    case = f"{classes} classes, {dtype}"
     logits = make_logits(classes, arguments.size, arguments.device, getattr(torch, dtype))
     for kind in ("blocky", "random"):
-        print(f"{shape}, {kind} labels")
         with every_core_busy(arguments.load):
-            compare_times(names, logits, kind, arguments.rounds)
+            yield from compare_times(f"{case}, {kind} labels", names, logits, kind, arguments.rounds)
     del logits
-    print(f"{shape}, peak memory above logits and labels, in logits")
     for name in names:
         command = [sys.executable, __file__, "--memory-of", name, "--classes", str(classes), "--size", str(arguments.size)]
         command += ["--device", arguments.device, "--dtype", dtype]
         found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        print(f"  {name:18} {float(found):5.2f}", flush=True)
+        yield record.Figure(f"{case}, peak memory", name, float(found), "× logits", "one run")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,23 @@
 """Counting, resampling and scoring of files, each beside what it is compared with, in one run.
 
-    python benchmarks/metrics.py [--pairs 500] [--workers 1] [--rounds 7]
+    python benchmarks/metrics.py [--pairs 500] [--workers 1] [--rounds 7] [--save [NOTE]]
 
   count    one 1024×2048 image, 19 classes, one core: segctl, torchmetrics' multiclass confusion matrix (where it is installed),
            NumPy's bincount over 64-bit keys, plain one-hot masks
   interval 10,000 resamples of 500 images and 19 classes, every score
   files    `eval --pred --gt` of PNG pairs of 1024×2048 against decoding the same PNGs with the same threads, and nothing else;
            resident memory after the first tenth and at the end
-Rivals are alternated; times are the least of the rounds, ratios those of the times.
+Rivals are alternated; times are medians over the rounds, ratios medians over the rounds' pairs. --save keeps the result
+(benchmarks/record.py).
 """
 
 import argparse
 import os
 import resource
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
 import numpy as np
+import record
 import torch
 from PIL import Image
 
@@ -73,7 +76,7 @@ def count_rivals() -> dict[str, Callable[[Maps], None]]:
     try:
         from torchmetrics.functional.classification import multiclass_confusion_matrix
     except ImportError:
-        print("torchmetrics is not installed: left out (pip install torchmetrics)")
+        print("torchmetrics is not installed: left out (pip install torchmetrics)", file=sys.stderr)
         return rivals
 
     def torchmetrics(maps: Maps) -> None:
@@ -83,8 +86,9 @@ def count_rivals() -> dict[str, Callable[[Maps], None]]:
     return {**rivals, "torchmetrics": torchmetrics}
 
 
-def least_ms(rivals: dict[str, Callable[[Maps], None]], maps: list[Maps], rounds: int) -> dict[str, float]:
-    """CPU milliseconds; one-hot only once, it takes seconds."""
+def measure_count(rounds: int) -> Iterator[record.Figure]:
+    """CPU time of counting one image; one-hot is counted in the first round only, because it takes seconds."""
+    rivals, maps = count_rivals(), [street(seed) for seed in range(3)]
     times: dict[str, list[float]] = {name: [] for name in rivals}
     for number in range(rounds):
         for name, rival in rivals.items():
@@ -92,26 +96,21 @@ def least_ms(rivals: dict[str, Callable[[Maps], None]], maps: list[Maps], rounds
                 began = time.process_time()
                 rival(maps[number % len(maps)])
                 times[name].append(1000 * (time.process_time() - began))
-    return {name: min(values) for name, values in times.items()}
+    for name, values in times.items():
+        ratios = [mine / ours for mine, ours in zip(values, times["segctl"], strict=False)]
+        yield record.timed(f"count, {HEIGHT}×{WIDTH}, {CLASSES} classes", name, values, "ms of CPU", ratios, "this / segctl")
 
 
-def measure_count(rounds: int) -> None:
-    found = least_ms(count_rivals(), [street(seed) for seed in range(3)], rounds)
-    print(f"count: one {HEIGHT}×{WIDTH} image, {CLASSES} classes, one core")
-    for name, value in found.items():
-        print(f"  {name:13}{value:9.2f} ms{value / found['segctl']:9.1f} ×")
-
-
-def measure_intervals() -> None:
+def measure_intervals() -> Iterator[record.Figure]:
     random = np.random.default_rng(0)
     counts = random.integers(1, 5000, (500, CLASSES, 3))
     counts[random.random((500, CLASSES)) < 0.4] = 0
     table = CountTable(tuple(f"{index:03d}x" for index in range(500)), tuple(map(str, range(CLASSES))), counts)
     began = time.process_time()
     found = intervals(table, how=Bootstrap(resamples=10_000))
-    print(
-        f"interval: {found.method}, {len(found.scores)} scores and {CLASSES} classes: {time.process_time() - began:.1f} s of CPU"
-    )
+    seconds = time.process_time() - began
+    more = {"scores": len(found.scores), "classes": CLASSES}
+    yield record.Figure(f"interval, {found.method}", "segctl", seconds, "s of CPU", "one run", more=more)
 
 
 def make_pairs(root: Path, pairs: int) -> None:
@@ -126,7 +125,7 @@ def make_pairs(root: Path, pairs: int) -> None:
                 Image.fromarray(ids).save(path)
 
 
-def measure_files(pairs: int, workers: int, rounds: int) -> None:
+def measure_files(pairs: int, workers: int, rounds: int) -> Iterator[record.Figure]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         make_pairs(root, pairs)
@@ -152,12 +151,13 @@ def measure_files(pairs: int, workers: int, rounds: int) -> None:
                 began = time.process_time(), time.perf_counter()
                 rival()
                 times[name].append((time.process_time() - began[0], time.perf_counter() - began[1]))
-    print(f"files: {pairs} pairs of {HEIGHT}×{WIDTH} PNGs, {workers} threads, least of {rounds}")
-    for index, clock in enumerate(("CPU", "wall clock")):
-        least = {name: min(one[index] for one in found) for name, found in times.items()}
-        shown = "   ".join(f"{name} {value:6.2f} s" for name, value in least.items())
-        print(f"  {clock:11} {shown}   ratio {least['eval --pred --gt'] / least['decoding']:.2f}")
-    print("  resident memory: " + ", ".join(f"{value:.0f} MB after {done} pairs" for done, value in memory.items()))
+    case = f"files, {pairs} pairs, {workers} threads"
+    for index, clock in enumerate(("s of CPU", "s")):
+        taken = {name: np.array([one[index] for one in found]) for name, found in times.items()}
+        for name, values in taken.items():
+            yield record.timed(case, name, values, clock, values / taken["decoding"], "this / decoding")
+    for done, value in memory.items():
+        yield record.Figure(f"{case}, after {done}", "resident memory", value, "MB", "one run")
 
 
 def read_and_drop(path: Path) -> None:
@@ -173,12 +173,19 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=500)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7, help="of counting; scoring files takes three")
+    record.add_options(parser)
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    measure_files(arguments.pairs, arguments.workers, 3)
-    measure_count(arguments.rounds)
-    measure_intervals()
+    about = "Counting, resampling and scoring of files, each against what it replaces or against decoding alone."
+    stopping = f"{arguments.rounds} rounds of counting, 3 of files, 1 of intervals"
+    record.run("metrics", about, arguments, measure(arguments), record.Budget(arguments.rounds, 0, [0, 1, 2], stopping))
+
+
+def measure(arguments: argparse.Namespace) -> Iterator[record.Figure]:
+    yield from measure_files(arguments.pairs, arguments.workers, 3)
+    yield from measure_count(arguments.rounds)
+    yield from measure_intervals()
 
 
 if __name__ == "__main__":

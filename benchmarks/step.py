@@ -1,21 +1,23 @@
 """A distillation step by segctl against the same step written plainly: images a second, peak memory, share of the arithmetic.
 
     python benchmarks/step.py [--preset cityscapes-psp18] [--crop 512 1024] [--batch 8] [--rounds 20] [--device cuda]
+                              [--save [NOTE]]
 
 The preset's student and its teacher preset's network, random pictures and weights, the same in both.
   segctl   `take_step` as a run calls it: copy, bf16 where the device has it, channels-last, losses by one reading of the logits
   plain    float32 with torch's own settings for TF32 (printed), contiguous, every loss from whole softmaxes and one-hot labels
 Each alone first, for its peak memory (on a GPU; what torch's allocator handed out) and its loss on the first batch; then in
 turns, one step each, for the time. Floating-point operations are counted in the plain step, two for a multiply-add, and held
-against --peak-tflops, which a large bf16 matrix product reaches (790 on an H200).
+against --peak-tflops, which a large bf16 matrix product reaches (790 on an H200). --save keeps the result (benchmarks/record.py).
 """
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from statistics import median
 
+import numpy as np
+import record
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -183,21 +185,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--peak-tflops", type=float, default=790.0)
+    record.add_options(parser)
     arguments = parser.parse_args()
     run = load_preset(arguments.preset, [f"train.batch_size={arguments.batch}", *arguments.set])
     assert isinstance(run, DistillRun)
+    about = "A distillation step by segctl against the same step written plainly in float32."
+    budget = record.Budget(arguments.rounds, 2, [0, 1], f"{arguments.rounds} rounds, in each of which both take one step")
+    record.run("step", about, arguments, measure(arguments, run), budget)
+
+
+def measure(arguments: argparse.Namespace, run: DistillRun) -> Iterator[record.Figure]:
     on_gpu = arguments.device != "cpu"
     torch.backends.cudnn.benchmark = True  # as segctl has it: crops are of one size
     batch = make_batch(tuple(arguments.crop), arguments.batch, on_gpu)
-    where = torch.cuda.get_device_name() if on_gpu else "cpu"
-    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    print(f"torch {torch.__version__}, {where}; TF32 in convolutions {convolutions}, in matrix products {products}")
     builders = {"segctl": segctl_rival, "plain": plain_rival}
     found = {name: alone(build, run, batch, arguments.device) for name, build in builders.items()}
-    compare({name: build(run, batch, arguments.device) for name, build in builders.items()}, found, arguments)
-
-
-def compare(rivals: dict[str, Rival], found: dict[str, tuple[float, float | None]], arguments: argparse.Namespace) -> None:
+    rivals = {name: build(run, batch, arguments.device) for name, build in builders.items()}
     with FlopCounterMode(display=False) as counter:
         rivals["plain"].step()
     tflop = counter.get_total_flops() / 1e12
@@ -207,16 +210,21 @@ def compare(rivals: dict[str, Rival], found: dict[str, tuple[float, float | None
             began = time.perf_counter()
             rivals[name].step()  # gives back a number, so the device has done it
             times[name].append(time.perf_counter() - began)
-    height, width = arguments.crop
-    print(f"crop {height}×{width}, batch {arguments.batch}, rounds {arguments.rounds}, {tflop:.3g} TFLOP a step")
+    taken = {name: np.array(values[2:]) for name, values in times.items()}
+    case = f"{run.name}, {arguments.crop[0]}×{arguments.crop[1]}, batch {arguments.batch}, {arguments.device}"
     for name, rival in rivals.items():
-        taken, (loss, peak) = median(times[name][2:]), found[name]
-        ratio = median(other / mine for mine, other in zip(times[name][2:], times["plain"][2:], strict=True))
-        memory = "" if peak is None else f"   peak {peak:6.2f} GB"
-        print(
-            f"  {rival.name:30} {1000 * taken:8.1f} ms {arguments.batch / taken:8.2f} images/s {ratio:6.2f} × plain{memory}"
-            f"   {tflop / taken:.3g} TFLOP/s = {100 * tflop / taken / arguments.peak_tflops:.1f} %   first loss {loss:.6f}"
-        )
+        (loss, peak), middle = found[name], float(np.median(taken[name]))
+        more = {
+            "images/s": arguments.batch / middle,
+            "peak GB": peak,
+            "TFLOP a step": tflop,
+            "TFLOP/s": tflop / middle,
+            "% of the peak": 100 * tflop / middle / arguments.peak_tflops if on_gpu else None,
+            "first loss": loss,
+            "TF32 in convolutions": torch.backends.cudnn.allow_tf32,
+            "TF32 in products": torch.backends.cuda.matmul.allow_tf32,
+        }
+        yield record.timed(case, rival.name, 1000 * taken[name], "ms", taken["plain"] / taken[name], "plain / this", **more)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def _loss_faults(run: TrainRun) -> list[Fault]:
 
 
 def _label_faults(run: TrainRun) -> list[Fault]:
-    """Losses that do not take the run's form of labels."""
+    """Losses that do not accept the run's kind of labels."""
     faults = []
     for index, term in enumerate(run.loss):
         if isinstance(term, KLSpec) and isinstance(run.labels, HardLabels):
@@ -65,7 +65,7 @@ def _label_faults(run: TrainRun) -> list[Fault]:
 
 
 def _metric_faults(run: TrainRun) -> list[Fault]:
-    """Metric losses without a value: no mean at all, or the logarithm of 0."""
+    """Metric losses without a value: every mean has weight 0, or the logarithm of 0 can occur."""
     terms: list[tuple[str, object]] = [(f"loss.{index}", term) for index, term in enumerate(run.loss)]
     if isinstance(run, DistillRun):
         terms += [(f"distiller.terms.{index}", term) for index, term in enumerate(run.distiller.terms)]
@@ -80,7 +80,7 @@ def _metric_faults(run: TrainRun) -> list[Fault]:
 
 
 def _teacher_faults(run: TrainRun) -> list[Fault]:
-    """A cache of answers to views that change from epoch to epoch; whether the crop holds every picture only the data tell."""
+    """A teacher cache needs the same view of an image in every epoch. Only the data tell whether the crop covers every image."""
     low, high = run.data.scale
     if isinstance(run, DistillRun) and run.teacher.cache and low != high:
         return [Fault("teacher.cache", f"got true with data.scale [{low}, {high}], wanted one scale, such as data.scale [1, 1]")]
@@ -100,7 +100,7 @@ def _loop_faults(run: TrainRun) -> list[Fault]:
 
 
 def group_faults(run: TrainRun, processes: int = 1) -> list[Fault]:
-    """Terms that compare images with each other, where a process sees one image at a time."""
+    """Terms that compare images with each other need two images in each micro-batch of each process."""
     terms = run.distiller.terms if isinstance(run, DistillRun) else ()
     alone = run.train.batch_size // processes < 2 * run.train.accumulate
     shared = f", {processes} processes" if processes > 1 else ""

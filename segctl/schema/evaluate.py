@@ -24,7 +24,7 @@ class SlidingProtocol(Spec):
     tile: Size
     """Height and width of a tile, in pixels."""
     stride: float = Field(2 / 3, gt=0, le=1)
-    """Distance between tiles, as a share of the tile, rounded up to whole pixels."""
+    """Distance between tiles, as a fraction of the tile, rounded up to whole pixels."""
 
 
 ProtocolSpec = Annotated[WholeProtocol | SlidingProtocol, Field(discriminator="kind")]
@@ -43,7 +43,7 @@ class EvaluateSpec(Spec):
 
 @dataclass(frozen=True)
 class ProtocolChange:
-    """What the command line asks for instead of a run's own protocol; None leaves it as it is.
+    """Changes of a run's own protocol by command-line options; None changes nothing.
 
     protocol: `whole` or `sliding`.  tile: `512x1024`.  scales: `0.75,1,1.25`.
     """
@@ -55,7 +55,7 @@ class ProtocolChange:
     flip: bool | None = None
 
     def apply(self, spec: EvaluateSpec, crop: tuple[int, int]) -> EvaluateSpec:
-        """The changed protocol. A sliding tile that is nowhere given is the training crop. Raises InputError."""
+        """The changed protocol. Without a tile size, sliding uses the training crop. Raises InputError."""
         changed: dict[str, object] = {"protocol": self._place(spec.protocol, crop)}
         if self.scales is not None:
             changed["scales"] = _scales(self.scales)
@@ -70,12 +70,16 @@ class ProtocolChange:
             raise InputError(f"--protocol '{kind}' is not known{near}", "use whole or sliding")
         if kind == "whole":
             if self.tile is not None or self.stride is not None:
-                raise InputError("--tile and --stride are of the sliding protocol", "add --protocol sliding, or leave them out")
+                raise InputError(
+                    "--tile and --stride belong to the sliding protocol", "add --protocol sliding, or leave them out"
+                )
             return WholeProtocol()
         base = spec if isinstance(spec, SlidingProtocol) else SlidingProtocol(tile=crop)
         stride = base.stride if self.stride is None else self.stride
         if not 0 < stride <= 1:
-            raise InputError(f"--stride is {stride:g}, wanted a share of the tile above 0 and at most 1", "such as --stride 0.5")
+            raise InputError(
+                f"--stride is {stride:g}, wanted a fraction of the tile above 0 and at most 1", "such as --stride 0.5"
+            )
         return SlidingProtocol(tile=base.tile if self.tile is None else _tile(self.tile), stride=stride)
 
 

@@ -94,22 +94,26 @@ def apply_override(tree: Tree, override: str) -> None:
 
 def _child(node: Any, key: str, path: str, override: str) -> Any:
     if isinstance(node, dict):
-        child = node.setdefault(key, {})
-        if child is None:
-            child = node[key] = {}
-        return child
-    if isinstance(node, list) and key.isdigit() and int(key) < len(node):
-        return node[int(key)]
+        if node.get(key) is None:
+            node[key] = {}
+        return node[key]
+    if isinstance(node, list) and (index := _index(key, node)) is not None:
+        return node[index]
     raise InputError(f"--set '{override}': there is nothing at '{path}'", "see the names with `segctl presets show PRESET`")
 
 
 def _assign(node: Any, key: str, value: Any, override: str) -> None:
     if isinstance(node, dict):
         node[key] = value
-    elif isinstance(node, list) and key.isdigit() and int(key) < len(node):
-        node[int(key)] = value
+    elif isinstance(node, list) and (index := _index(key, node)) is not None:
+        node[index] = value
     else:
         raise InputError(f"--set '{override}': there is nothing at '{key}'", "see the names with `segctl presets show PRESET`")
+
+
+def _index(key: str, items: list[Any]) -> int | None:
+    """The item that `key` names, or None. A digit such as '²' is none."""
+    return int(key) if key.isascii() and key.isdecimal() and len(key) < 10 and int(key) < len(items) else None
 
 
 def validate_run(tree: Tree, where: str) -> TrainRun:

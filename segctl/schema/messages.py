@@ -74,10 +74,16 @@ def _fault(model: type[TrainRun], tree: Tree, details: ErrorDetails) -> Fault:
             return Fault(f"{path}.kind", "is missing")
         case "too_short":
             return Fault(path, "is empty, wanted at least one item")
+        case "tuple_type" if (length := _length_at(model, tree, keys)) is not None:
+            example = f", such as [{', '.join([str(details['input'])] * length)}]" if isinstance(details["input"], int) else ""
+            return Fault(path, f"got {details['input']!r}, wanted a list of {length}{example}")
+        case "too_long":
+            return Fault(path, f"got {details['ctx']['actual_length']} items, wanted {details['ctx']['max_length']}")
         case "literal_error":
             expected = details["ctx"]["expected"]
             words = [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")]
-            return Fault(path, f"got {details['input']!r}, wanted {expected}{did_you_mean(str(details['input']), words)}")
+            got = str(details["input"]).replace("+", "plus")
+            return Fault(path, f"got {details['input']!r}, wanted {expected}{did_you_mean(got, words)}")
     text = repr(details["input"])
     return Fault(path, f"got {text if len(text) <= 60 else f'{text[:57]}...'}, {_wanted(details)}")
 
@@ -103,12 +109,21 @@ def _unknown_key(model: type[TrainRun], tree: Tree, keys: list[int | str]) -> st
     return "unknown key" + (did_you_mean(key, known) or f", wanted one of {', '.join(known)}")
 
 
+def _length_at(model: type[TrainRun], tree: Tree, keys: list[int | str]) -> int | None:
+    """How many items the list at `keys` must have; None where any number will do."""
+    annotation, node = _annotation_at(model, tree, keys[:-1])
+    block = _block(annotation, node)
+    field = block.model_fields.get(str(keys[-1])) if isinstance(block, type) and issubclass(block, BaseModel) else None
+    parts = () if field is None or get_origin(field.annotation) is not tuple else get_args(field.annotation)
+    return len(parts) if parts and parts[-1] is not Ellipsis else None
+
+
 def _plain_path(tree: Tree, loc: tuple[int | str, ...]) -> list[int | str]:
     """Pydantic's location without the union tags in it: keys that are not in the file are tags, except a last missing one."""
     keys: list[int | str] = []
     node: Any = tree
     for position, key in enumerate(loc):
-        inside = (isinstance(node, dict) and key in node) or (isinstance(node, list) and isinstance(key, int))
+        inside = (isinstance(node, dict) and key in node) or (isinstance(node, list) and isinstance(key, int) and key < len(node))
         if inside:
             node = node[key]
         elif position < len(loc) - 1:

@@ -11,14 +11,14 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimiserSpec(Spec):
-    """What both optimisers share."""
+    """What all optimisers share."""
 
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, le=1e6)
     """Peak learning rate of the backbone."""
-    head_lr_factor: float = Field(1.0, gt=0)
+    head_lr_factor: float = Field(1.0, gt=0, le=1e6)
     """Learning rate of everything outside the backbone, as a multiple of `lr`."""
     weight_decay: NonNegative = 0.0
-    """Decay of the parameters that decay."""
+    """Weight decay."""
     decay_norm_and_bias: bool = True
     """Whether 1-D parameters (norm layers, biases) decay too."""
 

@@ -18,18 +18,18 @@ Recipe = Literal["jml", "cirkd", "dist", "scratch"]
 
 
 class PublishedScore(Spec):
-    """A number somebody published for this student, in percent."""
+    """A published score of this student, in percent."""
 
     method: str
     """The method's name; `none` for the undistilled student."""
     metric: str = "mIoU_D"
-    """The score's name as segctl spells it."""
+    """The score's name in segctl, such as mIoU_D."""
     value: float = Field(ge=0, le=100)
     """The score, in percent."""
     source: str = Field(min_length=1)
-    """Where it is printed."""
+    """Where it was published."""
     recipe: Recipe
-    """The recipe it was made under; numbers of different recipes do not compare methods."""
+    """The recipe of that training; scores under different recipes do not compare methods."""
     note: str = ""
     """What a reader must know before comparing."""
 
@@ -40,9 +40,9 @@ class TrainRun(Spec):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """The preset's name, which is its file's name without `.yaml`."""
     recipe: Recipe
-    """The family of optimiser, schedule and augmentation that this run follows; only used in tables."""
+    """The family of optimiser, schedule and augmentation that this run follows; only tables use it."""
     data: DataSpec
-    """What is read."""
+    """The dataset, its splits and the augmentation."""
     model: ModelSpec
     """The network."""
     labels: LabelSpec = HardLabels()
@@ -58,7 +58,7 @@ class TrainRun(Spec):
     evaluate: EvaluateSpec = EvaluateSpec()
     """The evaluation protocol."""
     published: tuple[PublishedScore, ...] = ()
-    """Numbers that reports set beside ours."""
+    """Published scores that reports show beside ours."""
 
 
 class DistillRun(TrainRun):
@@ -67,7 +67,7 @@ class DistillRun(TrainRun):
     distiller: DistillerSpec
     """What the student learns from the teacher."""
     teacher: TeacherSpec
-    """Who the teacher is."""
+    """Where the teacher comes from."""
 
     def without_teacher(self) -> TrainRun:
         """The undistilled student: the same run, distiller and teacher left out."""

@@ -13,11 +13,11 @@ class PolySpec(Spec):
     """Linear warm-up, then (1 - progress)^power from the peak down to a floor."""
 
     kind: Literal["poly"] = "poly"
-    power: float = Field(0.9, gt=0)
+    power: float = Field(0.9, gt=0, le=100)
     """Exponent of the decay."""
     warmup_fraction: Fraction = 0.0
-    """Share of the steps spent warming up."""
+    """Fraction of the steps spent on warm-up."""
     warmup_factor: Fraction = 1 / 60
-    """Smallest multiple of the peak used while warming up."""
+    """Smallest fraction of the peak learning rate during warm-up."""
     floor_lr: NonNegative = 0.0
     """Learning rate at the end: the decay goes from the peak down to this."""

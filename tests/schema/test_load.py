@@ -74,7 +74,7 @@ def test_all_faults_come_at_once_those_between_blocks_included() -> None:
         ("model.aux=perhaps", "model.aux: got 'perhaps', wanted true or false"),
         ("optim.lr=.inf", "optim.lr: got inf, wanted a finite number"),
         ("optim=5", "optim: got 5, wanted a block of keys"),
-        ("data.crop=5", "data.crop: got 5, wanted a list"),
+        ("data.crop=5", "data.crop: got 5, wanted a list of 2, such as [5, 5]"),
         ("model.head=pspnett", f"model.head: got 'pspnett', wanted {one_of(HEADS)}, did you mean 'pspnet'?"),
         ("loss.0.kind=jtd", f"loss.0.kind: got 'jtd', wanted one of {', '.join(LOSSES)}, did you mean 'jdt'?"),
         ("loss.0.kind=kl", "loss.0.kind: got 'kl' with hard labels, wanted 'cross_entropy' or soft labels (labels.kind)"),

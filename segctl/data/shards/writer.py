@@ -11,25 +11,11 @@ Every array is a dataset of its own, chunked and filtered as HDF5 knows it, so o
 handle outlives the opening, so a fork inherits none, and a crop costs half of what HDF5's own reading costs. What lies outside of
 the index and the tiles is never looked at. The index carries checksums of its own.
 
-Chosen by measurement, first the tile and what lz4 is given: milliseconds for a whole training sample (scale 0.5 to 2, flip, crop
-512×1024, uint8 out) of genuine 2048×1024 street frames, MB a frame, image and label; one run, best of four, two shared cores.
-
-    lz4, tile 128×128 of what shrinks below 0.7   5.2 ms  4.8 MB      256×256  5.7 ms  4.5 MB
-         64×256                                   5.6 ms  4.8 MB      64×512   5.7 ms  4.6 MB
-    128×256, of what shrinks below 0.6, 0.7, 0.8   4.7, 5.4, 5.8 ms    5.0, 4.6, 4.2 MB
-    the same, differences of rows                 6.8 ms  3.6 MB
-
-Then the codec, by benchmarks/loader.py, CPU time, medians, the same frames; VOC's and DeepGlobe's shapes are cut from them and
-encoded as JPEG. Times faster than the common pipeline (decode, float32, resize whole, crop, normalise) over pairs taken one after
-the other, and MB a sample:
-
-    codec     2048×1024, 102 ms           500×375, 9.0 ms           2448×2448, 128 ms
-    lz4       2.8 ms   39   5.1 MB        1.3 ms   7.5   0.40 MB    1.4 ms  104   12 MB
-    zstd      6.0 ms   17   2.5 MB        2.6 ms   3.5   0.21 MB    3.4 ms   38    6 MB
-    none      2.3 ms   46   8.4 MB        1.2 ms   8.4   0.75 MB    1.1 ms  112   24 MB
-    source     71 ms  1.5   2.2 MB        2.2 ms   4.7   0.04 MB     69 ms    2    2 MB
-
-So lz4 by default, zstd for half the room, `source` for small JPEGs, where it keeps more than half of the speed at a tenth of it.
+The tile is chosen by measurement: with 128×128 and lz4 a training sample takes 5.2 ms, with 256×256 5.7 ms (see
+benchmarks/results/tiles-2026-11-23.json).
+The codec is chosen by benchmarks/loader.py: lz4 by default, 39 times as fast as the common pipeline on 2048×1024 PNGs; zstd, 17
+times as fast, for half the disk space; `source` for small JPEGs, 4.7 times as fast at a tenth of lz4's disk space (see
+benchmarks/results/loader-2026-11-23.json).
 """
 
 import io
