@@ -13,6 +13,9 @@ import yaml
 
 from segctl.errors import InputError, SegctlError, first_line
 
+Progress = Callable[[int, int], None]
+"""Called while long work runs, with how much is done and how much there is in all."""
+
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary neighbour of `path`, then rename it into place.

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
+os.environ.pop("COLUMNS", None)  # the width of the terminal that runs the tests must not change what they see
 
 import forked
 import pytest

@@ -79,21 +79,23 @@ def _evaluate(jobs: "list[Job]", run: "DistillRun", data_root: Path, device: str
 
 def _show(jobs: "list[Job]", run: "DistillRun", json: bool) -> None:
     from segctl.report.collect import read_run
-    from segctl.report.fair import ABOUT, fair_groups, fair_table
     from segctl.report.gains import gain_notes
-    from segctl.report.groups import compare as group
+    from segctl.report.groups import comparisons_of, methods_side_by_side
+    from segctl.report.tables import ABOUT_SIDE_BY_SIDE, side_by_side_table
 
-    comparisons = group([read_run(job.folder) for job in jobs], run.data.val_split)
+    comparisons = comparisons_of([read_run(job.folder) for job in jobs], run.data.val_split)
     groups = [member for comparison in comparisons for member in comparison.groups]
-    sets = fair_groups(groups) or [groups]
+    sets = methods_side_by_side(groups) or [groups]
     if json:
         out.json([_result(member, members) for members in sets for member in members])
         return
     for members in sets:
-        table = fair_table(members)
+        table = side_by_side_table(members)
         rows = [[cell.text for cell in row] for row in table.rows]
         title = f"{run.name} on {comparisons[0].place}, {run.train.steps:,} steps, in percent"
-        out.table(title, table.columns, rows, [*gain_notes(members), ABOUT])
+        out.table(
+            title, table.columns, rows, [*gain_notes(members), ABOUT_SIDE_BY_SIDE], drop=("peak memory, MB", "of none", "s/step")
+        )
     out.result(f"next: {command_line('report', *(job.folder.path for job in jobs))}")
 
 

@@ -72,9 +72,9 @@ def show_info(dataset: "PackedDataset", splits: "Sequence[SplitInfo]") -> None:
     ]
     notes = ["% is of the pixels that are not ignored; images is how many show the class"]
     out.result("")
-    out.table(
-        "Classes", columns, rows, notes if full else ["% is of the pixels that are not ignored; --split shows all of one split"]
-    )
+    drop = [f"{split.split} {what}" for what in ("pixels", "images") for split in splits]
+    notes = notes if full else ["% is of the pixels that are not ignored; --split shows all of one split"]
+    out.table("Classes", columns, rows, notes, drop=drop)
 
 
 def _cells(split: "SplitInfo", index: int, *, full: bool) -> list[str]:

@@ -1,5 +1,6 @@
-"""`segctl eval`: a run, or predictions of any framework, or saved counts in; scores out."""
+"""`segctl eval`: a run, predictions of any framework, or saved counts in; scores out."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,29 +19,29 @@ from segctl.cli.options import (
     TileOpt,
 )
 from segctl.cli.output import out
-from segctl.cli.scores import Gate, check_gates, parse_gates, show
+from segctl.cli.scores import Gate, check_gates, parse_gates, show_scores
 from segctl.errors import InputError
 
 if TYPE_CHECKING:
     from segctl.evaluate.run import EvaluationRequest
-    from segctl.evaluate.tables import Content
-    from segctl.metrics.tally import Counted
+    from segctl.evaluate.tables import ScoresJson
+    from segctl.metrics.tally import EvaluationCounts
 
-RUN, FILES, COUNTS = "of a run", "of --pred and --gt", "of --counts"
-"""Help panels, and the words for which form an option belongs to."""
+RUN, FILES, COUNTS = "scoring a run", "scoring --pred against --gt", "scoring --counts"
+"""The three forms of the command, as help panels and errors name them."""
 
-RunArg = Annotated[Path | None, typer.Argument(metavar="RUN", help="A finished run's folder.")]
+RunArg = Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 SplitOpt = Annotated[
-    str | None, typer.Option("--split", rich_help_panel=RUN, help="The split to score; the preset's val_split if left out.")
+    str | None, typer.Option("--split", rich_help_panel=RUN, help="The split to score; default: val_split of the preset.")
 ]
 BatchOpt = Annotated[
-    int, typer.Option("--batch", metavar="N", min=1, rich_help_panel=RUN, help="Images of one size that go through at once.")
+    int, typer.Option("--batch", metavar="N", min=1, rich_help_panel=RUN, help="Images of one size per forward pass.")
 ]
-SaveOpt = Annotated[bool, typer.Option("--save-predictions", rich_help_panel=RUN, help="Keep every class map as an index PNG.")]
+SaveOpt = Annotated[bool, typer.Option("--save-predictions", rich_help_panel=RUN, help="Write every class map as an index PNG.")]
 CalibrationOpt = Annotated[
-    bool, typer.Option("--calibration", rich_help_panel=RUN, help="ECE and class-wise SCE, from the probabilities.")
+    bool, typer.Option("--calibration", rich_help_panel=RUN, help="Also compute ECE and class-wise SCE from the probabilities.")
 ]
-ProcessesOpt = Annotated[
+ScoringProcessesOpt = Annotated[
     int, typer.Option("--processes", metavar="N", min=1, rich_help_panel=RUN, help="Local processes that share the images.")
 ]
 PredOpt = Annotated[
@@ -50,7 +51,8 @@ TruthOpt = Annotated[
     Path | None, typer.Option("--gt", metavar="DIR", rich_help_panel=FILES, help="Ground truth: PNGs of class ids, 255 ignored.")
 ]
 NumClassesOpt = Annotated[
-    int | None, typer.Option("--num-classes", metavar="C", min=2, max=65535, rich_help_panel=FILES, help="Ids are 0 to C - 1.")
+    int | None,
+    typer.Option("--num-classes", metavar="C", min=2, max=65535, rich_help_panel=FILES, help="Class ids are 0 to C - 1."),
 ]
 ClassesOpt = Annotated[
     Path | None,
@@ -58,7 +60,7 @@ ClassesOpt = Annotated[
         "--classes",
         metavar="FILE",
         rich_help_panel=FILES,
-        help="Names in the order of ids (.txt), or a class table (.csv, .yaml).",
+        help="Class names in the order of ids (.txt), or a class table (.csv, .yaml).",
     ),
 ]
 LabelIdsOpt = Annotated[
@@ -66,26 +68,47 @@ LabelIdsOpt = Annotated[
 ]
 ResizeOpt = Annotated[
     str | None,
-    typer.Option("--resize", metavar="nearest", rich_help_panel=FILES, help="Bring predictions to the ground truth's size."),
+    typer.Option(
+        "--resize", metavar="nearest", rich_help_panel=FILES, help="Resize predictions to the size of their ground truth."
+    ),
 ]
 WorkersOpt = Annotated[
-    int | None, typer.Option("--workers", metavar="N", min=1, rich_help_panel=FILES, help="Threads; one per core if left out.")
+    int | None, typer.Option("--workers", metavar="N", min=1, rich_help_panel=FILES, help="Threads; default: one per core.")
 ]
 CountsOpt = Annotated[
     Path | None,
     typer.Option("--counts", metavar="FILE", rich_help_panel=COUNTS, help="A counts.npz to score again, without images."),
 ]
-BoundaryOpt = Annotated[bool, typer.Option("--boundary", help="Boundary IoU as well (not of --counts, which has it or not).")]
+BoundaryOpt = Annotated[bool, typer.Option("--boundary", help="Also compute Boundary IoU (not with --counts).")]
 BinaryOpt = Annotated[
-    bool, typer.Option("--binary", help="Score the foreground (class 1 of 2) alone; a prepared dataset says so itself.")
+    bool,
+    typer.Option("--binary", help="Score the foreground (class 1 of 2) alone. Not with a run: its dataset decides."),
 ]
 MinOpt = Annotated[
     list[str] | None,
-    typer.Option("--min", metavar="NAME=VALUE", help="Exit with code 3 where a score is lower, such as mIoU_D=70 (repeatable)."),
+    typer.Option(
+        "--min", metavar="NAME=VALUE", help="Exit with code 3 if a score is lower, such as --min mIoU_D=70 (repeatable)."
+    ),
 ]
 OutputOpt = Annotated[
-    Path | None, typer.Option("-o", "--output", metavar="DIR", help="Where tables go; a run keeps them in its own folder.")
+    Path | None,
+    typer.Option("-o", "--output", metavar="DIR", help="Where to write the tables. Not with a run: its own folder gets them."),
 ]
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """The options of scoring PNGs, as given."""
+
+    pred: Path | None
+    gt: Path | None
+    num_classes: int | None
+    classes: Path | None
+    label_ids: bool
+    resize: str | None
+    workers: int | None
+    boundary: bool
+    binary: bool
 
 
 def evaluate(
@@ -101,7 +124,7 @@ def evaluate(
     save_predictions: SaveOpt = False,
     calibration: CalibrationOpt = False,
     device: DeviceOpt = None,
-    processes: ProcessesOpt = 1,
+    processes: ScoringProcessesOpt = 1,
     pred: PredOpt = None,
     gt: TruthOpt = None,
     num_classes: NumClassesOpt = None,
@@ -117,7 +140,7 @@ def evaluate(
     data_root: DataRootOpt = DATA_ROOT,
     json: JsonOpt = False,
 ) -> None:
-    """Score a run, or anybody's predictions: mIoU_D, mIoU_I, mIoU_C with intervals, per class and per image."""
+    """Score a run or the predictions of any framework: mIoU_D, mIoU_I, mIoU_C with intervals, per class and per image."""
     of_run = {
         "--split": split, "--protocol": protocol, "--tile": tile, "--stride": stride, "--scales": scales,
         "--flip": flip is not None, "--batch": batch != 1, "--precision": precision,
@@ -131,80 +154,86 @@ def evaluate(
     gates = parse_gates(min_ or [])
     if counts is not None:
         _refuse(COUNTS, {"RUN": run, **of_run, **of_files, "--boundary": boundary})
-        content = _score_counts(counts, binary, output)
+        scores = _score_counts(counts, binary, output)
     elif pred is not None or gt is not None:
         _refuse(FILES, {"RUN": run, **of_run})
-        content = _score_pngs(pred, gt, num_classes, classes, label_ids, resize, workers, boundary, binary, output)
+        files = FileOptions(pred, gt, num_classes, classes, label_ids, resize, workers, boundary=boundary, binary=binary)
+        scores = _score_pngs(files, output)
     elif run is not None:
         _refuse(RUN, {**of_files, "--binary": binary, "--output": output})
         from segctl.evaluate.run import EvaluationRequest
         from segctl.runs import RunFolder
         from segctl.schema.evaluate import ProtocolChange
 
-        change = ProtocolChange(protocol, tile, stride, scales, flip)
         request = EvaluationRequest(
-            RunFolder(run), data_root, split, device, precision, change, batch, boundary, calibration, save_predictions
+            run=RunFolder(run),
+            data_root=data_root,
+            split=split,
+            device=device,
+            precision=precision,
+            change=ProtocolChange(protocol, tile, stride, scales, flip),
+            batch=batch,
+            boundary=boundary,
+            calibration=calibration,
+            save_predictions=save_predictions,
         )
         _evaluate_run(request, processes, gates, json)
         return
     else:
-        raise InputError(
-            "what is to be scored? neither RUN nor --pred with --gt nor --counts is given", "see `segctl eval --help`"
-        )
-    show(content, json)
-    check_gates(content, gates)
+        raise InputError("there is nothing to score", "give a run, or --pred DIR --gt DIR, or --counts FILE")
+    show_scores(scores, json)
+    check_gates(scores, gates)
 
 
 def _refuse(form: str, options: dict[str, object]) -> None:
-    """Options that the form does not have must not be given: none is ignored in silence."""
+    """Raise InputError for an option that this form of the command does not have, so that none is ignored silently."""
     given = [name for name, value in options.items() if value not in (None, False)]
     if given:
-        raise InputError(f"the form {form} has no use for {given[0]}", "leave it out; see `segctl eval --help`")
+        raise InputError(f"{given[0]} cannot be combined with {form}", f"leave {given[0]} out; see `segctl eval --help`")
 
 
-def _score_counts(path: Path, binary: bool, output: Path | None) -> "Content":
+def _score_counts(path: Path, binary: bool, output: Path | None) -> "ScoresJson":
     from segctl.evaluate.saved_counts import score_counts
 
-    counted, content = score_counts(path, binary)
-    _write(output, counted, content)
-    return content
+    counts, scores = score_counts(path, binary)
+    _write(output, counts, scores)
+    return scores
 
 
-def _score_pngs(
-    pred: Path | None,
-    gt: Path | None,
-    num_classes: int | None,
-    classes: Path | None,
-    label_ids: bool,
-    resize: str | None,
-    workers: int | None,
-    boundary: bool,
-    binary: bool,
-    output: Path | None,
-) -> "Content":
+def _score_pngs(options: FileOptions, output: Path | None) -> "ScoresJson":
     from segctl.evaluate.png_classes import given_classes
     from segctl.evaluate.png_folders import FilesRequest, score_files
     from segctl.runtime.cores import core_count
 
-    if pred is None or gt is None:
-        raise InputError(f"--{'pred' if gt is None else 'gt'} is given without --{'gt' if gt is None else 'pred'}", "give both")
-    if resize not in (None, "nearest"):
-        raise InputError(f"--resize '{resize}' is not known", "class ids can only be resized by nearest")
-    known = given_classes(num_classes, classes, label_ids)
-    request = FilesRequest(pred, gt, known, binary or known.binary, resize is not None, boundary, workers or core_count())
+    if options.gt is None:
+        raise InputError("--pred is given without --gt", "add --gt DIR")
+    if options.pred is None:
+        raise InputError("--gt is given without --pred", "add --pred DIR")
+    if options.resize not in (None, "nearest"):
+        raise InputError(f"--resize '{options.resize}' is not known", "use --resize nearest, the only way to resize class ids")
+    known = given_classes(options.num_classes, options.classes, options.label_ids)
+    request = FilesRequest(
+        predictions=options.pred,
+        truths=options.gt,
+        classes=known,
+        binary=options.binary or known.binary,
+        resize=options.resize is not None,
+        boundary=options.boundary,
+        workers=options.workers or core_count(),
+    )
     with out.progress("scoring") as progress:
         scored = score_files(request, progress)
     for warning in scored.warnings:
         out.warn(warning)
-    _write(output, scored.counted, scored.content)
-    return scored.content
+    _write(output, scored.counts, scored.scores)
+    return scored.scores
 
 
-def _write(folder: Path | None, counted: "Counted", content: "Content") -> None:
+def _write(folder: Path | None, counts: "EvaluationCounts", scores: "ScoresJson") -> None:
     from segctl.evaluate.tables import write_tables
 
     if folder is not None:
-        write_tables(folder, counted, content)
+        write_tables(folder, counts, scores)
         out.note(f"tables in {folder}")
 
 
@@ -212,14 +241,14 @@ def _evaluate_run(request: "EvaluationRequest", processes: int, gates: list[Gate
     from segctl.evaluate.run import evaluate_run, open_request
     from segctl.runtime.world import joined_world, under_launcher
 
-    open_request(request)
+    open_request(request)  # its errors come before processes start
     if processes > 1 and not under_launcher():
         from segctl.runtime.launcher import launch
 
         launch(processes, out.arguments)
         return
     with joined_world() as world, out.progress("scoring") as progress:
-        evaluation = evaluate_run(request, world, progress)
-    if evaluation is not None:
-        show(evaluation.content, json, folder=evaluation.folder, worst=evaluation.worst)
-        check_gates(evaluation.content, gates)
+        scored = evaluate_run(request, world, progress)
+    if scored is not None:
+        show_scores(scored.scores, json, folder=scored.folder, worst=scored.worst)
+        check_gates(scored.scores, gates)

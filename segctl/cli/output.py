@@ -1,106 +1,153 @@
-"""The only printer: results to stdout, everything else to stderr, silent unless rank 0."""
+"""The only printer: results go to stdout, everything else to stderr; only rank 0 prints."""
 
 import json
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich import progress as rich_progress
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
 from rich.text import Text
 
+from segctl.cli.layout import lay_out, wrap
 from segctl.errors import PeerError, ProcessError, SegctlError, StoppedError
-
-Advance = Callable[[int, int], None]
-"""Progress of long work: called with (done, total)."""
+from segctl.files import Progress
 
 PLAIN_LINE_EVERY_S = 10.0
 PIPE_WIDTH = 160
+"""Width of tables in a file or a pipe."""
+
+MIN_WIDTH = 20
 
 
-class Output:
-    """Prints for people, or JSON for programs. Rank 0 speaks, the others are silent, except for errors.
+class Printer:
+    """Prints text for people or JSON for programs. Rank 0 prints; the other ranks print errors only.
 
-    `arguments` is the command line that is being answered.
+    arguments: the command line that is running.
     """
 
     def __init__(self) -> None:
         self.arguments: list[str] = []
         self.speaks = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
+    def _width(self, *, stderr: bool = False) -> int | None:
+        """The width that COLUMNS or the terminal gives; None for a file or a pipe, where long lines are easier to search."""
+        stream = sys.stderr if stderr else sys.stdout
+        if os.environ.get("COLUMNS", "").isdigit() or stream.isatty():
+            return max(MIN_WIDTH, shutil.get_terminal_size().columns)
+        return None
+
     def _console(self, *, stderr: bool = False) -> Console:
         stream = sys.stderr if stderr else sys.stdout
-        return Console(file=stream, width=None if stream.isatty() else PIPE_WIDTH, highlight=False, soft_wrap=True)
+        return Console(file=stream, width=self._width(stderr=stderr) or PIPE_WIDTH, highlight=False, soft_wrap=True)
 
     def result(self, text: str) -> None:
-        """One line or block that the command was asked for."""
+        """A line or block of the command's result, on stdout."""
         if self.speaks:
             self._console().print(Text(text))
 
     def json(self, value: Any) -> None:
-        """The machine-readable form of a result."""
+        """The result as JSON, on stdout."""
         if self.speaks:
             sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:
-        """A table; every column but the first is right-aligned when all its cells look like numbers."""
+    def table(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        notes: Sequence[str] = (),
+        *,
+        drop: Sequence[str] = (),
+    ) -> None:
+        """A table that fits the terminal without cutting a word; columns of numbers are right-aligned.
+
+        drop: columns that may be left out on a narrow terminal, the least valuable first (see layout.py).
+        """
         if not self.speaks:
             return
-        table = Table(
-            title=escape(title), title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
-        )
-        for index, name in enumerate(columns):
-            numeric = index > 0 and all(_is_number(row[index]) for row in rows)
-            table.add_column(escape(name), justify="right" if numeric else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(escape(cell) for cell in row))
         console = self._console()
-        console.print(table)
-        for note in notes:
-            console.print(Text(note, style="dim"))
+        found = lay_out(columns, rows, self._width() or PIPE_WIDTH, drop)
+        for line in self._wrapped(title):
+            console.print(Text(line, style="bold"))
+        for line in found.header:
+            console.print(Text(line, style="bold"))
+        for line in found.body:
+            console.print(Text(line))
+        narrow = [f"too narrow for {', '.join(found.left_out)}: widen the terminal to see more"] if found.left_out else []
+        for note in [*notes, *narrow]:
+            for line in self._wrapped(note):
+                console.print(Text(line, style="dim"))
+
+    def values(self, title: str, pairs: Sequence[tuple[str, str]]) -> None:
+        """Names and values on one line, or on several where they do not fit; a name stays beside its value."""
+        if not self.speaks:
+            return
+        width = self._width() or PIPE_WIDTH
+        line = f"{title}:"
+        for index, (name, value) in enumerate(pairs):
+            pair = f"{name} {value}"
+            gap = "   " if index else " "
+            if len(line) + len(gap) + len(pair) > width:
+                self.result(line)
+                line, gap = " ", " "
+            line = f"{line}{gap}{pair}"
+        self.result(line)
 
     def note(self, text: str) -> None:
-        """What was decided or done, on stderr."""
+        """What the command decided or did, on stderr."""
         if self.speaks:
             self._console(stderr=True).print(Text(text))
 
     def warn(self, text: str) -> None:
-        """Something the person should look at, on stderr."""
+        """What the user should look at, on stderr."""
         if self.speaks:
-            self._console(stderr=True).print(Text.assemble(("warning: ", "yellow"), text))
+            self._sentence("warning: ", "yellow", text)
 
     def error(self, error: SegctlError) -> None:
-        """The sentence of an error and its next step, on stderr, from any rank; what all ranks say, from rank 0."""
+        """An error and its next step, on stderr, from any rank; errors that all ranks have, from rank 0 only."""
         if not self.speaks and isinstance(error, PeerError | StoppedError):
             return
-        lines = [Text.assemble(("error: ", "bold red"), error.message)]
-        if error.hint:
-            lines.append(Text.assemble(("next:  ", "bold"), error.hint))
         console = self._console(stderr=True)
         if isinstance(error, ProcessError) and error.trace:
             console.print(Text(error.trace))
-        for line in lines:
-            console.print(line)
+        self._sentence("error: ", "bold red", error.message)
+        if error.hint:
+            # Not wrapped: a hint may be a command to copy, which a line break of ours would split.
+            console.print(Text.assemble(("next:  ", "bold"), error.hint))
+
+    def _sentence(self, head: str, style: str, text: str) -> None:
+        """Text on stderr behind a coloured head; on a terminal its lines break at spaces."""
+        first, *others = [piece for line in f"{head}{text}".split("\n") for piece in self._wrapped(line, stderr=True)]
+        console = self._console(stderr=True)
+        console.print(Text.assemble((first[: len(head)], style), first[len(head) :]))
+        for line in others:
+            console.print(Text(line))
+
+    def _wrapped(self, line: str, *, stderr: bool = False) -> list[str]:
+        """A sentence in lines that fit the terminal; whole in a file or a pipe."""
+        width = self._width(stderr=stderr)
+        return [line] if width is None else wrap(line, width)
 
     @contextmanager
-    def progress(self, label: str) -> Iterator[Advance]:
-        """A progress bar on a terminal, and a plain line now and then elsewhere."""
+    def progress(self, label: str) -> Iterator[Progress]:
+        """Shows progress: a bar on a terminal, elsewhere a line every few seconds."""
         if not self.speaks:
             yield lambda done, total: None
         elif sys.stderr.isatty():
@@ -112,7 +159,10 @@ class Output:
 
     @contextmanager
     def transfer(self) -> Iterator[Callable[[str, int, int], None]]:
-        """Progress of downloads, called with (file, bytes done, bytes in all or 0): a bar, or a line now and then."""
+        """Shows the progress of downloads: a bar per file, or a line every few seconds.
+
+        Yields a function of (file, bytes done, bytes in all); the last is 0 where the server does not say.
+        """
         if not self.speaks:
             yield lambda name, done, total: None
         elif sys.stderr.isatty():
@@ -123,13 +173,13 @@ class Output:
                 TransferSpeedColumn(),
                 TimeRemainingColumn(),
             )
-            with Progress(*columns, console=self._console(stderr=True), transient=True) as bar:
+            with rich_progress.Progress(*columns, console=self._console(stderr=True), transient=True) as bar:
                 yield _TransferBar(bar)
         else:
             yield _PlainTransfer(self.note)
 
-    def bar(self, *, detail: bool = False) -> Progress:
-        """A rich progress bar on stderr; `detail` adds a column for a task's `detail` field."""
+    def bar(self, *, detail: bool = False) -> rich_progress.Progress:
+        """A rich progress bar on stderr. detail: add a column for the field `detail` of a task."""
         columns: list[ProgressColumn] = [
             TextColumn("{task.description}"),
             BarColumn(),
@@ -138,13 +188,13 @@ class Output:
         ]
         if detail:
             columns.append(TextColumn("{task.fields[detail]}"))
-        # A table printed meanwhile moves above the bar, unless it goes to a file.
+        # On a terminal, a table printed while the bar runs must appear above it; in a file it must stay on stdout.
         redirect = sys.stdout.isatty()
-        return Progress(*columns, console=self._console(stderr=True), transient=True, redirect_stdout=redirect)
+        return rich_progress.Progress(*columns, console=self._console(stderr=True), transient=True, redirect_stdout=redirect)
 
 
 class _PlainProgress:
-    """A line when the work is done, and every few seconds before that."""
+    """Prints a line every few seconds and one at the end."""
 
     def __init__(self, label: str, say: Callable[[str], None]) -> None:
         self.label, self.say, self.last, self.said = label, say, time.monotonic(), ""
@@ -157,9 +207,9 @@ class _PlainProgress:
 
 
 class _TransferBar:
-    """One line of a rich bar for each file."""
+    """One line of a rich bar per file."""
 
-    def __init__(self, bar: Progress) -> None:
+    def __init__(self, bar: rich_progress.Progress) -> None:
         self.bar = bar
         self.tasks: dict[str, TaskID] = {}
 
@@ -170,7 +220,7 @@ class _TransferBar:
 
 
 class _PlainTransfer:
-    """A line when a file is done, and every few seconds before that, with the rate since its first byte and the time left."""
+    """Prints a line every few seconds and one at the end of a file, with the rate since its first byte and the time left."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say, self.last, self.name = say, time.monotonic(), ""
@@ -185,7 +235,7 @@ class _PlainTransfer:
 
 
 def transfer_words(done: int, total: int, gained: int, seconds: float) -> str:
-    """How far a download is: `gained` of its `done` bytes came in the last `seconds`."""
+    """The state of a download in words. gained: how many of its `done` bytes came in the last `seconds`."""
     rate = gained / seconds if seconds > 0 else 0.0
     words = f"{done / 1e6:.1f}" + (f" of {total / 1e6:.1f} MB" if total else " MB")
     if rate > 0:
@@ -194,17 +244,4 @@ def transfer_words(done: int, total: int, gained: int, seconds: float) -> str:
     return words
 
 
-def _is_number(cell: str) -> bool:
-    plain = cell.replace(",", "").replace("%", "").replace("±", " ").split()
-    return cell in ("", "n/a", "–", "-") or (bool(plain) and all(_parses(part) for part in plain))
-
-
-def _parses(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-out = Output()
+out = Printer()

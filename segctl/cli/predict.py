@@ -1,4 +1,4 @@
-"""`segctl predict`: a trained network and a person's own pictures in, masks out."""
+"""`segctl predict`: a trained network and your own pictures in, masks out."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,13 +20,13 @@ from segctl.cli.output import out
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder, or a model.pt.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, or a model.pt.")],
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES...", help="Pictures, folders of them, or patterns such as 'a/*.jpg'.")
+        list[str], typer.Argument(metavar="IMAGES...", help="Pictures, folders of pictures, or patterns such as 'a/*.jpg'.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the masks go.")],
-    overlay: Annotated[bool, typer.Option("--overlay", help="Also lay the classes' colours over each picture.")] = False,
-    label_ids: Annotated[bool, typer.Option("--label-ids", help="Write Cityscapes label ids, as its server takes them.")] = False,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write the masks to.")],
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also write each picture with the class colours over it.")] = False,
+    label_ids: Annotated[bool, typer.Option("--label-ids", help="Write Cityscapes label ids, as its server expects.")] = False,
     protocol: ProtocolOpt = None,
     tile: TileOpt = None,
     stride: StrideOpt = None,
@@ -36,13 +36,23 @@ def predict(
     device: DeviceOpt = None,
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
-    """Segment your own pictures: index PNGs at their own size. The same again goes on where it was stopped."""
+    """Segment your own pictures: index PNGs of their size. Run the same command again to resume."""
     from segctl.evaluate.predict_pictures import PredictRequest, predict_files
     from segctl.schema.evaluate import ProtocolChange
 
     change = ProtocolChange(protocol, tile, stride, scales, flip)
-    request = PredictRequest(run, images, output, data_root, overlay, label_ids, device, precision, change)
+    request = PredictRequest(
+        run=run,
+        pictures=images,
+        output=output,
+        data_root=data_root,
+        overlay=overlay,
+        label_ids=label_ids,
+        device=device,
+        precision=precision,
+        change=change,
+    )
     with out.progress("predicting") as progress:
         predicted = predict_files(request, progress)
-    kept = f" ({predicted.kept} were there already)" if predicted.kept else ""
-    out.result(f"{predicted.pictures} masks in {output}{kept}")
+    before = f" ({predicted.done_before} of them from an earlier start)" if predicted.done_before else ""
+    out.result(f"{predicted.pictures} masks in {output}{before}")

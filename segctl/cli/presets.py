@@ -27,7 +27,12 @@ def list_presets(json: JsonOpt = False) -> None:
         teacher = run.teacher.preset if isinstance(run, DistillRun) else ""
         model = f"{run.model.head} {run.model.backbone}"
         rows.append([run.name, run.data.dataset, model, run.recipe, f"{run.train.steps}", f"{run.train.batch_size}", teacher])
-    out.table("Presets", ["name", "dataset", "model", "recipe", "steps", "batch", "teacher"], rows)
+    out.table(
+        "Presets",
+        ["name", "dataset", "model", "recipe", "steps", "batch", "teacher"],
+        rows,
+        drop=("batch", "steps", "dataset", "recipe", "teacher"),
+    )
 
 
 @app.command(cls=PlainCommand)

@@ -1,4 +1,4 @@
-"""`segctl report`: one page over many runs."""
+"""`segctl report`: one page about many runs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def report(
-    runs: Annotated[list[Path] | None, typer.Argument(metavar="RUNS", help="Run folders; none takes every run.")] = None,
+    runs: Annotated[list[Path] | None, typer.Argument(metavar="RUNS", help="Run folders; default: all runs.")] = None,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="The Markdown file to write; a web page goes beside it.")
+        Path, typer.Option("-o", "--output", metavar="FILE", help="The Markdown file to write, with a web page beside it.")
     ] = Path("report.md"),
     runs_root: RunsRootOpt = RUNS_ROOT,
-    split: Annotated[str | None, typer.Option("--split", help="Report one evaluated split; all of them by default.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Report this evaluated split only; default: all.")] = None,
     json: JsonOpt = False,
 ) -> None:
-    """Write a report as Markdown and as a web page: scores with intervals, published ones beside them, classes, images."""
+    """Write a report as Markdown and as a web page: scores with intervals beside published ones, classes, images."""
     from segctl.report import write_report
     from segctl.report.tables import HEADLINE, scores_table
 

@@ -1,33 +1,36 @@
-"""How scores look on a terminal, and the gates that pipelines set on them."""
+"""Prints scores, and checks them against the minimum values of `--min`."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from segctl.cli.output import out
 from segctl.commands import command_line
 from segctl.errors import CheckError, InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from segctl.evaluate.tables import ScoresJson
     from segctl.metrics.scores import ImageScore
-
-Content = dict[str, Any]
 
 AVERAGES = (
     ("D", "_D"), ("I", "_I"), ("C", "_C"), ("I q5", "_I_q5"), ("C q5", "_C_q5"), ("I q̄", "_I_qbar"), ("C q̄", "_C_qbar"),
 )  # fmt: skip
 NOTES = (
-    "D over the dataset's pixels · I per image, then over images · C per class over its images, then over classes",
-    "q5 the worst 5 percent · q̄ the mean over the worst 10, 20 … 100 percent · n/a where nothing defines it",
+    "D: over the dataset's pixels · I: mean over images · C: per class over its images, then mean over classes",
+    "q5: the worst 5 percent · q̄: mean over the worst 10, 20 … 100 percent · n/a: undefined",
 )
 ROUNDING = 1e-9
-MORE = (
+"""A score may exceed the end of its interval by this much without lying outside it."""
+OPTIONAL_SCORES = (
     ("Boundary IoU", ("mBIoU_D", "mBIoU_I", "mBIoU_C")),
     ("Instances", ("mIoU_K",)),
     ("Cityscapes", ("mIoU_category", "miIoU", "miIoU_category")),
     ("Calibration errors", ("ECE_D", "ECE_I", "SCE_D", "SCE_I")),
 )
-"""Scores that only some evaluations have."""
+"""Scores that only some evaluations have, by heading."""
+
+LEAST_OF_CLASS = ("Precision_C", "Precision_D", "Dice_C", "Dice_D", "Acc_C", "Acc_D", "images")
+"""Columns of the table per class that a narrow terminal may leave out. Dice follows from IoU."""
 
 
 class Gate(NamedTuple):
@@ -38,13 +41,13 @@ class Gate(NamedTuple):
 
 
 def parse_gates(gates: Sequence[str]) -> list[Gate]:
-    """Raises InputError for one that is no NAME=VALUE, or names no score, before anything is scored."""
+    """The gates of `--min`. Raises InputError for one that is not NAME=VALUE or names no score, before anything is scored."""
     from segctl.metrics.scores import SCORE_NAMES
 
-    known = [*SCORE_NAMES, *(name for _, names in MORE for name in names)]
+    known = [*SCORE_NAMES, *(name for _, names in OPTIONAL_SCORES for name in names)]
     found = [_parse(gate) for gate in gates]
     for gate in found:
-        if gate.name not in known and "." not in gate.name:  # with a point it is a class's, which the evaluation knows
+        if gate.name not in known and "." not in gate.name:  # `IoU.car` is the score of a class, which only the evaluation knows
             raise _unknown(gate.name, known)
     return found
 
@@ -58,76 +61,76 @@ def _parse(gate: str) -> Gate:
 
 
 def _unknown(name: str, known: list[str]) -> InputError:
-    dataset_wide = f"{name}_D"  # what people mean by plain mIoU
+    dataset_wide = f"{name}_D"  # plain mIoU usually means mIoU_D
     near = f", did you mean '{dataset_wide}'?" if dataset_wide in known else did_you_mean(name, known)
-    return InputError(f"--min {name}: there is no such score{near}", f"there are {', '.join(known)}")
+    return InputError(f"--min {name}: there is no such score{near}", f"use one of {', '.join(known)}")
 
 
-def check_gates(content: Content, gates: Sequence[Gate]) -> None:
-    """Raise CheckError where a score is below its gate, InputError where there is no such score."""
-    known = [name for name, value in content.items() if isinstance(value, float) or (value is None and name[0] in "mAES")]
+def check_gates(scores: "ScoresJson", gates: Sequence[Gate]) -> None:
+    """Raise CheckError where a score is below its gate, InputError where the evaluation has no such score."""
+    known = [name for name, value in scores.items() if isinstance(value, float) or (value is None and name[0] in "mAES")]
     failed = []
     for gate in gates:
         if gate.name not in known:
             raise _unknown(gate.name, known)
-        found = content[gate.name]
+        found = scores[gate.name]
         if found is None or found < gate.value:
             failed.append(f"{gate.name} is {_percent(found)}, wanted at least {gate.value:g}")
     if failed:
         raise CheckError("; ".join(failed))
 
 
-def show(content: Content, json: bool, *, folder: Path | None = None, worst: "Sequence[ImageScore]" = ()) -> None:
-    """Print an evaluation. folder: that of a run's evaluation, with the next step."""
+def show_scores(scores: "ScoresJson", json: bool, *, folder: Path | None = None, worst: "Sequence[ImageScore]" = ()) -> None:
+    """Print an evaluation. folder: the one with the tables of a run's evaluation, printed with the next command."""
     if json:
-        out.json(content)
+        out.json(scores)
         return
-    _show_headline(content)
-    _show_more(content)
-    rows = content["per_class"]
+    _show_headline(scores)
+    _show_optional(scores)
+    rows = scores["per_class"]
     columns = list(rows[0]) if rows else []
-    out.table("Per class", columns, [[_cell(row[column]) for column in columns] for row in rows])
-    if "per_category" in content:
+    out.table("Per class", columns, [[_cell(row[column]) for column in columns] for row in rows], drop=LEAST_OF_CLASS)
+    if "per_category" in scores:
         out.result("")
-        categories = [[row["category"], _percent(row["IoU"]), _percent(row["iIoU"])] for row in content["per_category"]]
+        categories = [[row["category"], _percent(row["IoU"]), _percent(row["iIoU"])] for row in scores["per_category"]]
         out.table("Per category", ["category", "IoU", "iIoU"], categories)
     if worst:
         out.result("")
         out.table("Worst images", ["image", "mIoU_I"], [[image.image, _percent(image.miou_i)] for image in worst])
     if folder is not None:
-        out.result(f"\ntables in {folder}      next: {command_line('report', folder.parent.parent)}")
+        out.result(f"\ntables in {folder}\nnext: {command_line('report', folder.parent.parent)}")
 
 
-def _show_headline(content: Content) -> None:
-    about = content["about"]
+def _show_headline(scores: "ScoresJson") -> None:
+    about = scores["about"]
     what = f"{about['dataset']} {about['split']}" if "dataset" in about else about.get("predictions", "counts")
     protocol = f", {about['protocol']}" if "protocol" in about else ""
     if about.get("trial"):
         out.warn(f"scored on {about['trial']}; these are not scores of '{about['dataset']}'")
     title = f"{what}, {about['images']} images{protocol}, in percent"
-    rows = [_row(content, kind) for kind in ("mIoU", "mAcc", "mDice")]
-    rows.insert(1, ["  from-to", *(_ends(content["intervals"][f"mIoU{suffix}"]) for _, suffix in AVERAGES)])
-    notes = [*NOTES, f"from-to: {content['intervals_method']}"]
-    if any(_lies_beside(content, f"mIoU{suffix}") for _, suffix in AVERAGES):
-        notes.append("a score beside its from-to: no resample is worse than the worst image seen, and few are as bad")
+    rows = [_row(scores, kind) for kind in ("mIoU", "mAcc", "mDice")]
+    rows.insert(1, ["  from-to", *(_ends(scores["intervals"][f"mIoU{suffix}"]) for _, suffix in AVERAGES)])
+    notes = [*NOTES, f"from-to: {scores['intervals_method']}"]
+    if any(_lies_outside(scores, f"mIoU{suffix}") for _, suffix in AVERAGES):
+        notes.append("a score outside its from-to: no resample is worse than the worst image seen, and few are as bad")
     out.table(title, ["", *(over for over, _ in AVERAGES)], rows, notes)
-    out.result(f"Acc {_percent(content['Acc'])}")
-    if content["intervals_warning"]:
-        out.warn(content["intervals_warning"])
+    out.result(f"Acc {_percent(scores['Acc'])}")
+    if scores["intervals_warning"]:
+        out.warn(scores["intervals_warning"])
     out.result("")
 
 
-def _show_more(content: Content) -> None:
-    for title, names in MORE:
-        if found := [name for name in names if name in content]:
-            out.result(f"{title}: " + "   ".join(f"{name} {_percent(content[name])}" for name in found))
-    if any(name in content for _, names in MORE for name in names):
+def _show_optional(scores: "ScoresJson") -> None:
+    for title, names in OPTIONAL_SCORES:
+        if found := [name for name in names if name in scores]:
+            out.values(title, [(name, _percent(scores[name])) for name in found])
+    if any(name in scores for _, names in OPTIONAL_SCORES for name in names):
         out.result("")
 
 
-def _lies_beside(content: Content, name: str) -> bool:
-    """Whether a score is outside its own interval, as worst cases of few images can be."""
-    value, ends = content[name], content["intervals"][name]
+def _lies_outside(scores: "ScoresJson", name: str) -> bool:
+    """Whether a score lies outside its own interval, as the worst case of few images can."""
+    value, ends = scores[name], scores["intervals"][name]
     return value is not None and ends is not None and not ends[0] - ROUNDING <= value <= ends[1] + ROUNDING
 
 
@@ -135,8 +138,8 @@ def _ends(ends: Sequence[float] | None) -> str:
     return "n/a" if ends is None else f"{ends[0]:.1f}-{ends[1]:.1f}"
 
 
-def _row(content: Content, kind: str) -> list[str]:
-    return [kind, *(_percent(content[f"{kind}{suffix}"]) for _, suffix in AVERAGES)]
+def _row(scores: "ScoresJson", kind: str) -> list[str]:
+    return [kind, *(_percent(scores[f"{kind}{suffix}"]) for _, suffix in AVERAGES)]
 
 
 def _cell(value: str | float | None) -> str:

@@ -1,1 +1,1 @@
-"""Networks and files of labels -> counts -> scores, tables and masks."""
+"""Networks or PNGs of class ids -> counts -> scores, tables and masks."""

@@ -1,4 +1,4 @@
-"""A network and images at their own size -> everything that is counted of them, under the run's protocol."""
+"""A network and images at their own size -> counts, under an evaluation protocol."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,24 +11,26 @@ from torch import Tensor
 from segctl.data.batches.loader import Sample, evaluation_samples, shard_names
 from segctl.data.shards.dataset import PackedDataset
 from segctl.errors import SegctlError
-from segctl.evaluate.partial_results import Keeper
-from segctl.evaluate.predictor import class_probabilities, predict
+from segctl.evaluate.partial_results import PartialResults
+from segctl.evaluate.predictor import class_probabilities, predict_classes
+from segctl.files import Progress
 from segctl.metrics.calibration import fill_bins
 from segctl.metrics.counts import checked_pairs, queue_pairs
-from segctl.metrics.tally import Counted, ImageCounts, MapCounts, Tally, merge_counted
+from segctl.metrics.tally import EvaluationCounts, ImageCounts, MapCounter, Tally, merge_counts
 from segctl.models.external.foreign import Network
 from segctl.runtime.device import Compute, scoring
 from segctl.runtime.world import World
 from segctl.schema.evaluate import EvaluateSpec
 
-Progress = Callable[[int, int], None]
-Map = NDArray[np.uint8]
-SavePrediction = Callable[[str, Map], None]
-"""Called with an image's name and its class map uint8 (H, W)."""
+ClassMap = NDArray[np.uint8]
+"""The class id of each pixel: uint8 (H, W)."""
+
+SavePrediction = Callable[[str, ClassMap], None]
+"""Called with an image's name and its class map."""
 
 
 class StoppedCountingError(SegctlError):
-    """Counting was left before its end, at the wish of whoever follows its progress; on every process, if on one."""
+    """Whoever follows the progress stopped counting. If one process stops, all processes raise this."""
 
     def __init__(self) -> None:
         super().__init__("counting was stopped")
@@ -36,19 +38,24 @@ class StoppedCountingError(SegctlError):
 
 @dataclass(frozen=True)
 class Extras:
-    """What is done beside counting tp, fp, fn and confusion: calibration bins, what is counted from whole maps, and where class
-    maps are kept."""
+    """What an evaluation does besides counting tp, fp, fn and confusion.
+
+    calibration: fill bins from probabilities.  maps: count what needs whole class maps.  instances: read instance maps for it.
+    save: called with every class map.
+    """
 
     calibration: bool = False
-    maps: MapCounts | None = None
+    maps: MapCounter | None = None
     instances: bool = False
     save: SavePrediction | None = None
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How images are scored: the protocol, where, with how many loader processes, who shares the work, and how many images of
-    one size go through the network at once."""
+    """How images are scored. workers: loader processes.  world: the processes that share the images.
+
+    batch: at most this many neighbouring images of one size go through the network at once.
+    """
 
     protocol: EvaluateSpec
     compute: Compute
@@ -60,7 +67,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Samples on their way: what the network said of them, and what the device is still counting."""
+    """Samples with their predictions uint8 (B, H, W), and the counts that a GPU may still be working on."""
 
     samples: list[Sample]
     prediction: Tensor
@@ -74,9 +81,9 @@ def count_images(
     names: Sequence[str],
     how: Scoring,
     progress: Progress | None = None,
-    keeper: Keeper | None = None,
-) -> Counted:
-    """Predict and count the named images in this process, at their own size; only a batch of predictions is held at a time."""
+    partial: PartialResults | None = None,
+) -> EvaluationCounts:
+    """Predict and count the named images in this process, at their own size. Memory holds two batches of predictions at most."""
     was_training = model.training
     model.eval()
     tally = Tally(dataset.classes.names, dataset.groups)
@@ -86,11 +93,11 @@ def count_images(
                 _finish(batch, dataset, how.extras, tally)
                 if progress is not None:
                     progress(len(tally.names), len(names))
-                if keeper is not None:
-                    keeper.after_batch(tally)
+                if partial is not None:
+                    partial.after_batch(tally)
     finally:
         model.train(was_training)
-    return tally.counted()
+    return tally.counts()
 
 
 def count_split(
@@ -99,10 +106,10 @@ def count_split(
     split: str,
     how: Scoring,
     progress: Progress | None = None,
-    keeper: Keeper | None = None,
-) -> Counted:
-    """Every image of a split, as `count_shared` counts them."""
-    return count_shared(model, dataset, dataset.names(split), how, progress, keeper)
+    partial: PartialResults | None = None,
+) -> EvaluationCounts:
+    """Count every image of a split; see `count_shared`."""
+    return count_shared(model, dataset, dataset.names(split), how, progress, partial)
 
 
 def count_shared(
@@ -111,34 +118,36 @@ def count_shared(
     names: list[str],
     how: Scoring,
     progress: Progress | None = None,
-    keeper: Keeper | None = None,
-) -> Counted:
-    """The named images once each, whatever the number of processes: each takes its stride, and all share the integers.
+    partial: PartialResults | None = None,
+) -> EvaluationCounts:
+    """Count the named images once each, divided among the processes; every process gets the counts of all of them.
 
-    What a keeper kept of an earlier start is not counted again.
+    Images that `partial` has from an earlier start are not counted again. Raises StoppedCountingError on every process where one
+    of them was stopped.
     """
-    kept = [] if keeper is None else keeper.take_up(how.world)
-    done = {name for part in kept for name in part.table.names}
+    resumed = [] if partial is None else partial.resume(how.world)
+    done = {name for part in resumed for name in part.table.names}
     left = [name for name in names if name not in done]
     mine = shard_names(left, how.world.rank, how.world.size)
 
-    def count() -> Counted | None:
+    def count() -> EvaluationCounts | None:
         try:
-            counted = count_images(model, dataset, mine, how, progress, keeper)
+            counted = count_images(model, dataset, mine, how, progress, partial)
         except StoppedCountingError:
-            return None
-        if keeper is not None:
-            keeper.keep(counted)
+            return None  # raised below, after the gather: the other processes would wait in it for this one
+        if partial is not None:
+            partial.save(counted)
         return counted
 
     parts = how.world.gather(how.world.together(count))
     whole = [part for part in parts if part is not None]
     if len(whole) < len(parts):
         raise StoppedCountingError
-    return merge_counted([*kept, *whole], names)
+    return merge_counts([*resumed, *whole], names)
 
 
 def _predicted(model: Network, dataset: PackedDataset, names: Sequence[str], how: Scoring) -> Iterator[_Batch]:
+    """The batches of the named images, in order, predicted and queued for counting."""
     device = how.compute.device
     for samples in _same_size(evaluation_samples(dataset, list(names), workers=how.workers), how.batch):
         images = torch.stack([sample.image for sample in samples]).to(device, non_blocking=True)
@@ -147,12 +156,12 @@ def _predicted(model: Network, dataset: PackedDataset, names: Sequence[str], how
             probabilities = class_probabilities(model, images, how.protocol, how.compute)
             prediction, bins = probabilities.argmax(1).to(torch.uint8), fill_bins(probabilities, label)
         else:
-            prediction, bins = predict(model, images, how.protocol, how.compute), None
+            prediction, bins = predict_classes(model, images, how.protocol, how.compute), None
         yield _Batch(samples, prediction, queue_pairs(prediction, label, model.num_classes), bins)
 
 
 def _one_behind(batches: Iterator[_Batch]) -> Iterator[_Batch]:
-    """Each batch only when the next one has been handed to the device, so that fetching counts does not keep a GPU waiting."""
+    """Each batch, after the next one was sent to the device: a GPU computes while this one's counts are fetched."""
     waiting = None
     for batch in batches:
         if waiting is not None:
@@ -163,7 +172,7 @@ def _one_behind(batches: Iterator[_Batch]) -> Iterator[_Batch]:
 
 
 def _same_size(samples: Iterator[Sample], most: int) -> Iterator[list[Sample]]:
-    """Up to `most` neighbours of one size together."""
+    """Groups of up to `most` neighbouring samples of one size."""
     together: list[Sample] = []
     for sample in samples:
         if together and (len(together) == most or sample.label.shape != together[0].label.shape):
@@ -175,7 +184,7 @@ def _same_size(samples: Iterator[Sample], most: int) -> Iterator[list[Sample]]:
 
 
 def _finish(batch: _Batch, dataset: PackedDataset, extras: Extras, tally: Tally) -> None:
-    """Fetch what was counted on the device, count the rest here, and add it up."""
+    """Fetch the counts from the device, count here what needs whole maps, and add both to the tally."""
     pairs = checked_pairs(batch.pairs).cpu().numpy()
     bins = None if batch.bins is None else batch.bins.cpu().numpy()
     maps = batch.prediction.cpu().numpy() if extras.maps or extras.save else None
@@ -185,5 +194,5 @@ def _finish(batch: _Batch, dataset: PackedDataset, extras: Extras, tally: Tally)
             instances = dataset.instance(sample.name) if extras.instances else None
             counted = extras.maps.add(counted, maps[index], sample.label.numpy(), instances)
         if maps is not None and extras.save is not None:
-            extras.save(sample.name, maps[index])  # on the disk before its image counts as done
+            extras.save(sample.name, maps[index])  # before the image counts as done, so that a resumed evaluation lacks no map
         tally.add(counted)

@@ -1,4 +1,4 @@
-"""Class maps as pictures: index PNGs that also show their classes' colours, and overlays on the image. Needs no torch."""
+"""Class maps as pictures: index PNGs with class colours as palette, and overlays on the image. Needs no torch."""
 
 from pathlib import Path
 
@@ -8,24 +8,26 @@ from PIL import Image
 
 from segctl.files import write_whole
 
-Pixels = NDArray[np.uint8]
+RGB = NDArray[np.uint8]
+"""A picture: uint8 (H, W, 3)."""
+
 OPACITY = 0.5
 
 
-def write_picture(path: Path, picture: Pixels) -> None:
-    """An RGB uint8 (H, W, 3) picture as PNG, whole."""
+def write_picture(path: Path, picture: RGB) -> None:
+    """Write a picture uint8 (H, W, 3) as PNG, whole."""
     write_whole(path, lambda partial: Image.fromarray(picture).save(partial, format="PNG"))
 
 
-def write_index(path: Path, ids: Pixels, palette: Pixels | None = None) -> None:
-    """Ids uint8 (H, W) as a one-channel PNG, whole. With a palette uint8 (256, 3) viewers show colours; readers find ids."""
+def write_index(path: Path, ids: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> None:
+    """Write ids uint8 (H, W) as a one-channel PNG, whole. palette: uint8 (256, 3), the colours that viewers show."""
     picture = Image.fromarray(ids)
     if palette is not None:
-        picture.putpalette(palette.tobytes())  # turns the mode into P and leaves the values
+        picture.putpalette(palette.tobytes())  # changes the mode to P and keeps the ids
     write_whole(path, lambda partial: picture.save(partial, format="PNG"))
 
 
-def overlay(image: Pixels, ids: Pixels, palette: Pixels) -> Pixels:
-    """The image uint8 (H, W, 3), its classes' colours laid over it."""
+def overlay(image: RGB, ids: NDArray[np.uint8], palette: NDArray[np.uint8]) -> RGB:
+    """The image uint8 (H, W, 3), half covered by the colours palette uint8 (256, 3) of its ids uint8 (H, W)."""
     mixed = (1 - OPACITY) * image + OPACITY * palette[ids]
     return mixed.round().astype(np.uint8)

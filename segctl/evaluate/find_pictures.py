@@ -1,4 +1,4 @@
-"""A person's own pictures: files, folders and patterns -> pictures, read upright. Needs no torch."""
+"""Files, folders and patterns -> the pictures they name, read upright. Needs no torch."""
 
 import glob
 from collections.abc import Sequence
@@ -11,63 +11,68 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from segctl.errors import InputError
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 PLAIN_MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr")
 
 
 @dataclass(frozen=True)
-class Found:
-    """A picture, and the name its outputs get: its path below the folder it was found in, without ending."""
+class FoundPicture:
+    """A picture file and the name of its outputs: the path below the folder that was given, without ending."""
 
     path: Path
     name: str
 
 
-def find_pictures(given: Sequence[str]) -> list[Found]:
-    """Every picture that files, folders (searched whole) and patterns (`*`, `**`) stand for, each once, in the order given.
+def find_pictures(given: Sequence[str]) -> list[FoundPicture]:
+    """Every picture that files, folders (with all folders below) and patterns (`*`, `**`) name, each once, in the order given.
 
-    Raises InputError for one that stands for nothing, and where two pictures would get one name.
+    Raises InputError for a name without a picture, and where two pictures would get outputs of the same name.
     """
-    found: dict[Path, Found] = {}
+    found: dict[Path, FoundPicture] = {}
     for text in given:
         for picture in _expand(text):
             found.setdefault(picture.path.resolve(), picture)
-    names: dict[str, Found] = {}
+    names: dict[str, FoundPicture] = {}
     for picture in found.values():
         if (other := names.setdefault(picture.name, picture)) is not picture:
             raise InputError(
                 f"'{other.path}' and '{picture.path}' would both become '{picture.name}.png'",
-                "give them apart, or the folder above them",
+                "run the command once for each of them, or give the folder above them",
             )
     return list(found.values())
 
 
-def _expand(text: str) -> list[Found]:
+def _expand(text: str) -> list[FoundPicture]:
     path = Path(text)
     if path.is_file():
-        return [Found(path, path.stem)]
+        return [FoundPicture(path, path.stem)]
     if path.is_dir():
         inside = sorted(file for file in path.rglob("*") if _is_picture(file))
         if not inside:
-            raise InputError(f"the folder '{text}' holds no picture", f"pictures end with {', '.join(ENDINGS)}")
-        return [Found(file, file.relative_to(path).with_suffix("").as_posix()) for file in inside]
+            raise InputError(f"the folder '{text}' holds no picture", f"give files ending in {', '.join(PICTURE_ENDINGS)}")
+        return [FoundPicture(file, file.relative_to(path).with_suffix("").as_posix()) for file in inside]
     matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))] if glob.has_magic(text) else []  # noqa: PTH207 - absolute patterns too
-    pictures = [Found(match, match.stem) for match in matches if _is_picture(match)]
+    pictures = [FoundPicture(match, match.stem) for match in matches if _is_picture(match)]
     if not pictures:
-        raise InputError(f"'{text}' is no picture, folder or pattern that matches one", "give files, folders or patterns")
+        raise InputError(
+            f"'{text}' is not a picture, a folder or a pattern that matches pictures",
+            "give files, folders or patterns such as 'a/*.jpg'",
+        )
     return pictures
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in ENDINGS and path.is_file() and not path.name.startswith(".")
+    return path.suffix.lower() in PICTURE_ENDINGS and path.is_file() and not path.name.startswith(".")
 
 
 def read_upright(path: Path) -> NDArray[np.uint8]:
-    """RGB uint8 (H, W, 3), turned as its EXIF orientation says. Raises InputError naming the file."""
+    """The picture as RGB uint8 (H, W, 3), rotated as its EXIF orientation says. Raises InputError naming the file."""
     try:
         with Image.open(path) as opened:
             if opened.mode not in PLAIN_MODES:
-                raise InputError(f"'{path}' is a picture of mode {opened.mode}, wanted 8-bit colour or grey", "convert it first")
+                raise InputError(
+                    f"'{path}' is a picture of mode {opened.mode}, wanted 8-bit colour or grey", "convert it to 8-bit RGB first"
+                )
             return np.array(ImageOps.exif_transpose(opened).convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "it is not a picture" if isinstance(error, UnidentifiedImageError) else str(error)

@@ -1,4 +1,4 @@
-"""The Cityscapes benchmark: which classes it is, and label ids in predictions. Needs no torch."""
+"""The Cityscapes benchmark: whether classes are its 19, and its label ids. Needs no torch."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from segctl.data.datasets.cityscapes_classes import AVERAGE_INSTANCE_PX, CLASSES
 from segctl.metrics.cityscapes import Benchmark
 
 STAND_IN = 128
-"""Added to the label id of a class that is not scored, so that a prediction of it stays apart from the classes (id_maps.py)."""
+"""Added to the label id of an unscored class, so that predictions of it differ from those of all scored classes (png_ids.py)."""
 
 
 def benchmark_of(class_names: Sequence[str]) -> Benchmark | None:
-    """The benchmark's facts where these are its 19 classes, in any order; else None."""
+    """The facts of the benchmark if these are its 19 classes, in any order; else None."""
     if sorted(class_names) != sorted(CLASSES.names):
         return None
     scored = [row for row in CLASSES.rows if row.train_id != IGNORED]
@@ -30,7 +30,7 @@ def benchmark_of(class_names: Sequence[str]) -> Benchmark | None:
 
 
 def train_to_label_ids() -> NDArray[np.uint8]:
-    """uint8 (256,): the label id of each train id, for a submission; 0 (unlabeled) for everything else."""
+    """uint8 (256,): the label id of each train id, for a submission to the benchmark; 0 (unlabeled) for all other ids."""
     table = np.zeros(256, np.uint8)
     for row in CLASSES.rows:
         if row.train_id != IGNORED and row.raw_id is not None:

@@ -1,7 +1,7 @@
-"""Which classes the PNGs of any framework hold: from a file, from Cityscapes, or just a number. Needs no torch.
+"""The classes of PNGs from any framework: from a file, those of Cityscapes, or just their number. Needs no torch.
 
-A `.txt` file has a name a line, in the order of ids; `.csv` and `.yaml` are class tables as `data prepare --classes` takes them,
-whose ids need not be 0, 1, 2, ...: masks of 0 and 255 have a foreground of id 255.
+A `.txt` file has one name per line, in the order of ids. `.csv` and `.yaml` files are class tables as for `data prepare
+--classes`; their ids need not be 0, 1, 2, ...: in masks of 0 and 255 the foreground has the id 255.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from segctl.errors import InputError
 
 @dataclass(frozen=True)
 class GivenClasses:
-    """Names in the order of train ids. table: where the ids in the PNGs are those of a table and not train ids."""
+    """Names in the order of train ids. table: given if the PNGs hold its raw ids instead of train ids."""
 
     names: tuple[str, ...]
     table: ClassTable | None = None
@@ -23,9 +23,9 @@ class GivenClasses:
 
 
 def given_classes(num_classes: int | None, file: Path | None, label_ids: bool) -> GivenClasses:
-    """The classes that the command line names. Raises InputError."""
+    """The classes that the options name. Raises InputError where they name none, or two different ones."""
     if file is not None and label_ids:
-        raise InputError("--label-ids and --classes both say what the ids are", "leave one of them out")
+        raise InputError("--label-ids and --classes both define the ids", "leave one of them out")
     if file is not None:
         found = read_class_file(file)
     elif label_ids:
@@ -33,7 +33,9 @@ def given_classes(num_classes: int | None, file: Path | None, label_ids: bool) -
     elif num_classes is not None:
         return GivenClasses(tuple(map(str, range(num_classes))))
     else:
-        raise InputError("how many classes are there? none of --num-classes, --classes and --label-ids is given", "give one")
+        raise InputError(
+            "the number of classes is unknown: --num-classes, --classes and --label-ids are all missing", "add --num-classes N"
+        )
     if num_classes not in (None, len(found.names)):
         where = f"'{file}'" if file is not None else "Cityscapes"
         raise InputError(f"--num-classes is {num_classes}, but {where} has {len(found.names)} classes", "leave --num-classes out")
@@ -41,19 +43,21 @@ def given_classes(num_classes: int | None, file: Path | None, label_ids: bool) -
 
 
 def read_class_file(path: Path) -> GivenClasses:
-    """The classes of a file."""
+    """The classes of a file. Raises InputError naming the file."""
     if path.suffix.lower() in (".csv", ".yaml", ".yml"):
         table = read_classes(path).table
         return GivenClasses(tuple(table.names), table if table.rows[0].raw_id is not None else None, table.binary)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise InputError(f"the names '{path}' cannot be read: {reason}", "write a name a line, in the order of ids") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(
+            f"cannot read class names from '{path}': {reason}", "write one name per line, in the order of ids"
+        ) from error
     names = tuple(line.strip() for line in lines if line.strip())
     if len(set(names)) < max(2, len(names)):
         raise InputError(
-            f"'{path}' holds {len(names)} names, {len(set(names))} of them different, wanted at least 2, each once",
-            "write a name a line, in the order of ids",
+            f"'{path}' has {len(names)} names, {len(set(names))} of them different, wanted at least 2, each once",
+            "write one name per line, in the order of ids",
         )
     return GivenClasses(names)

@@ -7,20 +7,20 @@ from segctl.data.classes import IGNORED, ClassTable
 from segctl.evaluate.png_cityscapes import STAND_IN
 
 NO_CLASS = 254
-"""A train id that no class has and that is not ignored."""
+"""A train id that is neither a class nor ignored."""
 
 
 def truth_to_train_ids(table: ClassTable) -> NDArray[np.uint8]:
-    """uint8 (256,): the train id of each raw id of a ground truth, 255 if ignored, NO_CLASS if it may not occur."""
+    """uint8 (256,): the train id of each raw id of ground truth; 255 for ignored ids, NO_CLASS for ids that must not occur."""
     known = table.known_raw_ids()
     known[IGNORED] = True
     return np.where(known, table.raw_to_train(), NO_CLASS).astype(np.uint8)
 
 
 def predictions_to_train_ids(table: ClassTable) -> NDArray[np.uint8]:
-    """uint8 (256,): the same for predictions, where an ignored class is not ignored but wrong.
+    """uint8 (256,): the train id of each raw id of a prediction. Predicting an ignored class is not ignored but wrong.
 
-    Ignored raw ids below STAND_IN stay apart from each other, because some are right answers within a category.
+    Each ignored raw id below STAND_IN gets an id of its own, because some of them are right within their category.
     """
     found = np.full(256, NO_CLASS, np.uint8)
     for row in table.rows:

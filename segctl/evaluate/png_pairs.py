@@ -1,7 +1,4 @@
-"""PNGs that hold class ids, of any framework: found, paired by stem, and read as they are. Needs no torch.
-
-Read with PIL and never converted: OpenCV 5 gives three channels for palette PNGs and squashes 16-bit ones.
-"""
+"""PNGs of class ids, from any framework: found under two folders, paired by stem, and read without conversion. Needs no torch."""
 
 import re
 from collections import defaultdict
@@ -17,9 +14,9 @@ from segctl.errors import InputError
 
 Ids = NDArray[np.integer]
 TruthKind = Literal["labelIds", "labelTrainIds", "plain"]
-"""What the names of ground-truth files say that they hold; `plain` where they say nothing."""
+"""What ids the names of ground-truth files announce; `plain` for names that announce nothing."""
 
-ENDINGS = (
+STEM_ENDINGS = (
     "_gtFine_labelIds",
     "_gtFine_labelTrainIds",
     "_gtCoarse_labelIds",
@@ -28,15 +25,15 @@ ENDINGS = (
     "_mask",
     "_sat",
 )
-"""What a stem may end with and still be that image's: Cityscapes' and DeepGlobe's names."""
+"""Endings of a stem that are not part of the image's name, in Cityscapes, DeepGlobe and elsewhere."""
 
 ID_MODES = ("1", "L", "P", "I;16", "I;16B", "I")
 SHOWN = 3
 
 
 @dataclass(frozen=True)
-class MaskPair:
-    """A prediction and its ground truth; `instances` is the instance map beside the ground truth, where there is one."""
+class PngPair:
+    """A prediction and its ground truth. instances: the instance map beside the ground truth, if there is one."""
 
     name: str
     prediction: Path
@@ -45,17 +42,17 @@ class MaskPair:
 
 
 @dataclass(frozen=True)
-class Matched:
-    """Pairs in the order of their names, and what the ground truth's names say that it holds."""
+class PngPairs:
+    """The pairs, sorted by name, and what ids the names of the ground truth announce."""
 
-    pairs: tuple[MaskPair, ...]
+    pairs: tuple[PngPair, ...]
     kind: TruthKind
 
 
-def match(predictions: Path, truths: Path) -> Matched:
-    """Pair the PNGs under two folders by stem, or by path below the folder where stems repeat.
+def pair_pngs(predictions: Path, truths: Path) -> PngPairs:
+    """Pair the PNGs under two folders by stem, or by their path below the folder where stems repeat.
 
-    Raises InputError where a folder has none, a file has no partner, or two files would be one image's.
+    Raises InputError where a folder has no PNG, a file has no partner, or two files have one image's name.
     """
     truth_files, kind = _choose(_pngs(truths, "--gt"))
     prediction_files = _pngs(predictions, "--pred")
@@ -63,12 +60,13 @@ def match(predictions: Path, truths: Path) -> Matched:
     found, wanted = _keyed(prediction_files, predictions, by_path), _keyed(truth_files, truths, by_path)
     _require_partners(wanted.keys() - found.keys(), wanted, "ground truth", "prediction", predictions)
     _require_partners(found.keys() - wanted.keys(), found, "prediction", "ground truth", truths)
-    pairs = [MaskPair(name, found[name], wanted[name], _instances_of(wanted[name])) for name in sorted(wanted)]
-    return Matched(tuple(pairs), kind)
+    pairs = [PngPair(name, found[name], wanted[name], _instances_of(wanted[name])) for name in sorted(wanted)]
+    return PngPairs(tuple(pairs), kind)
 
 
 def read_ids(path: Path) -> Ids:
-    """The ids in a one-channel picture, (H, W). Raises InputError naming the file."""
+    """The ids uint8 or uint16 (H, W) of a one-channel picture. Raises InputError naming the file."""
+    # PIL and not OpenCV: OpenCV 5 gives three channels for palette PNGs and squashes 16-bit ones.
     try:
         with Image.open(path) as opened:
             if opened.mode not in ID_MODES:
@@ -82,20 +80,20 @@ def read_ids(path: Path) -> Ids:
         raise InputError(f"cannot read '{path}': {reason}") from error
     if ids.dtype == np.bool_:
         return ids.astype(np.uint8)
-    return ids.astype(np.uint16) if ids.dtype.itemsize > 1 else ids  # PIL gives 16-bit PNGs as 32-bit integers at times
+    return ids.astype(np.uint16) if ids.dtype.itemsize > 1 else ids  # some versions of PIL give 16-bit PNGs as 32-bit integers
 
 
 def _pngs(folder: Path, option: str) -> list[Path]:
     if not folder.is_dir():
-        raise InputError(f"{option} '{folder}' is no folder", "give the folder of PNGs")
+        raise InputError(f"{option} '{folder}' is not a folder", "give the folder that holds the PNGs")
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png" and not path.name.startswith("."))
     if not found:
-        raise InputError(f"{option} '{folder}' holds no PNG", "predictions and ground truth are PNGs of class ids")
+        raise InputError(f"{option} '{folder}' holds no PNG", "give a folder of PNGs of class ids")
     return found
 
 
 def _choose(truths: list[Path]) -> tuple[list[Path], TruthKind]:
-    """The label files among a Cityscapes ground truth's four kinds; everything where names say nothing."""
+    """The files to score: of the four kinds of a Cityscapes ground truth the labels, else all files."""
     kinds: tuple[TruthKind, TruthKind] = ("labelIds", "labelTrainIds")
     for kind in kinds:
         if chosen := [path for path in truths if path.stem.endswith(f"_{kind}")]:
@@ -104,20 +102,20 @@ def _choose(truths: list[Path]) -> tuple[list[Path], TruthKind]:
 
 
 def _stem(path: Path) -> str:
-    return next((path.stem.removesuffix(ending) for ending in ENDINGS if path.stem.endswith(ending)), path.stem)
+    """The image's name: the file's stem without a known ending."""
+    return next((path.stem.removesuffix(ending) for ending in STEM_ENDINGS if path.stem.endswith(ending)), path.stem)
 
 
 def _keyed(paths: list[Path], folder: Path, by_path: bool) -> dict[str, Path]:
+    """The files by image name. Raises InputError where two files have one name."""
     keyed: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
         below = path.relative_to(folder).parent
         keyed[(below / _stem(path)).as_posix() if by_path else _stem(path)].append(path)
     for name, several in keyed.items():
         if len(several) > 1:
-            raise InputError(
-                f"'{several[0].relative_to(folder)}' and '{several[1].relative_to(folder)}' in '{folder}' would both be '{name}'",
-                "leave one picture for each image",
-            )
+            one, other = (path.relative_to(folder) for path in several[:2])
+            raise InputError(f"'{one}' and '{other}' in '{folder}' are both the image '{name}'", "keep one file for each image")
     return {name: several[0] for name, several in keyed.items()}
 
 
@@ -127,7 +125,7 @@ def _require_partners(lonely: set[str], files: dict[str, Path], what: str, partn
         names = ", ".join(f"'{files[name].name}'" for name in shown) + (", ..." if len(lonely) > SHOWN else "")
         raise InputError(
             f"{len(lonely)} of {len(files)} files of {what} have no {partner} in '{where}': {names}",
-            "files are paired by their names without ending; every one needs its partner",
+            "files are paired by name without ending; add the missing files or remove the others",
         )
 
 

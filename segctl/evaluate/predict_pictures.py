@@ -1,11 +1,11 @@
-"""A trained network and a person's own pictures -> masks and overlays.
+"""A trained network and a user's own pictures -> masks and overlays.
 
-DIR/<name>.png            class ids, with the classes' colours as palette; or Cityscapes label ids
-DIR/overlays/<name>.jpg   the picture with the classes' colours laid over it, where asked for
-DIR/predict.json          by which network and how, so that a second start knows what is already there
+DIR/<name>.png            class ids with the class colours as palette, or Cityscapes label ids
+DIR/overlays/<name>.jpg   with --overlay: the picture, half covered by the class colours
+DIR/predict.json          the network and the settings, so that a second start knows whether the masks are the same
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,26 +18,27 @@ from PIL import Image
 
 from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError
-from segctl.evaluate.draw_masks import overlay, write_index
-from segctl.evaluate.find_pictures import Found, find_pictures, read_upright
+from segctl.evaluate.draw_masks import RGB, overlay, write_index
+from segctl.evaluate.find_pictures import FoundPicture, find_pictures, read_upright
 from segctl.evaluate.png_cityscapes import benchmark_of, train_to_label_ids
-from segctl.evaluate.predictor import predict, protocol_in_words
-from segctl.files import file_sha256, read_json, write_json, write_whole
+from segctl.evaluate.predictor import predict_classes, protocol_in_words
+from segctl.files import Progress, file_sha256, read_json, write_json, write_whole
 from segctl.models import SavedModel, Segmenter, read, restore
 from segctl.runtime.device import Compute, choose_scoring_compute
 from segctl.schema.evaluate import EvaluateSpec, ProtocolChange
 from segctl.schema.load import validate_run
 from segctl.schema.run import TrainRun
 
-Progress = Callable[[int, int], None]
-Pixels = NDArray[np.uint8]
 RECORD = "predict.json"
 JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """Which network (a run folder or model file), which pictures, where to, and what to write."""
+    """Which network (run: a run folder or a model file), which pictures, where to write, and what.
+
+    pictures: files, folders and patterns.  device, precision: the best there is, and as trained, if None.
+    """
 
     run: Path
     pictures: Sequence[str]
@@ -52,24 +53,26 @@ class PredictRequest:
 
 @dataclass(frozen=True)
 class Predicted:
-    """How many pictures there are, and how many were there already from an earlier start."""
+    """The number of pictures, and how many of them had their mask already from an earlier start."""
 
     pictures: int
-    kept: int
+    done_before: int
 
 
 @dataclass(frozen=True)
 class _Session:
+    """The network and how it is applied. palette: uint8 (256, 3), the class colours."""
+
     model: Segmenter
     protocol: EvaluateSpec
     compute: Compute
-    palette: Pixels
+    palette: NDArray[np.uint8]
     request: PredictRequest
 
-    def write(self, picture: Found, image: Pixels) -> None:
-        """The mask comes last, so that a picture whose mask is there is done."""
+    def write(self, picture: FoundPicture, image: RGB) -> None:
+        """Write the outputs of a picture uint8 (H, W, 3). The mask comes last: where it exists, the picture is done."""
         batch = torch.from_numpy(image)[None].to(self.compute.device)
-        ids: Pixels = predict(self.model, batch, self.protocol, self.compute)[0].cpu().numpy()
+        ids: NDArray[np.uint8] = predict_classes(self.model, batch, self.protocol, self.compute)[0].cpu().numpy()
         mask, mixed = _outputs(self.request, picture)
         if self.request.overlay:
             laid_over = Image.fromarray(overlay(image, ids, self.palette))
@@ -81,19 +84,22 @@ class _Session:
 
 
 def predict_files(request: PredictRequest, progress: Progress | None = None) -> Predicted:
-    """Write a mask for every picture. Raises InputError before anything is written where the network, the pictures or the folder
-    do not fit, and at the end where pictures could not be read."""
+    """Write a mask for every picture; skip those that an earlier start has written.
+
+    Raises InputError before anything is written where the network, the pictures or the folder do not fit, and at the end where
+    pictures could not be read.
+    """
     saved = read(request.run)
     spec = validate_run(saved.run, f"'{saved.path}'")
     pictures = find_pictures(request.pictures)
     _require_apart(request, pictures)
     if request.label_ids and benchmark_of(saved.class_names) is None:
-        raise InputError("--label-ids are Cityscapes' ids, and this network has other classes", "leave --label-ids out")
+        raise InputError("--label-ids writes Cityscapes label ids, but this network has other classes", "leave --label-ids out")
     protocol = request.change.apply(spec.evaluate, spec.data.crop)
     compute = choose_scoring_compute(request.device, spec.train.precision, request.precision)
     _take_folder(request, _record(request, saved, protocol, compute))
     left = [picture for picture in pictures if not _outputs(request, picture)[0].is_file()]
-    kept = len(pictures) - len(left)
+    done_before = len(pictures) - len(left)
     model = restore(saved).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     session = _Session(model, protocol, compute, _palette(request, spec, saved.class_names), request)
     unreadable = []
@@ -103,17 +109,20 @@ def predict_files(request: PredictRequest, progress: Progress | None = None) -> 
         else:
             session.write(picture, image)
         if progress is not None:
-            progress(kept + done, len(pictures))
+            progress(done_before + done, len(pictures))
     if unreadable:
         more = f", and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
-        raise InputError(f"{unreadable[0].message}{more}; the other {len(pictures) - len(unreadable)} pictures have their masks")
-    return Predicted(len(pictures), kept)
+        raise InputError(
+            f"{unreadable[0].message}{more}",
+            f"the other {len(pictures) - len(unreadable)} pictures have their masks; repair or leave out the unreadable ones",
+        )
+    return Predicted(len(pictures), done_before)
 
 
-def _read_ahead(pictures: list[Found]) -> Iterator[tuple[Found, Pixels | InputError]]:
-    """Every picture, decoded while the network works on the one before; the error of one that cannot be."""
+def _read_ahead(pictures: list[FoundPicture]) -> Iterator[tuple[FoundPicture, RGB | InputError]]:
+    """Every picture uint8 (H, W, 3), or the error of reading it. A thread decodes the next one while the network works."""
 
-    def attempt(picture: Found) -> Pixels | InputError:
+    def attempt(picture: FoundPicture) -> RGB | InputError:
         try:
             return read_upright(picture.path)
         except InputError as error:
@@ -128,13 +137,13 @@ def _read_ahead(pictures: list[Found]) -> Iterator[tuple[Found, Pixels | InputEr
             coming = None if picture is None or future is None else (picture, future)
 
 
-def _outputs(request: PredictRequest, picture: Found) -> tuple[Path, Path]:
-    """Where the mask and the overlay of a picture go."""
+def _outputs(request: PredictRequest, picture: FoundPicture) -> tuple[Path, Path]:
+    """The paths of the mask and the overlay of a picture."""
     return request.output / f"{picture.name}.png", request.output / "overlays" / f"{picture.name}.jpg"
 
 
-def _require_apart(request: PredictRequest, pictures: list[Found]) -> None:
-    """No output may be one of the pictures."""
+def _require_apart(request: PredictRequest, pictures: list[FoundPicture]) -> None:
+    """Refuse to overwrite one of the pictures."""
     inputs = {picture.path.resolve() for picture in pictures}
     for picture in pictures:
         for path in _outputs(request, picture):
@@ -155,32 +164,30 @@ def _record(request: PredictRequest, saved: SavedModel, protocol: EvaluateSpec, 
 
 
 def _take_folder(request: PredictRequest, record: dict[str, Any]) -> None:
-    """Go on in a folder that the same network began; refuse one that holds other masks."""
+    """Start an empty folder, or resume one with masks of the same network and settings; refuse all others."""
     path = request.output / RECORD
     if path.is_file():
         there = read_json(path)
         differing = [key for key in record if key != "weights" and there.get(key) != record[key]]
         if differing:
             raise InputError(
-                f"'{request.output}' holds masks made otherwise: {differing[0]} was {there.get(differing[0])!r}, "
+                f"'{request.output}' holds masks made with other settings: {differing[0]} was {there.get(differing[0])!r}, "
                 f"now {record[differing[0]]!r}",
-                "give another folder with -o, or remove it",
+                "give another folder with -o, or remove this one",
             )
     elif request.output.exists() and (not request.output.is_dir() or any(request.output.iterdir())):
-        raise InputError(
-            f"'{request.output}' is there and not empty, and `segctl predict` did not make it", "give another with -o"
-        )
+        raise InputError(f"'{request.output}' is not empty, and `segctl predict` did not write it", "give another folder with -o")
     write_json(path, record)
 
 
-def _palette(request: PredictRequest, spec: TrainRun, class_names: list[str]) -> Pixels:
-    """uint8 (256, 3): the colours of the dataset where it is prepared here, else twelve hues in three shades."""
+def _palette(request: PredictRequest, spec: TrainRun, class_names: list[str]) -> NDArray[np.uint8]:
+    """uint8 (256, 3): the colours of the dataset if it is prepared here, else twelve hues in three shades."""
     try:
         classes = open_dataset(request.data_root, spec.data.dataset).classes
         if classes.names == class_names:
             return classes.palette()
     except InputError:
-        pass
+        pass  # predicting needs no dataset, only its colours would be nicer
     palette = np.zeros((256, 3), np.uint8)
     for index in range(len(class_names)):
         hue, shade = index * 7 % 12 / 12, (1.0, 0.7, 0.45)[index // 12 % 3]

@@ -1,6 +1,6 @@
-"""A network and images of one size -> what it says of each pixel, under an evaluation protocol.
+"""A network and images of one size -> the class of each pixel, under an evaluation protocol.
 
-Several views of an image (scales, mirrored) average their probabilities; tiles of one view average their logits.
+Probabilities are averaged over the views of an image (scales, mirrored or not), logits over the tiles of one view.
 """
 
 import hashlib
@@ -22,12 +22,9 @@ LONGEST_SLUG = 80
 
 
 @torch.no_grad()
-def predict(model: Network, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
-    """Class maps uint8 (B, H, W) for images uint8 (B, H, W, 3) of one size, at that size.
-
-    One scale without flip takes the argmax of the logits; several views that of their mean probabilities.
-    """
-    if _is_single_view(protocol):
+def predict_classes(model: Network, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
+    """Class maps uint8 (B, H, W) for images uint8 (B, H, W, 3) of one size, at that size."""
+    if _is_single_view(protocol):  # softmax keeps the order of logits, so one view needs none
         return _logits(model, images, protocol, compute).argmax(1).to(torch.uint8)
     return class_probabilities(model, images, protocol, compute).argmax(1).to(torch.uint8)
 
@@ -52,7 +49,7 @@ def _is_single_view(protocol: EvaluateSpec) -> bool:
 
 
 def _views(images: Tensor, protocol: EvaluateSpec) -> Iterator[tuple[Tensor, bool]]:
-    """The images at every scale, mirrored too where asked: uint8 (B, h, w, 3) and whether mirrored."""
+    """The images at every scale, uint8 (B, h, w, 3), and mirrored if the protocol says so; with whether they are mirrored."""
     for scale in protocol.scales:
         view = images if scale == 1 else _resized(images, scale)
         yield view, False
@@ -61,6 +58,7 @@ def _views(images: Tensor, protocol: EvaluateSpec) -> Iterator[tuple[Tensor, boo
 
 
 def _resized(images: Tensor, scale: float) -> Tensor:
+    """Images uint8 (B, H, W, 3) -> uint8 (B, h, w, 3), bilinear; antialiased when shrinking."""
     height, width = (max(1, round(side * scale)) for side in images.shape[1:3])
     planes = images.permute(0, 3, 1, 2).float()
     resized = F.interpolate(planes, size=(height, width), mode="bilinear", align_corners=False, antialias=scale < 1)
@@ -68,7 +66,7 @@ def _resized(images: Tensor, scale: float) -> Tensor:
 
 
 def _logits(model: Network, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
-    """Logits (B, C, H, W) at the images' size."""
+    """Logits (B, C, H, W) for images uint8 (B, H, W, 3), at their size."""
     match protocol.protocol:
         case WholeProtocol():
             return _forward(model, images, compute)
@@ -79,13 +77,14 @@ def _logits(model: Network, images: Tensor, protocol: EvaluateSpec, compute: Com
 
 
 def _forward(model: Network, images: Tensor, compute: Compute) -> Tensor:
+    """One forward pass: logits (B, C, H, W) for images uint8 (B, H, W, 3)."""
     with compute.autocast():
         logits = model(model.normalize(images)).logits
     return at_label_size(logits, (images.shape[1], images.shape[2]))
 
 
 def _sliding_logits(model: Network, images: Tensor, sliding: SlidingProtocol, compute: Compute) -> Tensor:
-    """Mean of the logits of all tiles over a pixel; images smaller than a tile are padded around with the mean colour."""
+    """Mean logits (B, C, H, W) of all tiles that cover a pixel; images smaller than a tile are padded with the mean colour."""
     height, width = images.shape[1:3]
     padded, top, left = _pad_to(images, sliding.tile)
     total = padded.new_zeros((len(images), model.num_classes, *padded.shape[1:3]), dtype=torch.float32)
@@ -99,14 +98,14 @@ def _sliding_logits(model: Network, images: Tensor, sliding: SlidingProtocol, co
 
 
 def tile_starts(length: int, tile: int, stride: float) -> list[int]:
-    """Where tiles begin along a side so that they cover it: steps of ceil(stride · tile), the last tile flush with the end."""
+    """Where tiles begin along a side of `length` pixels: every ceil(stride · tile) pixels, the last one flush with the end."""
     step = math.ceil(stride * tile)
     count = max(1, math.ceil((length - tile) / step) + 1)
     return [min(index * step, max(0, length - tile)) for index in range(count)]
 
 
 def _pad_to(images: Tensor, tile: tuple[int, int]) -> tuple[Tensor, int, int]:
-    """Images (B, H, W, 3) centred on at least one tile of mean colour, and where they begin in it."""
+    """Images (B, H, W, 3) centred on a canvas of the mean colour, at least one tile large, and their top and left on it."""
     height, width = images.shape[1:3]
     tall, wide = max(height, tile[0]), max(width, tile[1])
     top, left = (tall - height) // 2, (wide - width) // 2
@@ -118,7 +117,7 @@ def _pad_to(images: Tensor, tile: tuple[int, int]) -> tuple[Tensor, int, int]:
 
 
 def protocol_in_words(spec: EvaluateSpec) -> str:
-    """`whole image, 1 scale`, or `sliding 512×1024 tiles every 2/3, scales 0.75, 1, flipped too`."""
+    """`whole image, single scale, no flip`, or `sliding 512×1024 tiles, stride 0.6667 of a tile, scales 0.75, 1, with flip`."""
     match spec.protocol:
         case SlidingProtocol(tile=(height, width), stride=stride):
             place = f"sliding {height}×{width} tiles, stride {stride:.4g} of a tile"
@@ -129,7 +128,7 @@ def protocol_in_words(spec: EvaluateSpec) -> str:
 
 
 def protocol_slug(spec: EvaluateSpec) -> str:
-    """The same for a folder's name: `sliding-512x1024-0.6667+scales-0.75-1+flip`; a hash where that is too long."""
+    """A protocol as a folder's name: `sliding-512x1024-0.6667+scales-0.75-1+flip`; with a hash where that is too long."""
     match spec.protocol:
         case SlidingProtocol(tile=(height, width), stride=stride):
             parts = [f"sliding-{height}x{width}-{stride:.4g}"]

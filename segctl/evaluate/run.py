@@ -1,4 +1,4 @@
-"""Score a trained run on a split and leave the tables and the worst images in its folder."""
+"""Scores a trained run on a split, and writes the tables and the worst images into the run's folder."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,16 +8,16 @@ import torch
 
 from segctl.data.shards.dataset import PackedDataset, open_dataset
 from segctl.errors import InputError
-from segctl.evaluate.count_images import Extras, Map, Progress, SavePrediction, Scoring, count_split
+from segctl.evaluate.count_images import ClassMap, Extras, SavePrediction, Scoring, count_split
 from segctl.evaluate.draw_masks import write_index
-from segctl.evaluate.partial_results import Keeper
+from segctl.evaluate.partial_results import PartialResults
 from segctl.evaluate.png_cityscapes import benchmark_of
 from segctl.evaluate.predictor import protocol_in_words, protocol_slug
-from segctl.evaluate.tables import Content, score_content, write_tables
+from segctl.evaluate.tables import ScoresJson, scores_json, write_tables
 from segctl.evaluate.worst_images import write_worst
-from segctl.files import file_sha256, sweep_partial
+from segctl.files import Progress, file_sha256, sweep_partial
 from segctl.metrics.scores import ImageScore, worst_images
-from segctl.metrics.tally import Counted, MapCounts
+from segctl.metrics.tally import EvaluationCounts, MapCounter
 from segctl.models import load
 from segctl.runs import RunFolder
 from segctl.runtime.device import Compute, choose_scoring_compute, loader_workers
@@ -27,21 +27,27 @@ from segctl.schema.evaluate import EvaluateSpec, ProtocolChange
 from segctl.schema.run import TrainRun
 
 WORST = 8
+"""Images that are drawn as pictures."""
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """A run scored on a split."""
+class ScoredRun:
+    """A run scored on a split: where the tables are, the counts, the content of scores.json, and the worst images."""
 
     folder: Path
-    counted: Counted
-    content: Content
+    counts: EvaluationCounts
+    scores: ScoresJson
     worst: list[ImageScore]
 
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """Which run, on which split of which data root, where to compute, and what is asked for beside its own protocol's scores."""
+    """Which run to score, on what, and how.
+
+    split: the preset's val_split if None.  device, precision: the best there is, and as trained, if None.  change: changes to the
+    run's own protocol.  batch: images of one size that go through the network at once.  boundary, calibration: scores to
+    compute as well.  save_predictions: write every class map as an index PNG.
+    """
 
     run: RunFolder
     data_root: Path
@@ -57,7 +63,7 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class OpenedRequest:
-    """A request whose run, dataset and split are there."""
+    """A request whose run, dataset and split exist. folder: where the evaluation's files go."""
 
     spec: TrainRun
     dataset: PackedDataset
@@ -68,16 +74,16 @@ class OpenedRequest:
 
 
 def open_request(request: EvaluationRequest) -> OpenedRequest:
-    """The run's description, its dataset and how to score it. Raises InputError where one of them is not there."""
+    """Open what a request names. Raises InputError where the run is not finished, or its dataset or split does not exist."""
     spec = request.run.read_run()
     if not request.run.finished:
         raise InputError(
-            f"the run '{request.run.path}' has not finished: it holds no model.pt",
+            f"the run '{request.run.path}' has not finished: it has no model.pt",
             f"finish it with `{request.run.resume_line(request.data_root)}`",
         )
     dataset = open_dataset(request.data_root, spec.data.dataset)
     split = request.split or spec.data.val_split
-    dataset.names(split)
+    dataset.names(split)  # raises where there is no such split
     protocol = request.change.apply(spec.evaluate, spec.data.crop)
     name = split if protocol == spec.evaluate else f"{split}@{protocol_slug(protocol)}"
     return OpenedRequest(
@@ -90,10 +96,11 @@ def open_request(request: EvaluationRequest) -> OpenedRequest:
     )
 
 
-def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | None = None) -> Evaluation | None:
-    """Score a finished run's model.pt; only the main process writes files and gets the result.
+def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | None = None) -> ScoredRun | None:
+    """Score a finished run's model.pt. Only the main process writes files and gets the result; the others get None.
 
-    A stopped evaluation goes on where it was when the same is asked for again. Raises StoppedError when stopped by a signal.
+    Calling it again with the same request resumes an evaluation that was stopped. Raises StoppedError when a signal stops it, and
+    InputError as `open_request` does.
     """
     opened = open_request(request)
     dataset, compute = opened.dataset, opened.compute
@@ -102,18 +109,18 @@ def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | 
     how = Scoring(opened.protocol, compute, workers, world, request.batch, _extras(request, opened))
     about = _about(request, opened)
     with requests_between_steps() as requests:
-        keeper = Keeper(opened.folder / ".parts", about | _asked(request), requests)
-        counted = count_split(model, dataset, opened.split, how, world.on_main(lambda: progress), keeper)
+        partial = PartialResults(opened.folder / ".parts", about | _what_is_counted(request), requests)
+        counts = count_split(model, dataset, opened.split, how, world.on_main(lambda: progress), partial)
 
-    def write() -> Evaluation:
+    def write() -> ScoredRun:
         binary = dataset.classes.binary
-        content = score_content(counted, about, binary=binary, benchmark=benchmark_of(dataset.classes.names))
-        evaluation = Evaluation(opened.folder, counted, content, worst_images(counted.table, WORST, binary=binary))
-        write_tables(opened.folder, counted, content)
-        write_worst(opened.folder / "worst", evaluation.worst, model, dataset, how)
-        keeper.clear()
+        scores = scores_json(counts, about, binary=binary, benchmark=benchmark_of(dataset.classes.names))
+        scored = ScoredRun(opened.folder, counts, scores, worst_images(counts.table, WORST, binary=binary))
+        write_tables(opened.folder, counts, scores)
+        write_worst(opened.folder / "worst", scored.worst, model, dataset, how)
+        partial.clear()
         sweep_partial(opened.folder)
-        return evaluation
+        return scored
 
     return world.on_main(write)
 
@@ -124,7 +131,7 @@ def _extras(request: EvaluationRequest, opened: OpenedRequest) -> Extras:
     categories = None if benchmark is None else benchmark.of_ids(names)
     images = opened.dataset.names(opened.split)
     instances = bool(images) and opened.dataset.instance(images[0]) is not None
-    maps = MapCounts(len(names), request.boundary, categories, benchmark) if request.boundary or instances else None
+    maps = MapCounter(len(names), request.boundary, categories, benchmark) if request.boundary or instances else None
     save = _saver(opened) if request.save_predictions else None
     return Extras(request.calibration, maps, instances, save)
 
@@ -132,14 +139,14 @@ def _extras(request: EvaluationRequest, opened: OpenedRequest) -> Extras:
 def _saver(opened: OpenedRequest) -> SavePrediction:
     palette, folder = opened.dataset.classes.palette(), opened.folder / "predictions"
 
-    def save(name: str, prediction: Map) -> None:
+    def save(name: str, prediction: ClassMap) -> None:
         write_index(folder / f"{name}.png", prediction, palette)
 
     return save
 
 
-def _asked(request: EvaluationRequest) -> dict[str, Any]:
-    """What of a request decides what is counted and kept of an image."""
+def _what_is_counted(request: EvaluationRequest) -> dict[str, Any]:
+    """The parts of a request that decide what is counted and written of an image, for the key of partial results."""
     return {
         "batch": request.batch,
         "boundary": request.boundary,
@@ -149,6 +156,7 @@ def _asked(request: EvaluationRequest) -> dict[str, Any]:
 
 
 def _about(request: EvaluationRequest, opened: OpenedRequest) -> dict[str, Any]:
+    """What scores.json says about the evaluation."""
     dataset, palette = opened.dataset, opened.dataset.classes.palette()
     return {
         "dataset": dataset.name,
@@ -165,6 +173,6 @@ def _about(request: EvaluationRequest, opened: OpenedRequest) -> dict[str, Any]:
 
 
 def _weights_step(run: RunFolder) -> int | None:
-    """The step whose weights model.pt holds, as the run's log says."""
+    """The step whose weights model.pt holds, according to the run's log."""
     ends = [event for event in run.read_log() if event["event"] == "end"]
     return ends[-1].get("weights_step") if ends else None

@@ -1,4 +1,4 @@
-"""The images a run does worst on, as pictures: image, truth, prediction in class colours, and where they differ."""
+"""The images with the lowest scores, as PNGs: image, label and prediction in class colours, and where the two differ."""
 
 from pathlib import Path
 
@@ -8,18 +8,16 @@ from numpy.typing import NDArray
 
 from segctl.data.classes import IGNORED
 from segctl.data.shards.dataset import PackedDataset
-from segctl.evaluate.count_images import Scoring
-from segctl.evaluate.draw_masks import write_picture
-from segctl.evaluate.predictor import predict
+from segctl.evaluate.count_images import ClassMap, Scoring
+from segctl.evaluate.draw_masks import RGB, write_picture
+from segctl.evaluate.predictor import predict_classes
 from segctl.files import write_json
 from segctl.metrics.scores import ImageScore
 from segctl.models import Segmenter
 
-Picture = NDArray[np.uint8]
-
 
 def write_worst(folder: Path, worst: list[ImageScore], model: Segmenter, dataset: PackedDataset, how: Scoring) -> None:
-    """Four PNGs for each of the images, in place of those that are there, and worst.json."""
+    """Write four PNGs for each image, and worst.json; remove the PNGs of an earlier evaluation."""
     entries = []
     for old in folder.glob("*.png"):
         old.unlink()
@@ -35,14 +33,18 @@ def write_worst(folder: Path, worst: list[ImageScore], model: Segmenter, dataset
     write_json(folder / "worst.json", entries)
 
 
-def _predict_one(model: Segmenter, image: Picture, how: Scoring) -> Picture:
+def _predict_one(model: Segmenter, image: RGB, how: Scoring) -> ClassMap:
+    """The class map uint8 (H, W) of an image uint8 (H, W, 3)."""
     batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(how.compute.device)
-    found: Picture = predict(model, batch, how.protocol, how.compute)[0].cpu().numpy()
+    found: ClassMap = predict_classes(model, batch, how.protocol, how.compute)[0].cpu().numpy()
     return found
 
 
-def _tiles(image: Picture, label: Picture, prediction: Picture, palette: Picture) -> dict[str, Picture]:
-    """RGB uint8 (H, W, 3) each. Error: red where wrong, the image in faint grey where right, black where ignored."""
+def _tiles(image: RGB, label: ClassMap, prediction: ClassMap, palette: NDArray[np.uint8]) -> dict[str, RGB]:
+    """Four pictures uint8 (H, W, 3) by kind. `error` is red where wrong, a faint grey image where right, black where ignored.
+
+    label, prediction: (H, W).  palette: (256, 3).
+    """
     grey = (image.mean(-1, keepdims=True) * 0.35 + 160).repeat(3, -1).astype(np.uint8)
     error = np.where((prediction != label)[..., None], np.array([215, 35, 35], np.uint8), grey)
     error[label == IGNORED] = 0

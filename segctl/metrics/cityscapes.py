@@ -1,11 +1,11 @@
-"""The Cityscapes benchmark's own scores: IoU of categories, and iIoU, which weighs every instance like one of average size.
+"""The scores of the Cityscapes benchmark: IoU of categories, and iIoU, in which every instance weighs like one of average size.
 
-As the official evaluator computes them (its rules, in our words):
-- a category's classes are not told apart: a car predicted as a truck is right; the void category is not scored;
+The rules of the official evaluator, in our words:
+- classes of one category are not told apart: a car predicted as a truck is right; the void category is not scored;
 - iIoU = weighted tp / (weighted tp + fp + weighted fn), where each instance's tp and fn are weighted by the average size of its
   class over its own size, and fp are plain pixels; pixels of a class outside all instances are neither tp nor fn;
-- categories all of whose classes have instances have an iIoU too; there an unscored class of the category is a right answer;
-- rows of ignored ground truth count nowhere, and predicting an unscored class on a scored pixel is a miss.
+- a category has an iIoU only if all its classes have instances; in it, predicting an unscored class of the category is right;
+- ignored ground truth counts nowhere; predicting an unscored class on a scored pixel is a miss.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ from segctl.metrics.table import CountTable
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What of a class table these scores need, by name.
+    """The facts of a class table that these scores need, by name.
 
-    categories: each category's scored classes.  average_px: pixels of an average instance, of the classes that have instances.
-    unscored: ids that stand, in predictions, for unscored classes of a category all of whose classes have instances; they lie
-    outside the classes. Only one category may have such.
+    categories: the scored classes of each category.  average_px: pixels of an average instance, for classes with instances.
+    unscored: for a category whose classes all have instances, the ids (outside the classes) that its unscored classes have in
+    predictions. At most one category may have such ids.
     """
 
     categories: Mapping[str, tuple[str, ...]]
@@ -35,7 +35,7 @@ class Benchmark:
     unscored: Mapping[str, tuple[int, ...]]
 
     def of_ids(self, class_names: Sequence[str]) -> NDArray[np.int64]:
-        """int64 (256,): the category of each id, a number; -1 for ids of none."""
+        """int64 (256,): the number of the category of each id; -1 for ids without a category."""
         found = np.full(256, -1, np.int64)
         for number, (category, names) in enumerate(self.categories.items()):
             found[[class_names.index(name) for name in names]] = number
@@ -43,14 +43,14 @@ class Benchmark:
         return found
 
     def count_unscored(self, prediction: NDArray[np.integer], label: NDArray[np.integer], num_classes: int) -> NDArray[np.int64]:
-        """int64 (C,): pixels of each class that are predicted as one of the unscored ids."""
+        """int64 (C,): pixels of each class that are predicted as one of the unscored ids. prediction, label: (H, W)."""
         ids = [index for indices in self.unscored.values() for index in indices]
         there = np.isin(prediction, ids) & (label < num_classes)
         return np.bincount(label[there], minlength=num_classes).astype(np.int64)
 
 
 def category_scores(benchmark: Benchmark, table: CountTable, confusion: NDArray[np.int64]) -> dict[str, float | None]:
-    """IoU of each category and their mean, in percent. confusion: int64 (C, C), rows are truth, of the table's images."""
+    """IoU of each category and their mean, in percent. confusion: int64 (C, C) over the table's images, rows are the truth."""
     counts = table.counts.sum(0)
     truth = counts[:, HITS] + counts[:, FN]
     found = {}
@@ -69,12 +69,12 @@ def instance_weighted_scores(
 ) -> dict[str, float | None]:
     """iIoU of the classes and categories that have instances, and their means, in percent.
 
-    unscored: int64 (C,), what `Benchmark.count_unscored` counted over all images.
+    confusion: int64 (C, C), rows are the truth.  unscored: int64 (C,), the sum of `Benchmark.count_unscored` over all images.
     """
     names, false_positives = table.class_names, table.counts[..., FP].sum(0)
     sizes = np.array([benchmark.average_px.get(name, np.nan) for name in names])
     by_class = {
-        name: _weighted(instances, [names.index(name)], TP, float(false_positives[names.index(name)]), sizes)
+        name: _instance_weighted_iou(instances, [names.index(name)], TP, float(false_positives[names.index(name)]), sizes)
         for name in benchmark.average_px
     }
     by_category = {}
@@ -82,8 +82,9 @@ def instance_weighted_scores(
         if not np.isnan(sizes[classes]).any():
             strays = float(_strays(confusion, classes))
             if category in benchmark.unscored:
+                # The confusion matrix has no column for unscored ids, so their false positives are added here.
                 strays += float(unscored.sum() - unscored[classes].sum())
-            by_category[category] = _weighted(instances, classes, TP_CATEGORY, strays, sizes)
+            by_category[category] = _instance_weighted_iou(instances, classes, TP_CATEGORY, strays, sizes)
     return _percents(
         {"miIoU": mean(list(by_class.values())), "miIoU_category": mean(list(by_category.values()))}
         | {f"iIoU.{name}": iou for name, iou in by_class.items()}
@@ -100,7 +101,9 @@ def _strays(confusion: NDArray[np.int64], classes: list[int]) -> int:
     return int(confusion[:, classes].sum() - confusion[np.ix_(classes, classes)].sum())
 
 
-def _weighted(instances: InstanceTable, classes: list[int], hits: int, strays: float, sizes: NDArray[np.float64]) -> float:
+def _instance_weighted_iou(
+    instances: InstanceTable, classes: list[int], hits: int, strays: float, sizes: NDArray[np.float64]
+) -> float:
     rows = instances.rows[np.isin(instances.rows[:, CLASS], classes)]
     weight = sizes[rows[:, CLASS]] / rows[:, SIZE]
     right, missed = (rows[:, hits] * weight).sum(), ((rows[:, SIZE] - rows[:, hits]) * weight).sum()

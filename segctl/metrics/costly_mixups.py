@@ -1,4 +1,4 @@
-"""Which mix-ups cost a run most: confusion pairs by the mIoU_D they take away."""
+"""Which mix-ups cost a run most: pairs of classes, ranked by the mIoU_D that confusing them costs."""
 
 from typing import NamedTuple
 
@@ -13,8 +13,7 @@ from segctl.metrics.table import CountTable
 class CostlyPair(NamedTuple):
     """Pixels of class `truth` that were predicted as class `prediction`.
 
-    share: of the truth's valid pixels, in percent.  cost: the points of mIoU_D that would be gained if exactly these pixels
-    had been right and nothing else had changed.
+    share: percentage of the valid pixels of `truth`.  cost: the points of mIoU_D that correcting exactly these pixels would gain.
     """
 
     truth: str
@@ -25,9 +24,9 @@ class CostlyPair(NamedTuple):
 
 
 def costliest(table: CountTable, confusion: NDArray[np.int64], k: int, *, binary: bool = False) -> list[CostlyPair]:
-    """The k dearest pairs of an evaluation, dearest first, equals by name; pairs that cost nothing are left out.
+    """The k pairs of an evaluation that cost most, most expensive first, ties by name; pairs that cost nothing are left out.
 
-    confusion: int64 (C, C), rows truth, of the same images as the table.  binary: mIoU_D is the foreground's IoU alone.
+    confusion: int64 (C, C) over the table's images, rows are the truth.  binary: mIoU_D is the foreground's IoU alone.
     """
     counts = table.counts.sum(0)
     before = _mean_iou(counts, binary)
@@ -44,7 +43,7 @@ def costliest(table: CountTable, confusion: NDArray[np.int64], k: int, *, binary
 
 
 def _corrected(counts: NDArray[np.int64], truth: int, prediction: int, pixels: int) -> NDArray[np.int64]:
-    """The counts (C, 3) if those pixels had been right."""
+    """The counts int64 (C, 3) if those pixels had been right."""
     right = counts.copy()
     right[truth, TP] += pixels
     right[truth, FN] -= pixels

@@ -1,12 +1,12 @@
-"""Predictions and labels -> integer counts per image: arrays in, arrays out; tensors in, tensors out.
+"""Predictions and labels -> integer counts per image. Arrays give arrays, tensors give tensors.
 
-Letters: B batch, C classes, H W; labels hold train ids, `ignore_index` marks pixels that do not count.
-A valid pixel is one whose label is not `ignore_index`. A prediction outside the classes is a miss of the label's class and
-no class's false positive, so its number needs no second output: it is the sum of fn minus the sum of fp.
+Letters: B batch, C classes, H W. Labels hold train ids; a pixel is valid if its label is not `ignore_index`.
+A prediction outside the classes is a false negative of the label's class and a false positive of none. So the number of such
+predictions is the sum of fn minus the sum of fp, and needs no output of its own.
 
-Chosen: one histogram of (label, prediction) pairs per image, everything else read off it, because one-hot masks cost
-C passes over the pixels. Ids that fit a byte are woven into one 16-bit key, and OpenCV counts those, two to
-three times as fast as NumPy's bincount, which widens every key to 64 bits (see benchmarks/results/metrics-2026-11-23.json).
+One histogram of (label, prediction) pairs per image gives every other count; one-hot masks would cost C passes over the pixels.
+Ids that fit a byte are joined into one 16-bit key, and OpenCV counts the keys, two to three times as fast as NumPy's bincount,
+which widens every key to 64 bits (see benchmarks/results/metrics-2026-11-23.json).
 """
 
 import sys
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segctl.errors import InputError
+from segctl.errors import ArgumentError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,7 @@ TP, FP, FN = 0, 1, 2
 """Positions on the last axis of counts."""
 
 EXACT_PIXELS = 2**24
-"""OpenCV's histograms are float32, which holds every whole number up to here."""
+"""OpenCV's histograms are float32, which represents every whole number up to 2^24 exactly."""
 
 
 @overload
@@ -37,7 +37,7 @@ def count(prediction: Any, label: Any, num_classes: int, ignore_index: int = 255
     """True positives, false positives and false negatives per image and class.
 
     prediction, label: integers (B, H, W), NumPy arrays or tensors on one device.  Returns int64 (B, C, 3): tp, fp, fn.
-    Raises InputError for a label id that is neither a class nor `ignore_index`.
+    Raises ArgumentError for shapes that differ, ids that are no integers, and labels that are neither class nor `ignore_index`.
     """
     return counts_of(pairs(prediction, label, num_classes, ignore_index))
 
@@ -55,7 +55,7 @@ def confusion(prediction: Any, label: Any, num_classes: int, ignore_index: int =
 
 
 def counts_of(found: Any) -> Any:
-    """tp, fp and fn (B, C, 3) read off what `pairs` found, int64 (B, C, C + 1), array or tensor."""
+    """tp, fp and fn int64 (B, C, 3) from the result of `pairs`, int64 (B, C, C + 1), array or tensor."""
     hits = found.diagonal(0, 1, 2)
     false_positives = found[:, :, :-1].sum(1) - hits
     misses = found.sum(2) - hits
@@ -63,12 +63,12 @@ def counts_of(found: Any) -> Any:
 
 
 def pairs(prediction: Any, label: Any, num_classes: int, ignore_index: int = 255) -> Any:
-    """How often each (truth, prediction) pair occurs in each image: int64 (B, C, C + 1), last column outside the classes.
+    """How often each (truth, prediction) pair occurs in each image: int64 (B, C, C + 1); the last column is outside the classes.
 
-    Arguments and errors are those of `count`; counts and confusion matrix can both be read off it.
+    Arguments and errors are those of `count`. Both the counts and the confusion matrix follow from it.
     """
     if tuple(prediction.shape) != tuple(label.shape) or len(label.shape) != 3:
-        raise InputError(
+        raise ArgumentError(
             f"got a prediction of shape {tuple(prediction.shape)} and a label of shape {tuple(label.shape)}, "
             "wanted two of the same shape (B, H, W)"
         )
@@ -80,13 +80,13 @@ def pairs(prediction: Any, label: Any, num_classes: int, ignore_index: int = 255
 
 
 def _image_pairs(prediction: NDArray[Any], label: NDArray[Any], num_classes: int, ignore_index: int) -> NDArray[np.int64]:
-    """The pairs of one image: int64 (C, C + 1)."""
+    """The pairs of one image, ids (H, W): int64 (C, C + 1)."""
     prediction_bytes, label_bytes = _as_bytes(prediction), _as_bytes(label)
     if prediction_bytes is None or label_bytes is None or num_classes > 256:
         return _wide_pairs(prediction, label, num_classes, ignore_index)
     seen = _byte_pairs(prediction_bytes, label_bytes)
     if 0 <= ignore_index < 256:
-        seen[ignore_index] = 0
+        seen[ignore_index] = 0  # ignored pixels are cheaper to count and forget than to mask
     if seen[num_classes:].any():
         raise _strange_label(int(num_classes + np.flatnonzero(seen[num_classes:].any(1))[0]), num_classes, ignore_index)
     inside = seen[:num_classes]
@@ -94,8 +94,9 @@ def _image_pairs(prediction: NDArray[Any], label: NDArray[Any], num_classes: int
 
 
 def _byte_pairs(prediction: NDArray[np.uint8], label: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """How often each pair of bytes occurs: int64 (256, 256), rows are the label's."""
+    """How often each pair of bytes occurs in one image (H, W): int64 (256, 256), rows are the label's."""
     seen = np.zeros(1 << 16, np.int64)
+    # Bands of rows, so that no bin of a band exceeds what float32 counts exactly.
     rows = max(2, EXACT_PIXELS // max(1, label.shape[1]))
     low, high = (prediction, label) if sys.byteorder == "little" else (label, prediction)
     for top in range(0, len(label) if label.size else 0, rows):
@@ -105,8 +106,11 @@ def _byte_pairs(prediction: NDArray[np.uint8], label: NDArray[np.uint8]) -> NDAr
 
 
 def _keys(low: NDArray[np.uint8], high: NDArray[np.uint8]) -> Iterator[NDArray[np.uint16]]:
-    """Every pixel's two bytes as one number. Pixels of the upper and the lower half take turns: neighbours are mostly alike,
-    and adding to one place of a histogram twice in a row makes a core wait."""
+    """The two bytes of every pixel as one 16-bit number, for ids uint8 (H, W).
+
+    Pixels of the upper and the lower half alternate. Neighbours are mostly equal, and a core that adds to the same bin twice in
+    a row waits for its own first write; pixels from two places rarely share a bin.
+    """
     half, odd = divmod(len(low), 2)
     if half:
         planes = [np.ascontiguousarray(ids[part]) for part in (np.s_[:half], np.s_[half : 2 * half]) for ids in (low, high)]
@@ -116,7 +120,7 @@ def _keys(low: NDArray[np.uint8], high: NDArray[np.uint8]) -> Iterator[NDArray[n
 
 
 def _wide_pairs(prediction: NDArray[Any], label: NDArray[Any], num_classes: int, ignore_index: int) -> NDArray[np.int64]:
-    """The pairs of one image whose ids do not fit a byte."""
+    """The pairs of one image (H, W) whose ids do not fit a byte: int64 (C, C + 1)."""
     valid = label != ignore_index
     truth, guess = label[valid].astype(np.int64), prediction[valid].astype(np.int64)
     strange = (truth < 0) | (truth >= num_classes)
@@ -128,7 +132,7 @@ def _wide_pairs(prediction: NDArray[Any], label: NDArray[Any], num_classes: int,
 
 
 def _tensor_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int) -> "Tensor":
-    """The pairs of tensors: through NumPy on the CPU, with one bincount for the whole batch elsewhere."""
+    """The pairs of tensors (B, H, W): through NumPy on a CPU, in one pass over the whole batch on other devices."""
     import torch
 
     if label.device.type == "cpu" and prediction.device.type == "cpu":
@@ -138,10 +142,10 @@ def _tensor_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignor
 
 
 def queue_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int = 255) -> "Tensor":
-    """The pairs of tensors (B, H, W), not yet checked: int64 (B, C + 2, C + 1) on their device; give them to `checked_pairs`.
+    """The unchecked pairs of tensors (B, H, W): int64 (B, C + 2, C + 1) on their device, for `checked_pairs`.
 
-    Nothing here waits for a GPU, so counting one batch runs behind the network's next one. Row C takes ignored pixels (none
-    where a CPU counted), row C + 1 labels that are no class.
+    Nothing here waits for a GPU, so it can count one batch while the host prepares the next. Row C holds ignored pixels (zeros
+    where a CPU counted), row C + 1 pixels whose label is no class.
     """
     if label.device.type != "cpu":
         return scatter_pairs(prediction, label, num_classes, ignore_index)
@@ -155,7 +159,7 @@ def scatter_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignor
     import torch
 
     if prediction.is_floating_point() or label.is_floating_point():
-        raise InputError(f"got a prediction of {prediction.dtype} and a label of {label.dtype}, wanted integer class ids")
+        raise ArgumentError(f"got a prediction of {prediction.dtype} and a label of {label.dtype}, wanted integer class ids")
     batch, rows, columns = len(label), num_classes + 2, num_classes + 1
     truth, guess = label.int(), prediction.int()
     truth = torch.where((truth >= 0) & (truth < num_classes), truth, num_classes + 1)
@@ -164,18 +168,18 @@ def scatter_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignor
     image = torch.arange(batch, device=label.device, dtype=torch.int64).view(-1, 1, 1)
     key = ((image * rows + truth) * columns + guess).flatten()
     seen = torch.zeros(batch * rows * columns, dtype=torch.int64, device=label.device)
-    # Not bincount, which asks the GPU for the largest key and waits for the answer.
+    # bincount would ask the GPU for the largest key and wait for it.
     seen.scatter_add_(0, key, torch.ones(1, dtype=torch.int64, device=label.device).expand_as(key))
     return seen.view(batch, rows, columns)
 
 
 def checked_pairs(queued: "Tensor", ignore_index: int = 255) -> "Tensor":
-    """What `queue_pairs` counted, int64 (B, C, C + 1). Raises InputError where a label was no class."""
+    """The pairs int64 (B, C, C + 1) of what `queue_pairs` counted. Raises ArgumentError where a label id was no class."""
     num_classes = queued.shape[2] - 1
     strange = int(queued[:, num_classes + 1].sum())
     if strange:
         wanted = f"wanted 0 to {num_classes - 1} or {ignore_index} (ignored)"
-        raise InputError(f"{strange} pixels of a label hold ids that are no class, {wanted}")
+        raise ArgumentError(f"{strange} pixels of a label have an id that is no class, {wanted}")
     return queued[:, :num_classes]
 
 
@@ -191,12 +195,12 @@ def _integers(ids: NDArray[Any]) -> NDArray[Any]:
     if ids.dtype == np.bool_:
         return ids.view(np.uint8)
     if not np.issubdtype(ids.dtype, np.integer):
-        raise InputError(f"got class ids of type {ids.dtype}, wanted integers")
+        raise ArgumentError(f"got class ids of type {ids.dtype}, wanted integers")
     return ids
 
 
 def _as_bytes(ids: NDArray[Any]) -> NDArray[np.uint8] | None:
-    """The ids as uint8, or None where one of them does not fit."""
+    """The ids (H, W) as uint8, or None where one of them does not fit."""
     if ids.dtype == np.uint8:
         return ids
     if ids.size == 0 or (ids.min() >= 0 and ids.max() <= 255):
@@ -204,5 +208,5 @@ def _as_bytes(ids: NDArray[Any]) -> NDArray[np.uint8] | None:
     return None
 
 
-def _strange_label(found: int, num_classes: int, ignore_index: int) -> InputError:
-    return InputError(f"a label holds the id {found}, wanted 0 to {num_classes - 1} or {ignore_index} (ignored)")
+def _strange_label(found: int, num_classes: int, ignore_index: int) -> ArgumentError:
+    return ArgumentError(f"a label has the id {found}, wanted 0 to {num_classes - 1} or {ignore_index} (ignored)")

@@ -1,4 +1,4 @@
-"""Whether the images of an evaluation say as much as their number promises, for those who read its intervals."""
+"""Warns where the images of an evaluation are less independent, or fewer, than its intervals assume."""
 
 import re
 
@@ -7,10 +7,11 @@ import numpy as np
 from segctl.metrics.table import CountTable
 
 FEW_UNITS = 10
+"""Below this many images or groups an interval is called rough."""
 
 
-def warning(table: CountTable) -> str | None:
-    """Why the images say less than their number promises; None where nothing is known against them."""
+def interval_warning(table: CountTable) -> str | None:
+    """Why the intervals of these images are rough or too narrow; None where no reason is known."""
     kept = [index for index, pixels in enumerate(table.valid_pixels) if pixels]
     names = [table.names[index] for index in kept]
     groups = None if table.groups is None else sorted({table.groups[index] for index in kept})
@@ -26,7 +27,7 @@ def warning(table: CountTable) -> str | None:
 
 
 def _is_one_drive(names: list[str]) -> bool:
-    """Whether names are one prefix and evenly spaced numbers with gaps, as frames taken out of a video are."""
+    """Whether names are one prefix and evenly spaced numbers with gaps, like every few frames of a video."""
     found = [re.fullmatch(r"(.*?)(\d+)(\D*)", name) for name in names]
     if len(found) < 3 or not all(found) or len({(match[1], match[3]) for match in found if match}) > 1:
         return False

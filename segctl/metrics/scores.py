@@ -1,7 +1,7 @@
-"""Counts -> the scores of a run: what each name averages over is part of the name.
+"""Counts -> the scores of a run. The name of each score says what it averages over.
 
-The definitions are those of arXiv:2310.19252 (Sec. 3), except where RULES says otherwise; every score is in percent.
-Not a number (NaN) means undefined inside this file, and becomes None in everything it returns.
+The definitions are those of arXiv:2310.19252 (Sec. 3), except where RULES says otherwise. Scores are in percent, None where
+undefined; the helpers below them work with fractions, NaN where undefined.
 """
 
 import math
@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segctl.errors import InputError
+from segctl.errors import ArgumentError
 from segctl.metrics.counts import FN, FP, TP
 from segctl.metrics.table import CountTable
 
 Floats = NDArray[np.float64]
-Cell = str | int | float | None
+TableValue = str | int | float | None
 
 KINDS = ("Acc", "IoU", "Dice")
-"""What every average is made of: tp / (tp + fn), tp / (tp + fp + fn), 2 tp / (2 tp + fp + fn)."""
+"""Every average exists of each of these: tp / (tp + fn), tp / (tp + fp + fn), 2 tp / (2 tp + fp + fn)."""
 
 TABLE_KINDS = ("IoU", "Acc", "Precision", "Dice")
-"""What the tables per class and per image show; Precision is tp / (tp + fp), Acc is also called recall."""
+"""Columns of the tables per class and per image. Precision is tp / (tp + fp); Acc of a class is also called recall."""
 
 WORST_PERCENT = 5
 QBAR_PERCENTS = tuple(range(10, 101, 10))
@@ -32,13 +32,13 @@ SCORE_NAMES = (
     *(f"m{kind}_{over}" for over in "DIC" for kind in KINDS),
     *(f"m{kind}_{over}_{part}" for part in ("q5", "qbar") for over in "IC" for kind in KINDS),
 )
-"""Every key of `score`, in the order it is written."""
+"""Every key of `score`, in the order in which scores.json lists them."""
 
 PER_CLASS_COLUMNS = ("class", *(f"{kind}_{over}" for over in "DC" for kind in TABLE_KINDS), "images")
 
 
 class Rule(NamedTuple):
-    """One line of the glossary printed with the numbers."""
+    """One entry of the glossary that is printed with the numbers."""
 
     term: str
     text: str
@@ -91,7 +91,7 @@ RULES = (
         "where the foreground is in ground truth or prediction; an image with neither is left out of I and C.",
     ),
 )
-"""The rules of every number, in the order a reader needs them."""
+"""The rules behind every number, in the order in which a reader needs them."""
 
 
 class ImageScore(NamedTuple):
@@ -102,9 +102,9 @@ class ImageScore(NamedTuple):
 
 
 def score(table: CountTable, *, binary: bool = False) -> dict[str, float | None]:
-    """Every name of SCORE_NAMES in percent; None where nothing defines it.
+    """Every score of SCORE_NAMES in percent; None where it is undefined.
 
-    binary: the dataset has a background (0) and a foreground (1), and is scored on the foreground alone.
+    binary: score the foreground (class 1 of 2) alone. Raises ArgumentError for `binary` with another number of classes.
     """
     counts = table.counts[table.valid_pixels > 0]
     scored = counts[:, scored_classes(table, binary)]
@@ -123,24 +123,24 @@ def score(table: CountTable, *, binary: bool = False) -> dict[str, float | None]
     return {name: _percent(scores[name]) for name in SCORE_NAMES}
 
 
-def per_class(table: CountTable, *, binary: bool = False) -> list[dict[str, Cell]]:
-    """One row per scored class with the keys of PER_CLASS_COLUMNS; `images` is how many count towards IoU_C."""
+def per_class(table: CountTable, *, binary: bool = False) -> list[dict[str, TableValue]]:
+    """One row per scored class with the keys of PER_CLASS_COLUMNS; `images` is the number of images that IoU_C averages over."""
     classes = scored_classes(table, binary)
     scored = table.counts[:, classes]
     dataset, pairs = ratios(scored.sum(0)), pair_ratios(scored, binary)
-    rows: list[dict[str, Cell]] = []
+    rows: list[dict[str, TableValue]] = []
     for index, name in enumerate(table.class_names[classes]):
-        row: dict[str, Cell] = {"class": name, "images": int((~np.isnan(pairs["IoU"][:, index])).sum())}
+        row: dict[str, TableValue] = {"class": name, "images": int((~np.isnan(pairs["IoU"][:, index])).sum())}
         row |= {f"{kind}_D": _percent(dataset[kind][index]) for kind in TABLE_KINDS}
         row |= {f"{kind}_C": _percent(mean(pairs[kind][:, index])) for kind in TABLE_KINDS}
         rows.append({column: row[column] for column in PER_CLASS_COLUMNS})
     return rows
 
 
-def per_image(table: CountTable, *, binary: bool = False) -> list[dict[str, Cell]]:
+def per_image(table: CountTable, *, binary: bool = False) -> list[dict[str, TableValue]]:
     """One row per image: image, mIoU_I, mAcc_I, mPrecision_I, mDice_I, Acc_I, valid_pixels, then `IoU.<class>` for every class.
 
-    Acc_I is the share of the image's valid pixels that are correct. An image without a valid pixel has None everywhere.
+    Acc_I is the percentage of the image's valid pixels that are correct. An image without a valid pixel has None everywhere.
     """
     classes = scored_classes(table, binary)
     pixels = table.valid_pixels
@@ -160,7 +160,7 @@ def per_image(table: CountTable, *, binary: bool = False) -> list[dict[str, Cell
 
 
 def worst_images(table: CountTable, k: int, *, binary: bool = False) -> list[ImageScore]:
-    """The k images of lowest mIoU_I, worst first, equals by name; images where it is undefined are left out."""
+    """The k images of lowest mIoU_I, worst first, ties by name; images where it is undefined are left out."""
     iou = pair_ratios(table.counts[:, scored_classes(table, binary)], binary)["IoU"]
     values = [(name, mean(row)) for name, row in zip(table.names, iou, strict=True)]
     found = [ImageScore(name, 100 * value) for name, value in values if not math.isnan(value)]
@@ -179,14 +179,14 @@ def ratios(counts: NDArray[Any]) -> dict[str, Floats]:
 
 
 def worst(values: Iterable[float], percent: int) -> float:
-    """Mean of the lowest max(1, floor(percent * n / 100)) of the n values that are not NaN; NaN where there is none."""
+    """Mean of the lowest max(1, floor(percent * n / 100)) of the n values that are not NaN; NaN without any."""
     found = sorted(_defined(values))
-    # Integers on purpose: int(0.7 * 90) is 62, because 0.7 * 90 is a little less than 63.
+    # Integers on purpose: int(0.7 * 90) is 62, because the float 0.7 * 90 is a little less than 63.
     return mean(found[: max(1, percent * len(found) // 100)])
 
 
 def pair_ratios(counts: NDArray[np.int64], binary: bool) -> dict[str, Floats]:
-    """The ratios (N, C) of image-class pairs, NaN for pairs that do not count in I and C."""
+    """The ratios (N, C) of image-class pairs from counts (N, C, 3); NaN for pairs that do not count in I and C."""
     absent = (counts.sum(-1) if binary else counts[..., [TP, FN]].sum(-1)) == 0
     found = ratios(counts)
     for values in found.values():
@@ -195,21 +195,22 @@ def pair_ratios(counts: NDArray[np.int64], binary: bool) -> dict[str, Floats]:
 
 
 def scored_classes(table: CountTable, binary: bool) -> slice:
+    """Which classes are scored: all of them, or class 1 of 2."""
     if binary and len(table.class_names) != 2:
-        raise InputError(f"binary scores want 2 classes, background and foreground; got {len(table.class_names)}")
+        raise ArgumentError(f"binary scores need 2 classes, background and foreground; got {len(table.class_names)}")
     return slice(1, 2) if binary else slice(None)
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
-    """part / whole, NaN where whole is 0."""
+    """part / whole of arrays of one shape, NaN where whole is 0."""
     fraction: Floats = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
     return fraction
 
 
 def mean(values: Iterable[float]) -> float:
-    """Mean of the values that are not NaN; NaN where there is none."""
+    """Mean of the values that are not NaN; NaN without any."""
     found = _defined(values)
-    # fsum rounds once, so the order of images cannot show in the last digit.
+    # fsum rounds only once, so the order of the images cannot change the last digit.
     return math.fsum(found) / len(found) if found else math.nan
 
 

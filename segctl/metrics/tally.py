@@ -1,29 +1,26 @@
-"""Everything that an evaluation counts, image by image: joined over processes, kept while it goes on, and scored at its end."""
+"""Adds up what is counted of one image after another, and computes every score from the sum.
 
-import zipfile
+ImageCounts (one image) -> Tally (adds up) -> EvaluationCounts (many images) -> merge_counts (many processes) -> all_scores
+"""
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segctl.errors import InputError
 from segctl.metrics.boundary import boundary_counts, boundary_scores
 from segctl.metrics.calibration import CalibrationTable, calibration_scores
 from segctl.metrics.cityscapes import Benchmark, category_scores, instance_weighted_scores
 from segctl.metrics.counts import counts_of
-from segctl.metrics.instances import InstanceTable, instance_rows, instance_scores, join
+from segctl.metrics.instances import InstanceTable, instance_rows, instance_scores, join_instances
 from segctl.metrics.scores import score
-from segctl.metrics.table import CountTable, merge
-
-Arrays = dict[str, NDArray[Any]]
+from segctl.metrics.table import CountTable, merge_tables
 
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """What was counted in one image. pairs: int64 (C, C + 1), see `counts.pairs`; the rest where it was asked for.
+    """What was counted of one image. pairs: int64 (C, C + 1), see `counts.pairs`; the others are None unless asked for.
 
     boundary: int64 (C, 3).  instances: int64 (K, 4).  bins: float64 (1 + C, BINS, 3).  unscored: int64 (C,), pixels of each
     class that were predicted as an unscored class of a scored category (see cityscapes.py).
@@ -38,9 +35,12 @@ class ImageCounts:
 
 
 @dataclass(frozen=True, eq=False)
-class Counted:
-    """Images, counted: tp/fp/fn per image and class, one confusion matrix int64 (C, C) over them all (rows are truth), and
-    what else was asked for, of the same images in the same order."""
+class EvaluationCounts:
+    """What was counted of many images, all tables in the same order of images.
+
+    table: tp, fp, fn per image and class.  confusion: int64 (C, C) over all images, rows are the truth.
+    boundary, instances, calibration: None unless asked for.  unscored: int64 (C,), the sum of ImageCounts.unscored.
+    """
 
     table: CountTable
     confusion: NDArray[np.int64]
@@ -51,8 +51,11 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class MapCounts:
-    """What is counted from whole maps beside the pairs: boundaries, and instances by the benchmark's categories if it has any."""
+class MapCounter:
+    """Counts what needs whole maps and not just pairs: boundaries, and instances.
+
+    categories: int64 (256,), the category of each id, for benchmarks that have categories.
+    """
 
     num_classes: int
     boundary: bool = False
@@ -66,7 +69,7 @@ class MapCounts:
         label: NDArray[np.integer],
         instances: NDArray[np.integer] | None = None,
     ) -> ImageCounts:
-        """The image with more counted. prediction, label, instances: (H, W)."""
+        """The image's counts and what this counter adds. prediction, label, instances: integers (H, W)."""
         if self.boundary:
             image = replace(image, boundary=boundary_counts(prediction, label, self.num_classes))
         if instances is not None:
@@ -77,7 +80,10 @@ class MapCounts:
 
 
 class Tally:
-    """Adds up images; what it keeps of one does not depend on its size."""
+    """Adds up images. Its memory grows with the number of images and not with their pixels.
+
+    groups: image name -> its drive or scene, where the dataset names them.
+    """
 
     def __init__(self, class_names: Sequence[str], groups: Mapping[str, str] | None = None) -> None:
         self.class_names, self.groups = tuple(class_names), groups
@@ -102,14 +108,14 @@ class Tally:
         if image.unscored is not None:
             self._unscored += image.unscored
 
-    def counted(self) -> Counted:
-        """What has been added so far."""
+    def counts(self) -> EvaluationCounts:
+        """The counts of all images added until now."""
         names, classes = tuple(self.names), len(self.class_names)
-        return Counted(
+        return EvaluationCounts(
             self._table(np.array(self._counts, np.int64).reshape(len(names), classes, 3)),
             self._confusion.copy(),
             self._table(np.array(self._boundary, np.int64)) if self._boundary else None,
-            join(self._instances) if self._instances else None,
+            join_instances(self._instances) if self._instances else None,
             CalibrationTable(names, np.array(self._bins)) if self._bins else None,
             self._unscored.copy() if self._instances else None,
         )
@@ -119,27 +125,27 @@ class Tally:
         return CountTable(tuple(self.names), self.class_names, counts, groups)
 
 
-def merge_counted(parts: Sequence[Counted], order: Sequence[str] | None = None) -> Counted:
-    """One whole of several shares, images in the given order or sorted by name: the same whoever counted what.
+def merge_counts(parts: Sequence[EvaluationCounts], order: Sequence[str] | None = None) -> EvaluationCounts:
+    """The counts of several processes as one: images in the given order, or sorted by name.
 
-    Raises InputError as `table.merge` does.
+    The result does not depend on which process counted which image. Raises ArgumentError as `merge_tables` does.
     """
-    table = merge([part.table for part in parts], order)
+    table = merge_tables([part.table for part in parts], order)
     found = [part for part in parts if part.table.names]
     bins = [part.calibration for part in found if part.calibration is not None]
     instances = [part.instances for part in found if part.instances is not None]
     boundary = [part.boundary for part in found if part.boundary is not None]
-    return Counted(
+    return EvaluationCounts(
         table,
         np.sum([part.confusion for part in parts], axis=0),
-        merge(boundary, table.names) if boundary else None,
-        _join_instances(instances, table.names) if instances else None,
-        _join_bins(bins, table.names) if bins else None,
+        merge_tables(boundary, table.names) if boundary else None,
+        _merge_instances(instances, table.names) if instances else None,
+        _merge_bins(bins, table.names) if bins else None,
         np.sum([part.unscored for part in found if part.unscored is not None], axis=0) if instances else None,
     )
 
 
-def _join_instances(parts: Sequence[InstanceTable], names: tuple[str, ...]) -> InstanceTable:
+def _merge_instances(parts: Sequence[InstanceTable], names: tuple[str, ...]) -> InstanceTable:
     starts = np.cumsum([0, *(len(part.names) for part in parts)])
     whole = InstanceTable(
         tuple(name for part in parts for name in part.names),
@@ -149,69 +155,26 @@ def _join_instances(parts: Sequence[InstanceTable], names: tuple[str, ...]) -> I
     return whole.ordered(names)
 
 
-def _join_bins(parts: Sequence[CalibrationTable], names: tuple[str, ...]) -> CalibrationTable:
+def _merge_bins(parts: Sequence[CalibrationTable], names: tuple[str, ...]) -> CalibrationTable:
     found = {name: bins for part in parts for name, bins in zip(part.names, part.bins, strict=True)}
     return CalibrationTable(names, np.stack([found[name] for name in names]))
 
 
-def all_scores(counted: Counted, *, binary: bool = False, benchmark: Benchmark | None = None) -> dict[str, float | None]:
-    """Every score that the counts give, in percent: those of scores.py, then those of what else was counted.
+def all_scores(counts: EvaluationCounts, *, binary: bool = False, benchmark: Benchmark | None = None) -> dict[str, float | None]:
+    """Every score that the counts give, in percent: those of scores.py, then those of what else was counts.
 
-    benchmark: that of the classes, where they are of one; adds its categories, and iIoU where instances were counted.
+    benchmark: that of the classes, where they are of one; adds its categories, and iIoU where instances were counts.
     """
-    table, confusion = counted.table, counted.confusion
+    table, confusion = counts.table, counts.confusion
     found = score(table, binary=binary)
-    if counted.boundary is not None:
-        found |= boundary_scores(counted.boundary, binary=binary)
-    if counted.calibration is not None:
-        found |= calibration_scores(counted.calibration, binary=binary)
-    if counted.instances is not None:
-        found |= instance_scores(table, counted.instances)
+    if counts.boundary is not None:
+        found |= boundary_scores(counts.boundary, binary=binary)
+    if counts.calibration is not None:
+        found |= calibration_scores(counts.calibration, binary=binary)
+    if counts.instances is not None:
+        found |= instance_scores(table, counts.instances)
     if benchmark is not None:
         found |= category_scores(benchmark, table, confusion)
-    if benchmark is not None and counted.instances is not None and counted.unscored is not None:
-        found |= instance_weighted_scores(benchmark, table, confusion, counted.instances, counted.unscored)
+    if benchmark is not None and counts.instances is not None and counts.unscored is not None:
+        found |= instance_weighted_scores(benchmark, table, confusion, counts.instances, counts.unscored)
     return found
-
-
-def write_part(path: Path, counted: Counted, key: str) -> None:
-    """Keep what has been counted so far, under a key that says of what."""
-    arrays: Arrays = {"key": np.array(key), "confusion": counted.confusion, **_prefixed("table", counted.table.arrays())}
-    if counted.boundary is not None:
-        arrays |= _prefixed("boundary", counted.boundary.arrays())
-    if counted.instances is not None and counted.unscored is not None:
-        arrays |= _prefixed("instances", counted.instances.arrays()) | {"unscored": counted.unscored}
-    if counted.calibration is not None:
-        arrays |= _prefixed("calibration", counted.calibration.arrays())
-    with path.open("wb") as handle:
-        np.savez(handle, **arrays)  # type: ignore[arg-type]  # NumPy reads the names as its own options' types
-
-
-def read_part(path: Path, key: str) -> Counted | None:
-    """What `write_part` kept under this key; None where the file is missing, damaged or of another key."""
-    try:
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-            arrays = dict(file)
-        return _from_arrays(arrays) if str(arrays["key"]) == key else None
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, InputError):
-        return None
-
-
-def _from_arrays(arrays: Arrays) -> Counted:
-    boundary, instances, bins = (_named(arrays, prefix) for prefix in ("boundary", "instances", "calibration"))
-    return Counted(
-        CountTable.from_arrays(_named(arrays, "table")),
-        arrays["confusion"],
-        CountTable.from_arrays(boundary) if boundary else None,
-        InstanceTable.from_arrays(instances) if instances else None,
-        CalibrationTable.from_arrays(bins) if bins else None,
-        arrays.get("unscored"),
-    )
-
-
-def _prefixed(prefix: str, arrays: Arrays) -> Arrays:
-    return {f"{prefix}.{name}": array for name, array in arrays.items()}
-
-
-def _named(arrays: Arrays, prefix: str) -> Arrays:
-    return {name.removeprefix(f"{prefix}."): array for name, array in arrays.items() if name.startswith(f"{prefix}.")}

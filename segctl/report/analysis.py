@@ -1,6 +1,7 @@
-"""What the counts of an evaluation say beyond its scores: how sure they are, what differs, which images, which mix-ups.
+"""What counts say beyond scores: intervals, differences to the baseline, images, mix-ups.
 
-A group's seeds are averaged; its mix-ups are counted over all of them. A group whose runs left no counts is left out.
+Scores are averaged over the seeds of a group; its mix-ups are summed over them. Groups without counts cannot be measured;
+`not_measured`, `not_compared` and `without_confusion` list what is missing, so that the report can say so.
 """
 
 import statistics
@@ -11,49 +12,51 @@ from itertools import groupby
 import numpy as np
 
 from segctl.metrics.costly_mixups import costliest
-from segctl.metrics.intervals import Difference, Differences, Intervals, mean_differences, mean_intervals
+from segctl.metrics.intervals import Difference, Differences, Intervals, mean_intervals, paired_differences
 from segctl.metrics.scores import per_image
 from segctl.metrics.table import CountTable
 from segctl.report.content import UNDEFINED, Cell, ImageColumn, ImageTable, Table, table
-from segctl.report.figures import Bars, Sample
+from segctl.report.figures import Bars, HistogramLine
 from segctl.report.gains import paired
 from segctl.report.groups import Comparison, Group, baseline, undistilled
+from segctl.report.tables import HEADLINE
 
-HEADLINE = ("mIoU_D", "mIoU_I", "mIoU_C")
 PAIRS_SHOWN = 12
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A group with what its counts give; `against` is the group it is compared with, and `gains` what comes of it."""
+    """A group with its counts, the intervals of its scores, and its differences to the group `against`.
+
+    position: the place of the group among all groups of the comparison.  tables: one per seed.
+    """
 
     group: Group
     position: int
-    """The group's place among all of the comparison."""
     tables: tuple[CountTable, ...]
     intervals: Intervals
     against: Group | None
-    gains: Differences | None
+    differences: Differences | None
 
 
 def measure(comparison: Comparison) -> list[Measured]:
-    """Every group whose runs left counts, with intervals of its scores and of its difference to its baseline."""
+    """Every group with counts: the intervals of its scores and of its differences to its baseline."""
     measured = []
     for position, group in enumerate(comparison.groups):
         mine, base = group.counts, baseline(group, comparison.groups)
         if mine is None:
             continue
         sides = None if base is None else _sides(group, base, comparison.groups)
-        gains = None if sides is None else mean_differences(*sides, binary=group.binary)
+        differences = None if sides is None else paired_differences(*sides, binary=group.binary)
         found = mean_intervals(mine, binary=group.binary)
-        measured.append(Measured(group, position, mine, found, base if gains else None, gains))
+        measured.append(Measured(group, position, mine, found, base if differences else None, differences))
     return measured
 
 
 def _sides(group: Group, base: Group, groups: Sequence[Group]) -> tuple[Sequence[CountTable], Sequence[CountTable]] | None:
-    """The counts of the baseline and of the group to subtract; None where there are none.
+    """The counts of the baseline and of the group, to subtract; None where one of them has none.
 
-    Against the undistilled student these are the seeds in common, so that the difference is the gain of the other tables.
+    Against the undistilled student only common seeds count, so that the difference equals the gain in the other tables.
     """
     if base is undistilled(group, groups):
         pairs = paired(group, base)
@@ -63,14 +66,38 @@ def _sides(group: Group, base: Group, groups: Sequence[Group]) -> tuple[Sequence
     return (theirs, mine) if theirs and mine else None
 
 
+def not_measured(comparison: Comparison) -> list[tuple[Group, list[str]]]:
+    """The groups that `measure` leaves out, each with the labels of its runs that have no counts."""
+    missing = [
+        (group, [run.label for run in group.runs if run.evaluations[group.split].counts is None]) for group in comparison.groups
+    ]
+    return [(group, labels) for group, labels in missing if labels]
+
+
+def not_compared(comparison: Comparison, measured: Sequence[Measured]) -> list[tuple[str, str, str]]:
+    """The measured groups without differences although they have a baseline: label, label of the baseline, and why."""
+    found = []
+    for each in measured:
+        base = baseline(each.group, comparison.groups)
+        if base is not None and each.differences is None:
+            why = "they have no seed in common" if base.counts else "the baseline has no counts"
+            found.append((each.group.label, base.label, why))
+    return found
+
+
+def without_confusion(measured: Sequence[Measured]) -> list[str]:
+    """The labels of the groups that `confusion_table` leaves out."""
+    return [each.group.label for each in measured if any(found.confusion is None for found in each.group.evaluations)]
+
+
 def interval_text(measured: Sequence[Measured], group: Group, name: str = "mIoU_D") -> str:
-    """`[46.2, 48.9]`, or n/a."""
+    """The interval of a group's score such as `[46.21, 48.93]`, or n/a."""
     found = next((each.intervals.scores[name] for each in measured if each.group.label == group.label), None)
     return UNDEFINED if found is None else f"[{found.low:.2f}, {found.high:.2f}]"
 
 
 def class_bars(measured: Sequence[Measured]) -> tuple[list[str], list[Bars]]:
-    """Class names, and each group's IoU_D of them with its interval."""
+    """The class names, and the IoU_D of each class with its interval, one Bars per group."""
     names = list(measured[0].intervals.per_class)
     return names, [
         Bars(
@@ -84,20 +111,20 @@ def class_bars(measured: Sequence[Measured]) -> tuple[list[str], list[Bars]]:
 
 
 def compared(measured: Sequence[Measured]) -> list[tuple[str, list[Measured]]]:
-    """The groups that have a baseline, by that baseline's label."""
+    """The groups with differences, by the label of their baseline."""
     pairs = [(each.against.label, each) for each in measured if each.against is not None]
     return [(label, [each for _, each in found]) for label, found in groupby(sorted(pairs, key=_label), key=_label)]
 
 
 def difference_table(measured: Sequence[Measured]) -> Table:
-    """Headline scores, then classes: points above the baseline with the interval; bold where it does not hold zero."""
+    """Points above the baseline with the interval, for headline scores and classes; bold where it does not hold zero."""
     columns = [_rows(each) for each in measured]
     rows = [[Cell(name), *(_difference(column[name]) for column in columns)] for name in columns[0]]
     return table(("score or class", *(each.group.label for each in measured)), rows)
 
 
 def difference_bars(measured: Sequence[Measured]) -> tuple[list[str], list[Bars]]:
-    """The same as the table, to be drawn."""
+    """The content of `difference_table` for a figure."""
     columns = [_rows(each) for each in measured]
     names = list(columns[0])
     return names, [
@@ -112,27 +139,27 @@ def difference_bars(measured: Sequence[Measured]) -> tuple[list[str], list[Bars]
 
 
 def image_table(measured: Sequence[Measured]) -> ImageTable:
-    """Every image under every group, in the order of their names."""
+    """The scores of every image in every group, in the order of the counts."""
     names, classes = measured[0].tables[0].names, tuple(measured[0].intervals.per_class)
     return ImageTable(names, classes, tuple(_image_column(each, names, classes) for each in measured))
 
 
-def image_samples(content: ImageTable, measured: Sequence[Measured]) -> list[Sample]:
-    """The images' mIoU_I, a sample a group."""
+def histogram_lines(content: ImageTable, measured: Sequence[Measured]) -> list[HistogramLine]:
+    """The mIoU_I of all images, one line per group."""
     return [
-        Sample(column.label, each.position, tuple(value for value in column.miou_i if value is not None))
+        HistogramLine(column.label, each.position, tuple(value for value in column.miou_i if value is not None))
         for column, each in zip(content.columns, measured, strict=True)
     ]
 
 
 def confusion_table(measured: Sequence[Measured]) -> Table | None:
-    """The dearest mix-ups of any group and what they cost each; None where no run left a confusion matrix."""
+    """The mix-ups that cost any group most, with their cost in every group; None where no group has a confusion matrix."""
     costs = {each.group.label: cost for each in measured if (cost := _costs(each)) is not None}
-    dearest: dict[tuple[str, str], float] = {}
+    highest: dict[tuple[str, str], float] = {}
     for cost in costs.values():
         for pair, value in cost.items():
-            dearest[pair] = max(value, dearest.get(pair, 0.0))
-    pairs = sorted(dearest, key=lambda pair: (-dearest[pair], pair))[:PAIRS_SHOWN]
+            highest[pair] = max(value, highest.get(pair, 0.0))
+    pairs = sorted(highest, key=lambda pair: (-highest[pair], pair))[:PAIRS_SHOWN]
     if not pairs:
         return None
     rows = [[f"{pair[0]} → {pair[1]}", *(f"{cost.get(pair, 0.0):.2f}" for cost in costs.values())] for pair in pairs]
@@ -144,8 +171,8 @@ def _label(pair: tuple[str, Measured]) -> str:
 
 
 def _rows(each: Measured) -> dict[str, Difference | None]:
-    assert each.gains is not None
-    return {name: each.gains.scores[name] for name in HEADLINE} | each.gains.per_class
+    assert each.differences is not None
+    return {name: each.differences.scores[name] for name in HEADLINE} | each.differences.per_class
 
 
 def _difference(found: Difference | None) -> Cell:
@@ -171,7 +198,7 @@ def _image_column(each: Measured, names: Sequence[str], classes: Sequence[str]) 
 
 
 def _costs(each: Measured) -> dict[tuple[str, str], float] | None:
-    """What each mix-up costs the group in points of mIoU_D, the counts of its seeds added up."""
+    """The cost of each mix-up in points of mIoU_D, from the summed counts of all seeds; None where a seed has no matrix."""
     matrices = [found.confusion for found in each.group.evaluations if found.confusion is not None]
     if len(matrices) < len(each.tables):
         return None

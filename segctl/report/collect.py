@@ -1,7 +1,6 @@
-"""Run folders -> typed records. Reads files only, and says which file when one cannot be read."""
+"""Run folders -> typed records. Errors name the file that cannot be read."""
 
 import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +13,22 @@ from segctl.commands import command_line
 from segctl.errors import InputError, SegctlError, did_you_mean
 from segctl.files import read_json
 from segctl.metrics.scores import SCORE_NAMES
+from segctl.metrics.store import load_confusion, load_table
 from segctl.metrics.table import CountTable
 from segctl.runs import RunFolder, find_runs
 from segctl.schema.methods import method_of
 from segctl.schema.run import DistillRun, TrainRun
 
+EVALUATE_AGAIN = "run `segctl eval` on that run again"
+
 TILES = ("image", "truth", "prediction", "error")
 
-Color = tuple[int, int, int]
+Rgb = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class WorstImage:
-    """An image the run does badly on; `tiles` are PNG files by kind (TILES)."""
+    """An image with one of the lowest scores. tiles: PNG files by kind (TILES)."""
 
     image: str
     miou_i: float | None
@@ -35,9 +37,9 @@ class WorstImage:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `segctl eval` left for one split. Scores are in percent, None where undefined.
+    """The files that `segctl eval` wrote for one split. Scores are in percent, None where undefined.
 
-    counts and confusion (int64 (C, C), rows truth) are None where their files are not there.
+    counts, confusion (int64 (C, C), rows are the truth): None where their files are missing.
     """
 
     split: str
@@ -58,29 +60,36 @@ class Evaluation:
 
     @property
     def trial(self) -> str:
-        """Words that say that only a part of the dataset was scored, for a trial; empty for a whole one."""
+        """A sentence about the part of the dataset that was scored, for a dataset prepared with --limit; else empty."""
         return str(self.about.get("trial") or "")
 
     @property
-    def colors(self) -> dict[str, Color]:
-        """Class name -> colour in the tiles; empty where the evaluation did not record them."""
+    def colors(self) -> dict[str, Rgb]:
+        """Class name -> colour in the tiles; empty for evaluations that did not record colours."""
         return {str(row["name"]): _color(row["color"]) for row in self.about.get("classes", []) if "color" in row}
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Training as it went: (step, value) pairs; scores in percent."""
+    """The course of training: (step, value) pairs, scores in percent.
+
+    weights_of: the step whose weights were kept, in words; None while the run has not ended.  not_finite: how many logged losses
+    and scores are NaN or infinite, as those of a diverged run, and so are no points.
+    """
 
     loss: tuple[tuple[int, float], ...]
     miou_d: tuple[tuple[int, float], ...]
     last_step: int
     weights_of: str | None
-    """Which step's weights were kept, in words; None while the run has not ended."""
+    not_finite: int = 0
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder, read whole. `label` is its name, with its parent where two runs share a name."""
+    """Everything in a run folder. label: its name, with the name of its parent where two runs share a name.
+
+    stopped_evaluations: splits whose evaluation was stopped before it wrote scores.json.
+    """
 
     folder: RunFolder
     label: str
@@ -88,6 +97,7 @@ class Run:
     environment: Mapping[str, Any]
     curves: Curves
     evaluations: Mapping[str, Evaluation]
+    stopped_evaluations: tuple[str, ...] = ()
 
     @property
     def method(self) -> str:
@@ -100,7 +110,7 @@ class Run:
 
     @property
     def teacher(self) -> Mapping[str, Any]:
-        """What environment.json says of the teacher; empty for a run without one."""
+        """The teacher in environment.json; empty for a run without a teacher."""
         return self.environment.get("teacher") or {}
 
     @property
@@ -112,7 +122,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Collection:
-    """The runs of a report, oldest first, and a sentence for each folder that could not be read."""
+    """The runs of a report, oldest first, and one sentence for each folder that could not be read."""
 
     runs: tuple[Run, ...]
     unreadable: tuple[str, ...]
@@ -121,7 +131,8 @@ class Collection:
 def collect(folders: Sequence[Path], runs_root: Path) -> Collection:
     """The named run folders, or every run under `runs_root`.
 
-    A fault in a named run is raised; under the root it is noted, so that one broken folder does not hide the others.
+    A fault in a named run is raised. Under the root a fault becomes a sentence in `unreadable`, so that one broken folder does
+    not hide the others; if no run can be read, the first fault is raised.
     """
     if folders:
         unique = list({path.resolve(): path for path in folders}.values())
@@ -146,6 +157,7 @@ def collect(folders: Sequence[Path], runs_root: Path) -> Collection:
 def read_run(folder: RunFolder) -> Run:
     """One run with all its evaluations. Raises InputError naming the file that cannot be read."""
     splits = sorted(path.parent.name for path in folder.path.glob("eval/*/scores.json"))
+    begun = sorted(path.name for path in folder.path.glob("eval/*") if path.is_dir() and not path.name.startswith("."))
     return Run(
         folder=folder,
         label=folder.path.resolve().name,
@@ -153,6 +165,7 @@ def read_run(folder: RunFolder) -> Run:
         environment=_mapping(folder.read_environment(), folder.environment),
         curves=_curves(folder),
         evaluations={split: read_evaluation(folder.evaluation(split)) for split in splits},
+        stopped_evaluations=tuple(name for name in begun if name not in splits),
     )
 
 
@@ -168,9 +181,15 @@ def read_evaluation(folder: Path) -> Evaluation:
     about = _mapping(tree.get("about", {}), path)
     scores = {name: _score(tree.get(name), name, path) for name in SCORE_NAMES}
     per_class = tuple({key: value if key == "class" else _score(value, key, path) for key, value in row.items()} for row in rows)
-    counts = CountTable.load(folder / "counts.npz") if (folder / "counts.npz").is_file() else None
+    counts = load_table(folder / "counts.npz", EVALUATE_AGAIN) if (folder / "counts.npz").is_file() else None
     return Evaluation(
-        folder.name, scores, per_class, about, _worst(folder / "worst"), counts, _confusion(folder / "confusion.npz", counts)
+        folder.name,
+        scores,
+        per_class,
+        about,
+        _worst(folder / "worst"),
+        counts,
+        None if counts is None else load_confusion(folder / "confusion.npz", len(counts.class_names), EVALUATE_AGAIN),
     )
 
 
@@ -178,7 +197,7 @@ def _existing(path: Path, runs_root: Path) -> RunFolder:
     if not path.is_dir():
         near = did_you_mean(path.name, [run.name for run in find_runs(runs_root)])
         line = command_line("report", runs_root=runs_root)
-        raise InputError(f"there is no run at '{path}'{near}", f"`{line}` without a name takes every run")
+        raise InputError(f"there is no run at '{path}'{near}", f"run `{line}` without a name to report every run")
     return RunFolder(path)
 
 
@@ -197,16 +216,19 @@ def _curves(folder: RunFolder) -> Curves:
     steps = [event for event in events if event.get("event") == "step"]
     validations = [event for event in events if event.get("event") == "validation"]
     end = next((event for event in events if event.get("event") == "end"), {})
+    losses = [(event.get("step"), event.get("loss")) for event in steps]
+    scores = [(event.get("step"), event.get("scores", {}).get("mIoU_D")) for event in validations]
     return Curves(
-        loss=_points([(event.get("step"), event.get("loss")) for event in steps]),
-        miou_d=_points([(event.get("step"), event.get("scores", {}).get("mIoU_D")) for event in validations]),
+        loss=_points(losses),
+        miou_d=_points(scores),
         last_step=max((int(event.get("step", 0)) for event in [*steps, *validations, end]), default=0),
         weights_of=end.get("weights_of"),
+        not_finite=sum(isinstance(value, float) and not math.isfinite(value) for _, value in [*losses, *scores]),
     )
 
 
 def _points(pairs: list[tuple[Any, Any]]) -> tuple[tuple[int, float], ...]:
-    """The pairs of finite numbers: a diverged loss is no point."""
+    """The pairs whose value is a finite number."""
     return tuple((int(step), float(value)) for step, value in pairs if _is_number(step) and _is_number(value))
 
 
@@ -227,24 +249,11 @@ def _worst(folder: Path) -> tuple[WorstImage, ...]:
         raise _foreign(path, f"an entry has no {error}") from error
 
 
-def _confusion(path: Path, counts: CountTable | None) -> NDArray[np.int64] | None:
-    if counts is None or not path.is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            matrix: NDArray[np.int64] = file["matrix"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise _foreign(path, str(error)) from error
-    if matrix.shape != (len(counts.class_names),) * 2 or matrix.dtype != np.int64:
-        raise _foreign(path, f"it holds {matrix.dtype} {matrix.shape}, wanted int64 of {len(counts.class_names)} classes")
-    return matrix
-
-
 def _score(value: Any, name: str, path: Path) -> float | None:
     if _is_number(value):
         return float(value)
     if value is None or isinstance(value, float):
-        return None  # NaN is another program's way to say undefined
+        return None  # NaN, with which other programs say undefined
     raise _foreign(path, f"{name} is {value!r}, wanted a number or null")
 
 
@@ -258,10 +267,10 @@ def _mapping(tree: Any, path: Path) -> dict[str, Any]:
     return tree
 
 
-def _color(value: Sequence[int]) -> Color:
+def _color(value: Sequence[int]) -> Rgb:
     red, green, blue = value
     return int(red), int(green), int(blue)
 
 
 def _foreign(path: Path, fault: str) -> InputError:
-    return InputError(f"'{path}' is not a file that segctl wrote: {fault}", "run `segctl eval` on that run again")
+    return InputError(f"'{path}' is not a file that segctl wrote: {fault}", EVALUATE_AGAIN)

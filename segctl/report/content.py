@@ -1,6 +1,6 @@
-"""What a report consists of, before it is Markdown: sections of blocks.
+"""The content of a report, independent of its format: a page of sections of blocks.
 
-Text is plain, except that `backticks` mark code. A renderer decides how a block looks.
+Text is plain, except that `backticks` mark code. The renderers (markdown.py, html.py) decide how a block looks.
 """
 
 import re
@@ -10,12 +10,12 @@ from pathlib import Path
 
 UNDEFINED = "n/a"
 NO_NUMBER = (UNDEFINED, "–", "not run", "none published")
-"""Words that may stand in a column of numbers."""
+"""Words that a column of numbers may contain."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's cell; `best` cells are set off."""
+    """A cell of a table; `best` cells are bold."""
 
     text: str
     best: bool = False
@@ -23,14 +23,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under columns. A column of numbers is right-aligned."""
+    """Rows of cells. Columns of numbers are right-aligned."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
     @property
     def numeric(self) -> tuple[bool, ...]:
-        """Which columns hold numbers, or words for a number that is missing."""
+        """Which columns hold numbers, or words for missing numbers."""
         columns = [[row[index].text for row in self.rows] for index in range(len(self.columns))]
         return tuple(all(map(_is_numeric, column)) and not set(column) <= set(NO_NUMBER) for column in columns)
 
@@ -42,14 +42,14 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Notes:
-    """Remarks below a table, one a line."""
+    """Notes below a table, one per line."""
 
     items: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Definitions:
-    """Terms and what they mean."""
+    """Terms with their meaning."""
 
     items: tuple[tuple[str, str], ...]
 
@@ -70,7 +70,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Worst:
-    """One of a run's worst images: its score in percent and its tiles (`TILES` kind -> PNG file)."""
+    """One of the worst images of a run: its score in percent and its tiles (kind in `TILES` -> PNG file)."""
 
     image: str
     score: str
@@ -79,7 +79,7 @@ class Worst:
 
 @dataclass(frozen=True)
 class Gallery:
-    """A run's worst images. On paper the first of them as one strip; where there is a mouse, each at its own size."""
+    """The worst images of a run: the first of them as one strip in Markdown, each at its own size on the web page."""
 
     strip: Figure
     images: tuple[Worst, ...]
@@ -89,7 +89,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class ImageColumn:
-    """One run's (or its seeds' mean) scores of every image, in percent: mIoU_I, and IoU by class; None where undefined."""
+    """The scores of every image in one group (mean over seeds), in percent: mIoU_I, and IoU by class; None where undefined."""
 
     label: str
     miou_i: tuple[float | None, ...]
@@ -98,7 +98,7 @@ class ImageColumn:
 
 @dataclass(frozen=True)
 class ImageTable:
-    """Every image under every group. On paper the worst of them; where there is a mouse, all, to sort and filter."""
+    """The scores of every image in every group: the worst of them in Markdown; all, to sort and filter, on the web page."""
 
     images: tuple[str, ...]
     classes: tuple[str, ...]
@@ -106,22 +106,22 @@ class ImageTable:
 
 
 Words = Paragraph | Notes | Definitions | Code
-Block = Words | Table | Figure | Gallery | ImageTable
+PageBlock = Words | Table | Figure | Gallery | ImageTable
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading of level 2 or 3 and what stands under it."""
+    """A heading of level 2 or 3 and the blocks under it."""
 
     heading: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[PageBlock, ...]
     level: int = 2
 
 
 @dataclass(frozen=True)
 class Page:
     title: str
-    lead: tuple[Block, ...]
+    lead: tuple[PageBlock, ...]
     sections: tuple[Section, ...]
 
 

@@ -11,13 +11,10 @@ from segctl.report.collect import Curves
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#7F7F7F", "#9467BD")
 """Okabe and Ito's colours, which colour-blind readers can tell apart, and three more."""
 
-Interval = tuple[float, float]
-"""Lower and upper end, in percent or points."""
-
 
 @dataclass(frozen=True)
 class Line:
-    """One run's curves. Lines of the same name share a colour."""
+    """The curves of one run. Lines of the same name share a colour."""
 
     name: str
     curves: Curves
@@ -25,20 +22,20 @@ class Line:
 
 @dataclass(frozen=True)
 class Bars:
-    """One group's values by class, in percent, each with its interval; None where undefined.
+    """The values of one group by class, in percent, each with its interval; None where undefined.
 
-    position: the group's place among all groups, so that it has one colour in every figure.
+    position: the group's place among all groups, which gives it the same colour in every figure.
     """
 
     name: str
     position: int
     values: tuple[float | None, ...]
-    intervals: tuple[Interval | None, ...]
+    intervals: tuple[tuple[float, float] | None, ...]
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One group's value for every image, in percent; position as in Bars."""
+class HistogramLine:
+    """The values of one group for all images, in percent. position: as in Bars."""
 
     name: str
     position: int
@@ -62,7 +59,7 @@ def draw_curves(lines: Sequence[Line], path: Path) -> None:
 
 
 def draw_bars(classes: Sequence[str], groups: Sequence[Bars], path: Path) -> None:
-    """IoU_D by class, one bar a group, whiskers for the intervals; classes from top to bottom."""
+    """IoU_D by class, one bar per group with its interval as a line; classes from top to bottom."""
     thickness = 0.8 / len(groups)
     figure = _figure(10, 1.0 + len(classes) * max(0.26, 0.14 * len(groups)))
     axes = figure.subplots()
@@ -83,8 +80,8 @@ def draw_bars(classes: Sequence[str], groups: Sequence[Bars], path: Path) -> Non
     _finish(figure, len(groups), path)
 
 
-def draw_histogram(groups: Sequence[Sample], path: Path) -> None:
-    """How the images' mIoU_I spread over bins of 5 points, a line a group; the triangle below marks the mean, mIoU_I."""
+def draw_histogram(groups: Sequence[HistogramLine], path: Path) -> None:
+    """A histogram of the images' mIoU_I in bins of 5 points, one line per group; a triangle marks the mean, mIoU_I."""
     figure = _figure(10, 3.2)
     axes = figure.subplots()
     edges = list(range(0, 101, 5))
@@ -105,7 +102,7 @@ def draw_histogram(groups: Sequence[Sample], path: Path) -> None:
 
 
 def draw_differences(names: Sequence[str], groups: Sequence[Bars], path: Path) -> None:
-    """Differences in points with their intervals, a row a score or class, a colour a group; zero is drawn."""
+    """Differences in points with their intervals: a row per score or class, a colour per group, a line at zero."""
     figure = _figure(10, 1.0 + len(names) * max(0.26, 0.16 * len(groups)))
     axes = figure.subplots()
     axes.axvline(0, color="#222222", linewidth=0.9)
@@ -124,7 +121,7 @@ def draw_differences(names: Sequence[str], groups: Sequence[Bars], path: Path) -
 
 
 def _plot_loss(axes: Any, points: Sequence[tuple[int, float]], color: str) -> None:
-    """The raw values faintly, and their running mean over a twentieth of the points."""
+    """The raw values in a pale colour, and their running mean over a twentieth of the points."""
     if not points:
         return
     import numpy as np
@@ -162,6 +159,6 @@ def _dress(axes: Any, title: str, label: str) -> None:
 
 
 def _finish(figure: Any, entries: int, path: Path) -> None:
-    """The legend below, then the file."""
+    """Add the legend below and write the file."""
     figure.legend(loc="outside lower center", ncols=min(3, entries), fontsize=8, frameon=False)
     write_whole(path, lambda partial: figure.savefig(partial, format="png", dpi=150))

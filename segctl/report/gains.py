@@ -1,7 +1,7 @@
-"""How far a distilled student is above the undistilled one: the one place where the report and `segctl compare` compute it.
+"""The gain of a distilled student over the undistilled one; the report and `segctl compare` both compute it here.
 
-A gain is paired by seed: the seed decides weights, order and augmentation, so a method's run and the undistilled run of the same
-seed share all of them, and their difference is the method's.
+A gain is paired by seed. The seed decides weights, order and augmentation, so a method's run and the undistilled run of the same
+seed share all three, and the difference comes from the method.
 """
 
 import math
@@ -16,11 +16,11 @@ from segctl.report.groups import Group, undistilled
 
 CONFIDENCE = 0.95
 COLUMN = "gain over none"
-"""The column's name in every table."""
+"""The name of the column in every table."""
 
 
 class Gain(NamedTuple):
-    """Points above `none`: the mean over the seeds in common, and the ends of Student's interval, None for fewer than two."""
+    """Points above `none`: the mean over the common seeds, and the ends of Student's interval, None for fewer than two seeds."""
 
     mean: float
     low: float | None
@@ -73,12 +73,12 @@ def interval_cell(group: Group, groups: Sequence[Group]) -> str:
 
 
 def gain_notes(groups: Sequence[Group]) -> list[str]:
-    """Which seeds each gain compares where a method and `none` do not have the same ones, and which methods have several rows."""
+    """Which seeds each gain compares, where a method and `none` have different seeds; and which methods have several rows."""
     return [*filter(None, (seeds_note(group, groups) for group in groups)), *_separate(groups)]
 
 
 def seeds_note(group: Group, groups: Sequence[Group]) -> str | None:
-    """Which seeds the group's gain compares; None where it has all of its own and all of `none`, or no `none` beside it."""
+    """Which seeds the group's gain compares; None where both sides have the same seeds, or there is no `none`."""
     base = undistilled(group, groups)
     if base is None:
         return None
@@ -95,7 +95,7 @@ def seeds_note(group: Group, groups: Sequence[Group]) -> str | None:
 
 
 def _separate(groups: Sequence[Group]) -> list[str]:
-    """Methods whose seeds do not stand in one row: each row then has a mean and a gain of its own."""
+    """Methods whose seeds are spread over several rows, each with a mean and a gain of its own."""
     methods: dict[str, list[Group]] = {}
     for group in groups:
         methods.setdefault(group.method, []).append(group)
@@ -104,7 +104,7 @@ def _separate(groups: Sequence[Group]) -> list[str]:
         seeds = [{run.seed for run in group.runs} for group in members]
         if len(members) > 1 and all(one.isdisjoint(other) for one, other in combinations(seeds, 2)):
             rows = "; ".join(f"{group.short_label} has {_seeds(sorted(own))}" for group, own in zip(members, seeds, strict=True))
-            notes.append(f"the seeds of {method} stand in {len(members)} rows, because more than the seed differs: {rows}")
+            notes.append(f"the seeds of {method} are in {len(members)} rows, because their runs differ in more than that: {rows}")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""Runs -> groups that differ only in the seed -> comparisons on one dataset and split."""
+"""Runs -> groups of runs that differ only in the seed -> comparisons of groups on one dataset and split."""
 
 import json
 import statistics
@@ -14,7 +14,7 @@ from segctl.schema.same_run import group_settings, without_teacher
 
 
 class Spread(NamedTuple):
-    """Mean and sample standard deviation over n seeds; both None where nothing is defined, std None for n < 2."""
+    """Mean and sample standard deviation of the n seeds with a defined value; mean is None for n = 0, std for n < 2."""
 
     mean: float | None
     std: float | None
@@ -23,7 +23,7 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one network and recipe that differ only in the seed, evaluated on one split; one run a seed."""
+    """Runs that differ only in the seed, evaluated on one split; one run per seed."""
 
     label: str
     runs: tuple[Run, ...]
@@ -56,7 +56,7 @@ class Group:
 
     @property
     def counts(self) -> tuple[CountTable, ...] | None:
-        """The counts of every seed; None where a run left none."""
+        """The counts of every seed; None where the evaluation of a run has no counts.npz."""
         found = [evaluation.counts for evaluation in self.evaluations]
         return tuple(table for table in found if table is not None) if all(table is not None for table in found) else None
 
@@ -72,10 +72,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups scored on the same images: one dataset, one fingerprint, one split. Only these share a table."""
+    """Groups scored on the same images: one dataset, one fingerprint, one split. Other groups never share a table with them."""
 
     place: str
-    """`dataset / split`, with the fingerprint where data of two fingerprints bear that name."""
+    """`dataset / split`, with the fingerprint where two fingerprints have the same dataset and split."""
     dataset: str
     fingerprint: str
     split: str
@@ -91,8 +91,8 @@ def spread(values: Sequence[float | None]) -> Spread:
     return Spread(mean, statistics.stdev(found) if len(found) > 1 else None, len(found))
 
 
-def compare(runs: Sequence[Run], split: str | None = None) -> list[Comparison]:
-    """Comparisons of all evaluated runs, or of one split, in the order of dataset and split."""
+def comparisons_of(runs: Sequence[Run], split: str | None = None) -> list[Comparison]:
+    """The comparisons of all evaluated runs, or of those of one split, sorted by dataset and split."""
     places: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         for name, evaluation in run.evaluations.items():
@@ -103,14 +103,14 @@ def compare(runs: Sequence[Run], split: str | None = None) -> list[Comparison]:
 
 
 def without_method(spec: TrainRun) -> dict[str, Any]:
-    """The group's settings that a distilled and an undistilled student share."""
+    """The settings that a distilled and an undistilled student must share to be compared."""
     return group_settings(without_teacher(spec))
 
 
 def undistilled(group: Group, groups: Sequence[Group]) -> Group | None:
-    """The undistilled student of a distilled group's settings, if it is there.
+    """The undistilled student with the settings of a distilled group; None without one, and for `none` itself.
 
-    Where there are several, the one that was scored in the same way and has the most seeds in common.
+    Of several, the one that was scored in the same way and has most seeds in common.
     """
     if group.method == "none":
         return None
@@ -125,7 +125,7 @@ def undistilled(group: Group, groups: Sequence[Group]) -> Group | None:
 
 
 def baseline(group: Group, groups: Sequence[Group]) -> Group | None:
-    """What a group is compared with: its undistilled student, or else the first group; None for a baseline itself."""
+    """The group to compare with: the undistilled student, or else the first group; None for a baseline itself."""
     found = undistilled(group, groups)
     if found is not None:
         return found
@@ -133,13 +133,22 @@ def baseline(group: Group, groups: Sequence[Group]) -> Group | None:
 
 
 def method_rank(method: str) -> int:
-    """Order of methods in tables: undistilled first, then as the schema lists them, then one's own."""
+    """The place of a method in tables: `none` first, then the order of the schema, then methods of the user's own."""
     known: list[str] = list(METHODS)
     return known.index(method) if method in known else len(known)
 
 
+def methods_side_by_side(groups: Sequence[Group]) -> list[list[Group]]:
+    """Sets of groups that differ only in method and seed, sorted by method; only sets of `none` and at least one more group."""
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        found.setdefault(str(sorted(without_method(group.spec).items())), []).append(group)
+    sets = [sorted(members, key=lambda group: method_rank(group.method)) for members in found.values()]
+    return [members for members in sets if len(members) > 1 and any(group.method == "none" for group in members)]
+
+
 def grouped(runs: Sequence[Run]) -> list[tuple[str, tuple[Run, ...]]]:
-    """Label and runs of every group, scored or not: runs that differ only in the seed."""
+    """Label and runs of every group of runs that differ only in the seed, scored or not."""
     return _labelled(_by(runs, [_identity(run) for run in runs]))
 
 
@@ -161,18 +170,18 @@ def _comparison(place: tuple[str, str, str], runs: list[Run], *, alone: bool) ->
 
 
 def _identity(run: Run, split: str | None = None) -> str:
-    """Equal for runs that differ only in the seed: same settings, same teacher weights, same way of scoring."""
+    """A text that is equal for runs that differ only in the seed: settings, weights of the teacher, way of scoring."""
     scored = _scored(run.evaluations[split]) if split is not None else []
     return json.dumps([group_settings(run.spec), run.teacher.get("sha256"), scored], sort_keys=True)
 
 
 def _scored(evaluation: Evaluation) -> list[Any]:
-    """How a run was scored, as far as it decides whether two scores compare."""
+    """How a run was scored: what must be equal for two scores to be comparable."""
     return [evaluation.about.get(key) for key in ("protocol", "weights", "binary")]
 
 
 def _by(runs: Sequence[Run], identities: Sequence[str]) -> list[tuple[Run, ...]]:
-    """Runs of the same identity together, by seed; groups by preset and method."""
+    """Runs of equal identity, sorted by seed; the groups are sorted by preset and method."""
     found: dict[str, list[Run]] = {}
     for run, identity in zip(runs, identities, strict=True):
         found.setdefault(identity, []).append(run)
@@ -181,7 +190,7 @@ def _by(runs: Sequence[Run], identities: Sequence[str]) -> list[tuple[Run, ...]]
 
 
 def _labelled(members: Sequence[tuple[Run, ...]]) -> list[tuple[str, tuple[Run, ...]]]:
-    """`preset · method`, with the settings that tell groups of the same label apart, or else their runs."""
+    """`preset · method`; where groups share that label, with the setting in which they differ, or else with their runs."""
     plain = [f"{runs[0].spec.name} · {runs[0].method}" for runs in members]
     alike = {
         label: [group_settings(runs[0].spec) for runs, other in zip(members, plain, strict=True) if other == label]
@@ -195,15 +204,15 @@ def _labelled(members: Sequence[tuple[Run, ...]]) -> list[tuple[str, tuple[Run, 
 
 def _distinction(runs: tuple[Run, ...], alike: Sequence[dict[str, Any]]) -> str:
     mine = group_settings(runs[0].spec)
-    # A setting that only one of them has, such as a tile of sliding windows, follows from another one that differs.
+    # A setting that only one group has, such as the tile of sliding windows, follows from another one that differs.
     differing = [path for path in mine if any(other.get(path, mine[path]) != mine[path] for other in alike)]
     if len(differing) == 1 and not isinstance(mine[differing[0]], list):
-        return f"{differing[0]} {show(mine[differing[0]])}"
+        return f"{differing[0]} {setting_text(mine[differing[0]])}"
     return ", ".join(run.label for run in runs)
 
 
-def show(value: Any) -> str:
-    """A setting as a person would write it."""
+def setting_text(value: Any) -> str:
+    """The value of a setting as a user would write it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None:

@@ -1,4 +1,4 @@
-"""Content -> one self-contained web page: pictures, style and script inside, so that it opens from a file, offline."""
+"""Content -> one web page with pictures, style and script inside, so that it opens from a file, offline."""
 
 import base64
 import io
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from segctl.errors import InputError
+from segctl.report.collect import EVALUATE_AGAIN
 from segctl.report.content import (
-    Block,
     Cell,
     Code,
     Definitions,
@@ -22,21 +22,22 @@ from segctl.report.content import (
     ImageTable,
     Notes,
     Page,
+    PageBlock,
     Paragraph,
     Section,
     Table,
     Words,
 )
 
-TILE_PX = 1024
-"""Tiles are embedded with no longer side than this."""
+WEB_TILE_PX = 1024
+"""The longer side of an embedded tile, at most."""
 
 PHOTOGRAPHS = ("image", "error")
-"""Tiles that are embedded as JPEG; the others are class colours, which must stay exact."""
+"""Tiles that are embedded as JPEG. The others show class colours, which JPEG would change."""
 
 
 def render(page: Page, folder: Path) -> str:
-    """The whole page. Figures are read from `folder`, which their paths are relative to."""
+    """The whole page. folder: where the paths of figures begin."""
     writer = _Writer(folder)
     sections = "\n".join(writer.section(section) for section in page.sections)
     lead = "\n".join(writer.block(block) for block in page.lead)
@@ -82,7 +83,7 @@ _PAGE = """<!doctype html>
 
 
 class _Writer:
-    """Turns blocks into HTML; numbers the parts that the script brings to life."""
+    """Turns blocks into HTML, and numbers the data of those that the script draws."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -94,7 +95,7 @@ class _Writer:
         heading = f"<h{section.level}{anchor}>{_text(section.heading)}</h{section.level}>"
         return "\n".join([heading, *map(self.block, section.blocks)])
 
-    def block(self, block: Block) -> str:
+    def block(self, block: PageBlock) -> str:
         match block:
             case Table():
                 return _table(block)
@@ -113,7 +114,7 @@ class _Writer:
         return f"<figure>{picture}<figcaption>{_text(figure.caption)}</figcaption></figure>"
 
     def _gallery(self, gallery: Gallery) -> str:
-        """The pictures and their scores, for the script to show one at a time; the strip where there is no script."""
+        """Pictures and scores, which the script shows one at a time; without scripts, the strip."""
         images = [
             {
                 "image": found.image,
@@ -127,7 +128,7 @@ class _Writer:
         return f'<div class="gallery" data-content="{self._number()}"><noscript>{strip}</noscript></div>{self._data(content)}'
 
     def _picture(self, uri: str) -> int:
-        """The number of a picture; runs share the images and their truth, and the page holds each once."""
+        """The number of a picture. Runs share images and labels, so the page holds each picture once."""
         return self._pictures.setdefault(uri, len(self._pictures))
 
     def _images(self, block: ImageTable) -> str:
@@ -143,11 +144,11 @@ class _Writer:
                 for column in block.columns
             ],
         }
-        empty = "<noscript><p>Sorting and filtering want JavaScript; per_image.csv has the same numbers.</p></noscript>"
+        empty = "<noscript><p>Sorting and filtering need JavaScript; per_image.csv has the same numbers.</p></noscript>"
         return f'<div class="images" data-content="{self._number()}">{empty}</div>{self._data(content)}'
 
     def pictures(self) -> str:
-        """Every picture that a gallery shows, for the script."""
+        """All pictures of all galleries, for the script."""
         return _data("pictures", list(self._pictures))
 
     def _number(self) -> int:
@@ -159,7 +160,7 @@ class _Writer:
 
 
 def _data(name: str, content: Any) -> str:
-    """Content for the script; no `<` in it can end the element."""
+    """Data for the script. `<` is escaped, so that no text in the data can end the element."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return f'<script type="application/json" id="{name}">{text}</script>'
 
@@ -217,9 +218,9 @@ def _tile(kind: str, path: Path) -> str:
         with Image.open(path) as file:
             picture = file.convert("RGB")
     except OSError as error:
-        raise InputError(f"cannot read '{path}': {error}", "run `segctl eval` on that run again") from error
-    if max(picture.size) > TILE_PX:
-        scale = TILE_PX / max(picture.size)
+        raise InputError(f"cannot read '{path}': {error}", EVALUATE_AGAIN) from error
+    if max(picture.size) > WEB_TILE_PX:
+        scale = WEB_TILE_PX / max(picture.size)
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         picture = picture.resize(size, Image.Resampling.LANCZOS if kind == "image" else Image.Resampling.NEAREST)
     stream, form = io.BytesIO(), "jpeg" if kind in PHOTOGRAPHS else "png"

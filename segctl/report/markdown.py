@@ -6,7 +6,6 @@ from typing import assert_never
 from urllib.parse import quote
 
 from segctl.report.content import (
-    Block,
     Cell,
     Code,
     Definitions,
@@ -15,6 +14,7 @@ from segctl.report.content import (
     ImageTable,
     Notes,
     Page,
+    PageBlock,
     Paragraph,
     Section,
     Table,
@@ -35,7 +35,7 @@ def _section(section: Section) -> str:
     return "\n\n".join([f"{'#' * section.level} {_text(section.heading)}", *map(_block, section.blocks)])
 
 
-def _block(block: Block) -> str:
+def _block(block: PageBlock) -> str:
     match block:
         case Table():
             return _table(block)
@@ -68,25 +68,25 @@ def _figure(figure: Figure) -> str:
 
 
 def _images(block: ImageTable) -> str:
-    """The images that are worst on average over the groups; the web page has all of them."""
+    """The images with the lowest mean over the groups; the web page has all images."""
     means = {name: [column.miou_i[index] for column in block.columns] for index, name in enumerate(block.images)}
     known = {name: [value for value in values if value is not None] for name, values in means.items()}
     worst = sorted((name for name in known if known[name]), key=lambda name: (statistics.fmean(known[name]), name))[:IMAGES_SHOWN]
     rows = [[name, *("n/a" if value is None else f"{value:.2f}" for value in means[name])] for name in worst]
     shown = _table(table(("image, mIoU_I", *(column.label for column in block.columns)), rows))
-    rest = f"The worst {len(worst)} of {len(block.images):,} images; the web page beside this file has all, and their classes."
+    rest = f"The worst {len(worst)} of {len(block.images):,} images; the web page beside this file has all, with their classes."
     return f"{shown}\n\n{_text(rest)}"
 
 
 def _table(block: Table) -> str:
-    """Padded, so that the source reads as a table too."""
+    """A table with padded cells, so that the source can be read as well."""
     columns = [[_escaped(name), *(_cell(row[index]) for row in block.rows)] for index, name in enumerate(block.columns)]
     padded = [_column(column, right=right) for column, right in zip(columns, block.numeric, strict=True)]
     return "\n".join(f"| {' | '.join(row)} |" for row in zip(*padded, strict=True))
 
 
 def _column(cells: list[str], *, right: bool) -> list[str]:
-    """Name, rule and cells of a column, all of one width."""
+    """Name, rule and cells of a column, padded to one width."""
     width = max(3, *map(len, cells))
     rule = "-" * (width - 1) + (":" if right else "-")
     name, *rest = [cell.rjust(width) if right else cell.ljust(width) for cell in cells]

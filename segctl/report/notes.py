@@ -1,17 +1,17 @@
-"""The remarks below a table: what a reader must know before comparing."""
+"""The notes below a table: what a reader must know before comparing its numbers."""
 
 from collections.abc import Sequence
 
 from segctl.report.analysis import Measured
 from segctl.report.groups import Comparison, Group, spread
-from segctl.report.published import answers, changes
+from segctl.report.published import has_published_split, preset_changes
 from segctl.report.tables import score_text, teacher_score
 
 
 def student_notes(groups: Sequence[Group], comparison: Comparison) -> list[str]:
-    """Remarks on one student: changed settings, other recipes, teachers, each seed, runs left out."""
+    """Notes on one student: changed settings, other recipes, teachers, scores by seed, runs left out."""
     repeats = [
-        f"`{run.label}` has the settings and the seed of a newer run and is left out of the mean"
+        f"`{run.label}` is left out of the mean, because a newer run has the same settings and seed"
         for run in comparison.repeats
         if run.spec.name == groups[0].spec.name
     ]
@@ -19,56 +19,56 @@ def student_notes(groups: Sequence[Group], comparison: Comparison) -> list[str]:
 
 
 def protocol_notes(comparison: Comparison) -> list[str]:
-    """A warning where one table holds scores of different protocols."""
+    """A warning where one table has scores of different protocols."""
     protocols: dict[str, list[str]] = {}
     for group in comparison.groups:
         protocols.setdefault(str(group.evaluations[0].about.get("protocol")), []).append(group.label)
     if len(protocols) < 2:
         return []
     found = "; ".join(f"{', '.join(labels)}: {protocol}" for protocol, labels in protocols.items())
-    return [f"not scored under one protocol, so differences may come from it: {found}"]
+    return [f"the protocols differ, which can change scores as well: {found}"]
 
 
 def interval_notes(measured: Sequence[Measured]) -> list[str]:
-    """How the intervals were made, and what makes them less sure than they look."""
+    """How the intervals were computed, and why they are rough or too narrow."""
     found = [each.intervals for each in measured]
     methods = [f"`over images` is the {each.method}" for each in found]
     return list(dict.fromkeys([*methods, *(each.warning for each in found if each.warning)]))
 
 
 def _changes(groups: Sequence[Group]) -> list[str]:
-    """One line for all groups that changed the same settings."""
+    """One note for all groups that changed the same settings of their preset."""
     changed: dict[str, list[str]] = {}
     for group in groups:
-        changed.setdefault(", ".join(changes(group.spec)), []).append(group.short_label)
+        changed.setdefault(", ".join(preset_changes(group.spec)), []).append(group.short_label)
     return [
-        f"† {', '.join(labels)}: settings of the preset were changed, so hold these scores neither against published numbers nor "
-        f"against runs without the changes: {found}"
+        f"† {', '.join(labels)}: settings of the preset were changed, so do not compare these scores with published numbers or "
+        f"with runs without the changes: {found}"
         for found, labels in changed.items()
         if found
     ]
 
 
 def _recipes(groups: Sequence[Group]) -> list[str]:
-    """Which published numbers were not made as ours were."""
+    """Which published scores come from another recipe, and why none are shown where none are."""
     spec = groups[0].spec
     if groups[0].trial:
-        return [f"scored on {groups[0].trial}: these are not scores of the dataset, and no published numbers stand here"]
+        return [f"scored on {groups[0].trial}: these are not scores of the dataset, so no published numbers are shown"]
     if not spec.published:
         return ["no numbers are published for this preset"]
-    if not answers(groups[0]):
-        return [f"numbers are published for the split {spec.data.val_split}, so none stand here"]
+    if not has_published_split(groups[0]):
+        return [f"numbers are published for the split {spec.data.val_split} only, so none are shown"]
     other = list(dict.fromkeys(score.recipe for score in spec.published if score.recipe != spec.recipe))
     if not other:
         return []
     return [
-        f"the published numbers of recipe {', '.join(other)} were made with another optimiser, schedule, augmentation or "
-        f"protocol than ours (recipe {spec.recipe}): a difference to them is not a difference of methods"
+        f"the published numbers of recipe {', '.join(other)} come from another optimiser, schedule, augmentation or protocol "
+        f"than ours (recipe {spec.recipe}): a difference to them is not a difference of methods"
     ]
 
 
 def _teachers(groups: Sequence[Group]) -> list[str]:
-    """The teacher's score beside its students'."""
+    """The score of each teacher, with the methods it taught."""
     methods: dict[str, list[str]] = {}
     for run in (run for group in groups for run in group.runs if run.teacher):
         methods.setdefault(f"{run.teacher.get('preset')}, mIoU_D {teacher_score(run)}", []).append(run.method)
@@ -76,7 +76,7 @@ def _teachers(groups: Sequence[Group]) -> list[str]:
 
 
 def _seeds(groups: Sequence[Group]) -> list[str]:
-    """Every seed's score, where there are several."""
+    """The score of every seed, for groups of several seeds."""
     return [f"{group.short_label}, mIoU_D by seed: {_by_seed(group)}" for group in groups if len(group.runs) > 1]
 
 

@@ -1,11 +1,11 @@
-"""Our numbers beside published ones: which go together, and what a reader must know before comparing."""
+"""Our scores and published ones: which pairs to compare, and which settings of the preset a run changed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from segctl.report.groups import Group, method_rank, show
+from segctl.report.groups import Group, method_rank, setting_text
 from segctl.schema.load import load_preset, preset_names
 from segctl.schema.run import PublishedScore, TrainRun
 from segctl.schema.same_run import changes_of_preset, without_teacher
@@ -13,7 +13,7 @@ from segctl.schema.same_run import changes_of_preset, without_teacher
 
 @dataclass(frozen=True)
 class Pairing:
-    """One method of one student: our group and a published number, either of which may be missing."""
+    """A method of one student: our group and a published score; one of the two may be None."""
 
     method: str
     ours: Group | None
@@ -21,11 +21,11 @@ class Pairing:
 
 
 def pairings(groups: Sequence[Group]) -> list[Pairing]:
-    """Every method that we ran or somebody published for these groups' student; same recipes meet first.
+    """Every method that we ran or somebody published for the student of these groups; equal recipes are paired first.
 
-    Numbers are published for the preset's validation split, so groups scored on another one get none.
+    Published scores are of the preset's validation split, so groups scored on another split get none.
     """
-    published = list(dict.fromkeys(score for group in groups if answers(group) for score in group.spec.published))
+    published = list(dict.fromkeys(score for group in groups if has_published_split(group) for score in group.spec.published))
     listed = list(dict.fromkeys(score.method for score in published))
     ours = sorted({group.method for group in groups} - set(listed), key=method_rank)
     order = sorted([*listed, *ours], key=lambda method: method != "none")
@@ -44,15 +44,15 @@ def _of_method(method: str, groups: Sequence[Group], published: Sequence[Publish
     return [*pairs, *(Pairing(method, None, score) for score in theirs)]
 
 
-def answers(group: Group) -> bool:
-    """Whether a group is scored on the split its published numbers are for, and on the whole of it."""
+def has_published_split(group: Group) -> bool:
+    """Whether a group is scored on the whole split that the published scores are of."""
     return group.split == group.spec.data.val_split and not group.trial
 
 
-def changes(spec: TrainRun) -> list[str]:
-    """What a run changed in its shipped preset, such as `train.steps` 800 (preset 40,000); empty for an unknown preset.
+def preset_changes(spec: TrainRun) -> list[str]:
+    """What a run changed in its shipped preset, such as `train.steps` 800 (preset 40,000); empty for a preset of the user's own.
 
-    The method is not a change: tables have a row for each.
+    The method is not a change: tables have a row for each method.
     """
     if spec.name not in preset_names():
         return []
@@ -68,4 +68,4 @@ def _shipped(name: str) -> TrainRun:
 def _change(path: str, mine: Any, shipped: Any) -> str:
     if isinstance(mine, list) and mine and isinstance(mine[0], dict):
         return f"`{path}` changed"
-    return f"`{path}` {show(mine)} (preset {show(shipped)})"
+    return f"`{path}` {setting_text(mine)} (preset {setting_text(shipped)})"

@@ -1,50 +1,119 @@
-"""Records and figures -> the sections of a report."""
+"""Runs, comparisons and figures -> the sections of a report, in the order in which a reader asks."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from segctl.commands import command_line
 from segctl.metrics.scores import RULES
-from segctl.report import findings
-from segctl.report.analysis import Measured, interval_text
+from segctl.report.analysis import (
+    Measured,
+    class_bars,
+    compared,
+    confusion_table,
+    difference_bars,
+    difference_table,
+    histogram_lines,
+    image_table,
+    interval_text,
+    not_compared,
+    not_measured,
+    without_confusion,
+)
 from segctl.report.collect import Collection, Evaluation, Run
-from segctl.report.content import UNDEFINED, Block, Code, Definitions, Figure, Gallery, Notes, Page, Paragraph, Section, Worst
-from segctl.report.fair import ABOUT as FAIR
-from segctl.report.fair import fair_groups, fair_table
-from segctl.report.figures import Line, draw_curves
-from segctl.report.findings import Drawer
-from segctl.report.gains import gain_notes
-from segctl.report.groups import Comparison, Group, grouped
+from segctl.report.content import UNDEFINED, Code, Definitions, Figure, Gallery, Notes, Page, PageBlock, Paragraph, Section, Worst
+from segctl.report.figures import Line, draw_bars, draw_curves, draw_differences, draw_histogram
+from segctl.report.gains import gain_notes, seeds_note
+from segctl.report.groups import Comparison, Group, grouped, methods_side_by_side
 from segctl.report.notes import interval_notes, protocol_notes, student_notes
 from segctl.report.strips import draw_worst
 from segctl.report.tables import (
+    ABOUT_SIDE_BY_SIDE,
     FINE_GRAINED,
+    GROUPS_A_TABLE,
     class_tables,
     evaluations_table,
     provenance_tables,
     published_table,
     runs_table,
     scores_table,
+    side_by_side_table,
 )
 from segctl.schema.formula import total_loss
 
 WORST_SHOWN = 4
 
+HOW_TO_READ = Notes(
+    (
+        "Scores are in percent. “What the scores mean” says what each of them averages over.",
+        "`a ± s` is the mean and the sample standard deviation over seeds. A score without ± comes from a single seed, so its "
+        "spread is unknown.",
+        "`[a, b]` is an interval over images: where the score of the same network would lie on other images of the same kind. It "
+        "says nothing about other seeds.",
+        "Bold is the best of our scores in a column (in a row, in the table of classes) where there is more than one. Bold does "
+        "not mean significant.",
+    )
+)
+ABOUT_DIFFERENCES = (
+    "Points of IoU_D by which a run is above another on the same images, with the interval of that difference. Both runs are "
+    "scored on the same resamples, so what makes an image hard for both cancels. Bold: the interval does not hold zero. The "
+    "interval says what other images of the same kind would change. What another seed would change is in the ± over seeds, and "
+    "unknown for a single seed."
+)
+ABOUT_IMAGES = (
+    "The distribution of the images' own mIoU_I, the mean IoU over the classes in the ground truth of the image. The triangle is "
+    "the mean over images, mIoU_I."
+)
+ABOUT_MIX_UPS = (
+    "Points of mIoU_D that each mix-up costs: the gain if exactly these pixels had been right. The table shows the most "
+    "expensive mix-ups of any run."
+)
+ABOUT_CURVES = (
+    "Left: the total training loss (pale as logged, strong its running mean). Right: mIoU_D on the validation split. Seeds share "
+    "a colour. Losses of different methods are sums of different terms and cannot be compared."
+)
+ABOUT_WORST = (
+    "The images of lowest mIoU_I, the mean IoU over the classes in the image's ground truth. In the last column wrong pixels are "
+    "red."
+)
+
+
+class Drawer:
+    """Draws figures into the folder beside the report, and returns the blocks that show them."""
+
+    def __init__(self, folder: Path, figures: Path) -> None:
+        self._folder, self._figures = folder, figures
+
+    def __call__(self, name: str, title: str, draw: Callable[[Path], None]) -> Figure:
+        """Draw the figure `name`.png. title: its caption, and its text for those who cannot see it."""
+        path = self._figures / f"{slug(name)}.png"
+        draw(self._folder / path)
+        return Figure(path, title, title)
+
+
+def slug(name: str) -> str:
+    """A name without characters that file systems or URLs treat specially."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+
 
 @dataclass(frozen=True)
 class Frame:
-    """What every section needs: the runs, their comparisons with what their counts gave, the split asked for, a drawer."""
+    """What every section needs: the runs, their comparisons, the split that was asked for, and what draws figures.
+
+    measured: by the place of a comparison; empty where its runs have no counts.
+    """
 
     collection: Collection
     comparisons: tuple[Comparison, ...]
     measured: Mapping[str, Sequence[Measured]]
-    """By a comparison's place; empty where its runs left no counts."""
     split: str | None
     drawer: Drawer
 
 
 def build(frame: Frame, made: str) -> Page:
-    """The whole report; draws its figures. `made` says when and by which version."""
+    """The whole report; draws its figures. made: a sentence that says when and by which version."""
     return Page(
         title="Segmentation runs",
         lead=(Paragraph(_summary(frame)), Paragraph(made), HOW_TO_READ),
@@ -52,7 +121,7 @@ def build(frame: Frame, made: str) -> Page:
             _what_was_run(frame),
             *_results(frame),
             *_fine_grained(frame),
-            *_findings(frame),
+            *_from_counts(frame),
             *_curves(frame),
             *_worst(frame),
             _provenance(frame),
@@ -63,26 +132,12 @@ def build(frame: Frame, made: str) -> Page:
 def _summary(frame: Frame) -> str:
     runs = frame.collection.runs
     finished = sum(run.folder.finished for run in runs)
-    places = ", ".join(f"{found.place} ({_images(found)})" for found in frame.comparisons) or "nothing yet"
+    places = ", ".join(f"{found.place} ({_images_of(found)})" for found in frame.comparisons) or "nothing yet"
     return f"{_number(len(runs), 'run')}, {finished} finished; scored on {places}."
-
-
-HOW_TO_READ = Notes(
-    (
-        "Scores are in percent; what each averages over is said under “What the scores mean”.",
-        "`a ± s` is the mean and sample standard deviation over seeds. A score without ± comes from a single seed: nothing is "
-        "known of its spread.",
-        "`[a, b]` is an interval over images: what the same network would score on other images of the same kind. It says "
-        "nothing of another seed.",
-        "Bold is the best of our scores in a column (in a row, in the table of classes), where there is something to compare. "
-        "It says nothing of significance.",
-    )
-)
 
 
 def _what_was_run(frame: Frame) -> Section:
     runs = frame.collection.runs
-    blocks: list[Block] = [runs_table(runs)]
     notes = [f"not readable, left out: {sentence}" for sentence in frame.collection.unreadable]
     notes += [
         f"`{run.label}` is not evaluated{'' if frame.split is None else f' on {frame.split}'}: "
@@ -90,14 +145,18 @@ def _what_was_run(frame: Frame) -> Section:
         for run in runs
         if not (run.evaluations if frame.split is None else frame.split in run.evaluations)
     ]
-    if notes:
-        blocks.append(Notes(tuple(notes)))
-    blocks.append(Paragraph("Total loss of each, `y` the label, `main` and `aux` the student's outputs:"))
+    notes += [
+        f"`{run.label}`: the evaluation of {split} was stopped and is left out; the same `segctl eval` command resumes it"
+        for run in runs
+        for split in run.stopped_evaluations
+        if frame.split in (None, split)
+    ]
     formulas: dict[str, list[str]] = {}
     for run in runs:
         formulas.setdefault(total_loss(run.spec), []).append(run.label)
-    blocks.append(Code("\n\n".join(f"# {', '.join(labels)}\n{formula}" for formula, labels in formulas.items())))
-    return Section("What was run", tuple(blocks))
+    explained = Paragraph("The total loss of each run; `y` is the label, `main` and `aux` are the outputs of the student:")
+    code = Code("\n\n".join(f"# {', '.join(labels)}\n{formula}" for formula, labels in formulas.items()))
+    return Section("What was run", (runs_table(runs), *_notes(notes), explained, code))
 
 
 def _eval_line(run: Run, split: str | None) -> str:
@@ -107,89 +166,141 @@ def _eval_line(run: Run, split: str | None) -> str:
 
 
 def _results(frame: Frame) -> list[Section]:
-    heading = Section("Results and published numbers", ())
+    heading = "Results and published numbers"
     if not frame.comparisons:
-        return [Section(heading.heading, (Paragraph("No run has been evaluated; `segctl eval RUN` scores one."),))]
-    return [heading, *(section for comparison in frame.comparisons for section in _students(comparison, frame))]
-
-
-def _students(comparison: Comparison, frame: Frame) -> list[Section]:
-    names = dict.fromkeys(group.spec.name for group in comparison.groups)
-    return [
-        _student(name, [group for group in comparison.groups if group.spec.name == name], comparison, frame) for name in names
-    ]
+        return [Section(heading, (Paragraph("No run has been evaluated; `segctl eval RUN` scores one."),))]
+    sections = []
+    for comparison in frame.comparisons:
+        for name in dict.fromkeys(group.spec.name for group in comparison.groups):
+            groups = [group for group in comparison.groups if group.spec.name == name]
+            sections.append(_student(name, groups, comparison, frame))
+    return [Section(heading, ()), *sections]
 
 
 def _student(name: str, groups: Sequence[Group], comparison: Comparison, frame: Frame) -> Section:
     model, measured = groups[0].spec.model, frame.measured[comparison.place]
-    blocks: list[Block] = [published_table(groups, lambda group: interval_text(measured, group))]
     notes = [*gain_notes(groups), *student_notes(groups, comparison), *interval_notes(measured)]
-    if notes:
-        blocks.append(Notes(tuple(notes)))
-    for members in fair_groups(groups):
-        blocks += [Paragraph(f"Methods side by side. {FAIR}"), fair_table(members)]
-        if notes := gain_notes(members):
-            blocks.append(Notes(tuple(notes)))
+    blocks: list[PageBlock] = [published_table(groups, lambda group: interval_text(measured, group)), *_notes(notes)]
+    for members in methods_side_by_side(groups):
+        explained = Paragraph(f"Methods side by side. {ABOUT_SIDE_BY_SIDE}")
+        blocks += [explained, side_by_side_table(members), *_notes(gain_notes(members))]
     return Section(f"{name} ({model.head} {model.backbone}) on {comparison.place}", tuple(blocks), level=3)
 
 
 def _fine_grained(frame: Frame) -> list[Section]:
     if not frame.comparisons:
         return []
-    tables = [Section(found.place, tuple(_scores(found)), level=3) for found in frame.comparisons]
+    tables = []
+    for found in frame.comparisons:
+        scores = [scores_table(found, names) for names in FINE_GRAINED]
+        tables.append(Section(found.place, (*scores, *_notes(protocol_notes(found))), level=3))
     rules = Definitions(tuple((rule.term, rule.text) for rule in RULES))
     return [Section("Fine-grained scores", ()), *tables, Section("What the scores mean", (rules,), level=3)]
 
 
-def _scores(comparison: Comparison) -> list[Block]:
-    blocks: list[Block] = [scores_table(comparison, names) for names in FINE_GRAINED]
-    notes = protocol_notes(comparison)
-    return [*blocks, Notes(tuple(notes))] if notes else blocks
-
-
-def _findings(frame: Frame) -> list[Section]:
-    """What the counts say; each kind under one heading, places one after another."""
+def _from_counts(frame: Frame) -> list[Section]:
+    """Classes, differences, images and mix-ups: each kind under one heading, one place after another."""
     found = [(place, frame.measured[place.place]) for place in frame.comparisons if frame.measured[place.place]]
     bare = [place for place in frame.comparisons if not frame.measured[place.place]]
-    drawer = frame.drawer
-    by_class = [findings.classes(place, measured, drawer) for place, measured in found]
-    by_class += [Section(f"IoU_D per class, {place.place}", tuple(class_tables(place)), level=3) for place in bare]
+    by_class = [_classes(place, measured, frame.drawer) for place, measured in found]
+    by_class += [_classes_without_counts(place) for place in bare]
+    differences = [section for place, measured in found for section in _differences(place, measured, frame.drawer)]
+    images = [_images(place, measured, frame.drawer) for place, measured in found]
+    mix_ups = [section for place, measured in found for section in _mix_ups(place, measured)]
     return [
-        *findings.together("Classes", "`images` is how many images count towards the class's IoU_C.", by_class),
-        *findings.together(
-            "Differences between runs",
-            findings.ABOUT_DIFFERENCES,
-            [section for place, measured in found for section in findings.differences(place, measured, drawer)],
-        ),
-        *findings.together(
-            "Images", findings.ABOUT_IMAGES, [findings.images(place, measured, drawer) for place, measured in found]
-        ),
-        *findings.together(
-            "Mix-ups",
-            findings.ABOUT_CONFUSIONS,
-            [section for place, measured in found for section in findings.confusions(place, measured)],
-        ),
+        *_under("Classes", "`images` is the number of images that the IoU_C of the class averages over.", by_class),
+        *_under("Differences between runs", ABOUT_DIFFERENCES, differences),
+        *_under("Images", ABOUT_IMAGES, images),
+        *_under("Mix-ups", ABOUT_MIX_UPS, mix_ups),
     ]
 
 
+def _classes(comparison: Comparison, measured: Sequence[Measured], drawer: Drawer) -> Section:
+    blocks: list[PageBlock] = []
+    for number, part in enumerate(_parts(measured)):
+        names, bars = class_bars(part)
+        title = f"IoU_D per class on {comparison.place}; the lines are {_confidence(part)} intervals over images"
+        blocks.append(drawer(_figure_name("classes", comparison, number), title, partial(draw_bars, names, bars)))
+    missing = [
+        f"{group.label}: not in the figure, the differences, the images and the mix-ups, because counts.npz is missing for "
+        f"{', '.join(f'`{label}`' for label in labels)}; `segctl eval` writes it"
+        for group, labels in not_measured(comparison)
+    ]
+    return Section(f"IoU_D per class, {comparison.place}", (*blocks, *class_tables(comparison), *_notes(missing)), level=3)
+
+
+def _classes_without_counts(comparison: Comparison) -> Section:
+    why = "no run here has counts.npz, so there are no figures, differences, images and mix-ups; `segctl eval RUN` writes it"
+    return Section(f"IoU_D per class, {comparison.place}", (*class_tables(comparison), Notes((why,))), level=3)
+
+
+def _differences(comparison: Comparison, measured: Sequence[Measured], drawer: Drawer) -> list[Section]:
+    """One section for each group that others are compared with."""
+    sections = []
+    for label, groups in compared(measured):
+        blocks: list[PageBlock] = []
+        for number, part in enumerate(_parts(groups)):
+            names, bars = difference_bars(part)
+            title = f"Points above {label} on {comparison.place}, with {_confidence(part)} intervals over images"
+            name = _figure_name(f"above-{label}", comparison, number)
+            blocks += [drawer(name, title, partial(draw_differences, names, bars)), difference_table(part)]
+        notes = _difference_notes(groups, comparison)
+        sections.append(Section(f"Against {label}, {comparison.place}", (*blocks, Notes(notes)), level=3))
+    if missing := not_compared(comparison, measured):
+        notes = tuple(f"{label}: not compared with {base}: {why}" for label, base, why in missing)
+        sections.append(Section(f"Not compared, {comparison.place}", (Notes(notes),), level=3))
+    return sections
+
+
+def _difference_notes(measured: Sequence[Measured], comparison: Comparison) -> tuple[str, ...]:
+    """Which seeds are compared, how the intervals were computed, and why they are rough or too narrow."""
+    found = [each.differences for each in measured if each.differences is not None]
+    warnings = [each.warning for each in found if each.warning]
+    seeds = [note for each in measured if (note := seeds_note(each.group, comparison.groups))]
+    return tuple(dict.fromkeys([*seeds, *(each.method for each in found), *warnings]))
+
+
+def _images(comparison: Comparison, measured: Sequence[Measured], drawer: Drawer) -> Section:
+    content = image_table(measured)
+    lines = histogram_lines(content, measured)
+    title = f"mIoU_I of the {len(content.images):,} images of {comparison.place}"
+    figures = [
+        drawer(_figure_name("images", comparison, number), title, partial(draw_histogram, lines[start : start + GROUPS_A_TABLE]))
+        for number, start in enumerate(range(0, len(lines), GROUPS_A_TABLE))
+    ]
+    return Section(f"Images, {comparison.place}", (*figures, content), level=3)
+
+
+def _mix_ups(comparison: Comparison, measured: Sequence[Measured]) -> list[Section]:
+    tables = [found for part in _parts(measured) if (found := confusion_table(part)) is not None]
+    missing = [
+        f"{label}: left out, because confusion.npz is missing; `segctl eval` writes it" for label in without_confusion(measured)
+    ]
+    blocks = (*tables, *_notes(missing))
+    return [Section(f"Mix-ups, {comparison.place}", blocks, level=3)] if blocks else []
+
+
 def _curves(frame: Frame) -> list[Section]:
-    """A figure for every dataset and length: curves of 800 and of 40,000 steps do not share an axis."""
-    lengths = dict.fromkeys((run.spec.data.dataset, run.spec.train.steps) for run in frame.collection.runs)
+    """A figure for each dataset and number of steps: curves of 800 and of 40,000 steps do not fit one axis."""
+    runs = frame.collection.runs
+    lengths = dict.fromkeys((run.spec.data.dataset, run.spec.train.steps) for run in runs)
     figures = [figure for dataset, steps in lengths for figure in _curves_figure(frame, dataset, steps)]
-    return [Section("Training curves", (Paragraph(ABOUT_CURVES), *figures))] if figures else []
+    notes = [f"`{run.label}` has no curve: its log has no finite loss and no validation" for run in runs if not _has_curve(run)]
+    notes += [
+        f"`{run.label}`: values in the log that are not finite, and so not drawn: {run.curves.not_finite}"
+        for run in runs
+        if run.curves.not_finite
+    ]
+    return [Section("Training curves", (Paragraph(ABOUT_CURVES), *figures, *_notes(notes)))] if figures else []
 
 
-ABOUT_CURVES = (
-    "Left the total training loss (faint as logged, strong its running mean), right mIoU_D on the validation split; "
-    "seeds share a colour. Losses of different methods are sums of different terms and do not compare."
-)
+def _has_curve(run: Run) -> bool:
+    return bool(run.curves.loss or run.curves.miou_d)
 
 
 def _curves_figure(frame: Frame, dataset: str, steps: int) -> list[Figure]:
     runs = [run for run in frame.collection.runs if (run.spec.data.dataset, run.spec.train.steps) == (dataset, steps)]
-    lines = [
-        Line(label, run.curves) for label, members in grouped(runs) for run in members if run.curves.loss or run.curves.miou_d
-    ]
+    lines = [Line(label, run.curves) for label, members in grouped(runs) for run in members if _has_curve(run)]
     if not lines:
         return []
     title = f"Training on {dataset}, {steps:,} steps"
@@ -197,23 +308,22 @@ def _curves_figure(frame: Frame, dataset: str, steps: int) -> list[Figure]:
 
 
 def _worst(frame: Frame) -> list[Section]:
-    shown = [
-        _worst_section(run, found, frame)
-        for run in frame.collection.runs
-        for split, found in run.evaluations.items()
-        if frame.split in (None, split) and found.worst
+    scored = [
+        (run, found) for run in frame.collection.runs for split, found in run.evaluations.items() if frame.split in (None, split)
     ]
-    explained = Paragraph(
-        "The images of lowest mIoU_I, the mean IoU over the classes in the image's ground truth. In the last column wrong pixels "
-        "are red."
-    )
-    return [Section("Worst images", (explained,)), *shown] if shown else []
+    shown = [_worst_section(run, found, frame) for run, found in scored if found.worst]
+    missing = [
+        f"`{run.label}` on {found.split}: no pictures, because worst/worst.json is missing or empty"
+        for run, found in scored
+        if not found.worst
+    ]
+    return [Section("Worst images", (Paragraph(ABOUT_WORST), *_notes(missing))), *shown] if shown else []
 
 
 def _worst_section(run: Run, found: Evaluation, frame: Frame) -> Section:
     place = f"{run.spec.data.dataset} / {found.split}"
     shown = found.worst[:WORST_SHOWN]
-    caption = f"The {_number(len(shown), 'image')} of {place} that {run.label} does worst on."
+    caption = f"The {_number(len(shown), 'image')} of {place} on which {run.label} scores lowest."
     strip = frame.drawer(f"worst-{run.label}-{found.split}", caption, lambda path: draw_worst(shown, found.colors, path))
     images = tuple(Worst(image.image, _score(image.miou_i), image.tiles) for image in found.worst)
     legend = tuple((name, f"#{bytes(color).hex()}") for name, color in found.colors.items())
@@ -222,15 +332,38 @@ def _worst_section(run: Run, found: Evaluation, frame: Frame) -> Section:
 
 def _provenance(frame: Frame) -> Section:
     runs = frame.collection.runs
-    scored: list[Block] = [evaluations_table(runs, frame.split)] if frame.comparisons else []
+    scored: list[PageBlock] = [evaluations_table(runs, frame.split)] if frame.comparisons else []
     commands = "\n".join(f"# {run.label}\n{run.environment.get('command', 'not recorded')}" for run in runs)
     explained = Paragraph(
-        "Times are UTC, hashes cut to twelve digits; `run.yaml` and `environment.json` of each run have the rest. The commands:"
+        "Times are UTC. Hashes are cut to twelve digits; `run.yaml` and `environment.json` of each run have them in full. The "
+        "commands:"
     )
     return Section("Provenance", (*provenance_tables(runs), *scored, explained, Code(commands)))
 
 
-def _images(comparison: Comparison) -> str:
+def _under(heading: str, text: str, sections: Sequence[Section]) -> list[Section]:
+    """A heading and its explanation above sections of level 3; nothing without sections."""
+    return [Section(heading, (Paragraph(text),)), *sections] if sections else []
+
+
+def _notes(items: Sequence[str]) -> list[PageBlock]:
+    return [Notes(tuple(items))] if items else []
+
+
+def _parts(measured: Sequence[Measured]) -> list[Sequence[Measured]]:
+    """Parts of as many groups as fit a figure or a table."""
+    return [measured[start : start + GROUPS_A_TABLE] for start in range(0, len(measured), GROUPS_A_TABLE)]
+
+
+def _confidence(measured: Sequence[Measured]) -> str:
+    return measured[0].intervals.method.split(" percentile", maxsplit=1)[0]
+
+
+def _figure_name(kind: str, comparison: Comparison, number: int) -> str:
+    return f"{kind}-{comparison.place}" + (f"-{number + 1}" if number else "")
+
+
+def _images_of(comparison: Comparison) -> str:
     return _number(int(comparison.groups[0].evaluations[0].about.get("images", 0)), "image")
 
 

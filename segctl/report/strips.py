@@ -1,4 +1,4 @@
-"""Strips of the worst images as one PNG file (Pillow, imported where it is used, so that help stays instant)."""
+"""Draws the worst images of a run as one PNG (Pillow, imported where it is used, so that help stays instant)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 from segctl.errors import InputError
 from segctl.files import write_whole
-from segctl.report.collect import TILES, Color, WorstImage
+from segctl.report.collect import TILES, Rgb, WorstImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFont import FreeTypeFont
 
-TILE_PX = 300
+STRIP_TILE_PX = 300
 GAP_PX = 6
 TEXT_PX = 15
 LINE_PX = 24
 SWATCH_PX = 14
 INK, FAINT = (34, 34, 34), (120, 120, 120)
 
-FIXED_LEGEND: tuple[tuple[str, Color], ...] = (("error: wrong", (215, 35, 35)), ("ignored", (0, 0, 0)))
+FIXED_LEGEND: tuple[tuple[str, Rgb], ...] = (("error: wrong", (215, 35, 35)), ("ignored", (0, 0, 0)))
 
 
-def draw_worst(images: Sequence[WorstImage], colors: Mapping[str, Color], path: Path) -> None:
-    """A strip: one row an image (image, truth, prediction, error), the colours of the classes in view below."""
+def draw_worst(images: Sequence[WorstImage], colors: Mapping[str, Rgb], path: Path) -> None:
+    """One row per image (image, truth, prediction, error), and below it the colours of the classes in view."""
     from PIL import Image
 
     rows = [(image, _load_tiles(image)) for image in images]
@@ -37,7 +37,7 @@ def draw_worst(images: Sequence[WorstImage], colors: Mapping[str, Color], path: 
 
 
 def _load_tiles(image: WorstImage) -> list["Image"]:
-    """The four tiles, fitted into TILE_PX squares; class colours are never blended."""
+    """The four tiles, fitted into squares of STRIP_TILE_PX. Class colours are resized without blending."""
     from PIL import Image
 
     tiles = []
@@ -49,7 +49,7 @@ def _load_tiles(image: WorstImage) -> list["Image"]:
             raise InputError(
                 f"cannot read '{image.tiles[kind]}': {error}", "run `segctl eval` on that run again to redraw its worst images"
             ) from error
-        scale = min(TILE_PX / tile.width, TILE_PX / tile.height)
+        scale = min(STRIP_TILE_PX / tile.width, STRIP_TILE_PX / tile.height)
         size = (max(1, round(tile.width * scale)), max(1, round(tile.height * scale)))
         smooth = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
         tiles.append(tile.resize(size, smooth if kind == "image" else Image.Resampling.NEAREST))
@@ -57,7 +57,7 @@ def _load_tiles(image: WorstImage) -> list["Image"]:
 
 
 def _sheet_width() -> int:
-    return len(TILES) * TILE_PX + (len(TILES) + 1) * GAP_PX
+    return len(TILES) * STRIP_TILE_PX + (len(TILES) + 1) * GAP_PX
 
 
 def _header() -> "Image":
@@ -66,8 +66,8 @@ def _header() -> "Image":
     strip = Image.new("RGB", (_sheet_width(), LINE_PX + 4), "white")
     pen = ImageDraw.Draw(strip)
     for column, kind in enumerate(TILES):
-        left = GAP_PX + column * (TILE_PX + GAP_PX)
-        pen.text((left + TILE_PX / 2, LINE_PX / 2 + 2), kind, fill=INK, font=_font(bold=True), anchor="mm")
+        left = GAP_PX + column * (STRIP_TILE_PX + GAP_PX)
+        pen.text((left + STRIP_TILE_PX / 2, LINE_PX / 2 + 2), kind, fill=INK, font=_font(bold=True), anchor="mm")
     return strip
 
 
@@ -81,13 +81,13 @@ def _row(image: WorstImage, tiles: Sequence["Image"]) -> "Image":
     pen.text((GAP_PX, LINE_PX / 2), image.image, fill=INK, font=font, anchor="lm")
     pen.text((_sheet_width() - GAP_PX, LINE_PX / 2), f"mIoU_I {value}", fill=INK, font=font, anchor="rm")
     for column, tile in enumerate(tiles):
-        left = GAP_PX + column * (TILE_PX + GAP_PX)
-        strip.paste(tile, (left + (TILE_PX - tile.width) // 2, LINE_PX + (height - tile.height) // 2))
+        left = GAP_PX + column * (STRIP_TILE_PX + GAP_PX)
+        strip.paste(tile, (left + (STRIP_TILE_PX - tile.width) // 2, LINE_PX + (height - tile.height) // 2))
     return strip
 
 
-def _in_view(colors: Mapping[str, Color], rows: Sequence[Sequence["Image"]]) -> list[tuple[str, Color]]:
-    """The classes whose colour is in a truth or prediction tile, and what the other colours mean."""
+def _in_view(colors: Mapping[str, Rgb], rows: Sequence[Sequence["Image"]]) -> list[tuple[str, Rgb]]:
+    """The classes whose colour is in a truth or prediction tile, then the meaning of the other colours."""
     truth, prediction = TILES.index("truth"), TILES.index("prediction")
     seen: set[Any] = set()
     for tiles in rows:
@@ -98,7 +98,7 @@ def _in_view(colors: Mapping[str, Color], rows: Sequence[Sequence["Image"]]) -> 
     return [*classes, *((name, color) for name, color in FIXED_LEGEND if color not in taken)]
 
 
-def _legend(entries: Sequence[tuple[str, Color]]) -> "Image":
+def _legend(entries: Sequence[tuple[str, Rgb]]) -> "Image":
     from PIL import Image, ImageDraw
 
     font = _font()
@@ -120,7 +120,7 @@ def _legend(entries: Sequence[tuple[str, Color]]) -> "Image":
 
 
 def _font(*, bold: bool = False) -> "FreeTypeFont":
-    """DejaVu Sans, which travels with matplotlib and has the letters of most languages."""
+    """DejaVu Sans, which comes with matplotlib and has the letters of most languages."""
     from matplotlib import get_data_path
     from PIL import ImageFont
 

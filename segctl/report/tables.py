@@ -1,29 +1,42 @@
-"""Records -> tables of text. Every cell says something: a number, a word, or n/a."""
+"""Runs and groups -> tables of text. No cell is empty: each has a number, a word, a dash or n/a."""
 
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from segctl.report.collect import Run
 from segctl.report.content import UNDEFINED, Cell, Table, table
-from segctl.report.gains import COLUMN, gain_cell
-from segctl.report.groups import Comparison, Group, Spread
-from segctl.report.published import Pairing, changes, pairings
+from segctl.report.gains import COLUMN, gain_cell, interval_cell
+from segctl.report.groups import Comparison, Group, Spread, undistilled
+from segctl.report.published import Pairing, pairings, preset_changes
 from segctl.schema.run import PublishedScore
 
 FINE_GRAINED = (
     ("mIoU_D", "mIoU_I", "mIoU_C", "mIoU_I_q5", "mIoU_C_q5", "mIoU_I_qbar", "mIoU_C_qbar"),
     ("Acc", "mAcc_D", "mAcc_I", "mAcc_C", "mDice_D", "mDice_I", "mDice_C"),
 )
-"""The columns of the two fine-grained tables; `scores.json` has the rest."""
+"""The columns of the two tables of fine-grained scores; `scores.json` has the other scores."""
 
 HEADLINE = ("mIoU_D", "mIoU_I", "mIoU_C")
 
 GROUPS_A_TABLE = 6
-"""More columns than this do not fit beside the class names."""
+"""More columns than this do not fit beside the names of classes."""
+
+
+SIDE_BY_SIDE_COLUMNS = ("method", "seeds", "mIoU_D", COLUMN, "95 % of it", "s/step", "of none", "peak memory, MB")
+
+ABOUT_SIDE_BY_SIDE = (
+    "Student, data, steps and teacher are the same; each method has its own weights of terms. `gain over none` is the mean over "
+    "seeds of a method's mIoU_D minus that of `none` with the same seed; a seed that only one of the two has does not count. "
+    "`95 % of it` is Student's interval of that mean over seeds: n/a for one seed; an interval that holds 0 shows no difference. "
+    "Seconds per step are medians of each run's log and depend on what else the machine did. Peak memory is that of the process, "
+    "on a GPU that of its tensors. Both are means over the seeds."
+)
+"""The note to a table of methods side by side."""
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
-    """What was run, one row a run."""
+    """What was run, one row per run."""
     columns = (
         ("run", lambda run: f"`{run.label}`"),
         ("preset", lambda run: run.spec.name),
@@ -43,7 +56,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
 
 
 def provenance_tables(runs: Sequence[Run]) -> list[Table]:
-    """Where the numbers come from: versions and times, then data and teacher."""
+    """Where the numbers come from: a table of versions and times, and one of data and teacher."""
     made = (
         ("run", lambda run: f"`{run.label}`"),
         ("segctl", lambda run: _word(run.environment.get("segctl"))),
@@ -68,7 +81,7 @@ def provenance_tables(runs: Sequence[Run]) -> list[Table]:
 
 
 def evaluations_table(runs: Sequence[Run], split: str | None) -> Table:
-    """How each run was scored."""
+    """How each run was scored, one row per evaluation."""
     rows = [
         [
             f"`{run.label}`",
@@ -98,7 +111,7 @@ def evaluations_table(runs: Sequence[Run], split: str | None) -> Table:
 
 
 def published_table(groups: Sequence[Group], interval: Callable[[Group], str]) -> Table:
-    """One student: each method's score here with its interval over images, beside the published one where there is any."""
+    """The methods of one student: our score with its interval over images, beside the published one if there is any."""
     pairs = pairings(groups)
     best = _best([pair.ours.score("mIoU_D").mean if pair.ours else None for pair in pairs])
     rows = [
@@ -116,15 +129,20 @@ def published_table(groups: Sequence[Group], interval: Callable[[Group], str]) -
     return table((*ours, *theirs), rows)
 
 
+def side_by_side_table(members: Sequence[Group]) -> Table:
+    """Methods of one student under the same settings: score, gain and cost, one row a method; gains are n/a without `none`."""
+    return table(SIDE_BY_SIDE_COLUMNS, [_side_by_side_row(group, members) for group in members])
+
+
 def scores_table(comparison: Comparison, names: Sequence[str]) -> Table:
-    """Scores by name, one row a group; the best of each column is set off."""
+    """The named scores, one row per group; the best of each column is bold."""
     marked = [_marked([group.score(name) for group in comparison.groups]) for name in names]
     rows = [[f"{group.label}{_seeds(group)}", *cells] for group, *cells in zip(comparison.groups, *marked, strict=True)]
     return table(("run", *names), rows)
 
 
 def class_tables(comparison: Comparison) -> list[Table]:
-    """IoU_D of every class, groups side by side; the best of each row is set off."""
+    """IoU_D of every class, groups side by side; the best of each row is bold."""
     groups = comparison.groups
     classes = {str(row["class"]): row.get("images") for group in groups for row in group.evaluations[0].per_class}
     rows = {name: _marked([group.class_score(name, "IoU_D") for group in groups]) for name in classes}
@@ -138,7 +156,7 @@ def class_tables(comparison: Comparison) -> list[Table]:
 
 
 def status(run: Run) -> str:
-    """Whether a run is finished and scored, in words."""
+    """`finished`, `finished, not evaluated` or `unfinished, step 1,200`."""
     if not run.folder.finished:
         return f"unfinished, step {run.curves.last_step:,}"
     return "finished" if run.evaluations else "finished, not evaluated"
@@ -156,7 +174,7 @@ def _ours(pair: Pairing, groups: Sequence[Group], interval: Callable[[Group], st
         return ["not run", "–", "–", "–", "–", "–"]
     found, spec = pair.ours.score("mIoU_D"), pair.ours.spec
     return [
-        Cell(score_text(found) + (" †" if changes(spec) else ""), best),
+        Cell(score_text(found) + (" †" if preset_changes(spec) else ""), best),
         interval(pair.ours),
         f"{found.n}",
         gain_cell(pair.ours, groups),
@@ -177,6 +195,30 @@ def _caveats(theirs: PublishedScore, our_recipe: str) -> str:
     return "; ".join(filter(None, [theirs.note, other])) or "none noted"
 
 
+def _side_by_side_row(group: Group, members: Sequence[Group]) -> list[str]:
+    base = group if group.method == "none" else undistilled(group, members)
+    seconds = _mean_of(group, "seconds_per_step")
+    of_none = None if base is None else _mean_of(base, "seconds_per_step")
+    ratio = seconds / of_none if seconds is not None and of_none else None
+    memory = _mean_of(group, "peak_memory_mb")
+    return [
+        group.short_label,
+        f"{len(group.runs)}",
+        score_text(group.score("mIoU_D")),
+        gain_cell(group, members),
+        interval_cell(group, members),
+        UNDEFINED if seconds is None else f"{seconds:.3g}",
+        UNDEFINED if ratio is None else f"{ratio:.2f}",
+        UNDEFINED if memory is None else f"{memory:,.0f}",
+    ]
+
+
+def _mean_of(group: Group, name: str) -> float | None:
+    """The mean over the seeds of a number in environment.json; None where no run has it."""
+    found = [float(value) for run in group.runs if (value := run.environment.get(name)) is not None]
+    return statistics.fmean(found) if found else None
+
+
 def _by_run(runs: Sequence[Run], columns: Sequence[tuple[str, Callable[[Run], str]]]) -> Table:
     return table([name for name, _ in columns], [[cell(run) for _, cell in columns] for run in runs])
 
@@ -187,7 +229,7 @@ def _marked(column: Sequence[Spread]) -> list[Cell]:
 
 
 def _best(values: Sequence[float | None]) -> set[int]:
-    """Where the highest value stands, as printed; nowhere when there is no lower one to compare it with."""
+    """The indices of the highest value, as printed; none where all values are equal."""
     shown = [None if value is None else round(value, 2) for value in values]
     found = [value for value in shown if value is not None]
     return {index for index, value in enumerate(shown) if value == max(found)} if len(set(found)) > 1 else set()
@@ -202,7 +244,7 @@ def _teacher_name(run: Run) -> str:
 
 
 def teacher_score(run: Run) -> str:
-    """The teacher's mIoU_D when the run began, such as `52.31 on 32 images`."""
+    """The mIoU_D of the teacher before the run, such as `52.31 on 32 images`."""
     value = (run.teacher.get("scores") or {}).get("mIoU_D")
     return UNDEFINED if value is None else f"{value:.2f} on {run.teacher.get('images', UNDEFINED)} images"
 
@@ -212,7 +254,7 @@ def _word(value: Any) -> str:
 
 
 def _hash(value: Any) -> str:
-    """The first twelve digits of a hash: enough to tell two apart."""
+    """The first twelve digits of a hash."""
     return UNDEFINED if not value else f"`{str(value)[:12]}`"
 
 

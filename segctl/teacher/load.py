@@ -9,11 +9,11 @@ from torch import nn
 from segctl.commands import command_line
 from segctl.data.shards.dataset import PackedDataset
 from segctl.errors import InputError
-from segctl.evaluate.count_images import Progress, Scoring, count_shared
-from segctl.files import file_sha256
+from segctl.evaluate.count_images import Scoring, count_shared
+from segctl.files import Progress, file_sha256
 from segctl.metrics.scores import score
 from segctl.metrics.table import CountTable
-from segctl.metrics.tally import Counted
+from segctl.metrics.tally import EvaluationCounts
 from segctl.models import Segmenter, build_model, read, restore
 from segctl.models.external.foreign import Network, class_order, load_program, program_kind
 from segctl.models.external.huggingface import PREFIX, load_hugging_face
@@ -187,7 +187,7 @@ def require_passed(trial: Trial, path: Path) -> None:
         )
 
 
-def constant_score(counted: Counted, binary: bool) -> tuple[float, str]:
+def constant_score(counted: EvaluationCounts, binary: bool) -> tuple[float, str]:
     """mIoU_D of predicting the commonest class everywhere on the same images, and that class."""
     truth = counted.confusion.sum(1)
     commonest = int(truth.argmax())

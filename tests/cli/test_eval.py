@@ -51,6 +51,25 @@ def test_pngs_are_scored_shown_and_written(folders: Path, capsys: pytest.Capture
     assert (folders / "tables" / "scores.json").is_file()
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_scores_fit_the_terminal_without_a_cut_word(
+    width: int, folders: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folders / "names.txt").write_text("traffic-sign-with-a-long-name\nroad\ncar\n")
+    command = ["eval", "--pred", "pred", "--gt", "gt", "--classes", "names.txt", "--boundary"]
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= width
+    for row in found["per_class"]:
+        line = next(line for line in shown.splitlines() if line.startswith(f"{row['class']} "))
+        assert {f"{row['IoU_D']:.2f}", f"{row['IoU_C']:.2f}"} <= set(line.split())
+    low, high = found["intervals"]["mIoU_C_qbar"]
+    assert {f"{found['mIoU_D']:.2f}", f"{found['mDice_C_qbar']:.2f}", f"{low:.1f}-{high:.1f}"} <= set(shown.split())
+
+
 def test_json_is_what_scores_json_holds(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*FILES, "-o", "tables", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((folders / "tables" / "scores.json").read_text(encoding="utf-8"))
@@ -111,16 +130,16 @@ def test_every_failed_gate_is_named(folders: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "what is to be scored? neither RUN nor --pred with --gt nor --counts is given"),
+        ([], "there is nothing to score"),
         (["--pred", "pred"], "--pred is given without --gt"),
         (["--gt", "gt"], "--gt is given without --pred"),
-        (["--pred", "pred", "--gt", "gt"], "how many classes are there?"),
-        (["run", "--pred", "pred", "--gt", "gt"], "the form of --pred and --gt has no use for RUN"),
-        (["--pred", "pred", "--gt", "gt", "--calibration"], "the form of --pred and --gt has no use for --calibration"),
-        (["--pred", "pred", "--gt", "gt", "--no-flip"], "the form of --pred and --gt has no use for --flip"),
-        (["run", "--label-ids"], "the form of a run has no use for --label-ids"),
-        (["run", "-o", "x"], "the form of a run has no use for --output"),
-        (["--counts", "c.npz", "--boundary"], "the form of --counts has no use for --boundary"),
+        (["--pred", "pred", "--gt", "gt"], "the number of classes is unknown"),
+        (["run", "--pred", "pred", "--gt", "gt"], "RUN cannot be combined with scoring --pred against --gt"),
+        (["--pred", "pred", "--gt", "gt", "--calibration"], "--calibration cannot be combined with scoring --pred against --gt"),
+        (["--pred", "pred", "--gt", "gt", "--no-flip"], "--flip cannot be combined with scoring --pred against --gt"),
+        (["run", "--label-ids"], "--label-ids cannot be combined with scoring a run"),
+        (["run", "-o", "x"], "--output cannot be combined with scoring a run"),
+        (["--counts", "c.npz", "--boundary"], "--boundary cannot be combined with scoring --counts"),
         (["--pred", "pred", "--gt", "gt", "--num-classes", "3", "--resize", "bilinear"], "--resize 'bilinear' is not known"),
     ],
 )
@@ -221,7 +240,7 @@ def test_ctrl_c_keeps_what_was_counted_and_a_second_start_goes_on(run: Path, cap
     first = masks()
     assert 0 < len(first) < 5
     assert f"error: stopped by SIGINT after {len(first)} more images" in said
-    assert "next:  run the same command again to go on" in said
+    assert "next:  run the same command again to resume" in said
     assert main(command) == 0
     assert len(masks()) == 5
     assert {name: masks()[name] for name in first} == first
@@ -241,7 +260,7 @@ def test_a_worst_case_beside_its_interval_is_explained(
             (tmp_path / side).mkdir(exist_ok=True)
             Image.fromarray(ids).save(tmp_path / side / f"i{index}.png")
     assert main(["eval", "--pred", "pred", "--gt", "gt", "--num-classes", "12"]) == 0
-    assert "a score beside its from-to: no resample is worse than the worst image seen" in capsys.readouterr().out
+    assert "a score outside its from-to: no resample is worse than the worst image seen" in capsys.readouterr().out
     assert main(["eval", "--pred", "pred", "--gt", "gt", "--num-classes", "12", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert content["mIoU_C_q5"] == 50 < content["intervals"]["mIoU_C_q5"][0]

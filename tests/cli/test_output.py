@@ -1,4 +1,12 @@
+"""What the printer does with progress and with narrow terminals."""
+
+import json
+
+import pytest
+
+from segctl.cli import main
 from segctl.cli.output import out
+from segctl.errors import InputError
 
 
 def test_the_last_line_of_progress_is_said_once(capsys):
@@ -6,3 +14,69 @@ def test_the_last_line_of_progress_is_said_once(capsys):
         for done in (1, 2, 3, 3, 3):
             progress(done, 3)
     assert capsys.readouterr().err == "packing 3/3\n"
+
+
+def cells_of_presets():
+    from segctl.schema.load import load_preset, preset_names
+
+    for run in map(load_preset, preset_names()):
+        teacher = getattr(run, "teacher", None)
+        yield run.name, f"{run.model.head} {run.model.backbone}", teacher.preset if teacher else ""
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_presets_show_whole_names_at_any_width(width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["presets", "list"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= width
+    firsts = [line.split(" ")[0] for line in shown]
+    for name, model, teacher in cells_of_presets():
+        line = shown[firsts.index(name)]
+        assert model in line
+        assert width == 60 or teacher in line
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_classes_of_a_dataset_show_whole_names_at_any_width(width, toy_data, capsys, monkeypatch):
+    from segctl.data.shards.dataset import open_dataset
+
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["data", "info", "camvid", "--data-root", str(toy_data)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= width
+    dataset = open_dataset(toy_data, "camvid")
+    firsts = [line.split(" ")[0] for line in shown]
+    assert {*dataset.classes.names, *dataset.splits} <= set(firsts)
+
+
+def test_sentences_break_between_words_on_a_terminal_and_not_in_a_pipe(capsys, monkeypatch):
+    text = "all 5 images are of one group, '0016E5': frames of one drive resemble each other, so these intervals are too narrow"
+    out.warn(text)
+    assert capsys.readouterr().err == f"warning: {text}\n"
+    monkeypatch.setenv("COLUMNS", "60")
+    out.warn(text)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3
+    assert max(map(len, said)) <= 60
+    assert " ".join(said) == f"warning: {text}"
+
+
+def test_a_command_to_type_is_never_broken(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    hint = "finish it with `segctl train --resume --run runs/a-long-name-of-a-run-in-a-folder`"
+    out.error(InputError("the run has not finished", hint))
+    assert capsys.readouterr().err == f"error: the run has not finished\nnext:  {hint}\n"
+
+
+def test_values_stay_beside_their_names(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    out.values("Boundary IoU", [("mBIoU_D", "40.00"), ("mBIoU_I", "41.00"), ("mBIoU_C", "42.00")])
+    assert capsys.readouterr().out == "Boundary IoU: mBIoU_D 40.00\n  mBIoU_I 41.00   mBIoU_C 42.00\n"
+
+
+@pytest.mark.parametrize("width", ["60", "80"])
+def test_json_does_not_depend_on_the_width(width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", width)
+    assert main(["presets", "list", "--json"]) == 0
+    assert "camvid-psp18" in json.loads(capsys.readouterr().out)

@@ -12,7 +12,7 @@ from PIL import Image
 from segctl.cli import main
 from segctl.data.shards.dataset import open_dataset
 from segctl.evaluate.png_pairs import read_ids
-from segctl.evaluate.predictor import predict
+from segctl.evaluate.predictor import predict_classes
 from segctl.models import load
 from segctl.runtime.device import choose_compute
 from segctl.schema.evaluate import EvaluateSpec
@@ -38,7 +38,7 @@ def test_every_picture_gets_a_mask_of_its_own_size_that_the_network_gives(here: 
     for name in ("a.png", "b.jpg", "deep/c.bmp"):
         with Image.open(here / "in" / name) as opened:
             image = np.array(opened.convert("RGB"))
-        wanted = predict(model, torch.from_numpy(image)[None], EvaluateSpec(), compute)[0].numpy()
+        wanted = predict_classes(model, torch.from_numpy(image)[None], EvaluateSpec(), compute)[0].numpy()
         np.testing.assert_array_equal(read_ids(here / "out" / Path(name).with_suffix(".png")), wanted)
     assert not (here / "out" / "overlays").exists()
 
@@ -65,7 +65,7 @@ def test_a_second_start_does_only_what_is_left(here: Path, capsys: pytest.Captur
     (here / "out" / "a.png").unlink()
     capsys.readouterr()
     assert main(["predict", "run", "in", "-o", "out"]) == 0
-    assert capsys.readouterr().out == "3 masks in out (2 were there already)\n"
+    assert capsys.readouterr().out == "3 masks in out (2 of them from an earlier start)\n"
     assert (here / "out" / "b.png").stat().st_mtime_ns == kept
     assert (here / "out" / "a.png").is_file()
 
@@ -74,14 +74,14 @@ def test_masks_made_otherwise_are_not_mixed(here: Path, capsys: pytest.CaptureFi
     assert main(["predict", "run", "in", "-o", "out"]) == 0
     assert main(["predict", "run", "in", "-o", "out", "--flip"]) == 2
     said = capsys.readouterr().err
-    assert "error: 'out' holds masks made otherwise: protocol was 'whole image, single scale, no flip', now" in said
+    assert "error: 'out' holds masks made with other settings: protocol was 'whole image, single scale, no flip', now" in said
 
 
 def test_a_folder_of_something_else_is_left_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "out").mkdir()
     (here / "out" / "thesis.txt").write_text("mine")
     assert main(["predict", "run", "in", "-o", "out"]) == 2
-    assert "error: 'out' is there and not empty, and `segctl predict` did not make it" in capsys.readouterr().err
+    assert "error: 'out' is not empty, and `segctl predict` did not write it" in capsys.readouterr().err
     assert [path.name for path in (here / "out").iterdir()] == ["thesis.txt"]
 
 
@@ -96,7 +96,10 @@ def test_pictures_are_never_overwritten(here: Path, capsys: pytest.CaptureFixtur
 def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_done(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "in" / "a.png").write_bytes(b"no picture")
     assert main(["predict", "run", "in", "-o", "out"]) == 2
-    assert "error: cannot read 'in/a.png': it is not a picture; the other 2 pictures have their masks" in capsys.readouterr().err
+    assert (
+        "error: cannot read 'in/a.png': it is not a picture\nnext:  the other 2 pictures have their masks"
+        in capsys.readouterr().err
+    )
     assert sorted(path.name for path in (here / "out").rglob("*.png")) == ["b.png", "c.png"]
 
 
@@ -111,8 +114,11 @@ def test_the_folder_says_how_its_masks_were_made(here: Path) -> None:
     ("arguments", "message"),
     [
         (["nowhere", "in", "-o", "out"], "no run folder or model file at 'nowhere'"),
-        (["run", "no*thing", "-o", "out"], "'no*thing' is no picture, folder or pattern that matches one"),
-        (["run", "in", "-o", "out", "--label-ids"], "--label-ids are Cityscapes' ids, and this network has other classes"),
+        (["run", "no*thing", "-o", "out"], "'no*thing' is not a picture, a folder or a pattern that matches pictures"),
+        (
+            ["run", "in", "-o", "out", "--label-ids"],
+            "--label-ids writes Cityscapes label ids, but this network has other classes",
+        ),
         (["run", "in", "-o", "out", "--scales", "none"], "cannot read --scales 'none'"),
     ],
 )

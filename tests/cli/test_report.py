@@ -35,6 +35,19 @@ def test_named_runs_go_where_asked(root, tmp_path, capsys):
     assert "`s1`" not in (tmp_path / "one.md").read_text()
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_scores_fit_the_terminal_without_a_cut_word(width, root, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", str(root / "s0"), "-o", "r.md", "--json"]) == 0
+    (group,) = json.loads(capsys.readouterr().out)["results"][0]["groups"]
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["report", str(root / "s0"), "-o", "r.md"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= width
+    line = next(line for line in shown.splitlines() if line.startswith(group["label"]))
+    assert line.split()[-3:] == [f"{group['scores'][name]['mean']:.2f}" for name in ("mIoU_D", "mIoU_I", "mIoU_C")]
+
+
 def test_json_has_means_spreads_and_where_they_come_from(root, tmp_path, capsys):
     assert main(["report", "--runs-root", str(root), "-o", str(tmp_path / "r.md"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -58,7 +71,7 @@ def test_a_broken_run_is_a_warning_when_others_can_be_read(root, tmp_path, capsy
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nowhere"], "error: there is no run at 'nowhere'\nnext:  `segctl report` without a name takes every run\n"),
+        (["nowhere"], "error: there is no run at 'nowhere'\nnext:  run `segctl report` without a name to report every run\n"),
         (
             ["--runs-root", "empty"],
             "error: there are no runs under 'empty'\n"

@@ -53,7 +53,7 @@ def test_two_pictures_of_one_name_are_refused(folder: Path) -> None:
 def test_what_stands_for_nothing_is_refused(text: str) -> None:
     with pytest.raises(InputError) as error:
         find_pictures([text])
-    assert error.value.message == f"'{text}' is no picture, folder or pattern that matches one"
+    assert error.value.message == f"'{text}' is not a picture, a folder or a pattern that matches pictures"
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:

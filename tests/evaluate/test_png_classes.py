@@ -49,11 +49,11 @@ def test_names_must_be_two_and_different(tmp_path: Path, text: str, count: int, 
     path = write(tmp_path / "c.txt", text)
     with pytest.raises(InputError) as error:
         read_class_file(path)
-    assert error.value.message == (f"'{path}' holds {count} names, {different} of them different, wanted at least 2, each once")
+    assert error.value.message == (f"'{path}' has {count} names, {different} of them different, wanted at least 2, each once")
 
 
 def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"the names '.*nowhere.txt' cannot be read: No such file or directory"):
+    with pytest.raises(InputError, match=r"cannot read class names from '.*nowhere.txt': No such file or directory"):
         read_class_file(tmp_path / "nowhere.txt")
 
 
@@ -64,11 +64,11 @@ def test_numbers_and_ids_that_contradict_each_other_are_refused(tmp_path: Path) 
     assert error.value.message == f"--num-classes is 3, but '{path}' has 2 classes"
     with pytest.raises(InputError, match="--num-classes is 3, but Cityscapes has 19 classes"):
         given_classes(3, None, label_ids=True)
-    with pytest.raises(InputError, match="--label-ids and --classes both say what the ids are"):
+    with pytest.raises(InputError, match="--label-ids and --classes both define the ids"):
         given_classes(None, path, label_ids=True)
 
 
 def test_no_number_at_all_is_refused() -> None:
     with pytest.raises(InputError) as error:
         given_classes(None, None, label_ids=False)
-    assert error.value.message == "how many classes are there? none of --num-classes, --classes and --label-ids is given"
+    assert error.value.message == "the number of classes is unknown: --num-classes, --classes and --label-ids are all missing"

@@ -26,11 +26,11 @@ def test_counts_and_scores_are_those_of_the_maps(tmp_path: Path) -> None:
     pred, gt = make_folders(tmp_path)
     found = score_files(FilesRequest(pred, gt, CLASSES))
     prediction, truth = (np.stack(maps) for maps in zip(*[draw_pair(index) for index in range(5)], strict=True))
-    assert found.counted.table.names == tuple(f"im{index:02d}" for index in range(5))
-    np.testing.assert_array_equal(found.counted.table.counts, count(prediction, truth, 4))
-    np.testing.assert_array_equal(found.counted.confusion, confusion(prediction, truth, 4))
-    assert {name: found.content[name] for name in score(found.counted.table)} == score(found.counted.table)
-    assert found.content["about"]["images"] == 5
+    assert found.counts.table.names == tuple(f"im{index:02d}" for index in range(5))
+    np.testing.assert_array_equal(found.counts.table.counts, count(prediction, truth, 4))
+    np.testing.assert_array_equal(found.counts.confusion, confusion(prediction, truth, 4))
+    assert {name: found.scores[name] for name in score(found.counts.table)} == score(found.counts.table)
+    assert found.scores["about"]["images"] == 5
     assert found.warnings == ()
 
 
@@ -40,16 +40,16 @@ def test_any_number_of_workers_gives_the_same(tmp_path: Path, workers: int) -> N
     seen: list[tuple[int, int]] = []
     alone = score_files(FilesRequest(pred, gt, CLASSES, boundary=True))
     together = score_files(FilesRequest(pred, gt, CLASSES, boundary=True, workers=workers), lambda *done: seen.append(done))
-    assert together.content == alone.content
+    assert together.scores == alone.scores
     assert seen == [(done, 23) for done in range(1, 24)]
 
 
 def test_boundaries_are_counted_where_asked(tmp_path: Path) -> None:
     pred, gt = make_folders(tmp_path, images=1)
     found = score_files(FilesRequest(pred, gt, CLASSES, boundary=True))
-    assert found.counted.boundary is not None
-    np.testing.assert_array_equal(found.counted.boundary.counts[0], boundary_counts(*draw_pair(0), 4))
-    assert "mBIoU_D" in found.content
+    assert found.counts.boundary is not None
+    np.testing.assert_array_equal(found.counts.boundary.counts[0], boundary_counts(*draw_pair(0), 4))
+    assert "mBIoU_D" in found.scores
 
 
 def test_another_size_is_refused_or_resized_to_the_nearest(tmp_path: Path) -> None:
@@ -58,12 +58,12 @@ def test_another_size_is_refused_or_resized_to_the_nearest(tmp_path: Path) -> No
     pred, gt = save_ids(tmp_path / "pred" / "a.png", small), save_ids(tmp_path / "gt" / "a.png", truth)
     with pytest.raises(InputError) as error:
         score_files(FilesRequest(pred.parent, gt.parent, CLASSES))
-    assert error.value.message == f"'{pred}' has 16×12 pixels, and its ground truth '{gt}' has 32×24"
-    assert error.value.hint == "predict at the ground truth's size, or add --resize nearest"
+    assert error.value.message == f"'{pred}' has 16×12 pixels, but its ground truth '{gt}' has 32×24"
+    assert error.value.hint == "predict at the size of the ground truth, or add --resize nearest"
     found = score_files(FilesRequest(pred.parent, gt.parent, CLASSES, resize=True))
     large = small.repeat(2, 0).repeat(2, 1)
-    np.testing.assert_array_equal(found.counted.table.counts, count(large[None], truth[None], 4))
-    assert "nearest" in found.content["about"]["protocol"]
+    np.testing.assert_array_equal(found.counts.table.counts, count(large[None], truth[None], 4))
+    assert "nearest" in found.scores["about"]["protocol"]
 
 
 def cityscapes(root: Path, images: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -88,12 +88,12 @@ def test_cityscapes_ids_of_either_kind_give_the_benchmarks_scores(tmp_path: Path
     guess, truth = cityscapes(tmp_path)
     classes = given_classes(None, None, label_ids=True) if label_ids else NINETEEN
     found = score_files(FilesRequest(tmp_path / folder, tmp_path / "gt", classes))
-    np.testing.assert_array_equal(found.counted.table.counts, count(guess, truth, 19))
-    assert found.counted.table.class_names[13] == "car"
-    assert found.counted.table.groups == ("ulm",) * 3
-    assert {"mIoU_K", "miIoU", "mIoU_category", "miIoU_category"} <= set(found.content)
-    assert {row["category"] for row in found.content["per_category"]} >= {"human", "vehicle"}
-    assert "iIoU" in found.content["per_class"][13]
+    np.testing.assert_array_equal(found.counts.table.counts, count(guess, truth, 19))
+    assert found.counts.table.class_names[13] == "car"
+    assert found.counts.table.groups == ("ulm",) * 3
+    assert {"mIoU_K", "miIoU", "mIoU_category", "miIoU_category"} <= set(found.scores)
+    assert {row["category"] for row in found.scores["per_category"]} >= {"human", "vehicle"}
+    assert "iIoU" in found.scores["per_class"][13]
 
 
 def test_a_caravan_is_wrong_but_a_vehicle(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_caravan_is_wrong_but_a_vehicle(tmp_path: Path) -> None:
     for ending, ids in (("labelIds", np.full((2, 2), 26, np.uint8)), ("instanceIds", np.full((2, 2), 26001, np.uint16))):
         save_ids(tmp_path / "gt" / f"{stem}_gtFine_{ending}.png", ids)
     save_ids(tmp_path / "pred" / f"{stem}.png", np.array([[26, 29], [29, 0]], np.uint8))
-    content = score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", given_classes(None, None, label_ids=True))).content
+    content = score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", given_classes(None, None, label_ids=True))).scores
     by_class = {row["class"]: row for row in content["per_class"]}
     by_category = {row["category"]: row for row in content["per_category"]}
     assert by_class["car"]["iIoU"] == pytest.approx(25)
@@ -114,7 +114,7 @@ def test_a_label_outside_the_classes_names_its_file(tmp_path: Path) -> None:
     save_ids(gt / "im03.png", np.full((24, 32), 33, np.uint8))
     with pytest.raises(InputError) as error:
         score_files(FilesRequest(pred, gt, CLASSES))
-    assert error.value.message == f"'{gt / 'im03.png'}': a label holds the id 33, wanted 0 to 3 or 255 (ignored)"
+    assert error.value.message == f"'{gt / 'im03.png'}': a label has the id 33, wanted 0 to 3 or 255 (ignored)"
     assert error.value.hint == "check --num-classes; 255 marks ignored pixels"
     with pytest.raises(InputError) as error:
         score_files(FilesRequest(pred, gt, NINETEEN))
@@ -126,7 +126,7 @@ def test_label_ids_of_other_classes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", CLASSES))
     where = tmp_path / "gt"
-    assert error.value.message == f"the ground truth in '{where}' holds Cityscapes label ids, but other classes are asked for"
+    assert error.value.message == f"the ground truth in '{where}' holds Cityscapes label ids, but the options name other classes"
 
 
 def own_table(path: Path) -> GivenClasses:
@@ -140,8 +140,8 @@ def test_ids_of_an_own_class_table_are_those_of_the_files(tmp_path: Path) -> Non
     save_ids(tmp_path / "gt" / "a.png", truth)
     save_ids(tmp_path / "pred" / "a.png", prediction)
     found = score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", own_table(tmp_path / "c.csv")))
-    assert found.counted.table.class_names == ("back", "fore")
-    assert found.counted.table.counts[0].tolist() == [[1, 0, 1], [1, 0, 1]]
+    assert found.counts.table.class_names == ("back", "fore")
+    assert found.counts.table.counts[0].tolist() == [[1, 0, 1], [1, 0, 1]]
 
 
 def test_an_id_that_an_own_table_does_not_know_names_its_file(tmp_path: Path) -> None:
@@ -164,16 +164,16 @@ def test_masks_of_0_and_255_are_warned_of(tmp_path: Path) -> None:
         save_ids(tmp_path / side / "a.png", np.array([[0, 255]], np.uint8))
     found = score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", BINARY, binary=True))
     assert found.warnings == (
-        "no ground truth shows class 1; 255 marks ignored pixels, so masks of 0 and 255 need --classes FILE with the id 255",
+        "no ground truth has class 1; 255 marks ignored pixels, so masks of 0 and 255 need --classes FILE with the id 255",
     )
 
 
 def test_binary_scores_are_of_the_foreground(tmp_path: Path) -> None:
     pred, gt = make_folders(tmp_path, classes=2)
     found = score_files(FilesRequest(pred, gt, BINARY, binary=True))
-    assert found.content["mIoU_D"] == score(found.counted.table, binary=True)["mIoU_D"]
-    assert [row["class"] for row in found.content["per_class"]] == ["fore"]
-    assert found.content["about"]["binary"] is True
+    assert found.scores["mIoU_D"] == score(found.counts.table, binary=True)["mIoU_D"]
+    assert [row["class"] for row in found.scores["per_class"]] == ["fore"]
+    assert found.scores["about"]["binary"] is True
 
 
 def test_torch_is_never_imported(tmp_path: Path) -> None:

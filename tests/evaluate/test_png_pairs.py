@@ -8,13 +8,13 @@ from mask_folders import make_folders, save_ids
 from PIL import Image
 
 from segctl.errors import InputError
-from segctl.evaluate.png_pairs import match, read_ids
+from segctl.evaluate.png_pairs import pair_pngs, read_ids
 
 IDS = np.array([[0, 3], [255, 1]], np.uint8)
 
 
 def names(pred: Path, gt: Path) -> list[str]:
-    return [pair.name for pair in match(pred, gt).pairs]
+    return [pair.name for pair in pair_pngs(pred, gt).pairs]
 
 
 def test_files_are_paired_by_stem_in_any_folder_below(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_cityscapes_ground_truth_is_chosen_among_its_four_kinds(tmp_path: Path, 
     for ending in (kind, "instanceIds", "color"):
         save_ids(tmp_path / "gt" / "frankfurt" / f"{stem}_gtFine_{ending}.png", IDS)
     save_ids(tmp_path / "pred" / f"{stem}_leftImg8bit.png", IDS)
-    matched = match(tmp_path / "pred", tmp_path / "gt")
+    matched = pair_pngs(tmp_path / "pred", tmp_path / "gt")
     (pair,) = matched.pairs
     assert (matched.kind, pair.name) == (expected, stem)
     assert pair.truth.name.endswith(f"{kind}.png")
@@ -56,7 +56,7 @@ def test_a_ground_truth_without_prediction_is_named(tmp_path: Path) -> None:
     for index in (1, 3, 0, 4):
         (pred / f"im0{index}.png").unlink()
     with pytest.raises(InputError) as error:
-        match(pred, gt)
+        pair_pngs(pred, gt)
     assert error.value.message == (
         f"4 of 5 files of ground truth have no prediction in '{pred}': 'im00.png', 'im01.png', 'im03.png', ..."
     )
@@ -66,26 +66,26 @@ def test_a_prediction_without_ground_truth_is_named(tmp_path: Path) -> None:
     pred, gt = make_folders(tmp_path)
     (gt / "im02.png").unlink()
     with pytest.raises(InputError) as error:
-        match(pred, gt)
+        pair_pngs(pred, gt)
     assert error.value.message == f"1 of 5 files of prediction have no ground truth in '{gt}': 'im02.png'"
-    assert error.value.hint == "files are paired by their names without ending; every one needs its partner"
+    assert error.value.hint == "files are paired by name without ending; add the missing files or remove the others"
 
 
 def test_two_files_for_one_image_are_refused(tmp_path: Path) -> None:
     pred, gt = make_folders(tmp_path)
     save_ids(pred / "again" / "im02.png", IDS)
     with pytest.raises(InputError) as error:
-        match(pred, gt)
-    assert error.value.message == f"'again/im02.png' and 'im02.png' in '{pred}' would both be 'im02'"
+        pair_pngs(pred, gt)
+    assert error.value.message == f"'again/im02.png' and 'im02.png' in '{pred}' are both the image 'im02'"
 
 
 def test_folders_that_are_none_or_empty_are_refused(tmp_path: Path) -> None:
     pred, gt = make_folders(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"--gt '.*nowhere' is no folder"):
-        match(pred, tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"--gt '.*nowhere' is not a folder"):
+        pair_pngs(pred, tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"--pred '.*empty' holds no PNG"):
-        match(tmp_path / "empty", gt)
+        pair_pngs(tmp_path / "empty", gt)
 
 
 def test_grey_palette_one_bit_and_16_bit_ids_are_read_as_they_are(tmp_path: Path) -> None:

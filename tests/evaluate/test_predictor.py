@@ -5,7 +5,7 @@ import pytest
 import torch
 from toy import CLASSES, TwoLayers
 
-from segctl.evaluate.predictor import class_probabilities, predict, protocol_in_words, protocol_slug, tile_starts
+from segctl.evaluate.predictor import class_probabilities, predict_classes, protocol_in_words, protocol_slug, tile_starts
 from segctl.models import upsample
 from segctl.runtime.device import choose_compute
 from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol
@@ -42,12 +42,14 @@ def test_whole_protocol_is_the_argmax_of_the_upsampled_logits() -> None:
     model, pictures = network(), images()
     with torch.no_grad():
         wanted = upsample(model(model.normalize(pictures)).logits, (20, 31)).argmax(1)
-    assert torch.equal(predict(model, pictures, EvaluateSpec(), CPU), wanted.to(torch.uint8))
+    assert torch.equal(predict_classes(model, pictures, EvaluateSpec(), CPU), wanted.to(torch.uint8))
 
 
 def test_one_tile_as_large_as_the_image_is_the_whole_protocol() -> None:
     sliding = EvaluateSpec(protocol=SlidingProtocol(tile=(20, 31)))
-    assert torch.equal(predict(network(), images(), sliding, CPU), predict(network(), images(), EvaluateSpec(), CPU))
+    assert torch.equal(
+        predict_classes(network(), images(), sliding, CPU), predict_classes(network(), images(), EvaluateSpec(), CPU)
+    )
 
 
 def test_sliding_averages_the_logits_of_all_tiles_over_a_pixel() -> None:
@@ -60,7 +62,7 @@ def test_sliding_averages_the_logits_of_all_tiles_over_a_pixel() -> None:
                 total[:, :, y : y + 16, x : x + 16] += upsample(model(model.normalize(tile)).logits, (16, 16))
                 hits[y : y + 16, x : x + 16] += 1
     wanted = (total / hits).argmax(1)
-    found = predict(model, pictures, EvaluateSpec(protocol=SlidingProtocol(tile=(16, 16))), CPU)
+    found = predict_classes(model, pictures, EvaluateSpec(protocol=SlidingProtocol(tile=(16, 16))), CPU)
     assert torch.equal(found, wanted.to(torch.uint8))
 
 
@@ -70,18 +72,18 @@ def test_an_image_smaller_than_a_tile_is_centred_on_mean_colour() -> None:
     padded[:, 22:42, 16:47] = pictures
     with torch.no_grad():
         logits = upsample(model(model.normalize(padded)).logits, (64, 64))
-    found = predict(model, pictures, EvaluateSpec(protocol=SlidingProtocol(tile=(64, 64))), CPU)
+    found = predict_classes(model, pictures, EvaluateSpec(protocol=SlidingProtocol(tile=(64, 64))), CPU)
     assert torch.equal(found, logits[:, :, 22:42, 16:47].argmax(1).to(torch.uint8))
 
 
 def test_flip_makes_the_prediction_of_a_mirrored_image_the_mirrored_prediction() -> None:
     both = EvaluateSpec(flip=True)
     model, pictures = network(), images(24, 32)
-    assert torch.equal(predict(model, pictures.flip(2), both, CPU), predict(model, pictures, both, CPU).flip(2))
+    assert torch.equal(predict_classes(model, pictures.flip(2), both, CPU), predict_classes(model, pictures, both, CPU).flip(2))
 
 
 def test_several_scales_give_a_prediction_at_the_image_size() -> None:
-    assert predict(network(), images(), EvaluateSpec(scales=(0.5, 1.0, 1.75)), CPU).shape == (2, 20, 31)
+    assert predict_classes(network(), images(), EvaluateSpec(scales=(0.5, 1.0, 1.75)), CPU).shape == (2, 20, 31)
 
 
 @pytest.mark.parametrize("spec", [EvaluateSpec(), EvaluateSpec(flip=True, scales=(0.5, 1.0))])
@@ -90,7 +92,7 @@ def test_probabilities_add_up_to_one_and_their_argmax_is_the_prediction(spec: Ev
     found = class_probabilities(model, pictures, spec, CPU)
     assert found.shape == (2, CLASSES, 20, 31)
     torch.testing.assert_close(found.sum(1), torch.ones(2, 20, 31))
-    assert torch.equal(found.argmax(1).to(torch.uint8), predict(model, pictures, spec, CPU))
+    assert torch.equal(found.argmax(1).to(torch.uint8), predict_classes(model, pictures, spec, CPU))
 
 
 def test_probabilities_of_several_views_are_their_mean() -> None:

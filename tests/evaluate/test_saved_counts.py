@@ -17,8 +17,8 @@ def saved(root: Path, binary: bool = False) -> tuple[Path, dict[str, object]]:
     """A folder of tables, and the content of its scores.json."""
     pred, gt = make_folders(root, classes=2)
     scored = score_files(FilesRequest(pred, gt, GivenClasses(("back", "fore")), binary=binary, boundary=True))
-    write_tables(root / "tables", scored.counted, scored.content)
-    return root / "tables", scored.content
+    write_tables(root / "tables", scored.counts, scored.scores)
+    return root / "tables", scored.scores
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -61,7 +61,7 @@ def test_a_neighbour_of_another_evaluation_is_refused(tmp_path: Path, name: str)
 def test_a_damaged_neighbour_is_named(tmp_path: Path) -> None:
     folder, _ = saved(tmp_path)
     (folder / "confusion.npz").write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(InputError, match=r"cannot read '.*confusion.npz'"):
+    with pytest.raises(InputError, match=r"cannot read counts from '.*confusion.npz'"):
         score_counts(folder, binary=False)
 
 

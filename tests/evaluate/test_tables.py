@@ -11,13 +11,13 @@ from segctl.evaluate.png_classes import GivenClasses
 from segctl.evaluate.png_folders import FilesRequest, score_files
 from segctl.evaluate.tables import write_tables
 from segctl.metrics.scores import PER_CLASS_COLUMNS, SCORE_NAMES
-from segctl.metrics.table import CountTable
+from segctl.metrics.store import load_table
 
 
 def write(root: Path, boundary: bool = False) -> Path:
     pred, gt = make_folders(root)
     scored = score_files(FilesRequest(pred, gt, GivenClasses(tuple("abcd")), boundary=boundary))
-    write_tables(root / "tables", scored.counted, scored.content)
+    write_tables(root / "tables", scored.counts, scored.scores)
     return root / "tables"
 
 
@@ -28,7 +28,7 @@ def test_every_table_is_there_and_holds_what_its_name_says(tmp_path: Path) -> No
     }  # fmt: skip
     content = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     assert set(SCORE_NAMES) <= set(content)
-    assert len(CountTable.load(folder / "counts.npz").names) == 5
+    assert len(load_table(folder / "counts.npz").names) == 5
     with (folder / "per_image.csv").open(encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     assert [row["image"] for row in rows] == [f"im{index:02d}" for index in range(5)]

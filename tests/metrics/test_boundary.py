@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segctl.errors import InputError
-from segctl.metrics.boundary import DISTANCE_SHARE, boundary_counts, boundary_distance, boundary_scores
+from segctl.metrics.boundary import DISTANCE_FRACTION, boundary_counts, boundary_distance, boundary_scores
 from segctl.metrics.table import CountTable
 
 IGNORED = 255
@@ -58,7 +58,7 @@ def test_ids_beyond_a_byte_are_counted():
 
 
 def test_the_distance_is_a_share_of_the_diagonal():
-    assert boundary_distance(1024, 2048) == round(DISTANCE_SHARE * 2289.733)
+    assert boundary_distance(1024, 2048) == round(DISTANCE_FRACTION * 2289.733)
     assert boundary_distance(3, 4) == 1
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from segctl.errors import InputError
-from segctl.metrics.calibration import BINS, SCORE_NAMES, CalibrationTable, calibration_scores, fill_bins
+from segctl.metrics.calibration import BINS, CALIBRATION_SCORES, CalibrationTable, calibration_scores, fill_bins
 
 IGNORED = 255
 
@@ -80,7 +80,9 @@ def test_two_pixels_by_hand():
 def test_sure_and_right_is_calibrated():
     probabilities = torch.zeros(1, 3, 2, 2)
     probabilities[:, 1] = 1
-    assert calibration_scores(table_of(probabilities, torch.ones(1, 2, 2, dtype=torch.long))) == dict.fromkeys(SCORE_NAMES, 0)
+    assert calibration_scores(table_of(probabilities, torch.ones(1, 2, 2, dtype=torch.long))) == dict.fromkeys(
+        CALIBRATION_SCORES, 0
+    )
 
 
 def test_binary_sce_is_of_the_foreground():

@@ -6,7 +6,7 @@ from cityscapes_labels import AVERAGE_SIZE, BENCHMARK, CATEGORIES, LABELS, NAMES
 
 from segctl.metrics.cityscapes import category_scores, instance_weighted_scores
 from segctl.metrics.counts import confusion, count
-from segctl.metrics.instances import instance_rows, join
+from segctl.metrics.instances import instance_rows, join_instances
 from segctl.metrics.scores import score
 from segctl.metrics.table import CountTable
 
@@ -100,7 +100,7 @@ def ours(scenes):
     return (
         {"mIoU_D": score(counts)["mIoU_D"]}
         | category_scores(BENCHMARK, counts, matrix)
-        | instance_weighted_scores(BENCHMARK, counts, matrix, join(rows), unscored)
+        | instance_weighted_scores(BENCHMARK, counts, matrix, join_instances(rows), unscored)
     )
 
 

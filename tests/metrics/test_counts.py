@@ -182,13 +182,13 @@ def test_a_label_outside_the_classes_is_refused(convert):
     label = np.array([[[0, 34]]])
     with pytest.raises(InputError) as error:
         count(convert(label), convert(label), 19)
-    assert str(error.value) == "a label holds the id 34, wanted 0 to 18 or 255 (ignored)"
+    assert str(error.value) == "a label has the id 34, wanted 0 to 18 or 255 (ignored)"
 
 
 @pytest.mark.parametrize("ignore_index", [255, -1])
 def test_a_strange_label_is_refused_beyond_bytes_too(ignore_index):
     label = np.array([[[0, -7]]])
-    with pytest.raises(InputError, match="a label holds the id -7, wanted 0 to 1 or"):
+    with pytest.raises(InputError, match="a label has the id -7, wanted 0 to 1 or"):
         count(np.zeros_like(label), label, 2, ignore_index)
 
 
@@ -197,7 +197,7 @@ def test_a_strange_label_is_refused_on_the_gpu_path():
     queued = scatter_pairs(torch.zeros_like(label), label, 2)
     with pytest.raises(InputError) as error:
         checked_pairs(queued)
-    assert str(error.value) == "2 pixels of a label hold ids that are no class, wanted 0 to 1 or 255 (ignored)"
+    assert str(error.value) == "2 pixels of a label have an id that is no class, wanted 0 to 1 or 255 (ignored)"
 
 
 def test_shapes_that_differ_are_refused():

@@ -5,7 +5,7 @@ import pytest
 
 from segctl.errors import InputError
 from segctl.metrics.counts import count
-from segctl.metrics.instances import instance_iou, instance_rows, instance_scores, join
+from segctl.metrics.instances import instance_iou, instance_rows, instance_scores, join_instances
 from segctl.metrics.table import CountTable
 
 IGNORED = 255
@@ -32,7 +32,7 @@ def tables(seeds, num_classes=4):
     scenes = {f"s{seed}": scene(seed, num_classes) for seed in seeds}
     counts = np.concatenate([count(guess[None], truth[None], num_classes) for guess, truth, _ in scenes.values()])
     table = CountTable(tuple(scenes), tuple("abcdefgh"[:num_classes]), counts)
-    return scenes, table, join([(name, instance_rows(*one)) for name, one in scenes.items()])
+    return scenes, table, join_instances([(name, instance_rows(*one)) for name, one in scenes.items()])
 
 
 def slow_scores(scenes, num_classes):
@@ -69,8 +69,8 @@ def test_instances_by_hand():
     table = CountTable(("x",), ("a", "b"), count(guess[None], label[None], 2))
     # Two false positives on six pixels of instances: 4/3 for the first, 2/3 for the second.
     expected = np.array([3 / (4 + 4 / 3), 2 / (2 + 2 / 3)])
-    np.testing.assert_allclose(instance_iou(table, join([("x", rows)])), expected)
-    found = instance_scores(table, join([("x", rows)]))
+    np.testing.assert_allclose(instance_iou(table, join_instances([("x", rows)])), expected)
+    found = instance_scores(table, join_instances([("x", rows)]))
     assert found["IoU_K.b"] == pytest.approx(100 * expected.mean())
     assert found["IoU_K.a"] == pytest.approx(0)  # no instances: its region in the image counts as one, IoU 0/3
     assert found["mIoU_K"] == pytest.approx(50 * expected.mean())
@@ -78,7 +78,7 @@ def test_instances_by_hand():
 
 def test_without_any_instance_miou_k_is_miou_c():
     scenes, table, _ = tables((0, 1))
-    none = join([(name, np.zeros((0, 4), np.int64)) for name in scenes])
+    none = join_instances([(name, np.zeros((0, 4), np.int64)) for name in scenes])
     from segctl.metrics.scores import score
 
     assert instance_scores(table, none)["mIoU_K"] == pytest.approx(score(table)["mIoU_C"])
@@ -121,7 +121,7 @@ def test_instances_follow_their_images_into_another_order():
 
 def test_instances_of_other_images_are_refused():
     _, table, instances = tables((0, 1))
-    with pytest.raises(InputError, match="got instances of other images than the counts are of"):
+    with pytest.raises(InputError, match="the instances and the counts are of different images"):
         instance_scores(table, instances.ordered(("s1", "s0")))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segctl.metrics.counts import count
-from segctl.metrics.interval_warnings import warning
+from segctl.metrics.interval_warnings import interval_warning
 from segctl.metrics.table import CountTable
 
 NARROW = "frames of one drive resemble each other, so these intervals are too narrow"
@@ -28,4 +28,4 @@ NARROW = "frames of one drive resemble each other, so these intervals are too na
 def test_images_that_say_less_than_their_number_promises_are_warned_of(names, groups, expected):
     counts = count(np.zeros((1, 1, 1), np.uint8), np.zeros((1, 1, 1), np.uint8), 2).repeat(len(names), 0)
     table = CountTable(tuple(names), ("a", "b"), counts, None if groups is None else tuple(groups))
-    assert warning(table) == expected
+    assert interval_warning(table) == expected

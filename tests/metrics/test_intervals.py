@@ -7,10 +7,14 @@ import pytest
 from metrics_tables import random_table, table_of
 
 from segctl.errors import InputError
-from segctl.metrics.intervals import Bootstrap, differences, intervals, mean_differences, mean_intervals
+from segctl.metrics.intervals import Bootstrap, intervals, mean_intervals, paired_differences
 from segctl.metrics.scores import SCORE_NAMES, per_image, score
 
 QUICK = Bootstrap(resamples=500)
+
+
+def difference_of_two(first, second, **options):
+    return paired_differences([first], [second], **options)
 
 
 def with_groups(table, groups):
@@ -67,7 +71,7 @@ def test_threads_change_no_number():
     first = random_table(2, images=40)
     threaded = Bootstrap(500, threads=3)
     assert intervals(first, how=threaded) == intervals(first, how=QUICK)
-    assert differences(first, better(first), how=threaded) == differences(first, better(first), how=QUICK)
+    assert difference_of_two(first, better(first), how=threaded) == difference_of_two(first, better(first), how=QUICK)
 
 
 def test_a_score_that_is_undefined_has_no_interval():
@@ -129,7 +133,7 @@ def test_the_method_says_what_was_drawn_and_how_often():
 
 def test_a_run_does_not_differ_from_itself():
     table = random_table(0, images=40)
-    found = differences(table, table, how=QUICK)
+    found = difference_of_two(table, table, how=QUICK)
     assert set(found.scores.values()) == {(0.0, 0.0, 0.0)}
 
 
@@ -145,7 +149,7 @@ def better(table, points=3):
 def test_a_difference_is_the_second_minus_the_first_and_its_interval_holds_it():
     first = random_table(0, images=60)
     second = better(first)
-    found = differences(first, second, how=QUICK)
+    found = difference_of_two(first, second, how=QUICK)
     before, after = score(first), score(second)
     for name in ("mIoU_D", "mIoU_I", "mIoU_C", "Acc"):
         value, low, high = found.scores[name]
@@ -158,7 +162,7 @@ def test_a_difference_is_the_second_minus_the_first_and_its_interval_holds_it():
 def test_pairing_makes_a_difference_surer_than_two_intervals():
     first = random_table(5, images=60)
     second = better(first)
-    paired = differences(first, second, how=QUICK).scores["mIoU_I"]
+    paired = difference_of_two(first, second, how=QUICK).scores["mIoU_I"]
     alone = intervals(first, how=QUICK).scores["mIoU_I"]
     assert paired.high - paired.low < 0.5 * (alone.high - alone.low)
 
@@ -167,20 +171,20 @@ def test_the_order_of_the_second_runs_images_does_not_matter():
     first = random_table(0, images=20)
     second = better(first)
     shuffled = second.rows(second.names[::-1])
-    assert differences(first, shuffled, how=QUICK) == differences(first, second, how=QUICK)
+    assert difference_of_two(first, shuffled, how=QUICK) == difference_of_two(first, second, how=QUICK)
 
 
 def test_runs_of_other_images_are_not_compared():
     table = random_table(0, images=3)
     with pytest.raises(InputError) as error:
-        differences(table, with_names(table, ["000", "001", "007"]))
+        difference_of_two(table, with_names(table, ["000", "001", "007"]))
     assert str(error.value) == "cannot compare runs that were not scored on the same images: only one of them has '002'"
 
 
 def test_runs_of_other_classes_are_not_compared():
     table = random_table(0, images=3)
     with pytest.raises(InputError, match="cannot compare counts of classes a, b, c, d and a, b, c, z"):
-        differences(table, dataclasses.replace(table, class_names=("a", "b", "c", "z")))
+        difference_of_two(table, dataclasses.replace(table, class_names=("a", "b", "c", "z")))
 
 
 def test_runs_against_other_labels_are_not_compared():
@@ -188,7 +192,7 @@ def test_runs_against_other_labels_are_not_compared():
     counts = table.counts.copy()
     counts[1, 0, 0] += 5
     with pytest.raises(InputError) as error:
-        differences(table, dataclasses.replace(table, counts=counts))
+        difference_of_two(table, dataclasses.replace(table, counts=counts))
     assert str(error.value) == (
         "cannot compare runs that were not scored against the same labels: image '001' has 100 valid pixels in one and "
         "105 in the other"
@@ -209,6 +213,6 @@ def test_the_interval_of_two_runs_mean_is_that_of_the_mean_of_their_scores():
 def test_the_difference_of_means_over_seeds_lies_between_those_of_the_seeds():
     tables = [random_table(0, images=20)] * 2
     better_ones = [better(tables[0], 2), better(tables[0], 6)]
-    both = mean_differences(tables, better_ones, how=QUICK).scores["mIoU_D"].value
-    alone = [differences(tables[0], one, how=QUICK).scores["mIoU_D"].value for one in better_ones]
+    both = paired_differences(tables, better_ones, how=QUICK).scores["mIoU_D"].value
+    alone = [difference_of_two(tables[0], one, how=QUICK).scores["mIoU_D"].value for one in better_ones]
     assert both == pytest.approx(sum(alone) / 2)

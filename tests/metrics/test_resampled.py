@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from metrics_tables import random_table
 
-from segctl.metrics.resampled import lowest_first, prepare, resample, worst_of
+from segctl.metrics.resampled import image_values, lowest_first, resample, worst_of
 from segctl.metrics.scores import QBAR_PERCENTS, SCORE_NAMES, WORST_PERCENT, per_class, score, worst
 from segctl.metrics.table import CountTable
 
@@ -20,7 +20,7 @@ def drawn_table(table, draws):
 def test_every_score_of_a_resample_is_the_score_of_the_drawn_images(seed, binary):
     table = random_table(seed, images=23, num_classes=2 if binary else 4, absent=not binary)
     draws = np.random.default_rng(seed).multinomial(23, [1 / 23] * 23, size=7).astype(np.int32)
-    found = resample(prepare(table, binary), draws)
+    found = resample(image_values(table, binary), draws)
     for row, times in enumerate(draws):
         expected = score(drawn_table(table, times), binary=binary)
         for name in SCORE_NAMES:
@@ -33,7 +33,7 @@ def test_every_score_of_a_resample_is_the_score_of_the_drawn_images(seed, binary
 
 def test_a_resample_in_which_nothing_is_scored_is_undefined():
     table = random_table(1, images=5)
-    found = resample(prepare(table, False), np.zeros((2, 5), np.int32))
+    found = resample(image_values(table, False), np.zeros((2, 5), np.int32))
     assert all(np.isnan(values).all() for values in found.scores.values())
 
 

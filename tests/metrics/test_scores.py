@@ -8,7 +8,7 @@ from metrics_tables import IGNORED, random_table, table_of
 
 from segctl.errors import InputError
 from segctl.metrics.scores import RULES, SCORE_NAMES, per_class, per_image, score, worst, worst_images
-from segctl.metrics.table import CountTable, merge
+from segctl.metrics.table import CountTable, merge_tables
 
 
 def mean(values):
@@ -176,7 +176,7 @@ def test_the_order_of_the_images_does_not_matter_to_the_last_bit(seed):
 def test_scores_of_merged_shares_equal_those_of_the_whole():
     table = random_table(9)
     shares = [CountTable(table.names[rank::3], table.class_names, table.counts[rank::3]) for rank in (2, 0, 1)]
-    assert score(merge(shares)) == score(table)
+    assert score(merge_tables(shares)) == score(table)
 
 
 def test_worst_scores_are_never_above_the_plain_ones():
@@ -221,7 +221,7 @@ def test_binary_rows_are_of_the_foreground():
 def test_binary_wants_two_classes():
     with pytest.raises(InputError) as error:
         score(table_of([ONE], 3), binary=True)
-    assert str(error.value) == "binary scores want 2 classes, background and foreground; got 3"
+    assert str(error.value) == "binary scores need 2 classes, background and foreground; got 3"
 
 
 def test_class_rows_agree_with_the_scores():

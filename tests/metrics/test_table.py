@@ -1,4 +1,4 @@
-"""Tables of counts: merged in any order, saved and loaded."""
+"""Tables of counts: merged in any order."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segctl.errors import InputError
-from segctl.metrics.table import CountTable, merge
+from segctl.metrics.table import CountTable, merge_tables
 
 CLASSES = ("road", "car")
 
@@ -23,92 +23,45 @@ def part(whole, rows):
 def test_merged_shares_equal_the_whole_whoever_counted_what():
     whole = table("abcdefg")
     shares = [part(whole, [6, 1, 3]), part(whole, []), part(whole, [0, 5, 2, 4])]
-    merged = merge(shares)
+    merged = merge_tables(shares)
     assert merged.names == whole.names
     np.testing.assert_array_equal(merged.counts, whole.counts)
 
 
 def test_merged_images_come_in_the_order_asked_for():
     whole = table("abc")
-    merged = merge([part(whole, [1]), part(whole, [0, 2])], order=["c", "a", "b"])
+    merged = merge_tables([part(whole, [1]), part(whole, [0, 2])], order=["c", "a", "b"])
     assert merged.names == ("c", "a", "b")
     np.testing.assert_array_equal(merged.counts, whole.counts[[2, 0, 1]])
 
 
 def test_an_image_counted_twice_is_refused():
     with pytest.raises(InputError) as error:
-        merge([table("ab"), table("bc")])
+        merge_tables([table("ab"), table("bc")])
     assert str(error.value) == "image 'b' was counted twice, wanted every image once"
 
 
 def test_an_image_that_was_not_counted_is_named():
     with pytest.raises(InputError) as error:
-        merge([table("ab")], order=["a", "b", "c"])
+        merge_tables([table("ab")], order=["a", "b", "c"])
     assert str(error.value) == "image 'c' was not counted: got 2 images, wanted 3"
 
 
 def test_more_images_than_named_are_refused():
     with pytest.raises(InputError) as error:
-        merge([table("abc")], order=["a", "b"])
+        merge_tables([table("abc")], order=["a", "b"])
     assert str(error.value) == "more images were counted than named: got 3 images, wanted 2"
 
 
 def test_counts_of_other_classes_are_not_merged():
     with pytest.raises(InputError) as error:
-        merge([table("a"), table("b", classes=("road", "bus"))])
+        merge_tables([table("a"), table("b", classes=("road", "bus"))])
     assert str(error.value) == "cannot merge counts of classes road, car and road, bus"
 
 
 def test_nothing_to_merge_is_refused():
     with pytest.raises(InputError, match="there are no counts to merge"):
-        merge([])
-
-
-def test_a_saved_table_comes_back(tmp_path):
-    whole = table(["stuttgart/000", "zürich/001"])
-    path = tmp_path / "counts.npz"
-    whole.save(path)
-    loaded = CountTable.load(path)
-    assert (loaded.names, loaded.class_names) == (whole.names, whole.class_names)
-    np.testing.assert_array_equal(loaded.counts, whole.counts)
-
-
-def test_the_path_is_kept_as_given(tmp_path):
-    table("a").save(tmp_path / ".counts.part")
-    assert (tmp_path / ".counts.part").is_file()
-
-
-def test_a_table_of_no_image_comes_back(tmp_path):
-    table("").save(tmp_path / "counts.npz")
-    assert CountTable.load(tmp_path / "counts.npz").names == ()
-
-
-def test_saving_twice_gives_the_same_bytes(tmp_path):
-    for name in ("one.npz", "two.npz"):
-        table("abc").save(tmp_path / name)
-    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
-
-
-@pytest.mark.parametrize("content", [b"", b"not a zip file", b"PK\x03\x04 cut short"])
-def test_a_file_that_is_no_table_is_named(tmp_path, content):
-    path = tmp_path / "counts.npz"
-    path.write_bytes(content)
-    with pytest.raises(InputError) as error:
-        CountTable.load(path)
-    assert error.value.message.startswith(f"cannot read counts from '{path}': ")
-    assert error.value.hint == "give a counts.npz that `segctl eval` wrote"
-
-
-def test_an_npz_of_something_else_is_refused(tmp_path):
-    np.savez(tmp_path / "other.npz", matrix=np.zeros((2, 2)))
-    with pytest.raises(InputError, match="cannot read counts from"):
-        CountTable.load(tmp_path / "other.npz")
-
-
-def test_pickled_names_are_not_unpickled(tmp_path):
-    np.savez(tmp_path / "c.npz", names=np.array(["a"], dtype=object), class_names=np.array(["b"]), counts=np.zeros((1, 1, 3)))
-    with pytest.raises(InputError, match="cannot read counts from"):
-        CountTable.load(tmp_path / "c.npz")
+        merge_tables([])
 
 
 def test_counts_of_another_shape_are_refused():
@@ -128,20 +81,18 @@ def grouped(names, groups):
     return dataclasses.replace(table(names), groups=tuple(groups))
 
 
-def test_groups_are_saved_merged_and_follow_their_images(tmp_path):
-    whole = merge([grouped("ca", "xy"), grouped("b", "x")])
+def test_groups_are_merged_and_follow_their_images():
+    whole = merge_tables([grouped("ca", "xy"), grouped("b", "x")])
     assert (whole.names, whole.groups) == (("a", "b", "c"), ("y", "x", "x"))
-    whole.save(tmp_path / "counts.npz")
-    assert CountTable.load(tmp_path / "counts.npz").groups == whole.groups
     assert whole.rows(["c", "a"]).groups == ("x", "y")
 
 
 def test_an_empty_share_does_not_hide_the_groups_of_the_others():
-    assert merge([grouped("a", "x"), table("")]).groups == ("x",)
+    assert merge_tables([grouped("a", "x"), table("")]).groups == ("x",)
 
 
 def test_groups_that_only_some_shares_know_are_dropped():
-    assert merge([grouped("a", "x"), table("b")]).groups is None
+    assert merge_tables([grouped("a", "x"), table("b")]).groups is None
 
 
 def test_groups_of_another_number_are_refused():

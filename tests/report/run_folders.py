@@ -11,9 +11,10 @@ from PIL import Image
 
 from segctl.metrics.counts import confusion, count
 from segctl.metrics.scores import per_class, score, worst_images
+from segctl.metrics.store import save_table
 from segctl.metrics.table import CountTable
 from segctl.report.collect import read_run
-from segctl.report.groups import Group, compare
+from segctl.report.groups import Group, comparisons_of
 from segctl.runs import RunFolder
 from segctl.schema.load import apply_override, find_preset, read_tree, validate_run
 from segctl.schema.methods import METHODS
@@ -136,7 +137,7 @@ def evaluate(path: Path, making: Making, dataset: str) -> None:
     predictions = np.stack([prediction for _, prediction in scenes])
     names = tuple(f"seq{index // 4:02d}/frame_{index:05d}" for index in range(making.images))
     table = CountTable(names, CLASSES, count(predictions, labels, len(CLASSES)))
-    table.save(folder / "counts.npz")
+    save_table(folder / "counts.npz", table)
     np.savez(folder / "confusion.npz", matrix=confusion(predictions, labels, len(CLASSES)), class_names=np.array(CLASSES))
     about = {
         "dataset": dataset,
@@ -202,7 +203,7 @@ def group_of(tmp_path: Path, scores: dict[str, list[float]], overrides: tuple[st
             put(path / "eval" / "val" / "scores.json", mIoU_D=value)
             put(path / "environment.json", seconds_per_step=0.1 if method == "none" else 0.3, peak_memory_mb=1234.6)
             runs.append(read_run(RunFolder(path)))
-    return list(compare(runs)[0].groups)
+    return list(comparisons_of(runs)[0].groups)
 
 
 def put(path: Path, **values: float) -> None:

@@ -7,13 +7,13 @@ import pytest
 
 from segctl.metrics.scores import per_image, score
 from segctl.report.analysis import compared, confusion_table, difference_table, image_table, interval_text, measure
-from segctl.report.groups import compare
+from segctl.report.groups import comparisons_of
 
 
 @pytest.fixture(scope="module")
 def camvid(read):
     runs = [read[name] for name in ("none-s0", "none-s1", "jml-s0", "jml-s1")]
-    (found,) = compare(runs)
+    (found,) = comparisons_of(runs)
     return found
 
 

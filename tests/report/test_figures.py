@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from segctl.report.collect import Curves
-from segctl.report.figures import LINE_COLORS, Bars, Line, Sample, draw_bars, draw_curves, draw_differences, draw_histogram
+from segctl.report.figures import LINE_COLORS, Bars, HistogramLine, Line, draw_bars, draw_curves, draw_differences, draw_histogram
 
 
 def pixels(path):
@@ -44,7 +44,7 @@ def test_a_group_keeps_its_colour_by_its_position(tmp_path):
     group = Bars("second", 1, (40.0,), ((30.0, 50.0),))
     draw_bars(["sky"], [group], tmp_path / "bars.png")
     draw_differences(["mIoU_D"], [group], tmp_path / "differences.png")
-    draw_histogram([Sample("second", 1, (40.0, 41.0))], tmp_path / "histogram.png")
+    draw_histogram([HistogramLine("second", 1, (40.0, 41.0))], tmp_path / "histogram.png")
     for name in ("bars.png", "differences.png", "histogram.png"):
         found = colors_in(pixels(tmp_path / name))
         assert rgb(1) in found
@@ -54,11 +54,11 @@ def test_a_group_keeps_its_colour_by_its_position(tmp_path):
 def test_undefined_values_are_left_out_of_a_figure(tmp_path):
     draw_bars(["sky", "car"], [Bars("run", 0, (None, 10.0), (None, (9.0, 11.0)))], tmp_path / "bars.png")
     draw_differences(["sky", "car"], [Bars("run", 0, (None, 1.0), (None, (0.5, 1.5)))], tmp_path / "differences.png")
-    draw_histogram([Sample("run", 0, ())], tmp_path / "histogram.png")
+    draw_histogram([HistogramLine("run", 0, ())], tmp_path / "histogram.png")
     assert rgb(0) in colors_in(pixels(tmp_path / "bars.png"))
 
 
 def test_the_best_image_of_all_is_in_the_last_bin(tmp_path):
-    draw_histogram([Sample("run", 0, (100.0,))], tmp_path / "histogram.png")
+    draw_histogram([HistogramLine("run", 0, (100.0,))], tmp_path / "histogram.png")
     picture = pixels(tmp_path / "histogram.png")[:-120]
     assert (picture == rgb(0)).all(-1)[:, picture.shape[1] // 2 :].any()

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from segctl.report.collect import read_run
-from segctl.report.groups import compare
+from segctl.report.groups import comparisons_of
 from segctl.report.notes import protocol_notes, student_notes
 from segctl.report.published import pairings
 from segctl.runs import RunFolder
@@ -11,15 +11,15 @@ from tests.report.run_folders import SHORT, Making, make_run
 
 
 def notes_of(runs):
-    comparison = compare(runs)[0]
+    comparison = comparisons_of(runs)[0]
     return student_notes(comparison.groups, comparison)
 
 
 def test_groups_with_the_same_changes_share_a_line(read):
     notes = notes_of([read["none-s0"], read["jml-s0"]])
     assert notes == [
-        "† none, jml: settings of the preset were changed, so hold these scores neither against published numbers nor against "
-        "runs without the changes: `data.crop` [240, 320] (preset [360, 480]), `train.steps` 800 (preset 10,000)",
+        "† none, jml: settings of the preset were changed, so do not compare these scores with published numbers or with runs "
+        "without the changes: `data.crop` [240, 320] (preset [360, 480]), `train.steps` 800 (preset 10,000)",
         "no numbers are published for this preset",
         "teacher of jml: camvid-dl101-scratch, mIoU_D 52.31 on 32 images",
     ]
@@ -27,7 +27,7 @@ def test_groups_with_the_same_changes_share_a_line(read):
 
 def test_other_recipes_are_named(read):
     assert notes_of([read["city-jml"]])[0] == (
-        "the published numbers of recipe cirkd, dist were made with another optimiser, schedule, augmentation or protocol than "
+        "the published numbers of recipe cirkd, dist come from another optimiser, schedule, augmentation or protocol than "
         "ours (recipe jml): a difference to them is not a difference of methods"
     )
 
@@ -41,23 +41,23 @@ def test_every_seed_is_listed(read):
 def test_a_repeated_seed_is_said_to_be_left_out(read, tmp_path):
     again = read_run(RunFolder(make_run(tmp_path / "again", Making(overrides=SHORT))))
     assert notes_of([read["none-s0"], again])[-1] == (
-        "`none-s0` has the settings and the seed of a newer run and is left out of the mean"
+        "`none-s0` is left out of the mean, because a newer run has the same settings and seed"
     )
 
 
 def test_numbers_of_another_split_are_not_used(read):
     run = read["city-none"]
     moved = replace(run, evaluations={"test": replace(run.evaluations["val"], split="test")})
-    assert "numbers are published for the split val, so none stand here" in notes_of([moved])
+    assert "numbers are published for the split val only, so none are shown" in notes_of([moved])
 
 
 def test_scores_of_a_trial_are_named_everywhere_and_stand_beside_no_published_number(read):
     run = read["city-none"]
     found, words = run.evaluations["val"], "a trial: at most 20 samples of each split"
     trial = replace(run, evaluations={"val": replace(found, about={**found.about, "trial": words})})
-    (comparison,) = compare([trial])
+    (comparison,) = comparisons_of([trial])
     assert comparison.place == f"cityscapes / val ({words})"
-    said = f"scored on {words}: these are not scores of the dataset, and no published numbers stand here"
+    said = f"scored on {words}: these are not scores of the dataset, so no published numbers are shown"
     assert said in student_notes(comparison.groups, comparison)
     assert [pairing.theirs for pairing in pairings(comparison.groups)] == [None]
 
@@ -66,12 +66,12 @@ def test_protocols_that_differ_are_warned_of(read):
     run, other = read["none-s0"], read["jml-s0"]
     found = other.evaluations["val"]
     sliding = replace(found, about={**found.about, "protocol": "sliding tiles"})
-    (comparison,) = compare([run, replace(other, evaluations={"val": sliding})])
+    (comparison,) = comparisons_of([run, replace(other, evaluations={"val": sliding})])
     assert protocol_notes(comparison) == [
-        "not scored under one protocol, so differences may come from it: camvid-psp18-scratch · none: whole image, single scale, "
+        "the protocols differ, which can change scores as well: camvid-psp18-scratch · none: whole image, single scale, "
         "no flip; camvid-psp18-scratch · jml: sliding tiles"
     ]
 
 
 def test_one_protocol_needs_no_word(read):
-    assert protocol_notes(compare([read["none-s0"], read["jml-s0"]])[0]) == []
+    assert protocol_notes(comparisons_of([read["none-s0"], read["jml-s0"]])[0]) == []

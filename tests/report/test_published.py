@@ -3,15 +3,15 @@
 from dataclasses import replace
 
 from segctl.report.collect import read_run
-from segctl.report.groups import compare
-from segctl.report.published import answers, changes, pairings
+from segctl.report.groups import comparisons_of
+from segctl.report.published import has_published_split, pairings, preset_changes
 from segctl.runs import RunFolder
 from segctl.schema.load import load_preset
 from tests.report.run_folders import Making, evaluate, make_run
 
 
 def groups_of(read, *names):
-    return compare([read[name] for name in names])[0].groups
+    return comparisons_of([read[name] for name in names])[0].groups
 
 
 def test_every_published_method_has_a_row_whether_we_ran_it_or_not(read):
@@ -44,32 +44,32 @@ def test_published_numbers_stand_only_beside_their_split(tmp_path):
     making = Making(preset="cityscapes-psp18", images=2, height=32, width=64)
     path = make_run(tmp_path / "one", making)
     evaluate(path, replace(making, split="test"), "cityscapes")
-    test, val = compare([read_run(RunFolder(path))])
-    assert (answers(test.groups[0]), answers(val.groups[0])) == (False, True)
+    test, val = comparisons_of([read_run(RunFolder(path))])
+    assert (has_published_split(test.groups[0]), has_published_split(val.groups[0])) == (False, True)
     assert [pair.theirs for pair in pairings(test.groups)] == [None]
 
 
 def test_changes_are_listed_with_the_presets_value(read):
-    assert changes(read["none-s0"].spec) == [
+    assert preset_changes(read["none-s0"].spec) == [
         "`data.crop` [240, 320] (preset [360, 480])",
         "`train.steps` 800 (preset 10,000)",
     ]
 
 
 def test_the_method_and_the_seed_are_no_changes(read):
-    assert changes(read["city-jml"].spec) == []
-    assert changes(load_preset("camvid-psp18", ["train.seed=3", "train.precision=fp32", "data.workers=2"])) == []
+    assert preset_changes(read["city-jml"].spec) == []
+    assert preset_changes(load_preset("camvid-psp18", ["train.seed=3", "train.precision=fp32", "data.workers=2"])) == []
 
 
 def test_another_loss_is_a_change_without_its_whole_text():
-    assert changes(load_preset("camvid-psp18", ["loss.0.weight=0.25"])) == ["`loss` changed"]
+    assert preset_changes(load_preset("camvid-psp18", ["loss.0.weight=0.25"])) == ["`loss` changed"]
 
 
 def test_a_preset_of_ones_own_has_nothing_to_differ_from(read):
-    assert changes(read["none-s0"].spec.model_copy(update={"name": "mine"})) == []
+    assert preset_changes(read["none-s0"].spec.model_copy(update={"name": "mine"})) == []
 
 
 def test_validating_more_often_matters_only_where_the_best_is_kept():
     often = ["train.validate_every=7"]
-    assert changes(load_preset("camvid-psp18", often)) == []
-    assert len(changes(load_preset("camvid-psp18", [*often, "train.select=best"]))) == 2
+    assert preset_changes(load_preset("camvid-psp18", often)) == []
+    assert len(preset_changes(load_preset("camvid-psp18", [*often, "train.select=best"]))) == 2

@@ -136,6 +136,76 @@ def test_a_broken_run_is_named_in_the_report(shelf, tmp_path):
     assert f"- not readable, left out: cannot read '{scores}'" in (tmp_path / "r.md").read_text()
 
 
+def shelved(shelf, root, *names):
+    for name in names:
+        shutil.copytree(shelf / name, root / name)
+    return root
+
+
+def test_a_group_without_counts_is_named_where_it_is_left_out(shelf, tmp_path):
+    root = shelved(shelf, tmp_path / "runs", "none-s0", "jml-s0", "jml-s1")
+    (root / "none-s0" / "eval" / "val" / "counts.npz").unlink()
+    write_report([], root, tmp_path / "r.md")
+    text = (tmp_path / "r.md").read_text(encoding="utf-8")
+    assert (
+        "- camvid-psp18-scratch · none: not in the figure, the differences, the images and the mix-ups, because counts.npz is "
+        "missing for `none-s0`; `segctl eval` writes it"
+    ) in section(text, "Classes")
+    assert ("- camvid-psp18-scratch · jml: not compared with camvid-psp18-scratch · none: the baseline has no counts") in section(
+        text, "Differences between runs"
+    )
+
+
+def test_groups_without_a_common_seed_are_named_as_not_compared(shelf, tmp_path):
+    root = shelved(shelf, tmp_path / "runs", "none-s0", "jml-s1")
+    write_report([], root, tmp_path / "r.md")
+    found = section((tmp_path / "r.md").read_text(encoding="utf-8"), "Differences between runs")
+    assert "jml: not compared with camvid-psp18-scratch · none: they have no seed in common" in found
+
+
+def test_a_place_without_any_counts_says_what_is_missing(shelf, tmp_path):
+    root = shelved(shelf, tmp_path / "runs", "none-s0")
+    (root / "none-s0" / "eval" / "val" / "counts.npz").unlink()
+    write_report([], root, tmp_path / "r.md")
+    found = section((tmp_path / "r.md").read_text(encoding="utf-8"), "Classes")
+    assert "- no run here has counts.npz, so there are no figures, differences, images and mix-ups" in found
+
+
+def test_a_missing_confusion_matrix_is_named(shelf, tmp_path):
+    root = shelved(shelf, tmp_path / "runs", "none-s0", "jml-s0")
+    (root / "jml-s0" / "eval" / "val" / "confusion.npz").unlink()
+    write_report([], root, tmp_path / "r.md")
+    found = section((tmp_path / "r.md").read_text(encoding="utf-8"), "Mix-ups")
+    assert "- camvid-psp18-scratch · jml: left out, because confusion.npz is missing; `segctl eval` writes it" in found
+
+
+def test_a_stopped_evaluation_is_named(shelf, tmp_path):
+    root = shelved(shelf, tmp_path / "runs", "none-s0")
+    (root / "none-s0" / "eval" / "test" / ".parts").mkdir(parents=True)
+    write_report([], root, tmp_path / "r.md")
+    found = section((tmp_path / "r.md").read_text(encoding="utf-8"), "What was run")
+    assert "- `none-s0`: the evaluation of test was stopped and is left out; the same `segctl eval` command resumes it" in found
+
+
+def test_losses_that_cannot_be_drawn_are_counted(shelf, tmp_path):
+    root = shelved(shelf, tmp_path / "runs", "none-s0", "none-s1")
+    with (root / "none-s0" / "log.jsonl").open("a", encoding="utf-8") as log:
+        log.write('{"event": "step", "step": 90, "loss": NaN}\n{"event": "step", "step": 95, "loss": Infinity}\n')
+    (root / "none-s1" / "log.jsonl").write_text("")
+    write_report([], root, tmp_path / "r.md")
+    found = section((tmp_path / "r.md").read_text(encoding="utf-8"), "Training curves")
+    assert "- `none-s0`: values in the log that are not finite, and so not drawn: 2" in found
+    assert "- `none-s1` has no curve: its log has no finite loss and no validation" in found
+
+
+def test_a_run_without_worst_images_is_named(shelf, tmp_path):
+    root = shelved(shelf, tmp_path / "runs", "none-s0", "jml-s0")
+    shutil.rmtree(root / "jml-s0" / "eval" / "val" / "worst")
+    write_report([], root, tmp_path / "r.md")
+    found = section((tmp_path / "r.md").read_text(encoding="utf-8"), "Worst images")
+    assert "- `jml-s0` on val: no pictures, because worst/worst.json is missing or empty" in found
+
+
 def test_all_classes_undefined_is_still_a_report(shelf, tmp_path):
     shutil.copytree(shelf / "none-s0", tmp_path / "runs" / "empty")
     path = tmp_path / "runs" / "empty" / "eval" / "val" / "scores.json"
@@ -165,7 +235,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_drawn(shel
     with pytest.raises(InputError) as error:
         write_report([shelf / "none-s0"], shelf, path)
     assert error.value.message == f"cannot write the report to '{path}': Not a directory"
-    assert error.value.hint == "give another place with -o"
+    assert error.value.hint == "give another file with -o"
 
 
 def test_writing_again_gives_the_same_text_but_for_the_time(shelf, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from segctl.errors import InputError
-from segctl.report.strips import GAP_PX, LINE_PX, TILE_PX, draw_worst
+from segctl.report.strips import GAP_PX, LINE_PX, STRIP_TILE_PX, draw_worst
 from tests.report.run_folders import CLASSES, COLORS
 
 
@@ -24,16 +24,16 @@ def test_a_strip_has_four_tiles_for_every_image(read, tmp_path):
     found = read["none-s0"].evaluations["val"]
     draw_worst(found.worst[:2], found.colors, tmp_path / "strip.png")
     height, width, _ = pixels(tmp_path / "strip.png").shape
-    tile_height = TILE_PX * 60 // 80
-    assert width == 4 * TILE_PX + 5 * GAP_PX
+    tile_height = STRIP_TILE_PX * 60 // 80
+    assert width == 4 * STRIP_TILE_PX + 5 * GAP_PX
     assert height == (LINE_PX + 4) + 2 * (tile_height + LINE_PX + GAP_PX) + (LINE_PX + GAP_PX)
 
 
 def test_class_colours_are_not_blended(read, tmp_path):
     found = read["none-s0"].evaluations["val"]
     draw_worst(found.worst[:1], found.colors, tmp_path / "strip.png")
-    top, left = 2 * LINE_PX + 4, 2 * GAP_PX + TILE_PX
-    truth = pixels(tmp_path / "strip.png")[top : top + TILE_PX * 60 // 80, left : left + TILE_PX]
+    top, left = 2 * LINE_PX + 4, 2 * GAP_PX + STRIP_TILE_PX
+    truth = pixels(tmp_path / "strip.png")[top : top + STRIP_TILE_PX * 60 // 80, left : left + STRIP_TILE_PX]
     assert colors_in(truth) <= {*COLORS, (0, 0, 0)}
 
 
@@ -66,7 +66,7 @@ def test_images_of_any_shape_fit_their_place(tmp_path, read, size):
     Image.new("RGB", size, "red").save(tmp_path / "tile.png")
     image = replace(found, tiles=dict.fromkeys(found.tiles, tmp_path / "tile.png"))
     draw_worst([image], {}, tmp_path / "strip.png")
-    assert pixels(tmp_path / "strip.png").shape[1] == 4 * TILE_PX + 5 * GAP_PX
+    assert pixels(tmp_path / "strip.png").shape[1] == 4 * STRIP_TILE_PX + 5 * GAP_PX
 
 
 def test_an_undefined_score_is_written_as_such(tmp_path, read):

@@ -1,12 +1,15 @@
 """Tables say something in every cell and set off the best."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from segctl.report.groups import Spread, compare
+from segctl.report.content import UNDEFINED
+from segctl.report.groups import Spread, comparisons_of, methods_side_by_side
 from segctl.report.tables import (
     FINE_GRAINED,
+    SIDE_BY_SIDE_COLUMNS,
     class_tables,
     evaluations_table,
     provenance_tables,
@@ -14,8 +17,10 @@ from segctl.report.tables import (
     runs_table,
     score_text,
     scores_table,
+    side_by_side_table,
     status,
 )
+from tests.report.run_folders import group_of
 
 
 def as_dicts(table):
@@ -28,7 +33,7 @@ def no_interval(group):
 
 def every_table(read):
     runs = list(read.values())
-    for comparison in compare(runs):
+    for comparison in comparisons_of(runs):
         yield from (scores_table(comparison, names) for names in FINE_GRAINED)
         yield from class_tables(comparison)
         yield published_table(comparison.groups, no_interval)
@@ -82,18 +87,18 @@ def test_a_run_without_environment_says_so_in_every_cell(read):
 
 
 def test_the_best_of_a_column_is_set_off(read):
-    camvid = compare(list(read.values()))[0]
+    camvid = comparisons_of(list(read.values()))[0]
     table = scores_table(camvid, ("mIoU_D", "Acc"))
     assert [[cell.best for cell in row] for row in table.rows] == [[False, False, False], [False, True, True]]
 
 
 def test_nothing_is_best_where_there_is_one(read):
-    (alone,) = compare([read["none-s0"]])
+    (alone,) = comparisons_of([read["none-s0"]])
     assert not any(cell.best for row in scores_table(alone, ("mIoU_D",)).rows for cell in row)
 
 
 def test_scores_of_several_seeds_say_how_many(read):
-    camvid = compare(list(read.values()))[0]
+    camvid = comparisons_of(list(read.values()))[0]
     assert [row[0].text for row in scores_table(camvid, ("Acc",)).rows] == [
         "camvid-psp18-scratch · none (n = 2)",
         "camvid-psp18-scratch · jml (n = 2)",
@@ -101,7 +106,7 @@ def test_scores_of_several_seeds_say_how_many(read):
 
 
 def test_a_class_nobody_saw_is_undefined(read):
-    city = compare(list(read.values()))[1]
+    city = comparisons_of(list(read.values()))[1]
     rows = {row["class"]: row for row in as_dicts(class_tables(city)[0])}
     assert rows["pole"]["cityscapes-psp18 · none"] == "n/a"
     assert rows["pole"]["images"] == "0"
@@ -109,7 +114,7 @@ def test_a_class_nobody_saw_is_undefined(read):
 
 
 def test_the_best_of_a_class_is_set_off_in_its_row(read):
-    city = compare(list(read.values()))[1]
+    city = comparisons_of(list(read.values()))[1]
     for row in class_tables(city)[0].rows:
         values = [cell.text for cell in row[2:]]
         if "n/a" not in values and len(set(values)) > 1:
@@ -117,7 +122,7 @@ def test_the_best_of_a_class_is_set_off_in_its_row(read):
 
 
 def test_many_groups_make_several_tables_of_classes(read):
-    (found,) = compare([read["none-s0"]])
+    (found,) = comparisons_of([read["none-s0"]])
     many = replace(found, groups=found.groups * 8)
     assert [len(table.columns) for table in class_tables(many)] == [8, 4]
 
@@ -125,7 +130,7 @@ def test_many_groups_make_several_tables_of_classes(read):
 def test_published_numbers_stand_beside_ours_with_source_and_caveats(read):
     rows = {
         row["method"]: row
-        for row in as_dicts(published_table(compare([read["city-none"], read["city-jml"]])[0].groups, no_interval))
+        for row in as_dicts(published_table(comparisons_of([read["city-none"], read["city-jml"]])[0].groups, no_interval))
     }
     assert rows["none"]["mIoU_D, ours"].endswith(" †")
     assert (rows["none"]["published"], rows["none"]["its recipe"]) == ("72.55", "cirkd")
@@ -138,7 +143,7 @@ def test_published_numbers_stand_beside_ours_with_source_and_caveats(read):
 
 
 def test_without_published_numbers_there_are_no_columns_for_them(read):
-    table = published_table(compare([read["none-s0"], read["jml-s0"]])[0].groups, no_interval)
+    table = published_table(comparisons_of([read["none-s0"], read["jml-s0"]])[0].groups, no_interval)
     assert table.columns[-1] == "steps × batch"
     assert table.rows[1][4].text.startswith("+")
 
@@ -163,3 +168,25 @@ def test_evaluations_can_be_of_one_split(read):
     row = as_dicts(evaluations_table([read["none-s0"]], "val"))[0]
     assert row["protocol"] == "whole image, single scale, no flip"
     assert row["predictions outside the classes"] == "0"
+
+
+def test_a_row_says_score_difference_and_cost(tmp_path: Path) -> None:
+    table = side_by_side_table(group_of(tmp_path, {"none": [50.0, 60.0], "kd": [51.0, 62.0]}))
+    assert table.columns == SIDE_BY_SIDE_COLUMNS
+    rows = [[cell.text for cell in row] for row in table.rows]
+    assert rows == [
+        ["none", "2", "55.00 ± 7.07", "–", "–", "0.1", "1.00", "1,235"],
+        ["kd", "2", "56.50 ± 7.78", "+1.50", "[-4.85, +7.85]", "0.3", "3.00", "1,235"],
+    ]
+
+
+def test_groups_of_other_settings_stand_apart(tmp_path: Path) -> None:
+    groups = group_of(tmp_path, {"none": [50.0], "kd": [51.0]})
+    groups += group_of(tmp_path, {"jml": [51.0]}, ("optim.lr=0.01",))
+    assert [[group.method for group in members] for members in methods_side_by_side(groups)] == [["none", "kd"]]
+
+
+def test_without_the_undistilled_student_there_is_nothing_to_subtract(tmp_path: Path) -> None:
+    groups = group_of(tmp_path, {"kd": [51.0], "jml": [52.0]})
+    assert methods_side_by_side(groups) == []
+    assert [row[3].text for row in side_by_side_table(groups).rows] == [UNDEFINED, UNDEFINED]

@@ -7,16 +7,16 @@ import pytest
 
 from segctl.errors import InputError
 from segctl.metrics.table import CountTable
-from segctl.metrics.tally import Counted
+from segctl.metrics.tally import EvaluationCounts
 from segctl.teacher.load import MARGIN, Trial, constant_score, require_passed
 
 
-def counted(confusion: list[list[int]]) -> Counted:
+def counted(confusion: list[list[int]]) -> EvaluationCounts:
     matrix = np.array(confusion, np.int64)
     hits = matrix.diagonal()
     counts = np.stack([hits, matrix.sum(0) - hits, matrix.sum(1) - hits], axis=-1)[None]
     names = tuple("abc"[: len(matrix)])
-    return Counted(CountTable(("image",), names, counts), matrix)
+    return EvaluationCounts(CountTable(("image",), names, counts), matrix)
 
 
 def test_always_the_commonest_class_scores_its_share_over_the_classes_seen() -> None:
