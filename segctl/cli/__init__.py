@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from segctl import __version__
-from segctl.cli import compare, data, predict, presets, report, training
+from segctl.cli import compare, data, distill, predict, presets, report, train
 from segctl.cli import demo as story
 from segctl.cli import eval as evaluation
 from segctl.cli.output import out
 from segctl.errors import SegctlError
-from segctl.runtime.launcher import leaving_word
+from segctl.runtime.launcher import reporting_errors
 
 app = typer.Typer(
     name="segctl",
@@ -22,8 +22,8 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(presets.app, name="presets")
-app.command()(training.train)
-app.command()(training.distill)
+app.command()(train.train)
+app.command()(distill.distill)
 app.command()(compare.compare)
 app.command("eval")(evaluation.evaluate)
 app.command()(predict.predict)
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     outer, out.arguments = out.arguments, arguments
     try:
-        with leaving_word():
+        with reporting_errors():
             app(args=arguments, prog_name="segctl")
     except SegctlError as error:
         out.error(error)

@@ -46,12 +46,12 @@ def test_python_dash_m_is_the_same_command() -> None:
 @pytest.mark.parametrize(
     ("command", "message", "hint"),
     [
-        (["train"], "which run? neither --preset nor --resume with --run is given", "see `segctl presets list`"),
+        (["train"], "no run is given: wanted --preset NAME, or --resume --run DIR", "`segctl presets list` shows the presets"),
         (["train", "--preset", "camvid-psp81"], "no preset is called 'camvid-psp81', did you mean 'camvid-psp18'?",
          "see `segctl presets list`, or give the path of a .yaml file"),
         (["distill", "--preset", "camvid-psp18", "--method", "jlm"], "--method 'jlm' is not known, did you mean 'jml'?",
          "use one of none, kd, skd, ifvd, cwd, cirkd, maskd, dist, jml"),
-        (["distill", "--preset", "camvid-dl101"], "'camvid-dl101' has no teacher to learn from",
+        (["distill", "--preset", "camvid-dl101"], "preset 'camvid-dl101' has no teacher to learn from",
          "use `segctl train --preset camvid-dl101`"),
         (["train", "--preset", "camvid-psp18", "--set", "train.steps"], "cannot read --set 'train.steps'",
          "write it as a.b=value, such as --set train.steps=100"),

@@ -14,10 +14,12 @@ from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
 from segctl.errors import InputError, SegctlError
 from segctl.runs import RunFolder
-from segctl.runtime.device import failure_in_words, require_compiler
+from segctl.runtime.compiler import compile_failure_in_words, require_compiler
 from segctl.schema.run import DistillRun
-from segctl.train.session import Request, prepare_session
-from segctl.train.start import resume_run, start_run
+from segctl.train.build import build_session
+from segctl.train.resume import resume_run
+from segctl.train.session import Request
+from segctl.train.start import start_run
 from segctl.train.tasks import DistillationTask
 
 TERMS = [
@@ -83,8 +85,11 @@ def test_checkpointed_activations_give_the_very_run_and_may_be_taken_up_in_the_m
 
 
 def test_it_is_said_before_step_1(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
-    session = prepare_session(request(toy_data, toy_teacher, tmp_path, activation_checkpointing=True))
-    assert "activation checkpointing: the backbone's blocks are computed a second time instead of kept" in session.decisions()
+    session = build_session(request(toy_data, toy_teacher, tmp_path, activation_checkpointing=True))
+    assert (
+        "activation checkpointing: the backbone's blocks are computed again in the backward pass, not stored"
+        in session.decisions()
+    )
 
 
 @pytest.mark.slow
@@ -144,7 +149,7 @@ def test_a_compiled_run_is_near_the_plain_one_resumes_to_the_bit_and_keeps_every
 
 @pytest.mark.slow
 def test_scoring_images_of_many_sizes_compiles_nothing(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
-    session = prepare_session(request(toy_data, toy_teacher, tmp_path, compile=True))
+    session = build_session(request(toy_data, toy_teacher, tmp_path, compile=True))
     torch._dynamo.utils.counters.clear()
     session.model.eval()
     with torch.no_grad():
@@ -192,21 +197,23 @@ def test_what_the_compiler_cannot_do_is_a_sentence() -> None:
     def failing(module: Any, inputs: Any) -> Any:
         raise OSError("no room for what is compiled")
 
-    with pytest.raises(SegctlError) as caught, failure_in_words(CPU):
+    with pytest.raises(SegctlError) as caught, compile_failure_in_words(CPU):
         torch.compile(lambda x: x + 1, backend=failing)(torch.zeros(1))
     assert caught.value.message.startswith("train.compile: torch cannot compile the networks for cpu: ")
     assert "no room for what is compiled" in caught.value.message
-    assert caught.value.hint == "go on or start again with --set train.compile=false"
+    assert caught.value.hint == "resume or start again with --set train.compile=false"
 
 
 def test_a_backbone_without_blocks_is_refused(toy_data: Path, tmp_path: Path) -> None:
-    from segctl.train.session import _spare
+    from segctl.train.build import _save_memory_and_time
 
-    session = prepare_session(Request(toy_run(), toy_data, tmp_path, device="cpu"))
+    session = build_session(Request(toy_run(), toy_data, tmp_path, device="cpu"))
     session.model.backbone.net = torch.nn.Conv2d(3, 3, 1)
     with pytest.raises(InputError) as caught:
-        _spare(toy_run(train={"activation_checkpointing": True}), session.task)
-    assert caught.value.message == ("train.activation_checkpointing: got true, but 'test_resnet' has no blocks to compute again")
+        _save_memory_and_time(toy_run(train={"activation_checkpointing": True}), session.task)
+    assert caught.value.message == (
+        "train.activation_checkpointing: got true, but 'test_resnet' has no blocks that can be computed again"
+    )
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="wants a C++ compiler")

@@ -12,8 +12,9 @@ from toy import Silent, toy_run
 
 from segctl.errors import InputError
 from segctl.runs import RunFolder
+from segctl.train.resume import resume_run
 from segctl.train.session import Request
-from segctl.train.start import resume_run, start_run
+from segctl.train.start import start_run
 from segctl.train.trackers import Board
 
 accumulators = pytest.importorskip(

@@ -175,7 +175,7 @@ def test_a_killed_process_ends_the_run_with_a_sentence_and_the_run_goes_on_exact
     assert time.monotonic() - began < 30
     assert process.returncode == 1
     assert "was killed by SIGKILL; the machine may be out of memory" in said
-    assert f"go on with `segctl distill --resume --run {killed} --data-root {toy_data} --processes 2`" in said
+    assert f"resume with `segctl distill --resume --run {killed} --data-root {toy_data} --processes 2`" in said
     assert "Traceback" not in said
 
     again = subprocess.run(command(preset, killed, toy_data, *teacher, "--resume"), capture_output=True, text=True)
@@ -208,7 +208,7 @@ def test_a_polite_signal_stops_all_at_one_step(number: signal.Signals, code: int
     assert process.returncode == code, said
     assert f"stopped by {number.name} after step" in said
     assert "Traceback" not in said
-    assert said.count("go on with") == 1
+    assert said.count("resume with") == 1
     assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"] >= 20
 
 
@@ -269,7 +269,10 @@ def test_a_run_goes_on_with_another_number_of_processes_and_says_so(toy_data: Pa
     wait_for_step(more, run, torch.load(run / "last.pt", weights_only=True)["step"] + 2)
     more.terminate()
     _, said = more.communicate(timeout=60)
-    assert "the run was on 2 processes and goes on with 1: rightly, but not bit for bit" in said
+    assert (
+        "resuming with --processes 1, but the run was stopped with --processes 2: results stay correct but are not bit-identical"
+        in said
+    )
 
 
 def test_sruns_variables_become_the_launchers() -> None:
@@ -297,13 +300,13 @@ def test_the_first_of_slurms_hosts(hosts: str, first: str) -> None:
 
 
 def test_words_of_a_bug_are_its_traceback(toy_data: Path, tmp_path: Path) -> None:
-    from segctl.runtime.launcher import _first_words
+    from segctl.runtime.launcher import _first_error
 
     said = {"time": 2.0, "message": "process 1 failed: x", "hint": "", "exit_code": 1, "trace": "Traceback: x\n", "lost": False}
     lost = {**said, "time": 1.0, "message": "another process", "trace": "", "lost": True}
     (tmp_path / "1.json").write_text(json.dumps(said))
     (tmp_path / "0.json").write_text(json.dumps(lost))
-    found = _first_words(tmp_path, {0: 1, 1: 1}, 2)
+    found = _first_error(tmp_path, {0: 1, 1: 1}, 2)
     assert (found.message, found.trace) == ("process 1 failed: x", "Traceback: x\n")
 
 

@@ -30,7 +30,7 @@ SHARD_BYTES = 2**29
 MIN_SHARDS, MIN_SHARD_SAMPLES = 4, 32
 
 
-def prepare(  # noqa: PLR0913 - one call says everything about a preparation
+def prepare(
     name: str,
     data_root: Path,
     source: Path | None,
@@ -71,7 +71,7 @@ def prepare_source(
         return _convert(source, data_root, codec, processes, sizes, limit, progress)
 
 
-def _convert(  # noqa: PLR0913 - what prepare_source has found out, once the lock is held
+def _convert(
     source: Source,
     data_root: Path,
     codec: Codec,

@@ -1,0 +1,50 @@
+"""`segctl distill`: a student's preset and a teacher in, a run folder out."""
+
+from typing import TYPE_CHECKING
+
+from segctl.cli.options import RunOptions, with_run_options
+from segctl.cli.output import out
+from segctl.cli.train import described_run, train_run
+from segctl.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from segctl.schema.run import DistillRun, TrainRun
+
+
+@with_run_options()
+def distill(options: RunOptions) -> None:
+    """Train a student on labels and on a teacher."""
+    from segctl.schema.run import DistillRun
+
+    run = described_run(options)
+    name = run.name
+    if not isinstance(run, DistillRun):
+        raise InputError(f"preset '{name}' has no teacher to learn from", f"use `segctl train --preset {name}`")
+    if options.method is not None:
+        run, name = _with_method(run, options.method), f"{name}-{options.method}"
+    if options.teacher is not None and not isinstance(run, DistillRun):
+        raise InputError("--teacher cannot be combined with --method none", "leave one of them out")
+    if options.teacher_preset is not None and options.teacher is None:
+        raise InputError("--teacher-preset needs --teacher FILE, whose network it describes", "add --teacher FILE")
+    train_run(run, name, options)
+
+
+def _with_method(run: "DistillRun", method: str) -> "TrainRun":
+    """The run with a method's distiller; notes if the method was published with other settings."""
+    from segctl.schema.load import sibling
+    from segctl.schema.methods import METHODS, variant_of
+    from segctl.schema.run import with_method
+
+    if method not in METHODS:
+        raise InputError(
+            f"--method '{method}' is not known{did_you_mean(method, list(METHODS))}", f"use one of {', '.join(METHODS)}"
+        )
+    for published in run.published:
+        if published.method == method and published.recipe != run.recipe:
+            number = f"{published.value:.2f} {published.metric}"
+            other = sibling(run.name, published.recipe)
+            where = "" if other is None else f"; preset '{other}' has it"
+            out.note(f"published for {method}: {number}, with the {published.recipe} recipe, not this one ({run.recipe}){where}")
+    if (variant := variant_of(method, run.data.dataset, run.model.aux)) is not None:
+        out.note(variant.why)
+    return with_method(run, method)
