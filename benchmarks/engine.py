@@ -40,7 +40,7 @@ from segctl.runs import RunFolder
 from segctl.runtime.phases import Clock, hold
 from segctl.schema.load import load_preset
 from segctl.schema.run import DistillRun, TrainRun
-from segctl.train import checkpoint, loop, start
+from segctl.train import checkpoint, loop, resume, start
 from segctl.train.build import build_session
 from segctl.train.loop import steps
 from segctl.train.optimizer import build_optimizer
@@ -100,9 +100,9 @@ def data_root(arguments: argparse.Namespace, place: Path) -> Path:
 
 def student(arguments: argparse.Namespace, count: int) -> TrainRun:
     """The run, in so many steps, without validations and checkpoints between them."""
-    rarely = [f"loop.steps={count}", "loop.validate_every=100000", "loop.checkpoint_minutes=100000"]
-    size = [f"data.crop=[{arguments.crop[0]},{arguments.crop[1]}]", f"loop.batch_size={arguments.batch}", "loop.precision=fp32"]
-    changes = [*rarely, *size, f"loop.checkpoint_every={arguments.checkpoint_every}", f"model.backbone={arguments.backbone}"]
+    rarely = [f"train.steps={count}", "train.validate_every=100000", "train.checkpoint_minutes=100000"]
+    size = [f"data.crop=[{arguments.crop[0]},{arguments.crop[1]}]", f"train.batch_size={arguments.batch}", "train.precision=fp32"]
+    changes = [*rarely, *size, f"train.checkpoint_every={arguments.checkpoint_every}", f"model.backbone={arguments.backbone}"]
     run = load_preset("camvid-psp18-scratch", changes)
     assert isinstance(run, DistillRun)
     return run.without_teacher()
@@ -243,7 +243,7 @@ def resume_once(arguments: argparse.Namespace) -> dict[str, float]:
     run = folder.read_run()
     began = time.perf_counter()
     with suppress(KeyboardInterrupt):
-        start.resume_run(Request(run, Path(arguments.data_root), folder.path.parent, device="cpu"), folder, Silent())
+        resume.resume_run(Request(run, Path(arguments.data_root), folder.path.parent, device="cpu"), folder, Silent())
     whole, reading = took["to the first step"], took["read_checkpoint"]
     return {
         "from resume_run to the first step, beyond the file": whole - reading,

@@ -19,6 +19,8 @@ class Compute:
     device_reason: str
     precision: Precision
     precision_reason: str
+    device_given: bool = False
+    """Whether --device named the device, so that a command to resume must name it too."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -41,7 +43,7 @@ def choose_compute(device: str | None, precision: str = "auto") -> Compute:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     arithmetic, why = _choose_precision(precision, chosen)
-    return Compute(chosen, reason, arithmetic, why)
+    return Compute(chosen, reason, arithmetic, why, device_given=device is not None)
 
 
 def choose_scoring_compute(device: str | None, trained_in: str, precision: str | None = None) -> Compute:
@@ -82,10 +84,10 @@ def _choose_device(name: str | None) -> tuple[torch.device, str]:
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"--device '{name}' is not supported", "use cpu, cuda or cuda:0")
     if device.type == "cpu":
-        return torch.device("cpu"), "asked for"
+        return torch.device("cpu"), "as given"
     if (device.index or 0) >= count:
         raise InputError(f"--device '{name}' does not exist: this machine has {count} usable GPUs", "use --device cpu")
-    return torch.device("cuda", local_rank % count if device.index is None else device.index), "asked for"
+    return torch.device("cuda", local_rank % count if device.index is None else device.index), "as given"
 
 
 def _choose_precision(name: str, device: torch.device) -> tuple[Precision, str]:
@@ -97,11 +99,11 @@ def _choose_precision(name: str, device: torch.device) -> tuple[Precision, str]:
                 raise InputError(
                     "train.precision: got 'fp16' on a CPU, wanted 'auto', 'fp32' or 'bf16'", "add --set train.precision=auto"
                 )
-            return "fp16", "asked for"
+            return "fp16", "as given"
         case "bf16":
-            return "bf16", "asked for" if _has_fast_bf16(device) else "asked for; this device emulates it, which is slow"
+            return "bf16", "as given" if _has_fast_bf16(device) else "as given; this device emulates it, which is slow"
         case _:
-            return "fp32", "asked for"
+            return "fp32", "as given"
 
 
 def _has_fast_bf16(device: torch.device) -> bool:

@@ -56,7 +56,7 @@ class TeacherCache:
     compute: Compute
 
     def __str__(self) -> str:
-        """Which maps are kept, how large they are, and how much is still to compute."""
+        """Which maps the cache holds, how large they are, and how much is still to compute."""
         outputs = self.outputs
         missing, total = outputs.missing_bytes() / 1e6, outputs.total_bytes() / 1e6
         seen = " and ".join("mirrored" if mirrored else "plain" for mirrored in outputs.sides)

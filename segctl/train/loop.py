@@ -40,7 +40,7 @@ from segctl.train.validate import validate
 def run_to_end(session: Session, folder: RunFolder, log: RunLog, runs_root: Path, window: Window | None) -> None:
     """Do what comes before the steps, take the steps, and write model.pt.
 
-    window: the steps to profile.  Raises StoppedError on Ctrl-C and SIGTERM; the run can be resumed.
+    window: the steps to profile, if any.  Raises StoppedError on Ctrl-C and SIGTERM; the run can be resumed.
     """
     world, line = session.world, session.resume_line(folder.path)
     world.on_main(lambda: remember_resume_command(line))
@@ -62,7 +62,7 @@ def run_to_end(session: Session, folder: RunFolder, log: RunLog, runs_root: Path
         environment["finished"] = now() if session.state.step == session.run.train.steps else None
         write_json(folder.environment, environment)
 
-    profiler = profiler_of_run(session, window, folder, log)
+    profiler = None if window is None else world.on_main(lambda: profiler_of_run(session, window, folder, log))
     fit(session, folder, log, saved=lambda: world.on_main(write_environment), profiler=profiler)
     world.on_main(write_environment)
     world.align(session.evaluated_model)

@@ -1,4 +1,4 @@
-"""What a run is asked to be, and its moving parts in one process. build.py turns the first into the second."""
+"""The request for a run, and the run's moving parts in one process. build.py turns the first into the second."""
 
 import shlex
 from dataclasses import dataclass, field
@@ -83,7 +83,7 @@ class Session:
         """The command that resumes this run from the current folder."""
         verb = "distill" if isinstance(self.run, DistillRun) else "train"
         parts = ["segctl", verb, "--resume", "--run", str(folder), "--data-root", str(self.dataset.folder.parent)]
-        if self.compute.device_reason == "asked for":
+        if self.compute.device_given:
             parts += ["--device", str(self.compute.device)]
         if self.world.size > 1 and self.world.size == self.world.local_size:  # across machines the launcher sets the number
             parts += ["--processes", str(self.world.size)]

@@ -57,7 +57,7 @@ def test_python_dash_m_is_the_same_command() -> None:
          "write it as a.b=value, such as --set train.steps=100"),
         (["train", "--preset", "voc-psp18", "--data-root", "nowhere"],
          "dataset 'voc' is not prepared in 'nowhere'", "run `segctl data prepare voc --data-root nowhere`"),
-        (["eval", "nowhere"], "'nowhere' is not a run: it holds no run.yaml", "give a folder that `segctl train` wrote"),
+        (["eval", "nowhere"], "'nowhere' is not a run: it has no run.yaml", "give a folder that `segctl train` wrote"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_sentence_and_exit_code_2(

@@ -86,7 +86,7 @@ def test_an_explicit_run_that_exists_is_refused(here: Path, capsys: pytest.Captu
 def test_nothing_to_resume_is_a_sentence(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     preset = write_preset(here / "toy.yaml")
     assert main(["train", "--preset", str(preset), "--resume"]) == 2
-    assert "error: no unfinished run of 'toy' is under" in capsys.readouterr().err
+    assert "error: there is no unfinished run of 'toy' under" in capsys.readouterr().err
 
 
 def test_a_dry_run_prints_what_it_measured(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,4 +152,4 @@ def test_a_method_that_pairs_images_is_refused_for_one_image_at_a_time(here: Pat
 def test_a_teachers_preset_without_a_teacher_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     student = write_preset(here / "student.yaml", STUDENT)
     assert main(["distill", "--preset", str(student), "--teacher-preset", "camvid-dl101"]) == 2
-    assert "--teacher-preset describes the file of a --teacher, and none is given" in capsys.readouterr().err
+    assert "--teacher-preset needs --teacher FILE, whose network it describes" in capsys.readouterr().err

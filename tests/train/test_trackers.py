@@ -110,6 +110,6 @@ def test_a_missing_package_is_said_before_anything_is_written(
         start_run(request(toy_data, tmp_path), RunFolder(tmp_path / "run"), Silent())
     assert str(error.value) == (
         "--tensorboard needs the package tensorboard, which is not installed; "
-        'run `pip install "segctl[tensorboard]"`, or leave --tensorboard out; log.jsonl has the same numbers'
+        'run `pip install "segctl[tensorboard]"`, or leave out --tensorboard; log.jsonl has the same numbers'
     )
     assert not (tmp_path / "run").exists()

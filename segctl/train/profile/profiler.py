@@ -109,10 +109,8 @@ def show_profile(profile: Profile, watch: Watch) -> None:
     watch.note(f"profile: {advice(profile)}")
 
 
-def profiler_of_run(session: Session, window: Window | None, folder: RunFolder, log: RunLog) -> Profiler | None:
-    """A profiler that shows its profile and writes it into the run's folder; None without a window and on other processes."""
-    if window is None:
-        return None
+def profiler_of_run(session: Session, window: Window, folder: RunFolder, log: RunLog) -> Profiler:
+    """A profiler that shows its profile and writes it into the run's folder; for the main process."""
 
     def keep(profile: Profile, trace: bytes) -> None:
         _write_profile(folder, profile, trace)
@@ -120,7 +118,7 @@ def profiler_of_run(session: Session, window: Window | None, folder: RunFolder, 
         readable = folder.profile.with_suffix(".md")
         log.note(f"profile saved in '{readable}'; ui.perfetto.dev and chrome://tracing open '{folder.trace}'")
 
-    return session.world.on_main(lambda: Profiler(session, window, keep, log.note))
+    return Profiler(session, window, keep, log.note)
 
 
 def _write_profile(folder: RunFolder, profile: Profile, trace: bytes) -> None:
