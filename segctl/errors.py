@@ -12,6 +12,7 @@ Only a SegctlError becomes a sentence at the command line's error door; anything
 A message says what is wrong, where, what was found and what was wanted; `hint` says what to do next.
 """
 
+import errno
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -98,3 +99,30 @@ def did_you_mean(got: str, known: list[str], floor: float = 0.6) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or the name of its type where it has no text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+HINTS = {
+    errno.ENOENT: "check the path",
+    errno.EACCES: "give a path that this user may read or write",
+    errno.EPERM: "give a path that this user may read or write",
+    errno.EROFS: "give a path on a disk that can be written",
+    errno.EISDIR: "give a file, not a folder",
+    errno.ENOTDIR: "one of its parents is a file: give another path",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ELOOP: "it is a link that leads back to itself: give another path",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n 4096`), or use fewer workers",
+}
+
+
+def os_error_in_words(error: OSError) -> SegctlError:
+    """The sentence for what the operating system refused: the path, its reason, and what to do.
+
+    A full disk is exit code 1, because the same command works once there is room; anything else is wrong input, exit code 2.
+    """
+    path = error.filename2 or error.filename
+    where = "" if path is None else f"'{path}': "
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.errno in FULL:
+        return SegctlError(f"{where}{reason}", "free disk space or choose another folder, then run the same command again")
+    return InputError(f"{where}{reason}", HINTS.get(error.errno or 0, ""))

@@ -2,7 +2,7 @@
 
     runs/<name>/
         run.yaml            the resolved run; loads like a preset
-        environment.json    versions, device, command, data fingerprint, teacher
+        environment.json    versions, device, command, roots, data fingerprint, teacher
         log.jsonl           one event a line: step, validation, teacher, end
         train.log           the same for people
         last.pt  best.pt    checkpoints to resume from, and the best validation's weights
@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segctl.commands import command_line
 from segctl.errors import InputError
 from segctl.files import read_json
 from segctl.schema.load import read_tree, validate_run
-from segctl.schema.run import TrainRun
+from segctl.schema.run import DistillRun, TrainRun
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,13 @@ class RunFolder:
         """The content of environment.json; empty if there is none."""
         return read_json(self.environment) if self.environment.is_file() else {}
 
+    def resume_line(self, data_root: Path | None = None) -> str:
+        """The command that finishes this run, with the roots it was started with; `data_root` is another place of its data."""
+        roots = {key: Path(kept) for key in ("data_root", "runs_root") if (kept := self.read_environment().get(key))}
+        if data_root is not None:
+            roots["data_root"] = data_root
+        return resume_line(self.path, self.read_run(), **roots)
+
     def read_log(self) -> list[dict[str, Any]]:
         """The events of log.jsonl, without a last line that a kill left incomplete."""
         if not self.log.is_file():
@@ -113,6 +121,12 @@ class RunFolder:
             except json.JSONDecodeError:
                 break
         return events
+
+
+def resume_line(folder: Path, run: TrainRun, *more: str, data_root: Path | None = None, runs_root: Path | None = None) -> str:
+    """The command that resumes a run; `more` are further options of it."""
+    verb = "distill" if isinstance(run, DistillRun) else "train"
+    return command_line(verb, "--resume", "--run", folder, *more, data_root=data_root, runs_root=runs_root)
 
 
 def find_runs(runs_root: Path) -> list[RunFolder]:

@@ -5,9 +5,12 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
 
+import forked
 import pytest
 import torch
 import toy
+
+forked.preload()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,6 +23,7 @@ def console_commands() -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ran = [command[0] for command in console_commands()]
@@ -31,6 +32,17 @@ def test_every_command_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Mo
         assert main([*command, *SHORT.get(command[0], [])]) == 0, command
     assert RunFolder(tmp_path / "runs" / "shapes-student").finished
     assert (tmp_path / "report.md").is_file()
+
+
+def test_every_command_and_option_of_the_session_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in console_commands():
+        words = [word for word in command if not word.startswith("-")]
+        verb = words[:2] if words[:1] in (["data"], ["presets"]) else words[:1]
+        assert main([*verb, "--help"]) == 0, command
+        shown = capsys.readouterr().out
+        for option in command:
+            if option.startswith("-"):
+                assert f" {option} " in shown, (command, option)
 
 
 def test_every_command_and_option_in_readme_text_exists(capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,3 +86,13 @@ def test_ci_runs_the_two_set_up_lines_of_the_readme() -> None:
     for line in ("pip install -e . && segctl demo", 'pip install -e ".[dev]" && pytest'):
         assert line in README
         assert line in script
+
+
+def test_the_python_of_the_readme_calls_what_there_is() -> None:
+    import segctl
+
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    names = set(re.findall(r"\bsegctl\.(\w+)\(", "".join(blocks)))
+    assert {"load", "JDTLoss", "evaluate_files"} <= names
+    for name in names:
+        assert callable(getattr(segctl, name))

@@ -1,7 +1,9 @@
 """The command line: parse, load, call one function, print. `main` is the single error door."""
 
 import os
+import signal
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,25 +12,28 @@ from segctl import __version__
 from segctl.cli import compare, data, distill, predict, presets, report, train
 from segctl.cli import demo as story
 from segctl.cli import eval as evaluation
+from segctl.cli.help import CONTEXT, PlainCommand, RootGroup
 from segctl.cli.output import out
-from segctl.errors import SegctlError
+from segctl.errors import SegctlError, os_error_in_words
 from segctl.runtime.launcher import reporting_errors
 
 app = typer.Typer(
     name="segctl",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    cls=RootGroup,
+    context_settings=CONTEXT,
     help="Train, distil and evaluate semantic-segmentation models.",
 )
 app.add_typer(data.app, name="data")
 app.add_typer(presets.app, name="presets")
-app.command()(train.train)
-app.command()(distill.distill)
-app.command()(compare.compare)
-app.command("eval")(evaluation.evaluate)
-app.command()(predict.predict)
-app.command()(report.report)
-app.command()(story.demo)
+app.command(cls=PlainCommand)(train.train)
+app.command(cls=PlainCommand)(distill.distill)
+app.command(cls=PlainCommand)(compare.compare)
+app.command("eval", cls=PlainCommand)(evaluation.evaluate)
+app.command(cls=PlainCommand)(predict.predict)
+app.command(cls=PlainCommand)(report.report)
+app.command(cls=PlainCommand)(story.demo)
 
 
 def _print_version(wanted: bool) -> None:
@@ -46,11 +51,25 @@ def root(
     """Train, distil and evaluate semantic-segmentation models."""
 
 
+INTERRUPTED = 128 + signal.SIGINT
+
+
+def _say_what_the_terminal_can() -> None:
+    """Characters that the terminal's encoding lacks are replaced, and what goes to a closed stream is dropped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (open as long as the process)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 wrong input, 3 a check found problems, 130 Ctrl-C."""
     # Before torch is loaded: threads that spin while they wait make a step ten times slower when any other process,
     # such as a loader worker, needs one of the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _say_what_the_terminal_can()
     arguments = sys.argv[1:] if argv is None else argv
     outer, out.arguments = out.arguments, arguments
     try:
@@ -59,6 +78,12 @@ def main(argv: list[str] | None = None) -> int:
     except SegctlError as error:
         out.error(error)
         return error.exit_code
+    except OSError as error:
+        found = os_error_in_words(error)
+        out.error(found)
+        return found.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     finally:

@@ -17,6 +17,7 @@ from segctl.cli.options import (
     TeacherPresetOpt,
 )
 from segctl.cli.output import out
+from segctl.commands import command_line
 from segctl.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _show(jobs: "list[Job]", run: "DistillRun", json: bool) -> None:
         rows = [[cell.text for cell in row] for row in table.rows]
         title = f"{run.name} on {comparisons[0].place}, {run.train.steps:,} steps, in percent"
         out.table(title, table.columns, rows, [*gain_notes(members), ABOUT])
-    out.result(f"next: segctl report {' '.join(str(job.folder.path) for job in jobs)}")
+    out.result(f"next: {command_line('report', *(job.folder.path for job in jobs))}")
 
 
 def _result(group: "Group", members: "list[Group]") -> dict[str, Any]:

@@ -6,15 +6,16 @@ from typing import Annotated
 import typer
 
 from segctl.cli.data_tables import megabytes, show_findings, show_info, show_prepared
+from segctl.cli.help import PlainCommand, PlainGroup
 from segctl.cli.options import DATA_ROOT, DataRootOpt, JsonOpt
 from segctl.cli.output import out
 
-app = typer.Typer(no_args_is_help=True, help="Prepare, check and look at datasets.")
+app = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="Prepare, check and look at datasets.")
 
 NameArg = Annotated[str, typer.Argument(metavar="NAME", help="A dataset's name; `segctl data list` shows them.")]
 
 
-@app.command("list")
+@app.command("list", cls=PlainCommand)
 def list_datasets(data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> None:
     """List the datasets: what they need, where they come from, whether they are here."""
     from dataclasses import asdict
@@ -33,7 +34,7 @@ def list_datasets(data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> 
     out.table(f"Datasets in {data_root}", ["name", "here", "needs", "comes from"], rows)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def prepare(
     name: NameArg,
     source: Annotated[
@@ -100,21 +101,21 @@ def prepare(
     show_prepared(dataset)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def check(name: NameArg, data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> None:
     """Read every sample back and compare it with its checksum and the class table; exit code 3 where anything is wrong."""
     from segctl.data.inspect.check import check
-    from segctl.data.shards.dataset import open_dataset
+    from segctl.data.shards.dataset import open_dataset, prepare_line
 
     with out.progress(f"checking {name}") as progress:
         findings = check(data_root, name, progress)
-    show_findings(f"'{name}' in '{data_root}'", findings, json=json, hint="prepare it again")
+    show_findings(f"'{name}' in '{data_root}'", findings, json=json, hint=f"run `{prepare_line(name, data_root)}` again")
     if not json:
         trial = open_dataset(data_root, name).trial
         out.result(f"{name}: every sample is as it was packed" + (f" ({trial})" if trial else ""))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def info(
     name: NameArg,
     split: Annotated[
@@ -139,7 +140,7 @@ def info(
     show_info(dataset, splits)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def preview(
     name: NameArg,
     output: Annotated[
@@ -159,7 +160,7 @@ def preview(
     out.result(f"{path}: {len(names)} samples of {name} {split}")
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def bench(
     name: NameArg,
     source: Annotated[

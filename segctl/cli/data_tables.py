@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from segctl.cli.output import out
+from segctl.commands import command_line
 from segctl.errors import CheckError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def show_prepared(dataset: "PackedDataset") -> None:
         out.note(remark)
     if dataset.trial:
         out.warn(f"'{dataset.name}' is {dataset.trial}; prepare it without --limit to have it whole")
-    out.note(f"next: segctl data info {dataset.name}")
+    out.note(f"next: {command_line('data', 'info', dataset.name, data_root=dataset.folder.parent)}")
 
 
 def remarks(dataset: "PackedDataset") -> list[str]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from segctl.cli.options import RunOptions, with_run_options
 from segctl.cli.output import out
 from segctl.cli.train import described_run, train_run
+from segctl.commands import command_line
 from segctl.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ def distill(options: RunOptions) -> None:
     run = described_run(options)
     name = run.name
     if not isinstance(run, DistillRun):
-        raise InputError(f"preset '{name}' has no teacher to learn from", f"use `segctl train --preset {name}`")
+        source = ["--resume", "--run", str(options.run)] if options.preset is None else ["--preset", options.preset]
+        line = command_line("train", *source, data_root=options.data_root, runs_root=options.runs_root)
+        raise InputError(f"preset '{name}' has no teacher to learn from", f"use `{line}`")
     if options.method is not None:
         run, name = _with_method(run, options.method), f"{name}-{options.method}"
     if options.teacher is not None and not isinstance(run, DistillRun):
@@ -31,9 +34,8 @@ def distill(options: RunOptions) -> None:
 
 def _with_method(run: "DistillRun", method: str) -> "TrainRun":
     """The run with a method's distiller; notes if the method was published with other settings."""
-    from segctl.schema.load import sibling
+    from segctl.schema.load import sibling, with_method
     from segctl.schema.methods import METHODS, variant_of
-    from segctl.schema.run import with_method
 
     if method not in METHODS:
         raise InputError(

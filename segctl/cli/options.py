@@ -8,13 +8,16 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-DATA_ROOT = Path("data")
-RUNS_ROOT = Path("runs")
+from segctl import commands
+
+DATA_ROOT, RUNS_ROOT = commands.DATA_ROOT, commands.RUNS_ROOT
 
 DataRootOpt = Annotated[
-    Path, typer.Option("--data-root", envvar="SEGCTL_DATA", help="Folder of prepared datasets.", show_default=True)
+    Path, typer.Option("--data-root", envvar=commands.DATA_VARIABLE, help="Folder of prepared datasets.", show_default=True)
 ]
-RunsRootOpt = Annotated[Path, typer.Option("--runs-root", envvar="SEGCTL_RUNS", help="Folder of runs.", show_default=True)]
+RunsRootOpt = Annotated[
+    Path, typer.Option("--runs-root", envvar=commands.RUNS_VARIABLE, help="Folder of runs.", show_default=True)
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 SetOpt = Annotated[
     list[str] | None,

@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
+from segctl.cli.help import PlainCommand, PlainGroup
 from segctl.cli.options import JsonOpt, SetOpt
 from segctl.cli.output import out
 
-app = typer.Typer(no_args_is_help=True, help="List, show and check presets.")
+app = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="List, show and check presets.")
 
 
-@app.command("list")
+@app.command("list", cls=PlainCommand)
 def list_presets(json: JsonOpt = False) -> None:
     """List the shipped presets."""
     from segctl.schema.load import load_preset, preset_names
@@ -29,7 +30,7 @@ def list_presets(json: JsonOpt = False) -> None:
     out.table("Presets", ["name", "dataset", "model", "recipe", "steps", "batch", "teacher"], rows)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def show(
     preset: Annotated[str, typer.Argument(metavar="NAME_OR_FILE", help="A shipped preset's name, or a YAML file.")],
     set_: SetOpt = None,
@@ -50,7 +51,7 @@ def show(
     out.result("\n" + "\n".join(f"# {line}" for line in total_loss(run).splitlines()))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file.")], set_: SetOpt = None) -> None:
     """Check a preset file and list every fault in it."""
     from segctl.schema.load import load_preset

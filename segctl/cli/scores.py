@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segctl.cli.output import out
+from segctl.commands import command_line
 from segctl.errors import CheckError, InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def show(content: Content, json: bool, *, folder: Path | None = None, worst: "Se
         out.result("")
         out.table("Worst images", ["image", "mIoU_I"], [[image.image, _percent(image.miou_i)] for image in worst])
     if folder is not None:
-        out.result(f"\ntables in {folder}      next: segctl report {folder.parent.parent}")
+        out.result(f"\ntables in {folder}      next: {command_line('report', folder.parent.parent)}")
 
 
 def _show_headline(content: Content) -> None:

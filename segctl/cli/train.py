@@ -4,8 +4,9 @@ import os
 import shlex
 from typing import TYPE_CHECKING
 
-from segctl.cli.options import DATA_ROOT, RunOptions, with_run_options
+from segctl.cli.options import RunOptions, with_run_options
 from segctl.cli.output import out
+from segctl.commands import command_line
 from segctl.errors import InputError
 
 if TYPE_CHECKING:
@@ -108,5 +109,5 @@ def train_run(run: "TrainRun", name: str, options: RunOptions) -> None:
     if options.dry_run:
         out.table("Dry run: nothing was kept", ["what", "value"], [[key, f"{value:.4g}"] for key, value in found.items()])
         return
-    where = "" if options.data_root == DATA_ROOT else f" --data-root {shlex.quote(str(options.data_root))}"
-    out.result(f"run saved in {folder.path}      next: segctl eval {shlex.quote(str(folder.path))}{where}")
+    line = command_line("eval", folder.path, data_root=options.data_root)
+    out.result(f"run saved in {folder.path}      next: {line}")

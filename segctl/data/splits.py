@@ -2,7 +2,16 @@
 
 import re
 
-_ROLES = {"trainval": "trainval", "train": "train", "validation": "val", "valid": "val", "val": "val", "test": "test"}
+_ROLES = {
+    "trainval": r"train(ing)?val(id(ation)?)?",
+    "train": r"train(ing)?",
+    "val": r"val(id(ation)?)?|dev(el(opment)?)?|eval(uation)?",
+    "test": r"test(ing)?",
+}
+"""The words that name a role; a part such as `set` or `images` may follow. Only whole words count: `trains` is a class."""
+_PART = r"(set|split|data|fold|images?|imgs?|labels?)?"
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+"""Words end at whatever is no letter, and before a capital: `images-val`, `train2017`, `testA`, `trainSet`."""
 
 
 def must_not_meet(first: str, second: str) -> bool:
@@ -23,6 +32,12 @@ def must_not_meet(first: str, second: str) -> bool:
 
 def _meaning(split: str) -> tuple[str | None, str]:
     """(train, val, test, trainval or None; the fold, empty where there is none)."""
-    role = next((role for word, role in _ROLES.items() if re.match(rf"{word}(?![a-z])", split)), None)
-    fold = re.search(r"fold_?(\d+)", split)
+    roles = [role for word in _WORD.findall(split) if (role := _role(word.lower()))]
+    fold = re.search(r"fold[^a-z0-9]?(\d+)", split.lower())
+    # The first word decides ("test-dev" is a test), but train beside val is both: train_val, TrainVal.
+    role = "trainval" if set(roles) == {"train", "val"} else next(iter(roles), None)
     return role, fold[1] if fold else ""
+
+
+def _role(word: str) -> str | None:
+    return next((role for role, names in _ROLES.items() if re.fullmatch(rf"(mini)?({names}){_PART}", word)), None)

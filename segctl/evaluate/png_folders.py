@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -195,3 +196,27 @@ def _in_threads(count: Callable[[MaskPair], ImageCounts], pairs: Sequence[MaskPa
         finally:
             for future in under_way:
                 future.cancel()
+
+
+def evaluate_files(
+    predictions: Path | str,
+    truths: Path | str,
+    classes: int | Sequence[str],
+    *,
+    binary: bool = False,
+    resize: bool = False,
+    boundary: bool = False,
+    workers: int = 1,
+) -> dict[str, Any]:
+    """The scores of a folder of predicted label maps against a folder of ground truth, as `segctl eval --pred --gt` gives them.
+
+    classes: the number of classes, or their names in the order of ids.  binary: score the second class alone, as foreground.
+    resize: bring predictions to the ground truth's size by nearest pixel.  boundary: also compute Boundary IoU.
+    Returns what scores.json holds: scores in percent by name (`mIoU_D` …; None where undefined), `per_class`, `intervals` and
+    `warnings`.
+    Raises InputError naming the file that does not fit.
+    """
+    given = GivenClasses(tuple(map(str, range(classes)) if isinstance(classes, int) else classes))
+    request = FilesRequest(Path(predictions), Path(truths), given, binary, resize, boundary, workers)
+    scored = score_files(request)
+    return {**scored.content, "warnings": list(scored.warnings)}

@@ -74,7 +74,7 @@ def open_request(request: EvaluationRequest) -> OpenedRequest:
     if not request.run.finished:
         raise InputError(
             f"the run '{request.run.path}' has not finished: it holds no model.pt",
-            f"finish it with `segctl train --resume --run {request.run.path}`",
+            f"finish it with `{request.run.resume_line(request.data_root)}`",
         )
     dataset = open_dataset(request.data_root, spec.data.dataset)
     split = request.split or spec.data.val_split

@@ -62,7 +62,7 @@ def build_losses(specs: Sequence[LossTermSpec], num_classes: int) -> LossTerms:
 def _check_number(path: str, class_weights: Sequence[float] | None, num_classes: int) -> None:
     if class_weights is not None and len(class_weights) != num_classes:
         message = f"{path}.class_weights: got {len(class_weights)} numbers, wanted {num_classes}, one for each class"
-        raise InputError(message, "`segctl data info NAME` lists the classes in their order")
+        raise InputError(message, "`segctl data info` lists the classes in their order")
 
 
 def build_loss(spec: LossTermSpec) -> Loss:

@@ -134,12 +134,7 @@ def _tensor_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignor
     if label.device.type == "cpu" and prediction.device.type == "cpu":
         found = pairs(prediction.detach().numpy(), label.detach().numpy(), num_classes, ignore_index)
         return torch.from_numpy(found)
-    return _device_pairs(prediction, label, num_classes, ignore_index)
-
-
-def _device_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int) -> "Tensor":
-    """The pairs of a batch on the tensors' own device, as int64 (B, C, C + 1)."""
-    return checked_pairs(_queue_on_device(prediction, label, num_classes, ignore_index), ignore_index)
+    return checked_pairs(scatter_pairs(prediction, label, num_classes, ignore_index), ignore_index)
 
 
 def queue_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int = 255) -> "Tensor":
@@ -149,13 +144,14 @@ def queue_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_
     where a CPU counted), row C + 1 labels that are no class.
     """
     if label.device.type != "cpu":
-        return _queue_on_device(prediction, label, num_classes, ignore_index)
+        return scatter_pairs(prediction, label, num_classes, ignore_index)
     import torch
 
     return torch.nn.functional.pad(pairs(prediction, label, num_classes, ignore_index), (0, 0, 0, 2))
 
 
-def _queue_on_device(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int) -> "Tensor":
+def scatter_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int = 255) -> "Tensor":
+    """`queue_pairs` by one scatter over the whole batch: what a GPU runs, and any other device can."""
     import torch
 
     if prediction.is_floating_point() or label.is_floating_point():

@@ -78,7 +78,7 @@ def _worst_of_columns(kinds: dict[str, Floats], draws: NDArray[np.int32]) -> dic
     for columns in zip(*(values.T for values in kinds.values()), strict=True):
         alike: dict[bytes, list[tuple[str, Floats]]] = defaultdict(list)
         for kind, column in zip(kinds, columns, strict=True):
-            alike[_order(column).tobytes()].append((kind, column))
+            alike[lowest_first(column).tobytes()].append((kind, column))
         for order, members in alike.items():
             worst = worst_of([column for _, column in members], np.frombuffer(order, np.intp), draws)
             for (kind, _), values in zip(members, worst, strict=True):
@@ -86,15 +86,15 @@ def _worst_of_columns(kinds: dict[str, Floats], draws: NDArray[np.int32]) -> dic
     return {kind: np.stack(values) for kind, values in found.items()}
 
 
-def _order(values: Floats) -> NDArray[np.intp]:
-    """The places of the defined values, lowest first."""
+def lowest_first(values: Floats) -> NDArray[np.intp]:
+    """The places of the defined values of (N,), the lowest value's first; as many as there are values that are not NaN."""
     return np.argsort(values, kind="stable")[: int((~np.isnan(values)).sum())]
 
 
 def worst_of(columns: list[Floats], order: NDArray[np.intp], draws: NDArray[np.int32]) -> list[Floats]:
     """The worst 5 percent's mean, and the average of the worst q percent's over QBAR_PERCENTS: (2, R), NaN where n is 0.
 
-    columns: values (N,) that `order` puts in order, lowest first, leaving out those that do not count.  draws: (R, N).
+    columns: values (N,), whose `lowest_first` is `order`.  draws: (R, N).
     """
     if not order.size:
         return [np.full((2, len(draws)), np.nan)] * len(columns)

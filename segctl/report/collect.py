@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segctl.commands import command_line
 from segctl.errors import InputError, SegctlError, did_you_mean
 from segctl.files import read_json
 from segctl.metrics.scores import SCORE_NAMES
@@ -102,6 +103,12 @@ class Run:
         """What environment.json says of the teacher; empty for a run without one."""
         return self.environment.get("teacher") or {}
 
+    @property
+    def data_root(self) -> Path | None:
+        """The folder of prepared datasets that the run was trained from; None where an older segctl did not keep it."""
+        kept = self.environment.get("data_root")
+        return None if kept is None else Path(kept)
+
 
 @dataclass(frozen=True)
 class Collection:
@@ -122,7 +129,8 @@ def collect(folders: Sequence[Path], runs_root: Path) -> Collection:
     found = find_runs(runs_root)
     if not found:
         raise InputError(
-            f"there are no runs under '{runs_root}'", "train one with `segctl train --preset NAME`, or give --runs-root"
+            f"there are no runs under '{runs_root}'",
+            f"train one with `{command_line('train', '--preset', 'NAME', runs_root=runs_root)}`, or give --runs-root",
         )
     runs, faults = [], []
     for folder in found:
@@ -169,7 +177,8 @@ def read_evaluation(folder: Path) -> Evaluation:
 def _existing(path: Path, runs_root: Path) -> RunFolder:
     if not path.is_dir():
         near = did_you_mean(path.name, [run.name for run in find_runs(runs_root)])
-        raise InputError(f"there is no run at '{path}'{near}", "`segctl report` without a name takes every run")
+        line = command_line("report", runs_root=runs_root)
+        raise InputError(f"there is no run at '{path}'{near}", f"`{line}` without a name takes every run")
     return RunFolder(path)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from segctl.commands import command_line
 from segctl.metrics.scores import RULES
 from segctl.report import findings
 from segctl.report.analysis import Measured, interval_text
@@ -85,7 +86,7 @@ def _what_was_run(frame: Frame) -> Section:
     notes = [f"not readable, left out: {sentence}" for sentence in frame.collection.unreadable]
     notes += [
         f"`{run.label}` is not evaluated{'' if frame.split is None else f' on {frame.split}'}: "
-        f"{f'`segctl eval {run.folder.path}`' if run.folder.finished else 'it has not finished'}"
+        f"{f'`{_eval_line(run, frame.split)}`' if run.folder.finished else 'it has not finished'}"
         for run in runs
         if not (run.evaluations if frame.split is None else frame.split in run.evaluations)
     ]
@@ -97,6 +98,12 @@ def _what_was_run(frame: Frame) -> Section:
         formulas.setdefault(total_loss(run.spec), []).append(run.label)
     blocks.append(Code("\n\n".join(f"# {', '.join(labels)}\n{formula}" for formula, labels in formulas.items())))
     return Section("What was run", tuple(blocks))
+
+
+def _eval_line(run: Run, split: str | None) -> str:
+    """The command that scores a run: on a split, or on its own one. What follows an @ is a protocol and no split."""
+    asked = [] if split is None or "@" in split else ["--split", split]
+    return command_line("eval", run.folder.path, *asked, data_root=run.data_root)
 
 
 def _results(frame: Frame) -> list[Section]:

@@ -45,9 +45,9 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
             elastic_launch(config, sys.executable)("-m", "segctl", *arguments)
         except ChildFailedError as error:
             codes = {rank: int(failure.exitcode) for rank, failure in error.failures.items()}
-            raise _first_error(Path(place), codes, processes) from None
+            raise first_error(Path(place), codes, processes) from None
         except SignalException as stop:
-            raise _first_error(Path(place), {}, processes, stop.sigval) from None
+            raise first_error(Path(place), {}, processes, stop.sigval) from None
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def _write_error(path: Path, error: SegctlError, trace: str) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def _first_error(folder: Path, codes: dict[int, int], processes: int, stopped: int | None = None) -> ProcessError:
+def first_error(folder: Path, codes: dict[int, int], processes: int, stopped: int | None = None) -> ProcessError:
     """The error to report: the first that a process wrote, unless that is a bug which a kill of another process explains.
 
     codes: exit code by rank, negative for a signal.  stopped: the signal that ended all processes.

@@ -13,7 +13,7 @@ TRAIN_WITH_LESS = (
     "--set train.activation_checkpointing=true, which only costs time"
 )
 SCORE_WITH_LESS = (
-    "score in tiles (evaluate.protocol of the preset, or `segctl eval RUN --protocol sliding --tile 512x512`), one image at a "
+    "score in tiles (evaluate.protocol of the preset, or --protocol sliding --tile 512x512 of `segctl eval`), one image at a "
     "time, or with --device cpu"
 )
 

@@ -175,7 +175,7 @@ def without_averaging(task: nn.Module) -> AbstractContextManager[None]:
 
 def join_world() -> World:
     """The processes that a launcher started together with this one, or this process alone."""
-    _read_slurm(os.environ)
+    adopt_slurm(os.environ)
     if not under_launcher():
         return World()
     if not dist.is_initialized():
@@ -205,7 +205,7 @@ def under_launcher() -> bool:
     return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", "1"))) > 1
 
 
-def _read_slurm(environment: MutableMapping[str, str]) -> None:
+def adopt_slurm(environment: MutableMapping[str, str]) -> None:
     """Set the variables of torch's launcher from srun's. A batch script itself has no step variables, so nothing is set in it."""
     if "WORLD_SIZE" in environment or int(environment.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
         return

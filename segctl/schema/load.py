@@ -1,20 +1,19 @@
 """YAML file + `--set a.b=c` -> one validated run, with every fault named at once."""
 
-import copy
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
-from segctl.errors import Fault, InputError, PresetError, did_you_mean
-from segctl.schema.run import DistillRun, TrainRun, cross_check
+from segctl.errors import InputError, PresetError, did_you_mean
+from segctl.schema.cross_checks import cross_check
+from segctl.schema.messages import Tree, faults_of
+from segctl.schema.methods import Method, published_bundle
+from segctl.schema.run import DistillRun, TrainRun
 from segctl.schema.yaml import load_yaml
-
-Tree = dict[str, Any]
 
 
 def preset_folder() -> Path:
@@ -101,7 +100,7 @@ def _child(node: Any, key: str, path: str, override: str) -> Any:
         return child
     if isinstance(node, list) and key.isdigit() and int(key) < len(node):
         return node[int(key)]
-    raise InputError(f"--set '{override}': there is nothing at '{path}'", "see the names with `segctl presets show`")
+    raise InputError(f"--set '{override}': there is nothing at '{path}'", "see the names with `segctl presets show PRESET`")
 
 
 def _assign(node: Any, key: str, value: Any, override: str) -> None:
@@ -110,7 +109,7 @@ def _assign(node: Any, key: str, value: Any, override: str) -> None:
     elif isinstance(node, list) and key.isdigit() and int(key) < len(node):
         node[int(key)] = value
     else:
-        raise InputError(f"--set '{override}': there is nothing at '{key}'", "see the names with `segctl presets show`")
+        raise InputError(f"--set '{override}': there is nothing at '{key}'", "see the names with `segctl presets show PRESET`")
 
 
 def validate_run(tree: Tree, where: str) -> TrainRun:
@@ -120,136 +119,19 @@ def validate_run(tree: Tree, where: str) -> TrainRun:
         run = model.model_validate(tree)
         faults = cross_check(run)
     except ValidationError as error:
-        faults = [
-            _fault(model, tree, details) for details in error.errors(include_url=False) if not _follows_from_another(details)
-        ]
-        faults += _cross_faults_despite(model, tree, error)
+        faults = faults_of(model, tree, error)
     if faults:
         raise PresetError(where, faults, "see `segctl presets show PRESET` for a complete preset")
     return run
 
 
-def _cross_faults_despite(model: type[TrainRun], tree: Tree, error: ValidationError) -> list[Fault]:
-    """Faults between blocks of a file whose only other faults are unknown keys."""
-    unknown = [details["loc"] for details in error.errors(include_url=False) if details["type"] == "extra_forbidden"]
-    pruned: Any = copy.deepcopy(tree)
-    for loc in unknown:
-        keys = _plain_path(tree, loc)
-        node: Any = pruned
-        for key in keys[:-1]:
-            node = node[key]
-        del node[keys[-1]]
-    try:
-        return cross_check(model.model_validate(pruned))
-    except ValidationError:
-        return []
+def with_method(run: DistillRun, method: Method) -> TrainRun:
+    """The run with a method's published bundle as its distiller, and nothing else changed; `none` leaves out the teacher.
 
-
-def _follows_from_another(details: ErrorDetails) -> bool:
-    """pydantic also calls a list empty when every item in it is faulty."""
-    return details["type"] == "too_short" and bool(details["input"])
-
-
-def _fault(model: type[TrainRun], tree: Tree, details: ErrorDetails) -> Fault:
-    """One pydantic error in our words: dotted path, what was got, what was wanted."""
-    keys = _plain_path(tree, details["loc"])
-    path = ".".join(map(str, keys)) or "(top level)"
-    match details["type"]:
-        case "missing":
-            return Fault(path, "is missing")
-        case "extra_forbidden":
-            known = _known_keys(model, tree, keys[:-1])
-            return Fault(path, f"unknown key{did_you_mean(str(keys[-1]), known) or f', wanted one of {_listed(known)}'}")
-        case "union_tag_invalid":
-            tags = [tag.strip().strip("'") for tag in details["ctx"]["expected_tags"].split(",")]
-            got = details["ctx"]["tag"]
-            return Fault(f"{path}.kind", f"got '{got}', wanted one of {_listed(tags)}{did_you_mean(got, tags)}")
-        case "union_tag_not_found":
-            return Fault(f"{path}.kind", "is missing")
-        case "too_short":
-            return Fault(path, "is empty, wanted at least one item")
-        case "literal_error":
-            return Fault(path, f"got {details['input']!r}, wanted {details['ctx']['expected']}{_near_literal(details)}")
-    return Fault(path, f"got {_short(details['input'])}, {_wanted(details)}")
-
-
-WANTED = {
-    "greater_than_equal": "wanted at least {ge:g}",
-    "greater_than": "wanted more than {gt:g}",
-    "less_than_equal": "wanted at most {le:g}",
-    "less_than": "wanted less than {lt:g}",
-    "int_type": "wanted a whole number",
-    "int_parsing": "wanted a whole number",
-    "int_from_float": "wanted a whole number",
-    "float_type": "wanted a number",
-    "float_parsing": "wanted a number",
-    "finite_number": "wanted a finite number",
-    "bool_type": "wanted true or false",
-    "bool_parsing": "wanted true or false",
-    "string_type": "wanted text",
-    "model_type": "wanted a block of keys",
-    "model_attributes_type": "wanted a block of keys",
-    "tuple_type": "wanted a list",
-}
-"""Our words for pydantic's, with the bound from its context; its own message serves for what is not here."""
-
-
-def _wanted(details: ErrorDetails) -> str:
-    template = WANTED.get(details["type"])
-    message = details["msg"]
-    return template.format(**details.get("ctx", {})) if template else message[0].lower() + message[1:]
-
-
-def _near_literal(details: ErrorDetails) -> str:
-    words = details["ctx"]["expected"].replace(" or ", ", ").split(", ")
-    return did_you_mean(str(details["input"]), [word.strip("'") for word in words])
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _listed(words: list[str]) -> str:
-    return ", ".join(words)
-
-
-def _plain_path(tree: Tree, loc: tuple[int | str, ...]) -> list[int | str]:
-    """pydantic's location without the union tags it slips in: keys that are not in the file, except a last missing one."""
-    keys: list[int | str] = []
-    node: Any = tree
-    for position, key in enumerate(loc):
-        inside = (isinstance(node, dict) and key in node) or (isinstance(node, list) and isinstance(key, int))
-        if inside:
-            node = node[key]
-        elif position < len(loc) - 1:
-            continue
-        keys.append(key)
-    return keys
-
-
-def _known_keys(model: type[BaseModel], tree: Tree, keys: list[int | str]) -> list[str]:
-    """The keys allowed in the block at `keys`."""
-    annotation: Any = model
-    node: Any = tree
-    for key in keys:
-        node = node[key]
-        if isinstance(key, str):
-            annotation = annotation.model_fields[key].annotation
-        annotation = _block(annotation, node)
-    return list(annotation.model_fields)
-
-
-def _block(annotation: Any, node: Any) -> Any:
-    """The Spec class that `node` is read as: looks through lists, optionals and tagged unions."""
-    choices = [choice for choice in _classes(annotation) if isinstance(choice, type) and issubclass(choice, BaseModel)]
-    if len(choices) == 1 or not isinstance(node, dict):
-        return annotation if len(choices) != 1 or isinstance(node, list) else choices[0]
-    return next(choice for choice in choices if choice.model_fields["kind"].default == node.get("kind"))
-
-
-def _classes(annotation: Any) -> list[Any]:
-    if get_origin(annotation) is None and not get_args(annotation):
-        return [annotation]
-    inner = get_args(annotation)
-    return [found for part in inner for found in _classes(part)] if inner or get_origin(annotation) is Union else [annotation]
+    Raises PresetError where the bundle does not fit the run, such as a term on auxiliary logits that the student lacks.
+    """
+    bundle = published_bundle(method, run.data.dataset, run.model.aux)
+    changed = run.without_teacher() if bundle is None else run.model_copy(update={"distiller": bundle})
+    if faults := cross_check(changed):
+        raise PresetError(f"preset '{run.name}' with method {method}", faults)
+    return changed

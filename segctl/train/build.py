@@ -17,8 +17,9 @@ from segctl.runtime.compiler import require_compiler
 from segctl.runtime.cores import loader_workers
 from segctl.runtime.determinism import set_determinism
 from segctl.runtime.device import choose_compute
+from segctl.schema.cross_checks import group_faults
 from segctl.schema.distill_terms import reads
-from segctl.schema.run import DistillRun, TrainRun, group_faults
+from segctl.schema.run import DistillRun, TrainRun
 from segctl.teacher.cache import plan_teacher_cache
 from segctl.teacher.find import find_teacher
 from segctl.teacher.load import Teacher, load_teacher
@@ -59,7 +60,9 @@ def _build(request: Request, fresh: bool) -> Session:
     compute = choose_compute(request.device, run.train.precision)
     teacher, teacher_shape, cache = None, None, None
     if isinstance(run, DistillRun):
-        teacher = load_teacher(find_teacher(run, request.teacher, request.runs_root), dataset, request.teacher_preset)
+        teacher = load_teacher(
+            find_teacher(run, request.teacher, request.runs_root, request.data_root), dataset, request.teacher_preset
+        )
         teacher.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         teacher_shape = _output_shape(teacher.model, run.data.crop)
         _require_aux(run, teacher, teacher_shape)
@@ -100,6 +103,7 @@ def _build(request: Request, fresh: bool) -> Session:
         teacher=teacher,
         state=state,
         teacher_cache=cache,
+        runs_root=request.runs_root,
     )
 
 

@@ -18,9 +18,9 @@ from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError, SegctlError, StoppedError
 from segctl.runs import RunFolder
 from segctl.runtime.signals import handling
-from segctl.schema.load import load_preset
+from segctl.schema.load import load_preset, with_method
 from segctl.schema.methods import Method
-from segctl.schema.run import DistillRun, TrainRun, with_method
+from segctl.schema.run import DistillRun, TrainRun
 from segctl.schema.same_run import conflicts
 from segctl.teacher.find import find_teacher
 from segctl.teacher.load import Teacher, load_teacher
@@ -83,7 +83,7 @@ def open_comparison(
     dataset = open_dataset(request.data_root, run.data.dataset)
     if list(methods) == ["none"]:
         return run, None
-    path = find_teacher(run, given, request.runs_root)
+    path = find_teacher(run, given, request.runs_root, request.data_root)
     return run, load_teacher(path, dataset, request.teacher_preset)
 
 

@@ -29,6 +29,8 @@ def describe(session: Session, request: Request, trial: Trial | None) -> dict[st
         "threads": torch.get_num_threads(),
         "precision": session.compute.precision,
         "command": request.command,
+        "data_root": str(request.data_root),
+        "runs_root": str(request.runs_root),
         "caller_commit": _caller_commit(),
         "started": now(),
         "finished": None,

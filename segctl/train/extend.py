@@ -18,7 +18,8 @@ def extend_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     shorter run is renamed to model-<steps>.pt.  Raises InputError if the run is not shorter or has no checkpoint.
     """
     stored = request.world.together(lambda: _read_shorter(folder, request.run))
-    session, log = reopen(request, folder, watch, with_steps(stored, request.run.train.steps))
+    steps = request.run.train.steps
+    session, log = reopen(request, folder, watch, with_steps(stored, steps), "--extend-to", str(steps))
     session.world.on_main(lambda: _write_extension(folder, session, stored.train.steps))
     session.world.wait()
     log.note(_rates_in_words(folder, session, stored))

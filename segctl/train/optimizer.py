@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from segctl.distillers.base import Opponent
-from segctl.schema.optim import AdamWSpec, OptimSpec, PolySpec, SGDSpec
+from segctl.schema.optim import AdamWSpec, OptimSpec, SGDSpec
+from segctl.schema.schedule import PolySpec
 
 
 def build_optimizer(

@@ -28,10 +28,11 @@ def resume_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     continue_run(request, session, folder, log)
 
 
-def reopen(request: Request, folder: RunFolder, watch: Watch, stored: TrainRun) -> tuple[Session, RunLog]:
+def reopen(request: Request, folder: RunFolder, watch: Watch, stored: TrainRun, *options: str) -> tuple[Session, RunLog]:
     """The session of a run that was started before, its checkpoint loaded, and its logs cut back to that checkpoint.
 
-    stored: what `request.run` must agree with in everything that can change a number.
+    stored: what `request.run` must agree with in everything that can change a number.  options: of the command that resumes the
+    run, for the error message if it does not agree.
     """
     world = request.world
     tensorboard = request.tensorboard or folder.tensorboard.is_dir()
@@ -41,7 +42,8 @@ def reopen(request: Request, folder: RunFolder, watch: Watch, stored: TrainRun) 
     if request.teacher is None and teacher is not None:
         request = replace(request, teacher=Path(teacher["run"]), teacher_preset=teacher.get("given_preset"))
     session = build_session(request, fresh=not folder.last.is_file())
-    world.together(lambda: _require_same(stored, session.run, folder))
+    line = session.resume_line(folder.path, *options)
+    world.together(lambda: _require_same(stored, session.run, folder, line))
     for path, before, after in rounding_changes(stored, session.run):
         watch.note(
             f"resuming with {path}={json.dumps(after)}, but the run was started with {path}={json.dumps(before)}: results stay "
@@ -74,12 +76,12 @@ def _read_unfinished(folder: RunFolder) -> TrainRun:
     return stored
 
 
-def _require_same(stored: TrainRun, wanted: TrainRun, folder: RunFolder) -> None:
+def _require_same(stored: TrainRun, wanted: TrainRun, folder: RunFolder, line: str) -> None:
     """Raise InputError if the settings differ in anything that changes what the run computes."""
     if found := sorted(map(str, conflicts(stored, wanted))):
         raise InputError(
             f"the run '{folder.path}' was started with other settings: {'; '.join(found)}",
-            f"resume it with `segctl train --resume --run {folder.path}`, or start a new run",
+            f"resume it with `{line}` alone, or start a new run",
         )
 
 

@@ -1,18 +1,19 @@
 """The request for a run, and the run's moving parts in one process. build.py turns the first into the second."""
 
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
 
+from segctl.commands import RUNS_ROOT
 from segctl.data.batches.teacher_outputs import TeacherOutputs
 from segctl.data.shards.dataset import PackedDataset
 from segctl.models import Segmenter
+from segctl.runs import resume_line
 from segctl.runtime.determinism import determinism_in_words
 from segctl.runtime.device import Compute
 from segctl.runtime.world import World
-from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.run import TrainRun
 from segctl.teacher.cache import TeacherCache
 from segctl.teacher.load import Teacher
 from segctl.train.checkpoint import State
@@ -60,6 +61,7 @@ class Session:
     teacher: Teacher | None
     state: State
     teacher_cache: TeacherCache | None = None
+    runs_root: Path = RUNS_ROOT
 
     @property
     def teacher_outputs(self) -> TeacherOutputs | None:
@@ -79,15 +81,14 @@ class Session:
         teacher = None if self.teacher is None else self.teacher.sha256
         return {"run": self.run.name, "dataset": self.dataset.fingerprint, "teacher": teacher}
 
-    def resume_line(self, folder: Path) -> str:
-        """The command that resumes this run from the current folder."""
-        verb = "distill" if isinstance(self.run, DistillRun) else "train"
-        parts = ["segctl", verb, "--resume", "--run", str(folder), "--data-root", str(self.dataset.folder.parent)]
+    def resume_line(self, folder: Path, *options: str) -> str:
+        """The command that resumes this run from the current folder; `options` are added to it."""
+        more = [*options]
         if self.compute.device_given:
-            parts += ["--device", str(self.compute.device)]
+            more += ["--device", str(self.compute.device)]
         if self.world.size > 1 and self.world.size == self.world.local_size:  # across machines the launcher sets the number
-            parts += ["--processes", str(self.world.size)]
-        return shlex.join(parts)
+            more += ["--processes", str(self.world.size)]
+        return resume_line(folder, self.run, *more, data_root=self.dataset.folder.parent, runs_root=self.runs_root)
 
     def decisions(self) -> list[str]:
         """What was decided for this run and why, one line each, to print before step 1."""

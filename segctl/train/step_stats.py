@@ -110,7 +110,7 @@ class StepStats:
             memory_mb=peak_memory_mb(self.session.compute.device),
         )
         self.log.stepped(report)
-        self.warn_of_slow_loader(report, self.made / count)
+        self._warn_of_slow_loader(report, self.made / count)
         self.restart()
 
     def means(self) -> dict[str, float]:
@@ -141,7 +141,7 @@ class StepStats:
         mine = sum(seconds(before, after) for before, after in self.waits)
         return float(self.session.world.largest(torch.tensor(mine, dtype=torch.float64)))
 
-    def warn_of_slow_loader(self, report: StepReport, made_s: float) -> None:
+    def _warn_of_slow_loader(self, report: StepReport, made_s: float) -> None:
         """Note once that steps wait for data, and how to avoid that; made_s: seconds that a loader process needs for a batch."""
         waits = report.data_s / report.step_s
         # In the first interval the loader fills its queue.

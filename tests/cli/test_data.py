@@ -9,6 +9,7 @@ from deepglobe_files import tree as deepglobe_tree
 from own_files import write_own
 
 from segctl.cli import main
+from segctl.data.datasets import known_names
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def test_list_says_what_is_here(capsys, root):
     code, out, _ = run(capsys, "data", "list", "--data-root", root)
     assert code == 0
     rows = {line.split()[0]: line.split() for line in out.splitlines()[2:]}
-    assert list(rows) == ["camvid", "cityscapes", "deepglobe", "shapes", "voc"]
+    assert list(rows) == sorted(known_names())
     assert rows["camvid"][1:3] == ["15", "samples,"]
     assert rows["shapes"][1:3] == ["no", "nothing"]
 
@@ -53,7 +54,7 @@ def test_prepare_reports_sizes_and_the_next_step(capsys, tmp_path, toy_data):
     assert "of lz4 shards from" in out
     assert "fingerprint" in out
     assert "preparing camvid 15/15" in err
-    assert "next: segctl data info camvid" in err
+    assert f"next: segctl data info camvid --data-root {tmp_path}" in err
 
 
 @pytest.mark.parametrize(
@@ -104,6 +105,19 @@ def test_check_of_a_damaged_dataset_lists_the_problems_and_exits_with_3(capsys, 
     assert code == 3
     assert "incomplete: 'camvid-00000-of-00001.h5' with 15 samples is missing" in out
     assert f"error: 'camvid' in '{root}' has one problem" in err
+
+
+@pytest.mark.parametrize(("first", "second"), [("training", "validation"), ("Train", "Val"), ("train_fold2", "valid_fold2")])
+def test_a_picture_in_both_splits_is_found_before_and_after_packing(capsys, tmp_path, first, second):
+    images, labels, classes = write_own(tmp_path / "own", [f"{first}/a", f"{first}/b", f"{second}/c"])
+    (images / second / "c.jpg").write_bytes((images / first / "a.jpg").read_bytes())
+    prepare = ["data", "prepare", "ade", "--images", images, "--labels", labels, "--classes", classes, "--data-root", tmp_path]
+    leak = f"shows the same picture as 'a', in the splits '{second}' and '{first}'"
+    code, out, _ = run(capsys, *prepare, "--check")
+    assert (code, leak in out) == (3, True)
+    assert run(capsys, *prepare, "--workers", 0)[0] == 0
+    code, out, _ = run(capsys, "data", "check", "ade", "--data-root", tmp_path)
+    assert (code, leak in out) == (3, True)
 
 
 def test_check_as_json(capsys, root):

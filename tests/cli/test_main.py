@@ -1,18 +1,27 @@
 """The error door: version, help, exit codes, one sentence and no traceback."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import typer
 
 from segctl import __version__
-from segctl.cli import main
+from segctl.cli import app, main
+from segctl.schema.methods import METHODS
 
-COMMANDS = [
-    [], ["data"], ["data", "list"], ["data", "prepare"], ["data", "check"], ["data", "info"], ["data", "preview"],
-    ["presets"], ["presets", "list"], ["presets", "show"], ["presets", "check"],
-    ["train"], ["distill"], ["eval"], ["predict"], ["report"], ["demo"],
-]  # fmt: skip
+
+def commands_of(app: typer.Typer) -> list[list[str]]:
+    """Every command, those of a group after the group; [] is segctl itself."""
+    found: list[list[str]] = [[]]
+    for name, command in typer.main.get_group(app).commands.items():
+        found += [[name], *([name, inner] for inner in getattr(command, "commands", {}))]
+    return found
+
+
+COMMANDS = commands_of(app)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,7 +38,8 @@ def test_every_help_answers(command: list[str], capsys: pytest.CaptureFixture[st
 def test_no_help_imports_torch() -> None:
     code = f"""
 import sys
-from segctl.cli import main
+from segctl.cli import app, main
+from segctl.schema.methods import METHODS
 for command in {COMMANDS!r}:
     assert main([*command, "--help"]) == 0
 print("loaded:", sorted(set(sys.modules) & {{"torch", "h5py", "timm", "cv2", "matplotlib"}}))
@@ -50,7 +60,7 @@ def test_python_dash_m_is_the_same_command() -> None:
         (["train", "--preset", "camvid-psp81"], "no preset is called 'camvid-psp81', did you mean 'camvid-psp18'?",
          "see `segctl presets list`, or give the path of a .yaml file"),
         (["distill", "--preset", "camvid-psp18", "--method", "jlm"], "--method 'jlm' is not known, did you mean 'jml'?",
-         "use one of none, kd, skd, ifvd, cwd, cirkd, maskd, dist, jml"),
+         f"use one of {', '.join(METHODS)}"),
         (["distill", "--preset", "camvid-dl101"], "preset 'camvid-dl101' has no teacher to learn from",
          "use `segctl train --preset camvid-dl101`"),
         (["train", "--preset", "camvid-psp18", "--set", "train.steps"], "cannot read --set 'train.steps'",
@@ -80,3 +90,36 @@ def test_zero_steps_are_refused_by_the_preset(capsys: pytest.CaptureFixture[str]
 def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trian"]) == 2
     assert "No such command 'trian'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+def test_characters_that_the_terminal_lacks_are_replaced(encoding: str) -> None:
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    for command in (["presets", "show", "camvid-psp18"], ["--help"]):
+        found = subprocess.run([sys.executable, "-m", "segctl", *command], capture_output=True, env=env)
+        assert found.returncode == 0, found.stderr
+        assert b"Traceback" not in found.stderr
+
+
+def test_a_closed_stdout_is_no_traceback() -> None:
+    found = subprocess.run(["bash", "-c", f"'{sys.executable}' -m segctl presets list >&-"], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["presets", "check", "x" * 300 + ".yaml"], "File name too long"),
+        (["report", "--runs-root", "n" * 300], "File name too long"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_ctrl_c_while_importing_is_130_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    found = subprocess.run([sys.executable, "-m", "segctl", "--version"], capture_output=True, text=True, env=env)
+    assert (found.returncode, found.stderr) == (130, "")

@@ -61,7 +61,8 @@ def test_a_broken_run_is_a_warning_when_others_can_be_read(root, tmp_path, capsy
         (["nowhere"], "error: there is no run at 'nowhere'\nnext:  `segctl report` without a name takes every run\n"),
         (
             ["--runs-root", "empty"],
-            "error: there are no runs under 'empty'\nnext:  train one with `segctl train --preset NAME`, or give --runs-root\n",
+            "error: there are no runs under 'empty'\n"
+            "next:  train one with `segctl train --preset NAME --runs-root empty`, or give --runs-root\n",
         ),
     ],
 )

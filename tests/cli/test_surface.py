@@ -65,4 +65,12 @@ def test_the_options_of_a_command_are_these(command: str, capsys: pytest.Capture
 def test_the_commands_are_these(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     listed = re.findall(r"^│ ([a-z]+)  ", capsys.readouterr().out, flags=re.MULTILINE)
-    assert listed == ["train", "distill", "compare", "eval", "predict", "report", "demo", "data", "presets"]
+    assert listed == ["data", "presets", "train", "distill", "compare", "eval", "predict", "report", "demo"]
+
+
+@pytest.mark.parametrize("command", ["train", "predict", "data info", "presets show"])
+def test_help_has_no_type_after_a_flag_and_no_braces_around_an_argument(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), "-h"]) == 0
+    shown = capsys.readouterr().out
+    assert "<bool>" not in shown
+    assert not re.search("[{}]", shown)

@@ -1,11 +1,10 @@
 """Losses over several processes: P processes with parts of a batch are one process with the whole of it."""
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import run_in_processes
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -45,11 +44,9 @@ def part_of(rank: int) -> slice:
     return slice(0, 2) if rank == 0 else slice(2, 6)
 
 
-def train_one_part(rank: int, folder: Path) -> None:
+def train_one_part(rank: int, size: int) -> dict[str | tuple[str, bool], Any]:
     """What one process sees: for every option and label form, its loss value and DDP's averaged gradients."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=RANKS)
-    found = {}
+    found: dict[str | tuple[str, bool], Any] = {}
     for options in OPTIONS:
         for soft in (False, True):
             model = DistributedDataParallel(network())
@@ -59,15 +56,12 @@ def train_one_part(rank: int, folder: Path) -> None:
             found[options, soft] = (value.item(), [parameter.grad.clone() for parameter in model.parameters()])
     found["sum"] = sum_over_ranks(torch.tensor([1.0 + rank])).tolist()
     found["max"] = max_over_ranks(torch.tensor([1.0 + rank, -rank])).tolist()
-    torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return found
 
 
 @pytest.fixture(scope="module")
 def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(train_one_part, (folder,), nprocs=RANKS)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
+    return run_in_processes(train_one_part, RANKS, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("options", OPTIONS)

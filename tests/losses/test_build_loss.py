@@ -97,7 +97,7 @@ def test_class_weights_of_another_number_of_classes_are_an_error_that_says_which
     with pytest.raises(InputError) as error:
         build_losses([KLSpec(), spec(class_weights=(1.0, 2.0))], 11)
     assert error.value.message == "loss.1.class_weights: got 2 numbers, wanted 11, one for each class"
-    assert error.value.hint == "`segctl data info NAME` lists the classes in their order"
+    assert error.value.hint == "`segctl data info` lists the classes in their order"
 
 
 def test_lovasz_on_soft_labels_is_a_fault_of_the_preset() -> None:

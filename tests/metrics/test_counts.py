@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from segctl.errors import InputError
-from segctl.metrics.counts import _device_pairs, _queue_on_device, checked_pairs, confusion, count, counts_of, pairs, queue_pairs
+from segctl.metrics.counts import checked_pairs, confusion, count, counts_of, pairs, queue_pairs, scatter_pairs
 
 IGNORED = 255
 
@@ -158,7 +158,8 @@ def test_a_mask_of_booleans_counts_as_two_classes():
 def test_the_gpu_path_equals_the_array_path(ignore_index):
     prediction, label = random_maps(6)
     label[label == IGNORED] = ignore_index
-    found = _device_pairs(torch.from_numpy(prediction), torch.from_numpy(label), 5, ignore_index)
+    queued = scatter_pairs(torch.from_numpy(prediction), torch.from_numpy(label), 5, ignore_index)
+    found = checked_pairs(queued, ignore_index)
     np.testing.assert_array_equal(found.numpy(), pairs(prediction, label, 5, ignore_index))
 
 
@@ -193,7 +194,7 @@ def test_a_strange_label_is_refused_beyond_bytes_too(ignore_index):
 
 def test_a_strange_label_is_refused_on_the_gpu_path():
     label = torch.tensor([[[0, -7, 2]]])
-    queued = _queue_on_device(torch.zeros_like(label), label, 2, 255)
+    queued = scatter_pairs(torch.zeros_like(label), label, 2)
     with pytest.raises(InputError) as error:
         checked_pairs(queued)
     assert str(error.value) == "2 pixels of a label hold ids that are no class, wanted 0 to 1 or 255 (ignored)"

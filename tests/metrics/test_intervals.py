@@ -7,8 +7,7 @@ import pytest
 from metrics_tables import random_table, table_of
 
 from segctl.errors import InputError
-from segctl.metrics.intervals import Bootstrap, _draws, _units, differences, intervals, mean_differences, mean_intervals
-from segctl.metrics.resampled import prepare, resample
+from segctl.metrics.intervals import Bootstrap, differences, intervals, mean_differences, mean_intervals
 from segctl.metrics.scores import SCORE_NAMES, per_image, score
 
 QUICK = Bootstrap(resamples=500)
@@ -22,10 +21,9 @@ def with_names(table, names):
     return dataclasses.replace(table, names=tuple(names))
 
 
-def two_images(first, second):
-    """Two images of 100 pixels of one class, so many of them right."""
-    images = [((0,) * right + (1,) * (100 - right), (0,) * 100) for right in (first, second)]
-    return table_of(images)
+def images_of(rights):
+    """Images of 100 pixels of one class, so many of them right."""
+    return table_of([((0,) * right + (1,) * (100 - right), (0,) * 100) for right in rights])
 
 
 def test_every_score_has_an_interval_around_it():
@@ -48,9 +46,9 @@ def test_the_interval_of_a_mean_is_about_two_standard_errors_wide_on_each_side()
 
 def test_two_images_by_hand():
     # Resamples: both the first (1/4), both the second (1/4), one of each (1/2): mIoU_I is 20, 80 or 50.
-    found = intervals(two_images(20, 80), how=Bootstrap(2000)).scores["mIoU_I"]
+    found = intervals(images_of((20, 80)), how=Bootstrap(2000)).scores["mIoU_I"]
     assert found == pytest.approx((20, 80))
-    half = intervals(two_images(20, 80), how=Bootstrap(2000, confidence=20)).scores["mIoU_I"]
+    half = intervals(images_of((20, 80)), how=Bootstrap(2000, confidence=20)).scores["mIoU_I"]
     assert half == pytest.approx((50, 50))
 
 
@@ -91,20 +89,28 @@ def test_binary_intervals_are_of_the_foreground():
     assert found.scores["mIoU_D"] == found.per_class["b"]
 
 
-def test_every_resample_draws_as_many_images_as_there_are_and_none_without_valid_pixels():
-    table = table_of([((0,), (0,))] * 5 + [((0,), (255,))])
-    draws = np.concatenate(list(_draws(_units(table), QUICK)))
-    assert draws.shape == (500, 6)
-    assert set(draws.sum(1)) == {5}
-    assert not draws[:, 5].any()
+def test_images_without_valid_pixels_are_never_drawn():
+    table = random_table(0, images=20)
+    empty = dataclasses.replace(
+        table, names=(*table.names, "empty"), counts=np.concatenate([table.counts, np.zeros_like(table.counts[:1])])
+    )
+    assert intervals(empty, how=QUICK).scores == intervals(table, how=QUICK).scores
 
 
 def test_images_of_a_group_are_drawn_together():
-    table = with_groups(random_table(0, images=6), "aabbcc")
-    draws = np.concatenate(list(_draws(_units(table), QUICK)))
-    assert (draws[:, 0::2] == draws[:, 1::2]).all()
-    assert set(draws.sum(1)) == {6}
-    assert len(np.unique(draws[:, 0])) > 2
+    """Groups of two images alike are one image each: worst cases aside, which count how many images there are."""
+    table = random_table(0, images=8)
+    twice = dataclasses.replace(
+        table,
+        names=tuple(f"{index:03d}" for index in range(16)),
+        counts=table.counts.repeat(2, axis=0),
+        groups=tuple("aabbccddeeffgghh"),
+    )
+    single, grouped = (intervals(found, how=QUICK).scores for found in (table, twice))
+    for name in ("Acc", "mIoU_D", "mIoU_I", "mIoU_C"):
+        assert grouped[name] == pytest.approx(single[name]), name
+    apart = intervals(dataclasses.replace(twice, groups=None), how=QUICK).scores["mIoU_I"]
+    assert apart.high - apart.low < 0.85 * (grouped["mIoU_I"].high - grouped["mIoU_I"].low)
 
 
 def test_a_single_group_falls_back_to_images():
@@ -178,7 +184,7 @@ def test_runs_of_other_classes_are_not_compared():
 
 
 def test_runs_against_other_labels_are_not_compared():
-    table = two_images(20, 80)
+    table = images_of((20, 80))
     counts = table.counts.copy()
     counts[1, 0, 0] += 5
     with pytest.raises(InputError) as error:
@@ -195,12 +201,9 @@ def test_the_mean_over_runs_is_resampled_as_one():
 
 
 def test_the_interval_of_two_runs_mean_is_that_of_the_mean_of_their_scores():
-    one = random_table(0, images=12)
-    other = better(one)
-    draws = next(_draws(_units(one), QUICK))
-    means = (resample(prepare(one, False), draws).scores["mIoU_I"] + resample(prepare(other, False), draws).scores["mIoU_I"]) / 2
-    found = mean_intervals([one, other], how=QUICK).scores["mIoU_I"]
-    assert found == pytest.approx(np.percentile(means, [2.5, 97.5]))
+    one, other = np.random.default_rng(0).integers(0, 50, (2, 12)) * 2
+    found = mean_intervals([images_of(one), images_of(other)], how=QUICK).scores["mIoU_I"]
+    assert found == pytest.approx(intervals(images_of((one + other) // 2), how=QUICK).scores["mIoU_I"])
 
 
 def test_the_difference_of_means_over_seeds_lies_between_those_of_the_seeds():

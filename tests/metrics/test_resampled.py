@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from metrics_tables import random_table
 
-from segctl.metrics.resampled import _order, prepare, resample, worst_of
+from segctl.metrics.resampled import lowest_first, prepare, resample, worst_of
 from segctl.metrics.scores import QBAR_PERCENTS, SCORE_NAMES, WORST_PERCENT, per_class, score, worst
 from segctl.metrics.table import CountTable
 
@@ -43,7 +43,7 @@ def test_the_worst_of_drawn_values_are_those_of_the_list_written_out(seed):
     values = random.random(30).round(1)  # with ties
     values[random.random(30) < 0.2] = np.nan
     draws = random.integers(0, 4, (9, 30)).astype(np.int32)
-    (found,) = worst_of([values], _order(values), draws)
+    (found,) = worst_of([values], lowest_first(values), draws)
     for row, times in enumerate(draws):
         written_out = np.repeat(values, times)
         average = np.mean([worst(written_out, q) for q in QBAR_PERCENTS])
@@ -52,4 +52,4 @@ def test_the_worst_of_drawn_values_are_those_of_the_list_written_out(seed):
 
 def test_values_that_are_all_undefined_have_no_worst():
     nothing = np.full(3, np.nan)
-    assert np.isnan(worst_of([nothing], _order(nothing), np.ones((2, 3), np.int32))[0]).all()
+    assert np.isnan(worst_of([nothing], lowest_first(nothing), np.ones((2, 3), np.int32))[0]).all()

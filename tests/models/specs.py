@@ -1,10 +1,12 @@
 """Small networks for the tests: a toy ResNet from timm with narrow heads."""
 
+from typing import get_args
+
 from segctl.models import Segmenter, build_model
-from segctl.schema.models import ModelSpec
+from segctl.schema.models import HeadName, ModelSpec
 from segctl.schema.run import TrainRun
 
-HEADS = ("pspnet", "deeplabv3", "deeplabv3plus", "unet")
+HEADS = get_args(HeadName)
 CLASS_NAMES = ["road", "car", "sky", "tree", "sign"]
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from segctl.models import Segmenter
-from segctl.models.recompute import _blocks, recompute_blocks
+from segctl.models.recompute import recompute_blocks
 from tests.models.specs import network
 
 BACKBONES = {"test_resnet": 4, "resnet10t": 4, "test_efficientnet": 5, "test_convnext": 9}
@@ -76,7 +76,7 @@ def test_it_is_the_blocks_that_are_computed_again(backbone: str, number: int) ->
 def test_resnet101_has_its_thirty_three() -> None:
     with torch.device("meta"):
         model = network(backbone="resnet101d", output_stride=8)
-    assert len(list(_blocks(model.backbone))) == 33
+    assert recompute_blocks(model.backbone) == 33
 
 
 def test_less_is_kept_for_the_backward_pass() -> None:

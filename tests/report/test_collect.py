@@ -152,7 +152,7 @@ def test_no_runs_at_all(tmp_path):
     with pytest.raises(InputError) as error:
         collect([], tmp_path / "runs")
     assert error.value.message == f"there are no runs under '{tmp_path / 'runs'}'"
-    assert error.value.hint == "train one with `segctl train --preset NAME`, or give --runs-root"
+    assert error.value.hint == f"train one with `segctl train --preset NAME --runs-root {tmp_path / 'runs'}`, or give --runs-root"
 
 
 def test_a_folder_that_is_no_run(tmp_path):

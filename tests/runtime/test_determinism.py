@@ -31,8 +31,9 @@ from segctl.runtime.determinism import (
     missing_determinism_in_words,
     set_determinism,
 )
+from segctl.schema.load import with_method
 from segctl.schema.methods import METHODS, Method
-from segctl.schema.run import DistillRun, with_method
+from segctl.schema.run import DistillRun
 from segctl.train.build import build_session
 from segctl.train.resume import resume_run
 from segctl.train.session import Request

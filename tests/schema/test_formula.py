@@ -3,9 +3,9 @@
 import pytest
 
 from segctl.schema.formula import total_loss
-from segctl.schema.load import load_preset
+from segctl.schema.load import load_preset, with_method
 from segctl.schema.methods import METHODS, Method
-from segctl.schema.run import DistillRun, with_method
+from segctl.schema.run import DistillRun
 
 TASK = "L = 1·CE(main, y) + 0.4·CE(aux, y)"
 KD = "  + 1·KD(main at head stride, all pixels)"

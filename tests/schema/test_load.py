@@ -1,14 +1,24 @@
 """A preset is closed and checked at once: every fault, its dotted path, what was got, what was wanted."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from segctl.errors import InputError, PresetError
 from segctl.schema.load import apply_override, find_preset, load_preset, preset_folder, sibling, validate_run
+from segctl.schema.loss_terms import LossTermSpec
+from segctl.schema.models import HeadName
 from segctl.schema.run import DistillRun, TrainRun
+
+HEADS = get_args(HeadName)
+LOSSES = [spec.model_fields["kind"].default for spec in get_args(get_args(LossTermSpec)[0])]
+
+
+def one_of(names: Sequence[str]) -> str:
+    return f"{', '.join(map(repr, names[:-1]))} or {names[-1]!r}"
 
 
 def tree(name: str = "camvid-psp18") -> dict[str, Any]:
@@ -65,10 +75,8 @@ def test_all_faults_come_at_once_those_between_blocks_included() -> None:
         ("optim.lr=.inf", "optim.lr: got inf, wanted a finite number"),
         ("optim=5", "optim: got 5, wanted a block of keys"),
         ("data.crop=5", "data.crop: got 5, wanted a list"),
-        ("model.head=pspnett",
-         "model.head: got 'pspnett', wanted 'pspnet', 'deeplabv3', 'deeplabv3plus' or 'unet', did you mean 'pspnet'?"),
-        ("loss.0.kind=jtd", "loss.0.kind: got 'jtd', wanted one of cross_entropy, focal, ohem, kl, jdt, lovasz, "
-         "soft_jaccard, soft_dice, did you mean 'jdt'?"),
+        ("model.head=pspnett", f"model.head: got 'pspnett', wanted {one_of(HEADS)}, did you mean 'pspnet'?"),
+        ("loss.0.kind=jtd", f"loss.0.kind: got 'jtd', wanted one of {', '.join(LOSSES)}, did you mean 'jdt'?"),
         ("loss.0.kind=kl", "loss.0.kind: got 'kl' with hard labels, wanted 'cross_entropy' or soft labels (labels.kind)"),
         ("model.aux=false", "loss.1.logits: got 'aux', wanted 'main', because model.aux is false"),
         ("labels={kind: boundary, kernel_size: 4}", "labels.kernel_size: got 4, wanted an odd number"),

@@ -7,9 +7,9 @@ from toy import Silent
 
 from segctl.data.prepare.prepare import prepare
 from segctl.runs import RunFolder
-from segctl.schema.load import load_preset
+from segctl.schema.load import load_preset, with_method
 from segctl.schema.methods import METHODS, Method
-from segctl.schema.run import DistillRun, with_method
+from segctl.schema.run import DistillRun
 from segctl.train.session import Request
 from segctl.train.start import start_run
 

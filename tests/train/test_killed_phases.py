@@ -3,8 +3,6 @@
 `test_resume.py` kills at random moments; these are those that randomness rarely hits.
 """
 
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import kill, start_segctl
 from toy import STUDENT, write_preset
 
 from segctl.runs import RunFolder
@@ -36,29 +35,28 @@ class Run:
     def __init__(self, root: Path, preset: Path, data: Path, teacher: Path) -> None:
         self.stages, self.folder = root / ".stages", RunFolder(root / "run")
         self.arguments = [
-            sys.executable, "-m", "segctl", "distill", "--preset", str(preset), "--data-root", str(data),
+            "distill", "--preset", str(preset), "--data-root", str(data),
             "--runs-root", str(root), "--run", str(self.folder.path), "--teacher", str(teacher),
         ]  # fmt: skip
 
     def start(self) -> None:
         resume = ["--resume"] if self.folder.path.exists() else []
-        self.process = subprocess.Popen([*self.arguments, *resume], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self.process = start_segctl([*self.arguments, *resume])
         self.partial_before, self.log_before = self.partial_time(), self.log_time()
 
     def kill_when(self, now: Now) -> bool:
         """Start, and kill at that moment; whether it was still that moment when the process was dead."""
         self.start()
         while not now():
-            assert self.process.poll() is None, self.process.communicate()[1]
+            assert self.process.is_alive()
             time.sleep(0.0005)
-        self.process.kill()
-        self.process.communicate()
+        kill(self.process)
         return now()
 
     def finish(self) -> None:
         self.start()
-        _, said = self.process.communicate()
-        assert self.process.returncode == 0, said
+        self.process.join()
+        assert self.process.exitcode == 0
 
     def in_stage(self) -> bool:
         return self.partial_time() > self.partial_before

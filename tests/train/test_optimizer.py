@@ -6,7 +6,8 @@ from torch import nn
 from toy import toy_run
 
 from segctl.schema.load import load_preset
-from segctl.schema.optim import AdamWSpec, PolySpec, SGDSpec
+from segctl.schema.optim import AdamWSpec, SGDSpec
+from segctl.schema.schedule import PolySpec
 from segctl.train.optimizer import build_optimizer, schedule_factor, set_learning_rates
 
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import run_in_processes
 from torch import Tensor
 
 from segctl.distillers.memory import ClassQueues, Memory, Queue
@@ -14,6 +13,7 @@ from segctl.runtime.world import World
 
 IMAGES, STEPS, CLASSES = 7, 4, 4
 """Seven, so that the processes have different numbers of images."""
+QUEUES: tuple[Queue, ...] = ("faithful", "fixed")
 
 
 def memory(queue: Queue, world: World) -> Memory:
@@ -45,21 +45,16 @@ def learn(queue: Queue, world: World) -> dict[str, Tensor]:
     return term.queues.state_dict() | {"values": torch.stack(values)}
 
 
-def take_part(rank: int, size: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=size)
-    torch.save({queue: learn(queue, World(rank, size)) for queue in ("faithful", "fixed")}, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+def take_part(rank: int, size: int) -> dict[Queue, dict[str, Tensor]]:
+    return {queue: learn(queue, World(rank, size)) for queue in QUEUES}
 
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_every_process_has_the_queues_of_one_with_the_whole_batch(size: int, tmp_path: Path) -> None:
-    mp.spawn(take_part, (size, tmp_path), size)
-    for rank in range(size):
-        together = torch.load(tmp_path / f"{rank}.pt")
+    alone = {queue: learn(queue, World()) for queue in QUEUES}
+    for rank, together in enumerate(run_in_processes(take_part, size, tmp_path)):
         for queue, found in together.items():
-            alone = learn(queue, World())
-            for name, value in alone.items():
+            for name, value in alone[queue].items():
                 if name == "values":
                     torch.testing.assert_close(found[name], value, rtol=0, atol=1e-12)
                 else:

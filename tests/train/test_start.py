@@ -64,7 +64,8 @@ def test_fp16_on_a_cpu_is_refused(toy_data: Path, tmp_path: Path) -> None:
 def test_a_missing_teacher_names_the_line_that_makes_one(toy_data: Path, tmp_path: Path) -> None:
     error = refusal(Request(toy_run(STUDENT), toy_data, tmp_path), RunFolder(tmp_path / "run"))
     assert error.message == f"there is no finished run of the teacher preset 'toy' under '{tmp_path}'"
-    assert error.hint == "make one with `segctl train --preset toy`, or give --teacher RUN_OR_FILE"
+    roots = f"--data-root {toy_data} --runs-root {tmp_path}"
+    assert error.hint == f"make one with `segctl train --preset toy {roots}`, or give --teacher RUN_OR_FILE"
 
 
 def test_a_teacher_that_learnt_nothing_is_refused_and_a_dry_run_shows_its_score(toy_data: Path, tmp_path: Path) -> None:

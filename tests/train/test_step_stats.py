@@ -61,15 +61,28 @@ def test_a_diverged_loss_names_the_step_the_term_and_the_samples(meter: StepStat
 def test_a_slow_loader_is_noted_once_with_the_workers_that_suffice(
     meter: StepStats, watch: Silent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A step takes 1 s, of which it waits for its batch as told; with one worker a batch takes 1 s: four keep up with 0.25 s."""
+    clock = [0.0]
+    monkeypatch.setattr(meters.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(meters, "core_count", lambda: 16)
-    fed = replace(REPORT, data_s=0.1)
-    starved = replace(REPORT, data_s=0.75)  # with one worker a batch takes 1 s and a step 0.25 s: four workers keep up
-    meter.session.workers = 1
-    meter.warn_of_slow_loader(replace(starved, step=meter.every), 1.0)  # the first interval fills the queue
-    meter.warn_of_slow_loader(fed, 1.0)
+    meter.restart()
+    meter.every, meter.session.workers = 1, 1
+
+    def take_steps(*waits: float) -> None:
+        def batches() -> Iterator[Batch]:
+            for wait in waits:
+                clock[0] += wait
+                yield Batch(torch.zeros(0), torch.zeros(0), ["x"], made_s=1.0)
+
+        for wait, batch in zip(waits, meter.timed(batches()), strict=False):
+            clock[0] += 1.0 - wait
+            meter.add({"a": torch.tensor(1.0)}, torch.tensor(1.0), batch.names)
+            meter.session.state.step += 1
+            meter.report_when_due()
+
+    take_steps(0.75, 0.1)  # the first interval fills the queue
     assert watch.notes == []
-    meter.warn_of_slow_loader(starved, 1.0)
-    meter.warn_of_slow_loader(starved, 1.0)
+    take_steps(0.75, 0.75)
     assert watch.notes == [SLOW_LOADER]
 
 

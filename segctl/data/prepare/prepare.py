@@ -21,6 +21,7 @@ from segctl.data.prepare.convert import Conversion, Progress, WrittenShard, conv
 from segctl.data.prepare.limited import limited
 from segctl.data.shards.dataset import INDEX_NAME, PackedDataset, Provenance, fingerprint, index_text, open_dataset, to_index
 from segctl.data.shards.reader import ShardReader
+from segctl.data.shards.tiles import file_hash
 from segctl.data.shards.writer import Codec
 from segctl.errors import InputError
 from segctl.files import sweep_partial, write_whole
@@ -118,7 +119,7 @@ def _all_samples(source: Source) -> list[str]:
 
 
 def _find_current(source: Source, data_root: Path, codec: Codec, limit: int | None) -> PackedDataset | None:
-    """The dataset that is there, if it is whole and was made by this rule, with this codec, from these very bytes."""
+    """The dataset that is there, if its files are as they were written, by this rule and codec, from these very bytes."""
     try:
         there = open_dataset(data_root, source.name)
     except InputError:
@@ -130,8 +131,17 @@ def _find_current(source: Source, data_root: Path, codec: Codec, limit: int | No
         and sorted(there.samples) == _all_samples(source)
         and all((there.folder / shard).is_file() for shard in there.shards)
         and all(record.source_sha256 == source.digest(name) for name, record in there.samples.items())
+        # Preparing again is what one is told to do about a damaged shard, so it must not be taken for a sound one.
+        and all(map(_is_as_written, (there.folder / shard for shard in there.shards), there.shard_hashes))
     )
     return there if same else None
+
+
+def _is_as_written(shard: Path, wanted: str) -> bool:
+    try:
+        return file_hash(shard) == wanted
+    except OSError:
+        return False
 
 
 def _check_place(data_root: Path, name: str) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from segctl.commands import command_line
 from segctl.data.classes import ClassTable
 from segctl.data.datasets import KNOWN, known_names, unknown_dataset
 from segctl.data.datasets.own import LINE as OWN_LINE
@@ -144,14 +144,15 @@ def open_dataset(data_root: Path, name: str) -> PackedDataset:
         return _from_index(folder, index)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedIndexError(
-            f"'{folder / INDEX_NAME}' is no index that this segctl can read ({error})", f"run `{prepare_line(name)}` again"
+            f"'{folder / INDEX_NAME}' is no index that this segctl can read ({error})",
+            f"run `{prepare_line(name, data_root)}` again",
         ) from error
 
 
 def _other_format(folder: Path, found: object) -> InputError:
     return InputError(
         f"'{folder}' was prepared by {'an older' if found == 1 else 'another'} segctl: its format is {found}, wanted {FORMAT}",
-        f"run `{prepare_line(folder.name)}` again",
+        f"run `{prepare_line(folder.name, folder.parent)}` again",
     )
 
 
@@ -226,19 +227,17 @@ def pixels_sha256(image: np.ndarray, label: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def prepare_line(name: str) -> str:
-    """The command that prepares a dataset."""
+def prepare_line(name: str, data_root: Path | None = None) -> str:
+    """The command that prepares a dataset in the data root."""
     known = next((dataset for dataset in KNOWN if dataset.name == name), None)
-    if known is None:
-        return f"segctl data prepare {name} {OWN_LINE}"
-    return f"segctl data prepare {name}" + ("" if known.comes_by_itself else " --source FOLDER")
+    what = OWN_LINE.split() if known is None else ["--source", "FOLDER"] if known.needs_source else []
+    return command_line("data", "prepare", name, *what, data_root=data_root)
 
 
 def _not_there(data_root: Path, name: str) -> InputError:
     here = [path.parent.name for path in sorted(data_root.glob(f"*/{INDEX_NAME}"))] if data_root.is_dir() else []
     if name in known_names():
-        where = "" if data_root == Path("data") else f" --data-root {shlex.quote(str(data_root))}"
-        return InputError(f"dataset '{name}' is not prepared in '{data_root}'", f"run `{prepare_line(name)}{where}`")
+        return InputError(f"dataset '{name}' is not prepared in '{data_root}'", f"run `{prepare_line(name, data_root)}`")
     if close := did_you_mean(name, here):
         return InputError(f"there is no dataset called '{name}' in '{data_root}'{close}", f"it holds {', '.join(here)}")
     return unknown_dataset(name)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segctl.commands import command_line
 from segctl.data.shards.tiles import DamagedTileError, Grid, Region, assemble, checksum, decode_file, unpack
 from segctl.data.shards.writer import StoredArray, read_index
 from segctl.errors import SegctlError
@@ -119,9 +120,10 @@ class ShardReader:
         try:
             yield
         except _DAMAGE as error:
+            check = command_line("data", "check", path.parent.name, data_root=path.parent.parent)
             raise SegctlError(
                 f"the {group[:-1]} of sample '{name}' cannot be read from '{path}': {_reason(error, path)}",
-                f"run `segctl data check {path.parent.name}` to see what else is damaged, then prepare the dataset again",
+                f"run `{check}` to see what else is damaged, then prepare the dataset again",
             ) from error
 
     def _file(self, shard: int) -> _OpenShard:

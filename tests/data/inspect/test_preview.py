@@ -4,6 +4,7 @@ from PIL import Image
 
 from segctl.data.classes import ClassRow, ClassTable
 from segctl.data.inspect.preview import CELL_PX, color_label, draw_sheet, write_preview
+from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError
 
 
@@ -16,12 +17,9 @@ def test_the_sheet_is_written_whole_with_every_sample_of_a_small_split(dataset, 
     assert [file.name for file in path.parent.iterdir()] == ["sheet.png"]
 
 
-def test_a_large_split_is_sampled_evenly(shapes_root):
-    from segctl.data.inspect.preview import _spread
-    from segctl.data.shards.dataset import open_dataset
-
-    names = open_dataset(shapes_root, "shapes").names("train")
-    assert _spread(names, 12) == names[::20]
+def test_a_large_split_is_sampled_evenly(shapes_root, tmp_path):
+    shapes = open_dataset(shapes_root, "shapes")
+    assert write_preview(shapes, "train", tmp_path / "sheet.png") == shapes.names("train")[::20]
 
 
 def test_pictures_and_label_colours_are_on_the_sheet(dataset):

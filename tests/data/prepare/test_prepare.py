@@ -8,8 +8,10 @@ import pytest
 from camvid_folders import draw_folder
 from PIL import Image
 
+from segctl import __version__
 from segctl.data.prepare.prepare import created_at, plan_shards, prepare, staging_folder
 from segctl.data.shards.dataset import open_dataset
+from segctl.data.shards.tiles import file_hash
 from segctl.errors import InputError
 
 SIZES = {"train": [(48, 64), (32, 40), (64, 48)], "val": [(48, 64)]}
@@ -85,6 +87,16 @@ def test_another_codec_or_a_lost_shard_is_prepared_again(folder, tmp_path):
     assert prepare("camvid", tmp_path / "data", folder, workers=0, codec="zstd").provenance.codec == "zstd"
     shard.unlink()
     assert prepare("camvid", tmp_path / "data", folder, workers=0, codec="zstd").image("0016E5_00001").shape == (32, 40, 3)
+
+
+def test_a_damaged_shard_is_prepared_again(folder, tmp_path):
+    shard = prepare("camvid", tmp_path / "data", folder, workers=0).folder / "camvid-00000-of-00001.h5"
+    sound = file_hash(shard)
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    prepare("camvid", tmp_path / "data", folder, workers=0)
+    assert file_hash(shard) == sound
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -265,8 +277,8 @@ def test_a_read_only_data_root_is_one_sentence(folder, tmp_path):
     [
         ("camvid", None, "'camvid' needs --source and got none"),
         ("shapes", Path("x"), "'shapes' is drawn by segctl, but --source is 'x'"),
-        ("camvdi", None, "this segctl (0.1.0) cannot prepare a dataset called 'camvdi' yet, did you mean 'camvid'?"),
-        ("kitti", None, "this segctl (0.1.0) cannot prepare a dataset called 'kitti' yet"),
+        ("camvdi", None, f"this segctl ({__version__}) cannot prepare a dataset called 'camvdi' yet, did you mean 'camvid'?"),
+        ("kitti", None, f"this segctl ({__version__}) cannot prepare a dataset called 'kitti' yet"),
     ],
 )
 def test_a_name_or_source_that_does_not_fit_is_refused(tmp_path, name, source, message):

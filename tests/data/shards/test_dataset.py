@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from camvid_folders import draw_sample
 
+from segctl import __version__
+from segctl.data.datasets import KNOWN
 from segctl.data.shards.dataset import fingerprint, open_dataset, pixels_sha256, prepare_line, signed
 from segctl.errors import InputError
 
@@ -48,23 +50,20 @@ def test_what_is_not_prepared_says_how(tmp_path):
     assert caught.value.hint == f"run `segctl data prepare camvid --data-root {tmp_path}`"
 
 
-@pytest.mark.parametrize(
-    ("name", "line"),
-    [
-        ("shapes", "segctl data prepare shapes"),
-        ("voc", "segctl data prepare voc"),
-        ("cityscapes", "segctl data prepare cityscapes"),
-        ("deepglobe", "segctl data prepare deepglobe --source FOLDER"),
-    ],
-)
-def test_only_what_nobody_can_download_asks_for_a_folder(name, line):
-    assert prepare_line(name) == line
+@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.name)
+def test_only_what_nobody_can_download_asks_for_a_folder(known):
+    source = " --source FOLDER" if known.needs_source else ""
+    assert prepare_line(known.name) == f"segctl data prepare {known.name}{source}"
+
+
+def test_some_datasets_come_by_themselves_and_some_do_not():
+    assert {known.name: known.needs_source for known in KNOWN}.items() >= {"shapes": False, "deepglobe": True}.items()
 
 
 def test_what_segctl_does_not_know_says_what_it_does(tmp_path):
     with pytest.raises(InputError) as caught:
         open_dataset(tmp_path, "kitti")
-    assert caught.value.message == "this segctl (0.1.0) cannot prepare a dataset called 'kitti' yet"
+    assert caught.value.message == f"this segctl ({__version__}) cannot prepare a dataset called 'kitti' yet"
     assert caught.value.hint.startswith("it can prepare camvid")
 
 
@@ -86,7 +85,7 @@ def test_an_index_that_cannot_be_read_is_refused(packed_root, tmp_path, key, val
     with pytest.raises(InputError) as caught:
         open_dataset(tmp_path, "camvid")
     assert caught.value.message == f"'{path}' is no index that this segctl can read ({words})"
-    assert caught.value.hint == "run `segctl data prepare camvid` again"
+    assert caught.value.hint == f"run `segctl data prepare camvid --data-root {tmp_path}` again"
 
 
 @pytest.mark.parametrize(("found", "who"), [(1, "an older"), (99, "another")])
@@ -97,7 +96,7 @@ def test_shards_of_another_format_are_refused(packed_root, tmp_path, found, who)
     with pytest.raises(InputError) as caught:
         open_dataset(tmp_path, "camvid")
     assert caught.value.message == (f"'{tmp_path}/camvid' was prepared by {who} segctl: its format is {found}, wanted 2")
-    assert caught.value.hint.startswith("run `segctl data prepare camvid")
+    assert caught.value.hint == f"run `segctl data prepare camvid --data-root {tmp_path}` again"
 
 
 def test_a_signed_index_without_its_parts_is_refused(packed_root, tmp_path):

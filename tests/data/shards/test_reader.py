@@ -53,7 +53,7 @@ def test_a_damaged_tile_is_named(shard):
     assert (
         caught.value.message == f"the label of sample 'exact' cannot be read from '{shard}': a tile does not match its checksum"
     )
-    assert caught.value.hint.startswith(f"run `segctl data check {shard.parent.name}`")
+    assert caught.value.hint.startswith(f"run `segctl data check {shard.parent.name} --data-root {shard.parent.parent}`")
     assert np.array_equal(reader.read(0, "images", "exact", whole("exact")), raw_sample("exact").image)
 
 

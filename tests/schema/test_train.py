@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from segctl.schema.optim import TrainSpec
+from segctl.schema.train import TrainSpec
 
 TRAIN = TrainSpec(steps=1, batch_size=1, validate_every=1, checkpoint_every=1)
 

@@ -1,0 +1,45 @@
+"""`import segctl`: what it exports, and that it costs nothing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import segctl
+
+
+def test_every_exported_name_is_there_and_nothing_else_is() -> None:
+    for name in segctl.__all__:
+        assert getattr(segctl, name) is not None
+        assert name in dir(segctl)
+    with pytest.raises(AttributeError, match="no attribute 'jaccard'"):
+        _ = segctl.jaccard
+
+
+def test_every_room_is_an_attribute() -> None:
+    rooms = {path.stem for path in Path(segctl.__file__).parent.iterdir() if path.name[0] not in "._"} - {"presets", "py"}
+    code = f"import segctl; assert all(getattr(segctl, room).__name__ == f'segctl.{{room}}' for room in {sorted(rooms)})"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_line_of_the_readme_works_after_the_import_alone() -> None:
+    code = "import segctl; segctl.models.load; segctl.losses.jdt.JDTLoss; assert segctl.JDTLoss is segctl.losses.jdt.JDTLoss"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_segctl_loads_neither_torch_nor_numpy() -> None:
+    code = "import segctl, sys; print([name for name in ('torch', 'numpy', 'pydantic', 'typer') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_label_maps_are_scored_from_python(tmp_path: Path) -> None:
+    truth = np.array([[0, 0, 1, 1], [0, 0, 1, 255]], np.uint8)
+    prediction = np.array([[0, 0, 1, 1], [0, 1, 1, 0]], np.uint8)
+    for name, array in (("gt", truth), ("pred", prediction)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(array).save(tmp_path / name / "a.png")
+    found = segctl.evaluate_files(tmp_path / "pred", str(tmp_path / "gt"), ["ground", "thing"])
+    assert found["mIoU_D"] == pytest.approx(100 * (3 / 4 + 3 / 4) / 2)
