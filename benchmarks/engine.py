@@ -42,12 +42,14 @@ from segctl.runs import RunFolder
 from segctl.runtime.phases import Clock, hold
 from segctl.schema.load import load_preset
 from segctl.schema.run import DistillRun, TrainRun
-from segctl.train import checkpoint, loop, start
+from segctl.train import checkpoint, loop, resume, start
+from segctl.train.build import build_session
 from segctl.train.loop import steps
 from segctl.train.optimizer import build_optimizer
-from segctl.train.run_log import RunLog, StepReport
-from segctl.train.session import Request, Session, prepare_session
+from segctl.train.run_log import RunLog
+from segctl.train.session import Request, Session
 from segctl.train.tasks import SupervisedTask
+from segctl.train.watch import StepReport
 
 LOADED = time.time()
 PASSES = ("student", "loss", "backward", "optimiser")
@@ -140,7 +142,7 @@ def both_clocks(work: Callable[[], object]) -> tuple[float, float]:
 def measure_overhead(arguments: argparse.Namespace, place: Path) -> Iterator[record.Figure]:
     root = data_root(arguments, place)
     run = student(arguments, 100_000)
-    session = prepare_session(Request(run, root, place, device="cpu"))
+    session = build_session(Request(run, root, place, device="cpu"))
     bare, folder = bare_stepper(run, root), RunFolder(place / "run")
     folder.path.mkdir()
     made: list[float] = []
@@ -226,7 +228,7 @@ def resume_once(arguments: argparse.Namespace) -> dict[str, float]:
         took["to the first step"] = time.perf_counter() - began
         raise KeyboardInterrupt
 
-    timed(start, "prepare_session")
+    timed(start, "build_session")
     timed(start, "_load_state")
     timed(checkpoint, "read_checkpoint")
     began = time.perf_counter()
@@ -238,13 +240,13 @@ def resume_once(arguments: argparse.Namespace) -> dict[str, float]:
     run = folder.read_run()
     began = time.perf_counter()
     with suppress(KeyboardInterrupt):
-        start.resume_run(Request(run, arguments.data_root, folder.path.parent, device="cpu"), folder, Silent())
+        resume.resume_run(Request(run, Path(arguments.data_root), folder.path.parent, device="cpu"), folder, Silent())
     whole, reading = took["to the first step"], took["read_checkpoint"]
     return {
         "from resume_run to the first step, beyond the file": whole - reading,
-        "of which opening the dataset, building network and optimiser": took["prepare_session"],
+        "of which opening the dataset, building network and optimiser": took["build_session"],
         "of which putting the state into them": took["_load_state"] - reading,
-        "of which log, loader, first batch": whole - took["prepare_session"] - took["_load_state"],
+        "of which log, loader, first batch": whole - took["build_session"] - took["_load_state"],
         "reading last.pt": reading,
         "before: Python, torch and segctl": LOADED - arguments.started,
         "before: timm, torchvision and torch's compiler": libraries,

@@ -38,13 +38,6 @@ class InputError(SegctlError):
     exit_code = 2
 
 
-class ArgumentError(InputError, ValueError):
-    """A function or class of the Python API got a wrong argument: a value, a shape or a type.
-
-    It is a ValueError for callers in Python; the command line words it as it words every InputError.
-    """
-
-
 @dataclass(frozen=True)
 class Fault:
     """One thing wrong in a preset: `path` is dotted (`loss.0.weight`)."""

@@ -92,6 +92,6 @@ def file_sha256(path: Path) -> str:
 def content_key(about: Any) -> str:
     """A hash (64 hex digits) that is equal for equal JSON values, whatever the order of their keys.
 
-    Files that are kept between commands (shards, cached outputs, partial counts) carry the key of everything they depend on.
+    Files that a later command may reuse (shards, cached outputs, partial counts) carry the key of everything they depend on.
     """
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()

@@ -29,7 +29,7 @@ from segctl.schema.run import DistillRun, TrainRun
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths inside a run's folder; nothing has to exist."""
+    """The paths inside a run's folder; none of them need exist."""
 
     path: Path
 
@@ -55,7 +55,7 @@ class RunFolder:
 
     @property
     def profile(self) -> Path:
-        """What `--profile` found; the same for people is in profile.md."""
+        """The result of --profile; profile.md beside it holds the same for people."""
         return self.path / "profile.json"
 
     @property
@@ -87,20 +87,20 @@ class RunFolder:
 
     @property
     def preset_name(self) -> str | None:
-        """The name of the preset this run was made by; None where run.yaml cannot be read."""
+        """The name of the run's preset; None if run.yaml cannot be read."""
         try:
             return self.read_run().name
         except InputError:
             return None
 
     def read_run(self) -> TrainRun:
-        """The run this folder was made by. Raises InputError where run.yaml is missing or not a run."""
+        """The run as run.yaml describes it. Raises InputError if run.yaml is missing or invalid."""
         if not self.run_yaml.is_file():
-            raise InputError(f"'{self.path}' is not a run: it holds no run.yaml", "give a folder that `segctl train` wrote")
+            raise InputError(f"'{self.path}' is not a run: it has no run.yaml", "give a folder that `segctl train` wrote")
         return validate_run(read_tree(self.run_yaml), f"'{self.run_yaml}'")
 
     def read_environment(self) -> dict[str, Any]:
-        """environment.json, or an empty mapping."""
+        """The content of environment.json; empty if there is none."""
         return read_json(self.environment) if self.environment.is_file() else {}
 
     def resume_line(self, data_root: Path | None = None) -> str:
@@ -111,7 +111,7 @@ class RunFolder:
         return resume_line(self.path, self.read_run(), **roots)
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The events of log.jsonl; a last line cut short by a kill is left out."""
+        """The events of log.jsonl, without a last line that a kill left incomplete."""
         if not self.log.is_file():
             return []
         events = []
@@ -124,7 +124,7 @@ class RunFolder:
 
 
 def resume_line(folder: Path, run: TrainRun, *more: str, data_root: Path | None = None, runs_root: Path | None = None) -> str:
-    """The command that goes on with a run; `more` are further options."""
+    """The command that resumes a run; `more` are further options of it."""
     verb = "distill" if isinstance(run, DistillRun) else "train"
     return command_line(verb, "--resume", "--run", folder, *more, data_root=data_root, runs_root=runs_root)
 
@@ -138,24 +138,24 @@ def find_runs(runs_root: Path) -> list[RunFolder]:
 
 
 def newest_finished(runs_root: Path, preset: str) -> RunFolder | None:
-    """The run of that preset which finished last, or None."""
+    """The run of a preset that finished last, or None."""
     finished = [run for run in find_runs(runs_root) if run.finished and run.preset_name == preset]
     return max(finished, key=lambda run: run.model.stat().st_mtime_ns, default=None)
 
 
 def newest_unfinished(runs_root: Path, name: str) -> RunFolder:
-    """The newest run that began under this folder name and has not finished. Raises InputError where there is none."""
+    """The newest unfinished run in a folder of this name or a numbered sibling. Raises InputError if there is none."""
     pattern = re.compile(rf"{re.escape(name)}(-\d+)?")
     open_runs = [run for run in find_runs(runs_root) if pattern.fullmatch(run.name) and not run.finished]
     if not open_runs:
         raise InputError(
-            f"no unfinished run of '{name}' is under '{runs_root}'", "name one with --run, or start one without --resume"
+            f"there is no unfinished run of '{name}' under '{runs_root}'", "name one with --run, or start one without --resume"
         )
     return open_runs[-1]
 
 
 def free_folder(runs_root: Path, name: str) -> RunFolder:
-    """`runs_root/name`, or its first numbered sibling `name-2`, `name-3` … that does not exist."""
+    """`runs_root/name`, or the first of `name-2`, `name-3` … that does not exist."""
     path, number = runs_root / name, 1
     while path.exists():
         number += 1

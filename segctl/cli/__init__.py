@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 
 from segctl import __version__
-from segctl.cli import compare, data, predict, presets, report, training
+from segctl.cli import compare, data, distill, predict, presets, report, train
 from segctl.cli import demo as story
 from segctl.cli import eval as evaluation
 from segctl.cli.help import CONTEXT, PlainCommand, RootGroup
 from segctl.cli.output import out
 from segctl.errors import SegctlError, os_error_in_words
-from segctl.runtime.launcher import leaving_word
+from segctl.runtime.launcher import reporting_errors
 
 app = typer.Typer(
     name="segctl",
@@ -27,8 +27,8 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(presets.app, name="presets")
-app.command(cls=PlainCommand)(training.train)
-app.command(cls=training.DistillCommand)(training.distill)
+app.command(cls=PlainCommand)(train.train)
+app.command(cls=distill.DistillCommand)(distill.distill)
 app.command(cls=PlainCommand)(compare.compare)
 app.command("eval", cls=PlainCommand)(evaluation.evaluate)
 app.command(cls=PlainCommand)(predict.predict)
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     outer, out.arguments = out.arguments, arguments
     try:
-        with leaving_word():
+        with reporting_errors():
             app(args=arguments, prog_name="segctl")
     except SegctlError as error:
         out.error(error)

@@ -1,13 +1,22 @@
-"""`segctl compare`: one student by several methods and seeds, and the table that sets them side by side."""
+"""`segctl compare`: train one student with several methods and seeds, and print them in one table."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segctl.cli.options import DATA_ROOT, RUNS_ROOT, DataRootOpt, JsonOpt, RunsRootOpt, SetOpt
+from segctl.cli.options import (
+    DATA_ROOT,
+    RUNS_ROOT,
+    DataRootOpt,
+    JsonOpt,
+    RunsRootOpt,
+    SetOpt,
+    StepsOpt,
+    TeacherOpt,
+    TeacherPresetOpt,
+)
 from segctl.cli.output import out
-from segctl.cli.training import StepsOpt, TeacherOpt, TeacherPresetOpt
 from segctl.commands import command_line
 from segctl.errors import InputError, did_you_mean
 
@@ -21,33 +30,33 @@ if TYPE_CHECKING:
 def compare(
     preset: Annotated[str, typer.Option("--preset", metavar="NAME_OR_FILE", help="The student's preset.")],
     methods: Annotated[
-        str, typer.Option("--methods", metavar="NAMES", help="Methods with commas between them, such as none,kd,cwd,jml.")
+        str, typer.Option("--methods", metavar="NAMES", help="Methods, separated by commas, such as none,kd,cwd,jml.")
     ],
-    seeds: Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="How many seeds, from the preset's on.")] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="How many seeds; the first is the preset's.")] = 3,
     teacher: TeacherOpt = None,
     teacher_preset: TeacherPresetOpt = None,
     set_: SetOpt = None,
     steps: StepsOpt = None,
     devices: Annotated[
         str | None,
-        typer.Option("--devices", metavar="NAMES", help="Run side by side on these, such as cuda:0,cuda:1; else one by one."),
+        typer.Option("--devices", metavar="NAMES", help="Train at once on these, such as cuda:0,cuda:1; default: one at a time."),
     ] = None,
     data_root: DataRootOpt = DATA_ROOT,
     runs_root: RunsRootOpt = RUNS_ROOT,
     json: JsonOpt = False,
 ) -> None:
-    """Train one student by every method and seed, one run after another, and print the fair table. Go on by saying it again."""
-    from segctl.train.compare import Asked, open_comparison, plan, require_fitting, take
+    """Train one student with every method and seed, and print one table. Run the same command again to resume."""
+    from segctl.train.compare import ComparisonRequest, open_comparison, plan_jobs, require_fitting, run_jobs
 
     names = _methods(methods)
     changes = (*(set_ or []), *([] if steps is None else [f"train.steps={steps}"]))
-    asked = Asked(preset, changes, teacher_preset, data_root, runs_root)
-    run, found = open_comparison(asked, names, teacher)
-    jobs = plan(run, names, seeds, runs_root)
+    request = ComparisonRequest(preset, changes, teacher_preset, data_root, runs_root)
+    run, shared_teacher = open_comparison(request, names, teacher)
+    jobs = plan_jobs(run, names, seeds, runs_root)
     for job in jobs:
-        require_fitting(job, found)
+        require_fitting(job, shared_teacher)
     places: list[str | None] = [*devices.split(",")] if devices else [None]
-    take(jobs, lambda job, device: job.command(asked, found, device), places, out.note)
+    run_jobs(jobs, lambda job, device: job.command(request, shared_teacher, device), places, out.note)
     _evaluate(jobs, run, data_root, places[0])
     _show(jobs, run, json)
 
@@ -66,7 +75,7 @@ def _methods(text: str) -> "list[Method]":
 
 
 def _evaluate(jobs: "list[Job]", run: "DistillRun", data_root: Path, device: str | None) -> None:
-    """Score what has no scores yet."""
+    """Score the runs that have no scores yet."""
     from segctl.evaluate.run import EvaluationRequest, evaluate_run
     from segctl.runtime.world import World
 

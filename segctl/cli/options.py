@@ -1,11 +1,16 @@
-"""Options that more than one command takes, each written once."""
+"""Options that more than one command takes, each written once, and all options of `train` and `distill` as one object."""
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from segctl import commands
+
+DATA_ROOT, RUNS_ROOT = commands.DATA_ROOT, commands.RUNS_ROOT
 
 DataRootOpt = Annotated[
     Path, typer.Option("--data-root", envvar=commands.DATA_VARIABLE, help="Folder of prepared datasets.", show_default=True)
@@ -16,29 +21,71 @@ RunsRootOpt = Annotated[
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 SetOpt = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="A.B=C", help="Change one value of the preset, such as train.steps=100 (repeatable)."),
+    typer.Option("--set", metavar="A.B=C", help="Change a value of the preset, such as train.steps=100 (repeatable)."),
 ]
 PresetOpt = Annotated[
     str | None, typer.Option("--preset", metavar="NAME_OR_FILE", help="A shipped preset's name, or a YAML file.")
 ]
 DeviceOpt = Annotated[
-    str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:0; the best there is if left out.")
+    str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:0; default: a GPU if there is one.")
+]
+
+RunOpt = Annotated[
+    Path | None, typer.Option("--run", metavar="DIR", help="The run's folder; default: a new folder in the runs root.")
+]
+ResumeOpt = Annotated[bool, typer.Option("--resume", help="Resume a stopped run, exactly as if it had not stopped.")]
+ExtendOpt = Annotated[
+    int | None,
+    typer.Option("--extend-to", metavar="STEPS", min=1, help="Train the run of --run, finished or not, for more steps."),
+]
+DryRunOpt = Annotated[
+    bool, typer.Option("--dry-run", help="Take one step, validate one image, save and load a checkpoint; keep nothing.")
+]
+StepsOpt = Annotated[int | None, typer.Option("--steps", metavar="N", help="The same as --set train.steps=N.")]
+SeedOpt = Annotated[int | None, typer.Option("--seed", metavar="N", help="The same as --set train.seed=N.")]
+DeterministicOpt = Annotated[
+    bool,
+    typer.Option("--deterministic", help="Compute the same bits in every run: the same as --set train.deterministic=true."),
+]
+ProcessesOpt = Annotated[
+    int, typer.Option("--processes", metavar="N", min=1, help="Local processes, one per GPU; they share the global batch.")
+]
+ProfileOpt = Annotated[
+    bool, typer.Option("--profile", help="Measure where a step's time goes, early in the run; write a table and a trace.")
+]
+TensorboardOpt = Annotated[bool, typer.Option("--tensorboard", help="Also write scalars for TensorBoard into the run's folder.")]
+MethodOpt = Annotated[
+    str | None,
+    typer.Option("--method", metavar="NAME", help="A published method instead of the preset's distiller."),
+]
+TeacherOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--teacher",
+        metavar="RUN_OR_FILE",
+        help="The teacher: a run, a weights file, a TorchScript or torch.export file, a Hugging Face folder, or hf:ORG/NAME; "
+        "default: the newest run of the preset's teacher.",
+    ),
+]
+TeacherPresetOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher-preset", metavar="NAME_OR_FILE", help="The preset that describes the network of a teacher's plain weights."
+    ),
 ]
 
 NETWORK = "how the network is applied, if not as the run says"
 ProtocolOpt = Annotated[
     str | None,
-    typer.Option("--protocol", metavar="NAME", rich_help_panel=NETWORK, help="whole or sliding, instead of the run's own."),
+    typer.Option("--protocol", metavar="NAME", rich_help_panel=NETWORK, help="whole or sliding; default: the run's own."),
 ]
 TileOpt = Annotated[
     str | None,
-    typer.Option(
-        "--tile", metavar="HxW", rich_help_panel=NETWORK, help="The sliding tile in pixels; the training crop if left out."
-    ),
+    typer.Option("--tile", metavar="HxW", rich_help_panel=NETWORK, help="Size of a sliding tile; default: the training crop."),
 ]
 StrideOpt = Annotated[
     float | None,
-    typer.Option("--stride", metavar="SHARE", rich_help_panel=NETWORK, help="Distance between tiles, as a share of the tile."),
+    typer.Option("--stride", metavar="FRACTION", rich_help_panel=NETWORK, help="Distance of tiles, as a fraction of the tile."),
 ]
 ScalesOpt = Annotated[
     str | None,
@@ -46,11 +93,58 @@ ScalesOpt = Annotated[
 ]
 FlipOpt = Annotated[
     bool | None,
-    typer.Option("--flip/--no-flip", rich_help_panel=NETWORK, help="Whether the mirrored image is averaged in as well."),
+    typer.Option("--flip/--no-flip", rich_help_panel=NETWORK, help="Average with the mirrored image too."),
 ]
 PrecisionOpt = Annotated[
     str | None,
-    typer.Option("--precision", metavar="NAME", rich_help_panel=NETWORK, help="auto, fp32, bf16 or fp16, not as it was trained."),
+    typer.Option(
+        "--precision", metavar="NAME", rich_help_panel=NETWORK, help="auto, fp32, bf16 or fp16; default: as in training."
+    ),
 ]
 
-DATA_ROOT, RUNS_ROOT = commands.DATA_ROOT, commands.RUNS_ROOT
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of `distill`, in the order of its help; `train` has those without a teacher."""
+
+    preset: PresetOpt = None
+    method: MethodOpt = None
+    teacher: TeacherOpt = None
+    teacher_preset: TeacherPresetOpt = None
+    set_: SetOpt = None
+    run: RunOpt = None
+    resume: ResumeOpt = False
+    extend_to: ExtendOpt = None
+    dry_run: DryRunOpt = False
+    steps: StepsOpt = None
+    seed: SeedOpt = None
+    deterministic: DeterministicOpt = False
+    device: DeviceOpt = None
+    processes: ProcessesOpt = 1
+    profile: ProfileOpt = False
+    tensorboard: TensorboardOpt = False
+    data_root: DataRootOpt = DATA_ROOT
+    runs_root: RunsRootOpt = RUNS_ROOT
+
+
+def with_run_options(*, without: tuple[str, ...] = ()) -> Callable[[Callable[[RunOptions], None]], Callable[..., None]]:
+    """Turn a function of RunOptions into a command with one option for each field, except for the fields of `without`."""
+
+    def decorate(command: Callable[[RunOptions], None]) -> Callable[..., None]:
+        def call(**given: Any) -> None:
+            command(RunOptions(**given))
+
+        # typer reads a command's options from its signature, so this one gets the signature that the fields describe.
+        hints = get_type_hints(RunOptions, include_extras=True)
+        chosen = [field for field in fields(RunOptions) if field.name not in without]
+        call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name])
+                for field in chosen
+            ]
+        )
+        call.__annotations__ = {field.name: hints[field.name] for field in chosen}
+        call.__name__, call.__doc__ = command.__name__, command.__doc__
+        return call
+
+    return decorate

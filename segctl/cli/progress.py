@@ -1,4 +1,4 @@
-"""How a run looks while it goes on: a bar on a terminal, a plain line now and then elsewhere."""
+"""The display of a run while it trains: a progress bar on a terminal, else a plain line every few seconds."""
 
 import sys
 import time
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from rich.progress import Progress, TaskID
 
 from segctl.cli.output import PLAIN_LINE_EVERY_S, out
-from segctl.train.run_log import StepReport
+from segctl.train.watch import StepReport
 
 
 class BarWatch:
-    """One line that moves, with notes above it."""
+    """A progress bar, with notes above it."""
 
     def __init__(self, bar: Progress) -> None:
         self.bar = bar
@@ -40,7 +40,7 @@ class BarWatch:
 
 
 class LineWatch:
-    """Whole lines, for logs and pipes: every few seconds, and at the last step."""
+    """Plain lines, for logs and pipes: every few seconds, and at the last step."""
 
     def __init__(self) -> None:
         self.last = time.monotonic()
@@ -69,7 +69,7 @@ class LineWatch:
 
 @contextmanager
 def watching() -> Iterator[BarWatch | LineWatch]:
-    """The watcher that fits stderr."""
+    """The display that fits stderr."""
     if not sys.stderr.isatty() or not out.speaks:
         yield LineWatch()
         return

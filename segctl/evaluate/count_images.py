@@ -18,7 +18,9 @@ from segctl.metrics.calibration import fill_bins
 from segctl.metrics.counts import checked_pairs, queue_pairs
 from segctl.metrics.tally import EvaluationCounts, ImageCounts, MapCounter, Tally, merge_counts
 from segctl.models.external.foreign import Network
-from segctl.runtime.device import Compute, scoring
+from segctl.runtime.determinism import any_image_size
+from segctl.runtime.device import Compute
+from segctl.runtime.memory import SCORE_WITH_LESS, out_of_memory_in_words
 from segctl.runtime.world import World
 from segctl.schema.evaluate import EvaluateSpec
 
@@ -88,7 +90,7 @@ def count_images(
     model.eval()
     tally = Tally(dataset.classes.names, dataset.groups)
     try:
-        with scoring(how.compute.device):
+        with any_image_size(), out_of_memory_in_words(how.compute.device, SCORE_WITH_LESS):
             for batch in _one_behind(_predicted(model, dataset, names, how)):
                 _finish(batch, dataset, how.extras, tally)
                 if progress is not None:

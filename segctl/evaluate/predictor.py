@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from segctl.data.batches.views import PADDING_RGB
 from segctl.models import at_label_size
 from segctl.models.external.foreign import Network
+from segctl.models.forward import forward_uint8
 from segctl.runtime.device import Compute
 from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol, WholeProtocol
 
@@ -79,7 +80,7 @@ def _logits(model: Network, images: Tensor, protocol: EvaluateSpec, compute: Com
 def _forward(model: Network, images: Tensor, compute: Compute) -> Tensor:
     """One forward pass: logits (B, C, H, W) for images uint8 (B, H, W, 3)."""
     with compute.autocast():
-        logits = model(model.normalize(images)).logits
+        logits = forward_uint8(model, images).logits
     return at_label_size(logits, (images.shape[1], images.shape[2]))
 
 

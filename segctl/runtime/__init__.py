@@ -1,1 +1,1 @@
-"""What a process runs on: device, memory, cores, other processes, signals, and the phases of its time."""
+"""What a process runs on: device, precision, memory, cores, the other processes of its run, signals, and phases of a step."""

@@ -1,8 +1,8 @@
-"""Start a command in several processes of this machine through torch's own launcher, and end with one message, whatever happens.
+"""Run a command in several processes of this machine through torch's own launcher, and end with one message.
 
-The processes leave their pids, and what they would have said at a bad end, in a folder that this one reads: of many that fall
-over each other the first one's words are the ones that help.
-torch is imported where processes are started, because the command line's door asks this file about every error.
+If one process fails, the others fail too because they lose it, so only the first error helps. Each process writes its pid, and
+its error if it fails, into a folder; the process that started them reads the folder and reports the first error.
+torch is imported only where processes are started: `segctl.cli` imports this file for every command.
 """
 
 import json
@@ -20,15 +20,16 @@ from pathlib import Path
 from types import FrameType
 
 from segctl.errors import PeerError, ProcessError, SegctlError
+from segctl.runtime.signals import handling
 
 FOLDER = "SEGCTL_PROCESSES"
-"""The variable that tells a process where to leave its words; set by `launch` alone."""
+"""The variable that names the folder for pids and errors; only `launch` sets it."""
 
 
 def launch(processes: int, arguments: Sequence[str]) -> None:
-    """Run `segctl ARGUMENTS` in that many local processes, on a free port.
+    """Run `segctl ARGUMENTS` in several processes of this machine, on a free port.
 
-    Raises ProcessError, in the words of the process that failed first, where they did not all end well.
+    Raises ProcessError with the message of the process that failed first.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -39,19 +40,22 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
         min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex,
         rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.1,
     )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="segctl-") as place, _environment(processes, place), _passing_on(Path(place)):
+    with tempfile.TemporaryDirectory(prefix="segctl-") as place, _environment(processes, place), _forwarding_signals(Path(place)):
         try:
             elastic_launch(config, sys.executable)("-m", "segctl", *arguments)
         except ChildFailedError as error:
             codes = {rank: int(failure.exitcode) for rank, failure in error.failures.items()}
-            raise first_words(Path(place), codes, processes) from None
+            raise first_error(Path(place), codes, processes) from None
         except SignalException as stop:
-            raise first_words(Path(place), {}, processes, stop.sigval) from None
+            raise first_error(Path(place), {}, processes, stop.sigval) from None
 
 
 @contextmanager
-def leaving_word() -> Iterator[None]:
-    """In a process that `launch` started: leave word of a bad end instead of printing it, and end with its exit code."""
+def reporting_errors() -> Iterator[None]:
+    """In a process that `launch` started: write an error into the folder instead of printing it, and exit with its code.
+
+    In any other process this does nothing.
+    """
     if FOLDER not in os.environ:
         yield
         return
@@ -60,47 +64,51 @@ def leaving_word() -> Iterator[None]:
     try:
         yield
     except SegctlError as error:
-        _leave(folder / f"{rank}.json", error, "")
+        _write_error(folder / f"{rank}.json", error, "")
         raise SystemExit(error.exit_code) from error
     except Exception as error:
-        _leave(folder / f"{rank}.json", SegctlError(f"process {rank} failed: {error!r}"), traceback.format_exc())
+        _write_error(folder / f"{rank}.json", SegctlError(f"process {rank} failed: {error!r}"), traceback.format_exc())
         raise SystemExit(1) from error
 
 
-def resume_with(line: str) -> None:
-    """Leave the command that goes on with this run, for when a process cannot say it itself."""
+def remember_resume_command(line: str) -> None:
+    """Store the command that resumes this run, to be shown if a process is killed and cannot print it."""
     if FOLDER in os.environ:
         (Path(os.environ[FOLDER]) / "resume").write_text(line, encoding="utf-8")
 
 
-def _leave(path: Path, error: SegctlError, trace: str) -> None:
-    said = {"time": time.time(), "message": error.message, "hint": error.hint, "exit_code": error.exit_code, "trace": trace}
-    said["lost"] = isinstance(error, PeerError)
-    path.write_text(json.dumps(said), encoding="utf-8")
+def _write_error(path: Path, error: SegctlError, trace: str) -> None:
+    content = {"time": time.time(), "message": error.message, "hint": error.hint, "exit_code": error.exit_code, "trace": trace}
+    content["lost"] = isinstance(error, PeerError)
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def first_words(folder: Path, codes: dict[int, int], processes: int, stopped: int | None = None) -> ProcessError:
-    """What to say: of a process that the system killed, else what the first to fail has said."""
+def first_error(folder: Path, codes: dict[int, int], processes: int, stopped: int | None = None) -> ProcessError:
+    """The error to report: the first that a process wrote, unless that is a bug which a kill of another process explains.
+
+    codes: exit code by rank, negative for a signal.  stopped: the signal that ended all processes.
+    """
     killed = [(rank, signal.Signals(-code).name) for rank, code in sorted(codes.items()) if code < 0 and code != -signal.SIGTERM]
-    words = sorted(
-        (json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")), key=lambda said: said["time"]
+    errors = sorted(
+        (json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")), key=lambda error: error["time"]
     )
-    own = [said for said in words if not said["lost"]]
-    if own and not (killed and own[0]["trace"]):
-        return ProcessError(own[0]["message"], own[0]["hint"], own[0]["exit_code"], own[0]["trace"])
+    # A process that only lost another one ("lost") knows nothing of the cause.
+    causes = [error for error in errors if not error["lost"]]
+    if causes and not (killed and causes[0]["trace"]):
+        return ProcessError(causes[0]["message"], causes[0]["hint"], causes[0]["exit_code"], causes[0]["trace"])
     resume = folder / "resume"
-    hint = f"go on with `{resume.read_text(encoding='utf-8')}`" if resume.is_file() else ""
+    hint = f"resume with `{resume.read_text(encoding='utf-8')}`" if resume.is_file() else ""
     if killed:
         rank, name = killed[0]
         return ProcessError(f"process {rank} of {processes} was killed by {name}; the machine may be out of memory", hint)
     if stopped is not None:
         return ProcessError("the run was stopped before it could save", hint, 128 + int(stopped))
-    return ProcessError(f"a process of {processes} ended without a word: exit codes {sorted(codes.values())}", hint)
+    return ProcessError(f"a process of {processes} ended without a message: exit codes {sorted(codes.values())}", hint)
 
 
 @contextmanager
 def _environment(processes: int, place: str) -> Iterator[None]:
-    """The variables that the processes are to have; the caller's come back."""
+    """Set the variables that the processes inherit; the caller's own come back at the end."""
     before = dict(os.environ)
     os.environ[FOLDER] = place
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
@@ -112,9 +120,12 @@ def _environment(processes: int, place: str) -> Iterator[None]:
 
 
 @contextmanager
-def _passing_on(folder: Path) -> Iterator[None]:
-    """Slurm's warning goes on to the processes; what stops them, torch's launcher passes on by handlers of its own, which it
-    leaves behind: the earlier ones come back here."""
+def _forwarding_signals(folder: Path) -> Iterator[None]:
+    """Forward SIGUSR1 (Slurm's warning) to the processes.
+
+    torch's launcher forwards the other signals with handlers of its own and does not remove them, so the earlier ones are put
+    back here.
+    """
 
     def forward(number: int, frame: FrameType | None) -> None:
         for path in folder.glob("*.pid"):
@@ -123,11 +134,6 @@ def _passing_on(folder: Path) -> Iterator[None]:
             except (ProcessLookupError, ValueError):
                 continue
 
-    numbers = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-    before = {number: signal.getsignal(number) for number in numbers}
-    signal.signal(signal.SIGUSR1, forward)
-    try:
+    replaced_by_torch = dict.fromkeys(("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"))
+    with handling({"SIGUSR1": forward, **replaced_by_torch}):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,9 +1,9 @@
-"""Whose time it is: every moment of a step belongs to one phase, so that the phases add up to the step.
+"""The phases of a training step: every moment of a step belongs to one phase, so the times of the phases add up to the step.
 
-On a GPU a moment is an event in the stream that the networks run in, and a phase lasts from the moment the device reaches its
-beginning to the moment it reaches its end. Kernels are started long before they run, so the clock on the wall would credit a
-phase with what it starts, not with what it costs; and waiting for a batch while the device still works costs a step nothing.
-Backward runs in a thread of its own, but in the same stream, and ends before the phase does.
+On a GPU a moment is a CUDA event in the stream that the networks run in. A phase lasts from the time the GPU reaches its start to
+the time the GPU reaches its end. A wall clock would be wrong: kernels are queued long before they run, so it would measure what a
+phase queues, not what the phase costs; and waiting for a batch while the GPU is still busy costs nothing.
+The backward pass runs in a thread of its own, but in the same stream, and ends before its phase does.
 """
 
 import time
@@ -15,13 +15,13 @@ from typing import Literal
 import torch
 
 Phase = Literal["data", "copy", "teacher", "student", "loss", "backward", "optimiser", "peers", "other", "between"]
-"""`peers` waits for other processes, `other` is the rest of a step, and `between` is no step's time: validation, checkpoints."""
+"""`peers`: waiting for other processes. `other`: the rest of a step. `between`: outside steps, such as validation."""
 
 Moment = float | torch.cuda.Event
 
 
 def moment(device: torch.device) -> Moment:
-    """Now, on the device's own timeline."""
+    """The current moment on the device's own timeline."""
     if device.type != "cuda":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -30,7 +30,7 @@ def moment(device: torch.device) -> Moment:
 
 
 def seconds(begin: Moment, end: Moment) -> float:
-    """From one moment to a later one; on a GPU both must have been reached."""
+    """Seconds from one moment to a later one. A GPU must have reached both."""
     if isinstance(begin, float) or isinstance(end, float):
         assert isinstance(begin, float)
         assert isinstance(end, float)
@@ -39,7 +39,7 @@ def seconds(begin: Moment, end: Moment) -> float:
 
 
 class Clock:
-    """The phases of some steps, one after another. `named`: they appear in torch's trace under their names as well."""
+    """Records the phases of consecutive steps. `named`: torch's profiler trace shows the phases by name too."""
 
     def __init__(self, device: torch.device, *, named: bool = False) -> None:
         self.device, self.named = device, named
@@ -48,18 +48,18 @@ class Clock:
         self.turn("other")
 
     def turn(self, name: Phase) -> None:
-        """From now on the time is this phase's."""
+        """Count the time from now on for this phase."""
         self.current: Phase = name
         self.turns.append((self.step, name, moment(self.device)))
 
     def next_step(self) -> None:
-        """What comes belongs to another step."""
+        """Count the time from now on for the next step."""
         self.step += 1
         self.turn(self.current)
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
-        """The time in here is this phase's, and then again that of the one before."""
+        """Count the time in this context for a phase; afterwards the phase before it continues."""
         before = self.current
         self.turn(name)
         try:
@@ -69,7 +69,7 @@ class Clock:
             self.turn(before)
 
     def spent(self) -> list[dict[Phase, float]]:
-        """Seconds by phase, for every step but the last, which has only begun. Waits for the device."""
+        """Seconds by phase for every step but the last one, which has only begun. Waits for the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         found: list[dict[Phase, float]] = [{} for _ in range(self.step)]
@@ -84,11 +84,11 @@ _NOTHING = nullcontext()
 
 
 def phase(name: Phase) -> AbstractContextManager[None]:
-    """Mark what a part of the code does, for whoever holds a clock; without one it costs half a microsecond."""
+    """Mark a part of the code as a phase, for the clock set by `hold`. Without a clock this costs half a microsecond."""
     clock = _clock.get()
     return _NOTHING if clock is None else clock.phase(name)
 
 
 def hold(clock: Clock | None) -> None:
-    """Let phases be measured by this clock from now on, or by none."""
+    """Measure phases with this clock from now on; None stops measuring."""
     _clock.set(clock)

@@ -1,38 +1,64 @@
-"""Ctrl-C and SIGTERM stop a run between two steps, SIGUSR1 (Slurm's warning) saves one, so that it can be taken up again."""
+"""Signals during a run: Ctrl-C and SIGTERM stop it between two steps, SIGUSR1 (Slurm's warning) saves a checkpoint.
+
+Imports no torch, because the launcher uses it too.
+"""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
+if TYPE_CHECKING:
+    from segctl.runtime.world import World
 
-from segctl.runtime.world import World
+Handler = Callable[[int, FrameType | None], None]
+
+
+@contextmanager
+def handling(handlers: Mapping[str, Handler | None]) -> Iterator[None]:
+    """Install handlers by the names of their signals, and put the earlier ones back at the end.
+
+    A None installs nothing, but the earlier handler comes back all the same: for code inside that installs its own.
+    Names that this system does not have (SIGUSR1 and SIGHUP on Windows) are skipped.  Only for the main thread.
+    """
+    known = {getattr(signal, name): handler for name, handler in handlers.items() if hasattr(signal, name)}
+    before = {number: signal.getsignal(number) for number in known}
+    try:
+        for number, handler in known.items():
+            if handler is not None:
+                signal.signal(number, handler)
+        yield
+    finally:
+        for number, earlier in before.items():
+            if earlier is not None:  # None: installed by C code, so Python cannot put it back
+                signal.signal(number, earlier)
 
 
 class Agreed(NamedTuple):
-    """What the processes of a run have been asked, as of one moment."""
+    """What signals have told any process of a run; the same on all processes."""
 
     stop: signal.Signals | None
     save: bool
 
 
 class Requests:
-    """What signals have asked of this process: `stop` is the signal that wants it to end, `save` asks for a checkpoint."""
+    """What signals have told this process: `stop` is the signal that ends the run, `save` wants a checkpoint."""
 
     def __init__(self) -> None:
         self.stop: signal.Signals | None = None
         self.save = False
 
-    def agree(self, world: World) -> "Agreed":
-        """What any process has been asked so far, the same on all, so that they stop and save at one step."""
+    def agree(self, world: "World") -> Agreed:
+        """What any process has been told so far. All processes get the same, so that they stop and save at the same step."""
+        import torch
+
         stop, save = world.largest(torch.tensor([self.stop or 0, int(self.save)])).tolist()
         return Agreed(signal.Signals(stop) if stop else None, bool(save))
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Remember a signal; a second Ctrl-C does not wait."""
-        if number == signal.SIGUSR1:
+        """Remember a signal. A second Ctrl-C ends the process at once."""
+        if signal.Signals(number).name == "SIGUSR1":
             self.save = True
         elif self.stop is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
@@ -42,12 +68,7 @@ class Requests:
 
 @contextmanager
 def requests_between_steps() -> Iterator[Requests]:
-    """Collect Ctrl-C, SIGTERM and SIGUSR1 instead of dying from them; the previous handlers come back at the end."""
+    """Collect Ctrl-C, SIGTERM and SIGUSR1 instead of ending the process; the earlier handlers come back at the end."""
     requests = Requests()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    previous = {number: signal.signal(number, requests.receive) for number in numbers}
-    try:
+    with handling(dict.fromkeys(("SIGINT", "SIGTERM", "SIGUSR1"), requests.receive)):
         yield requests
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -1,4 +1,5 @@
-"""Who am I among the processes of a run, and what do we have together? Only this file and processes.py know torch.distributed.
+"""The processes of a run: which one this is, and what they exchange. Only runtime/ and losses/across_ranks.py use
+torch.distributed.
 
 The same command runs in one process, under torch's launcher (RANK, WORLD_SIZE, ...) and under Slurm's srun (SLURM_PROCID, ...).
 """
@@ -23,20 +24,20 @@ from segctl.errors import PeerError, SegctlError
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=1)
-"""How long processes wait for each other: one may learn masks for hours. A death is noticed at once, by the connection."""
+"""How long processes wait for each other. One may learn masks for hours; a dead process is noticed at once by its connection."""
 
-COMMUTING = 2
-"""Processes whose sums do not depend on the order."""
+ORDER_FREE_PROCESSES = 2
+"""A sum over at most this many processes does not depend on the order of its terms: a + b = b + a to the last bit."""
 
 LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "nccl")
-"""What an operation says, in lower case, when the process at its other end has gone."""
+"""Parts of an operation's error message, in lower case, if the process at its other end has gone."""
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among its peers. With one process every method hands back what it was given.
+    """This process among the processes of its run. With one process every method returns what it was given.
 
-    rank, size: among all.  local_size: how many of them share this machine.
+    rank, size: among all processes.  local_size: how many of them share this machine.
     """
 
     rank: int = 0
@@ -45,11 +46,11 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and prints. A value to hand on: what is to be done, `on_main` does."""
+        """Whether this process writes files and prints. To do something on the main process only, call `on_main`."""
         return self.rank == 0
 
     def gather(self, value: T) -> list[T]:
-        """Everybody's value in rank order, on every rank."""
+        """The values of all processes in rank order, on every rank."""
         if self.size == 1:
             return [value]
         values: list[T | None] = [None] * self.size
@@ -65,7 +66,7 @@ class World:
         return values[0]
 
     def gather_rows(self, rows: Tensor) -> list[Tensor]:
-        """Everybody's rows (R, D), of which each may have another number, in rank order, on every rank; without gradient."""
+        """The rows (R, D) of all processes in rank order, on every rank, without gradient; R may differ between processes."""
         if self.size == 1:
             return [rows]
         lengths = self.gather(len(rows))
@@ -76,16 +77,16 @@ class World:
         return [part[:length] for part, length in zip(found, lengths, strict=True)]
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum of everybody's values (same shape and type on each, in main memory), on every rank."""
+        """The sum over all processes, on every rank. Values have the same shape and dtype everywhere and lie in main memory."""
         return self._reduced(values, dist.ReduceOp.SUM)
 
     def largest(self, values: Tensor) -> Tensor:
-        """The largest of everybody's values, element by element, as `total` sums them."""
+        """The maximum over all processes, element by element, on every rank; values as for `total`."""
         return self._reduced(values, dist.ReduceOp.MAX)
 
     def together(self, work: Callable[[], T]) -> T:
-        """Do something that every process does; where it fails on one, all end: the first of them with its error, the
-        others with a PeerError, so that it is said once."""
+        """Do the same work on every process. If it fails on one of them, all raise: the first with its own error, the others
+        with a PeerError, so that the error is printed once."""
         if self.size == 1:
             return work()
         result: T | None = None
@@ -103,49 +104,55 @@ class World:
         raise PeerError(codes[first] or 1)
 
     def wait(self) -> None:
-        """Until everybody is here."""
+        """Wait until all processes are here."""
         if self.size > 1:
             dist.barrier()
 
     def on_main(self, work: Callable[[], T]) -> T | None:
-        """Do something on the main process alone, such as writing a file; the others go on with None, without waiting."""
+        """Do something on the main process only, such as writing a file. The others get None and do not wait."""
         return work() if self.is_main else None
 
+    def from_main(self, work: Callable[[], T]) -> T:
+        """Do something on the main process only and return its result on every rank; if it fails there, all raise."""
+        result: T | None = self.share(self.together(lambda: self.on_main(work)))
+        return result  # type: ignore[return-value]
+
     def main_first(self, work: Callable[[], None]) -> None:
-        """Do something on the main process, and then on the others, which find what it left."""
+        """Do something on the main process first, then on the others, which find what it wrote."""
         for turn in (True, False):
             if self.is_main is turn:
                 work()
             self.wait()
 
     def wrap(self, task: nn.Module, *, unused: bool) -> nn.Module:
-        """The task, its gradients averaged over the processes. `unused`: some parameters may get none.
+        """The task with its gradients averaged over the processes. `unused`: some parameters may get no gradient.
 
-        Buffers stay each process's own until `align`: only batch norm's running statistics differ, which no training step reads.
-        torch would sort gradients into other parcels after the first step, and a sum over three processes and more depends on a
-        value's place in its parcel: a resumed run's first step would differ from the same step of one that went on.  Where it
-        looks for parameters without a gradient, it does not sort.
+        Each process keeps its own buffers until `align`: only batch norm's running statistics differ, and no training step
+        reads them.
         """
         if self.size == 1:
             return task
         device = next(task.parameters()).device
         places = [device.index] if device.type == "cuda" else None
-        # torch 2.15 has renamed the option.
+        # torch 2.15 renamed the option.
         name = next(name for name in ("forward_sync_buffers", "broadcast_buffers") if name in signature(_Averaged).parameters)
         options: dict[str, Any] = {name: False}
-        # torch says so once if all parameters have a gradient; here that is no advice.
+        # torch advises against looking for unused parameters where all have a gradient; here there is another reason for it.
+        # By default torch regroups the gradients into other buckets after the first step, and a sum over three or more
+        # processes depends on a value's place in its bucket. The first step of a resumed run would then differ from the same
+        # step of an uninterrupted one. torch does not regroup where it looks for unused parameters.
         warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-        return _Averaged(task, device_ids=places, find_unused_parameters=unused or self.size > COMMUTING, **options)
+        return _Averaged(task, device_ids=places, find_unused_parameters=unused or self.size > ORDER_FREE_PROCESSES, **options)
 
     def align(self, module: nn.Module) -> None:
-        """Give every process the main one's buffers."""
+        """Copy the main process's buffers to every process."""
         if self.size > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
 
     @contextmanager
     def losing_peers(self) -> Iterator[None]:
-        """Say in one sentence that another process has gone, where an operation with it fails."""
+        """Raise PeerError if an operation fails because another process has gone."""
         try:
             yield
         except RuntimeError as error:
@@ -162,12 +169,12 @@ class World:
 
 
 def without_averaging(task: nn.Module) -> AbstractContextManager[None]:
-    """Backward passes in here add to this process's own gradients, which a later one outside averages."""
+    """Backward passes in this context only add to this process's gradients; a later one outside averages them."""
     return task.no_sync() if isinstance(task, _Averaged) else nullcontext()
 
 
 def join_world() -> World:
-    """The world that a launcher has started this process in, or a world of one."""
+    """The processes that a launcher started together with this one, or this process alone."""
     adopt_slurm(os.environ)
     if not under_launcher():
         return World()
@@ -178,7 +185,7 @@ def join_world() -> World:
 
 @contextmanager
 def joined_world() -> Iterator[World]:
-    """The world for as long as it is needed; the loss of a peer in it is a PeerError."""
+    """`join_world` as a context, which closes the connections at its end. A lost process becomes a PeerError."""
     world = join_world()
     try:
         with world.losing_peers():
@@ -194,12 +201,12 @@ def leave_world() -> None:
 
 
 def under_launcher() -> bool:
-    """Whether a launcher has started this process as one of several."""
+    """Whether a launcher started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", "1"))) > 1
 
 
 def adopt_slurm(environment: MutableMapping[str, str]) -> None:
-    """Turn srun's variables into those of torch's launcher. A batch script's own have no step, and start nothing."""
+    """Set the variables of torch's launcher from srun's. A batch script itself has no step variables, so nothing is set in it."""
     if "WORLD_SIZE" in environment or int(environment.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
         return
     job, step = int(environment.get("SLURM_JOB_ID", "0")), int(environment.get("SLURM_STEP_ID", "0"))
@@ -210,7 +217,7 @@ def adopt_slurm(environment: MutableMapping[str, str]) -> None:
         "LOCAL_RANK": environment.get("SLURM_LOCALID", "0"),
         "LOCAL_WORLD_SIZE": re.match(r"\d+", local)[0] if re.match(r"\d+", local) else "1",  # type: ignore[index]
         "MASTER_ADDR": _first_host(environment.get("SLURM_STEP_NODELIST", "localhost")),
-        # Steps of one job, and jobs on one machine, must not meet at one port.
+        # Two steps of a job, or two jobs on a machine, must not use the same port.
         "MASTER_PORT": str(20_000 + (job * 131 + step) % 20_000),
     }
     for name, value in values.items():
@@ -218,6 +225,6 @@ def adopt_slurm(environment: MutableMapping[str, str]) -> None:
 
 
 def _first_host(hosts: str) -> str:
-    """The first of Slurm's list of hosts: `gpu[03-05,9],login` -> gpu03."""
+    """The first host of a Slurm host list: `gpu[03-05,9],login` -> gpu03."""
     found = re.match(r"([^,\[]+)(?:\[(\d+))?", hosts)
     return "localhost" if found is None else found[1] + (found[2] or "")

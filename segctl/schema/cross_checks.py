@@ -1,7 +1,7 @@
 """Faults that only show between the blocks of a preset."""
 
 from segctl.errors import Fault
-from segctl.schema.distill_terms import CrossImageSpec, RelationSpec, reads
+from segctl.schema.distill_terms import reads
 from segctl.schema.labels import BoundaryLabels, HardLabels
 from segctl.schema.loss_terms import JaccardFamily, KLSpec, LovaszSpec
 from segctl.schema.run import DistillRun, TrainRun
@@ -111,5 +111,5 @@ def group_faults(run: TrainRun, processes: int = 1) -> list[Fault]:
             f"{run.train.batch_size}, train.accumulate {run.train.accumulate}{shared}), wanted at least two",
         )
         for index, term in enumerate(terms)
-        if alone and isinstance(term, CrossImageSpec | RelationSpec)
+        if alone and term.compares_images
     ]

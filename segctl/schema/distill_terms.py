@@ -23,6 +23,8 @@ class DistillTerm(Spec):
     term: ClassVar[str]
     """`file.Class` under segctl/distillers. A pointer instead of the class, because presets are read without importing torch;
     `segctl.distillers.build` follows it."""
+    compares_images: ClassVar[bool] = False
+    """Whether it compares images with each other; then a micro-batch of one image is refused."""
     kind: str
 
     @abstractmethod
@@ -159,6 +161,7 @@ class CrossImageSpec(FeatureTerm):
     """CIRKD's mini-batch term: similarities of all pixels of any two images of a group (arXiv:2204.06986)."""
 
     term: ClassVar[str] = "cirkd.CrossImage"
+    compares_images: ClassVar[bool] = True
     kind: Literal["cirkd"] = "cirkd"
     weight: NonNegative = 1.0
     """Its factor in the total."""
@@ -244,6 +247,7 @@ class RelationSpec(LogitsTerm):
     """DIST: correlation over classes and over pixels (arXiv:2205.10536)."""
 
     term: ClassVar[str] = "dist.Relation"
+    compares_images: ClassVar[bool] = True
     kind: Literal["dist"] = "dist"
     beta: NonNegative = 1.0
     """Factor of the relation over classes."""

@@ -1,1 +1,1 @@
-"""Finding, loading and trying a teacher, and caching its outputs."""
+"""The teacher of a distillation: find it, load it, score it before step 1, and cache its outputs."""

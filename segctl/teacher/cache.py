@@ -1,26 +1,38 @@
-"""What is kept of a teacher's answers, and where: every picture's of the training split, beside the runs.
+"""The teacher cache: the teacher's outputs for all training images, computed before step 1 and stored beside the runs.
 
     <runs root>/.answers/<key>/      see data/batches/teacher_outputs.py
 
-They are made before step 1 (asking.py) instead of kept as the first epoch's steps hear them, because then every step of every run
-reads the same bytes, whatever its batches, its processes and where it was stopped, and the teacher can leave the device.
-The key is a hash of all that the answers depend on, so runs of any method with the same teacher, data and view share them.
+Filling it before step 1, and not during the first epoch, lets every step of every run read the same bytes, whatever its batches,
+its processes and where it was stopped; and the teacher can leave the device.
+The key is a hash of everything that the outputs depend on, so runs of any method with the same teacher, data and view share
+them.
 """
 
 import hashlib
+import os
+import random
 import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from segctl.data.batches.fixed_views import require_fixed, sides
-from segctl.data.batches.teacher_outputs import Answers, Part
+from segctl.data.batches.fixed_views import fixed_view, require_fixed, sides
+from segctl.data.batches.micro_batches import largest_micro_batch
+from segctl.data.batches.teacher_outputs import Chunk, OutputMap, TeacherOutputs
+from segctl.data.batches.views import take
 from segctl.data.shards.dataset import PackedDataset
-from segctl.errors import InputError
+from segctl.errors import InputError, StoppedError
 from segctl.files import content_key
-from segctl.models.outputs import Prediction
+from segctl.models.forward import forward_uint8
 from segctl.runtime.device import Compute
+from segctl.runtime.signals import requests_between_steps
+from segctl.runtime.world import World
+from segctl.schema.data import DataSpec
 from segctl.schema.distill_terms import reads
 from segctl.schema.run import DistillRun
 from segctl.teacher.load import Teacher
@@ -28,53 +40,105 @@ from segctl.teacher.load import Teacher
 FOLDER = ".answers"
 FORMAT = 1
 
+Note = Callable[[str], None]
+Advance = Callable[[int, int], None]
+"""Called with (done, total)."""
 
-def plan_answers(
+
+@dataclass(frozen=True)
+class TeacherCache:
+    """The files of a run's cache, and what computes them."""
+
+    outputs: TeacherOutputs
+    teacher: Teacher
+    dataset: PackedDataset
+    view: DataSpec
+    compute: Compute
+
+    def __str__(self) -> str:
+        """Which maps the cache holds, how large they are, and how much is still to compute."""
+        outputs = self.outputs
+        missing, total = outputs.missing_bytes() / 1e6, outputs.total_bytes() / 1e6
+        seen = " and ".join("mirrored" if mirrored else "plain" for mirrored in outputs.sides)
+        state = "complete" if missing == 0 else f"{missing:,.1f} MB to compute before step 1"
+        return (
+            f"teacher cache {', '.join(each.name for each in outputs.maps)}   {len(outputs.names)} images, {seen}   "
+            f"{total:,.1f} MB in '{outputs.folder}', {state}"
+        )
+
+    def fill(self, world: World, note: Note, advance: Advance, resume_line: str) -> None:
+        """Compute the missing files, each process some of them; afterwards the teacher's network moves to the CPU.
+
+        Raises StoppedError on Ctrl-C and SIGTERM; finished files are kept.
+        """
+        began, missing = time.perf_counter(), self.outputs.missing_bytes()
+        world.together(lambda: self._fill_share(world, advance, resume_line))
+        self.teacher.model.to("cpu")
+        if missing:
+            note(f"teacher cache filled in {time.perf_counter() - began:.0f} s; the steps read it")
+
+    def _fill_share(self, world: World, advance: Advance, resume_line: str) -> None:
+        mine = [chunk for chunk in self.outputs.chunks()[world.rank :: world.size] if self.outputs.missing(chunk)]
+        # Another run may fill the same cache now. Each goes through the files in its own order and skips those that the other
+        # has finished by then, so that they share the work without knowing each other.
+        random.Random(os.getpid()).shuffle(mine)
+        with requests_between_steps() as requests:
+            for done, chunk in enumerate(mine, 1):
+                self._compute(chunk)
+                advance(done, len(mine))
+                if requests.stop and done < len(mine):
+                    message = (
+                        f"stopped by {requests.stop.name} after {done} of {len(mine)} files of the teacher cache; they are kept"
+                    )
+                    raise StoppedError(requests.stop, message, f"resume with `{resume_line}`")
+
+    def _compute(self, chunk: Chunk) -> None:
+        """Compute and write the files that a chunk lacks."""
+        outputs = self.outputs
+        missing = outputs.missing(chunk)
+        computed: list[dict[str, Tensor]] = []
+        for start in range(0, len(chunk.samples) if missing else 0, outputs.forward_batch):
+            samples = chunk.samples[start : start + outputs.forward_batch]
+            maps = teacher_maps(self.teacher, self._images(samples, chunk.mirrored), self.compute)
+            computed.append({each.name: maps[each.name][: len(samples)].cpu() for each in missing})
+        for each in missing:
+            outputs.write(chunk, each, torch.cat([maps[each.name] for maps in computed]))
+
+    def _images(self, samples: range, mirrored: bool) -> Tensor:
+        """The views uint8 (B, H, W, 3). B is always `forward_batch`: the last view is repeated to fill the batch."""
+        names = [self.outputs.names[index] for index in samples]
+        views = [take(self.dataset, name, fixed_view(self.dataset.size(name), self.view, mirrored))[0] for name in names]
+        return torch.from_numpy(np.stack(views + views[-1:] * (self.outputs.forward_batch - len(views))))
+
+
+def plan_teacher_cache(
     run: DistillRun, dataset: PackedDataset, teacher: Teacher, compute: Compute, *, processes: int, runs_root: Path
-) -> Answers | None:
-    """What a run will keep of its teacher's answers, where it wants that. Writes nothing.
+) -> TeacherCache | None:
+    """The cache of a run with teacher.cache, else None. Writes nothing.
 
-    Raises InputError where the views are not fixed, or the disk lacks the room.
+    Raises InputError if the views are not fixed, or the disk has too little space.
     """
     if not run.teacher.cache:
         return None
-    split = run.data.train_split
-    require_fixed(dataset, split, run.data, "teacher.cache")
-    at_once = _at_once(run, processes)
-    key = _key(run, dataset, teacher, compute, at_once)
-    black = torch.zeros((at_once, *run.data.crop, 3), dtype=torch.uint8)
-    answer = ask(teacher, black, compute)
-    parts = tuple(Part.of(name, answer[name]) for name in _read_parts(run) if name in answer)
-    answers = Answers(runs_root / FOLDER / key, parts, tuple(dataset.names(split)), sides(run.data), at_once)
-    _require_room(answers, runs_root)
-    return answers
+    require_fixed(dataset, run.data.train_split, run.data, "teacher.cache")
+    forward_batch = largest_micro_batch(run.train.batch_size, run.train.accumulate, processes)
+    black = torch.zeros((forward_batch, *run.data.crop, 3), dtype=torch.uint8)
+    found = teacher_maps(teacher, black, compute)
+    maps = tuple(OutputMap.of(name, found[name]) for name in _map_names(run) if name in found)
+    folder = runs_root / FOLDER / _key(run, dataset, teacher, compute, forward_batch)
+    outputs = TeacherOutputs(folder, maps, tuple(dataset.names(run.data.train_split)), sides(run.data), forward_batch)
+    _require_space(outputs, runs_root)
+    return TeacherCache(outputs, teacher, dataset, run.data, compute)
 
 
-def in_words(answers: Answers) -> str:
-    """What is kept, how large it is, and how much of it is there."""
-    lacking, total = answers.lacking_bytes() / 1e6, answers.total_bytes() / 1e6
-    seen = " and ".join("mirrored" if mirrored else "plain" for mirrored in answers.sides)
-    there = "all there" if lacking == 0 else f"{lacking:,.1f} MB to be made before step 1"
-    return (
-        f"teacher's answers {', '.join(part.name for part in answers.parts)}   {len(answers.names)} images, {seen}   "
-        f"{total:,.1f} MB in '{answers.folder}', {there}"
-    )
-
-
-def _at_once(run: DistillRun, processes: int) -> int:
-    """Images of one forward pass in training, which the last digits of an answer may depend on."""
-    share = -(-run.train.batch_size // processes)
-    return -(-share // min(run.train.accumulate, max(1, run.train.batch_size // processes)))
-
-
-def _read_parts(run: DistillRun) -> list[str]:
-    """What the terms read of an answer; the main logits always, which are small."""
+def _map_names(run: DistillRun) -> list[str]:
+    """The maps that the terms read, and always the main logits, which are small."""
     read = {reads(term) or "features" for term in run.distiller.terms}
     return ["main", *sorted(read - {"main"})]
 
 
-def _key(run: DistillRun, dataset: PackedDataset, teacher: Teacher, compute: Compute, at_once: int) -> str:
-    """A hash of all that an answer depends on."""
+def _key(run: DistillRun, dataset: PackedDataset, teacher: Teacher, compute: Compute, forward_batch: int) -> str:
+    """A hash of everything that the outputs depend on."""
     names = dataset.names(run.data.train_split)
     about = {
         "format": FORMAT,
@@ -86,27 +150,26 @@ def _key(run: DistillRun, dataset: PackedDataset, teacher: Teacher, compute: Com
         "precision": compute.precision,
         "device": compute.device.type,
         "deterministic": run.train.deterministic,
-        "at_once": at_once,
+        "at_once": forward_batch,
     }
     return content_key(about)[:16]
 
 
 @torch.inference_mode()
-def ask(teacher: Teacher, images: Tensor, compute: Compute) -> dict[str, Tensor]:
-    """The parts of the answer to pictures uint8 (B, H, W, 3), as a training step hears it."""
-    network = teacher.model
+def teacher_maps(teacher: Teacher, images: Tensor, compute: Compute) -> dict[str, Tensor]:
+    """The maps (B, D, h, w) of the teacher's output by name, for images uint8 (B, H, W, 3), as a training step computes them."""
     with compute.autocast():
-        answer: Prediction = network(network.normalize(images.to(compute.device)))
-    parts = {"main": answer.logits, "aux": answer.aux_logits, "features": answer.features}
-    return {name: maps for name, maps in parts.items() if maps is not None}
+        prediction = forward_uint8(teacher.model, images.to(compute.device))
+    maps = {"main": prediction.logits, "aux": prediction.aux_logits, "features": prediction.features}
+    return {name: found for name, found in maps.items() if found is not None}
 
 
-def _require_room(answers: Answers, runs_root: Path) -> None:
-    there = next(path for path in (runs_root, *runs_root.absolute().parents) if path.exists())
-    free, wanted = shutil.disk_usage(there).free, answers.lacking_bytes()
+def _require_space(outputs: TeacherOutputs, runs_root: Path) -> None:
+    existing = next(path for path in (runs_root, *runs_root.absolute().parents) if path.exists())
+    free, wanted = shutil.disk_usage(existing).free, outputs.missing_bytes()
     if wanted > free:
         raise InputError(
-            f"teacher.cache: the teacher's answers take {wanted / 1e6:,.1f} MB more in '{answers.folder}', "
-            f"and {free / 1e6:,.1f} MB are free there",
-            "make room, give another --runs-root, or leave teacher.cache false",
+            f"teacher.cache: the teacher's outputs need {wanted / 1e6:,.1f} MB more in '{outputs.folder}', "
+            f"and only {free / 1e6:,.1f} MB are free there",
+            "free disk space, give another --runs-root, or leave teacher.cache false",
         )

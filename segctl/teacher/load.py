@@ -1,4 +1,4 @@
-"""Find the teacher, load it, and make sure that it teaches something."""
+"""Load a teacher's network from any file that holds one, with its classes in the dataset's order."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,32 +6,24 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from segctl.commands import command_line
 from segctl.data.shards.dataset import PackedDataset
 from segctl.errors import InputError
-from segctl.evaluate.count_images import Scoring, count_shared
-from segctl.files import Progress, file_sha256
-from segctl.metrics.scores import score
-from segctl.metrics.table import CountTable
-from segctl.metrics.tally import EvaluationCounts
+from segctl.files import file_sha256
 from segctl.models import Segmenter, build_model, read, restore
 from segctl.models.external.foreign import Network, class_order, load_program, program_kind
-from segctl.models.external.huggingface import PREFIX, load_hugging_face
+from segctl.models.external.huggingface import load_hugging_face
 from segctl.models.external.weights import fill_network, read_network_file
-from segctl.runs import RunFolder, newest_finished
 from segctl.schema.load import load_preset
-from segctl.schema.run import DistillRun, TrainRun
-
-TRIAL_IMAGES = 32
-MARGIN = 2.0
-"""Points of mIoU_D that a teacher must be above always predicting the commonest class."""
+from segctl.schema.run import TrainRun
+from segctl.teacher.find import is_hugging_face, on_the_hub
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A loaded teacher and where it came from: its file (or `hf:ORG/NAME`), the preset that made it, its weights' hash.
+    """A loaded teacher and where it came from.
 
-    `notes` say what was assumed of a network that segctl did not make; `given_preset` is the preset it was described by.
+    path: its file, or `hf:ORG/NAME`.  preset: the preset that made it, or its kind of file.  sha256: the hash of its file.
+    notes: what was assumed about a network that segctl did not make.  given_preset: the --teacher-preset that describes it.
     """
 
     model: Network
@@ -43,67 +35,18 @@ class Teacher:
 
     @property
     def source(self) -> str:
-        """What `--teacher` takes to find it again from anywhere."""
-        return str(self.path) if _on_the_hub(self.path) else str(self.path.resolve())
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A teacher's scores on the first validation images, in percent, beside the best constant prediction's mIoU_D."""
-
-    images: int
-    scores: dict[str, float | None]
-    constant: float
-    constant_class: str
-
-    @property
-    def passed(self) -> bool:
-        return (self.scores["mIoU_D"] or 0.0) >= self.constant + MARGIN
-
-    def __str__(self) -> str:
-        return (
-            f"teacher scores {self.scores['mIoU_D'] or 0.0:.2f} mIoU_D on {self.images} validation images "
-            f"(always '{self.constant_class}': {self.constant:.2f})"
-        )
-
-
-def find_teacher(run: DistillRun, given: Path | None, runs_root: Path, data_root: Path | None = None) -> Path:
-    """The weights file of `--teacher` (a run or a file), else of the newest finished run of the teacher's preset.
-
-    `data_root` is where a teacher would be trained from. Raises InputError.
-    """
-    if given is None:
-        found = newest_finished(runs_root, run.teacher.preset)
-        if found is None:
-            line = command_line("train", "--preset", run.teacher.preset, data_root=data_root, runs_root=runs_root)
-            raise InputError(
-                f"no finished run of the teacher preset '{run.teacher.preset}' is under '{runs_root}'",
-                f"make one with `{line}`, or give --teacher RUN_OR_FILE",
-            )
-        return found.model
-    if _on_the_hub(given) or _is_hugging_face(given):
-        return given
-    if given.is_dir():
-        folder = RunFolder(given)
-        if not folder.finished:
-            raise InputError(
-                f"--teacher '{given}' is no finished run: it holds no model.pt",
-                f"finish it with `{folder.resume_line()}`, or give another" if folder.run_yaml.is_file() else "give another",
-            )
-        return folder.model
-    if not given.is_file():
-        raise InputError(f"--teacher '{given}' does not exist", "give a run folder or a model.pt")
-    return given
+        """The value of `--teacher` that finds it again from any folder."""
+        return str(self.path) if on_the_hub(self.path) else str(self.path.resolve())
 
 
 def load_teacher(path: Path, dataset: PackedDataset, preset: str | None = None) -> Teacher:
-    """The network in a file or on the hub, in eval mode, its classes brought into the dataset's order by their names.
+    """The network in a file or on the hub, in eval mode, on the CPU, its classes sorted into the dataset's order by name.
 
-    preset: the preset whose network a file of plain weights belongs to.  Raises InputError where the file or its classes
+    preset: the preset that describes the network of a file of plain weights.  Raises InputError if the file or its classes
     do not fit.
     """
     names = dataset.classes.names
-    if _on_the_hub(path) or _is_hugging_face(path):
+    if on_the_hub(path) or is_hugging_face(path):
         network, digest = load_hugging_face(str(path), names)
         return Teacher(network, path, "hugging face", digest)
     if preset is not None:
@@ -122,15 +65,15 @@ def load_teacher(path: Path, dataset: PackedDataset, preset: str | None = None) 
 def _assumed(path: Path) -> str:
     facts = path.with_suffix(".json")
     if facts.is_file():
-        return f"the teacher is a program; its classes and normalisation are those of '{facts}'"
+        return f"the teacher is a program; '{facts}' gives its classes and normalisation"
     return (
-        f"the teacher is a program without '{facts.name}' beside it: its classes must be the dataset's, in its order, "
-        "and its pixels are normalised as for ImageNet"
+        f"the teacher is a program without a '{facts.name}' beside it: its classes must be the dataset's in the same order, "
+        "and its images are normalised with ImageNet's mean and deviation"
     )
 
 
 def pick_classes(model: Segmenter, order: list[int], names: list[str]) -> None:
-    """Keep the classifiers' channels in `order`, in place: the network then knows the classes `names`."""
+    """Keep only the classifiers' output channels in `order`, in place, so that the network predicts the classes `names`."""
     for classifier in [model.classifier, *([] if model.aux is None else [model.aux.classifier])]:
         classifier.weight = nn.Parameter(classifier.weight.detach()[order])
         classifier.out_channels = len(order)
@@ -140,60 +83,22 @@ def pick_classes(model: Segmenter, order: list[int], names: list[str]) -> None:
 
 
 def _plain_weights(path: Path, run: TrainRun, names: list[str]) -> Segmenter:
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # so that loading a teacher does not change the student's first weights
         model = build_model(run.model.model_copy(update={"weights": "none"}), len(names))
     problem = fill_network(model, read_network_file(path))
     if problem:
         raise InputError(
             f"'{path}' does not fit the network of preset '{run.name}' with {len(names)} classes: {problem}",
-            "give the preset it was trained by with --teacher-preset",
+            "give the preset it was trained with by --teacher-preset",
         )
     model.class_names = list(names)
     return model.eval()
 
 
 def _require_same_data(run: TrainRun, dataset: PackedDataset, path: Path) -> None:
-    """Plain weights do not say what their classes are called, so the preset must."""
+    """Refuse a preset of another dataset: plain weights do not name their classes, so the preset's dataset must."""
     if run.data.dataset != dataset.name:
         raise InputError(
-            f"preset '{run.name}' is for {run.data.dataset}, so nobody says which classes of {dataset.name} '{path}' knows",
-            f"give a preset on {dataset.name}",
+            f"'{path}' holds weights without class names, and preset '{run.name}' is for {run.data.dataset}, not {dataset.name}",
+            f"give a preset for {dataset.name} by --teacher-preset",
         )
-
-
-def _on_the_hub(path: Path) -> bool:
-    return str(path).startswith(PREFIX)
-
-
-def _is_hugging_face(path: Path) -> bool:
-    return path.is_dir() and (path / "config.json").is_file() and not (path / "run.yaml").is_file()
-
-
-def try_teacher(teacher: Teacher, dataset: PackedDataset, split: str, how: Scoring, progress: Progress | None = None) -> Trial:
-    """Score the teacher on the first images of a split."""
-    names = dataset.names(split)[:TRIAL_IMAGES]
-    counted = count_shared(teacher.model, dataset, names, how, progress)
-    scores = score(counted.table, binary=dataset.classes.binary)
-    constant, best_class = constant_score(counted, dataset.classes.binary)
-    return Trial(len(names), scores, constant, best_class)
-
-
-def require_passed(trial: Trial, path: Path) -> None:
-    """Refuse a teacher that knows no more than a constant. Raises InputError."""
-    if not trial.passed:
-        raise InputError(
-            f"the teacher '{path}' has learnt too little: {trial}, wanted at least {trial.constant + MARGIN:.2f}",
-            "check that its weights are those of a trained run; --dry-run shows its score without refusing it",
-        )
-
-
-def constant_score(counted: EvaluationCounts, binary: bool) -> tuple[float, str]:
-    """mIoU_D of predicting the commonest class everywhere on the same images, and that class."""
-    truth = counted.confusion.sum(1)
-    commonest = int(truth.argmax())
-    counts = counted.table.counts.sum(0, keepdims=True).copy()
-    pixels = counts[0, :, 0] + counts[0, :, 2]
-    counts[0, :, 0], counts[0, :, 1], counts[0, :, 2] = 0, 0, pixels
-    counts[0, commonest] = (pixels[commonest], pixels.sum() - pixels[commonest], 0)
-    table = CountTable(("all",), counted.table.class_names, counts)
-    return score(table, binary=binary)["mIoU_D"] or 0.0, counted.table.class_names[commonest]

@@ -1,1 +1,1 @@
-"""Makes runs happen: read train.py first."""
+"""Training runs. Read start.py, build.py and loop.py, in this order."""

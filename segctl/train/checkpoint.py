@@ -1,4 +1,4 @@
-"""Everything a run needs to go on as if nothing had happened, in one file."""
+"""Everything that a run needs to resume exactly, in one file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ FORMAT = 2
 
 @dataclass
 class Best:
-    """The best validation so far, by mIoU_D in percent; step 0 where there was none."""
+    """The best validation so far, by mIoU_D in percent; step 0 before the first one."""
 
     score: float = float("-inf")
     step: int = 0
@@ -25,9 +25,10 @@ class Best:
 
 @dataclass
 class State:
-    """The moving parts of a run between two steps. `step` steps have been taken; `validated` is the last step scored.
+    """What changes from step to step. `step` steps have been taken; `validated` is the last step that was validated.
 
-    `optimizer` trains the student and follows the schedule; `opponents`, where there is one, trains what learns against it.
+    optimizer: trains the network and follows the schedule.  opponents: trains the networks that learn against the student, such
+    as a discriminator; None without any.  average: the moving average of the weights, if the run has one.
     """
 
     device: torch.device
@@ -41,13 +42,14 @@ class State:
     best: Best
 
     def clear_gradients(self) -> None:
+        """Forget the gradients of the last step."""
         for optimizer in self._optimizers():
             optimizer.zero_grad(set_to_none=True)
 
     def apply_gradients(self, clip_norm: float | None) -> Tensor:
-        """One step of every optimiser, from the gradients of one backward pass; the norm of all that the student's has.
+        """Step every optimiser, and return the norm of the main optimiser's gradients before clipping, a scalar.
 
-        A norm above clip_norm is brought down to it; an opponent's gradients are left alone.
+        clip_norm: scale these gradients down to this norm if theirs is larger; opponents' gradients are not clipped.
         """
         self.scaler.unscale_(self.optimizer)
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"] if weight.grad is not None]
@@ -61,9 +63,9 @@ class State:
         return [self.optimizer] if self.opponents is None else [self.optimizer, self.opponents]
 
     def save(self, path: Path, about: dict[str, Any], world: World) -> None:
-        """Write a checkpoint whole, by the main process; `about` (plain values) says which run, data and teacher it belongs to.
+        """Write a checkpoint from the main process. Every process must call this, because the file holds all random states.
 
-        Every process calls it, because its random state is part of the run.
+        about: plain values that say which run, data and teacher the checkpoint belongs to.
         """
         random_states = world.gather(_random_state(self.device))
         world.on_main(lambda: self._write(path, about, random_states))
@@ -85,18 +87,18 @@ class State:
         write_whole(path, lambda partial: torch.save(content, partial))
 
     def require_finite(self) -> None:
-        """Raise SegctlError where a weight is no longer a number: such a state is not worth keeping."""
+        """Raise SegctlError if a weight is NaN or infinite: such a state must not overwrite a good checkpoint."""
         broken = [name for name, weight in self.task.named_parameters() if not torch.isfinite(weight).all()]
         if broken:
             raise SegctlError(
-                f"{len(broken)} weights are no longer numbers after step {self.step}, the first is {broken[0]}",
+                f"{len(broken)} weights are NaN or infinite after step {self.step}, the first is {broken[0]}",
                 "last.pt holds an earlier state; try a lower --set optim.lr or --set train.precision=fp32",
             )
 
     def load(self, path: Path, world: World) -> dict[str, Any]:
-        """Put a checkpoint's content into the parts, random state included, and return its `about`. Raises InputError.
+        """Load a checkpoint, random states included, and return its `about` and how many "processes" wrote it.
 
-        `about` gets "processes", how many wrote it: where they were not as many, random states start anew.
+        With another number of processes now, the random states are not loaded.  Raises InputError for an unreadable file.
         """
         content = read_checkpoint(path)
         self.task.load_state_dict(content["task"])
@@ -115,7 +117,7 @@ class State:
 
 
 def _norm(weights: list[nn.Parameter]) -> Tensor:
-    """The norm of all gradients together, as `clip_grad_norm_` measures it."""
+    """The norm of all gradients together, a scalar, computed as `clip_grad_norm_` does."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     if not gradients:
         return torch.zeros(())
@@ -124,22 +126,22 @@ def _norm(weights: list[nn.Parameter]) -> Tensor:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint. Raises InputError where the file is missing, cut short or not ours."""
+    """The content of a checkpoint. Raises InputError if the file is missing, incomplete or not a checkpoint of segctl."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"there is no checkpoint at '{path}'", "start the run without --resume") from error
-    except Exception as error:  # torch raises many types for a broken file
+    except Exception as error:  # torch raises many types for a damaged file
         raise InputError(
-            f"'{path}' is not a readable checkpoint: {first_line(error)}", "start the run again without --resume"
+            f"cannot read the checkpoint '{path}': {first_line(error)}", "start a new run without --resume"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"'{path}' is not a checkpoint that this segctl wrote", "start the run again without --resume")
+        raise InputError(f"'{path}' is not a checkpoint of this version of segctl", "start a new run without --resume")
     return content
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of the generators that a run draws from: the CPU's and its own device's."""
+    """The states of the random generators that a run draws from: the CPU's and its own device's."""
     state = {"cpu": torch.get_rng_state()}
     return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
 

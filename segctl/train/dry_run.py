@@ -1,4 +1,4 @@
-"""Try a run without keeping anything: what would fail hours in fails now."""
+"""Try a run without keeping anything, so that what would fail after hours fails now."""
 
 import tempfile
 import time
@@ -12,28 +12,30 @@ from segctl.data.batches.loader import Batch, training_batches
 from segctl.errors import SegctlError
 from segctl.evaluate.count_images import Scoring, count_images
 from segctl.metrics.scores import score
-from segctl.runtime.device import peak_memory_mb
+from segctl.runtime.memory import peak_memory_mb
 from segctl.runtime.phases import phase
 from segctl.runtime.world import World
+from segctl.train.build import build_session
 from segctl.train.loop import take_step
-from segctl.train.mask_stage import Place, learn_stages
+from segctl.train.mask_stage import StageFolder, learn_stages
 from segctl.train.profile.profiler import Profiler, show_profile
 from segctl.train.profile.summary import TRIAL
-from segctl.train.run_log import Watch
-from segctl.train.session import Request, Session, prepare_session
-from segctl.train.start import stage_progress, try_teacher_of
+from segctl.train.session import Request, Session
+from segctl.train.start import score_teacher
+from segctl.train.watch import Watch
 
 
 def dry_run(request: Request, watch: Watch) -> dict[str, float]:
-    """One training step (with request.profile some more), one validation image, one checkpoint round trip; nothing is kept.
+    """One training step (a few more with request.profile), one validation image, one checkpoint saved and loaded; keep nothing.
 
-    Returns loss, mIoU_D of that image, seconds of the step, MB of peak memory and, with a teacher, its mIoU_D.
+    Returns the loss, mIoU_D of the image in percent, seconds of the step, MB of checkpoint and peak memory and, for a run with
+    a teacher, the teacher's mIoU_D.
     """
-    session = prepare_session(request)
+    session = build_session(request)
     for line in session.decisions():
         watch.note(line)
-    session.answers = None  # nothing is kept, so the teacher answers now
-    trial = try_teacher_of(session, watch)
+    session.teacher_cache = None  # nothing is written, so the teacher runs in the step
+    trial = score_teacher(session, watch)
     run, found = session.run, {}
     if trial is not None:
         found["teacher_mIoU_D"] = trial.scores["mIoU_D"] or 0.0
@@ -43,13 +45,23 @@ def dry_run(request: Request, watch: Watch) -> dict[str, float]:
         first_step=0, last_step=steps, workers=session.workers, rank=request.world.rank, size=request.world.size,
     )  # fmt: skip
     batch = next(batches)
-    _try_stages(session, watch)
+    with tempfile.TemporaryDirectory() as folder:
+        learn_stages(
+            session,
+            StageFolder(
+                Path(folder),
+                note=lambda text: None,
+                advance=lambda done, total: watch.advance("learning masks", done, total),
+                resume_line="",
+                most_steps=1,
+            ),
+        )
     began = time.perf_counter()
     terms = take_step(session, batch).terms
     found["loss"] = float(sum(float(value) for value in terms.values()))
     found["step_s"] = time.perf_counter() - began
     if request.profile:
-        _profile_trial(session, batches, watch)
+        _profile_steps(session, batches, watch)
     names = session.dataset.names(run.data.val_split)[:1]
     counted = count_images(session.evaluated_model, session.dataset, names, Scoring(run.evaluate, session.compute))
     found["validation_mIoU_D"] = score(counted.table, binary=session.dataset.classes.binary)["mIoU_D"] or 0.0
@@ -58,8 +70,8 @@ def dry_run(request: Request, watch: Watch) -> dict[str, float]:
     return found
 
 
-def _profile_trial(session: Session, batches: Iterator[Batch], watch: Watch) -> None:
-    """Look at some more steps, and tell."""
+def _profile_steps(session: Session, batches: Iterator[Batch], watch: Watch) -> None:
+    """Take some more steps and show their profile."""
     profiler = session.world.on_main(
         lambda: Profiler(session, TRIAL, lambda profile, trace: show_profile(profile, watch), watch.note)
     )
@@ -73,7 +85,7 @@ def _profile_trial(session: Session, batches: Iterator[Batch], watch: Watch) -> 
 
 
 def _round_trip(session: Session) -> float:
-    """Save the state, spoil it, load it back, and make sure that every weight came back; the file's size in MB."""
+    """Save a checkpoint, set all weights to 0, load it, and check that every weight is back; the file's size in MB."""
     weights = session.task.state_dict()
     before = {name: tensor.clone() for name, tensor in weights.items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -85,12 +97,6 @@ def _round_trip(session: Session) -> float:
         session.state.load(path, World())
     if not all(torch.equal(tensor, before[name]) for name, tensor in session.task.state_dict().items()):
         raise SegctlError(
-            "a checkpoint did not give back the weights it was given", "this is a fault of segctl; please report it"
+            "loading a checkpoint did not give back the weights that were saved", "this is a fault of segctl; please report it"
         )
     return size
-
-
-def _try_stages(session: Session, watch: Watch) -> None:
-    """One step of what must be learnt first, kept nowhere."""
-    with tempfile.TemporaryDirectory() as folder:
-        learn_stages(session, Place(Path(folder), lambda text: None, stage_progress(watch), "", most_steps=1))

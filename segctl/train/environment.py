@@ -1,4 +1,4 @@
-"""Where a run came from: what environment.json says."""
+"""Where a run came from: the content of environment.json."""
 
 import platform
 import subprocess
@@ -11,12 +11,12 @@ import torch
 import segctl
 from segctl.schema.methods import method_of
 from segctl.schema.run import DistillRun
-from segctl.teacher.load import Trial
+from segctl.teacher.trial import Trial
 from segctl.train.session import Request, Session
 
 
 def describe(session: Session, request: Request, trial: Trial | None) -> dict[str, Any]:
-    """Versions, device, command, data and teacher of a run that is about to start. Times are UTC."""
+    """Versions, device, command, data and teacher of a run that is about to start; times in UTC, as JSON values."""
     run = session.run
     return {
         "segctl": segctl.__version__,
@@ -51,7 +51,7 @@ def describe(session: Session, request: Request, trial: Trial | None) -> dict[st
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
+    """The time in UTC, such as 2030-01-31T12:00:00Z."""
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
@@ -80,7 +80,7 @@ def _version(package: str) -> str:
 
 
 def _caller_commit() -> str | None:
-    """The git commit of the folder the command was given in, or None outside a repository."""
+    """The git commit of the current folder, or None outside a repository."""
     try:
         found = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False, cwd=Path.cwd()

@@ -1,28 +1,96 @@
-"""The training loop. One loop for training and distilling: a task turns a batch into a loss, and the loop knows no method."""
+"""From the first step of a run to its shipped model. One loop for training and distillation: a task turns a batch into a loss."""
 
+import shutil
 import signal
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from segctl.data.batches.loader import Batch, training_batches
+from segctl.data.batches.micro_batches import micro_batches
 from segctl.errors import StoppedError
+from segctl.files import write_json, write_whole
 from segctl.losses.pixels import count_valid
+from segctl.models import save
 from segctl.runs import RunFolder
-from segctl.runtime.device import failure_in_words
+from segctl.runtime.compiler import compile_failure_in_words
+from segctl.runtime.determinism import missing_determinism_in_words
+from segctl.runtime.launcher import remember_resume_command
+from segctl.runtime.memory import TRAIN_WITH_LESS, out_of_memory_in_words, peak_memory_mb
 from segctl.runtime.phases import phase
 from segctl.runtime.signals import requests_between_steps
 from segctl.runtime.world import without_averaging
+from segctl.train.environment import now
+from segctl.train.mask_stage import StageFolder, learn_stages
 from segctl.train.optimizer import set_learning_rates
-from segctl.train.profile.profiler import Profiler
+from segctl.train.profile.profiler import Profiler, profiler_of_run
+from segctl.train.profile.summary import Window
 from segctl.train.run_log import RunLog
 from segctl.train.session import Session
-from segctl.train.step_stats import Alarm, Meter
+from segctl.train.step_stats import Alarm, StepStats
 from segctl.train.tasks import Share
 from segctl.train.validate import validate
+
+
+def run_to_end(session: Session, folder: RunFolder, log: RunLog, runs_root: Path, window: Window | None) -> None:
+    """Do what comes before the steps, take the steps, and write model.pt.
+
+    window: the steps to profile, if any.  Raises StoppedError on Ctrl-C and SIGTERM; the run can be resumed.
+    """
+    world, line = session.world, session.resume_line(folder.path)
+    world.on_main(lambda: remember_resume_command(line))
+    if session.teacher_cache is not None:
+        session.teacher_cache.fill(
+            world, log.note, lambda done, all: log.watch.advance("filling the teacher cache", done, all), line
+        )
+    if session.state.step == 0:
+        stages = StageFolder(runs_root, log.note, lambda done, all: log.watch.advance("learning masks", done, all), line)
+        world.main_first(lambda: learn_stages(session, stages))
+    environment = folder.read_environment()
+    earlier_s, began = environment["seconds"], time.perf_counter()
+    earlier_peak = environment.get("peak_memory_mb") or 0.0
+
+    def write_environment() -> None:
+        environment["seconds"] = earlier_s + time.perf_counter() - began
+        environment["seconds_per_step"] = _median_step_s(folder)
+        environment["peak_memory_mb"] = max(earlier_peak, peak_memory_mb(session.compute.device))
+        environment["finished"] = now() if session.state.step == session.run.train.steps else None
+        write_json(folder.environment, environment)
+
+    profiler = None if window is None else world.on_main(lambda: profiler_of_run(session, window, folder, log))
+    fit(session, folder, log, saved=lambda: world.on_main(write_environment), profiler=profiler)
+    world.on_main(write_environment)
+    world.align(session.evaluated_model)
+    world.on_main(lambda: _ship_model(session, folder, log))
+
+
+def _median_step_s(folder: RunFolder) -> float | None:
+    """The median time of a step in seconds over the log's reports: a median, so that start-up and interruptions count little."""
+    times = sorted(event["step_s"] for event in folder.read_log() if event["event"] == "step")
+    return float(times[len(times) // 2]) if times else None
+
+
+def _ship_model(session: Session, folder: RunFolder, log: RunLog) -> None:
+    """Write model.pt: the weights of the best validation, or the last ones. Its presence means "finished", so it comes last."""
+    run, state = session.run, session.state
+    best = run.train.select == "best" and folder.best.is_file()
+    step = state.best.step if best else state.step
+    chosen = f"the best validation, after step {step} ({state.best.score:.2f} mIoU_D)" if best else f"step {step}"
+    log.event("end", {"step": state.step, "weights_step": step, "weights_of": chosen})
+    log.note(f"finished after {state.step} steps; model.pt holds the weights of {chosen}")
+    if best:
+
+        def copy(partial: Path) -> None:
+            shutil.copyfile(folder.best, partial)
+
+        write_whole(folder.model, copy)
+    else:
+        save(folder.model, session.evaluated_model, run, session.dataset.classes.names)
 
 
 def fit(
@@ -32,7 +100,7 @@ def fit(
     saved: Callable[[], None] = lambda: None,
     profiler: Profiler | None = None,
 ) -> None:
-    """Take the run from where its state stands to its last step; `saved` is called after every checkpoint.
+    """Take all steps from the session's state to the last step; `saved` is called after every checkpoint.
 
     Raises StoppedError on Ctrl-C and SIGTERM, between two steps and with last.pt written.
     """
@@ -45,45 +113,48 @@ def fit(
 def steps(
     session: Session, folder: RunFolder, log: RunLog, saved: Callable[[], None] = lambda: None
 ) -> Generator[Batch, None, None]:
-    """The same, as one goes: the batch of every step after it has been taken. Time spent on it outside is no step's time."""
+    """As `fit`, but yield each batch after its step. What the caller does meanwhile does not count as time of a step."""
     train, state = session.run.train, session.state
-    meter = Meter(session, log)
-
-    due = Alarm(60 * train.checkpoint_minutes, session.world)
+    stats = StepStats(session, log)
+    checkpoint_due = Alarm(60 * train.checkpoint_minutes, session.world)
     with requests_between_steps() as requests:
+        # A run that was stopped during a validation has taken the step but lacks the scores.
         if _validation_is_due(session):
             validate(session, folder, log, requests)
-        for batch in meter.timed(_batches(session)):
+        for batch in stats.timed(_batches(session)):
             set_learning_rates(state.optimizer, session.run.schedule, state.step, train.steps)
-            with failure_in_words(session.compute.device):
-                taken = take_step(session, batch)
-            meter.add(taken.terms, taken.gradient_norm, batch.names)
+            device = session.compute.device
+            with (
+                out_of_memory_in_words(device, TRAIN_WITH_LESS),
+                missing_determinism_in_words(device),
+                compile_failure_in_words(device),
+            ):
+                result = take_step(session, batch)
+            stats.add(result.terms, result.gradient_norm, batch.names)
             state.step += 1
             with phase("peers"):
-                asked = requests.agree(session.world)
-            meter.report_when_due()
-            with meter.paused(), phase("between"):
-                if _validation_is_due(session) and asked.stop is None:
+                agreed = requests.agree(session.world)
+            stats.report_when_due()
+            with stats.paused(), phase("between"):
+                if _validation_is_due(session) and agreed.stop is None:
                     validate(session, folder, log, requests)
-                    asked = requests.agree(session.world)
-                if state.step % train.checkpoint_every == 0 or state.step == train.steps or asked.stop or asked.save or due():
+                    agreed = requests.agree(session.world)  # a signal may have ended the validation
+                # Every process must call checkpoint_due() at the same steps, so it comes last: the rest is the same on all.
+                planned = state.step % train.checkpoint_every == 0 or state.step == train.steps
+                if planned or agreed.stop or agreed.save or checkpoint_due():
                     requests.save = False
-                    _write_checkpoint(session, folder)
-                    due.restart()
+                    session.world.together(state.require_finite)
+                    state.save(folder.last, session.owner(), session.world)
+                    checkpoint_due.restart()
                     saved()
-            if asked.stop:
-                raise _stopped(asked.stop, session, folder, log)
-            with meter.paused():
+            if agreed.stop:
+                raise _stopped(agreed.stop, session, folder, log)
+            with stats.paused():
                 yield batch
 
 
-def _write_checkpoint(session: Session, folder: RunFolder) -> None:
-    session.world.together(session.state.require_finite)
-    session.state.save(folder.last, session.owner(), session.world)
-
-
 def _validation_is_due(session: Session) -> bool:
-    """Whether the step just taken is one to validate after, and has not been validated yet."""
+    """Whether the run validates after the step just taken, and has not done so yet."""
     step, train = session.state.step, session.run.train
     return step > session.state.validated and (step % train.validate_every == 0 or step == train.steps)
 
@@ -101,52 +172,53 @@ def _batches(session: Session) -> Iterator[Batch]:
         workers=session.workers,
         rank=session.world.rank,
         size=session.world.size,
-        answers=session.answers,
+        teacher_outputs=session.teacher_outputs,
     )
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What one step leaves: this process's part of the weighted loss terms, and the gradients' norm, still on the device."""
+class StepResult:
+    """Scalars of one step, still on the device: this process's part of each weighted loss term, and the gradients' norm."""
 
     terms: dict[str, Tensor]
     gradient_norm: Tensor
 
 
-def take_step(session: Session, batch: Batch) -> Taken:
+def take_step(session: Session, batch: Batch) -> StepResult:
     """One optimiser step on this process's share of a global batch."""
     state, device, world, train = session.state, session.compute.device, session.world, session.run.train
     with phase("copy"):
         images = batch.images.to(device, non_blocking=True)
         labels = batch.labels.to(device, non_blocking=True)
-        answers = {name: maps.to(device, non_blocking=True) for name, maps in batch.answers.items()}
+        outputs = {name: maps.to(device, non_blocking=True) for name, maps in batch.teacher_outputs.items()}
     valid = count_valid(batch.labels)
     with phase("peers"):
-        total = max(1, int(world.total(valid.sum())))
+        valid_of_all = max(1, int(world.total(valid.sum())))
     session.trained.train()
     state.clear_gradients()
     sums: dict[str, Tensor] = {}
-    # As many micro-batches on every process, whose shares of the batch may differ by an image.
-    parts = torch.arange(len(images)).tensor_split(min(train.accumulate, max(1, train.batch_size // world.size)))
+    parts = micro_batches(len(images), train.batch_size, train.accumulate, world.size)
     for part in parts:
-        share = Share(pixels=int(valid[part].sum()) / total, images=len(part) / train.batch_size)
-        chosen = slice(int(part[0]), int(part[-1]) + 1)
+        chosen = slice(part.start, part.stop)
+        share = Share(pixels=int(valid[chosen].sum()) / valid_of_all, images=len(part) / train.batch_size)
+        cached = {name: maps[chosen] for name, maps in outputs.items()} or None
+        # Only the last backward pass averages the gradients over the processes; the earlier ones add to them.
         with nullcontext() if part is parts[-1] else without_averaging(session.trained):
             with session.compute.autocast():
-                known = [{name: maps[chosen] for name, maps in answers.items()}] if answers else []
-                step = session.trained(images[chosen], labels[chosen], share, *known)
+                step = session.trained(images[chosen], labels[chosen], share, cached)
             with phase("backward"):
-                scaled: Tensor = state.scaler.scale(step.loss * world.size)  # gradients are averaged over the processes
+                # Terms are shares of the global batch, to be summed over the processes; averaging divides by their number.
+                scaled: Tensor = state.scaler.scale(step.loss * world.size)
                 torch.autograd.backward(scaled)
         sums = {name: value + sums[name] if name in sums else value for name, value in step.terms.items()}
     with phase("optimiser"):
         norm = state.apply_gradients(train.clip_norm)
         if state.average is not None:
             state.average.update_parameters(session.model)
-    return Taken(sums, norm)
+    return StepResult(sums, norm)
 
 
 def _stopped(number: signal.Signals, session: Session, folder: RunFolder, log: RunLog) -> StoppedError:
     message = f"stopped by {number.name} after step {session.state.step} of {session.run.train.steps}; last.pt is saved"
     log.note(message)
-    return StoppedError(number, message, f"go on with `{session.resume_line(folder.path)}`")
+    return StoppedError(number, message, f"resume with `{session.resume_line(folder.path)}`")

@@ -1,9 +1,9 @@
-"""What a method learns before the student's first step: learnt once, kept beside the runs, and taken up where it stopped.
+"""The mask stage of MasKD: it learns masks from the teacher before the student's first step. Runs share the result.
 
-    <runs root>/.stages/<key>.pt           what was learnt
-    <runs root>/.stages/<key>.partial.pt   a stage under way
+    <runs root>/.stages/<key>.pt           the learnt masks
+    <runs root>/.stages/<key>.partial.pt   the checkpoint of an unfinished stage
 
-The key is a hash of all that the result depends on, so any run with the same teacher, data, views and settings finds it.
+The key is a hash of everything that the masks depend on, so runs with the same teacher, data, views and settings reuse them.
 """
 
 import time
@@ -20,38 +20,38 @@ from segctl.distillers.base import Staged
 from segctl.distillers.maskd import MaskStage
 from segctl.errors import SegctlError, StoppedError
 from segctl.files import content_key, write_whole
+from segctl.models.forward import forward_uint8
 from segctl.models.outputs import Outputs
 from segctl.runtime.signals import requests_between_steps
 from segctl.train.session import Session
-from segctl.train.tasks import DistillationTask, kept_outputs
+from segctl.train.tasks import DistillationTask, cached_outputs
 
 FOLDER = ".stages"
 PUBLISHED_SHARE = 4
-"""A stage takes one step for so many of the run's: the published 10,000 beside 40,000."""
-
-Note = Callable[[str], None]
-Progress = Callable[[int, int], None]
+"""A stage has a quarter of the run's steps: 10,000 for 40,000 in the paper."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where stages are kept, and who is told."""
+class StageFolder:
+    """Where stages are stored, and whom to tell about them.
+
+    advance: called with (steps done, steps).  most_steps: stop a stage after this many steps, for a dry run.
+    """
 
     runs_root: Path
-    note: Note
-    progress: Progress
+    note: Callable[[str], None]
+    advance: Callable[[int, int], None]
     resume_line: str
     most_steps: int | None = None
-    """For a trial: stop a stage after so many steps."""
 
     def file(self, key: str, *, partial: bool = False) -> Path:
         return self.runs_root / FOLDER / (f"{key}.partial.pt" if partial else f"{key}.pt")
 
 
-def learn_stages(session: Session, place: Place) -> None:
-    """Give every term that wants one its stage, learnt now or by an earlier run.
+def learn_stages(session: Session, place: StageFolder) -> None:
+    """Give every term that needs a stage its stage, learnt now or by an earlier run. Does nothing for a run without such terms.
 
-    Raises StoppedError on Ctrl-C and SIGTERM, with the stage's state written.
+    Raises StoppedError on Ctrl-C and SIGTERM; the stage is saved and resumes.
     """
     if not isinstance(session.task, DistillationTask):
         return
@@ -62,15 +62,15 @@ def learn_stages(session: Session, place: Place) -> None:
         key = stage_key(session, stage, steps)
         if place.file(key).is_file():
             stage.load_state_dict(torch.load(place.file(key), map_location="cpu", weights_only=True)["stage"])
-            place.note(f"{name}: masks learnt before, from '{place.file(key)}'")
+            place.note(f"{name}: masks read from '{place.file(key)}'")
         else:
             _learn(session, _Stage(stage, steps, key), place)
-            place.note(f"{name}: masks learnt in {steps} steps, kept in '{place.file(key)}'")
+            place.note(f"{name}: masks learnt in {steps} steps, saved in '{place.file(key)}'")
         term.receive(stage)
 
 
 def stage_key(session: Session, stage: MaskStage, steps: int) -> str:
-    """A hash of everything that what the stage learns depends on."""
+    """A hash of everything that the learnt masks depend on."""
     assert session.teacher is not None
     view = session.run.data.model_dump(mode="json", exclude={"dataset", "val_split", "workers"})
     about = {
@@ -92,7 +92,7 @@ def _stage_of(term: Staged) -> MaskStage:
 
 @dataclass
 class _Stage:
-    """A stage under way."""
+    """A stage and its optimiser while it learns."""
 
     module: MaskStage
     steps: int
@@ -106,6 +106,7 @@ class _Stage:
         )
 
     def take_step(self, teacher: Outputs, label: Tensor) -> None:
+        """One optimiser step on the teacher's Outputs and labels uint8 (B, H, W)."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.module.settings.lr * (1 - self.step / self.steps) ** self.module.settings.power
         self.optimizer.zero_grad(set_to_none=True)
@@ -117,32 +118,34 @@ class _Stage:
     def content(self) -> dict[str, Any]:
         return {"stage": self.module.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
 
-    def take_up(self, path: Path) -> None:
+    def load(self, path: Path) -> None:
         content = torch.load(path, map_location="cpu", weights_only=True)
         self.module.load_state_dict(content["stage"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.step = content["step"]
 
 
-def _learn(session: Session, stage: _Stage, place: Place) -> None:
+def _learn(session: Session, stage: _Stage, place: StageFolder) -> None:
     partial = place.file(stage.key, partial=True)
     if partial.is_file():
-        stage.take_up(partial)
-        place.note(f"going on with the masks after step {stage.step} of {stage.steps}")
+        stage.load(partial)
+        place.note(f"resuming the masks after step {stage.step} of {stage.steps}")
     every, began = session.run.train.checkpoint_every, time.perf_counter()
     with requests_between_steps() as requests:
         for batch in _batches(session, stage):
-            stage.take_step(_teach(session, batch), batch.labels.to(session.compute.device))
-            place.progress(stage.step, stage.steps)
+            stage.take_step(_teacher_of(session, batch), batch.labels.to(session.compute.device))
+            place.advance(stage.step, stage.steps)
             if stage.step % every == 0 or requests.stop or requests.save:
                 requests.save = False
-                _keep(partial, stage.content())
+                _write(partial, stage.content())
             if requests.stop:
-                message = f"stopped by {requests.stop.name} after step {stage.step} of {stage.steps} of the masks; it is saved"
-                raise StoppedError(requests.stop, message, f"go on with `{place.resume_line}`")
+                message = (
+                    f"stopped by {requests.stop.name} after step {stage.step} of {stage.steps} of the masks; their state is saved"
+                )
+                raise StoppedError(requests.stop, message, f"resume with `{place.resume_line}`")
     if not torch.isfinite(stage.module.tokens).all():
-        raise SegctlError("the masks are no longer numbers", "try a lower stage.lr in the maskd terms of the preset")
-    _keep(place.file(stage.key), {"stage": stage.module.state_dict(), "seconds": time.perf_counter() - began})
+        raise SegctlError("the masks contain NaN or infinity", "try a lower stage.lr in the maskd terms of the preset")
+    _write(place.file(stage.key), {"stage": stage.module.state_dict(), "seconds": time.perf_counter() - began})
     partial.unlink(missing_ok=True)
 
 
@@ -157,21 +160,21 @@ def _batches(session: Session, stage: _Stage) -> Iterator[Batch]:
         first_step=stage.step,
         last_step=stage.steps,
         workers=session.workers,
-        answers=session.answers,
+        teacher_outputs=session.teacher_outputs,
     )
 
 
 @torch.no_grad()
-def _teach(session: Session, batch: Batch) -> Outputs:
+def _teacher_of(session: Session, batch: Batch) -> Outputs:
     assert isinstance(session.task, DistillationTask)
-    teacher, label, device = session.task.teacher, batch.labels, session.compute.device
-    if batch.answers:
-        return kept_outputs({name: maps.to(device) for name, maps in batch.answers.items()}, label)
+    label, device = batch.labels, session.compute.device
+    if batch.teacher_outputs:
+        return cached_outputs({name: maps.to(device) for name, maps in batch.teacher_outputs.items()}, label)
     with session.compute.autocast():
-        prediction = teacher(teacher.normalize(batch.images.to(device)))
+        prediction = forward_uint8(session.task.teacher, batch.images.to(device))
     return Outputs(prediction, (label.shape[-2], label.shape[-1]))
 
 
-def _keep(path: Path, content: dict[str, Any]) -> None:
+def _write(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda partial: torch.save(content, partial))

@@ -1,4 +1,4 @@
-"""Optimiser and learning rate from their specs."""
+"""Optimisers and the learning rate, built from their specs."""
 
 from collections.abc import Iterable, Sequence
 from typing import assert_never
@@ -14,9 +14,9 @@ from segctl.schema.schedule import PolySpec
 def build_optimizer(
     spec: OptimSpec, task: nn.Module, backbone: nn.Module, apart: Iterable[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
-    """One group per (backbone or not, decays or not); every group keeps its peak in `peak_lr`.
+    """One parameter group for each of backbone and rest, with and without weight decay; `peak_lr` is a group's peak rate.
 
-    A distiller's adapters and projectors are in the groups outside the backbone: they learn as the head does.
+    A distiller's adapters and projectors belong to the rest: they learn at the head's rate.
     apart: parameters that another optimiser trains.
     """
     groups = _parameter_groups(spec, task, backbone, {id(parameter) for parameter in apart})
@@ -30,7 +30,7 @@ def build_optimizer(
 
 
 def build_opponents(opponents: Sequence[Opponent]) -> torch.optim.Optimizer | None:
-    """One Adam for all opponents, a group each, at constant rates; None without opponents."""
+    """One Adam for all opponents, a group for each, at constant rates; None without opponents."""
     groups = [{"params": list(each.network.parameters()), "lr": each.lr, "betas": each.betas} for each in opponents]
     return torch.optim.Adam(groups) if groups else None
 
@@ -53,7 +53,7 @@ def _parameter_groups(spec: OptimSpec, task: nn.Module, backbone: nn.Module, apa
 
 
 def schedule_factor(spec: PolySpec, step: int, steps: int) -> float:
-    """Multiple of the peak at a step counted from 0: linear warm-up over the first share of the steps, poly over the rest."""
+    """The factor of the peak rate at a step counted from 0: linear warm-up first, then polynomial decay."""
     warmup_steps = round(spec.warmup_fraction * steps)
     if step < warmup_steps:
         return max(spec.warmup_factor, step / warmup_steps)
@@ -61,13 +61,13 @@ def schedule_factor(spec: PolySpec, step: int, steps: int) -> float:
 
 
 def learning_rate(spec: PolySpec, peak: float, step: int, steps: int) -> float:
-    """The rate of a step counted from 0: peak · factor while warming up, floor + (peak - floor) · factor while decaying."""
+    """The rate at a step counted from 0: peak · factor during warm-up, floor + (peak - floor) · factor during decay."""
     factor = schedule_factor(spec, step, steps)
     warming = step < round(spec.warmup_fraction * steps)
     return peak * factor if warming else spec.floor_lr + (peak - spec.floor_lr) * factor
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, spec: PolySpec, step: int, steps: int) -> None:
-    """Set every group's rate for the step about to be taken, counted from 0."""
+    """Set every group's rate for the next step, counted from 0."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(spec, group["peak_lr"], step, steps)

@@ -1,4 +1,4 @@
-"""What one micro-batch teaches: images and labels in, a loss and its named parts out."""
+"""The loss of one micro-batch: images and labels in, a loss and its named terms out."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +11,19 @@ from segctl.losses import Averaged, build_labels, build_losses
 from segctl.losses.pixels import IGNORE_INDEX
 from segctl.models import Segmenter
 from segctl.models.external.foreign import Network
+from segctl.models.forward import forward_uint8
 from segctl.models.outputs import Outputs, Prediction
 from segctl.runtime.phases import phase
 from segctl.schema.labels import LabelSpec
 from segctl.schema.loss_terms import LossTermSpec
 
-Answer = Callable[[Network, Tensor], Prediction]
-"""A network and images uint8 (B, H, W, 3) -> what the network says of them."""
+Forward = Callable[[Network, Tensor], Prediction]
+"""`forward_uint8`, or a compiled form of it."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A micro-batch's part of the batch's loss: `loss` = sum of `terms`, each weighted and named."""
+    """A micro-batch's part of the batch's loss: scalar `loss` = sum of `terms`, weighted scalars by name."""
 
     loss: Tensor
     terms: dict[str, Tensor]
@@ -30,7 +31,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Share:
-    """What a micro-batch is of its whole batch: by valid pixels (for pixel means) and by images (for everything else)."""
+    """The fraction of its global batch that a micro-batch is, from 0 to 1: by valid pixels for terms that average over pixels,
+    by images for all other terms."""
 
     pixels: float
     images: float
@@ -45,7 +47,8 @@ WHOLE = Share(1.0, 1.0)
 class SupervisedTask(nn.Module):
     """A network and its task loss.
 
-    forward: images uint8 (B, H, W, 3), label uint8 (B, H, W) with 255 ignored -> Step.
+    forward: images uint8 (B, H, W, 3), label uint8 (B, H, W) with 255 ignored -> Step.  `teacher_outputs` is for
+    DistillationTask; both tasks take it so that the training loop need not know which one it has.
     """
 
     def __init__(self, model: Segmenter, labels: LabelSpec, loss: Sequence[LossTermSpec]) -> None:
@@ -54,64 +57,67 @@ class SupervisedTask(nn.Module):
         self.soften: Callable[[Tensor], Tensor] = build_labels(labels, model.num_classes)
         self.losses = build_losses(loss, model.num_classes)
 
-        self._student: Answer = _answer
+        self._student: Forward = forward_uint8
         self.compiled: list[str] = []
 
     def compile_networks(self) -> None:
-        """Let torch.compile make one program each of normalising and the networks; `compiled` says of which.
+        """Compile normalisation and network together; `compiled` lists the networks that are compiled.
 
-        For crops alone: scoring calls the networks themselves, at whatever sizes images have.  Losses stay as they are, because
-        theirs are fused by hand.  The networks' weights keep their names.
+        Only training uses the compiled form: its crops have one size, and images to score have many.  Losses are not compiled:
+        their sums are fused by hand.  The networks' weights keep their names.
         """
-        self._student = torch.compile(_answer, dynamic=False)
+        self._student = torch.compile(forward_uint8, dynamic=False)
         self.compiled = ["student"]
 
-    def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE) -> Step:
+    def forward(
+        self, images: Tensor, label: Tensor, share: Share = WHOLE, teacher_outputs: Mapping[str, Tensor] | None = None
+    ) -> Step:
         with phase("student"):
             outputs = _outputs(self._student(self.model, images), label)
         with phase("loss"):
             return _step(self.task_terms(outputs, label, share))
 
     def task_terms(self, outputs: Outputs, label: Tensor, share: Share, factor: float = 1.0) -> dict[str, Tensor]:
-        """The weighted terms of the task loss."""
+        """The weighted terms of the task loss, scalars by name; `factor` multiplies all of them."""
         values = self.losses(outputs.upsampled, self.soften(label), label != IGNORE_INDEX)
         return {term.name: factor * term.weight * share.of(term.module) * values[term.name] for term in self.losses.terms}
 
 
 class DistillationTask(SupervisedTask):
-    """A student, its task loss, and what it learns from a teacher that never changes.
+    """A student, its task loss, and the distillation terms that compare it with a teacher.
 
-    The teacher is not a submodule: it is not trained, not saved with the student, not wrapped, and stays in eval
-    whatever mode the task is set to.
+    forward: as SupervisedTask's.  `teacher_outputs`: the teacher's maps (B, D, h, w) by name, if they are known already;
+    without them the teacher runs.
     """
+
+    teacher: Network
 
     def __init__(
         self, model: Segmenter, labels: LabelSpec, loss: Sequence[LossTermSpec], teacher: Network, distiller: Distiller
     ) -> None:
         super().__init__(model, labels, loss)
         self.distiller = distiller
-        self._teacher = (teacher.eval().requires_grad_(False),)
-        self._teachers: Answer = _answer
-
-    @property
-    def teacher(self) -> Network:
-        return self._teacher[0]
+        # Plain assignment would make the teacher a submodule: trained, saved with the student, wrapped, and put into train mode.
+        object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False))
+        self._teacher_forward: Forward = forward_uint8
 
     def compile_networks(self) -> None:
-        """The teacher too, if segctl built it: another one may be a program, or do what the compiler cannot follow."""
+        """Compile the teacher too if segctl built it. Another one may be a program, or do what the compiler cannot follow."""
         super().compile_networks()
         if isinstance(self.teacher, Segmenter):
-            self._teachers = torch.compile(_answer, dynamic=False)
+            self._teacher_forward = torch.compile(forward_uint8, dynamic=False)
             self.compiled.append("teacher")
 
-    def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE, answers: Mapping[str, Tensor] | None = None) -> Step:
+    def forward(
+        self, images: Tensor, label: Tensor, share: Share = WHOLE, teacher_outputs: Mapping[str, Tensor] | None = None
+    ) -> Step:
         with phase("student"):
             student = _outputs(self._student(self.model, images), label)
-        if answers is not None:
-            teacher = kept_outputs(answers, label)
+        if teacher_outputs is not None:
+            teacher = cached_outputs(teacher_outputs, label)
         else:
             with phase("teacher"), torch.inference_mode():
-                teacher = _outputs(self._teachers(self.teacher, images), label)
+                teacher = _outputs(self._teacher_forward(self.teacher, images), label)
         with phase("loss"):
             terms = self.task_terms(student, label, share, self.distiller.label_weight)
             for name, value in self.distiller(student, teacher, label).items():
@@ -119,14 +125,9 @@ class DistillationTask(SupervisedTask):
             return _step(terms)
 
 
-def kept_outputs(answers: Mapping[str, Tensor], label: Tensor) -> Outputs:
-    """The teacher's outputs as it gave them before, by part."""
-    return _outputs(Prediction(answers["main"], answers.get("aux"), answers.get("features")), label)
-
-
-def _answer(model: Network, images: Tensor) -> Prediction:
-    prediction: Prediction = model(model.normalize(images))
-    return prediction
+def cached_outputs(maps: Mapping[str, Tensor], label: Tensor) -> Outputs:
+    """The teacher's Outputs for a label (B, H, W), from its cached maps (B, D, h, w) by name."""
+    return _outputs(Prediction(maps["main"], maps.get("aux"), maps.get("features")), label)
 
 
 def _outputs(prediction: Prediction, label: Tensor) -> Outputs:

@@ -1,8 +1,7 @@
-"""The scalars of a run as TensorBoard's event files, beside log.jsonl, which has them all as well.
+"""The scalars of a run as TensorBoard event files. log.jsonl holds the same numbers.
 
-Nothing that is computed depends on them. A run that goes on after a kill writes some steps again: its new file tells TensorBoard
-to drop what earlier ones hold from there on. A run that is watched only from its second start on gets the earlier steps from
-log.jsonl, so that its curves are whole.
+A run that resumes after a kill writes some steps again; its new event file tells TensorBoard to drop those steps from the earlier
+files. If TensorBoard is switched on only when a run resumes, the earlier steps are copied from log.jsonl.
 """
 
 import math
@@ -13,16 +12,16 @@ from typing import Any
 from segctl.errors import InputError
 from segctl.runs import RunFolder
 
-HINT = 'run `pip install "segctl[tensorboard]"`, or leave --tensorboard out; log.jsonl has the same numbers'
+HINT = 'run `pip install "segctl[tensorboard]"`, or leave out --tensorboard; log.jsonl has the same numbers'
 PARTS = {
     "lr": "train/lr", "gradient_norm": "train/gradient_norm", "data_s": "time/data_s", "step_s": "time/step_s",
     "images_per_s": "time/images_per_s", "memory_mb": "memory/peak_mb", "loss": "loss/total",
 }  # fmt: skip
-"""A step report's fields, and the names of their curves; its terms are loss/<term>, scores validation/<name>."""
+"""The curve of each field of a step report. Terms are named loss/<term>, and scores validation/<name>."""
 
 
 def require_tensorboard() -> None:
-    """Raise InputError where the package is not installed."""
+    """Raise InputError if the package is not installed."""
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
@@ -30,7 +29,7 @@ def require_tensorboard() -> None:
 
 
 class Board:
-    """Writes to a folder. `first_step` is the first that will be written: what the folder holds from there on is dropped."""
+    """Writes event files to a folder. first_step: the first step that will be written; later steps in the folder are dropped."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -38,7 +37,7 @@ class Board:
         self.writer = SummaryWriter(str(folder), purge_step=first_step if first_step > 1 else None)
 
     def event(self, kind: str, content: Mapping[str, Any]) -> None:
-        """One event of log.jsonl; only steps and validations have numbers to draw."""
+        """Write the numbers of one event of log.jsonl; only steps and validations have any."""
         if kind == "step":
             found = {curve: content[name] for name, curve in PARTS.items()}
             found |= {f"loss/{term}": value for term, value in content["terms"].items()}
@@ -53,7 +52,7 @@ class Board:
 
 
 def open_board(folder: RunFolder, steps_taken: int) -> Board:
-    """A board for a run that goes on after so many steps, whose log.jsonl holds these and no later ones."""
+    """A board for a run that continues after `steps_taken` steps; its log.jsonl holds these steps and no later ones."""
     if folder.tensorboard.is_dir():
         return Board(folder.tensorboard, steps_taken + 1)
     board = Board(folder.tensorboard, 1)

@@ -9,7 +9,7 @@ from toy import STUDENT, Silent, write_preset
 from segctl.cli import main
 from segctl.schema.load import load_preset
 from segctl.schema.run import DistillRun
-from segctl.train.compare import plan
+from segctl.train.compare import plan_jobs
 from segctl.train.session import Request
 from segctl.train.start import start_run
 
@@ -28,7 +28,7 @@ def test_what_is_missing_is_run_and_the_table_shown_and_again_without_running(
     student = write_preset(here / "student.yaml", STUDENT, train={"steps": 1, "validate_every": 1})
     run = load_preset(str(student))
     assert isinstance(run, DistillRun)
-    (none,) = plan(run, ["none"], 1, here / "runs")
+    (none,) = plan_jobs(run, ["none"], 1, here / "runs")
     start_run(Request(none.run, toy_data, here, device="cpu"), none.folder, Silent())
     command = ["compare", "--preset", str(student), "--methods", "none,kd", "--seeds", "1", "--teacher", str(toy_teacher)]
     assert main(command) == 0

@@ -217,7 +217,7 @@ def test_precision_can_be_asked_for(run: Path, capsys: pytest.CaptureFixture[str
     assert main(["eval", "run", "--precision", "fp16", "--device", "cpu"]) == 2
     said = capsys.readouterr().err
     assert "error: --precision 'fp8' is not known" in said
-    assert "error: --precision fp16 is not for a CPU" in said
+    assert "error: --precision fp16 does not work on a CPU" in said
 
 
 def test_ctrl_c_keeps_what_was_counted_and_a_second_start_goes_on(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,18 +56,18 @@ def test_python_dash_m_is_the_same_command() -> None:
 @pytest.mark.parametrize(
     ("command", "message", "hint"),
     [
-        (["train"], "which run? neither --preset nor --resume with --run is given", "see `segctl presets list`"),
+        (["train"], "no run is given: wanted --preset NAME, or --resume --run DIR", "`segctl presets list` shows the presets"),
         (["train", "--preset", "camvid-psp81"], "no preset is called 'camvid-psp81', did you mean 'camvid-psp18'?",
          "see `segctl presets list`, or give the path of a .yaml file"),
         (["distill", "--preset", "camvid-psp18", "--method", "jlm"], "--method 'jlm' is not known, did you mean 'jml'?",
          f"use one of {', '.join(METHODS)}"),
-        (["distill", "--preset", "camvid-dl101"], "'camvid-dl101' has no teacher to learn from",
+        (["distill", "--preset", "camvid-dl101"], "preset 'camvid-dl101' has no teacher to learn from",
          "use `segctl train --preset camvid-dl101`"),
         (["train", "--preset", "camvid-psp18", "--set", "train.steps"], "cannot read --set 'train.steps'",
          "write it as a.b=value, such as --set train.steps=100"),
         (["train", "--preset", "voc-psp18", "--data-root", "nowhere"],
          "dataset 'voc' is not prepared in 'nowhere'", "run `segctl data prepare voc --data-root nowhere`"),
-        (["eval", "nowhere"], "'nowhere' is not a run: it holds no run.yaml", "give a folder that `segctl train` wrote"),
+        (["eval", "nowhere"], "'nowhere' is not a run: it has no run.yaml", "give a folder that `segctl train` wrote"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_sentence_and_exit_code_2(

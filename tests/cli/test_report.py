@@ -87,7 +87,7 @@ def test_wrong_input_is_one_sentence_and_exit_2(arguments, sentence, tmp_path, c
 
 def test_a_folder_that_is_no_run_is_exit_2(tmp_path, capsys):
     assert main(["report", str(tmp_path), "-o", str(tmp_path / "r.md")]) == 2
-    assert capsys.readouterr().err.startswith(f"error: '{tmp_path}' is not a run: it holds no run.yaml\n")
+    assert capsys.readouterr().err.startswith(f"error: '{tmp_path}' is not a run: it has no run.yaml\n")
 
 
 def test_a_place_that_cannot_be_written_is_exit_2(root, tmp_path, capsys):

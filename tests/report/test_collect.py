@@ -159,7 +159,7 @@ def test_a_folder_that_is_no_run(tmp_path):
     (tmp_path / "photos").mkdir()
     with pytest.raises(InputError) as error:
         collect([tmp_path / "photos"], tmp_path)
-    assert error.value.message == f"'{tmp_path / 'photos'}' is not a run: it holds no run.yaml"
+    assert error.value.message == f"'{tmp_path / 'photos'}' is not a run: it has no run.yaml"
 
 
 def test_a_misspelt_run_gets_a_suggestion(shelf):

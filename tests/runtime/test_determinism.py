@@ -24,12 +24,20 @@ from toy import STUDENT, Silent, toy_run
 
 from segctl.errors import InputError, SegctlError
 from segctl.runs import RunFolder
-from segctl.runtime.device import WORKSPACE, determinism_in_words, failure_in_words, scoring, set_determinism
+from segctl.runtime.determinism import (
+    WORKSPACE,
+    any_image_size,
+    determinism_in_words,
+    missing_determinism_in_words,
+    set_determinism,
+)
 from segctl.schema.load import with_method
 from segctl.schema.methods import METHODS, Method
 from segctl.schema.run import DistillRun
-from segctl.train.session import Request, prepare_session
-from segctl.train.start import resume_run, start_run
+from segctl.train.build import build_session
+from segctl.train.resume import resume_run
+from segctl.train.session import Request
+from segctl.train.start import start_run
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -63,12 +71,14 @@ def test_every_method_trains_deterministically_and_twice_the_same(
 
 
 def test_a_session_sets_torch_as_its_run_says_and_the_next_one_as_it_does(toy_data: Path, tmp_path: Path) -> None:
-    wanted = prepare_session(Request(toy_run(train={"deterministic": True}), toy_data, tmp_path, device="cpu"))
+    wanted = build_session(Request(toy_run(train={"deterministic": True}), toy_data, tmp_path, device="cpu"))
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.backends.cudnn.benchmark
     assert os.environ[WORKSPACE] == ":4096:8"
-    assert "deterministic algorithms alone (asked for): the same bits every time on the same machine" in wanted.decisions()
-    prepare_session(Request(toy_run(), toy_data, tmp_path, device="cpu"))
+    assert (
+        "deterministic algorithms only (train.deterministic): the same bits every time on the same machine" in wanted.decisions()
+    )
+    build_session(Request(toy_run(), toy_data, tmp_path, device="cpu"))
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.backends.cudnn.benchmark
 
@@ -82,7 +92,7 @@ def test_a_workspace_that_serves_is_left_as_it_is_and_another_is_replaced() -> N
 
 def test_images_of_many_sizes_are_scored_without_trying_kernels() -> None:
     set_determinism(False)
-    with scoring(CPU):
+    with any_image_size():
         assert not torch.backends.cudnn.benchmark
     assert torch.backends.cudnn.benchmark
 
@@ -90,21 +100,21 @@ def test_images_of_many_sizes_are_scored_without_trying_kernels() -> None:
 def test_a_gpu_says_that_last_digits_may_differ_and_a_cpu_has_nothing_to_say() -> None:
     assert determinism_in_words(False, CPU) == []
     assert determinism_in_words(False, CUDA) == [
-        "cuDNN keeps the fastest kernels it finds; last digits may differ from run to run (--deterministic forbids it)"
+        "cuDNN picks the fastest kernels; the last digits may differ between runs (--deterministic prevents this)"
     ]
 
 
 def test_an_operation_that_has_no_deterministic_form_is_named_in_one_sentence() -> None:
     set_determinism(True)
-    with pytest.raises(SegctlError) as caught, failure_in_words(CPU):
+    with pytest.raises(SegctlError) as caught, missing_determinism_in_words(CPU):
         torch.nn.functional.max_unpool2d(torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1, dtype=torch.int64), 2)
     assert caught.value.message.startswith("train.deterministic: torch has no deterministic form of 'max_unpooling2d")
     assert caught.value.message.endswith("on cpu")
-    assert caught.value.hint == "take another backbone than the one that uses it, or leave out --deterministic"
+    assert caught.value.hint == "choose a backbone that does not use it, or leave out --deterministic"
 
 
 def test_another_error_stays_as_it_is() -> None:
-    with pytest.raises(RuntimeError, match="shape"), failure_in_words(CPU):
+    with pytest.raises(RuntimeError, match="shape"), missing_determinism_in_words(CPU):
         torch.zeros(2) @ torch.zeros(3, 4, 5).view(7)
 
 

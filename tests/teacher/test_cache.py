@@ -1,4 +1,4 @@
-"""A student taught from kept answers ends with the weights of one whose teacher answers every time."""
+"""A student trained from the teacher cache ends with the weights of one whose teacher runs in every step."""
 
 import os
 import shutil
@@ -15,11 +15,14 @@ from toy import STUDENT, Silent, toy_run
 
 from segctl.errors import InputError, PresetError, SegctlError, StoppedError
 from segctl.runs import RunFolder
+from segctl.runtime.world import World
 from segctl.schema.run import TrainRun
-from segctl.teacher import cache as planning
+from segctl.teacher import cache as teacher_cache
+from segctl.train.build import build_session
 from segctl.train.dry_run import dry_run
-from segctl.train.session import Request, prepare_session
-from segctl.train.start import resume_run, start_run
+from segctl.train.resume import resume_run
+from segctl.train.session import Request
+from segctl.train.start import start_run
 
 VIEW = {"crop": [48, 64], "scale": [1, 1]}
 TERMS = [
@@ -28,7 +31,7 @@ TERMS = [
     {"kind": "soft_kl", "logits": "aux"},
     {"kind": "skd"},
 ]
-"""Terms that read all that is kept, one with a stage."""
+"""Terms that read every map, one of them with a stage."""
 
 
 def student(cache: bool = True, terms: list[dict[str, Any]] = TERMS, data: dict[str, Any] = VIEW, **train: Any) -> TrainRun:
@@ -61,7 +64,7 @@ def assert_same(one: RunFolder, other: RunFolder) -> None:
 def test_the_weights_are_those_of_a_run_without_it(
     settings: dict[str, Any], toy_data: Path, toy_teacher: Path, tmp_path: Path
 ) -> None:
-    without = train(student(False, **settings), toy_data, toy_teacher, tmp_path / "asked" / "run")
+    without = train(student(False, **settings), toy_data, toy_teacher, tmp_path / "without" / "run")
     kept = train(student(True, **settings), toy_data, toy_teacher, tmp_path / "kept" / "run")
     assert_same(kept, without)
 
@@ -80,27 +83,25 @@ def test_another_seed_and_method_finds_what_is_there_and_adds_what_it_lacks(
     assert sorted(times) == ["main-mirrored-00000.rows", "main-plain-00000.rows"]
     watch = Silent()
     train(student(terms=[{"kind": "cwd"}], steps=1, seed=5), toy_data, toy_teacher, tmp_path / "second", watch)
-    assert any(note.startswith("teacher's answers main   10 images, plain and mirrored") for note in watch.notes)
-    assert any(note.endswith("all there") for note in watch.notes)
+    assert any(note.startswith("teacher cache main   10 images, plain and mirrored") for note in watch.notes)
+    assert any(note.endswith("complete") for note in watch.notes)
     train(student(terms=[{"kind": "dist", "logits": "aux"}], steps=1), toy_data, toy_teacher, tmp_path / "third")
     after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert {name: after[name] for name in times} == times
     assert sorted(after.keys() - times.keys()) == ["aux-mirrored-00000.rows", "aux-plain-00000.rows"]
 
 
-def test_the_teacher_is_not_asked_again_and_is_off_the_device(
-    toy_data: Path, toy_teacher: Path, undisturbed: RunFolder, tmp_path: Path
-) -> None:
+def test_a_complete_cache_is_not_filled_again(toy_data: Path, toy_teacher: Path, undisturbed: RunFolder, tmp_path: Path) -> None:
     shutil.copytree(undisturbed.path.parent / ".answers", tmp_path / ".answers")
     request = Request(student(), toy_data, tmp_path, teacher=toy_teacher, device="cpu")
-    asked: list[int] = []
+    filled: list[int] = []
 
     class Counting(Silent):
         def advance(self, label: str, done: int, total: int) -> None:
-            asked.extend([done] if label == "asking the teacher" else [])
+            filled.extend([done] if label == "filling the teacher cache" else [])
 
     start_run(request, RunFolder(tmp_path / "run"), Counting())
-    assert asked == []
+    assert filled == []
     assert_same(RunFolder(tmp_path / "run"), undisturbed)
 
 
@@ -120,7 +121,7 @@ class Interrupting(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("where", [("asking the teacher", 1), ("step", 3)], ids=["while asking", "in step 3"])
+@pytest.mark.parametrize("where", [("filling the teacher cache", 1), ("step", 3)], ids=["while filling", "in step 3"])
 def test_a_killed_run_goes_on_to_the_same_weights(
     where: tuple[str, int], toy_data: Path, toy_teacher: Path, undisturbed: RunFolder, tmp_path: Path
 ) -> None:
@@ -146,18 +147,18 @@ def test_a_run_goes_on_with_and_without_it(toy_data: Path, toy_teacher: Path, un
 def test_a_polite_signal_keeps_whole_files_and_says_how_to_go_on(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
     class Signalling(Silent):
         def advance(self, label: str, done: int, total: int) -> None:
-            if label == "asking the teacher":
+            if label == "filling the teacher cache":
                 os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(StoppedError) as stopped:
         train(student(), toy_data, toy_teacher, tmp_path / "run", Signalling())
     assert stopped.value.exit_code == 143
-    assert stopped.value.message == "stopped by SIGTERM after 1 of 2 files of the teacher's answers; they stay"
-    assert stopped.value.hint.startswith(f"go on with `segctl distill --resume --run {tmp_path / 'run'} ")
+    assert stopped.value.message == "stopped by SIGTERM after 1 of 2 files of the teacher cache; they are kept"
+    assert stopped.value.hint.startswith(f"resume with `segctl distill --resume --run {tmp_path / 'run'} ")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_answer_ends_the_run_and_is_made_again(
+def test_a_damaged_file_ends_the_run_and_is_computed_again(
     workers: int, toy_data: Path, toy_teacher: Path, undisturbed: RunFolder, tmp_path: Path
 ) -> None:
     shutil.copytree(undisturbed.path.parent / ".answers", tmp_path / ".answers")
@@ -166,7 +167,7 @@ def test_a_damaged_answer_ends_the_run_and_is_made_again(
     content[:] = bytes(byte ^ 1 for byte in content)
     path.write_bytes(content)
     run = student(data=VIEW | {"workers": workers})
-    with pytest.raises(SegctlError, match="it is not what was written"):
+    with pytest.raises(SegctlError, match="its content does not match its checksum"):
         train(run, toy_data, toy_teacher, tmp_path / "run")
     path.unlink()
     resume_run(Request(run, toy_data, tmp_path, teacher=toy_teacher, device="cpu"), RunFolder(tmp_path / "run"), Silent())
@@ -176,17 +177,17 @@ def test_a_damaged_answer_ends_the_run_and_is_made_again(
 def test_two_runs_at_once_share_the_work(toy_data: Path, toy_teacher: Path, undisturbed: RunFolder, tmp_path: Path) -> None:
     """The second finds what the first makes while it is at its own."""
     request = Request(student(), toy_data, tmp_path, teacher=toy_teacher, device="cpu")
-    first, second = prepare_session(request), prepare_session(request)
-    assert first.answers == second.answers
-    from segctl.train.fill_teacher_cache import ask_ahead
-    from segctl.train.run_log import RunLog
+    first, second = build_session(request), build_session(request)
+    assert first.teacher_cache is not None
+    assert second.teacher_cache is not None
+    assert first.teacher_outputs == second.teacher_outputs
+    notes: list[str] = []
 
-    class Racing(Silent):
-        def advance(self, label: str, done: int, total: int) -> None:
-            if done == 1:
-                ask_ahead(second, RunLog(RunFolder(tmp_path), 1, Silent(), keeps=False), "")
+    def race(done: int, total: int) -> None:
+        if done == 1:
+            second.teacher_cache.fill(World(), notes.append, lambda done, total: None, "")
 
-    ask_ahead(first, RunLog(RunFolder(tmp_path), 1, Racing(), keeps=False), "")
+    first.teacher_cache.fill(World(), notes.append, race, "")
     for path in (undisturbed.path.parent / ".answers").glob("*/*"):
         assert (tmp_path / ".answers" / path.parent.name / path.name).read_bytes() == path.read_bytes()
     assert not list(tmp_path.glob(".answers/*/.*"))
@@ -207,12 +208,12 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
     toy_data: Path, toy_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(planning.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr(teacher_cache.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(InputError) as refused:
         train(student(), toy_data, toy_teacher, tmp_path / "new" / "run")
-    assert str(refused.value).startswith(f"teacher.cache: the teacher's answers take 0.1 MB more in '{tmp_path}/new/.answers/")
+    assert str(refused.value).startswith(f"teacher.cache: the teacher's outputs need 0.1 MB more in '{tmp_path}/new/.answers/")
     assert str(refused.value).endswith(
-        ", and 0.0 MB are free there; make room, give another --runs-root, or leave teacher.cache false"
+        ", and only 0.0 MB are free there; free disk space, give another --runs-root, or leave teacher.cache false"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -220,13 +221,13 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
 def test_a_dry_run_says_the_size_and_keeps_nothing(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
     watch = Silent()
     dry_run(Request(student(), toy_data, tmp_path, teacher=toy_teacher, device="cpu"), watch)
-    assert any(note.startswith("teacher's answers main, aux, features   10 images, plain and mirrored") for note in watch.notes)
+    assert any(note.startswith("teacher cache main, aux, features   10 images, plain and mirrored") for note in watch.notes)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_asking_and_take_the_same_steps(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
-    """One process makes the plain answers, the other the mirrored ones."""
+def test_two_processes_share_the_filling_and_take_the_same_steps(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
+    """One process computes the plain outputs, the other the mirrored ones."""
     folders = {}
     for cache in (False, True):
         run = student(cache, batch_size=4)

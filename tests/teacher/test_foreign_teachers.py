@@ -17,10 +17,12 @@ from segctl.models import load, save
 from segctl.models.outputs import Prediction
 from segctl.runs import RunFolder
 from segctl.schema.run import DistillRun
-from segctl.teacher.load import Teacher, find_teacher, load_teacher
+from segctl.teacher.find import find_teacher
+from segctl.teacher.load import Teacher, load_teacher
 from segctl.train.dry_run import dry_run
+from segctl.train.resume import resume_run
 from segctl.train.session import Request
-from segctl.train.start import resume_run, start_run
+from segctl.train.start import start_run
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +100,9 @@ def test_plain_weights_of_another_network_are_refused(dataset: PackedDataset, to
 
 def test_plain_weights_for_another_dataset_are_refused(dataset: PackedDataset, toy_teacher: Path, tmp_path: Path) -> None:
     torch.save(load(toy_teacher).state_dict(), tmp_path / "plain.pth")
-    with pytest.raises(InputError, match="preset 'cityscapes-psp18' is for cityscapes, so nobody says which classes of camvid"):
+    with pytest.raises(
+        InputError, match="holds weights without class names, and preset 'cityscapes-psp18' is for cityscapes, not camvid"
+    ):
         load_teacher(tmp_path / "plain.pth", dataset, "cityscapes-psp18")
 
 
@@ -113,9 +117,7 @@ def test_a_program_is_matched_by_the_names_beside_it(
     path.with_suffix(".json").write_text(json.dumps({"class_names": names, "mean": mean, "std": std}), encoding="utf-8")
     teacher = load_teacher(path, dataset)
     assert teacher.preset == kind
-    assert teacher.notes == (
-        f"the teacher is a program; its classes and normalisation are those of '{path.with_suffix('.json')}'",
-    )
+    assert teacher.notes == (f"the teacher is a program; '{path.with_suffix('.json')}' gives its classes and normalisation",)
     found = answer(teacher, images)
     with torch.inference_mode():
         wanted = mine(mine.normalize(images))
@@ -141,8 +143,8 @@ def test_a_program_without_names_is_taken_at_its_word_and_says_so(
 ) -> None:
     path = write_program("torchscript", LogitsAlone(toy_teacher, list(range(11))).eval(), images, tmp_path)
     assert load_teacher(path, dataset).notes == (
-        "the teacher is a program without 'teacher.json' beside it: its classes must be the dataset's, in its order, "
-        "and its pixels are normalised as for ImageNet",
+        "the teacher is a program without a 'teacher.json' beside it: its classes must be the dataset's in the same order, "
+        "and its images are normalised with ImageNet's mean and deviation",
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from segctl.errors import InputError
 from segctl.metrics.table import CountTable
 from segctl.metrics.tally import EvaluationCounts
-from segctl.teacher.load import MARGIN, Trial, constant_score, require_passed
+from segctl.teacher.trial import MARGIN, Trial, constant_score, require_passed
 
 
 def counted(confusion: list[list[int]]) -> EvaluationCounts:

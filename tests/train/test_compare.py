@@ -12,7 +12,7 @@ from segctl.models import load
 from segctl.runs import RunFolder
 from segctl.schema.run import DistillRun
 from segctl.teacher.load import Teacher
-from segctl.train.compare import Asked, Job, plan, require_fitting, take
+from segctl.train.compare import ComparisonRequest, Job, plan_jobs, require_fitting, run_jobs
 from segctl.train.session import Request
 from segctl.train.start import start_run
 
@@ -24,7 +24,7 @@ def student(**train: int) -> DistillRun:
 
 
 def test_jobs_come_seed_by_seed_in_folders_of_their_own(tmp_path: Path) -> None:
-    jobs = plan(student(seed=5), ["none", "kd"], 2, tmp_path)
+    jobs = plan_jobs(student(seed=5), ["none", "kd"], 2, tmp_path)
     assert [job.folder.name for job in jobs] == [
         "toy-student-none-seed5", "toy-student-kd-seed5", "toy-student-none-seed6", "toy-student-kd-seed6",
     ]  # fmt: skip
@@ -33,15 +33,15 @@ def test_jobs_come_seed_by_seed_in_folders_of_their_own(tmp_path: Path) -> None:
 
 
 def test_a_job_is_the_command_one_would_type(tmp_path: Path, toy_teacher: Path) -> None:
-    none, kd = plan(student(), ["none", "kd"], 1, tmp_path)
-    asked = Asked("student.yaml", ("train.steps=1",), None, Path("data"), tmp_path)
+    none, kd = plan_jobs(student(), ["none", "kd"], 1, tmp_path)
+    request = ComparisonRequest("student.yaml", ("train.steps=1",), None, Path("data"), tmp_path)
     teacher = Teacher(load(toy_teacher), toy_teacher / "model.pt", "toy", "abc")
     common = ["--set", "train.steps=1", "--set", "train.seed=0"]
     roots = ["--data-root", "data", "--runs-root", str(tmp_path)]
     start = ["distill", "--preset", "student.yaml", "--method"]
-    assert none.command(asked, teacher, None) == [*start, "none", "--run", str(none.folder.path), *common, *roots]
+    assert none.command(request, teacher, None) == [*start, "none", "--run", str(none.folder.path), *common, *roots]
     given = ["--teacher", str((toy_teacher / "model.pt").resolve())]
-    assert kd.command(asked, teacher, "cpu") == [
+    assert kd.command(request, teacher, "cpu") == [
         *start,
         "kd",
         "--run",
@@ -53,22 +53,22 @@ def test_a_job_is_the_command_one_would_type(tmp_path: Path, toy_teacher: Path) 
         "cpu",
     ]
     kd.folder.path.mkdir()
-    assert kd.command(asked, teacher, None)[-1] == "--resume"
+    assert kd.command(request, teacher, None)[-1] == "--resume"
 
 
 def test_a_folder_of_other_settings_or_another_teacher_is_refused(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
-    (job,) = plan(student(), ["kd"], 1, tmp_path)
+    (job,) = plan_jobs(student(), ["kd"], 1, tmp_path)
     start_run(Request(job.run, toy_data, tmp_path, teacher=toy_teacher, device="cpu"), job.folder, Silent())
     teacher = Teacher(load(toy_teacher), toy_teacher, "toy", job.folder.read_environment()["teacher"]["sha256"])
     require_fitting(job, teacher)
     with pytest.raises(InputError) as error:
-        require_fitting(plan(student(batch_size=2), ["kd"], 1, tmp_path)[0], teacher)
+        require_fitting(plan_jobs(student(batch_size=2), ["kd"], 1, tmp_path)[0], teacher)
     assert error.value.message == f"'{job.folder.path}' was run with other settings: train.batch_size: 4 -> 2"
-    with pytest.raises(InputError, match="learnt from another teacher"):
+    with pytest.raises(InputError, match="was trained with another teacher"):
         require_fitting(job, Teacher(teacher.model, teacher.path, "toy", "another"))
     notes: list[str] = []
-    take([job], lambda job, device: ["--no-such-command"], [None], notes.append)
-    assert notes == ["toy-student-kd-seed0: finished before"]
+    run_jobs([job], lambda job, device: ["--no-such-command"], [None], notes.append)
+    assert notes == ["toy-student-kd-seed0: finished already"]
 
 
 def job(tmp_path: Path, name: str) -> Job:
@@ -79,7 +79,7 @@ def test_a_failed_run_does_not_keep_the_others_from_running(tmp_path: Path) -> N
     jobs, notes = [job(tmp_path, "a"), job(tmp_path, "b")], []  # type: ignore[var-annotated]
     commands = {"a": ["presets", "check", "nothing.yaml"], "b": ["--version"]}
     with pytest.raises(SegctlError) as error:
-        take(jobs, lambda each, device: commands[each.folder.name], ["cpu", "cpu"], notes.append)
+        run_jobs(jobs, lambda each, device: commands[each.folder.name], ["cpu", "cpu"], notes.append)
     assert error.value.message == "1 of 2 runs failed, the first with exit code 2"
     assert sorted(notes) == ["a: starting", "b: starting"]
 
@@ -92,8 +92,8 @@ def test_a_signal_reaches_the_run_under_way_and_begins_no_other(tmp_path: Path) 
         return ["--help"]
 
     with pytest.raises(StoppedError) as error:
-        take(jobs, command, [None], notes.append)
+        run_jobs(jobs, command, [None], notes.append)
     assert error.value.exit_code == 143
-    assert error.value.hint == "give the same command to go on"
+    assert error.value.hint == "run the same command again to resume"
     assert notes == ["a: starting"]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -11,9 +11,10 @@ from segctl.errors import SegctlError
 from segctl.models import load
 from segctl.runs import RunFolder
 from segctl.schema.run import DistillRun
+from segctl.train.build import build_session
 from segctl.train.loop import fit, take_step
 from segctl.train.run_log import RunLog
-from segctl.train.session import Request, Session, prepare_session
+from segctl.train.session import Request, Session
 from segctl.train.start import start_run
 
 
@@ -86,14 +87,14 @@ def test_the_best_validation_is_shipped_when_asked(toy_data: Path, tmp_path: Pat
 def test_every_method_starts_from_the_same_student(toy_data: Path, toy_teacher: Path) -> None:
     student = toy_run(STUDENT)
     assert isinstance(student, DistillRun)
-    distilled = prepare_session(Request(student, toy_data, toy_data, teacher=toy_teacher))
-    alone = prepare_session(Request(student.without_teacher(), toy_data, toy_data))
+    distilled = build_session(Request(student, toy_data, toy_data, teacher=toy_teacher))
+    alone = build_session(Request(student.without_teacher(), toy_data, toy_data))
     for one, other in zip(distilled.model.state_dict().values(), alone.model.state_dict().values(), strict=True):
         assert torch.equal(one, other)
 
 
 def test_a_distillation_step_names_every_term_and_leaves_the_teacher_alone(toy_data: Path, toy_teacher: Path) -> None:
-    session = prepare_session(Request(toy_run(STUDENT), toy_data, toy_data, teacher=toy_teacher))
+    session = build_session(Request(toy_run(STUDENT), toy_data, toy_data, teacher=toy_teacher))
     assert session.teacher is not None
     before = {name: value.clone() for name, value in session.teacher.model.state_dict().items()}
     batch = next(iter(training_batches(
@@ -118,7 +119,7 @@ def test_accumulated_micro_batches_give_the_gradients_of_the_whole_batch(toy_dat
 
 def gradients(toy_data: Path, blocks: dict[str, object], accumulate: int) -> dict[str, torch.Tensor]:
     """Gradients of one batch of 8, batch norm and dropout in eval so that parts do not see each other."""
-    session = prepare_session(
+    session = build_session(
         Request(toy_run(PRESET | blocks, train={"batch_size": 8, "accumulate": accumulate}), toy_data, toy_data)
     )
     batch = next(iter(training_batches(
@@ -131,7 +132,7 @@ def gradients(toy_data: Path, blocks: dict[str, object], accumulate: int) -> dic
 
 
 def test_a_step_in_bf16_is_finite_and_keeps_float32_weights(toy_data: Path) -> None:
-    session = prepare_session(Request(toy_run(train={"precision": "bf16"}), toy_data, toy_data, device="cpu"))
+    session = build_session(Request(toy_run(train={"precision": "bf16"}), toy_data, toy_data, device="cpu"))
     batch = next(iter(training_batches(
         session.dataset, "train", view=session.run.data, batch_size=2, seed=0, first_step=0, last_step=1, workers=0
     )))  # fmt: skip
@@ -142,8 +143,8 @@ def test_a_step_in_bf16_is_finite_and_keeps_float32_weights(toy_data: Path) -> N
 
 def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(toy_data: Path, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    run = toy_run(optim={"lr": 1e30}, train={"steps": 8})
-    with pytest.raises(SegctlError, match="no longer"):
+    run = toy_run(optim={"lr": 1e6}, train={"steps": 8})
+    with pytest.raises(SegctlError, match="is NaN or infinite"):
         start_run(Request(run, toy_data, tmp_path), folder, Silent())
     assert not folder.model.exists()
     if folder.last.exists():
@@ -156,14 +157,14 @@ def test_presets_of_the_toy_are_what_the_tests_think() -> None:
 
 
 def test_the_gradient_norm_is_that_of_all_gradients_together(toy_data: Path) -> None:
-    session = prepare_session(Request(toy_run(), toy_data, toy_data))
+    session = build_session(Request(toy_run(), toy_data, toy_data))
     norm = take_step(session, first_batch(session)).gradient_norm
     gradients = [weight.grad.flatten() for weight in session.model.parameters() if weight.grad is not None]
     assert float(norm) == pytest.approx(float(torch.cat(gradients).norm()), rel=1e-5)
 
 
 def test_longer_gradients_are_shortened_to_the_limit(toy_data: Path) -> None:
-    session = prepare_session(Request(toy_run(train={"clip_norm": 0.01}), toy_data, toy_data))
+    session = build_session(Request(toy_run(train={"clip_norm": 0.01}), toy_data, toy_data))
     norm = take_step(session, first_batch(session)).gradient_norm
     gradients = [weight.grad.flatten() for weight in session.model.parameters() if weight.grad is not None]
     assert float(norm) > 0.01
@@ -181,7 +182,7 @@ def test_a_checkpoint_is_written_by_time_too(toy_data: Path, tmp_path: Path) -> 
     steps_saved = []
     folder = RunFolder(tmp_path / "run")
     run = toy_run(train={"steps": 4, "checkpoint_every": 100, "validate_every": 100, "checkpoint_minutes": 1e-9})
-    session = prepare_session(Request(run, toy_data, tmp_path))
+    session = build_session(Request(run, toy_data, tmp_path))
     folder.path.mkdir()
     log = RunLog(folder, 4, Silent())
     fit(session, folder, log, saved=lambda: steps_saved.append(session.state.step))

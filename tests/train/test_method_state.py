@@ -10,10 +10,12 @@ from toy import STUDENT, Silent, toy_run
 from segctl.models import read
 from segctl.runs import RunFolder
 from segctl.schema.run import TrainRun
+from segctl.train.build import build_session
 from segctl.train.dry_run import dry_run
-from segctl.train.run_log import StepReport
-from segctl.train.session import Request, Session, prepare_session
-from segctl.train.start import resume_run, start_run
+from segctl.train.resume import resume_run
+from segctl.train.session import Request, Session
+from segctl.train.start import start_run
+from segctl.train.watch import StepReport
 
 TERMS = [
     {"kind": "kd"},
@@ -105,7 +107,7 @@ def test_every_value_is_logged_by_name(undisturbed: RunFolder) -> None:
 
 @pytest.fixture(scope="module")
 def session(toy_data: Path, toy_teacher: Path) -> Session:
-    return prepare_session(request(toy_data, toy_teacher, toy_data))
+    return build_session(request(toy_data, toy_teacher, toy_data))
 
 
 def owned(optimizer: torch.optim.Optimizer) -> set[int]:
@@ -139,7 +141,7 @@ def test_a_second_run_finds_the_masks_of_the_first(undisturbed: RunFolder, toy_d
     start_run(Request(everything(seed=1, steps=1), toy_data, runs, teacher=toy_teacher), RunFolder(runs / "another"), watch)
     assert sorted((runs / ".stages").iterdir()) == kept
     assert [path.suffixes for path in kept] == [[".pt"]]
-    assert f"maskd_main: masks learnt before, from '{kept[0]}'" in watch.notes
+    assert f"maskd_main: masks read from '{kept[0]}'" in watch.notes
 
 
 def test_a_dry_run_tries_the_stage_and_keeps_nothing(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:

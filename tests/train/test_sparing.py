@@ -15,11 +15,13 @@ from segctl.distillers.align import Pair, Shape
 from segctl.errors import InputError, SegctlError
 from segctl.models.recompute import recompute_blocks
 from segctl.runs import RunFolder
-from segctl.runtime.device import failure_in_words, require_compiler
+from segctl.runtime.compiler import compile_failure_in_words, require_compiler
 from segctl.schema.run import DistillRun
-from segctl.train import session
-from segctl.train.session import Request, prepare_session
-from segctl.train.start import resume_run, start_run
+from segctl.train import build
+from segctl.train.build import build_session
+from segctl.train.resume import resume_run
+from segctl.train.session import Request
+from segctl.train.start import start_run
 from segctl.train.tasks import DistillationTask
 
 TERMS = [
@@ -85,8 +87,11 @@ def test_checkpointed_activations_give_the_very_run_and_may_be_taken_up_in_the_m
 
 
 def test_it_is_said_before_step_1(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
-    session = prepare_session(request(toy_data, toy_teacher, tmp_path, activation_checkpointing=True))
-    assert "activation checkpointing: the backbone's blocks are computed a second time instead of kept" in session.decisions()
+    session = build_session(request(toy_data, toy_teacher, tmp_path, activation_checkpointing=True))
+    assert (
+        "activation checkpointing: the backbone's blocks are computed again in the backward pass, not stored"
+        in session.decisions()
+    )
 
 
 @pytest.mark.slow
@@ -146,7 +151,7 @@ def test_a_compiled_run_is_near_the_plain_one_resumes_to_the_bit_and_keeps_every
 
 @pytest.mark.slow
 def test_scoring_images_of_many_sizes_compiles_nothing(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
-    session = prepare_session(request(toy_data, toy_teacher, tmp_path, compile=True))
+    session = build_session(request(toy_data, toy_teacher, tmp_path, compile=True))
     torch._dynamo.utils.counters.clear()
     session.model.eval()
     with torch.no_grad():
@@ -194,19 +199,21 @@ def test_what_the_compiler_cannot_do_is_a_sentence() -> None:
     def failing(module: Any, inputs: Any) -> Any:
         raise OSError("no room for what is compiled")
 
-    with pytest.raises(SegctlError) as caught, failure_in_words(CPU):
+    with pytest.raises(SegctlError) as caught, compile_failure_in_words(CPU):
         torch.compile(lambda x: x + 1, backend=failing)(torch.zeros(1))
     assert caught.value.message.startswith("train.compile: torch cannot compile the networks for cpu: ")
     assert "no room for what is compiled" in caught.value.message
-    assert caught.value.hint == "go on or start again with --set train.compile=false"
+    assert caught.value.hint == "resume or start again with --set train.compile=false"
 
 
 def test_a_backbone_without_blocks_is_refused(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert recompute_blocks(torch.nn.Conv2d(3, 3, 1)) == 0
-    monkeypatch.setattr(session, "recompute_blocks", lambda network: 0)  # every network that timm has for us has blocks
+    monkeypatch.setattr(build, "recompute_blocks", lambda network: 0)  # every network that timm has for us has blocks
     with pytest.raises(InputError) as caught:
-        prepare_session(Request(toy_run(train={"activation_checkpointing": True}), toy_data, tmp_path, device="cpu"))
-    assert caught.value.message == ("train.activation_checkpointing: got true, but 'test_resnet' has no blocks to compute again")
+        build_session(Request(toy_run(train={"activation_checkpointing": True}), toy_data, tmp_path, device="cpu"))
+    assert caught.value.message == (
+        "train.activation_checkpointing: got true, but 'test_resnet' has no blocks that can be computed again"
+    )
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="wants a C++ compiler")

@@ -12,9 +12,12 @@ from segctl.errors import InputError
 from segctl.models import build_model, load, save
 from segctl.runs import RunFolder
 from segctl.schema.run import with_steps
+from segctl.train.build import build_session
 from segctl.train.dry_run import dry_run
-from segctl.train.session import Request, prepare_session
-from segctl.train.start import resume_run, start_run
+from segctl.train.extend import extend_run
+from segctl.train.resume import resume_run
+from segctl.train.session import Request
+from segctl.train.start import start_run
 
 
 def refusal(request: Request, folder: RunFolder) -> InputError:
@@ -49,7 +52,7 @@ def test_a_dataset_that_is_not_prepared_is_refused_with_the_line_that_prepares_i
 
 def test_a_device_that_is_not_there_is_refused(toy_data: Path, tmp_path: Path) -> None:
     error = refusal(Request(toy_run(), toy_data, tmp_path, device="tpu"), RunFolder(tmp_path / "run"))
-    assert error.message == "--device 'tpu' is no device"
+    assert error.message == "--device 'tpu' is not a device"
 
 
 def test_fp16_on_a_cpu_is_refused(toy_data: Path, tmp_path: Path) -> None:
@@ -60,7 +63,7 @@ def test_fp16_on_a_cpu_is_refused(toy_data: Path, tmp_path: Path) -> None:
 
 def test_a_missing_teacher_names_the_line_that_makes_one(toy_data: Path, tmp_path: Path) -> None:
     error = refusal(Request(toy_run(STUDENT), toy_data, tmp_path), RunFolder(tmp_path / "run"))
-    assert error.message == f"no finished run of the teacher preset 'toy' is under '{tmp_path}'"
+    assert error.message == f"there is no finished run of the teacher preset 'toy' under '{tmp_path}'"
     roots = f"--data-root {toy_data} --runs-root {tmp_path}"
     assert error.hint == f"make one with `segctl train --preset toy {roots}`, or give --teacher RUN_OR_FILE"
 
@@ -101,7 +104,7 @@ def test_a_foreign_checkpoint_is_refused_as_teacher(toy_data: Path, tmp_path: Pa
 def test_an_unfinished_run_is_no_teacher(toy_data: Path, tmp_path: Path) -> None:
     (tmp_path / "teacher").mkdir()
     error = refusal(Request(toy_run(STUDENT), toy_data, tmp_path, teacher=tmp_path / "teacher"), RunFolder(tmp_path / "run"))
-    assert error.message == f"--teacher '{tmp_path / 'teacher'}' is no finished run: it holds no model.pt"
+    assert error.message == f"--teacher '{tmp_path / 'teacher'}' is not a finished run: it has no model.pt"
 
 
 def test_a_teacher_without_auxiliary_logits_is_refused_before_anything_is_written(toy_data: Path, tmp_path: Path) -> None:
@@ -151,7 +154,7 @@ def test_resuming_from_a_damaged_checkpoint_is_refused(toy_data: Path, tmp_path:
     start_run(Request(run, toy_data, tmp_path), folder, Silent())
     folder.model.unlink()
     folder.last.write_bytes(folder.last.read_bytes()[:1000])
-    with pytest.raises(InputError, match="is not a readable checkpoint"):
+    with pytest.raises(InputError, match="cannot read the checkpoint"):
         resume_run(Request(run, toy_data, tmp_path), folder, Silent())
 
 
@@ -189,7 +192,7 @@ class Rivalling(Silent):
 
 def test_a_run_on_a_trial_of_the_data_says_so(tmp_path: Path) -> None:
     prepare("camvid", tmp_path / "data", draw_camvid(tmp_path / "source"), workers=0, limit=4, progress=lambda done, total: None)
-    session = prepare_session(Request(toy_run(), tmp_path / "data", tmp_path))
+    session = build_session(Request(toy_run(), tmp_path / "data", tmp_path))
     assert (
         "data camvid   train 4 images, val 4   loader workers 0   a trial: at most 4 samples of each split" in session.decisions()
     )
@@ -248,7 +251,7 @@ def test_resuming_with_another_teacher_is_refused(toy_data: Path, toy_teacher: P
 def extended(toy_data: Path, folder: RunFolder, steps: int) -> tuple[Request, Silent]:
     run, watch = with_steps(folder.read_run(), steps), Silent()
     request = Request(run, toy_data, folder.path.parent)
-    resume_run(request, folder, watch, extend=True)
+    extend_run(request, folder, watch)
     return request, watch
 
 
@@ -264,7 +267,7 @@ def test_a_finished_run_goes_on_to_more_steps_and_keeps_the_shorter_ones_network
     assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3, 4, 5, 6]
     assert [event["event"] for event in events].count("end") == 1
     # poly 0.9 of 0.05: (1 - 3/4)^0.9 was the last rate, (1 - 4/6)^0.9 is the next
-    said = "after step 4 the learning rate goes on as if 6 had been planned, at 0.0186 where it was 0.0144"
+    said = "after step 4 the learning rate follows the schedule of 6 steps, 0.0186 instead of 0.0144"
     assert any(note.endswith(said) for note in watch.notes)
     (entry,) = folder.read_environment()["extended"]
     assert (entry["from"], entry["to"], entry["at_step"]) == (4, 6, 4)
@@ -295,6 +298,6 @@ def test_extending_changes_nothing_but_the_steps(toy_data: Path, tmp_path: Path)
     start_run(Request(toy_run(train={"steps": 4}), toy_data, tmp_path), folder, Silent())
     run = toy_run(train={"steps": 6, "seed": 1})
     with pytest.raises(InputError, match=r"train\.seed: 0 -> 1"):
-        resume_run(Request(run, toy_data, tmp_path), folder, Silent(), extend=True)
+        extend_run(Request(run, toy_data, tmp_path), folder, Silent())
     assert folder.finished
     assert folder.read_run().train.steps == 4

@@ -13,19 +13,23 @@ from segctl.errors import SegctlError
 from segctl.runs import RunFolder
 from segctl.runtime.world import World
 from segctl.train import step_stats as meters
-from segctl.train.run_log import RunLog, StepReport
-from segctl.train.session import Request, Session, prepare_session
-from segctl.train.step_stats import Alarm, Meter
+from segctl.train.build import build_session
+from segctl.train.run_log import RunLog
+from segctl.train.session import Request, Session
+from segctl.train.step_stats import Alarm, StepStats
+from segctl.train.watch import StepReport
 
 REPORT = StepReport(
     step=20, loss=1.5, terms={"jdt_main": 1.5}, lr=0.1, gradient_norm=2.0, data_s=0.0, step_s=1.0, left_s=180.0,
     images_per_s=8.0, memory_mb=100.0,
 )  # fmt: skip
 
+SLOW_LOADER = "steps spend 75 % of their time waiting for data with 1 loader workers; about 4 suffice: --set data.workers=4"
+
 
 @pytest.fixture
 def session(toy_data: Path) -> Session:
-    return prepare_session(Request(toy_run(train={"steps": 400}), toy_data, toy_data))
+    return build_session(Request(toy_run(train={"steps": 400}), toy_data, toy_data))
 
 
 @pytest.fixture
@@ -34,27 +38,29 @@ def watch() -> Silent:
 
 
 @pytest.fixture
-def meter(session: Session, watch: Silent, tmp_path: Path) -> Meter:
-    return Meter(session, RunLog(RunFolder(tmp_path), 400, watch))
+def meter(session: Session, watch: Silent, tmp_path: Path) -> StepStats:
+    return StepStats(session, RunLog(RunFolder(tmp_path), 400, watch))
 
 
-def test_terms_are_means_over_the_interval(meter: Meter) -> None:
+def test_terms_are_means_over_the_interval(meter: StepStats) -> None:
     for value in (1.0, 2.0, 6.0):
         meter.add({"a": torch.tensor(value), "b": torch.tensor(-value)}, torch.tensor(1.0), ["x"])
     assert meter.means() == {"a": 3.0, "b": -3.0}
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_a_diverged_loss_names_the_step_the_term_and_the_samples(meter: Meter, broken: float) -> None:
+def test_a_diverged_loss_names_the_step_the_term_and_the_samples(meter: StepStats, broken: float) -> None:
     for index, value in enumerate((1.0, broken, float("nan"))):
         meter.session.state.step += 1
         meter.add({"a": torch.tensor(1.0), "b": torch.tensor(value)}, torch.tensor(1.0), [f"image {index}", "other"])
     with pytest.raises(SegctlError) as error:
         meter.means()
-    assert error.value.message == "the loss is no longer a number at step 2 (b), on samples image 1, other"
+    assert error.value.message == "the loss is NaN or infinite at step 2 (b), on samples image 1, other"
 
 
-def test_hunger_is_said_once_with_the_workers_that_would_do(meter: Meter, watch: Silent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_loader_is_noted_once_with_the_workers_that_suffice(
+    meter: StepStats, watch: Silent, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A step takes 1 s, of which it waits for its batch as told; with one worker a batch takes 1 s: four keep up with 0.25 s."""
     clock = [0.0]
     monkeypatch.setattr(meters.time, "perf_counter", lambda: clock[0])
@@ -77,11 +83,11 @@ def test_hunger_is_said_once_with_the_workers_that_would_do(meter: Meter, watch:
     take_steps(0.75, 0.1)  # the first interval fills the queue
     assert watch.notes == []
     take_steps(0.75, 0.75)
-    assert watch.notes == ["steps wait for data 75 % of their time with 1 loader workers; about 4 would do: --set data.workers=4"]
+    assert watch.notes == [SLOW_LOADER]
 
 
 def test_time_spent_waiting_is_that_of_the_batches_of_the_interval(
-    meter: Meter, watch: Silent, monkeypatch: pytest.MonkeyPatch
+    meter: StepStats, watch: Silent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr(meters.time, "perf_counter", lambda: clock[0])
@@ -103,7 +109,7 @@ def test_time_spent_waiting_is_that_of_the_batches_of_the_interval(
             clock[0] += 50.0
     reports = [event for event in meter.log.folder.read_log() if event["event"] == "step"]
     assert [(event["step"], event["data_s"], event["step_s"]) for event in reports] == [(2, 3.0, 4.0), (4, 3.0, 4.0)]
-    assert watch.notes == ["steps wait for data 75 % of their time with 1 loader workers; about 4 would do: --set data.workers=4"]
+    assert watch.notes == [SLOW_LOADER]
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(56.4, "56 s left"), (720.0, "12 min left"), (11_100.0, "3 h 05 min left")])

@@ -12,8 +12,9 @@ from toy import Silent, toy_run
 
 from segctl.errors import InputError
 from segctl.runs import RunFolder
+from segctl.train.resume import resume_run
 from segctl.train.session import Request
-from segctl.train.start import resume_run, start_run
+from segctl.train.start import start_run
 from segctl.train.trackers import Board
 
 accumulators = pytest.importorskip(
@@ -109,6 +110,6 @@ def test_a_missing_package_is_said_before_anything_is_written(
         start_run(request(toy_data, tmp_path), RunFolder(tmp_path / "run"), Silent())
     assert str(error.value) == (
         "--tensorboard needs the package tensorboard, which is not installed; "
-        'run `pip install "segctl[tensorboard]"`, or leave --tensorboard out; log.jsonl has the same numbers'
+        'run `pip install "segctl[tensorboard]"`, or leave out --tensorboard; log.jsonl has the same numbers'
     )
     assert not (tmp_path / "run").exists()

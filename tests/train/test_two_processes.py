@@ -19,7 +19,7 @@ from segctl.distillers.align import Pair, Shape
 from segctl.errors import PeerError
 from segctl.runs import RunFolder
 from segctl.runtime.device import Compute
-from segctl.runtime.launcher import FOLDER, first_words, leaving_word
+from segctl.runtime.launcher import FOLDER, first_error, reporting_errors
 from segctl.runtime.world import World, adopt_slurm
 from segctl.schema.load import validate_run
 from segctl.train.checkpoint import Best, State
@@ -174,7 +174,7 @@ def test_a_killed_process_ends_the_run_with_a_sentence_and_the_run_goes_on_exact
     assert time.monotonic() - began < 30
     assert process.returncode == 1
     assert "was killed by SIGKILL; the machine may be out of memory" in said
-    assert f"go on with `segctl distill --resume --run {killed} --processes 2 --data-root {toy_data}" in said
+    assert f"resume with `segctl distill --resume --run {killed} --processes 2 --data-root {toy_data}" in said
     assert "Traceback" not in said
 
     again = subprocess.run(command(preset, killed, toy_data, *teacher, "--resume"), capture_output=True, text=True)
@@ -208,7 +208,7 @@ def test_a_polite_signal_stops_all_at_one_step(number: signal.Signals, code: int
     assert process.returncode == code, said
     assert f"stopped by {number.name} after step" in said
     assert "Traceback" not in said
-    assert said.count("go on with") == 1
+    assert said.count("resume with") == 1
     assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"] >= 20
 
 
@@ -273,7 +273,10 @@ def test_a_run_goes_on_with_another_number_of_processes_and_says_so(toy_data: Pa
     wait_for_step(more, run, torch.load(run / "last.pt", weights_only=True)["step"] + 2)
     more.terminate()
     _, said = more.communicate(timeout=60)
-    assert "the run was on 2 processes and goes on with 1: rightly, but not bit for bit" in said
+    assert (
+        "resuming with --processes 1, but the run was stopped with --processes 2: results stay correct but are not bit-identical"
+        in said
+    )
 
 
 def test_sruns_variables_become_the_launchers() -> None:
@@ -307,9 +310,9 @@ def test_words_of_a_bug_are_its_traceback(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv(FOLDER, str(tmp_path))
     for rank, error in enumerate((PeerError(), ValueError("x"))):
         monkeypatch.setenv("RANK", str(rank))
-        with pytest.raises(SystemExit), leaving_word():
+        with pytest.raises(SystemExit), reporting_errors():
             raise error
-    found = first_words(tmp_path, {0: 1, 1: 1}, 2)
+    found = first_error(tmp_path, {0: 1, 1: 1}, 2)
     assert found.message == "process 1 failed: ValueError('x')"
     assert found.trace.startswith("Traceback")
 

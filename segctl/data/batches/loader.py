@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from segctl.data.batches.teacher_outputs import Answers
+from segctl.data.batches.teacher_outputs import TeacherOutputs
 from segctl.data.batches.views import draw_view, take
 from segctl.data.shards.dataset import PackedDataset
 from segctl.errors import InputError, SegctlError
@@ -36,13 +36,13 @@ class Batch:
     labels: Tensor
     names: list[str]
     made_s: float = 0.0
-    answers: dict[str, Tensor] = field(default_factory=dict)
-    """What the teacher answered to them, each part (B, D, h, w), where a run keeps that; else empty."""
+    teacher_outputs: dict[str, Tensor] = field(default_factory=dict)
+    """The cached maps (B, D, h, w) of the teacher's output by name; empty for a run without teacher cache."""
 
     def pin_memory(self) -> "Batch":
         """In page-locked memory, from where a copy to the device need not be waited for."""
-        answers = {name: maps.pin_memory() for name, maps in self.answers.items()}
-        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory(), answers=answers)
+        outputs = {name: maps.pin_memory() for name, maps in self.teacher_outputs.items()}
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory(), teacher_outputs=outputs)
 
 
 @dataclass(frozen=True)
@@ -100,16 +100,18 @@ def training_batches(  # noqa: PLR0913 - one call says everything about a stream
     rank: int = 0,
     size: int = 1,
     start_method: str | None = None,
-    answers: Answers | None = None,
+    teacher_outputs: TeacherOutputs | None = None,
 ) -> Iterator[Batch]:
-    """This rank's share of the global batches of steps first_step to last_step - 1, with the teacher's answers where given.
+    """This rank's share of the global batches of steps first_step to last_step - 1, with the teacher's cached outputs if given.
 
     `batch_size` is global. Raises InputError where the batch is larger than the split or smaller than `size`.
     """
     check_batch(dataset, split, batch_size, size)
     names = dataset.names(split)
     stream = Stream(len(names), batch_size, seed, rank, size)
-    return _load(_TrainingSteps(dataset, names, view, stream, answers), range(first_step, last_step), workers, start_method)
+    return _load(
+        _TrainingSteps(dataset, names, view, stream, teacher_outputs), range(first_step, last_step), workers, start_method
+    )
 
 
 def check_batch(dataset: PackedDataset, split: str, batch_size: int, size: int = 1) -> None:
@@ -152,7 +154,7 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
     samples: list[str]
     view: DataSpec
     stream: Stream
-    answers: Answers | None
+    teacher_outputs: TeacherOutputs | None
 
     def __getitem__(self, step: int) -> Batch | _Failure:
         try:
@@ -174,8 +176,8 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
             take(self.dataset, name, drawn, (images[row], labels[row]))
             names.append(name)
             seen.append((index, drawn.flip))
-        answers = {} if self.answers is None else self.answers.read(seen)
-        return Batch(torch.from_numpy(images), torch.from_numpy(labels), names, time.perf_counter() - began, answers)
+        outputs = {} if self.teacher_outputs is None else self.teacher_outputs.read(seen)
+        return Batch(torch.from_numpy(images), torch.from_numpy(labels), names, time.perf_counter() - began, outputs)
 
 
 @dataclass(frozen=True)

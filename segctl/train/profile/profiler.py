@@ -1,7 +1,4 @@
-"""Follow a run through the steps that `--profile` looks at, and tell what was found; then training goes on, nothing changed.
-
-Every process of a run takes the same steps, and the main one looks.
-"""
+"""Measure the steps of a run that `--profile` covers, in the main process; training continues unchanged afterwards."""
 
 import gzip
 from collections.abc import Callable
@@ -16,17 +13,18 @@ from segctl.runs import RunFolder
 from segctl.runtime.phases import Clock, Phase, hold
 from segctl.train.profile.summary import COLUMNS, LABELS, Profile, Window, advice
 from segctl.train.profile.trace import CPU, CUDA, Recorder, busy_s, peak_mb_by_phase, read_events
-from segctl.train.run_log import RunLog, Watch
+from segctl.train.run_log import RunLog
 from segctl.train.session import Session
 from segctl.train.step_stats import feeding_of
+from segctl.train.watch import Watch
 
 Keep = Callable[[Profile, bytes], None]
 
 
 class Profiler:
-    """Follows a run through the window's steps; `keep` is called once, with the profile and the trace, when it is over.
+    """Measures the steps of a window, and then calls `keep` once with the profile and the trace.
 
-    A context: what it holds is let go at the end, and `unfinished` is told where the window was not over by then.
+    Use it as a context: at its end the profiler is released, and `unfinished` is called if the window was not complete.
     """
 
     def __init__(self, session: Session, window: Window, keep: Keep, unfinished: Callable[[str], None]) -> None:
@@ -46,14 +44,14 @@ class Profiler:
             self.recorder.abandon()
             self.recorder = None
         if self.steps < self.window.total:
-            self.unfinished(f"no profile: it takes {self.window.total} steps, and the run ended after {self.steps}")
+            self.unfinished(f"no profile: it needs {self.window.total} steps, and the run ended after {self.steps}")
 
     @property
     def done(self) -> bool:
         return self.steps >= self.window.total
 
     def step_taken(self, batch: Batch) -> None:
-        """A step on this batch is over; what this call does is no step's time."""
+        """Record that a step on this batch is over. The time of this call does not count for any step."""
         if self.done:
             return
         self.steps += 1
@@ -63,7 +61,7 @@ class Profiler:
         self._turn()
 
     def _turn(self) -> None:
-        """Do what is due between two steps."""
+        """Start or stop measuring, between two steps."""
         device, window = self.session.compute.device, self.window
         if self.steps == window.warmup:
             self.clock = Clock(device)
@@ -106,27 +104,25 @@ class Profiler:
 
 
 def show_profile(profile: Profile, watch: Watch) -> None:
-    """The table, and the sentence to act on."""
+    """Show the table of phases, and the advice."""
     watch.table(profile.title(), COLUMNS, profile.rows(), profile.notes())
     watch.note(f"profile: {advice(profile)}")
 
 
-def profiler_of_run(session: Session, window: Window | None, folder: RunFolder, log: RunLog) -> Profiler | None:
-    """One that shows its profile and keeps it in the run's folder; None in a process that does not look."""
-    if window is None:
-        return None
+def profiler_of_run(session: Session, window: Window, folder: RunFolder, log: RunLog) -> Profiler:
+    """A profiler that shows its profile and writes it into the run's folder; for the main process."""
 
     def keep(profile: Profile, trace: bytes) -> None:
         _write_profile(folder, profile, trace)
         show_profile(profile, log.watch)
         readable = folder.profile.with_suffix(".md")
-        log.note(f"profile kept in '{readable}'; ui.perfetto.dev and chrome://tracing open '{folder.trace}'")
+        log.note(f"profile saved in '{readable}'; ui.perfetto.dev and chrome://tracing open '{folder.trace}'")
 
-    return session.world.on_main(lambda: Profiler(session, window, keep, log.note))
+    return Profiler(session, window, keep, log.note)
 
 
 def _write_profile(folder: RunFolder, profile: Profile, trace: bytes) -> None:
-    """profile.json, profile.md and trace.json.gz in the run's folder, in place of earlier ones."""
+    """Write profile.json, profile.md and trace.json.gz into the run's folder, over earlier ones."""
     write_whole(folder.trace, lambda partial: _write(partial, gzip.compress(trace, 6)))
     write_json(folder.profile, profile.content())
     write_text(folder.profile.with_suffix(".md"), profile.markdown())

@@ -1,8 +1,8 @@
-"""Where a step's time goes, in a form one can act on: `--profile`.
+"""Where a step's time goes and what to change: `--profile`.
 
-Some steps warm up: libraries settle, and the batches that the loader made ahead meanwhile are used up. The next are timed, with
-nothing else to slow them down: they are what the table says. A few more run under torch's own profiler, which does slow them
-down, for the trace and for memory. profiler.py does this; here is which steps it takes, and what is made of them.
+The first steps warm up: libraries initialise, and the batches that the loader made in advance are used up. The next steps are
+timed without anything that slows them down; the table shows these. A few more steps run under torch's own profiler, which slows
+them down, for the trace and for memory. profiler.py measures; this file chooses the steps and words the result.
 """
 
 from dataclasses import asdict, dataclass
@@ -10,12 +10,12 @@ from typing import Any
 
 from segctl.errors import InputError
 from segctl.runtime.phases import Phase
-from segctl.train.loader_advice import Feeding
+from segctl.train.profile.loader_advice import Feeding
 
-SETTLING, TIMED, TRACED = 5, 10, 3
+WARMUP, TIMED, TRACED = 5, 10, 3
 FEWEST = 3
-NOTEWORTHY, MUCH = 0.1, 0.35
-"""Shares of a step from which on waiting is worth a sentence, and from which on a part is the one to look at."""
+WAITING, BOTTLENECK = 0.1, 0.35
+"""Report waiting above 10 % of a step; call a phase the bottleneck above 35 %."""
 
 LABELS: dict[Phase, str] = {
     "data": "waiting for data",
@@ -44,27 +44,25 @@ class Window:
 
 
 TRIAL = Window(1, 3, 1)
-"""For a dry run, after its first step."""
+"""The window of a dry run, after its first step."""
 
 
-def plan(left: int, workers: int) -> Window:
-    """The steps to look at, of so many that the run has left. Raises InputError for fewer than three.
-
-    Each loader process has up to two batches ready; a loader half as fast as the steps has used them up after twice as many.
-    """
+def plan_window(left: int, workers: int) -> Window:
+    """The steps to profile in a run that has `left` steps left. Raises InputError for fewer than three."""
     if left < FEWEST:
         raise InputError(
-            f"--profile takes at least {FEWEST} steps (one to warm up, one to time, one to trace), and {left} are left",
-            "leave --profile out, or give more --steps",
+            f"--profile needs at least {FEWEST} steps (one to warm up, one to time, one to trace), and {left} are left",
+            "leave out --profile, or give more --steps",
         )
     traced = min(TRACED, left // 3)
     timed = min(TIMED, (left - traced + 1) // 2)
-    return Window(min(SETTLING + 4 * workers, left - traced - timed), timed, traced)
+    # Each loader process has up to two batches ready. A loader half as fast as the steps runs out of them after twice as many.
+    return Window(min(WARMUP + 4 * workers, left - traced - timed), timed, traced)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What was found. Times in seconds a step, means over the timed steps; the phases add up to step_s."""
+    """The result of --profile: seconds per step, as means over the timed steps; the phases add up to step_s."""
 
     device: str
     precision: str
@@ -76,16 +74,17 @@ class Profile:
     fastest_step_s: float
     slowest_step_s: float
     peak_mb: dict[Phase, float]
-    """What tensors took at most in a phase, above what lay there when the step began."""
+    """Peak memory of tensors in a phase in MB, above what was allocated when the step began."""
     feeding: Feeding
     busy_s: float | None
-    """Seconds a step that a GPU computes or copies; None on a CPU."""
+    """Seconds per step in which a GPU computes or copies; None on a CPU."""
 
     def share(self, phase: Phase) -> float:
+        """The fraction of a step that a phase takes, from 0 to 1."""
         return self.phases.get(phase, 0.0) / self.step_s
 
     def rows(self) -> list[list[str]]:
-        """Phase, milliseconds a step, share, MB; the whole step last."""
+        """The table's rows: phase, milliseconds per step, share, MB; the whole step last."""
         return [
             *([LABELS[name], f"{1000 * spent:.1f}", f"{100 * self.share(name):.1f} %", _mb(self.peak_mb.get(name))]
               for name, spent in self.phases.items()),
@@ -97,24 +96,25 @@ class Profile:
         return f"Where a step's time goes: {self.device}, {self.precision}, batch {self.batch_size}{several}"
 
     def notes(self) -> list[str]:
-        """How the numbers came about."""
+        """How the numbers were measured."""
         window = self.window
         lines = [
-            f"{_steps(window.timed)} after {window.warmup} to warm up, {1000 * self.fastest_step_s:.1f} to "
-            f"{1000 * self.slowest_step_s:.1f} ms; memory from {_steps(window.traced)} after these, which torch's profiler saw, "
-            "above what lay there before a step",
+            f"times: {_steps(window.timed)} after {window.warmup} to warm up, {1000 * self.fastest_step_s:.1f} to "
+            f"{1000 * self.slowest_step_s:.1f} ms each; memory: {_steps(window.traced)} under torch's profiler after these, "
+            "above what was allocated before the step",
             f"a loader process makes a batch in {1000 * self.feeding.made_s:.1f} ms; workers: {self.feeding.workers}",
         ]
         if self.busy_s is not None:
             lines.append(
-                f"times are the device's: a phase lasts from when the GPU reaches it to when the GPU has done it; in "
-                f"{100 * self.busy_s / self.step_s:.0f} % of a step the GPU computes or copies"
+                f"times are measured on the GPU, from when it starts a phase to when it ends it; the GPU computes or copies "
+                f"in {100 * self.busy_s / self.step_s:.0f} % of a step"
             )
         if self.processes > 1:
-            lines.append("backward includes the averaging of gradients over the processes; this is the main process")
+            lines.append("backward includes averaging gradients over the processes; times are the main process's")
         return lines
 
     def markdown(self) -> str:
+        """The content of profile.md."""
         lines = [
             f"# {self.title()}",
             "",
@@ -127,7 +127,7 @@ class Profile:
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes())]) + "\n"
 
     def content(self) -> dict[str, Any]:
-        """For profile.json."""
+        """The content of profile.json."""
         phases = {
             name: {"seconds": spent, "share": self.share(name), "peak_mb": self.peak_mb.get(name)}
             for name, spent in self.phases.items()
@@ -139,41 +139,41 @@ COLUMNS = ["phase", "ms a step", "share", "MB at most"]
 
 
 def advice(profile: Profile) -> str:
-    """One sentence: the part to act on, and how."""
-    return _of_waiting(profile) or _of_working(profile)
+    """One sentence: which part of a step to make faster, and how."""
+    return _advice_on_waiting(profile) or _advice_on_work(profile)
 
 
-def _of_waiting(profile: Profile) -> str | None:
-    """What to do about a device that waits; None where it does not."""
+def _advice_on_waiting(profile: Profile) -> str | None:
+    """What to do if the device waits; None if it does not."""
     feeding, rest = profile.feeding, 1 - (profile.busy_s or profile.step_s) / profile.step_s
-    if profile.share("data") >= NOTEWORTHY:
+    if profile.share("data") >= WAITING:
         return f"{_is(profile, 'data')} with {feeding.workers} loader workers; {feeding.advice()}"
     if feeding.falls_behind:
-        return f"{feeding.workers} loader workers do not keep up: steps live on batches made ahead; {feeding.advice()}"
-    if profile.share("peers") >= NOTEWORTHY:
+        return f"{feeding.workers} loader workers are too slow, which batches made in advance still hide; {feeding.advice()}"
+    if profile.share("peers") >= WAITING:
         if profile.batch_size % profile.processes:
-            cure = f"a train.batch_size that {profile.processes} divides gives each as much to do"
+            cure = f"a train.batch_size that is a multiple of {profile.processes} gives all the same work"
         else:
-            cure = "one of them is slower; see what else runs there"
+            cure = "one of them is slower; check what else runs on its machine"
         return f"{_is(profile, 'peers')}: {cure}"
-    if profile.busy_s is not None and rest >= 2 * NOTEWORTHY:
+    if profile.busy_s is not None and rest >= 2 * WAITING:
         cause = "its kernels are shorter than it takes to start them"
-        cure = "train.compile=true, a larger train.batch_size or less train.accumulate"
-        return f"the GPU rests in {100 * rest:.0f} % of a step, because {cause}: {cure}"
+        cure = "try train.compile=true, a larger train.batch_size or a smaller train.accumulate"
+        return f"the GPU is idle in {100 * rest:.0f} % of a step, because {cause}: {cure}"
     return None
 
 
-def _of_working(profile: Profile) -> str:
-    """The part that takes most, where nothing waits."""
-    halved = "train.precision=bf16 (where the device has it) or " if profile.precision == "fp32" else ""
-    if profile.share("teacher") >= MUCH:
-        return f"{_is(profile, 'teacher')}: {halved}teacher.cache=true (where views never change) or a smaller teacher"
-    if profile.share("loss") >= MUCH:
-        return f"{_is(profile, 'loss')}: a lighter --method, or a smaller data.crop; the trace names the operations"
-    if profile.share("other") >= NOTEWORTHY:
-        return f"{_is(profile, 'other')}: Python around the networks, which a larger train.batch_size outweighs"
+def _advice_on_work(profile: Profile) -> str:
+    """What to do about the largest part of a step in which nothing waits."""
+    halved = "train.precision=bf16 (if the device has it) or " if profile.precision == "fp32" else ""
+    if profile.share("teacher") >= BOTTLENECK:
+        return f"{_is(profile, 'teacher')}: try {halved}teacher.cache=true (if views never change) or a smaller teacher"
+    if profile.share("loss") >= BOTTLENECK:
+        return f"{_is(profile, 'loss')}: try a cheaper --method or a smaller data.crop; the trace names the operations"
+    if profile.share("other") >= WAITING:
+        return f"{_is(profile, 'other')}: Python code around the networks; try a larger train.batch_size"
     work = profile.share("student") + profile.share("backward")
-    return f"nothing waits: the student's forward and backward are {100 * work:.0f} % of a step; {halved}a smaller data.crop"
+    return f"nothing waits: the student's forward and backward take {100 * work:.0f} % of a step; try {halved}a smaller data.crop"
 
 
 def _is(profile: Profile, name: Phase) -> str:

@@ -1,4 +1,4 @@
-"""A few steps as torch's profiler sees them: the file that Perfetto and chrome://tracing open, and what it says of memory."""
+"""The trace of torch's profiler over a few steps: the file for Perfetto and chrome://tracing, and the memory read from it."""
 
 import json
 import os
@@ -14,17 +14,17 @@ from segctl.runtime.phases import Phase
 
 Events = Sequence[dict[str, Any]]
 ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
-"""Categories of a trace's events that keep a GPU busy."""
+"""The categories of trace events in which a GPU works."""
 
 CPU, CUDA = 0, 1
-"""Devices, as a trace numbers them."""
+"""The numbers of devices in a trace."""
 
 
 class Recorder:
-    """torch's profiler, from its making until `stop`."""
+    """torch's profiler; it records from construction until `stop`."""
 
     def __init__(self, device: torch.device) -> None:
-        # Else the library underneath greets on stderr, and complains of a driver that a CPU does not have.
+        # Otherwise the library below prints to stderr, such as a complaint that a CPU has no CUDA driver.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         activities = [torch.profiler.ProfilerActivity.CPU]
         if device.type == "cuda":
@@ -34,7 +34,7 @@ class Recorder:
         self.profile.start()
 
     def stop(self) -> bytes:
-        """The trace, as JSON."""
+        """Stop, and return the trace as JSON."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.profile.stop()
@@ -44,20 +44,20 @@ class Recorder:
             return path.read_bytes()
 
     def abandon(self) -> None:
-        """End without a trace."""
+        """Stop without a trace."""
         self.profile.stop()
 
 
 def read_events(trace: bytes) -> list[dict[str, Any]]:
-    """The events of a trace, in the order of their beginning; times in microseconds."""
+    """The events of a trace, sorted by start time; times in microseconds."""
     return sorted((event for event in json.loads(trace)["traceEvents"] if "ts" in event), key=lambda event: float(event["ts"]))
 
 
 def peak_mb_by_phase(events: Events, device: int) -> dict[Phase, float]:
-    """The most memory that tensors took in each phase of the last step, in MB above what lay there before that step.
+    """The peak memory of tensors in each phase of the last step, in MB above what was allocated before that step.
 
-    Memory is handed out by the host, so the host's time of a phase is right for a GPU as well. What a library takes past
-    torch's allocator is not seen.
+    The host allocates memory, so the host's times of a phase are right for a GPU too. Memory that a library takes without
+    torch's allocator is not counted.  device: CPU or CUDA.
     """
     levels = [
         (float(event["ts"]), event["args"])
@@ -81,7 +81,7 @@ def peak_mb_by_phase(events: Events, device: int) -> dict[Phase, float]:
 
 
 def busy_s(events: Events) -> float:
-    """Seconds in which the GPU did anything: the union of its kernels and copies."""
+    """Seconds in which the GPU computed or copied anything: the union of its kernels and copies."""
     busy, until = 0.0, float("-inf")
     for event in events:
         if event.get("cat") in ON_DEVICE:
@@ -91,7 +91,7 @@ def busy_s(events: Events) -> float:
 
 
 def _last_step(events: Events) -> float:
-    """When the last step began: at the end of the optimiser's phase before its own."""
+    """When the last step began, in microseconds: at the end of the previous step's optimiser phase."""
     ends = [_end(event) for event in events if _is_phase(event) and event["name"] == "optimiser"]
     return ends[-2] if len(ends) > 1 else float("-inf")
 

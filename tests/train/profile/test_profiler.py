@@ -14,8 +14,9 @@ from segctl.cli import main
 from segctl.errors import InputError
 from segctl.files import read_json
 from segctl.runs import RunFolder
+from segctl.train.resume import resume_run
 from segctl.train.session import Request
-from segctl.train.start import resume_run, start_run
+from segctl.train.start import start_run
 
 STEPS = {"train": {"steps": 9, "accumulate": 2, "ema": 0.9, "validate_every": 4, "checkpoint_every": 3}}
 
@@ -69,15 +70,15 @@ def test_the_table_is_shown_and_the_sentence_is_in_the_log(runs: tuple[RunFolder
     [(title, rows, notes)] = watch.tables
     assert title == "Where a step's time goes: cpu, fp32, batch 4"
     assert rows[-1][0] == "step"
-    assert notes[0].startswith("3 steps after 3 to warm up")
+    assert notes[0].startswith("times: 3 steps after 3 to warm up")
     sentence = read_json(looked.profile)["advice"]
     assert f"profile: {sentence}" in watch.notes
     assert sentence in looked.profile.with_suffix(".md").read_text(encoding="utf-8")
-    assert f"profile kept in '{looked.path / 'profile.md'}'" in looked.train_log.read_text(encoding="utf-8")
+    assert f"profile saved in '{looked.path / 'profile.md'}'" in looked.train_log.read_text(encoding="utf-8")
 
 
 def test_a_run_of_two_steps_is_refused_before_anything_is_written(toy_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--profile takes at least 3 steps"):
+    with pytest.raises(InputError, match="--profile needs at least 3 steps"):
         start_run(Request(toy_run(train={"steps": 2}), toy_data, tmp_path, profile=True), RunFolder(tmp_path / "run"), Silent())
     assert not (tmp_path / "run").exists()
 
@@ -100,14 +101,14 @@ def test_a_run_that_ends_early_says_that_there_is_no_profile(step: int, toy_data
     request = Request(toy_run(train={"steps": 12, "checkpoint_every": 1}), toy_data, tmp_path, profile=True)
     with pytest.raises(KeyboardInterrupt):
         start_run(request, folder, watch)
-    assert watch.notes[-1] == f"no profile: it takes 12 steps, and the run ended after {step - 1}"
+    assert watch.notes[-1] == f"no profile: it needs 12 steps, and the run ended after {step - 1}"
     assert not folder.profile.exists()
 
     again = Silent()
     resume_run(request, folder, again)  # goes on, with a profile of what is left or without one
     assert folder.finished
     assert folder.profile.exists() is (step == 8)
-    too_few = "no profile: --profile takes at least 3 steps (one to warm up, one to time, one to trace), and 2 are left"
+    too_few = "no profile: --profile needs at least 3 steps (one to warm up, one to time, one to trace), and 2 are left"
     assert (too_few in again.notes) is (step == 11)
 
 

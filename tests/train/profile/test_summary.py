@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from segctl.errors import InputError
-from segctl.train.loader_advice import Feeding
-from segctl.train.profile.summary import Profile, Window, advice, plan
+from segctl.train.profile.loader_advice import Feeding
+from segctl.train.profile.summary import Profile, Window, advice, plan_window
 
 FED = Feeding(made_s=0.1, waited_s=0.0, step_s=1.0, workers=2, cores=8, codec="lz4")
 PROFILE = Profile(
@@ -27,14 +27,14 @@ PROFILE = Profile(
     ],
 )
 def test_a_shorter_run_gives_fewer_steps_of_each_kind(left: int, workers: int, window: Window) -> None:
-    assert plan(left, workers) == window
+    assert plan_window(left, workers) == window
     assert window.total <= left
 
 
 def test_fewer_than_three_steps_are_too_few() -> None:
     with pytest.raises(InputError) as error:
-        plan(2, 0)
-    assert error.value.message == ("--profile takes at least 3 steps (one to warm up, one to time, one to trace), and 2 are left")
+        plan_window(2, 0)
+    assert error.value.message == ("--profile needs at least 3 steps (one to warm up, one to time, one to trace), and 2 are left")
 
 
 def test_the_table_shows_every_phase_and_their_sum() -> None:
@@ -57,28 +57,28 @@ STARVED = replace(FED, waited_s=0.41, made_s=1.2)
     ("profile", "said"),
     [
         (replace(spent(data=0.41), feeding=STARVED),
-         "41 % of a step is waiting for data with 2 loader workers; about 3 would do: --set data.workers=3"),
+         "41 % of a step is waiting for data with 2 loader workers; about 3 suffice: --set data.workers=3"),
         (replace(PROFILE, feeding=replace(FED, made_s=6.0)),
-         "2 loader workers do not keep up: steps live on batches made ahead; about 6 would do: --set data.workers=6"),
+         "2 loader workers are too slow, which batches made in advance still hide; about 6 suffice: --set data.workers=6"),
         (replace(spent(peers=0.2), processes=3),
-         "20 % of a step is waiting for other processes: a train.batch_size that 3 divides gives each as much to do"),
+         "20 % of a step is waiting for other processes: a train.batch_size that is a multiple of 3 gives all the same work"),
         (replace(spent(peers=0.2), processes=4),
-         "20 % of a step is waiting for other processes: one of them is slower; see what else runs there"),
+         "20 % of a step is waiting for other processes: one of them is slower; check what else runs on its machine"),
         (replace(PROFILE, busy_s=0.6),
-         "the GPU rests in 40 % of a step, because its kernels are shorter than it takes to start them: "
-         "train.compile=true, a larger train.batch_size or less train.accumulate"),
+         "the GPU is idle in 40 % of a step, because its kernels are shorter than it takes to start them: "
+         "try train.compile=true, a larger train.batch_size or a smaller train.accumulate"),
         (spent(teacher=0.5),
          "50 % of a step is teacher forward: "
-         "train.precision=bf16 (where the device has it) or teacher.cache=true (where views never change) or a smaller teacher"),
+         "try train.precision=bf16 (if the device has it) or teacher.cache=true (if views never change) or a smaller teacher"),
         (replace(spent(teacher=0.5), precision="bf16"),
-         "50 % of a step is teacher forward: teacher.cache=true (where views never change) or a smaller teacher"),
-        (spent(loss=0.4), "40 % of a step is loss and distillation terms: a lighter --method, or a smaller data.crop; "
+         "50 % of a step is teacher forward: try teacher.cache=true (if views never change) or a smaller teacher"),
+        (spent(loss=0.4), "40 % of a step is loss and distillation terms: try a cheaper --method or a smaller data.crop; "
                           "the trace names the operations"),
-        (spent(other=0.15), "15 % of a step is other: Python around the networks, which a larger train.batch_size outweighs"),
-        (PROFILE, "nothing waits: the student's forward and backward are 80 % of a step; "
-                  "train.precision=bf16 (where the device has it) or a smaller data.crop"),
+        (spent(other=0.15), "15 % of a step is other: Python code around the networks; try a larger train.batch_size"),
+        (PROFILE, "nothing waits: the student's forward and backward take 80 % of a step; "
+                  "try train.precision=bf16 (if the device has it) or a smaller data.crop"),
         (replace(PROFILE, precision="bf16", busy_s=0.97),
-         "nothing waits: the student's forward and backward are 80 % of a step; a smaller data.crop"),
+         "nothing waits: the student's forward and backward take 80 % of a step; try a smaller data.crop"),
     ],
 )  # fmt: skip
 def test_one_sentence_says_what_to_act_on(profile: Profile, said: str) -> None:

@@ -86,7 +86,7 @@ def test_an_explicit_run_that_exists_is_refused(here: Path, capsys: pytest.Captu
 def test_nothing_to_resume_is_a_sentence(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     preset = write_preset(here / "toy.yaml")
     assert main(["train", "--preset", str(preset), "--resume"]) == 2
-    assert "error: no unfinished run of 'toy' is under" in capsys.readouterr().err
+    assert "error: there is no unfinished run of 'toy' under" in capsys.readouterr().err
 
 
 def test_a_dry_run_prints_what_it_measured(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,10 +102,10 @@ def test_a_dry_run_prints_what_it_measured(here: Path, capsys: pytest.CaptureFix
     ("options", "message"),
     [
         (["--dry-run", "--run", "mine"],
-         "--dry-run keeps nothing, so it takes none of --run, --resume, --extend-to and --tensorboard"),
+         "--dry-run keeps nothing, so it cannot be combined with --run, --resume, --extend-to or --tensorboard"),
         (["--dry-run", "--tensorboard"],
-         "--dry-run keeps nothing, so it takes none of --run, --resume, --extend-to and --tensorboard"),
-        (["--method", "none", "--teacher", "nowhere"], "--method none has no use for a --teacher"),
+         "--dry-run keeps nothing, so it cannot be combined with --run, --resume, --extend-to or --tensorboard"),
+        (["--method", "none", "--teacher", "nowhere"], "--teacher cannot be combined with --method none"),
         (["--method", "jml", "--set", "model.aux=false", "--set", "loss.1.logits=main", "--set", "distiller.terms.1.logits=main"],
          "distiller.terms.1.logits: got 'aux', wanted 'main', because model.aux is false"),
         (["--set", "distiller.terms=[{kind: kd, weight: 0}]"], "distiller.terms: every weight is 0"),
@@ -124,7 +124,7 @@ def test_distilling_by_a_method_of_another_recipe_says_so(here: Path, capsys: py
     number = {"method": "kd", "value": 70.0, "source": "a paper", "recipe": "cirkd"}
     student = write_preset(here / "student.yaml", STUDENT | {"published": [number]}, train={"steps": 1})
     main(["distill", "--preset", str(student), "--method", "kd"])
-    assert "published for kd: 70.00 mIoU_D, under the cirkd recipe, not this one (scratch)" in capsys.readouterr().err
+    assert "published for kd: 70.00 mIoU_D, with the cirkd recipe, not this one (scratch)" in capsys.readouterr().err
 
 
 def test_the_toy_is_not_a_shipped_preset() -> None:
@@ -136,9 +136,7 @@ def test_a_method_published_under_another_recipe_names_the_preset_that_has_it(
 ) -> None:
     main(["distill", "--preset", "voc-psp18", "--method", "cirkd"])
     said = capsys.readouterr().err
-    assert (
-        "published for cirkd: 74.78 mIoU_D, under the cirkd recipe, not this one (jml); preset 'voc-psp18-cirkd' has it" in said
-    )
+    assert "published for cirkd: 74.78 mIoU_D, with the cirkd recipe, not this one (jml); preset 'voc-psp18-cirkd' has it" in said
     assert "on voc, cirkd was published with memory weights 0.01; elsewhere they are 0.1" in said
 
 
@@ -154,4 +152,4 @@ def test_a_method_that_pairs_images_is_refused_for_one_image_at_a_time(here: Pat
 def test_a_teachers_preset_without_a_teacher_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     student = write_preset(here / "student.yaml", STUDENT)
     assert main(["distill", "--preset", str(student), "--teacher-preset", "camvid-dl101"]) == 2
-    assert "--teacher-preset describes the file of a --teacher, and none is given" in capsys.readouterr().err
+    assert "--teacher-preset needs --teacher FILE, whose network it describes" in capsys.readouterr().err

@@ -1,0 +1,113 @@
+"""`segctl train`: a preset in, a run folder out. `segctl distill` uses the same functions."""
+
+import os
+import shlex
+from typing import TYPE_CHECKING
+
+from segctl.cli.options import RunOptions, with_run_options
+from segctl.cli.output import out
+from segctl.commands import command_line
+from segctl.errors import InputError
+
+if TYPE_CHECKING:
+    from segctl.schema.run import TrainRun
+
+
+@with_run_options(without=("method", "teacher", "teacher_preset"))
+def train(options: RunOptions) -> None:
+    """Train a network on labels. A student's preset is trained without its teacher."""
+    from segctl.schema.run import DistillRun
+
+    run = described_run(options)
+    name = run.name
+    if isinstance(run, DistillRun) and options.preset is not None:
+        out.note(f"'{name}' is a student's preset: its distiller and teacher are left out, as with `distill --method none`")
+        run, name = run.without_teacher(), f"{name}-none"
+    train_run(run, name, options)
+
+
+def described_run(options: RunOptions) -> "TrainRun":
+    """The run that the options describe: a preset with changes, or the run in the folder to resume or extend."""
+    from segctl.runs import RunFolder
+    from segctl.schema.load import load_preset
+
+    extend_to = options.extend_to
+    if extend_to is not None and (options.run is None or options.preset is not None or options.steps is not None):
+        raise InputError(
+            "--extend-to needs --run DIR, and neither --preset nor --steps", "give --run DIR and leave out the others"
+        )
+    steps = extend_to if extend_to is not None else options.steps
+    changes = list(options.set_ or [])
+    changes += [] if steps is None else [f"train.steps={steps}"]
+    changes += [] if options.seed is None else [f"train.seed={options.seed}"]
+    changes += ["train.deterministic=true"] if options.deterministic else []
+    if options.preset is not None:
+        return load_preset(options.preset, changes)
+    if options.run is not None and (options.resume or extend_to is not None):
+        folder = RunFolder(options.run)
+        folder.read_run()  # for its message where the folder is not a run
+        return load_preset(str(folder.run_yaml), changes)
+    raise InputError("no run is given: wanted --preset NAME, or --resume --run DIR", "`segctl presets list` shows the presets")
+
+
+def train_run(run: "TrainRun", name: str, options: RunOptions) -> None:
+    """Start, resume, extend or dry-run a run in this process or in several.
+
+    name: of a new run's folder, if the options do not give one.
+    """
+    if options.profile:  # before torch is imported: it warns that its profiler missed tensors made earlier
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from segctl.cli.progress import watching
+    from segctl.runs import RunFolder, free_folder, newest_unfinished
+    from segctl.runtime.world import joined_world, under_launcher
+    from segctl.train.dry_run import dry_run
+    from segctl.train.extend import extend_run
+    from segctl.train.resume import resume_run
+    from segctl.train.session import Request
+    from segctl.train.start import start_run
+
+    resumes = options.resume or options.extend_to is not None
+    if options.dry_run and (resumes or options.run is not None or options.tensorboard):
+        raise InputError(
+            "--dry-run keeps nothing, so it cannot be combined with --run, --resume, --extend-to or --tensorboard",
+            "leave them out",
+        )
+    if options.processes > 1 and not under_launcher():
+        from segctl.runtime.launcher import launch
+
+        launch(options.processes, out.arguments)
+        return
+    with joined_world() as world, watching() as watch:
+        request = Request(
+            run=run,
+            data_root=options.data_root,
+            runs_root=options.runs_root,
+            teacher=options.teacher,
+            teacher_preset=options.teacher_preset,
+            device=options.device,
+            command=shlex.join(["segctl", *out.arguments]),
+            world=world,
+            profile=options.profile,
+            tensorboard=options.tensorboard,
+        )
+        if options.dry_run:
+            found = dry_run(request, watch)
+        else:
+            # The main process chooses the folder: the others may look when it exists already.
+            if options.run is not None:
+                folder = RunFolder(options.run)
+            elif resumes:
+                folder = world.share(newest_unfinished(options.runs_root, name))
+            else:
+                folder = world.share(free_folder(options.runs_root, name))
+            if options.extend_to is not None:
+                extend_run(request, folder, watch)
+            elif options.resume:
+                resume_run(request, folder, watch)
+            else:
+                folder = start_run(request, folder, watch, free_name=name if options.run is None else None)
+    if options.dry_run:
+        out.table("Dry run: nothing was kept", ["what", "value"], [[key, f"{value:.4g}"] for key, value in found.items()])
+        return
+    line = command_line("eval", folder.path, data_root=options.data_root)
+    out.result(f"run saved in {folder.path}      next: {line}")

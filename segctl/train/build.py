@@ -1,0 +1,153 @@
+"""From a request to a session: everything a run needs is built and checked before anything is written."""
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from segctl.data.batches.loader import check_batch
+from segctl.data.shards.dataset import open_dataset
+from segctl.distillers import build_distiller
+from segctl.distillers.align import Pair, Shape
+from segctl.errors import InputError, PresetError
+from segctl.models import Segmenter, build_model
+from segctl.models.external.foreign import Network
+from segctl.models.forward import forward_uint8
+from segctl.models.recompute import recompute_blocks
+from segctl.models.timm_backbone import synchronised
+from segctl.runtime.compiler import require_compiler
+from segctl.runtime.cores import loader_workers
+from segctl.runtime.determinism import set_determinism
+from segctl.runtime.device import choose_compute
+from segctl.schema.cross_checks import group_faults
+from segctl.schema.distill_terms import reads
+from segctl.schema.run import DistillRun, TrainRun
+from segctl.teacher.cache import plan_teacher_cache
+from segctl.teacher.find import find_teacher
+from segctl.teacher.load import Teacher, load_teacher
+from segctl.train.checkpoint import Best, State
+from segctl.train.optimizer import build_opponents, build_optimizer
+from segctl.train.session import Request, Session
+from segctl.train.tasks import DistillationTask, SupervisedTask
+
+PROCESS_STRIDE = 1_000_003
+"""Distance between the seeds of two processes of one run. It is large so that runs of neighbouring seeds share no seed."""
+
+
+def build_session(request: Request, *, fresh: bool = True) -> Session:
+    """Build everything a run needs; write nothing.
+
+    fresh: whether the network starts from its initial weights; if False a checkpoint will bring them, so they are not looked
+    for.  Raises InputError for anything that the run needs and that does not exist or does not fit.
+    """
+    world = request.world
+    session = world.together(lambda: _build(request, fresh))
+    session.trained = world.wrap(session.task, unused=session.model.aux is not None and not _reads_aux(session.run))
+    # Building a method may draw random numbers. Seed again, so that dropout starts from the same state for every method, and
+    # from another state in every process.
+    torch.manual_seed(request.run.train.seed + world.rank * PROCESS_STRIDE)
+    if isinstance(session.task, DistillationTask):
+        session.task.distiller.meet(world)
+    return session
+
+
+def _build(request: Request, fresh: bool) -> Session:
+    run, world = request.run, request.world
+    dataset = open_dataset(request.data_root, run.data.dataset)
+    dataset.names(run.data.val_split)
+    check_batch(dataset, run.data.train_split, run.train.batch_size, world.size)
+    if world.size > 1 and (faults := group_faults(run, world.size)):
+        raise PresetError(f"preset '{run.name}' over {world.size} processes", faults, "use fewer processes, or a larger batch")
+    set_determinism(run.train.deterministic)
+    compute = choose_compute(request.device, run.train.precision)
+    teacher, teacher_shape, cache = None, None, None
+    if isinstance(run, DistillRun):
+        teacher = load_teacher(
+            find_teacher(run, request.teacher, request.runs_root, request.data_root), dataset, request.teacher_preset
+        )
+        teacher.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        teacher_shape = _output_shape(teacher.model, run.data.crop)
+        _require_aux(run, teacher, teacher_shape)
+        cache = plan_teacher_cache(run, dataset, teacher, compute, processes=world.size, runs_root=request.runs_root)
+    # Seed here, after the teacher: the same seed gives every method the same student.
+    torch.manual_seed(run.train.seed)
+    spec = run.model if fresh else run.model.model_copy(update={"weights": "none"})
+    model = build_model(spec, dataset.classes.num_classes).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    task = _build_task(run, model, teacher, teacher_shape).to(compute.device)
+    if world.size > 1 and compute.device.type == "cuda":
+        synchronised(task)
+    _save_memory_and_time(run, task)
+    opponents = task.distiller.opponents() if isinstance(task, DistillationTask) else []
+    apart = [parameter for opponent in opponents for parameter in opponent.network.parameters()]
+    average = None
+    if run.train.ema is not None:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(run.train.ema), use_buffers=True)  # type: ignore[no-untyped-call]
+    state = State(
+        device=compute.device,
+        task=task,
+        optimizer=build_optimizer(run.optim, task, model.backbone, apart),
+        opponents=build_opponents(opponents),
+        scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16"),
+        average=average,
+        step=0,
+        validated=0,
+        best=Best(),
+    )
+    return Session(
+        run=run.model_copy(update={"train": run.train.model_copy(update={"precision": compute.precision})}),
+        dataset=dataset,
+        compute=compute,
+        world=world,
+        workers=loader_workers(run.data.workers, compute.device.type, world.local_size),
+        model=model,
+        task=task,
+        trained=task,
+        teacher=teacher,
+        state=state,
+        teacher_cache=cache,
+        runs_root=request.runs_root,
+    )
+
+
+def _require_aux(run: DistillRun, teacher: Teacher, shape: Shape) -> None:
+    """Raise InputError if a term compares auxiliary logits and the teacher has none."""
+    for index, term in enumerate(run.distiller.terms):
+        if reads(term) == "aux" and shape.aux is None:
+            raise InputError(
+                f"distiller.terms.{index} ('{term.kind}') compares auxiliary logits, and the teacher '{teacher.path}' has none",
+                "give a teacher trained with model.aux true, or leave that term out",
+            )
+
+
+def _build_task(run: TrainRun, model: Segmenter, teacher: Teacher | None, teacher_shape: Shape | None) -> SupervisedTask:
+    if isinstance(run, DistillRun) and teacher is not None and teacher_shape is not None:
+        pair = Pair(_output_shape(model, run.data.crop), teacher_shape)
+        return DistillationTask(model, run.labels, run.loss, teacher.model, build_distiller(run.distiller, pair))
+    return SupervisedTask(model, run.labels, run.loss)
+
+
+@torch.no_grad()
+def _output_shape(model: Network, crop: tuple[int, int]) -> Shape:
+    """The channels and sizes of the network's output for one crop (H, W), found by running it on a black image."""
+    was_training = model.training
+    model.eval()
+    image = torch.zeros((1, *crop, 3), dtype=torch.uint8, device=model.pixel_mean.device)
+    shape = Shape.of(forward_uint8(model, image))
+    model.train(was_training)
+    return shape
+
+
+def _save_memory_and_time(run: TrainRun, task: SupervisedTask) -> None:
+    """Switch on activation checkpointing and compilation if the run wants them. Raises InputError if that is not possible."""
+    if run.train.activation_checkpointing and not recompute_blocks(task.model.backbone):
+        raise InputError(
+            f"train.activation_checkpointing: got true, but '{run.model.backbone}' has no blocks that can be computed again",
+            "set it to false, or choose another model.backbone, such as resnet18d",
+        )
+    if run.train.compile:
+        require_compiler()
+        task.compile_networks()
+
+
+def _reads_aux(run: TrainRun) -> bool:
+    """Whether any term of the loss reads the auxiliary logits, and so trains their head."""
+    terms = run.distiller.terms if isinstance(run, DistillRun) else ()
+    return any(term.logits == "aux" for term in run.loss) or any(reads(term) == "aux" for term in terms)

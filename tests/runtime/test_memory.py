@@ -1,0 +1,47 @@
+"""What a person is told if a GPU's memory does not suffice; torch's questions to the GPU are answered here."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from segctl.errors import SegctlError
+from segctl.runtime.memory import SCORE_WITH_LESS, TRAIN_WITH_LESS, out_of_memory_in_words, peak_memory_mb
+
+GPU = torch.device("cuda", 0)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU of 8,000 MB, of which 7,900 were in use."""
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=8_000_000_000))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7_900_000_000)
+
+
+@pytest.mark.parametrize(
+    ("hint", "ways_out"),
+    [
+        (TRAIN_WITH_LESS, ("train.accumulate=2", "data.crop", "train.precision=bf16", "train.activation_checkpointing=true")),
+        (SCORE_WITH_LESS, ("evaluate.protocol", "--protocol sliding --tile 512x512", "--device cpu")),
+    ],
+)
+def test_too_little_memory_is_one_sentence_with_ways_out(gpu: None, hint: str, ways_out: tuple[str, ...]) -> None:
+    with pytest.raises(SegctlError) as caught, out_of_memory_in_words(GPU, hint):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    assert caught.value.message == "out of memory on cuda:0: peak use was 7,900 MB of 8,000 MB"
+    assert all(way in caught.value.hint for way in ways_out)
+
+
+def test_any_other_fault_is_let_through() -> None:
+    with pytest.raises(RuntimeError, match="shapes do not fit"), out_of_memory_in_words(GPU, TRAIN_WITH_LESS):
+        raise RuntimeError("shapes do not fit")
+
+
+def test_the_peak_of_a_process_is_at_least_what_torch_takes() -> None:
+    assert peak_memory_mb(torch.device("cpu")) > 50
+
+
+def test_a_system_without_the_module_resource_gives_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows: importing it fails
+    assert peak_memory_mb(torch.device("cpu")) == 0
