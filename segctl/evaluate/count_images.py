@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segctl.data.batches.loader import Sample, evaluation_samples, shard_names
+from segctl.data.batches.loader import Sample, evaluation_samples, rank_share
 from segctl.data.shards.dataset import PackedDataset
 from segctl.errors import SegctlError
 from segctl.evaluate.partial_results import Keeper
@@ -120,7 +120,7 @@ def count_shared(
     kept = [] if keeper is None else keeper.take_up(how.world)
     done = {name for part in kept for name in part.table.names}
     left = [name for name in names if name not in done]
-    mine = shard_names(left, how.world.rank, how.world.size)
+    mine = rank_share(left, how.world.rank, how.world.size)
 
     def count() -> Counted | None:
         try:

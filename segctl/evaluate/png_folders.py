@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segctl.data.datasets.cityscapes_classes import CLASSES
-from segctl.data.datasets.label_files import IdMap, check_ids
+from segctl.data.datasets.pairs import IdMap, check_ids
 from segctl.errors import InputError
 from segctl.evaluate.png_cityscapes import benchmark_of
 from segctl.evaluate.png_classes import GivenClasses

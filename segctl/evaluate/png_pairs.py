@@ -1,7 +1,4 @@
-"""PNGs that hold class ids, of any framework: found, paired by stem, and read as they are. Needs no torch.
-
-Read with PIL and never converted: OpenCV 5 gives three channels for palette PNGs and squashes 16-bit ones.
-"""
+"""PNGs that hold class ids, of any framework: found, paired by stem, and read as they are. Needs no torch."""
 
 import re
 from collections import defaultdict
@@ -11,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
+from segctl.data.files.archives import PlainFile
+from segctl.data.files.pictures import read_label
 from segctl.errors import InputError
 
 Ids = NDArray[np.integer]
@@ -30,7 +28,6 @@ ENDINGS = (
 )
 """What a stem may end with and still be that image's: Cityscapes' and DeepGlobe's names."""
 
-ID_MODES = ("1", "L", "P", "I;16", "I;16B", "I")
 SHOWN = 3
 
 
@@ -68,21 +65,8 @@ def match(predictions: Path, truths: Path) -> Matched:
 
 
 def read_ids(path: Path) -> Ids:
-    """The ids in a one-channel picture, (H, W). Raises InputError naming the file."""
-    try:
-        with Image.open(path) as opened:
-            if opened.mode not in ID_MODES:
-                raise InputError(
-                    f"'{path}' is a picture of mode {opened.mode}, wanted one channel of class ids (grey or palette)",
-                    "save class ids, not colours",
-                )
-            ids = np.asarray(opened)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "it is not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise InputError(f"cannot read '{path}': {reason}") from error
-    if ids.dtype == np.bool_:
-        return ids.astype(np.uint8)
-    return ids.astype(np.uint16) if ids.dtype.itemsize > 1 else ids  # PIL gives 16-bit PNGs as 32-bit integers at times
+    """The ids in a one-channel picture, uint8 or uint16 (H, W). Raises InputError that names the file."""
+    return read_label(PlainFile(str(path), path))
 
 
 def _pngs(folder: Path, option: str) -> list[Path]:

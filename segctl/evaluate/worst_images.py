@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segctl.data.classes import IGNORED
 from segctl.data.shards.dataset import PackedDataset
 from segctl.evaluate.count_images import Scoring
 from segctl.evaluate.draw_masks import write_picture
 from segctl.evaluate.predictor import predict
 from segctl.files import write_json
+from segctl.ignored import IGNORED
 from segctl.metrics.scores import ImageScore
 from segctl.models import Segmenter
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from segctl.data.batches.fixed_views import fixed_view
 from segctl.data.batches.teacher_outputs import Answers, Piece
-from segctl.data.batches.views import take
+from segctl.data.batches.views import read_view
 from segctl.errors import StoppedError
 from segctl.runtime.signals import requests_between_steps
 from segctl.teacher.cache import ask
@@ -64,5 +64,5 @@ def _pictures(session: Session, answers: Answers, samples: range, mirrored: bool
     """The views uint8 (B, H, W, 3), the last repeated up to the number that the teacher is always given."""
     dataset, spec = session.dataset, session.run.data
     names = [answers.names[index] for index in samples]
-    views = [take(dataset, name, fixed_view(dataset.size(name), spec, mirrored))[0] for name in names]
+    views = [read_view(dataset, name, fixed_view(dataset.size(name), spec, mirrored))[0] for name in names]
     return torch.from_numpy(np.stack(views + views[-1:] * (answers.at_once - len(views))))

@@ -1,7 +1,7 @@
 import shutil
 
 from segctl.data.inspect.listing import list_datasets
-from segctl.data.prepare.prepare import staging_folder
+from segctl.data.prepare import staging_folder
 
 KNOWN = ["camvid", "cityscapes", "deepglobe", "shapes", "voc"]
 
