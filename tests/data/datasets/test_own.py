@@ -6,10 +6,11 @@ from archive_files import write_zip
 from own_files import color_mask, draw_ids, save, train_ids, write_own
 from PIL import Image
 
+from segctl.data.advice import prepare_line
 from segctl.data.datasets import open_source
 from segctl.data.datasets.own import OwnFiles, open_own
 from segctl.data.prepare import prepare_source
-from segctl.data.shards.dataset import open_dataset, prepare_line
+from segctl.data.shards.dataset import open_dataset
 from segctl.data.source import Source
 from segctl.errors import InputError
 

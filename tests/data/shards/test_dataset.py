@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from camvid_folders import draw_sample
 
-from segctl.data.shards.dataset import fingerprint, open_dataset, pixels_sha256, prepare_line, signed
+from segctl.data.advice import prepare_line
+from segctl.data.shards.dataset import fingerprint, open_dataset, pixels_sha256, signed
 from segctl.errors import InputError
 
 
