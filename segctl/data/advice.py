@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from segctl.commands import command_line
-from segctl.data.datasets import KNOWN, unknown_dataset
-from segctl.data.datasets.own import LINE as OWN_LINE
+from segctl.data.datasets import KNOWN, OWN_LINE, unknown_dataset
 from segctl.errors import InputError, did_you_mean
 
 

@@ -9,6 +9,7 @@ from deepglobe_files import tree as deepglobe_tree
 from own_files import write_own
 
 from segctl.cli import main
+from segctl.data.datasets import KNOWN
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def test_list_says_what_is_here(capsys, root):
     code, out, _ = run(capsys, "data", "list", "--data-root", root)
     assert code == 0
     rows = {line.split()[0]: line.split() for line in out.splitlines()[2:]}
-    assert list(rows) == ["camvid", "cityscapes", "deepglobe", "shapes", "voc"]
+    assert list(rows) == sorted(KNOWN)
     assert rows["camvid"][1:3] == ["15", "samples,"]
     assert rows["shapes"][1:3] == ["no", "nothing"]
 

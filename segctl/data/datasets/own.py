@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from segctl.data.datasets import OWN_LINE
 from segctl.data.datasets.class_file import read_classes
 from segctl.data.datasets.own_splits import split_samples
 from segctl.data.datasets.pairs import ColorMap, IdMap, PairReader, PictureLabel, by_sample, pair, stem_of
@@ -22,7 +23,6 @@ from segctl.errors import InputError
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LABEL_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 LOSSY_ENDINGS = (".jpg", ".jpeg")
-LINE = "--images DIR --labels DIR --classes FILE"
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ def own_files(
     """A person's own data from the options; None if none of them was given. Raises InputError if some are missing."""
     if images is None and labels is None and classes is None:
         if splits:
-            raise InputError(f"--split is '{splits[0]}', but a published dataset has its own splits", f"it goes with {LINE}")
+            raise InputError(f"--split is '{splits[0]}', but a published dataset has its own splits", f"it goes with {OWN_LINE}")
         return None
     if images is None or labels is None or classes is None:
         given = {"--images": images, "--labels": labels, "--classes": classes}
         absent = [option for option, value in given.items() if value is None]
-        raise InputError(f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing", f"give {LINE} together")
+        raise InputError(f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing", f"give {OWN_LINE} together")
     return OwnFiles(images, labels, classes, splits, seed)
 
 

@@ -31,6 +31,7 @@ CLASSES = ClassTable(
         ClassRow("border", IGNORED, IGNORED, (0, 0, 0)),
     )
 )
+LAYOUT = ""
 SPLIT_SIZES = {"train": 240, "val": 60}
 SIZES = ((128, 160), (112, 144), (144, 176))
 """(H, W) in pixels; a picture has one of them."""

@@ -1,9 +1,8 @@
 import shutil
 
+from segctl.data.datasets import KNOWN
 from segctl.data.inspect.listing import list_datasets
 from segctl.data.prepare import staging_folder
-
-KNOWN = ["camvid", "cityscapes", "deepglobe", "shapes", "voc"]
 
 
 def states(root) -> dict[str, str]:
@@ -14,7 +13,7 @@ def states(root) -> dict[str, str]:
 def test_nothing_is_here_at_first(tmp_path):
     assert states(tmp_path / "no-folder-yet") == {}
     listings = {listing.name: listing for listing in list_datasets(tmp_path)}
-    assert list(listings) == KNOWN
+    assert list(listings) == sorted(KNOWN)
     assert all(listing.needs and listing.origin for listing in listings.values())
     assert listings["shapes"].needs == "nothing"
 
