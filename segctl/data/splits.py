@@ -1,4 +1,4 @@
-"""Which splits may share samples, by their names: what is evaluated must never be trained on."""
+"""Which splits may share samples, by their names: no sample of an evaluated split may be in a training split."""
 
 import re
 

@@ -123,7 +123,7 @@ def test_wrong_bytes_are_never_kept(tmp_path):
         error = fails(tmp_path, site.url)
     got, wanted = hashlib.md5(other).hexdigest(), hashlib.md5(ZIP).hexdigest()
     assert error.message == f"'toy.zip' cannot be downloaded ({host(site.url)}: its md5 is {got}, wanted {wanted})"
-    assert error.hint == "the same command continues later; or get the file by other means and give it with --source"
+    assert error.hint == "run the same command again later to resume, or get the file by other means and give it with --source"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -254,7 +254,8 @@ def test_a_disk_that_fills_up_on_the_way_is_one_sentence(tmp_path):
     with serve(lambda request: request.file(ZIP)) as site:
         error = fails(tmp_path, site.url)
     assert str(error) == (
-        f"cannot write '{tmp_path}/toy.zip.part': No space left on device; make room; the same command continues"
+        f"cannot write '{tmp_path}/toy.zip.part': No space left on device; "
+        "free disk space, then run the same command again to resume"
     )
 
 
