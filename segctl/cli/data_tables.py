@@ -10,7 +10,7 @@ from segctl.errors import CheckError
 if TYPE_CHECKING:
     from segctl.data.findings import Finding
     from segctl.data.inspect.info import SplitInfo
-    from segctl.data.shards.dataset import PackedDataset
+    from segctl.data.shards.dataset import PreparedDataset
 
 MAX_ROWS, MAX_SIZES, FULL_SPLITS = 40, 4, 3
 
@@ -35,7 +35,7 @@ def show_findings(what: str, findings: "Sequence[Finding]", *, json: bool, hint:
         raise CheckError(f"{what} has {count}", hint)
 
 
-def show_prepared(dataset: "PackedDataset") -> None:
+def show_prepared(dataset: "PreparedDataset") -> None:
     """Show the splits and sizes of a prepared dataset, its notes, and the next command."""
     splits = ", ".join(f"{split} {len(names)}" for split, names in dataset.splits.items())
     sizes = f"{megabytes(dataset.shard_bytes())} of {dataset.provenance.codec} shards from {megabytes(dataset.source_bytes())}"
@@ -47,7 +47,7 @@ def show_prepared(dataset: "PackedDataset") -> None:
     out.note(f"next: {command_line('data', 'info', dataset.name, data_root=dataset.folder.parent)}")
 
 
-def remarks(dataset: "PackedDataset") -> list[str]:
+def remarks(dataset: "PreparedDataset") -> list[str]:
     """Notes on what was left out, and on pixels whose colour is no class's."""
     unknown = dataset.unknown_pixels()
     stray = (
@@ -56,7 +56,7 @@ def remarks(dataset: "PackedDataset") -> list[str]:
     return [*dataset.provenance.notes, *stray]
 
 
-def show_info(dataset: "PackedDataset", splits: "Sequence[SplitInfo]") -> None:
+def show_info(dataset: "PreparedDataset", splits: "Sequence[SplitInfo]") -> None:
     """Show images, sizes and groups of each split, then the classes."""
     rows = [[split.split, f"{split.count}", _sizes(split), _groups(split), f"{split.ignored_share:.3f}"] for split in splits]
     trial = f" ({dataset.trial})" if dataset.trial else ""

@@ -31,7 +31,7 @@ from segctl.data.files.lock import locked
 from segctl.data.findings import refusal
 from segctl.data.shards.dataset import (
     INDEX_NAME,
-    PackedDataset,
+    PreparedDataset,
     Provenance,
     SampleRecord,
     find_dataset,
@@ -89,7 +89,7 @@ def prepare_source(
     workers: int | None = None,
     limit: int | None = None,
     progress: Progress = lambda done, total: None,
-) -> PackedDataset:
+) -> PreparedDataset:
     """Convert a source into `<data_root>/<name>`, or return the dataset that is there if it was made from the same bytes.
 
     workers: processes, None for one per core.  limit: the most samples of each split, for a trial.
@@ -151,7 +151,7 @@ def plan_shards(name: str, sizes: dict[str, tuple[int, int]]) -> tuple[tuple[str
     return tuple((f"{name}-{index:05d}-of-{count:05d}.h5", tuple(names[cuts[index] : cuts[index + 1]])) for index in range(count))
 
 
-def _find_current(source: Source, data_root: Path, codec: Codec, limit: int | None) -> PackedDataset | None:
+def _find_current(source: Source, data_root: Path, codec: Codec, limit: int | None) -> PreparedDataset | None:
     """The dataset that is there, if its files are as they were written, by this rule and codec, from these very bytes."""
     there = find_dataset(data_root, source.name)
     if there is None:
@@ -211,7 +211,7 @@ def _write_index(conversion: Conversion, shards: list[WrittenShard], limit: int 
     created = datetime.now(UTC).isoformat(timespec="milliseconds")
     notes = list(source.notes)
     records = {name: record for shard in shards for name, record in shard.records.items()}
-    dataset = PackedDataset(
+    dataset = PreparedDataset(
         name=source.name,
         folder=conversion.folder,
         classes=source.classes,
@@ -228,7 +228,7 @@ def _write_index(conversion: Conversion, shards: list[WrittenShard], limit: int 
     _flush_names(conversion.folder)
 
 
-def _put_in_place(staging: Path, data_root: Path, name: str) -> PackedDataset:
+def _put_in_place(staging: Path, data_root: Path, name: str) -> PreparedDataset:
     final, old = data_root / name, data_root / f".{name}.old"
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():

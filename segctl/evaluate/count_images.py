@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segctl.data.batches.loader import Sample, evaluation_samples, rank_share
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import SegctlError
 from segctl.evaluate.partial_results import Keeper
 from segctl.evaluate.predictor import class_probabilities, predict
@@ -70,7 +70,7 @@ class _Batch:
 
 def count_images(
     model: Network,
-    dataset: PackedDataset,
+    dataset: PreparedDataset,
     names: Sequence[str],
     how: Scoring,
     progress: Progress | None = None,
@@ -95,7 +95,7 @@ def count_images(
 
 def count_split(
     model: Network,
-    dataset: PackedDataset,
+    dataset: PreparedDataset,
     split: str,
     how: Scoring,
     progress: Progress | None = None,
@@ -107,7 +107,7 @@ def count_split(
 
 def count_shared(
     model: Network,
-    dataset: PackedDataset,
+    dataset: PreparedDataset,
     names: list[str],
     how: Scoring,
     progress: Progress | None = None,
@@ -138,7 +138,7 @@ def count_shared(
     return merge_counted([*kept, *whole], names)
 
 
-def _predicted(model: Network, dataset: PackedDataset, names: Sequence[str], how: Scoring) -> Iterator[_Batch]:
+def _predicted(model: Network, dataset: PreparedDataset, names: Sequence[str], how: Scoring) -> Iterator[_Batch]:
     device = how.compute.device
     for samples in _same_size(evaluation_samples(dataset, list(names), workers=how.workers), how.batch):
         images = torch.stack([sample.image for sample in samples]).to(device, non_blocking=True)
@@ -174,7 +174,7 @@ def _same_size(samples: Iterator[Sample], most: int) -> Iterator[list[Sample]]:
         yield together
 
 
-def _finish(batch: _Batch, dataset: PackedDataset, extras: Extras, tally: Tally) -> None:
+def _finish(batch: _Batch, dataset: PreparedDataset, extras: Extras, tally: Tally) -> None:
     """Fetch what was counted on the device, count the rest here, and add it up."""
     pairs = checked_pairs(batch.pairs).cpu().numpy()
     bins = None if batch.bins is None else batch.bins.cpu().numpy()

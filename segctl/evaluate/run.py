@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from segctl.data.shards.dataset import PackedDataset, open_dataset
+from segctl.data.shards.dataset import PreparedDataset, open_dataset
 from segctl.errors import InputError
 from segctl.evaluate.count_images import Extras, Map, Progress, SavePrediction, Scoring, count_split
 from segctl.evaluate.draw_masks import write_index
@@ -60,7 +60,7 @@ class OpenedRequest:
     """A request whose run, dataset and split are there."""
 
     spec: TrainRun
-    dataset: PackedDataset
+    dataset: PreparedDataset
     split: str
     protocol: EvaluateSpec
     compute: Compute

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.evaluate.count_images import Scoring
 from segctl.evaluate.draw_masks import write_picture
 from segctl.evaluate.predictor import predict
@@ -18,7 +18,7 @@ from segctl.models import Segmenter
 Picture = NDArray[np.uint8]
 
 
-def write_worst(folder: Path, worst: list[ImageScore], model: Segmenter, dataset: PackedDataset, how: Scoring) -> None:
+def write_worst(folder: Path, worst: list[ImageScore], model: Segmenter, dataset: PreparedDataset, how: Scoring) -> None:
     """Four PNGs for each of the images, in place of those that are there, and worst.json."""
     entries = []
     for old in folder.glob("*.png"):

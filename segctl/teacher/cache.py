@@ -16,7 +16,7 @@ from torch import Tensor
 
 from segctl.data.batches.fixed_views import require_fixed, sides
 from segctl.data.batches.teacher_outputs import Answers, Part
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError
 from segctl.files import content_key
 from segctl.models.outputs import Prediction
@@ -30,7 +30,7 @@ FORMAT = 1
 
 
 def plan_answers(
-    run: DistillRun, dataset: PackedDataset, teacher: Teacher, compute: Compute, *, processes: int, runs_root: Path
+    run: DistillRun, dataset: PreparedDataset, teacher: Teacher, compute: Compute, *, processes: int, runs_root: Path
 ) -> Answers | None:
     """What a run will keep of its teacher's answers, where it wants that. Writes nothing.
 
@@ -73,7 +73,7 @@ def _read_parts(run: DistillRun) -> list[str]:
     return ["main", *sorted(read - {"main"})]
 
 
-def _key(run: DistillRun, dataset: PackedDataset, teacher: Teacher, compute: Compute, at_once: int) -> str:
+def _key(run: DistillRun, dataset: PreparedDataset, teacher: Teacher, compute: Compute, at_once: int) -> str:
     """A hash of all that an answer depends on."""
     names = dataset.names(run.data.train_split)
     about = {

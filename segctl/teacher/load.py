@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from segctl.commands import command_line
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError
 from segctl.evaluate.count_images import Progress, Scoring, count_shared
 from segctl.files import file_sha256
@@ -96,7 +96,7 @@ def find_teacher(run: DistillRun, given: Path | None, runs_root: Path, data_root
     return given
 
 
-def load_teacher(path: Path, dataset: PackedDataset, preset: str | None = None) -> Teacher:
+def load_teacher(path: Path, dataset: PreparedDataset, preset: str | None = None) -> Teacher:
     """The network in a file or on the hub, in eval mode, its classes brought into the dataset's order by their names.
 
     preset: the preset whose network a file of plain weights belongs to.  Raises InputError where the file or its classes
@@ -152,7 +152,7 @@ def _plain_weights(path: Path, run: TrainRun, names: list[str]) -> Segmenter:
     return model.eval()
 
 
-def _require_same_data(run: TrainRun, dataset: PackedDataset, path: Path) -> None:
+def _require_same_data(run: TrainRun, dataset: PreparedDataset, path: Path) -> None:
     """Plain weights do not say what their classes are called, so the preset must."""
     if run.data.dataset != dataset.name:
         raise InputError(
@@ -169,7 +169,7 @@ def _is_hugging_face(path: Path) -> bool:
     return path.is_dir() and (path / "config.json").is_file() and not (path / "run.yaml").is_file()
 
 
-def try_teacher(teacher: Teacher, dataset: PackedDataset, split: str, how: Scoring, progress: Progress | None = None) -> Trial:
+def try_teacher(teacher: Teacher, dataset: PreparedDataset, split: str, how: Scoring, progress: Progress | None = None) -> Trial:
     """Score the teacher on the first images of a split."""
     names = dataset.names(split)[:TRIAL_IMAGES]
     counted = count_shared(teacher.model, dataset, names, how, progress)

@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from segctl.commands import RUNS_ROOT
 from segctl.data.batches.loader import check_batch
 from segctl.data.batches.teacher_outputs import Answers
-from segctl.data.shards.dataset import PackedDataset, open_dataset
+from segctl.data.shards.dataset import PreparedDataset, open_dataset
 from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
 from segctl.errors import InputError, PresetError
@@ -67,7 +67,7 @@ class Session:
     processes where there are several."""
 
     run: TrainRun
-    dataset: PackedDataset
+    dataset: PreparedDataset
     compute: Compute
     world: World
     workers: int
@@ -205,7 +205,7 @@ def _reads_aux(run: TrainRun) -> bool:
     return any(term.logits == "aux" for term in run.loss) or any(reads(term) == "aux" for term in terms)
 
 
-def _teacher(request: Request, run: DistillRun, dataset: PackedDataset, compute: Compute) -> tuple[Teacher, Shape]:
+def _teacher(request: Request, run: DistillRun, dataset: PreparedDataset, compute: Compute) -> tuple[Teacher, Shape]:
     """The teacher, on the device, and what it answers for one crop."""
     path = find_teacher(run, request.teacher, request.runs_root, request.data_root)
     teacher = load_teacher(path, dataset, request.teacher_preset)

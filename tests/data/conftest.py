@@ -8,7 +8,7 @@ from camvid_folders import draw_folder
 
 from segctl.data.datasets import open_source
 from segctl.data.prepare import prepare_source
-from segctl.data.shards.dataset import PackedDataset, open_dataset
+from segctl.data.shards.dataset import PreparedDataset, open_dataset
 from segctl.data.shards.shard import CODECS, write_shard
 
 SIZES = {"train": [(300, 520), (120, 96), (64, 80), (200, 310), (96, 128), (90, 70)], "val": [(120, 96), (64, 80)]}
@@ -34,7 +34,7 @@ def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def dataset(packed_root: Path) -> PackedDataset:
+def dataset(packed_root: Path) -> PreparedDataset:
     return open_dataset(packed_root, "camvid")
 
 

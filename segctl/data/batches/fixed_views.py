@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from segctl.data.batches.views import View, draw_view
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError
 from segctl.schema.data import DataSpec
 
@@ -20,7 +20,7 @@ def fixed_view(size: tuple[int, int], spec: DataSpec, mirrored: bool) -> View:
     return replace(draw_view(size, spec, np.random.default_rng(0)), flip=mirrored)
 
 
-def require_fixed(dataset: PackedDataset, split: str, spec: DataSpec, field: str) -> None:
+def require_fixed(dataset: PreparedDataset, split: str, spec: DataSpec, field: str) -> None:
     """Raise InputError if views differ from epoch to epoch. `field` is the setting that needs them fixed."""
     scale = spec.scale[0]
     sizes = {name: _scaled(dataset.size(name), scale) for name in dataset.names(split)}

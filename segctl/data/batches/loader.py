@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from segctl.data.batches.teacher_outputs import Answers
 from segctl.data.batches.views import draw_view, read_view
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError, SegctlError
 from segctl.schema.data import DataSpec
 
@@ -88,7 +88,7 @@ def _order(seed: int, epoch: int, length: int) -> np.ndarray:
 
 
 def training_batches(  # noqa: PLR0913 - one call says everything about a stream
-    dataset: PackedDataset,
+    dataset: PreparedDataset,
     split: str,
     *,
     view: DataSpec,
@@ -114,7 +114,7 @@ def training_batches(  # noqa: PLR0913 - one call says everything about a stream
     )
 
 
-def check_batch(dataset: PackedDataset, split: str, batch_size: int, size: int = 1) -> None:
+def check_batch(dataset: PreparedDataset, split: str, batch_size: int, size: int = 1) -> None:
     """Raise InputError for a global batch that the split cannot fill or that `size` processes cannot share."""
     images = len(dataset.names(split))
     if batch_size > images:
@@ -130,7 +130,7 @@ def check_batch(dataset: PackedDataset, split: str, batch_size: int, size: int =
 
 
 def evaluation_samples(
-    dataset: PackedDataset, names: list[str], *, workers: int, start_method: str | None = None
+    dataset: PreparedDataset, names: list[str], *, workers: int, start_method: str | None = None
 ) -> Iterator[Sample]:
     """Whole samples at their own size, in the order of `names`."""
     return _through_workers(_WholeSamples(dataset, names), range(len(names)), workers, start_method)
@@ -153,7 +153,7 @@ class _Failure:
 
 @dataclass(frozen=True)
 class _TrainingSteps(Dataset[Batch | _Failure]):
-    dataset: PackedDataset
+    dataset: PreparedDataset
     samples: list[str]
     view: DataSpec
     stream: Stream
@@ -185,7 +185,7 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
 
 @dataclass(frozen=True)
 class _WholeSamples(Dataset[Sample | _Failure]):
-    dataset: PackedDataset
+    dataset: PreparedDataset
     names: list[str]
 
     def __getitem__(self, index: int) -> Sample | _Failure:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.data.shards.tiles import Region
 from segctl.ignored import IGNORED
 from segctl.schema.data import DataSpec
@@ -79,7 +79,7 @@ def _draw_span(source: int, crop: int, scale: float, random: np.random.Generator
 
 
 def read_view(
-    dataset: PackedDataset, name: str, view: View, out: tuple[np.ndarray, np.ndarray] | None = None
+    dataset: PreparedDataset, name: str, view: View, out: tuple[np.ndarray, np.ndarray] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The view of a sample, at the crop's size: image uint8 (h, w, 3) RGB, label uint8 (h, w) with 255 ignored.
 
@@ -113,7 +113,7 @@ def view_regions(view: View) -> tuple[Region, Region]:
     return (top, left, rows, columns), label
 
 
-def _image_part(dataset: PackedDataset, name: str, view: View) -> np.ndarray:
+def _image_part(dataset: PreparedDataset, name: str, view: View) -> np.ndarray:
     """uint8 (shown rows, shown columns, 3): the part of the scaled image that the view shows, bilinear."""
     top, rows, skip_rows = resize_from(view.rows)
     left, columns, skip_columns = resize_from(view.columns)
@@ -155,7 +155,7 @@ def _last_on_a_source_pixel(latest: int, step: float) -> int:
     return 0
 
 
-def _label_part(dataset: PackedDataset, name: str, view: View) -> np.ndarray:
+def _label_part(dataset: PreparedDataset, name: str, view: View) -> np.ndarray:
     """uint8 (shown rows, shown columns): nearest-exact, each scaled pixel takes the label under its centre."""
     rows, columns = _nearest(view.rows), _nearest(view.columns)
     top, left = int(rows[0]), int(columns[0])

@@ -13,7 +13,7 @@ from PIL import Image
 from segctl.data.batches.loader import training_batches
 from segctl.data.batches.views import View, draw_view, read_view, view_regions
 from segctl.data.files.pictures import decode as decode_picture
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.data.source import Source
 from segctl.errors import InputError
 from segctl.ignored import IGNORED
@@ -62,7 +62,7 @@ class Bench:
 
 
 def bench(
-    dataset: PackedDataset,
+    dataset: PreparedDataset,
     split: str,
     crop: tuple[int, int] | None,
     *,
@@ -101,12 +101,12 @@ def bench(
     )
 
 
-def _usual_crop(dataset: PackedDataset, name: str) -> tuple[int, int]:
+def _usual_crop(dataset: PreparedDataset, name: str) -> tuple[int, int]:
     height, width = dataset.size(name)
     return min(512, height), min(512, width)
 
 
-def encode(dataset: PackedDataset, name: str, source: Source | None) -> Encoded:
+def encode(dataset: PreparedDataset, name: str, source: Source | None) -> Encoded:
     """A sample's files: the source's own image if it has one, else PNG copies."""
     file = source.samples.read(name).image_file if source is not None else None
     return Encoded(file or _png(dataset.image(name)), _png(dataset.label(name)))
@@ -118,7 +118,7 @@ def _png(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _in_pairs(dataset: PackedDataset, kept: dict[str, Encoded], spec: DataSpec, samples: int) -> tuple[np.ndarray, float]:
+def _in_pairs(dataset: PreparedDataset, kept: dict[str, Encoded], spec: DataSpec, samples: int) -> tuple[np.ndarray, float]:
     """Milliseconds of shards, common pipeline and decoding, float (samples + WARM_UP, 3); and bytes read a sample.
 
     The three are measured in turn on the same sample, so a slow moment of the machine hits all; one thread each.
@@ -146,14 +146,14 @@ def milliseconds(work: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def bytes_read(dataset: PackedDataset, name: str, view: View) -> int:
+def bytes_read(dataset: PreparedDataset, name: str, view: View) -> int:
     """Bytes that reading the view reads from the shard."""
     shard = dataset.samples[name].shard
     image, label = view_regions(view)
     return dataset.reader.bytes_read(shard, "images", name, image) + dataset.reader.bytes_read(shard, "labels", name, label)
 
 
-def _through_the_loader(dataset: PackedDataset, split: str, spec: DataSpec, samples: int, workers: int) -> tuple[float, float]:
+def _through_the_loader(dataset: PreparedDataset, split: str, spec: DataSpec, samples: int, workers: int) -> tuple[float, float]:
     """Samples a second after the first batch, and seconds until the first batch."""
     batch = min(BATCH, len(dataset.names(split)))
     steps = 1 + max(1, samples // batch)

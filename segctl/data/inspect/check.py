@@ -13,7 +13,7 @@ from segctl.data.prepare import staging_folder
 from segctl.data.shards.dataset import (
     INDEX_NAME,
     DamagedIndexError,
-    PackedDataset,
+    PreparedDataset,
     fingerprint,
     is_as_written,
     open_dataset,
@@ -44,7 +44,7 @@ def check(data_root: Path, name: str, progress: Callable[[int, int], None] = lam
         dataset.reader.close()
 
 
-def _index_findings(dataset: PackedDataset) -> Iterator[Finding]:
+def _index_findings(dataset: PreparedDataset) -> Iterator[Finding]:
     for split, names in dataset.splits.items():
         for sample in sorted(set(names) - dataset.samples.keys()):
             yield Finding(sample, f"is listed in '{split}' but not packed")
@@ -55,7 +55,7 @@ def _index_findings(dataset: PackedDataset) -> Iterator[Finding]:
         yield Finding("", "dataset.json does not match its own fingerprint")
 
 
-def _shard_findings(dataset: PackedDataset, pictures: Pictures, progress: Callable[[int, int], None]) -> Iterator[Finding]:
+def _shard_findings(dataset: PreparedDataset, pictures: Pictures, progress: Callable[[int, int], None]) -> Iterator[Finding]:
     missing: set[int] = set()
     for index, shard in enumerate(dataset.shards):
         if problem := dataset.reader.problem(index):
@@ -75,7 +75,7 @@ def _shard_findings(dataset: PackedDataset, pictures: Pictures, progress: Callab
             yield Finding("", f"'{dataset.shards[index]}' has changed, though every sample in it is as it was packed")
 
 
-def _sample_problem(dataset: PackedDataset, name: str, pictures: Pictures) -> str:
+def _sample_problem(dataset: PreparedDataset, name: str, pictures: Pictures) -> str:
     """The problem of one sample, or an empty string. Adds the image to `pictures`, to be compared with others."""
     record = dataset.samples[name]
     wanted = (record.height, record.width)

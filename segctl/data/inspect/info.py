@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.ignored import IGNORED
 
 
@@ -59,7 +59,7 @@ class SplitInfo:
 
 
 def describe(
-    dataset: PackedDataset, splits: Sequence[str] = (), progress: Callable[[int, int], None] = lambda done, total: None
+    dataset: PreparedDataset, splits: Sequence[str] = (), progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[SplitInfo]:
     """Count the given splits, or all. Each label is read once, however many splits list it."""
     listed = {split: dataset.names(split) for split in splits or dataset.splits}
@@ -72,7 +72,7 @@ def describe(
     return [_split_info(dataset, split, counts[[rows[name] for name in names]]) for split, names in listed.items()]
 
 
-def _split_info(dataset: PackedDataset, split: str, counts: np.ndarray) -> SplitInfo:
+def _split_info(dataset: PreparedDataset, split: str, counts: np.ndarray) -> SplitInfo:
     names, classes = dataset.splits[split], dataset.classes.num_classes
     sizes = Counter(f"{width}×{height}" for height, width in map(dataset.size, names))
     groups = Counter(dataset.groups[name] for name in names) if dataset.groups else Counter[str]()

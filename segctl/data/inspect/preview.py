@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segctl.data.classes import ClassTable
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.files import write_whole
 from segctl.ignored import IGNORED
 
@@ -18,7 +18,7 @@ TITLE_PX, CAPTION_PX, LEGEND_PX = 26, 14, 16
 PAPER, INK, FADED = (255, 255, 255), (28, 30, 34), (110, 114, 122)
 
 
-def write_preview(dataset: PackedDataset, split: str, path: Path) -> list[str]:
+def write_preview(dataset: PreparedDataset, split: str, path: Path) -> list[str]:
     """Write the sheet as a PNG and return the samples on it, which are evenly spread over the split."""
     names = _spread(dataset.names(split), COLUMNS * ROWS)
     sheet = draw_sheet(dataset, split, names)
@@ -31,7 +31,7 @@ def _spread(names: list[str], count: int) -> list[str]:
     return [names[index * len(names) // count] for index in range(count)]
 
 
-def draw_sheet(dataset: PackedDataset, split: str, names: Sequence[str]) -> Image.Image:
+def draw_sheet(dataset: PreparedDataset, split: str, names: Sequence[str]) -> Image.Image:
     """The sheet: a title, a grid of samples in reading order, and the legend."""
     cells = [_cell(dataset, name) for name in names]
     rows = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
@@ -53,7 +53,7 @@ def draw_sheet(dataset: PackedDataset, split: str, names: Sequence[str]) -> Imag
     return sheet
 
 
-def _cell(dataset: PackedDataset, name: str) -> Image.Image:
+def _cell(dataset: PreparedDataset, name: str) -> Image.Image:
     """Image above label at the cell's width, the name below."""
     height, width = dataset.size(name)
     size = (CELL_PX, max(1, round(CELL_PX * height / width)))

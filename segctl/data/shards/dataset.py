@@ -54,7 +54,7 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class PackedDataset:
+class PreparedDataset:
     """A prepared dataset. Opening it reads dataset.json alone; shards are opened when a sample is read.
 
     It can be pickled, and used under fork, spawn and forkserver.
@@ -133,7 +133,7 @@ class _FormatError(Exception):
     """Another version of segctl wrote the dataset.json."""
 
 
-def open_dataset(data_root: Path, name: str) -> PackedDataset:
+def open_dataset(data_root: Path, name: str) -> PreparedDataset:
     """Open a prepared dataset. Raises InputError, with the line that prepares it, if it is not there or cannot be read."""
     folder = data_root / name
     if not (folder / INDEX_NAME).is_file():
@@ -149,7 +149,7 @@ def open_dataset(data_root: Path, name: str) -> PackedDataset:
         ) from error
 
 
-def find_dataset(data_root: Path, name: str) -> PackedDataset | None:
+def find_dataset(data_root: Path, name: str) -> PreparedDataset | None:
     """The prepared dataset; None if there is none that this segctl can read."""
     try:
         return _open(data_root / name)
@@ -157,7 +157,7 @@ def find_dataset(data_root: Path, name: str) -> PackedDataset | None:
         return None
 
 
-def _open(folder: Path) -> PackedDataset:
+def _open(folder: Path) -> PreparedDataset:
     """Raises _FormatError, or one of _UNREADABLE."""
     index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
     if index["format"] != FORMAT:
@@ -165,7 +165,7 @@ def _open(folder: Path) -> PackedDataset:
         raise _FormatError(f"{version} segctl: its format is {index['format']}")
     if index.get("checksum") != _checksum(index):
         raise ValueError("it does not match its own checksum")
-    return PackedDataset(
+    return PreparedDataset(
         name=index["name"],
         folder=folder,
         classes=ClassTable.from_json(index["classes"]),
@@ -180,7 +180,7 @@ def _open(folder: Path) -> PackedDataset:
     )
 
 
-def to_index(dataset: PackedDataset) -> dict[str, Any]:
+def to_index(dataset: PreparedDataset) -> dict[str, Any]:
     """The content of dataset.json."""
     return signed(
         {

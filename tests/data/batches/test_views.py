@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 from segctl.data.batches.views import CLOSE_ENOUGH_PX, PADDING_RGB, Span, View, draw_view, read_view, resize_from
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.schema.data import DataSpec
 
 
@@ -14,7 +14,7 @@ def spec(crop: tuple[int, int], scale: tuple[float, float] = (0.5, 2.0), flip: f
     return DataSpec(dataset="camvid", crop=crop, scale=scale, flip=flip)
 
 
-def slow_take(dataset: PackedDataset, name: str, view: View) -> tuple[np.ndarray, np.ndarray]:
+def slow_take(dataset: PreparedDataset, name: str, view: View) -> tuple[np.ndarray, np.ndarray]:
     """The usual pipeline: resize the whole image, pad it to the crop, cut the crop, flip."""
     size = (view.columns.scaled, view.rows.scaled)
     image = cv2.resize(dataset.image(name), size, interpolation=cv2.INTER_LINEAR)
