@@ -79,7 +79,7 @@ def prepare(
     ] = False,
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
-    """Convert a dataset to checked shards: from --source, from your own --images, or downloaded if it may be."""
+    """Convert a dataset to checked shards: from --source, from your own --images, or downloaded where that is allowed."""
     import time
 
     from segctl.cli.fetching import fetch_archives

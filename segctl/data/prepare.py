@@ -152,7 +152,7 @@ def plan_shards(name: str, sizes: dict[str, tuple[int, int]]) -> tuple[tuple[str
 
 
 def _find_current(source: Source, data_root: Path, codec: Codec, limit: int | None) -> PreparedDataset | None:
-    """The dataset that is there, if its files are as they were written, by this rule and codec, from these very bytes."""
+    """The prepared dataset, if its files are as they were written, by this rule and codec, from the same bytes."""
     there = find_dataset(data_root, source.name)
     if there is None:
         return None

@@ -104,7 +104,7 @@ def training_batches(  # noqa: PLR0913 - one call says everything about a stream
 ) -> Iterator[Batch]:
     """This rank's share of the global batches of steps first_step to last_step - 1, with the teacher's answers where given.
 
-    `batch_size` is global. Raises InputError where the batch is larger than the split or smaller than `size`.
+    `batch_size` is global. Raises InputError if the batch is larger than the split or smaller than `size`.
     """
     check_batch(dataset, split, batch_size, size)
     names = dataset.names(split)

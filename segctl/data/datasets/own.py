@@ -53,7 +53,7 @@ def own_files(
 
 @dataclass(frozen=True)
 class OwnRule:
-    """Index maps by `ids` and masks by `colors`; None where the class table has no ids or no colours."""
+    """Index maps by `ids` and masks by `colors`; None if the class table has no ids or no colours."""
 
     ids: IdMap | None
     colors: ColorMap | None

@@ -190,11 +190,11 @@ def _receive(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> None
 def _check_status(answer: requests.Response) -> None:
     code = answer.status_code
     if code in _PASSING:
-        raise _InterruptedError(f"the server answers {code}")
+        raise _InterruptedError(f"the server responds with {code}")
     if code in (301, 302, 303, 307, 308, 401) or (code < 300 and "html" in answer.headers.get("Content-Type", "").lower()):
         raise _LoginNeededError("the server sends a page, not the file")
     if code not in (200, 206):
-        raise _RefusedError(f"the server answers {code}")
+        raise _RefusedError(f"the server responds with {code}")
 
 
 def _save(answer: requests.Response, file: RemoteFile, part: Path, start: int, transfer: Transfer, total: int) -> None:

@@ -171,7 +171,7 @@ def test_refusals_of_all_urls_are_listed(tmp_path):
     with serve(lambda request: request.page(403 if request.path == "/a" else 404)) as site:
         error = fails(tmp_path, f"{site.url}/a", f"{site.url}/b", "http://127.0.0.1:1/c")
     assert error.message == (
-        f"'toy.zip' cannot be downloaded ({host(site.url)}: the server answers 403; {host(site.url)}: the server answers 404; "
+        f"'toy.zip' cannot be downloaded ({host(site.url)}: the server responds with 403; {host(site.url)}: the server answers 404; "
         "127.0.0.1:1: cannot be reached, 3 times)"
     )
     assert error.exit_code == 1
@@ -191,7 +191,7 @@ def test_a_server_that_says_later_is_asked_again(tmp_path, code):
 
 def test_a_server_that_never_recovers_is_given_up(tmp_path):
     with serve(lambda request: request.say(503)) as site:
-        assert "the server answers 503, 3 times" in fails(tmp_path, site.url).message
+        assert "the server responds with 503, 3 times" in fails(tmp_path, site.url).message
         assert len(site.seen) == 3
 
 
