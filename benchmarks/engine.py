@@ -35,7 +35,8 @@ import record
 import torch
 
 from segctl.data.batches.loader import Batch, training_batches
-from segctl.data.prepare.prepare import prepare
+from segctl.data.datasets import open_source
+from segctl.data.prepare import prepare_source
 from segctl.data.shards.dataset import open_dataset
 from segctl.models import build_model
 from segctl.runs import RunFolder
@@ -95,8 +96,8 @@ def draw_camvid(folder: Path, count: int = 24) -> Path:
 
 def data_root(arguments: argparse.Namespace, place: Path) -> Path:
     if arguments.data_root is not None:
-        return arguments.data_root
-    prepare("camvid", place / "data", draw_camvid(place / "source"), workers=0, progress=lambda done, total: None)
+        return Path(arguments.data_root)
+    prepare_source(open_source("camvid", [draw_camvid(place / "source")]), place / "data", workers=0)
     return place / "data"
 
 

@@ -20,7 +20,7 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,14 +32,13 @@ import numpy as np
 import record
 from PIL import Image
 
-from segctl.data.batches.views import draw_view, take
+from segctl.data.batches.views import draw_view, read_view
 from segctl.data.classes import ClassRow, ClassTable
-from segctl.data.findings import Finding
 from segctl.data.inspect.bench import Encoded, bytes_read, common_pipeline, decode
-from segctl.data.prepare.prepare import prepare_source
-from segctl.data.sample import RawSample
+from segctl.data.prepare import prepare_source
 from segctl.data.shards.dataset import open_dataset
-from segctl.data.shards.writer import CODECS
+from segctl.data.shards.shard import CODECS
+from segctl.data.source import RawSample, Source
 from segctl.schema.data import DataSpec
 
 CLASSES = ClassTable(tuple(ClassRow(f"class {number}", number, number, (number, 0, 0)) for number in range(19)))
@@ -64,21 +63,9 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Frames:
-    """A source of encoded pictures and labels."""
+    """Reads encoded pictures and labels."""
 
     files: dict[str, Encoded]
-    name: str
-    rule: str = "benchmark/1"
-    origin: str = "the benchmark"
-    decoder: str = "pillow"
-    classes: ClassTable = CLASSES
-    groups: dict[str, str] | None = None
-    notes: tuple[str, ...] = ()
-    problems: tuple[Finding, ...] = ()
-    splits: dict[str, list[str]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "splits", {"train": list(self.files)})
 
     def size(self, name: str) -> tuple[int, int]:
         image = Image.open(io.BytesIO(self.files[name].image))
@@ -163,9 +150,10 @@ def measure(
 ) -> Iterator[record.Figure]:
     spec = DataSpec(dataset=title, crop=shape.crop)
     with TemporaryDirectory(prefix="segctl-benchmark-") as folder:
+        source = Source(title, "benchmark/1", "the benchmark", "pillow", CLASSES, {"train": list(files)}, Frames(files))
         datasets, opening = {}, {}
         for codec in arguments.codecs:
-            prepare_source(Frames(files, title), Path(folder) / codec, codec=codec, workers=0)
+            prepare_source(source, Path(folder) / codec, codec=codec, workers=0)
             began = time.perf_counter()
             datasets[codec] = open_dataset(Path(folder) / codec, title)
             datasets[codec].label("000", 0, 0, 1, 1)
@@ -176,7 +164,7 @@ def measure(
             name = list(files)[number % len(files)]
             view = draw_view(shape.size, spec, np.random.default_rng([1, number]))
             works: dict[str, Callable[[], object]] = {
-                codec: partial(take, datasets[codec], name, view) for codec in arguments.codecs
+                codec: partial(read_view, datasets[codec], name, view) for codec in arguments.codecs
             }
             works |= {"common": partial(common_pipeline, files[name], view), "decode": partial(decode, files[name])}
             for rival in works if number % 2 else reversed(works):

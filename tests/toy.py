@@ -9,7 +9,8 @@ import yaml
 from PIL import Image
 from torch import Tensor, nn
 
-from segctl.data.prepare.prepare import prepare
+from segctl.data.datasets import open_source
+from segctl.data.prepare import prepare_source
 from segctl.models import Prediction
 from segctl.schema.load import validate_run
 from segctl.schema.run import TrainRun
@@ -47,7 +48,7 @@ def _draw(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 def pack_camvid(root: Path) -> Path:
     """A data root that holds the toy as `camvid`."""
-    prepare("camvid", root / "data", draw_camvid(root / "source"), workers=0, progress=lambda done, total: None)
+    prepare_source(open_source("camvid", [draw_camvid(root / "source")]), root / "data", workers=0)
     return root / "data"
 
 

@@ -26,11 +26,11 @@ def methods(incomplete: str) -> list[str]:
 
 def datasets(incomplete: str) -> list[str]:
     """Datasets that segctl knows, and those that are prepared under the data root."""
-    from segctl.data.datasets import known_names
+    from segctl.data.datasets import KNOWN
 
     root = Path(os.environ.get("SEGCTL_DATA", "data"))
     prepared = [path.parent.name for path in root.glob("*/dataset.json")]
-    return [name for name in dict.fromkeys([*known_names(), *sorted(prepared)]) if name.startswith(incomplete)]
+    return [name for name in dict.fromkeys([*KNOWN, *sorted(prepared)]) if name.startswith(incomplete)]
 
 
 def runs(incomplete: str) -> list[str]:

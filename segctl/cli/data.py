@@ -17,7 +17,7 @@ NameArg = Annotated[str, typer.Argument(metavar="NAME", help="A dataset's name; 
 
 @app.command("list", cls=PlainCommand)
 def list_datasets(data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> None:
-    """List the datasets: what they need, where they come from, whether they are here."""
+    """List the datasets: what they need, where they come from, and whether they are prepared."""
     from dataclasses import asdict
 
     from segctl.data.inspect.listing import list_datasets
@@ -41,61 +41,70 @@ def prepare(
         list[Path] | None,
         typer.Option("--source", metavar="PATH", help="The dataset as it was published: a folder, zip or tar (repeatable)."),
     ] = None,
-    images: Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Your own pictures.")] = None,
+    images: Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Your own images: a folder, zip or tar.")] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", metavar="DIR", help="Your own labels, called as the pictures.")
+        Path | None, typer.Option("--labels", metavar="DIR", help="Label maps; each has the name of its image.")
     ] = None,
     classes: Annotated[
-        Path | None, typer.Option("--classes", metavar="FILE", help="Your class table: CSV or YAML of name, id, color, ignored.")
+        Path | None, typer.Option("--classes", metavar="FILE", help="Class table: CSV or YAML with name, id, color, ignored.")
     ] = None,
     split: Annotated[
         list[str] | None,
-        typer.Option("--split", metavar="NAME=X", help="Of your own data: a ratio such as val=0.2, or a list file (repeatable)."),
+        typer.Option(
+            "--split",
+            metavar="NAME=X",
+            help="A split of your own data: a ratio such as val=0.2, or a list file such as val=val.txt (repeatable).",
+        ),
     ] = None,
-    split_seed: Annotated[int, typer.Option("--split-seed", metavar="N", help="Draws the ratios of --split.")] = 0,
+    split_seed: Annotated[int, typer.Option("--split-seed", metavar="N", help="Seed that draws the ratios of --split.")] = 0,
     codec: Annotated[
         str,
-        typer.Option("--codec", metavar="CODEC", help="lz4 is fast, zstd half the room, source keeps the files, none is raw."),
+        typer.Option(
+            "--codec",
+            metavar="CODEC",
+            help="lz4: fast. zstd: half the disk space, slower. source: keeps the image files. none: uncompressed.",
+        ),
     ] = "lz4",
     workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", min=0, help="Processes; one per core if left out.")
+        int | None, typer.Option("--workers", metavar="N", min=0, help="Processes; default: one per core.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", help="A trial: at most N samples of each split.", show_default=False)
+        int | None, typer.Option("--limit", metavar="N", help="A trial: pack at most N samples per split.", show_default=False)
     ] = None,
     release: Annotated[
-        str | None, typer.Option("--release", metavar="NAME", help="Of camvid, what to download: 480x360 or 960x720.")
+        str | None, typer.Option("--release", metavar="NAME", help="Release of camvid to download: 480x360 or 960x720.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Look at every file and list all that is wrong; write nothing. Exit code 3 if any.")
+        bool, typer.Option("--check", help="Check every file, list every problem, write nothing. Exit code 3 if there is one.")
     ] = False,
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
-    """Take a dataset from --source, your own from --images, or download it where allowed; convert it to checked shards."""
+    """Convert a dataset to checked shards: from --source, from your own --images, or downloaded where that is allowed."""
     import time
 
     from segctl.cli.fetching import fetch_archives
     from segctl.data.datasets import open_source
     from segctl.data.datasets.own import own_files
     from segctl.data.inspect.check_source import check_source
-    from segctl.data.prepare.prepare import created_at, prepare_source
-    from segctl.data.shards.writer import parse_codec
+    from segctl.data.prepare import prepare_source
+    from segctl.data.shards.dataset import find_dataset
+    from segctl.data.shards.shard import parse_codec
 
     packing = parse_codec(codec)
     own = own_files(images, labels, classes, tuple(split or ()), split_seed)
     paths = source or ([] if own else fetch_archives(name, data_root, release))
     opened = open_source(name, paths, own)
     if check:
-        with out.progress(f"looking at {name}") as progress:
+        with out.progress(f"checking the source of {name}") as progress:
             findings = check_source(opened, progress)
-        show_findings(f"the source of '{name}'", findings, json=False, hint="correct it, then prepare it")
-        out.result(f"{name}: nothing keeps it from being packed")
+        show_findings(f"the source of '{name}'", findings, json=False, hint="correct the source, then prepare it")
+        out.result(f"{name}: no problems found")
         return
-    before, began = created_at(data_root, name), time.monotonic()
+    before, began = find_dataset(data_root, name), time.monotonic()
     with out.progress(f"preparing {name}") as progress:
         dataset = prepare_source(opened, data_root, codec=packing, workers=workers, limit=limit, progress=progress)
-    if dataset.provenance.created == before:
-        out.note(f"'{dataset.folder}' was made from these very bytes; nothing to do")
+    if before is not None and dataset.provenance.created == before.provenance.created:
+        out.note(f"'{dataset.folder}' was made from the same bytes; nothing to do")
     else:
         out.note(f"packed in {time.monotonic() - began:.1f} s")
     show_prepared(dataset)
@@ -103,13 +112,14 @@ def prepare(
 
 @app.command(cls=PlainCommand)
 def check(name: NameArg, data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> None:
-    """Read every sample back and compare it with its checksum and the class table; exit code 3 where anything is wrong."""
+    """Read every sample back and compare it with its checksum and the class table. Exit code 3 if there is a problem."""
+    from segctl.data.advice import prepare_again
     from segctl.data.inspect.check import check
-    from segctl.data.shards.dataset import open_dataset, prepare_line
+    from segctl.data.shards.dataset import open_dataset
 
     with out.progress(f"checking {name}") as progress:
         findings = check(data_root, name, progress)
-    show_findings(f"'{name}' in '{data_root}'", findings, json=json, hint=f"run `{prepare_line(name, data_root)}` again")
+    show_findings(f"'{name}' in '{data_root}'", findings, json=json, hint=prepare_again(name, data_root))
     if not json:
         trial = open_dataset(data_root, name).trial
         out.result(f"{name}: every sample is as it was packed" + (f" ({trial})" if trial else ""))
@@ -119,12 +129,12 @@ def check(name: NameArg, data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = Fal
 def info(
     name: NameArg,
     split: Annotated[
-        list[str] | None, typer.Option("--split", metavar="NAME", help="Count this split alone (repeatable); all if left out.")
+        list[str] | None, typer.Option("--split", metavar="NAME", help="Count only this split (repeatable); default: all.")
     ] = None,
     data_root: DataRootOpt = DATA_ROOT,
     json: JsonOpt = False,
 ) -> None:
-    """Count images, sizes and classes, per split."""
+    """Count the images, sizes and classes of each split."""
     from segctl.data.inspect.info import describe
     from segctl.data.shards.dataset import open_dataset
 
@@ -144,12 +154,12 @@ def info(
 def preview(
     name: NameArg,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The PNG; NAME-SPLIT.png if left out.")
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The PNG to write; default: NAME-SPLIT.png.")
     ] = None,
-    split: Annotated[str | None, typer.Option("--split", help="The split to show; the first one if left out.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="The split to show; default: the first.")] = None,
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
-    """Draw a contact sheet: pictures, labels in colour, and a legend."""
+    """Draw a contact sheet: images, labels in colour, and a legend."""
     from segctl.data.inspect.preview import write_preview
     from segctl.data.shards.dataset import open_dataset
 
@@ -164,18 +174,21 @@ def preview(
 def bench(
     name: NameArg,
     source: Annotated[
-        list[Path] | None, typer.Option("--source", metavar="PATH", help="What it was made from: decode that, not PNG copies.")
+        list[Path] | None,
+        typer.Option("--source", metavar="PATH", help="The published dataset: decode its pictures, not PNG copies."),
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="The split whose samples are taken.")] = "train",
+    split: Annotated[str, typer.Option("--split", help="The split to measure.")] = "train",
     crop: Annotated[
-        tuple[int, int] | None, typer.Option("--crop", metavar="H W", min=1, help="Pixels; 512 512 at most if left out.")
+        tuple[int, int] | None, typer.Option("--crop", metavar="H W", min=1, help="Crop in pixels; default: 512 512 at most.")
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", metavar="N", help="How many are taken.")] = 200,
-    workers: Annotated[int | None, typer.Option("--workers", metavar="N", min=1, help="As in training if left out.")] = None,
+    samples: Annotated[int, typer.Option("--samples", metavar="N", help="How many samples to measure.")] = 200,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=1, help="Loader processes; default: as in training.")
+    ] = None,
     data_root: DataRootOpt = DATA_ROOT,
     json: JsonOpt = False,
 ) -> None:
-    """Measure the loader: samples a second, bytes read a sample, against decoding picture files each time."""
+    """Measure the loader (samples a second, bytes a sample) against decoding picture files each time."""
     from dataclasses import asdict
 
     from segctl.data.datasets import open_source

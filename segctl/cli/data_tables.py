@@ -1,4 +1,4 @@
-"""What the data commands show: findings, counts and classes, as tables."""
+"""Tables of the data commands: problems, counts and classes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,13 +10,13 @@ from segctl.errors import CheckError
 if TYPE_CHECKING:
     from segctl.data.findings import Finding
     from segctl.data.inspect.info import SplitInfo
-    from segctl.data.shards.dataset import PackedDataset
+    from segctl.data.shards.dataset import PreparedDataset
 
 MAX_ROWS, MAX_SIZES, FULL_SPLITS = 40, 4, 3
 
 
 def show_findings(what: str, findings: "Sequence[Finding]", *, json: bool, hint: str) -> None:
-    """List them, count them by kind, and raise CheckError where there is any."""
+    """Show the findings, and how many there are of each kind. Raises CheckError if there is any."""
     from dataclasses import asdict
 
     from segctl.data.findings import summarise
@@ -29,26 +29,26 @@ def show_findings(what: str, findings: "Sequence[Finding]", *, json: bool, hint:
         out.table(f"Problems of {what}", ["sample", "problem"], rows, more)
         kinds = [[kind.pattern, f"{kind.count}", kind.example or "(all)", kind.hint] for kind in summarise(findings)]
         out.result("")
-        out.table("In all", ["problem", "how often", "such as", "what to do"], kinds)
+        out.table("By kind", ["problem", "count", "for example", "what to do"], kinds)
     if findings:
         count = "one problem" if len(findings) == 1 else f"{len(findings)} problems"
         raise CheckError(f"{what} has {count}", hint)
 
 
-def show_prepared(dataset: "PackedDataset") -> None:
-    """What a preparation gave, and what the person should know of it."""
+def show_prepared(dataset: "PreparedDataset") -> None:
+    """Show the splits and sizes of a prepared dataset, its notes, and the next command."""
     splits = ", ".join(f"{split} {len(names)}" for split, names in dataset.splits.items())
     sizes = f"{megabytes(dataset.shard_bytes())} of {dataset.provenance.codec} shards from {megabytes(dataset.source_bytes())}"
     out.result(f"{dataset.name}: {splits}; {sizes}; fingerprint {dataset.fingerprint[:12]}")
     for remark in remarks(dataset):
         out.note(remark)
     if dataset.trial:
-        out.warn(f"'{dataset.name}' is {dataset.trial}; prepare it without --limit to have it whole")
+        out.warn(f"'{dataset.name}' is {dataset.trial}; prepare it without --limit to pack all samples")
     out.note(f"next: {command_line('data', 'info', dataset.name, data_root=dataset.folder.parent)}")
 
 
-def remarks(dataset: "PackedDataset") -> list[str]:
-    """What was left out, and how many pixels had a colour of no class."""
+def remarks(dataset: "PreparedDataset") -> list[str]:
+    """Notes on what was left out, and on pixels whose colour is no class's."""
     unknown = dataset.unknown_pixels()
     stray = (
         [f"{sum(unknown.values())} pixels in {len(unknown)} samples have a colour of no class and are ignored"] if unknown else []
@@ -56,8 +56,8 @@ def remarks(dataset: "PackedDataset") -> list[str]:
     return [*dataset.provenance.notes, *stray]
 
 
-def show_info(dataset: "PackedDataset", splits: "Sequence[SplitInfo]") -> None:
-    """Images, sizes and groups of each split, then the classes."""
+def show_info(dataset: "PreparedDataset", splits: "Sequence[SplitInfo]") -> None:
+    """Show images, sizes and groups of each split, then the classes."""
     rows = [[split.split, f"{split.count}", _sizes(split), _groups(split), f"{split.ignored_share:.3f}"] for split in splits]
     trial = f" ({dataset.trial})" if dataset.trial else ""
     title = f"{dataset.name}, {len(dataset.samples)} samples{trial}"
@@ -70,7 +70,7 @@ def show_info(dataset: "PackedDataset", splits: "Sequence[SplitInfo]") -> None:
         [name, *(cell for split in splits for cell in _cells(split, index, full=full))]
         for index, name in enumerate(dataset.classes.names)
     ]
-    notes = ["% is of the pixels that are not ignored; images is how many show the class"]
+    notes = ["%: of the pixels that are not ignored; images: how many show the class"]
     out.result("")
     drop = [f"{split.split} {what}" for what in ("pixels", "images") for split in splits]
     notes = notes if full else ["% is of the pixels that are not ignored; --split shows all of one split"]
@@ -83,7 +83,7 @@ def _cells(split: "SplitInfo", index: int, *, full: bool) -> list[str]:
 
 
 def _sizes(split: "SplitInfo") -> str:
-    """The commonest sizes; where there are many, also how many, and the shortest and longest side."""
+    """The most frequent sizes; if there are many, also their number and the shortest and longest side."""
     shown = ", ".join(f"{size} ({count})" for size, count in list(split.sizes.items())[:MAX_SIZES])
     if len(split.sizes) <= MAX_SIZES:
         return shown
@@ -97,5 +97,5 @@ def _groups(split: "SplitInfo") -> str:
 
 
 def megabytes(count: int) -> str:
-    """A number of bytes as people read it."""
+    """A number of bytes in megabytes."""
     return f"{count / 1e6:.1f} MB"

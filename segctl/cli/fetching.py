@@ -1,4 +1,4 @@
-"""Getting a dataset's archives before they are prepared: which, from where, and with whose account."""
+"""Downloads a dataset's archives before it is prepared, with the person's own account if one is needed."""
 
 import os
 import sys
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def fetch_archives(
     name: str, data_root: Path, release: str | None, *, files: "Sequence[RemoteFile] | None" = None, site: str | None = None
 ) -> list[Path]:
-    """Download what a dataset is made from into `<data_root>/downloads`; nothing where it cannot be downloaded or needs nothing.
+    """Download a dataset's archives into `<data_root>/downloads`; the paths, none for a dataset that is not downloaded.
 
-    `files` and `site` stand in for the official ones.
+    files, site: use these instead of the official ones.
     """
     from segctl.data.download.catalog import remote_files
     from segctl.data.download.cityscapes_site import SITE, open_site
@@ -37,12 +37,12 @@ def fetch_archives(
             files, transfer = open_site(ask_account(), progress, site=site or SITE)
         if not files:
             return []
-        out.note(f"downloading {', '.join(file.name for file in files)} to '{downloads_folder(data_root)}', to be kept there")
+        out.note(f"downloading {', '.join(file.name for file in files)} to '{downloads_folder(data_root)}', where they stay")
         return download(files, downloads_folder(data_root), transfer)
 
 
 def _packages_here(folder: Path) -> list[Path]:
-    """The Cityscapes packages, if all were downloaded before: then nobody has to log in."""
+    """The Cityscapes packages if all were downloaded before, so that nobody has to log in again; else none."""
     from segctl.data.download.cityscapes_site import PACKAGES
 
     paths = [folder / package for package in PACKAGES]
@@ -50,7 +50,7 @@ def _packages_here(folder: Path) -> list[Path]:
 
 
 def ask_account() -> "Account":
-    """The person's own Cityscapes account, from the environment or typed in. It is kept nowhere."""
+    """The person's own Cityscapes account, from the environment or typed in. It is stored nowhere."""
     from segctl.data.download.cityscapes_site import Account
 
     username, password = (os.environ.get(f"CITYSCAPES_{what}") for what in ("USERNAME", "PASSWORD"))
@@ -61,6 +61,6 @@ def ask_account() -> "Account":
             "Cityscapes is downloaded with your own account, and there is no terminal to ask for it",
             "set CITYSCAPES_USERNAME and CITYSCAPES_PASSWORD, or give the zips with --source",
         )
-    out.note("Cityscapes is downloaded with your own account of www.cityscapes-dataset.com; it is kept nowhere")
+    out.note("Cityscapes is downloaded with your own account of www.cityscapes-dataset.com, which is stored nowhere")
     username = username or typer.prompt("user name", err=True)
     return Account(str(username), str(typer.prompt("password", hide_input=True, err=True)))

@@ -1,1 +1,1 @@
-"""From raw files to batches: sources, shards, checks, transforms, loader."""
+"""From raw files to batches: `datasets` -> `prepare` -> `shards` -> `batches`; `inspect` looks at them."""

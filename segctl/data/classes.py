@@ -1,4 +1,4 @@
-"""The class table: the only place that says which id is which class, what colour it has and what is ignored."""
+"""The class table: the only place that defines which id is which class, its colour, and what is ignored."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,34 +6,35 @@ from typing import Any
 import numpy as np
 
 from segctl.errors import InputError
-
-IGNORED = 255
-"""The label of a pixel that is neither trained on nor scored."""
+from segctl.ignored import IGNORED
 
 
 def bit_color(index: int) -> tuple[int, int, int]:
-    """VOC's palette: the bits of the index, three at a time, go to red, green and blue, highest first."""
+    """VOC's palette: three bits of the index at a time become a bit of red, of green and of blue, highest first."""
     channels = [sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)]
     return channels[0], channels[1], channels[2]
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class: `raw_id` in the source's label files (None where there are none), `train_id` in shards, 255 for ignored."""
+    """One class: `raw_id` in the source's label files (None if they hold no ids), `train_id` in shards, 255 for ignored."""
 
     name: str
     raw_id: int | None
     train_id: int
     color: tuple[int, int, int]
     category: str | None = None
-    """The group of classes that this one belongs to, where the dataset has groups."""
+    """The group of classes that this one belongs to, if the dataset has groups."""
     has_instances: bool = False
-    """Whether the source tells single things of this class apart."""
+    """Whether the source annotates single instances of this class."""
 
 
 @dataclass(frozen=True)
 class ClassTable:
-    """All classes of a dataset. A `binary` dataset is scored on its foreground alone."""
+    """All classes of a dataset. A `binary` dataset is scored on its foreground alone.
+
+    Raises InputError if the train ids are not 0, 1, 2, …
+    """
 
     rows: tuple[ClassRow, ...]
     binary: bool = False

@@ -1,4 +1,4 @@
-"""What a check finds, in a source or in a prepared dataset."""
+"""Problems that a check finds, in a source or in a prepared dataset."""
 
 import re
 from collections.abc import Sequence
@@ -7,30 +7,28 @@ from dataclasses import dataclass
 from segctl.errors import InputError
 
 _VARYING = re.compile(r"'[^']*'|\([^)]*\)|\d[\d.×]*")
-"""What tells two findings of a kind apart: names, file names, numbers."""
+"""Parts in which two findings of one kind differ: names, file names, numbers."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem. `sample` is empty where the problem is of the dataset as a whole; `hint` says what to do, where one can."""
+    """One problem. `sample` is empty if the problem concerns the whole dataset; `hint` says what to do, if anything helps."""
 
     sample: str
     problem: str
     hint: str = ""
 
 
-def refuse(findings: Sequence[Finding]) -> None:
-    """Raise InputError with the first finding, if there is one."""
-    if not findings:
-        return
+def refusal(findings: Sequence[Finding]) -> InputError:
+    """The error for a source with problems: the first of them, and how many more there are."""
     first, others = findings[0], len(findings) - 1
     more = "" if not others else f" (and {others} more problem{'s' if others > 1 else ''}; `--check` lists them)"
-    raise InputError(first.problem + more, first.hint)
+    return InputError(first.problem + more, first.hint)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Findings that differ only in names and numbers: what they have in common, how many they are, and the first one's sample."""
+    """Findings that differ only in names and numbers: their common text, their number, and the sample of the first."""
 
     pattern: str
     count: int
@@ -39,7 +37,7 @@ class Kind:
 
 
 def summarise(findings: Sequence[Finding]) -> list[Kind]:
-    """The findings by kind, the commonest first."""
+    """The findings by kind, the most frequent first."""
     kinds: dict[str, list[Finding]] = {}
     for finding in findings:
         kinds.setdefault(_VARYING.sub("…", finding.problem), []).append(finding)

@@ -1,4 +1,4 @@
-"""Which splits may share samples, by their names: what is evaluated must never be trained on."""
+"""Which splits may share samples, by their names: no sample of an evaluated split may be in a training split."""
 
 import re
 
@@ -31,7 +31,7 @@ def must_not_meet(first: str, second: str) -> bool:
 
 
 def _meaning(split: str) -> tuple[str | None, str]:
-    """(train, val, test, trainval or None; the fold, empty where there is none)."""
+    """(train, val, test, trainval or None; the fold, "" if there is none)."""
     roles = [role for word in _WORD.findall(split) if (role := _role(word.lower()))]
     fold = re.search(r"fold[^a-z0-9]?(\d+)", split.lower())
     # The first word decides ("test-dev" is a test), but train beside val is both: train_val, TrainVal.

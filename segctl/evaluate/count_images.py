@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segctl.data.batches.loader import Sample, evaluation_samples, shard_names
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.batches.loader import Sample, evaluation_samples, rank_share
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import SegctlError
 from segctl.evaluate.partial_results import PartialResults
 from segctl.evaluate.predictor import class_probabilities, predict_classes
@@ -79,7 +79,7 @@ class _Batch:
 
 def count_images(
     model: Network,
-    dataset: PackedDataset,
+    dataset: PreparedDataset,
     names: Sequence[str],
     how: Scoring,
     progress: Progress | None = None,
@@ -104,7 +104,7 @@ def count_images(
 
 def count_split(
     model: Network,
-    dataset: PackedDataset,
+    dataset: PreparedDataset,
     split: str,
     how: Scoring,
     progress: Progress | None = None,
@@ -116,7 +116,7 @@ def count_split(
 
 def count_shared(
     model: Network,
-    dataset: PackedDataset,
+    dataset: PreparedDataset,
     names: list[str],
     how: Scoring,
     progress: Progress | None = None,
@@ -130,7 +130,7 @@ def count_shared(
     resumed = [] if partial is None else partial.resume(how.world)
     done = {name for part in resumed for name in part.table.names}
     left = [name for name in names if name not in done]
-    mine = shard_names(left, how.world.rank, how.world.size)
+    mine = rank_share(left, how.world.rank, how.world.size)
 
     def count() -> EvaluationCounts | None:
         try:
@@ -148,7 +148,7 @@ def count_shared(
     return merge_counts([*resumed, *whole], names)
 
 
-def _predicted(model: Network, dataset: PackedDataset, names: Sequence[str], how: Scoring) -> Iterator[_Batch]:
+def _predicted(model: Network, dataset: PreparedDataset, names: Sequence[str], how: Scoring) -> Iterator[_Batch]:
     """The batches of the named images, in order, predicted and queued for counting."""
     device = how.compute.device
     for samples in _same_size(evaluation_samples(dataset, list(names), workers=how.workers), how.batch):
@@ -185,7 +185,7 @@ def _same_size(samples: Iterator[Sample], most: int) -> Iterator[list[Sample]]:
         yield together
 
 
-def _finish(batch: _Batch, dataset: PackedDataset, extras: Extras, tally: Tally) -> None:
+def _finish(batch: _Batch, dataset: PreparedDataset, extras: Extras, tally: Tally) -> None:
     """Fetch the counts from the device, count here what needs whole maps, and add both to the tally."""
     pairs = checked_pairs(batch.pairs).cpu().numpy()
     bins = None if batch.bins is None else batch.bins.cpu().numpy()

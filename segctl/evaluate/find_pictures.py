@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from segctl.data.files.archives import PlainFile
+from segctl.data.files.pictures import read_image
 from segctl.errors import InputError
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-PLAIN_MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr")
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,4 @@ def _is_picture(path: Path) -> bool:
 
 def read_upright(path: Path) -> NDArray[np.uint8]:
     """The picture as RGB uint8 (H, W, 3), rotated as its EXIF orientation says. Raises InputError naming the file."""
-    try:
-        with Image.open(path) as opened:
-            if opened.mode not in PLAIN_MODES:
-                raise InputError(
-                    f"'{path}' is a picture of mode {opened.mode}, wanted 8-bit colour or grey", "convert it to 8-bit RGB first"
-                )
-            return np.array(ImageOps.exif_transpose(opened).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "it is not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise InputError(f"cannot read '{path}': {reason}") from error
+    return read_image(PlainFile(str(path), path))

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from segctl.data.classes import IGNORED
 from segctl.data.datasets.cityscapes_classes import AVERAGE_INSTANCE_PX, CLASSES
+from segctl.ignored import IGNORED
 from segctl.metrics.cityscapes import Benchmark
 
 STAND_IN = 128

@@ -15,9 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segctl.data.classes import IGNORED
 from segctl.data.datasets.cityscapes_classes import CLASSES
-from segctl.data.datasets.label_files import IdMap, check_ids
+from segctl.data.datasets.pairs import IdMap, check_ids
 from segctl.errors import InputError
 from segctl.evaluate.png_cityscapes import benchmark_of
 from segctl.evaluate.png_classes import GivenClasses
@@ -25,6 +24,7 @@ from segctl.evaluate.png_ids import predictions_to_train_ids, truth_to_train_ids
 from segctl.evaluate.png_pairs import Ids, PngPair, PngPairs, pair_pngs, read_ids
 from segctl.evaluate.tables import ScoresJson, scores_json
 from segctl.files import Progress
+from segctl.ignored import IGNORED
 from segctl.metrics.counts import FN, TP
 from segctl.metrics.counts import pairs as count_pairs
 from segctl.metrics.table import CountTable

@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from segctl.data.classes import IGNORED, ClassTable
+from segctl.data.classes import ClassTable
 from segctl.evaluate.png_cityscapes import STAND_IN
+from segctl.ignored import IGNORED
 
 NO_CLASS = 254
 """A train id that is neither a class nor ignored."""

@@ -8,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
+from segctl.data.files.archives import PlainFile
+from segctl.data.files.pictures import read_label
 from segctl.errors import InputError
 
 Ids = NDArray[np.integer]
@@ -27,7 +28,6 @@ STEM_ENDINGS = (
 )
 """Endings of a stem that are not part of the image's name, in Cityscapes, DeepGlobe and elsewhere."""
 
-ID_MODES = ("1", "L", "P", "I;16", "I;16B", "I")
 SHOWN = 3
 
 
@@ -66,21 +66,7 @@ def pair_pngs(predictions: Path, truths: Path) -> PngPairs:
 
 def read_ids(path: Path) -> Ids:
     """The ids uint8 or uint16 (H, W) of a one-channel picture. Raises InputError naming the file."""
-    # PIL and not OpenCV: OpenCV 5 gives three channels for palette PNGs and squashes 16-bit ones.
-    try:
-        with Image.open(path) as opened:
-            if opened.mode not in ID_MODES:
-                raise InputError(
-                    f"'{path}' is a picture of mode {opened.mode}, wanted one channel of class ids (grey or palette)",
-                    "save class ids, not colours",
-                )
-            ids = np.asarray(opened)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "it is not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise InputError(f"cannot read '{path}': {reason}") from error
-    if ids.dtype == np.bool_:
-        return ids.astype(np.uint8)
-    return ids.astype(np.uint16) if ids.dtype.itemsize > 1 else ids  # some versions of PIL give 16-bit PNGs as 32-bit integers
+    return read_label(PlainFile(str(path), path))
 
 
 def _pngs(folder: Path, option: str) -> list[Path]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from segctl.data.shards.dataset import PackedDataset, open_dataset
+from segctl.data.shards.dataset import PreparedDataset, open_dataset
 from segctl.errors import InputError
 from segctl.evaluate.count_images import ClassMap, Extras, SavePrediction, Scoring, count_split
 from segctl.evaluate.draw_masks import write_index
@@ -67,7 +67,7 @@ class OpenedRequest:
     """A request whose run, dataset and split exist. folder: where the evaluation's files go."""
 
     spec: TrainRun
-    dataset: PackedDataset
+    dataset: PreparedDataset
     split: str
     protocol: EvaluateSpec
     compute: Compute

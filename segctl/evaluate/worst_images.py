@@ -6,17 +6,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segctl.data.classes import IGNORED
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.evaluate.count_images import ClassMap, Scoring
 from segctl.evaluate.draw_masks import RGB, write_picture
 from segctl.evaluate.predictor import predict_classes
 from segctl.files import write_json
+from segctl.ignored import IGNORED
 from segctl.metrics.scores import ImageScore
 from segctl.models import Segmenter
 
 
-def write_worst(folder: Path, worst: list[ImageScore], model: Segmenter, dataset: PackedDataset, how: Scoring) -> None:
+def write_worst(folder: Path, worst: list[ImageScore], model: Segmenter, dataset: PreparedDataset, how: Scoring) -> None:
     """Write four PNGs for each image, and worst.json; remove the PNGs of an earlier evaluation."""
     entries = []
     for old in folder.glob("*.png"):

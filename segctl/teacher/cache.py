@@ -24,8 +24,8 @@ from torch import Tensor
 from segctl.data.batches.fixed_views import fixed_view, require_fixed, sides
 from segctl.data.batches.micro_batches import largest_micro_batch
 from segctl.data.batches.teacher_outputs import Chunk, OutputMap, TeacherOutputs
-from segctl.data.batches.views import take
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.batches.views import read_view
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError, StoppedError
 from segctl.files import content_key
 from segctl.models.forward import forward_uint8
@@ -51,7 +51,7 @@ class TeacherCache:
 
     outputs: TeacherOutputs
     teacher: Teacher
-    dataset: PackedDataset
+    dataset: PreparedDataset
     view: DataSpec
     compute: Compute
 
@@ -107,12 +107,12 @@ class TeacherCache:
     def _images(self, samples: range, mirrored: bool) -> Tensor:
         """The views uint8 (B, H, W, 3). B is always `forward_batch`: the last view is repeated to fill the batch."""
         names = [self.outputs.names[index] for index in samples]
-        views = [take(self.dataset, name, fixed_view(self.dataset.size(name), self.view, mirrored))[0] for name in names]
+        views = [read_view(self.dataset, name, fixed_view(self.dataset.size(name), self.view, mirrored))[0] for name in names]
         return torch.from_numpy(np.stack(views + views[-1:] * (self.outputs.forward_batch - len(views))))
 
 
 def plan_teacher_cache(
-    run: DistillRun, dataset: PackedDataset, teacher: Teacher, compute: Compute, *, processes: int, runs_root: Path
+    run: DistillRun, dataset: PreparedDataset, teacher: Teacher, compute: Compute, *, processes: int, runs_root: Path
 ) -> TeacherCache | None:
     """The cache of a run with teacher.cache, else None. Writes nothing.
 
@@ -137,7 +137,7 @@ def _map_names(run: DistillRun) -> list[str]:
     return ["main", *sorted(read - {"main"})]
 
 
-def _key(run: DistillRun, dataset: PackedDataset, teacher: Teacher, compute: Compute, forward_batch: int) -> str:
+def _key(run: DistillRun, dataset: PreparedDataset, teacher: Teacher, compute: Compute, forward_batch: int) -> str:
     """A hash of everything that the outputs depend on."""
     names = dataset.names(run.data.train_split)
     about = {

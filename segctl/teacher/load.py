@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError
 from segctl.files import file_sha256
 from segctl.models import Segmenter, build_model, read, restore
@@ -39,7 +39,7 @@ class Teacher:
         return str(self.path) if on_the_hub(self.path) else str(self.path.resolve())
 
 
-def load_teacher(path: Path, dataset: PackedDataset, preset: str | None = None) -> Teacher:
+def load_teacher(path: Path, dataset: PreparedDataset, preset: str | None = None) -> Teacher:
     """The network in a file or on the hub, in eval mode, on the CPU, its classes sorted into the dataset's order by name.
 
     preset: the preset that describes the network of a file of plain weights.  Raises InputError if the file or its classes
@@ -95,7 +95,7 @@ def _plain_weights(path: Path, run: TrainRun, names: list[str]) -> Segmenter:
     return model.eval()
 
 
-def _require_same_data(run: TrainRun, dataset: PackedDataset, path: Path) -> None:
+def _require_same_data(run: TrainRun, dataset: PreparedDataset, path: Path) -> None:
     """Refuse a preset of another dataset: plain weights do not name their classes, so the preset's dataset must."""
     if run.data.dataset != dataset.name:
         raise InputError(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError
 from segctl.evaluate.count_images import Scoring, count_shared
 from segctl.files import Progress
@@ -37,7 +37,7 @@ class Trial:
         )
 
 
-def try_teacher(teacher: Teacher, dataset: PackedDataset, split: str, how: Scoring, progress: Progress | None = None) -> Trial:
+def try_teacher(teacher: Teacher, dataset: PreparedDataset, split: str, how: Scoring, progress: Progress | None = None) -> Trial:
     """Score the teacher on the first 32 images of a split. Every process of a run calls it."""
     names = dataset.names(split)[:TRIAL_IMAGES]
     counted = count_shared(teacher.model, dataset, names, how, progress)

@@ -7,7 +7,7 @@ from torch import nn
 
 from segctl.commands import RUNS_ROOT
 from segctl.data.batches.teacher_outputs import TeacherOutputs
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.models import Segmenter
 from segctl.runs import resume_line
 from segctl.runtime.determinism import determinism_in_words
@@ -51,7 +51,7 @@ class Session:
     """
 
     run: TrainRun
-    dataset: PackedDataset
+    dataset: PreparedDataset
     compute: Compute
     world: World
     workers: int

@@ -9,7 +9,7 @@ from deepglobe_files import tree as deepglobe_tree
 from own_files import write_own
 
 from segctl.cli import main
-from segctl.data.datasets import known_names
+from segctl.data.datasets import KNOWN
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_list_says_what_is_here(capsys, root):
     code, out, _ = run(capsys, "data", "list", "--data-root", root)
     assert code == 0
     rows = {line.split()[0]: line.split() for line in out.splitlines()[2:]}
-    assert list(rows) == sorted(known_names())
+    assert list(rows) == sorted(KNOWN)
     assert rows["camvid"][1:3] == ["15", "samples,"]
     assert rows["shapes"][1:3] == ["no", "nothing"]
 
@@ -43,7 +43,7 @@ def test_prepare_again_says_so(capsys, root, toy_data):
     source = toy_data.parent / "source"
     code, out, err = run(capsys, "data", "prepare", "camvid", "--source", source, "--data-root", root)
     assert code == 0
-    assert f"'{root}/camvid' was made from these very bytes; nothing to do" in err
+    assert f"'{root}/camvid' was made from the same bytes; nothing to do" in err
     assert out.startswith("camvid: train 10, val 5; ")
 
 
@@ -84,7 +84,7 @@ def test_a_trial_is_marked_everywhere(capsys, tmp_path, toy_data):
     code, out, err = run(capsys, *prepare, "--limit", 2)
     assert (code, out[:24]) == (0, "camvid: train 2, val 2; ")
     words = "a trial: at most 2 samples of each split"
-    assert f"'camvid' is {words}; prepare it without --limit to have it whole" in err
+    assert f"'camvid' is {words}; prepare it without --limit to pack all samples" in err
     assert words in run(capsys, "data", "check", "camvid", "--data-root", tmp_path)[1]
     assert words in run(capsys, "data", "info", "camvid", "--data-root", tmp_path)[1]
     assert words in run(capsys, "data", "info", "camvid", "--data-root", tmp_path, "--json")[1]
@@ -190,14 +190,14 @@ def test_a_look_before_packing_lists_everything_and_writes_nothing(capsys, tmp_p
     images, labels, classes = write_own(tmp_path, ["train/a", "train/b", "train/c", "val/d"])
     prepare = ["data", "prepare", "streets", "--images", images, "--labels", labels, "--classes", classes, "--check"]
     code, out, _ = run(capsys, *prepare, "--data-root", tmp_path / "data")
-    assert (code, out) == (0, "streets: nothing keeps it from being packed\n")
+    assert (code, out) == (0, "streets: no problems found\n")
     for name in ("a", "b"):
         (labels / "train" / f"{name}.png").unlink()
     (images / "val" / "d.jpg").write_bytes(b"nothing")
     code, out, err = run(capsys, *prepare, "--data-root", tmp_path / "data")
     assert code == 3
     assert "the image of sample 'd' (val/d.jpg) cannot be read: it is not a picture" in out
-    assert "sample … has its image but no label: … holds no … …" in out.split("In all")[1]
+    assert "sample … has its image but no label: … holds no … …" in out.split("By kind")[1]
     assert "error: the source of 'streets' has 3 problems" in err
     assert not (tmp_path / "data").exists()
 
@@ -229,7 +229,7 @@ def test_several_sources_are_one(capsys, tmp_path):
     [
         (["streets", "--images", "x"], "--labels and --classes are missing"),
         (["streets", "--images", "x", "--labels", "y"], "--classes is missing"),
-        (["camvid", "--split", "val=0.2"], "--split is 'val=0.2', but the splits of a published dataset are given"),
+        (["camvid", "--split", "val=0.2"], "--split is 'val=0.2', but a published dataset has its own splits"),
         (
             ["streets", "--images", "x", "--labels", "y", "--classes", "nowhere.csv"],
             "the class table 'nowhere.csv' cannot be read",

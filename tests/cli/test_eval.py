@@ -14,7 +14,8 @@ from PIL import Image
 from toy import draw_camvid
 
 from segctl.cli import main
-from segctl.data.prepare.prepare import prepare
+from segctl.data.datasets import open_source
+from segctl.data.prepare import prepare_source
 
 
 @pytest.fixture
@@ -190,7 +191,7 @@ def test_saved_predictions_score_the_same_as_files(run: Path, toy_data: Path, ca
 
 
 def test_a_score_on_a_trial_never_passes_for_the_datasets(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    prepare("camvid", Path("trial"), draw_camvid(Path("source")), workers=0, limit=3, progress=lambda done, total: None)
+    prepare_source(open_source("camvid", [draw_camvid(Path("source"))]), Path("trial"), workers=0, limit=3)
     assert main(["eval", "run", "--data-root", "trial"]) == 0
     words = "a trial: at most 3 samples of each split"
     assert f"warning: scored on {words}; these are not scores of 'camvid'" in capsys.readouterr().err

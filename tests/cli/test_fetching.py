@@ -14,7 +14,7 @@ from segctl.cli.fetching import ask_account, fetch_archives
 from segctl.cli.output import transfer_words
 from segctl.data.datasets import open_source
 from segctl.data.download.catalog import RemoteFile
-from segctl.data.prepare.prepare import prepare_source
+from segctl.data.prepare import prepare_source
 from segctl.errors import InputError
 
 

@@ -6,9 +6,10 @@ import pytest
 import shard_files
 from camvid_folders import draw_folder
 
-from segctl.data.prepare.prepare import prepare
-from segctl.data.shards.dataset import PackedDataset, open_dataset
-from segctl.data.shards.writer import CODECS, write_shard
+from segctl.data.datasets import open_source
+from segctl.data.prepare import prepare_source
+from segctl.data.shards.dataset import PreparedDataset, open_dataset
+from segctl.data.shards.shard import CODECS, write_shard
 
 SIZES = {"train": [(300, 520), (120, 96), (64, 80), (200, 310), (96, 128), (90, 70)], "val": [(120, 96), (64, 80)]}
 
@@ -16,7 +17,7 @@ SIZES = {"train": [(300, 520), (120, 96), (64, 80), (200, 310), (96, 128), (90, 
 @pytest.fixture(scope="session")
 def packed_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("packed")
-    prepare("camvid", root, draw_folder(root / "camvid-source", SIZES), workers=0)
+    prepare_source(open_source("camvid", [draw_folder(root / "camvid-source", SIZES)]), root, workers=0)
     return root
 
 
@@ -28,12 +29,12 @@ def source(packed_root: Path) -> Path:
 @pytest.fixture(scope="session")
 def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("shapes")
-    prepare("shapes", root, None, workers=0)
+    prepare_source(open_source("shapes", []), root, workers=0)
     return root
 
 
 @pytest.fixture
-def dataset(packed_root: Path) -> PackedDataset:
+def dataset(packed_root: Path) -> PreparedDataset:
     return open_dataset(packed_root, "camvid")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from camvid_folders import draw_sample
 from PIL import Image
 
-from segctl.data.sample import RawSample
+from segctl.data.source import RawSample
 
 SIZES = {"big": (300, 520), "small": (40, 30), "exact": (256, 256), "line": (1, 700)}
 

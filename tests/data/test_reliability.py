@@ -16,8 +16,9 @@ from camvid_folders import draw_folder
 
 from segctl.cli import main
 from segctl.data.batches.loader import training_batches
+from segctl.data.datasets import open_source
 from segctl.data.inspect.check import check
-from segctl.data.prepare.prepare import prepare
+from segctl.data.prepare import prepare_source
 from segctl.data.shards.dataset import INDEX_NAME, open_dataset
 from segctl.errors import SegctlError
 from segctl.schema.data import DataSpec
@@ -26,10 +27,11 @@ SAMPLES = 132
 """Four shards of 33."""
 PREPARE = """
 import sys, pathlib
-from segctl.data.prepare.prepare import prepare
+from segctl.data.datasets import open_source
+from segctl.data.prepare import prepare_source
 source, root, workers = sys.argv[1:]
 tell = lambda done, total: print(done, flush=True)
-prepare("camvid", pathlib.Path(root), pathlib.Path(source), workers=int(workers), progress=tell)
+prepare_source(open_source("camvid", [pathlib.Path(source)]), pathlib.Path(root), workers=int(workers), progress=tell)
 """
 
 
@@ -38,7 +40,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """(source, fingerprint) of many small samples."""
     folder = tmp_path_factory.mktemp("many")
     source = draw_folder(folder / "source", {"train": [(24, 30 + n % 5) for n in range(SAMPLES - 12)], "val": [(24, 30)] * 12})
-    return source, prepare("camvid", folder / "straight", source, workers=0).fingerprint
+    return source, prepare_source(open_source("camvid", [source]), folder / "straight", workers=0).fingerprint
 
 
 def kill_at(source: Path, root: Path, sample: int, wait_s: float, workers: int) -> None:
@@ -77,7 +79,7 @@ def test_a_killed_preparation_is_incomplete_and_the_next_one_finishes(many, tmp_
         root = tmp_path / f"{number}"
         kill_at(source, root, sample=dice.randrange(1, SAMPLES), wait_s=dice.uniform(0, 0.02), workers=workers)
         incomplete += assert_incomplete_or_whole(root, capsys)
-        dataset = prepare("camvid", root, source, workers=0)
+        dataset = prepare_source(open_source("camvid", [source]), root, workers=0)
         assert dataset.fingerprint == fingerprint
         assert check(root, "camvid") == []
         assert sorted(path.name for path in root.iterdir()) == ["camvid"]
@@ -92,7 +94,7 @@ def test_kills_one_after_the_other_lose_no_whole_shard(many, tmp_path, capsys):
         assert assert_incomplete_or_whole(tmp_path, capsys)
     whole = {path.name: path.stat().st_ino for path in (tmp_path / ".camvid.writing").glob("*.h5")}
     assert len(whole) >= 2
-    dataset = prepare("camvid", tmp_path, source, workers=0)
+    dataset = prepare_source(open_source("camvid", [source]), tmp_path, workers=0)
     assert dataset.fingerprint == fingerprint
     assert whole.items() <= {name: (dataset.folder / name).stat().st_ino for name in dataset.shards}.items()
 
@@ -105,7 +107,7 @@ def test_two_preparations_at_once_do_not_disturb_each_other(many, tmp_path):
         while int(one.stdout.readline()) < 1:
             pass
         with pytest.raises(SegctlError) as caught:
-            prepare("camvid", tmp_path, source, workers=0)
+            prepare_source(open_source("camvid", [source]), tmp_path, workers=0)
         one.communicate()
     assert one.returncode == 0
     assert caught.value.message.startswith(f"preparing 'camvid' in '{tmp_path}' is under way in process {one.pid} on ")
@@ -174,7 +176,7 @@ def batches(dataset, workers: int, method: str | None) -> list[bytes]:
 )
 def test_every_start_method_gives_the_same_bytes(packed_root, source, tmp_path, codec, methods):
     """Other counts of workers, with lz4, are in test_loader.py."""
-    dataset = prepare("camvid", tmp_path, source, codec=codec, workers=0)
+    dataset = prepare_source(open_source("camvid", [source]), tmp_path, codec=codec, workers=0)
     wanted = batches(open_dataset(packed_root, "camvid"), 0, None)
     assert batches(dataset, 0, None) == wanted
     for method in methods:

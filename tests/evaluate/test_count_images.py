@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy import CLASSES, TwoLayers, toy_run
 
-from segctl.data.shards.dataset import PackedDataset, open_dataset
+from segctl.data.shards.dataset import PreparedDataset, open_dataset
 from segctl.errors import StoppedError
 from segctl.evaluate.count_images import Extras, Scoring, count_images, count_split
 from segctl.evaluate.partial_results import PartialResults
@@ -33,11 +33,11 @@ def network() -> TwoLayers:
 
 
 @pytest.fixture
-def dataset(toy_data: Path) -> PackedDataset:
+def dataset(toy_data: Path) -> PreparedDataset:
     return open_dataset(toy_data, "camvid")
 
 
-def test_counts_are_those_of_each_image_alone(dataset: PackedDataset) -> None:
+def test_counts_are_those_of_each_image_alone(dataset: PreparedDataset) -> None:
     model, names = network(), dataset.names("val")
     counted = count_images(model, dataset, names, HOW)
     for index, name in enumerate(names):
@@ -47,7 +47,7 @@ def test_counts_are_those_of_each_image_alone(dataset: PackedDataset) -> None:
     assert counted.confusion.sum() == counted.table.valid_pixels.sum()
 
 
-def test_any_sharing_of_the_images_gives_the_same_integers(dataset: PackedDataset) -> None:
+def test_any_sharing_of_the_images_gives_the_same_integers(dataset: PreparedDataset) -> None:
     model = network()
     whole = count_split(model, dataset, "val", HOW)
     for size in (2, 3):
@@ -57,7 +57,7 @@ def test_any_sharing_of_the_images_gives_the_same_integers(dataset: PackedDatase
         assert (sum(part.confusion for part in parts) == whole.confusion).all()
 
 
-def test_scoring_puts_the_network_back_into_its_mode(dataset: PackedDataset) -> None:
+def test_scoring_puts_the_network_back_into_its_mode(dataset: PreparedDataset) -> None:
     model = network().train()
     count_split(model, dataset, "val", Scoring(toy_run().evaluate, CPU))
     assert model.training
@@ -70,20 +70,20 @@ def assert_same(one: EvaluationCounts, other: EvaluationCounts) -> None:
 
 
 @pytest.mark.parametrize("batch", [2, 3, 16])
-def test_any_batch_gives_the_same_integers(batch: int, dataset: PackedDataset) -> None:
+def test_any_batch_gives_the_same_integers(batch: int, dataset: PreparedDataset) -> None:
     model = network()
     assert_same(
         count_split(model, dataset, "val", Scoring(EvaluateSpec(), CPU, batch=batch)), count_split(model, dataset, "val", HOW)
     )
 
 
-def test_images_bring_their_drive_along(dataset: PackedDataset) -> None:
+def test_images_bring_their_drive_along(dataset: PreparedDataset) -> None:
     assert dataset.groups is not None
     found = count_split(network(), dataset, "val", HOW).table
     assert found.groups == tuple(dataset.groups[name] for name in found.names)
 
 
-def test_calibration_boundaries_and_predictions_are_those_of_each_image(dataset: PackedDataset) -> None:
+def test_calibration_boundaries_and_predictions_are_those_of_each_image(dataset: PreparedDataset) -> None:
     model, saved = network(), {}
     extras = Extras(calibration=True, maps=MapCounter(CLASSES, boundary=True), save=lambda name, ids: saved.update({name: ids}))
     found = count_split(model, dataset, "val", Scoring(EvaluateSpec(), CPU, batch=2, extras=extras))
@@ -118,7 +118,7 @@ def counting(requests: Requests, stop_after: int = -1) -> Counting:
     return Counting(requests, stop_after).eval()
 
 
-def stop(dataset: PackedDataset, folder: Path, after: int) -> None:
+def stop(dataset: PreparedDataset, folder: Path, after: int) -> None:
     requests = Requests()
     with pytest.raises(StoppedError) as error:
         count_split(counting(requests, after), dataset, "val", HOW, partial=PartialResults(folder, {"a": 1}, requests))
@@ -126,7 +126,7 @@ def stop(dataset: PackedDataset, folder: Path, after: int) -> None:
     assert error.value.message == f"stopped by SIGINT after {after - 1} more images"
 
 
-def test_a_stopped_evaluation_goes_on_and_counts_no_image_twice(dataset: PackedDataset, tmp_path: Path) -> None:
+def test_a_stopped_evaluation_goes_on_and_counts_no_image_twice(dataset: PreparedDataset, tmp_path: Path) -> None:
     stop(dataset, tmp_path, after=3)
     stop(dataset, tmp_path, after=2)
     model = counting(Requests())
@@ -135,21 +135,21 @@ def test_a_stopped_evaluation_goes_on_and_counts_no_image_twice(dataset: PackedD
     assert_same(found, count_split(network(), dataset, "val", HOW))
 
 
-def test_a_fully_counted_evaluation_needs_the_network_no_more(dataset: PackedDataset, tmp_path: Path) -> None:
+def test_a_fully_counted_evaluation_needs_the_network_no_more(dataset: PreparedDataset, tmp_path: Path) -> None:
     first = count_split(network(), dataset, "val", HOW, partial=PartialResults(tmp_path, {"a": 1}))
     model = counting(Requests())
     assert_same(count_split(model, dataset, "val", HOW, partial=PartialResults(tmp_path, {"a": 1})), first)
     assert model.asked == 0
 
 
-def test_what_was_kept_of_other_weights_is_not_taken_up(dataset: PackedDataset, tmp_path: Path) -> None:
+def test_what_was_kept_of_other_weights_is_not_taken_up(dataset: PreparedDataset, tmp_path: Path) -> None:
     count_split(network(), dataset, "val", HOW, partial=PartialResults(tmp_path, {"weights": "old"}))
     model = counting(Requests())
     count_split(model, dataset, "val", HOW, partial=PartialResults(tmp_path, {"weights": "new"}))
     assert model.asked == 5
 
 
-def test_a_killed_evaluation_has_saved_now_and_then(dataset: PackedDataset, tmp_path: Path) -> None:
+def test_a_killed_evaluation_has_saved_now_and_then(dataset: PreparedDataset, tmp_path: Path) -> None:
     class KilledError(Exception):
         pass
 
@@ -163,7 +163,7 @@ def test_a_killed_evaluation_has_saved_now_and_then(dataset: PackedDataset, tmp_
     assert len(part.table.names) == 2
 
 
-def test_parts_are_gone_once_cleared(dataset: PackedDataset, tmp_path: Path) -> None:
+def test_parts_are_gone_once_cleared(dataset: PreparedDataset, tmp_path: Path) -> None:
     partial = PartialResults(tmp_path / "parts", {})
     count_split(network(), dataset, "val", HOW, partial=partial)
     partial.clear()

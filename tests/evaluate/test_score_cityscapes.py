@@ -11,8 +11,9 @@ from PIL import Image
 from toy import PRESET, toy_run
 
 from segctl.cli import main
+from segctl.data.datasets import open_source
 from segctl.data.datasets.cityscapes_classes import CLASSES
-from segctl.data.prepare.prepare import prepare
+from segctl.data.prepare import prepare_source
 from segctl.data.shards.dataset import open_dataset
 from segctl.models import build_model, save
 
@@ -44,7 +45,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished run with random weights, beside its data and the frames it was packed from."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEGCTL_DATA", "data")
-    prepare("cityscapes", tmp_path / "data", draw_frames(tmp_path / "source"), workers=0)
+    prepare_source(open_source("cityscapes", [draw_frames(tmp_path / "source")]), tmp_path / "data", workers=0)
     spec = toy_run(PRESET, data={"dataset": "cityscapes"})
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.yaml").write_text(yaml.safe_dump(spec.model_dump(mode="json")), encoding="utf-8")

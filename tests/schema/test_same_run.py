@@ -9,7 +9,7 @@ from segctl.errors import InputError
 from segctl.files import write_yaml
 from segctl.report.collect import read_run
 from segctl.report.groups import grouped
-from segctl.report.published import changes as changes_in_words
+from segctl.report.published import preset_changes
 from segctl.runs import RunFolder
 from segctl.schema.load import load_preset
 from segctl.schema.run import DistillRun, TrainRun
@@ -91,8 +91,8 @@ def test_the_report_takes_runs_that_differ_in_it_for_one_group(path: str, tmp_pa
 
 @pytest.mark.parametrize("path", OTHER)
 def test_the_report_does_not_call_it_a_change_of_the_preset(path: str) -> None:
-    assert changes_in_words(load_preset(PRESET, [other(path)] if path != "teacher.cache" else [])) == []
-    assert len(changes_in_words(run_with(other(path)))) == 1  # data.scale
+    assert preset_changes(load_preset(PRESET, [other(path)] if path != "teacher.cache" else [])) == []
+    assert len(preset_changes(run_with(other(path)))) == 1  # data.scale
 
 
 def test_validating_more_often_matters_where_the_best_weights_are_kept() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from toy import STUDENT, Silent, toy_run, write_preset
 
-from segctl.data.shards.dataset import PackedDataset, open_dataset
+from segctl.data.shards.dataset import PreparedDataset, open_dataset
 from segctl.errors import InputError
 from segctl.models import load, save
 from segctl.models.outputs import Prediction
@@ -26,7 +26,7 @@ from segctl.train.start import start_run
 
 
 @pytest.fixture(scope="module")
-def dataset(toy_data: Path) -> PackedDataset:
+def dataset(toy_data: Path) -> PreparedDataset:
     return open_dataset(toy_data, "camvid")
 
 
@@ -60,7 +60,7 @@ def student(**blocks: object) -> DistillRun:
 
 
 def test_a_run_whose_classes_stand_in_another_order_is_matched_by_name(
-    dataset: PackedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
+    dataset: PreparedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
 ) -> None:
     mine = load(toy_teacher)
     order = [10 - index for index in range(11)]
@@ -76,7 +76,7 @@ def test_a_run_whose_classes_stand_in_another_order_is_matched_by_name(
 
 
 def test_plain_weights_with_a_preset_answer_like_the_run_they_are_of(
-    dataset: PackedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
+    dataset: PreparedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
 ) -> None:
     mine = load(toy_teacher)
     plain = {f"module.{name}": value for name, value in mine.state_dict().items() if not name.startswith("pixel_")}
@@ -88,7 +88,7 @@ def test_plain_weights_with_a_preset_answer_like_the_run_they_are_of(
         torch.testing.assert_close(answer(teacher, images).logits, mine(mine.normalize(images)).logits)
 
 
-def test_plain_weights_of_another_network_are_refused(dataset: PackedDataset, toy_teacher: Path, tmp_path: Path) -> None:
+def test_plain_weights_of_another_network_are_refused(dataset: PreparedDataset, toy_teacher: Path, tmp_path: Path) -> None:
     torch.save(load(toy_teacher).state_dict(), tmp_path / "plain.pth")
     preset = write_preset(tmp_path / "wide.yaml", model={"width": 16})
     with pytest.raises(InputError) as error:
@@ -98,7 +98,7 @@ def test_plain_weights_of_another_network_are_refused(dataset: PackedDataset, to
     )
 
 
-def test_plain_weights_for_another_dataset_are_refused(dataset: PackedDataset, toy_teacher: Path, tmp_path: Path) -> None:
+def test_plain_weights_for_another_dataset_are_refused(dataset: PreparedDataset, toy_teacher: Path, tmp_path: Path) -> None:
     torch.save(load(toy_teacher).state_dict(), tmp_path / "plain.pth")
     with pytest.raises(
         InputError, match="holds weights without class names, and preset 'cityscapes-psp18' is for cityscapes, not camvid"
@@ -108,7 +108,7 @@ def test_plain_weights_for_another_dataset_are_refused(dataset: PackedDataset, t
 
 @pytest.mark.parametrize("kind", ["torchscript", "export"])
 def test_a_program_is_matched_by_the_names_beside_it(
-    kind: str, dataset: PackedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
+    kind: str, dataset: PreparedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
 ) -> None:
     mine, order = load(toy_teacher), [(3 * index) % 11 for index in range(11)]
     path = write_program(kind, LogitsAlone(toy_teacher, order).eval(), images, tmp_path)
@@ -139,7 +139,7 @@ def write_program(kind: str, net: nn.Module, images: Tensor, folder: Path) -> Pa
 
 
 def test_a_program_without_names_is_taken_at_its_word_and_says_so(
-    dataset: PackedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
+    dataset: PreparedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
 ) -> None:
     path = write_program("torchscript", LogitsAlone(toy_teacher, list(range(11))).eval(), images, tmp_path)
     assert load_teacher(path, dataset).notes == (
@@ -149,7 +149,7 @@ def test_a_program_without_names_is_taken_at_its_word_and_says_so(
 
 
 def test_a_program_of_more_channels_than_classes_is_refused(
-    dataset: PackedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
+    dataset: PreparedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
 ) -> None:
     path = write_program("torchscript", LogitsAlone(toy_teacher, [*range(11), 0]).eval(), images, tmp_path)
     with pytest.raises(InputError) as error:
@@ -158,7 +158,7 @@ def test_a_program_of_more_channels_than_classes_is_refused(
 
 
 def test_a_program_for_one_size_says_what_it_cannot_take(
-    dataset: PackedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
+    dataset: PreparedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
 ) -> None:
     path = write_program("export", LogitsAlone(toy_teacher, list(range(11))).eval(), images, tmp_path)
     with pytest.raises(InputError) as error:
@@ -193,7 +193,7 @@ def test_a_term_on_features_is_refused_where_the_teacher_hides_them(
 
 @pytest.mark.parametrize("where", ["folder", "hub name"])
 def test_without_transformers_a_hugging_face_teacher_says_what_to_install(
-    where: str, dataset: PackedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    where: str, dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
@@ -219,7 +219,7 @@ def segformer(folder: Path, names: list[str]) -> nn.Module:
 
 
 def test_a_segformer_is_matched_by_name_with_its_own_normalisation_and_features(
-    dataset: PackedDataset, images: Tensor, tmp_path: Path
+    dataset: PreparedDataset, images: Tensor, tmp_path: Path
 ) -> None:
     order = [(4 * index) % 11 for index in range(11)]
     names = ["something else", *(dataset.classes.names[index] for index in order)]
@@ -238,14 +238,14 @@ def test_a_segformer_is_matched_by_name_with_its_own_normalisation_and_features(
     assert len(teacher.sha256) == 64
 
 
-def test_a_segformer_teaches_by_logits_and_features(toy_data: Path, dataset: PackedDataset, tmp_path: Path) -> None:
+def test_a_segformer_teaches_by_logits_and_features(toy_data: Path, dataset: PreparedDataset, tmp_path: Path) -> None:
     segformer(tmp_path / "hf", dataset.classes.names)
     terms = {"terms": [{"kind": "kd"}, {"kind": "cwd_features"}, {"kind": "soft_jdt", "smooth": 1.0}]}
     found = dry_run(Request(student(distiller=terms), toy_data, tmp_path, teacher=tmp_path / "hf"), Silent())
     assert found["loss"] > 0
 
 
-def test_a_network_that_answers_with_masks_is_read_semantically(dataset: PackedDataset, images: Tensor, tmp_path: Path) -> None:
+def test_a_network_that_answers_with_masks_is_read_semantically(dataset: PreparedDataset, images: Tensor, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     backbone = transformers.SwinConfig(
         image_size=64, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=2,
@@ -263,7 +263,7 @@ def test_a_network_that_answers_with_masks_is_read_semantically(dataset: PackedD
     torch.testing.assert_close(found.logits.exp().sum(1), torch.ones_like(found.logits[:, 0]), rtol=1e-3, atol=1e-3)
 
 
-def test_a_hugging_face_network_of_another_task_is_refused(dataset: PackedDataset, tmp_path: Path) -> None:
+def test_a_hugging_face_network_of_another_task_is_refused(dataset: PreparedDataset, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["BertModel"]}), encoding="utf-8")
     with pytest.raises(InputError) as error:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from toy import Silent
 
-from segctl.data.prepare.prepare import prepare
+from segctl.data.datasets import open_source
+from segctl.data.prepare import prepare_source
 from segctl.runs import RunFolder
 from segctl.schema.load import load_preset, with_method
 from segctl.schema.methods import METHODS, Method
@@ -22,7 +23,7 @@ NOT_LOWERED = ("adversarial_main_generator", "adversarial_main_discriminator")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shapes, and a teacher of sixty steps."""
     folder = tmp_path_factory.mktemp("shapes")
-    prepare("shapes", folder / "data", None, workers=0)
+    prepare_source(open_source("shapes", []), folder / "data", workers=0)
     run = load_preset("shapes-teacher", [*QUICK, "train.steps=60", "train.validate_every=60"])
     start_run(Request(run, folder / "data", folder, device="cpu"), RunFolder(folder / "teacher"), Silent())
     return folder

@@ -7,7 +7,8 @@ import pytest
 import torch
 from toy import Silent, toy_run
 
-from segctl.data.prepare.prepare import prepare
+from segctl.data.datasets import open_source
+from segctl.data.prepare import prepare_source
 from segctl.data.shards.dataset import open_dataset
 from segctl.models import build_model, save
 from segctl.schema.load import load_preset, preset_names, with_method
@@ -28,7 +29,7 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trees = {"cityscapes": cityscapes_files.images() | cityscapes_files.labels(), "voc": voc_files.voc() | voc_files.aug()}
     for name, tree in trees.items():
         write(root / "source" / name, tree)
-        prepare(name, root / "data", root / "source" / name, workers=0)
+        prepare_source(open_source(name, [root / "source" / name]), root / "data", workers=0)
         teacher = toy_run()
         class_names = open_dataset(root / "data", name).classes.names
         torch.manual_seed(0)

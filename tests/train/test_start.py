@@ -7,7 +7,8 @@ import pytest
 import torch
 from toy import CLASSES, PRESET, STUDENT, Silent, draw_camvid, toy_run
 
-from segctl.data.prepare.prepare import prepare
+from segctl.data.datasets import open_source
+from segctl.data.prepare import prepare_source
 from segctl.errors import InputError
 from segctl.models import build_model, load, save
 from segctl.runs import RunFolder
@@ -191,7 +192,7 @@ class Rivalling(Silent):
 
 
 def test_a_run_on_a_trial_of_the_data_says_so(tmp_path: Path) -> None:
-    prepare("camvid", tmp_path / "data", draw_camvid(tmp_path / "source"), workers=0, limit=4, progress=lambda done, total: None)
+    prepare_source(open_source("camvid", [draw_camvid(tmp_path / "source")]), tmp_path / "data", workers=0, limit=4)
     session = build_session(Request(toy_run(), tmp_path / "data", tmp_path))
     assert (
         "data camvid   train 4 images, val 4   loader workers 0   a trial: at most 4 samples of each split" in session.decisions()

@@ -1,1 +1,1 @@
-"""Shards -> views -> batches."""
+"""Shards to views to batches."""

@@ -1,7 +1,7 @@
-"""Batches from a prepared dataset, the same ones with any number of workers, ranks, or starts.
+"""Batches from a prepared dataset: the same ones with any number of workers and processes, and after any resume.
 
-The stream of samples is one permutation of the split per epoch, end to end; step s of a run takes positions s·B to s·B + B - 1.
-Permutation and views are functions of (seed, epoch, sample index) alone.
+The stream of samples is one permutation of the split per epoch, end to end; step s takes the positions s·B to s·B + B - 1.
+The permutation depends on (seed, epoch) alone, a view on (seed, epoch, sample index) alone.
 """
 
 import signal
@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from segctl.data.batches.teacher_outputs import TeacherOutputs
-from segctl.data.batches.views import draw_view, take
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.batches.views import draw_view, read_view
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError, SegctlError
 from segctl.schema.data import DataSpec
 
@@ -40,7 +40,7 @@ class Batch:
     """The cached maps (B, D, h, w) of the teacher's output by name; empty for a run without teacher cache."""
 
     def pin_memory(self) -> "Batch":
-        """In page-locked memory, from where a copy to the device need not be waited for."""
+        """The batch in page-locked memory, from which it can be copied to the device in the background."""
         outputs = {name: maps.pin_memory() for name, maps in self.teacher_outputs.items()}
         return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory(), teacher_outputs=outputs)
 
@@ -54,13 +54,13 @@ class Sample:
     label: Tensor
 
     def pin_memory(self) -> "Sample":
-        """In page-locked memory."""
+        """The sample in page-locked memory."""
         return Sample(self.name, self.image.pin_memory(), self.label.pin_memory())
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Which samples a step holds: those at the positions i with i % size == rank of each global batch."""
+    """The samples of each step. Of a global batch, a process takes the positions i with i % size == rank."""
 
     length: int
     batch_size: int
@@ -88,7 +88,7 @@ def _order(seed: int, epoch: int, length: int) -> np.ndarray:
 
 
 def training_batches(  # noqa: PLR0913 - one call says everything about a stream
-    dataset: PackedDataset,
+    dataset: PreparedDataset,
     split: str,
     *,
     view: DataSpec,
@@ -104,18 +104,18 @@ def training_batches(  # noqa: PLR0913 - one call says everything about a stream
 ) -> Iterator[Batch]:
     """This rank's share of the global batches of steps first_step to last_step - 1, with the teacher's cached outputs if given.
 
-    `batch_size` is global. Raises InputError where the batch is larger than the split or smaller than `size`.
+    `batch_size` is global. Raises InputError if the batch is larger than the split or smaller than `size`.
     """
     check_batch(dataset, split, batch_size, size)
     names = dataset.names(split)
     stream = Stream(len(names), batch_size, seed, rank, size)
-    return _load(
+    return _through_workers(
         _TrainingSteps(dataset, names, view, stream, teacher_outputs), range(first_step, last_step), workers, start_method
     )
 
 
-def check_batch(dataset: PackedDataset, split: str, batch_size: int, size: int = 1) -> None:
-    """Refuse a global batch that the split cannot fill or that `size` processes cannot share. Raises InputError."""
+def check_batch(dataset: PreparedDataset, split: str, batch_size: int, size: int = 1) -> None:
+    """Raise InputError for a global batch that the split cannot fill or that `size` processes cannot share."""
     images = len(dataset.names(split))
     if batch_size > images:
         raise InputError(
@@ -130,27 +130,30 @@ def check_batch(dataset: PackedDataset, split: str, batch_size: int, size: int =
 
 
 def evaluation_samples(
-    dataset: PackedDataset, names: list[str], *, workers: int, start_method: str | None = None
+    dataset: PreparedDataset, names: list[str], *, workers: int, start_method: str | None = None
 ) -> Iterator[Sample]:
     """Whole samples at their own size, in the order of `names`."""
-    return _load(_WholeSamples(dataset, names), range(len(names)), workers, start_method)
+    return _through_workers(_WholeSamples(dataset, names), range(len(names)), workers, start_method)
 
 
-def shard_names(names: list[str], rank: int, size: int) -> list[str]:
-    """The names that rank `rank` of `size` evaluates: every size-th, so that none counts twice."""
+def rank_share(names: list[str], rank: int, size: int) -> list[str]:
+    """The samples that rank `rank` of `size` processes evaluates: every size-th, so that none counts twice."""
     return names[rank::size]
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """An error on its way out of a worker: raised again where the batches are used, with its own type and words."""
+    """An error that travels out of a worker; it is raised in the main process, with its own type and words.
+
+    torch would raise a new error of the same type, with the worker's traceback as its text.
+    """
 
     error: SegctlError
 
 
 @dataclass(frozen=True)
 class _TrainingSteps(Dataset[Batch | _Failure]):
-    dataset: PackedDataset
+    dataset: PreparedDataset
     samples: list[str]
     view: DataSpec
     stream: Stream
@@ -173,7 +176,7 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
             epoch, index = self.stream.at(position)
             name = self.samples[index]
             drawn = draw_view(self.dataset.size(name), self.view, self.stream.random(epoch, index))
-            take(self.dataset, name, drawn, (images[row], labels[row]))
+            read_view(self.dataset, name, drawn, (images[row], labels[row]))
             names.append(name)
             seen.append((index, drawn.flip))
         outputs = {} if self.teacher_outputs is None else self.teacher_outputs.read(seen)
@@ -182,7 +185,7 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
 
 @dataclass(frozen=True)
 class _WholeSamples(Dataset[Sample | _Failure]):
-    dataset: PackedDataset
+    dataset: PreparedDataset
     names: list[str]
 
     def __getitem__(self, index: int) -> Sample | _Failure:
@@ -193,8 +196,8 @@ class _WholeSamples(Dataset[Sample | _Failure]):
             return _Failure(error)
 
 
-def _load(items: "Dataset[Item | _Failure]", order: range, workers: int, start_method: str | None) -> Iterator[Item]:
-    """The items at `order`, made by worker processes that live until the last one is taken."""
+def _through_workers(items: "Dataset[Item | _Failure]", order: range, workers: int, start_method: str | None) -> Iterator[Item]:
+    """The items at `order`, made by worker processes, or in this process for 0 workers."""
     loader = DataLoader(
         items,
         batch_size=None,
@@ -212,11 +215,11 @@ def _load(items: "Dataset[Item | _Failure]", order: range, workers: int, start_m
                 raise item.error
             yield item
     finally:
-        del iterator  # stops the workers now; the garbage collector would close their pipes first and then wait for them
+        del iterator  # stops the workers now; the garbage collector may close their pipes first and then wait for them
 
 
 def _next(iterator: "Iterator[Item | _Failure]", workers: int) -> "Item | _Failure | None":
-    """The next item; None after the last. The death of a worker is a failure; a bug in one keeps its traceback."""
+    """The next item; None after the last. A worker that died becomes a _Failure; a bug in a worker keeps its traceback."""
     try:
         return next(iterator, None)
     except (RuntimeError, EOFError, OSError) as error:
@@ -230,8 +233,10 @@ def _next(iterator: "Iterator[Item | _Failure]", workers: int) -> "Item | _Failu
 
 
 def _start(loader: "DataLoader[Item | _Failure]") -> "Iterator[Item | _Failure]":
-    """Start the workers, and put the handler of SIGCHLD back that torch replaces: torch's raises in whatever code happens to run
-    when a worker dies. Without it, `next` notices, at once or within seconds."""
+    """Start the workers, and restore the handler of SIGCHLD that torch replaces.
+
+    torch's handler raises in whatever code happens to run when a worker dies. Without it, `_next` notices within seconds.
+    """
     if loader.num_workers == 0 or not hasattr(signal, "SIGCHLD") or current_thread() is not main_thread():
         return iter(loader)
     before = signal.getsignal(signal.SIGCHLD)
@@ -241,8 +246,10 @@ def _start(loader: "DataLoader[Item | _Failure]") -> "Iterator[Item | _Failure]"
 
 
 def _enter_worker(worker: int) -> None:
-    """One thread per worker. Signals are sent to a run's whole group but are the main process's to answer, so a worker goes on:
-    for good after Ctrl-C and SIGUSR1, and after SIGTERM long enough for the step under way to end."""
+    """Set one thread, and leave signals to the main process, although a terminal or scheduler sends them to every process.
+
+    A worker ignores Ctrl-C and SIGUSR1. After SIGTERM it works for GRACE_S more seconds, so that the current step can end.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)

@@ -1,9 +1,9 @@
-"""The random view of a training sample: scale, crop, flip, drawn first and then read region by region.
+"""The random view of a training sample: scale, crop and flip. It is drawn first; then only what it shows is read.
 
-Equal in distribution to the usual pipeline (resize the whole image, pad it to the crop, cut a random crop, flip), but only
-the part of the source that ends up in the crop is read and resized. Chosen instead of a warp, because OpenCV's resize is
-four to six times as fast as its warpAffine: the resize starts at a source pixel that falls on a scaled pixel to within a
-fiftieth, so that both resizes sample the same places.
+The distribution is that of the usual pipeline (resize the whole image, pad it to the crop, cut a random crop, flip), but only
+the part of the image that ends up in the crop is read and resized. It is resized and not warped, because OpenCV's resize is four
+to six times as fast as its warpAffine. The resize starts at a source pixel that coincides with a scaled pixel to within a
+fiftieth, so resizing the part and resizing the whole sample the same places.
 """
 
 from dataclasses import dataclass, replace
@@ -11,24 +11,26 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from segctl.data.classes import IGNORED
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.data.shards.tiles import Region
+from segctl.ignored import IGNORED
 from segctl.schema.data import DataSpec
 
 PADDING_RGB = (124, 116, 104)
-"""ImageNet's mean in RGB: what an image is padded with."""
+"""ImageNet's mean in RGB, with which an image is padded."""
 SEARCH_PX = 96
-"""How many scaled pixels back a start is looked for first; seldom must it be looked for farther."""
+"""How many scaled pixels back the search for a start goes at first; it seldom has to go farther."""
 CLOSE_ENOUGH_PX = 1 / 48
-"""Source pixels. On genuine street frames 3 pixels in 10,000 then differ by more than one grey level from resizing the whole, at
-hard edges; nearer costs more source pixels to read."""
+"""Source pixels. On genuine street frames 3 pixels in 10,000, at hard edges, then differ by more than one grey level from
+resizing the whole image. A smaller value costs more source pixels to read."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """One axis of a view. The scaled axis is `scaled` pixels long; the crop shows `shown` of them, from `start` on,
-    after `padding` pixels that lie outside of it."""
+    """One axis of a view, in pixels: `source` long in the file, `scaled` long after scaling.
+
+    The crop has `padding` pixels that lie outside of the image, then `shown` scaled pixels from `start` on, then padding again.
+    """
 
     source: int
     scaled: int
@@ -39,7 +41,7 @@ class Span:
 
 @dataclass(frozen=True)
 class View:
-    """What was drawn for one sample: rows and columns of the crop, and whether it is mirrored."""
+    """What was drawn for one sample: the crop's (H, W), its rows and columns, and whether it is mirrored."""
 
     crop: tuple[int, int]
     rows: Span
@@ -48,10 +50,10 @@ class View:
 
 
 def draw_view(size: tuple[int, int], spec: DataSpec, random: np.random.Generator) -> View:
-    """Draw a view of an image of `size` (H, W): scale uniform, position uniform, flip by its probability.
+    """Draw a view of an image of `size` (H, W): scale uniform, position uniform, flip with probability `spec.flip`.
 
-    An image smaller than the crop is padded as `spec.padding` says: on both sides alike, an odd pixel more at the bottom and
-    right, or at the bottom and right alone.
+    An image smaller than the crop is padded as `spec.padding` says: equally on both sides, with an odd pixel at the bottom and
+    right; or at the bottom and right alone.
     """
     scale = _draw_scale(spec, random)
     rows = _draw_span(size[0], spec.crop[0], scale, random)
@@ -62,7 +64,7 @@ def draw_view(size: tuple[int, int], spec: DataSpec, random: np.random.Generator
 
 
 def _draw_scale(spec: DataSpec, random: np.random.Generator) -> float:
-    """Any scale of the range, or one of those that lie whole steps above its lower end."""
+    """Any scale in the range, or one that lies whole steps above its lower end."""
     low, high = spec.scale
     if spec.scale_step is None:
         return float(random.uniform(low, high))
@@ -76,12 +78,12 @@ def _draw_span(source: int, crop: int, scale: float, random: np.random.Generator
     return Span(source, scaled, start, min(scaled, crop), max(crop - scaled, 0) // 2)
 
 
-def take(
-    dataset: PackedDataset, name: str, view: View, out: tuple[np.ndarray, np.ndarray] | None = None
+def read_view(
+    dataset: PreparedDataset, name: str, view: View, out: tuple[np.ndarray, np.ndarray] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The view of a sample: image uint8 (h, w, 3), label uint8 (h, w), written into `out` where given.
+    """The view of a sample, at the crop's size: image uint8 (h, w, 3) RGB, label uint8 (h, w) with 255 ignored.
 
-    Only the tiles that the view needs are read.
+    out: arrays of these shapes to write into.  Only the tiles that the view shows are read.
     """
     image, label = (np.empty((*view.crop, 3), np.uint8), np.empty(view.crop, np.uint8)) if out is None else out
     _place(_image_part(dataset, name, view), view, image, PADDING_RGB)
@@ -90,7 +92,7 @@ def take(
 
 
 def _place(part: np.ndarray, view: View, out: np.ndarray, fill: int | tuple[int, ...]) -> None:
-    """Put the part of the scaled picture that the crop shows where it belongs, mirrored where the view is, padding around it."""
+    """Write the shown part of the scaled image or label into `out` (h, w[, 3]), mirrored if the view is, and `fill` around it."""
     top, left = view.rows.padding, view.columns.padding
     bottom, right = top + view.rows.shown, left + view.columns.shown
     if view.flip:
@@ -104,31 +106,35 @@ def _place(part: np.ndarray, view: View, out: np.ndarray, fill: int | tuple[int,
 
 
 def view_regions(view: View) -> tuple[Region, Region]:
-    """The parts of image and label that a view needs, as (top, left, height, width) in source pixels."""
-    (top, rows, _), (left, columns, _) = _resize_from(view.rows), _resize_from(view.columns)
+    """The regions of image and label that a view reads, as (top, left, height, width) in source pixels."""
+    (top, rows, _), (left, columns, _) = resize_from(view.rows), resize_from(view.columns)
     down, across = _nearest(view.rows), _nearest(view.columns)
     label = (int(down[0]), int(across[0]), int(down[-1] - down[0]) + 1, int(across[-1] - across[0]) + 1)
     return (top, left, rows, columns), label
 
 
-def _image_part(dataset: PackedDataset, name: str, view: View) -> np.ndarray:
-    top, rows, skip_rows = _resize_from(view.rows)
-    left, columns, skip_columns = _resize_from(view.columns)
+def _image_part(dataset: PreparedDataset, name: str, view: View) -> np.ndarray:
+    """uint8 (shown rows, shown columns, 3): the part of the scaled image that the view shows, bilinear."""
+    top, rows, skip_rows = resize_from(view.rows)
+    left, columns, skip_columns = resize_from(view.columns)
     region = dataset.image(name, top, left, rows, columns)
     if (view.rows.source, view.columns.source) != (view.rows.scaled, view.columns.scaled):
+        # The scale is given instead of a size: a size would be rounded, and stretch the part a little against the whole.
         fx, fy = view.columns.scaled / view.columns.source, view.rows.scaled / view.rows.source
         region = cv2.resize(region, None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR)
     part = region[skip_rows : skip_rows + view.rows.shown, skip_columns : skip_columns + view.columns.shown]
     return np.asarray(part)
 
 
-def _resize_from(span: Span) -> tuple[int, int, int]:
-    """(first source pixel, how many, scaled pixels to skip) such that resizing these gives the span's pixels.
+def resize_from(span: Span) -> tuple[int, int, int]:
+    """The source pixels whose resize contains the span's pixels: (first, how many, scaled pixels to skip in the result).
 
-    A scaled pixel d samples the source at (d + 1/2)·step - 1/2. A resize that starts at source pixel s samples the same places
-    where s = d·step for a whole d, so the nearest such d before the span is looked for.
+    Resizing the whole image puts scaled pixel d at source position (d + 1/2)·step - 1/2. A resize that starts at source pixel s
+    samples the same positions only if s = d·step for a whole d. So the start is the last such d before the span.
     """
     step = span.source / span.scaled
+    # The first scaled pixels of an enlarging resize lie before its first source pixel and repeat the border, so they must not
+    # be shown.
     lead = max(0, int(np.ceil(0.5 / step - 0.5)))
     first = _last_on_a_source_pixel(max(0, span.start - lead), step)
     top = round(first * step)
@@ -137,8 +143,10 @@ def _resize_from(span: Span) -> tuple[int, int, int]:
 
 
 def _last_on_a_source_pixel(latest: int, step: float) -> int:
-    """The last scaled pixel up to `latest` that starts where a source pixel does. The first always does; where a step is nearly
-    1, none in reach may."""
+    """The last scaled pixel, at most `latest`, that starts where a source pixel does.
+
+    Pixel 0 always does. If the step is nearly 1, no other within SEARCH_PX may, so the search then goes back to 0.
+    """
     for earliest in (max(0, latest - SEARCH_PX), 0):
         places = np.arange(latest, earliest - 1, -1) * step
         fitting = np.abs(places - np.rint(places)) <= CLOSE_ENOUGH_PX
@@ -147,22 +155,23 @@ def _last_on_a_source_pixel(latest: int, step: float) -> int:
     return 0
 
 
-def _label_part(dataset: PackedDataset, name: str, view: View) -> np.ndarray:
-    """Nearest-exact: each scaled pixel takes the label at its centre."""
+def _label_part(dataset: PreparedDataset, name: str, view: View) -> np.ndarray:
+    """uint8 (shown rows, shown columns): nearest-exact, each scaled pixel takes the label under its centre."""
     rows, columns = _nearest(view.rows), _nearest(view.columns)
     top, left = int(rows[0]), int(columns[0])
     region = dataset.label(name, top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1)
-    if view.rows.scaled < view.rows.source:  # the fewer rows are turned, the better
+    if view.rows.scaled < view.rows.source:  # rows first when that leaves fewer of them to transpose
         return np.asarray(_take_columns(region.take(rows - top, axis=0), columns - left))
     return np.asarray(_take_columns(region, columns - left).take(rows - top, axis=0))
 
 
 def _take_columns(label: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """label[:, columns]: picking rows copies memory in long runs, so the label is turned for it, which is four times as fast."""
+    """label[:, columns] of uint8 (h, w). Picking rows copies long runs of memory, so transposing twice is four times as fast."""
     return np.asarray(cv2.transpose(cv2.transpose(label).take(columns, axis=0)))
 
 
 def _nearest(span: Span) -> np.ndarray:
-    """The source index under the centre of each shown pixel, in whole numbers."""
+    """int (shown,): the source index under the centre of each shown pixel."""
+    # (pixel + 1/2) · source / scaled in whole numbers: floating point would round some centres to a neighbour.
     pixels = np.arange(span.start, span.start + span.shown)
     return (2 * pixels + 1) * span.source // (2 * span.scaled)

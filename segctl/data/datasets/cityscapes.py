@@ -3,129 +3,150 @@
     leftImg8bit/{train,val,test,train_extra}/CITY/NAME_leftImg8bit.png
     gtFine/{train,val,test}/CITY/NAME_gtFine_{labelIds,instanceIds}.png      gtCoarse/train_extra/CITY/NAME_gtCoarse_labelIds.png
 
-Train ids come from labelIds through the class table; `…_labelTrainIds.png`, which people make with a script, is taken where
-labelIds are missing. Splits without pictures, and a test split without labels, are left out with a note; the labels of test
-hold only void. Instance maps are kept for val, where instances are scored.
+Train ids come from labelIds through the class table. `…_labelTrainIds.png`, which people make with a script, is read if labelIds
+are missing. Splits without pictures are left out with a note, and so is a test split without labels; the published labels of
+test hold only void. Instance maps are read for val alone, the split on which instances are scored.
 Source: mcordts/cityscapesScripts, README and helpers/labels.py.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from segctl.data.classes import IGNORED
 from segctl.data.datasets.cityscapes_classes import CLASSES
-from segctl.data.datasets.label_files import IdMap, IndexLabel
-from segctl.data.datasets.pairs import InstanceMap, Pairs, unpaired
-from segctl.data.files.archives import Files, open_files
-from segctl.data.files.entries import File
-from segctl.data.files.pictures import Picture
+from segctl.data.datasets.pairs import IdMap, InstanceMap, PairReader, PictureLabel, by_sample, pair
+from segctl.data.files.archives import File, Files, open_files
+from segctl.data.files.pictures import DECODER, Picture
 from segctl.data.findings import Finding
+from segctl.data.source import Source
 from segctl.errors import InputError
+from segctl.ignored import IGNORED
 
 COUNTS = {"train": 2975, "val": 500, "test": 1525, "train_extra": 19998}
 LAYOUT = (
     "give leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, each with --source, or the folder that holds leftImg8bit/ "
     "and gtFine/"
 )
-_ADVICE = "use the labels of gtFine_trainvaltest.zip"
-LABEL_IDS = IdMap.of(CLASSES, _ADVICE)
+LABEL_IDS = IdMap.of(CLASSES, "use the labels of gtFine_trainvaltest.zip")
 TRAIN_IDS = IdMap(
     bytes([*range(19), *[IGNORED] * 237]), bytes([*[1] * 19, *[0] * 236, 1]), "make the labelTrainIds again, or give labelIds"
 )
-_NAME = re.compile(
-    r"(?P<split>train|val|test|train_extra)/[^/]+/(?P<name>[^/]+?)_"
-    r"(?:leftImg8bit|gt(?:Fine|Coarse)_(?P<kind>labelIds|labelTrainIds|instanceIds))\.png"
-)
+KINDS = ("image", "labelIds", "labelTrainIds", "instanceIds")
 
 
 @dataclass(frozen=True)
 class _Split:
-    """The files of one split by sample name; `kinds` maps a kind of label to them."""
+    """The files of one split, by sample: `files` maps each of KINDS to them."""
 
-    split: str
-    images: dict[str, File]
-    kinds: dict[str, dict[str, File]]
-
-    def label(self, name: str) -> IndexLabel:
-        if name in self.kinds["labelIds"]:
-            return IndexLabel(Picture(name, "label", self.kinds["labelIds"][name], ("L",)), LABEL_IDS)
-        return IndexLabel(Picture(name, "label", self.kinds["labelTrainIds"][name], ("L",)), TRAIN_IDS)
+    name: str
+    files: dict[str, dict[str, File]]
+    problems: list[Finding]
 
     @property
-    def labelled(self) -> set[str]:
-        return self.kinds["labelIds"].keys() | self.kinds["labelTrainIds"].keys()
+    def images(self) -> dict[str, File]:
+        return self.files["image"]
+
+    @property
+    def labels(self) -> dict[str, File]:
+        return self.files["labelTrainIds"] | self.files["labelIds"]
+
+    def label(self, name: str) -> PictureLabel:
+        ids = LABEL_IDS if name in self.files["labelIds"] else TRAIN_IDS
+        return PictureLabel(Picture(name, "label", self.labels[name], ("L",)), ids)
 
 
-def open_cityscapes(paths: Sequence[Path]) -> Pairs:
-    """Pair pictures with labels. Raises InputError where no split has both."""
+def open_cityscapes(paths: Sequence[Path]) -> Source:
+    """Pair images with labels. Raises InputError if no split has both."""
     files = open_files(paths, lambda name: name.endswith(".png"), ("leftImg8bit", "gtFine", "gtCoarse"))
     found = {split: _find(files, split) for split in COUNTS}
     if not any(split.images for split in found.values()):
         raise InputError(
             f"the Cityscapes source {files.given} has no pictures (leftImg8bit/SPLIT/CITY/…_leftImg8bit.png)", LAYOUT
         )
-    taken = [split for split in found.values() if split.images and split.labelled]
-    if not taken:
+    if not any(split.images and split.labels for split in found.values()):
         raise InputError(f"the Cityscapes source {files.given} has no labels (gtFine/SPLIT/CITY/…_gtFine_labelIds.png)", LAYOUT)
-    problems = [finding for split in found.values() for finding in _problems(files, split)]
-    names = {split.split: sorted(split.images.keys() & split.labelled) for split in taken}
-    val = found["val"].kinds["instanceIds"]
-    return Pairs(
+    splits: dict[str, list[str]] = {}
+    images: dict[str, Picture] = {}
+    labels: dict[str, PictureLabel] = {}
+    problems: list[Finding] = []
+    notes: list[str] = []
+    for split in found.values():
+        names, unpaired = _pair(files, split)
+        problems += split.problems + unpaired
+        notes += _notes(split)
+        if split.images and split.labels:
+            splits[split.name] = names
+            images |= {name: Picture(name, "image", split.images[name], ("RGB",)) for name in names}
+            labels |= {name: split.label(name) for name in names}
+    maps = found["val"].files["instanceIds"]
+    instances = {
+        name: InstanceMap(Picture(name, "instance map", maps[name], ("I;16",)), LABEL_IDS.train)
+        for name in splits.get("val", [])
+        if name in maps
+    }
+    return Source(
         name="cityscapes",
         rule="cityscapes-labelids-to-19-classes/1",
         origin=f"{files.names} in the official layout",
+        decoder=DECODER,
         classes=CLASSES,
-        splits=names,
-        images={name: Picture(name, "image", found[split].images[name], ("RGB",)) for split in names for name in names[split]},
-        labels={name: found[split].label(name) for split in names for name in names[split]},
-        instances={name: _instances(name, val[name]) for name in names.get("val", []) if name in val},
-        groups={name: name.split("_")[0] for listed in names.values() for name in listed},
-        notes=(*files.notes, *(note for split in found.values() for note in _notes(split))),
+        splits=splits,
+        samples=PairReader(images, labels, instances),
+        groups={name: name.split("_")[0] for name in images},
+        notes=(*files.notes, *notes),
         problems=tuple(problems),
     )
 
 
-def _instances(name: str, file: File) -> InstanceMap:
-    return InstanceMap(Picture(name, "instance map", file, ("I;16",)), LABEL_IDS.train)
+def _labels_of(split: str) -> str:
+    return "gtCoarse" if split == "train_extra" else "gtFine"
 
 
 def _find(files: Files, split: str) -> _Split:
-    images: dict[str, File] = {}
-    kinds: dict[str, dict[str, File]] = {"labelIds": {}, "labelTrainIds": {}, "instanceIds": {}}
-    for marker in ("leftImg8bit", "gtCoarse" if split == "train_extra" else "gtFine"):
+    found: dict[str, dict[str, File]] = {}
+    problems: list[Finding] = []
+    for kind in KINDS:
+        marker = "leftImg8bit" if kind == "image" else _labels_of(split)
+        ending = "leftImg8bit" if kind == "image" else f"{marker}_{kind}"
         root = files.folder(marker)
         below = {} if root is None else files.under(f"{root}/{marker}/{split}".lstrip("/"))
-        for path, file in sorted(below.items()):
-            match = _NAME.fullmatch(f"{split}/{path}")
-            if match:
-                target = images if match["kind"] is None else kinds[match["kind"]]
-                target[match["name"]] = file
-    return _Split(split, images, kinds)
+        found[kind], twice = by_sample(dict(sorted(below.items())), partial(_sample_of, f"_{ending}.png"))
+        problems += twice
+    return _Split(split, found, problems)
 
 
-def _problems(files: Files, split: _Split) -> list[Finding]:
-    """Unpaired files. A whole split without pictures, and test without labels, are no problem: `_notes` names them."""
-    if not split.images or (not split.labelled and split.split in ("test", "train_extra")):
-        return []
-    if not split.labelled:
-        problem = f"the split '{split.split}' of {files.given} has {len(split.images)} pictures and no labels"
-        return [Finding("", problem, LAYOUT)]
-    kind = "gtCoarse" if split.split == "train_extra" else "gtFine"
+def _sample_of(ending: str, path: str) -> str | None:
+    """NAME of the path CITY/NAME<ending>; None for any other path."""
+    match = re.fullmatch(rf"[^/]+/([^/]+){re.escape(ending)}", path)
+    return match[1] if match else None
+
+
+def _pair(files: Files, split: _Split) -> tuple[list[str], list[Finding]]:
+    """The samples of a split, and a finding for each file without partner.
+
+    A whole split without pictures, and test or train_extra without labels, are no problem: `_notes` names them.
+    """
+    if not split.images or (not split.labels and split.name in ("test", "train_extra")):
+        return [], []
+    if not split.labels:
+        problem = f"the split '{split.name}' of {files.given} has {len(split.images)} pictures and no labels"
+        return [], [Finding("", problem, LAYOUT)]
+    kind = _labels_of(split.name)
 
     def missing(role: str, name: str) -> str:
         city = name.split("_")[0]
         folder, ending = ("leftImg8bit", "leftImg8bit") if role == "image" else (kind, f"{kind}_labelIds")
-        return f"'{folder}/{split.split}/{city}/{name}_{ending}.png' is missing from {files.given}"
+        return f"'{folder}/{split.name}/{city}/{name}_{ending}.png' is missing from {files.given}"
 
-    return unpaired(split.images, split.labelled, missing)
+    return pair(split.images, split.labels, missing)
 
 
 def _notes(split: _Split) -> list[str]:
     if not split.images:
-        return [] if split.split == "train_extra" else [f"{split.split} is left out: it has no pictures"]
-    if not split.labelled:
-        return [f"{split.split} is left out: it has no labels"]
-    count, official = len(split.images), COUNTS[split.split]
-    return [] if count == official else [f"{split.split} has {count} of the official {official} pictures"]
+        return [] if split.name == "train_extra" else [f"{split.name} is left out: it has no pictures"]
+    if not split.labels:
+        return [f"{split.name} is left out: it has no labels"]
+    count, official = len(split.images), COUNTS[split.name]
+    return [] if count == official else [f"{split.name} has {count} of the official {official} pictures"]

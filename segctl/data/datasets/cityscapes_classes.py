@@ -1,11 +1,12 @@
-"""Cityscapes' class table: label id, train id, category, whether instances are told apart, colour.
+"""Cityscapes' class table: label id, train id, category, whether instances are annotated, colour.
 
-The one place of these facts: for reading labels, for writing predictions in label ids, for scores by category and instance.
-The official table's "license plate" (id -1) is never drawn and left out.
+Labels are read, predictions are written in label ids, and categories and instances are scored by this table alone.
+The official table's "license plate" (id -1) is in no label, so it is left out.
 Source: mcordts/cityscapesScripts, helpers/labels.py and evaluation/evalPixelLevelSemanticLabeling.py.
 """
 
-from segctl.data.classes import IGNORED, ClassRow, ClassTable
+from segctl.data.classes import ClassRow, ClassTable
+from segctl.ignored import IGNORED
 
 _ROWS: tuple[tuple[str, int, int, str, bool, tuple[int, int, int]], ...] = (
     ("unlabeled", 0, IGNORED, "void", False, (0, 0, 0)),
@@ -61,4 +62,4 @@ AVERAGE_INSTANCE_PX = {
     "truck": 27855.1264367816,
     "trailer": 16926.9763313609,
 }
-"""Pixels of an average instance of a class, by which the official instance-level IoU weighs."""
+"""Pixels of an average instance of each class; the official instance-level IoU weighs instances by it."""

@@ -1,13 +1,13 @@
 """A person's own class table, from YAML or CSV.
 
     name,id,color,ignored          classes:                                  binary: true    (YAML only: two classes, of which
-    background,0,"0,0,0",          - {name: background, id: 0}                                the second is the one that counts)
+    background,0,"0,0,0",          - {name: background, id: 0}                                the second one is scored)
     crack,255,#ff0000,             - {name: crack, id: 255, color: "#ff0000"}
     glare,7,,yes                   - {name: glare, id: 7, ignored: true}
 
-`id` is the value in index maps, `color` the colour in RGB masks; `r,g,b` columns do as well as one `color`. A table without
-ids and colours numbers its rows from 0. Train ids follow the ids, or the rows where there are none. The value 255 means ignored
-unless a row has it as its id.
+`id` is the value in index maps, `color` the colour in RGB masks; columns `r,g,b` may stand for one `color`. A table without ids
+and colours numbers its rows from 0. Train ids follow the order of the ids, or of the rows if there are no ids. The value 255
+means ignored unless a row has it as its id.
 """
 
 import csv
@@ -19,10 +19,11 @@ from typing import Any
 
 import yaml
 
-from segctl.data.classes import IGNORED, ClassRow, ClassTable, bit_color
-from segctl.data.datasets.label_files import Color, ColorMap, IdMap
+from segctl.data.classes import ClassRow, ClassTable, bit_color
+from segctl.data.datasets.pairs import Color, ColorMap, IdMap
 from segctl.errors import InputError, did_you_mean
 from segctl.files import content_key
+from segctl.ignored import IGNORED
 from segctl.schema.yaml import load_yaml
 
 KEYS = ["name", "id", "color", "ignored"]
@@ -32,7 +33,7 @@ WANTED = "write a row for each class, with the columns name, id and color as nee
 
 @dataclass(frozen=True)
 class OwnClasses:
-    """A class table with its ways to read labels: `ids` where index maps are meant, `colors` where RGB masks are."""
+    """A class table, and how it reads labels: index maps by `ids`, RGB masks by `colors`; None if the table has none."""
 
     table: ClassTable
     ids: IdMap | None
@@ -50,7 +51,7 @@ class _Row:
 
 
 def read_classes(path: Path) -> OwnClasses:
-    """The classes of a YAML or CSV file. Raises InputError naming the file and the row that does not fit."""
+    """The classes of a YAML or CSV file. Raises InputError that names the file and the wrong row."""
     entries, binary = _load(path)
     rows = [_row(path, number, entry) for number, entry in enumerate(entries, start=1)]
     _check(path, rows, binary)
@@ -79,7 +80,7 @@ def read_classes(path: Path) -> OwnClasses:
 
 
 def _load(path: Path) -> tuple[list[Mapping[str, Any]], bool]:
-    """The rows as they are written, and the binary mark."""
+    """The rows as they stand in the file, and whether it is marked as binary."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

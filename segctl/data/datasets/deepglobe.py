@@ -2,12 +2,12 @@
 
     train/ID_sat.jpg  train/ID_mask.png      or the same files in any folders, such as images/ and masks/
 
-Masks are RGB. As its makers say, a channel is on from 128 upwards, because some values are off; the three bits then name the
-class. Unknown (black) and pure red, which is no class, are ignored; pixels of red are counted. Only the 803 pictures of the
+Masks are RGB. Some values are off, so the dataset's makers say that a channel is on from 128 upwards; the three bits then name
+the class. Unknown (black) and pure red, which is no class, are ignored; red pixels are counted. Only the 803 pictures of the
 training set have public masks; `valid` and `test` are left out.
-Splits: `all`, and five folds. The names `ID_sat.jpg` are sorted as strings, fold k validates on the k-th fifth (⌊n/5⌋ of them)
-and trains on all others, so that a few at the end are never validated. Where the names are the official 803, known by MD5,
-each fold's list must have its known MD5.
+Splits: `all`, and five folds. The names `ID_sat.jpg` are sorted as strings; fold k validates on the k-th fifth (⌊n/5⌋ of them)
+and trains on all others, so the last few are never validated. If the names are the official 803, known by their MD5, the list
+of each fold must have its known MD5.
 Source: the challenge's data page; folds as in zifuwanggg/JDTLosses.
 """
 
@@ -18,14 +18,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from segctl.data.classes import IGNORED, ClassRow, ClassTable
-from segctl.data.datasets.label_files import Label
-from segctl.data.datasets.pairs import Pairs, unpaired
+from segctl.data.classes import ClassRow, ClassTable
+from segctl.data.datasets.pairs import PairReader, PictureLabel, by_sample, pair
 from segctl.data.files.archives import Files, open_files
-from segctl.data.files.entries import File
-from segctl.data.files.pictures import Picture
+from segctl.data.files.pictures import DECODER, Picture
 from segctl.data.findings import Finding
+from segctl.data.source import Source
 from segctl.errors import InputError
+from segctl.ignored import IGNORED
 
 CLASSES = ClassTable(
     (
@@ -59,53 +59,53 @@ _TRAIN_IDS = CLASSES.raw_to_train()[:8]
 
 
 @dataclass(frozen=True)
-class ThresholdLabel:
-    """A mask whose channels are on or off."""
+class ThresholdRule:
+    """Masks whose channels are on or off."""
 
-    picture: Picture
-
-    def size(self) -> tuple[int, int]:
-        return self.picture.size()
-
-    def digest(self) -> str:
-        return self.picture.digest()
-
-    def decode(self) -> Label:
-        decoded = self.picture.decode()
-        on = (decoded.array >= THRESHOLD).astype(np.uint8)
+    def train_ids(self, what: object, values: np.ndarray) -> tuple[np.ndarray, int]:
+        """Mask uint8 (H, W, 3) -> train ids uint8 (H, W), and the number of red pixels."""
+        on = (values >= THRESHOLD).astype(np.uint8)
         codes = on[..., 0] << 2 | on[..., 1] << 1 | on[..., 2]
-        return Label(_TRAIN_IDS[codes], decoded.sha256, len(decoded.content), int(np.count_nonzero(codes == RED)))
+        return _TRAIN_IDS[codes], int(np.count_nonzero(codes == RED))
 
 
-def open_deepglobe(paths: Sequence[Path]) -> Pairs:
-    """Pair pictures with masks. Raises InputError where there are none."""
+def open_deepglobe(paths: Sequence[Path]) -> Source:
+    """Pair images with masks. Raises InputError if there are no masks."""
     files = open_files(paths, lambda name: name.endswith(("_sat.jpg", "_mask.png")))
-    pictures, masks, unlabelled, twice = _find(files)
+    pictures, twice = by_sample(files.members, lambda path: _id_of(path, "_sat.jpg"))
+    masks, more = by_sample(files.members, lambda path: _id_of(path, "_mask.png"))
     if not masks:
         raise InputError(f"the DeepGlobe source {files.given} has no masks (ID_mask.png)", LAYOUT)
-    names = sort_names(pictures.keys() & masks.keys())
+    unlabelled = (pictures.keys() - masks.keys()) & _apart(files)
+    pictures = {name: file for name, file in pictures.items() if name not in unlabelled}
+    both, unpaired = pair(
+        pictures,
+        masks,
+        lambda role, name: f"'{name}_{'mask.png' if role == 'label' else 'sat.jpg'}' is missing from {files.given}",
+    )
+    names = sort_names(both)
     splits, problems = _splits(names)
-    missing = unpaired(pictures, masks, lambda role, name: _missing(files, role, name))
-    notes = [] if not unlabelled else [f"{unlabelled} pictures of valid and test are left out: they have no masks"]
+    notes = [f"{len(unlabelled)} pictures of valid and test are left out: they have no masks"] if unlabelled else []
     if list_md5(names) != OFFICIAL_MD5:
         notes.append(f"these are {len(names)} pictures, not the official {OFFICIAL_COUNT}: the folds are cut by the same rule")
-    return Pairs(
+    return Source(
         name="deepglobe",
         rule="deepglobe-threshold-128-6-classes/1",
         origin=f"{files.names} in the official layout",
+        decoder=DECODER,
         classes=CLASSES,
         splits=splits,
-        images={name: Picture(name, "image", pictures[name], ("RGB",)) for name in names},
-        labels={name: ThresholdLabel(Picture(name, "mask", masks[name], ("RGB",))) for name in names},
-        instances={},
-        groups=None,
+        samples=PairReader(
+            images={name: Picture(name, "image", pictures[name], ("RGB",)) for name in names},
+            labels={name: PictureLabel(Picture(name, "mask", masks[name], ("RGB",)), ThresholdRule()) for name in names},
+        ),
         notes=(*files.notes, *notes),
-        problems=(*twice, *missing, *problems),
+        problems=(*twice, *more, *unpaired, *problems),
     )
 
 
 def sort_names(names: Sequence[str] | set[str]) -> list[str]:
-    """In the order of the file names as strings, in which 100694 comes before 10233 and 10452 before 1045."""
+    """In the order of the file names as strings, which puts 100694 before 10233, and 10452 before 1045."""
     return sorted(names, key=lambda name: f"{name}_sat.jpg")
 
 
@@ -114,33 +114,19 @@ def list_md5(names: Sequence[str]) -> str:
     return hashlib.md5("".join(f"{name}_sat.jpg\n" for name in names).encode(), usedforsecurity=False).hexdigest()
 
 
-def _find(files: Files) -> tuple[dict[str, File], dict[str, File], int, list[Finding]]:
-    """Pictures and masks by id, the number of pictures from folders that have no masks, and ids that are there twice."""
-    pictures: dict[str, File] = {}
-    masks: dict[str, File] = {}
-    twice: list[Finding] = []
-    apart: set[str] = set()
-    for path, file in files.members.items():
-        name, _, role = PurePosixPath(path).stem.rpartition("_")
-        if _UNLABELLED & set(PurePosixPath(path).parts[:-1]):
-            apart.add(name)
-        target = masks if role == "mask" else pictures
-        if name in target:
-            problem = f"sample '{name}' is there twice, as '{target[name].where}' and '{file.where}'"
-            twice.append(Finding(name, problem, "keep one of them"))
-        target[name] = file
-    bare = (pictures.keys() - masks.keys()) & apart
-    for name in bare:
-        del pictures[name]
-    return pictures, masks, len(bare), twice
+def _id_of(path: str, ending: str) -> str | None:
+    return PurePosixPath(path).name.removesuffix(ending) if path.endswith(ending) else None
 
 
-def _missing(files: Files, role: str, name: str) -> str:
-    return f"'{name}_{'mask.png' if role == 'label' else 'sat.jpg'}' is missing from {files.given}"
+def _apart(files: Files) -> set[str]:
+    """The ids of the pictures in folders of splits that have no public masks."""
+    return {
+        PurePosixPath(path).stem.rpartition("_")[0] for path in files.members if _UNLABELLED & set(PurePosixPath(path).parts[:-1])
+    }
 
 
 def _splits(names: list[str]) -> tuple[dict[str, list[str]], list[Finding]]:
-    """`all` and the folds; a finding where the official names do not give the official folds."""
+    """`all` and the folds; and a finding if the official names do not give the official folds."""
     splits, problems = {"all": names}, []
     fifth = len(names) // FOLDS
     for fold in range(FOLDS if fifth else 0):

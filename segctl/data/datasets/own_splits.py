@@ -1,4 +1,4 @@
-"""Which samples of a person's own data are in which split: by folder, by list files, or drawn by a seed."""
+"""The splits of a person's own data: by folder, by list files, or drawn by a seed."""
 
 import hashlib
 import re
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from segctl.data.datasets.pairs import read_list
-from segctl.data.files.entries import PlainFile
+from segctl.data.files.archives import PlainFile
 from segctl.data.findings import Finding
 from segctl.errors import InputError
 
-EXAMPLE = "such as --split val=0.2 (a fifth, drawn by a seed; the rest is train) or --split val=val.txt (a name a line)"
+EXAMPLE = "such as --split val=0.2 (a fifth, drawn by a seed; the rest is train) or --split val=val.txt (one name per line)"
 _ORDER = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """The splits, what opening them found wrong, and what is left out."""
+    """The splits, the problems found in their list files, and notes on what is left out."""
 
     splits: dict[str, list[str]]
     problems: tuple[Finding, ...] = ()
@@ -25,9 +25,10 @@ class Drawn:
 
 
 def split_samples(folders: Mapping[str, str], texts: Sequence[str], seed: int) -> Drawn:
-    """Split the samples (`folders` maps a sample to its folder) as the `texts` "NAME=RATIO" or "NAME=FILE" say.
+    """Split the samples by texts such as "val=0.2" or "val=val.txt", or by their first folder if there are no texts.
 
-    Without texts by the first folder of each path. A ratio is of the samples that no list names; what is left becomes train.
+    folders: the folder of each sample, "" for the top.  A ratio is of the samples that no list names; the rest becomes train.
+    Raises InputError for a text that does not fit.
     """
     if not texts:
         return Drawn(_by_folder(folders))
@@ -92,12 +93,12 @@ def _by_lists_and_ratios(samples: list[str], lists: Mapping[str, Path], ratios: 
 
 
 def _shuffled(name: str, seed: int) -> str:
-    """A place in the draw that depends on the name and the seed alone: adding samples moves no other."""
+    """A sort key that depends on name and seed alone, so that adding samples moves no other sample to another split."""
     return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
 
 
 def _listed(path: Path, split: str, samples: Sequence[str]) -> tuple[list[str], list[Finding]]:
-    """Names of a list file: each line's first word, as a name or as a path with an ending."""
+    """The samples that a list file names, by name or by path with an ending; and its problems."""
     if not path.is_file():
         raise InputError(f"the list '{path}' of split '{split}' does not exist", EXAMPLE)
     known = set(samples)

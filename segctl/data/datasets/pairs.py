@@ -1,63 +1,237 @@
-"""The source that most datasets come down to: a picture file and a label file for every sample."""
+"""What most datasets come down to: an image file and a label file for every sample.
+
+A label file becomes train ids by a rule: an `IdMap` for index maps, a `ColorMap` for masks in class colours, or a dataset's own.
+Below stand the rules, the pairing of images with labels, and the reader of pairs.
+"""
 
 import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Protocol
 
+import cv2
 import numpy as np
 
 from segctl.data.classes import ClassTable
-from segctl.data.datasets.label_files import LabelFile
-from segctl.data.files.entries import File, read_lines
-from segctl.data.files.pictures import DECODER, Picture
+from segctl.data.files.archives import File, Files, read_lines
+from segctl.data.files.pictures import Picture
 from segctl.data.findings import Finding
-from segctl.data.sample import RawSample
+from segctl.data.source import RawSample
 from segctl.errors import InputError
+from segctl.ignored import IGNORED
+
+MAX_UNKNOWN = 0.02
+"""The fraction of a mask that may have colours of no class: stray pixels are ignored, a resized or foreign mask is refused."""
+Color = tuple[int, int, int]
+
+
+class LabelRule(Protocol):
+    """How the values in a label file become train ids."""
+
+    def train_ids(self, what: object, values: np.ndarray) -> tuple[np.ndarray, int]:
+        """Values uint8 (H, W) or (H, W, 3) -> train ids uint8 (H, W), 255 ignored; and how many pixels have no class's colour.
+
+        Raises InputError that names the file `what` and the value that it should not hold.
+        """
+        ...
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Samples of pictures and labels; `problems` is what opening the source found, for `prepare` to refuse."""
+class IdMap:
+    """Index maps: each value is a raw id.
 
-    name: str
-    rule: str
-    origin: str
-    classes: ClassTable
-    splits: dict[str, list[str]]
+    train: 256 train ids.  known: 256 flags, which raw ids may occur.  advice: what to do about others.
+    """
+
+    train: bytes
+    known: bytes
+    advice: str
+
+    @classmethod
+    def of(cls, classes: ClassTable, advice: str, *, ignored: tuple[int, ...] = ()) -> "IdMap":
+        """The table's raw ids; `ignored` are ids that may occur besides them and become 255."""
+        known = classes.known_raw_ids()
+        known[list(ignored)] = True
+        return cls(classes.raw_to_train().tobytes(), known.tobytes(), advice)
+
+    def train_ids(self, what: object, values: np.ndarray) -> tuple[np.ndarray, int]:
+        check_ids(str(what), values, self)
+        return np.asarray(cv2.LUT(values, np.frombuffer(self.train, np.uint8))), 0
+
+
+def check_ids(what: str, raw: np.ndarray, ids: IdMap) -> None:
+    """Raise InputError for the first id of an index map, uint8 (H, W), that may not occur."""
+    if cv2.LUT(raw, np.frombuffer(ids.known, np.uint8)).all():
+        return
+    counts, known = np.bincount(raw.ravel(), minlength=256), np.frombuffer(ids.known, bool)
+    wrong = np.flatnonzero((counts > 0) & ~known)
+    raise InputError(
+        f"{what} holds the id {wrong[0]} ({counts[wrong[0]]} pixels), wanted {_ranges(np.flatnonzero(known))}"
+        + guess_label_ids(set(np.flatnonzero(counts).tolist()), int(known[:IGNORED].sum())),
+        ids.advice,
+    )
+
+
+def guess_label_ids(present: set[int], num_ids: int) -> str:
+    """A clause for ids that look like Cityscapes' 34 label ids where its 19 train ids are meant, or the reverse; else empty.
+
+    present: the ids in a label.  num_ids: how many ids there may be.
+    """
+    most = max(present - {IGNORED}, default=0)
+    if num_ids == 19 and 18 < most <= 33:
+        return "; these look like Cityscapes labelIds where train ids are meant"
+    if num_ids == 34 and IGNORED in present and most <= 18:
+        return "; these look like Cityscapes train ids where labelIds are meant"
+    return ""
+
+
+def _ranges(ids: np.ndarray) -> str:
+    """Sorted ids (n,) as words: `0 to 18 or 255`."""
+    runs = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
+    words = [f"{run[0]}" if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs if run.size]
+    return " or ".join(words)
+
+
+@dataclass(frozen=True)
+class ColorMap:
+    """Masks in class colours. Colours outside the table are ignored, up to MAX_UNKNOWN of a mask."""
+
+    colors: tuple[tuple[Color, int], ...]
+    """Each colour with its train id."""
+    advice: str
+
+    @classmethod
+    def of(cls, train_ids: Mapping[Color, int], advice: str) -> "ColorMap":
+        return cls(tuple(sorted(train_ids.items())), advice)
+
+    def train_ids(self, what: object, values: np.ndarray) -> tuple[np.ndarray, int]:
+        wide = values.astype(np.int32)
+        codes = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+        label, known = (table[codes] for table in _color_tables(self))
+        unknown = int(known.size - np.count_nonzero(known))
+        if unknown > MAX_UNKNOWN * known.size:
+            found, counts = np.unique(codes[~known], return_counts=True)
+            worst = int(found[counts.argmax()])
+            color = f"{worst >> 16},{worst >> 8 & 255},{worst & 255}"
+            percent = 100 * unknown / known.size
+            raise InputError(f"{what} has colours of no class on {percent:.1f} % of its pixels, {color} most of all", self.advice)
+        return label, unknown
+
+
+@lru_cache(maxsize=4)
+def _color_tables(colors: ColorMap) -> tuple[np.ndarray, np.ndarray]:
+    """For each of the 2^24 colours its train id, uint8, and whether it is known, bool.
+
+    A look-up in 32 MB is the fastest way for large masks; comparing with each colour takes one pass over the mask per class.
+    """
+    label, known = np.full(2**24, IGNORED, np.uint8), np.zeros(2**24, bool)
+    for (red, green, blue), train_id in colors.colors:
+        label[red << 16 | green << 8 | blue] = train_id
+        known[red << 16 | green << 8 | blue] = True
+    return label, known
+
+
+@dataclass(frozen=True)
+class Label:
+    """array: uint8 (H, W) in train ids, 255 ignored.  sha256, byte_count: of the file."""
+
+    array: np.ndarray
+    sha256: str
+    byte_count: int
+    unknown_pixels: int = 0
+
+
+class LabelFile(Protocol):
+    """The label file of one sample. Its `str` is what messages call it."""
+
+    def size(self) -> tuple[int, int] | None:
+        """(H, W) from the header; None if only decoding tells."""
+        ...
+
+    def decode(self) -> Label:
+        """Raises InputError that names the sample, its file, and what it holds that it should not."""
+        ...
+
+    def digest(self) -> str:
+        """The `sha256` that `decode` would give."""
+        ...
+
+
+@dataclass(frozen=True)
+class PictureLabel:
+    """A label that is a picture, and the rule that makes train ids of its values."""
+
+    picture: Picture
+    rule: LabelRule
+
+    def __str__(self) -> str:
+        return str(self.picture)
+
+    def size(self) -> tuple[int, int]:
+        return self.picture.size()
+
+    def decode(self) -> Label:
+        decoded = self.picture.decode()
+        array, unknown = self.rule.train_ids(self.picture, decoded.array)
+        return Label(array, decoded.sha256, len(decoded.content), unknown)
+
+    def digest(self) -> str:
+        return self.picture.digest()
+
+
+@dataclass(frozen=True)
+class InstanceMap:
+    """A 16-bit map whose values below 1000 are raw ids, and others `raw id · 1000 + number`; `train` maps raw to train ids."""
+
+    picture: Picture
+    train: bytes
+
+    def check(self, instance: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """The map, uint16 (H, W). Raises InputError if it shows other classes than the label, uint8 (H, W) train ids."""
+        raw = np.where(instance < 1000, instance, instance // 1000)
+        other = int(np.count_nonzero(np.frombuffer(self.train, np.uint8)[np.minimum(raw, 255)] != label))
+        if other:
+            raise InputError(f"{self.picture} shows other classes than the label on {other} pixels", "get both files again")
+        return instance
+
+
+@dataclass(frozen=True)
+class PairReader:
+    """Reads samples that are an image, a label and perhaps an instance map, each a file."""
+
     images: dict[str, Picture]
-    labels: dict[str, LabelFile]
-    instances: dict[str, "InstanceMap"]
-    groups: dict[str, str] | None
-    notes: tuple[str, ...] = ()
-    problems: tuple[Finding, ...] = ()
-    decoder: str = DECODER
+    labels: Mapping[str, LabelFile]
+    instances: dict[str, InstanceMap] = field(default_factory=dict)
 
     def size(self, name: str) -> tuple[int, int]:
-        """(H, W) from the headers, image, label and instance map compared."""
-        image, wanted = self.images[name], self.images[name].size()
-        others: list[tuple[object, tuple[int, int] | None]] = [(_picture(self.labels[name]), self.labels[name].size())]
+        """(H, W) from the headers of image, label and instance map. Raises InputError if they differ."""
+        size = self.images[name].size()
+        _compare(self.labels[name], self.labels[name].size(), size)
         if name in self.instances:
-            others.append((self.instances[name].picture, self.instances[name].picture.size()))
-        for what, got in others:
-            _compare(what, got, wanted, image)
-        return wanted
+            _compare(self.instances[name].picture, self.instances[name].picture.size(), size)
+        return size
 
     def digest(self, name: str) -> str:
-        parts = [self.images[name].digest(), self.labels[name].digest()]
-        return _joint_sha256(parts + [self.instances[name].picture.digest() for _ in range(name in self.instances)])
+        digests = [self.images[name].digest(), self.labels[name].digest()]
+        if name in self.instances:
+            digests.append(self.instances[name].picture.digest())
+        return _joint_sha256(digests)
 
     def read(self, name: str) -> RawSample:
-        self.size(name)
         image, label = self.images[name].decode(), self.labels[name].decode()
-        height, width = image.array.shape[:2]
-        _compare(_picture(self.labels[name]), label.array.shape[:2], (height, width), self.images[name])
-        grey = image.array.ndim == 2
+        # The sizes come with the pixels here; reading the headers for `size` once more would open every file twice.
+        size = (image.array.shape[0], image.array.shape[1])
+        _compare(self.labels[name], label.array.shape[:2], size)
         digests, count = [image.sha256, label.sha256], len(image.content) + label.byte_count
         instance = None
         if name in self.instances:
             decoded = self.instances[name].picture.decode()
+            _compare(self.instances[name].picture, decoded.array.shape[:2], size)
             instance = self.instances[name].check(decoded.array, label.array)
             digests, count = [*digests, decoded.sha256], count + len(decoded.content)
+        grey = image.array.ndim == 2
         return RawSample(
             name=name,
             image=np.repeat(image.array[..., None], 3, axis=2) if grey else image.array,
@@ -70,44 +244,56 @@ class Pairs:
         )
 
 
-@dataclass(frozen=True)
-class InstanceMap:
-    """A 16-bit map whose values below 1000 are raw ids, and above `raw id · 1000 + number`; `train` maps raw to train ids."""
-
-    picture: Picture
-    train: bytes
-
-    def check(self, instance: np.ndarray, label: np.ndarray) -> np.ndarray:
-        """The map, uint16 (H, W), once it agrees with the label everywhere."""
-        raw = np.where(instance < 1000, instance, instance // 1000)
-        other = int(np.count_nonzero(np.frombuffer(self.train, np.uint8)[np.minimum(raw, 255)] != label))
-        if other:
-            raise InputError(f"{self.picture} shows other classes than the label on {other} pixels", "get both files again")
-        return instance
-
-
-def _compare(what: object, got: tuple[int, int] | None, wanted: tuple[int, int], image: Picture) -> None:
+def _compare(what: object, got: tuple[int, ...] | None, wanted: tuple[int, int]) -> None:
+    """Raise InputError if the size (H, W) of a label or instance map is known and not the image's."""
     if got is not None and got != wanted:
         raise InputError(
             f"{what} is {got[1]}×{got[0]} pixels, wanted {wanted[1]}×{wanted[0]} as its image", "replace the one that was resized"
         )
 
 
-def _picture(label: LabelFile) -> object:
-    """What a label is called in a sentence."""
-    return getattr(label, "picture", label)
-
-
 def _joint_sha256(digests: list[str]) -> str:
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
-def unpaired(images: Iterable[str], labels: Iterable[str], missing: Callable[[str, str], str]) -> list[Finding]:
-    """A finding for every name in only one of both; `missing(role, name)` says which file is wanted, and where."""
+def in_folder(files: Files, folder: str, ending: str) -> dict[str, File]:
+    """The files with that ending directly in a folder (not below it), by name without the ending, sorted."""
+    below = sorted(files.under(folder.strip("/")).items())
+    return {name.removesuffix(ending): file for name, file in below if name.endswith(ending) and "/" not in name}
+
+
+def by_sample(files: Mapping[str, File], sample_of: Callable[[str], str | None]) -> tuple[dict[str, File], list[Finding]]:
+    """Files by sample, and a finding for each sample that has two.
+
+    sample_of: the sample that a path names; None leaves the file out.
+    """
+    found: dict[str, File] = {}
+    twice = []
+    for path, file in files.items():
+        if (name := sample_of(path)) is None:
+            continue
+        if name in found:
+            problem = f"sample '{name}' is there twice, as '{found[name].where}' and '{file.where}'"
+            twice.append(Finding(name, problem, "keep one of them"))
+        found[name] = file
+    return found, twice
+
+
+def stem_of(path: str) -> str:
+    """The file's name without folder and ending."""
+    return PurePosixPath(path).stem
+
+
+def pair(
+    images: Mapping[str, File], labels: Mapping[str, File], missing: Callable[[str, str], str]
+) -> tuple[list[str], list[Finding]]:
+    """The samples that have an image and a label, sorted; and a finding for each that has only one of them.
+
+    missing: for ("image" or "label", sample) the words that say which file is wanted, and where.
+    """
     found = []
-    pictures = set(images)
-    for name in sorted(pictures ^ set(labels)):
-        there, absent = ("image", "label") if name in pictures else ("label", "image")
+    for name in sorted(images.keys() ^ labels.keys()):
+        there, absent = ("image", "label") if name in images else ("label", "image")
         found.append(
             Finding(
                 name,
@@ -115,15 +301,15 @@ def unpaired(images: Iterable[str], labels: Iterable[str], missing: Callable[[st
                 f"add the {absent}, or remove the {there}",
             )
         )
-    return found
+    return sorted(images.keys() & labels.keys()), found
 
 
-def read_list(file: File, stem: Callable[[str], str]) -> tuple[list[str], list[Finding]]:
-    """The names in a list file, in its order, each once; and a finding for each that is repeated."""
+def read_list(file: File, sample_of: Callable[[str], str]) -> tuple[list[str], list[Finding]]:
+    """The samples that a list file names, in its order, each once; and a finding for each that is repeated."""
     names: dict[str, None] = {}
     repeated = []
     for line in read_lines(file):
-        name = stem(line)
+        name = sample_of(line)
         if name in names:
             repeated.append(Finding(name, f"'{file.where}' lists '{name}' more than once", "remove the repeated line"))
         names[name] = None

@@ -1,19 +1,22 @@
-"""`shapes`: small pictures of geometric things, drawn by code from a seed, so nothing has to be downloaded.
+"""`shapes`: small pictures of geometric things, drawn by code from a seed, so that nothing has to be downloaded.
 
-Big and tiny objects, common and rare classes, colours that overlap and sometimes mislead, textured ground, and a one-pixel
-ignored border around every object. Only integer arithmetic on the raw bits of PCG64, whose stream NumPy guarantees: every
-machine draws the same bytes. Directions are Pythagorean triples, so that a rotation stays in whole numbers.
+They have big and tiny objects, common and rare classes, colours that overlap and sometimes mislead, textured ground, and a
+one-pixel ignored border around every object. The code uses only integer arithmetic on the raw bits of PCG64, whose stream NumPy
+guarantees, so every machine draws the same bytes. Directions are Pythagorean triples, so a rotation needs whole numbers only.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from segctl.data.classes import IGNORED, ClassRow, ClassTable
-from segctl.data.findings import Finding
-from segctl.data.sample import RawSample
+from segctl.data.classes import ClassRow, ClassTable
+from segctl.data.source import RawSample, Source
+from segctl.errors import InputError
+from segctl.ignored import IGNORED
 
 CLASSES = ClassTable(
     (
@@ -28,6 +31,7 @@ CLASSES = ClassTable(
         ClassRow("border", IGNORED, IGNORED, (0, 0, 0)),
     )
 )
+LAYOUT = ""
 SPLIT_SIZES = {"train": 240, "val": 60}
 SIZES = ((128, 160), (112, 144), (144, 176))
 """(H, W) in pixels; a picture has one of them."""
@@ -43,7 +47,7 @@ PAINT = {
     "line": (170, 60, 190),
     "dot": (60, 220, 220),
 }
-"""The colour an object of a class usually has; it varies, so that circle and ring, say, overlap and the form must decide."""
+"""The usual colour of an object of a class. It varies: circle and ring, for example, overlap, so that the form must decide."""
 RECIPE = (
     # class, drawn in this share of the pictures (percent), at most how many, smallest and largest radius in pixels
     ("square", 60, 2, 10, 48),
@@ -54,28 +58,30 @@ RECIPE = (
     ("star", 30, 2, 14, 40),
     ("dot", 60, 8, 3, 5),
 )
-"""Painted in this order, later over earlier."""
+"""Objects are painted in this order, later ones over earlier ones."""
 
 Choice = TypeVar("Choice")
 _TRAIN_IDS = {row.name: row.train_id for row in CLASSES.rows}
 
 
+def open_shapes(paths: Sequence[Path]) -> Source:
+    """The drawn dataset. Raises InputError if files are given for it."""
+    if paths:
+        raise InputError(f"'shapes' is drawn by segctl, but --source is '{paths[0]}'", "leave --source out")
+    return Source(
+        name="shapes",
+        rule=f"shapes/1 seed {SEED}",
+        origin="drawn by segctl",
+        decoder="none",
+        classes=CLASSES,
+        splits={split: [f"{split}-{index:04d}" for index in range(count)] for split, count in SPLIT_SIZES.items()},
+        samples=Drawings(),
+    )
+
+
 @dataclass(frozen=True)
-class Shapes:
-    """The drawn dataset."""
-
-    name: str = "shapes"
-    rule: str = f"shapes/1 seed {SEED}"
-    origin: str = "drawn by segctl"
-    decoder: str = "none"
-    classes: ClassTable = CLASSES
-    groups: dict[str, str] | None = None
-    notes: tuple[str, ...] = ()
-    problems: tuple[Finding, ...] = ()
-
-    @property
-    def splits(self) -> dict[str, list[str]]:
-        return {split: [f"{split}-{index:04d}" for index in range(count)] for split, count in SPLIT_SIZES.items()}
+class Drawings:
+    """Draws samples by their names."""
 
     def size(self, name: str) -> tuple[int, int]:
         return _Dice(name).one_of(SIZES)
@@ -90,7 +96,7 @@ class Shapes:
 
 
 class _Dice:
-    """Whole random numbers from the raw PCG64 stream of one sample."""
+    """Random whole numbers from the raw PCG64 stream of one sample."""
 
     def __init__(self, name: str) -> None:
         split, index = name.rsplit("-", 1)
@@ -107,14 +113,14 @@ class _Dice:
         return self.between(0, 99) < percent
 
     def array(self, *shape: int) -> np.ndarray:
-        """int32 of that shape, each value from 0 to 255."""
+        """int32 of the given shape, each value from 0 to 255."""
         count = int(np.prod(shape))
         raw = self._bits.random_raw(-(-count // 8)).astype("<u8")
         return raw.view(np.uint8)[:count].reshape(shape).astype(np.int32)
 
 
 def draw(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """image uint8 (H, W, 3) and label uint8 (H, W) of the sample called `train-0003` or the like."""
+    """image uint8 (H, W, 3) and label uint8 (H, W) of a sample, whose name is like `train-0003`."""
     dice = _Dice(name)
     height, width = dice.one_of(SIZES)
     image = _ground(dice, height, width)
@@ -130,7 +136,7 @@ def draw(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ground(dice: _Dice, height: int, width: int) -> np.ndarray:
-    """int32 (H, W, 3): a coarse random grid, smoothly filled in, with grain."""
+    """int32 (H, W, 3), about 0 to 255: a coarse random grid, interpolated in steps of 1/256, with grain."""
     rows, columns = dice.between(3, 7), dice.between(3, 7)
     shade = 70 + dice.array(rows, columns, 1) * 70 // 255
     grid = shade + dice.array(1, 1, 3) * 30 // 255 + dice.array(rows, columns, 3) * 30 // 255
@@ -144,7 +150,10 @@ def _ground(dice: _Dice, height: int, width: int) -> np.ndarray:
 
 
 def _paint(dice: _Dice, image: np.ndarray, label: np.ndarray, kind: str, radius: int) -> None:
-    """Paint one object at a random place and angle, with its ignored border; only the window around it is computed."""
+    """Paint one object with its ignored border, at a random place and angle, into image int32 (H, W, 3) and label uint8 (H, W).
+
+    Only the window around the object is computed.
+    """
     height, width = label.shape
     y, x = dice.between(2, height - 3), dice.between(2, width - 3)
     reach = 3 * radius // 2 + 2
@@ -158,7 +167,7 @@ def _paint(dice: _Dice, image: np.ndarray, label: np.ndarray, kind: str, radius:
 
 
 def _surface(dice: _Dice, kind: str, dy: np.ndarray, dx: np.ndarray) -> np.ndarray:
-    """int (h, w, 3): the paint of one object, striped; one object in ten is painted in any colour."""
+    """int (h, w, 3): the striped paint of one object; one object in ten has a random colour."""
     tint = dice.array(3)
     paint = 40 + tint * 180 // 255 if dice.chance(10) else np.array(PAINT[kind]) + (tint - 128) * 30 // 100
     u, v, norm = dice.one_of(DIRECTIONS)
@@ -167,7 +176,7 @@ def _surface(dice: _Dice, kind: str, dy: np.ndarray, dx: np.ndarray) -> np.ndarr
 
 
 def _form(kind: str, reach: int, p: np.ndarray, q: np.ndarray, thickness: int) -> np.ndarray:
-    """bool (h, w): where an object of that class lies. Coordinates p, q around its centre and `reach` share one unit."""
+    """bool (h, w): where an object of that class lies. p, q are coordinates around its centre, in the unit of `reach`."""
     from_centre = p * p + q * q
     match kind:
         case "circle" | "dot":
@@ -186,12 +195,12 @@ def _form(kind: str, reach: int, p: np.ndarray, q: np.ndarray, thickness: int) -
 
 
 def _triangle(p: np.ndarray, q: np.ndarray, reach: int) -> np.ndarray:
-    """Equilateral, `reach` from centre to corner; 1773/1024 stands for the square root of 3."""
+    """bool (h, w): an equilateral triangle, `reach` from centre to corner; 1773/1024 stands for the square root of 3."""
     return np.asarray((2 * q <= reach) & (abs(1773 * p) - 1024 * q <= 1024 * reach))
 
 
 def _grown(mask: np.ndarray) -> np.ndarray:
-    """The mask and its neighbours on all eight sides."""
+    """bool (h, w): the mask and its neighbours on all eight sides."""
     tall = mask.copy()
     tall[1:] |= mask[:-1]
     tall[:-1] |= mask[1:]

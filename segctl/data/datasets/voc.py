@@ -3,27 +3,29 @@
     VOCdevkit/VOC2012/{JPEGImages/NAME.jpg, SegmentationClass/NAME.png, ImageSets/Segmentation/{train,val}.txt}
     benchmark_RELEASE/dataset/{cls/NAME.mat, train.txt, val.txt}        or        SegmentationClassAug/NAME.png
 
-Splits: train, val, trainval and train_aug = (VOC train ∪ SBD train ∪ SBD val) − VOC val. Where both have a label, VOC's is taken:
-it was drawn with more care and marks the border between things with 255, SBD's was not. Labels are palette PNGs whose index is
-the class. SBD's own pictures are VOC's again and are not read.
-Where VOC's two lists are the official ones, known by their MD5, train_aug must be the official one too: 10,582 names.
+Splits: train, val, trainval and train_aug = (VOC train ∪ SBD train ∪ SBD val) − VOC val. If both have a label, VOC's is used:
+it was drawn with more care and marks the border between things with 255; SBD's has no border. VOC's labels are palette PNGs
+whose index is the class; SBD's are MATLAB files, which only scipy reads. SBD's own pictures are VOC's again and are not read.
+If VOC's two lists are the official ones, known by their MD5, train_aug must be the official one too: 10,582 names.
 Source: the VOC 2012 development kit; Hariharan et al., "Semantic contours from inverse detectors".
 """
 
 import hashlib
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from segctl.data.classes import IGNORED, ClassRow, ClassTable, bit_color
-from segctl.data.datasets.label_files import IdMap, IndexLabel, LabelFile
-from segctl.data.datasets.pairs import Pairs, read_list
-from segctl.data.datasets.sbd import SbdLabel
-from segctl.data.files.archives import Files, open_files
-from segctl.data.files.entries import File
-from segctl.data.files.pictures import Picture
+import numpy as np
+
+from segctl.data.classes import ClassRow, ClassTable, bit_color
+from segctl.data.datasets.pairs import IdMap, Label, LabelFile, PairReader, PictureLabel, check_ids, in_folder, read_list
+from segctl.data.files.archives import File, Files, UnreadableError, open_files
+from segctl.data.files.pictures import DECODER, Picture
 from segctl.data.findings import Finding
+from segctl.data.source import Source
 from segctl.errors import InputError
+from segctl.ignored import IGNORED
 
 _OBJECTS = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa"
@@ -36,12 +38,13 @@ CLASSES = ClassTable(
     )
 )
 IDS = IdMap.of(CLASSES, "use the labels as they were published")
+SBD_IDS = IdMap(bytes([*range(21), *[IGNORED] * 235]), bytes([*[1] * 21, *[0] * 235]), "get SBD's benchmark.tgz again")
 OFFICIAL_MD5 = {
     "train": "223101833d3a86c8a837814f3e7afe88",
     "val": "5510db06bbb92848a0bf6109eba6d646",
     "train_aug": "215992f6fd958f89800449fdb4bbabe6",
 }
-"""MD5 of a split's sorted names, a line each."""
+"""MD5 of a split's sorted names, one a line."""
 LAYOUT = (
     "give VOCtrainval_11-May-2012.tar or the folder VOCdevkit/VOC2012 with --source, "
     "and for train_aug SBD's benchmark.tgz or a folder SegmentationClassAug with another --source"
@@ -56,46 +59,108 @@ _ENDINGS = {
 
 
 @dataclass(frozen=True)
-class _Found:
-    """The files that make up the dataset, by sample name; `extra` are the labels that VOC itself does not have."""
+class SbdLabel:
+    """`GTcls.Segmentation` of one `cls/NAME.mat`: uint8 (H, W), 0 to 20, never 255."""
 
-    train: list[str]
-    val: list[str]
-    pictures: dict[str, File]
-    labels: dict[str, LabelFile]
-    extra: dict[str, LabelFile]
-    extra_names: set[str] | None
-    notes: tuple[str, ...]
+    sample: str
+    file: File
 
-    @property
-    def splits(self) -> dict[str, list[str]]:
-        splits = {"train": self.train, "val": self.val, "trainval": sorted({*self.train, *self.val})}
-        if self.extra_names is not None:
-            splits["train_aug"] = sorted((self.extra_names | set(self.train)) - set(self.val))
-        return splits
+    def __str__(self) -> str:
+        return f"the label of sample '{self.sample}' ({self.file.where})"
+
+    def size(self) -> None:
+        """None: only decoding the whole file tells."""
+        return
+
+    def digest(self) -> str:
+        return hashlib.sha256(self._content()).hexdigest()
+
+    def decode(self) -> Label:
+        content = self._content()
+        try:
+            from scipy.io import loadmat
+        except ImportError as error:
+            raise InputError(
+                "SBD's .mat files cannot be read without scipy",
+                "pip install scipy, or give a folder SegmentationClassAug instead",
+            ) from error
+        try:
+            array = np.asarray(loadmat(io.BytesIO(content), variable_names=["GTcls"])["GTcls"][0]["Segmentation"][0])
+        except Exception as error:  # scipy raises anything for a damaged file
+            raise self._unreadable("it is no MATLAB file of SBD") from error
+        if array.dtype != np.uint8 or array.ndim != 2:
+            raise self._unreadable(f"it holds {array.dtype} of {array.ndim} dimensions, wanted uint8 of 2")
+        array = np.ascontiguousarray(array)  # MATLAB stores columns, OpenCV reads rows
+        check_ids(str(self), array, SBD_IDS)
+        return Label(array, hashlib.sha256(content).hexdigest(), len(content))
+
+    def _content(self) -> bytes:
+        try:
+            return self.file.read()
+        except (OSError, UnreadableError) as error:
+            raise self._unreadable(str(error)) from error
+
+    def _unreadable(self, reason: str) -> InputError:
+        return InputError(f"{self} cannot be read: {reason}", "get SBD's benchmark.tgz again")
 
 
-def open_voc(paths: Sequence[Path]) -> Pairs:
-    """Pair pictures with labels. Raises InputError where VOC's own part is missing."""
+@dataclass(frozen=True)
+class _Extra:
+    """Labels beyond VOC's own, by sample, and the names that train_aug takes from them; None if nothing was given."""
+
+    labels: Mapping[str, LabelFile]
+    names: set[str] | None
+    note: str = ""
+
+
+def open_voc(paths: Sequence[Path]) -> Source:
+    """Find image and label of every listed name. Raises InputError if VOC's own part is missing."""
     files = open_files(paths, _is_wanted, ("JPEGImages", "SegmentationClass", "SegmentationClassAug"))
-    found = _find(files)
-    splits = found.splits
+    root = files.folder("JPEGImages")
+    train_list, val_list = (files.find(root or "", f"ImageSets/Segmentation/{split}.txt") for split in ("train", "val"))
+    if root is None or train_list is None or val_list is None:
+        absent = "JPEGImages" if root is None else "ImageSets/Segmentation/{train,val}.txt beside JPEGImages"
+        raise InputError(f"the VOC source {files.given} has no {absent}", LAYOUT)
+    train, val = sorted(_names(train_list)), sorted(_names(val_list))
+    extra = _find_extra(files)
+    splits = {"train": train, "val": val, "trainval": sorted({*train, *val})}
+    if extra.names is not None:
+        splits["train_aug"] = sorted((extra.names | set(train)) - set(val))
     every = sorted({name for names in splits.values() for name in names})
-    labels = found.extra | found.labels
-    problems = [*_incomplete(files, found, every), *_not_official(splits)]
+    pictures = in_folder(files, f"{root}/JPEGImages", ".jpg")
+    own_labels = _picture_labels(in_folder(files, f"{root}/SegmentationClass", ".png"), "P")
+    labels: dict[str, LabelFile] = {**extra.labels, **own_labels}
+    own_names = set(splits["trainval"])
+    problems: list[Finding] = []
+    for name in every:
+        own = name in own_names
+        if name not in pictures:
+            problem = f"sample '{name}' is listed, but 'JPEGImages/{name}.jpg' is missing from {files.given}"
+            problems.append(Finding(name, problem, "get the archive again"))
+        if name not in own_labels and (own or name not in extra.labels):
+            where = "SegmentationClass" if own else "SBD's cls or SegmentationClassAug"
+            problem = f"sample '{name}' is listed, but has no label in {where} of {files.given}"
+            problems.append(Finding(name, problem, "get the archive again"))
     official = all(list_md5(splits[split]) == OFFICIAL_MD5[split] for split in ("train", "val"))
-    notes = [] if official else ["the lists of train and val are not the official ones, so nothing was counted against those"]
-    return Pairs(
+    if official and "train_aug" in splits and list_md5(splits["train_aug"]) != OFFICIAL_MD5["train_aug"]:
+        # VOC's official lists must lead to the official train_aug: scores on any other "train_aug" cannot be compared.
+        problem = f"train_aug has {len(splits['train_aug'])} pictures that are not the official 10582"
+        problems.append(Finding("", problem, "give the whole of SBD (benchmark.tgz), or of SegmentationClassAug"))
+    notes = [extra.note] if extra.note else []
+    if not official:
+        notes.append("the lists of train and val are not the official ones, so train_aug was not compared with the official one")
+    return Source(
         name="voc",
         rule="voc2012-and-sbd-voc-wins/1",
         origin=f"{files.names} in the official layout",
+        decoder=DECODER,
         classes=CLASSES,
         splits=splits,
-        images={name: Picture(name, "image", found.pictures[name], ("RGB",)) for name in every if name in found.pictures},
-        labels={name: labels[name] for name in every if name in labels},
-        instances={},
-        groups=None,
-        notes=(*files.notes, *found.notes, *notes),
+        samples=PairReader(
+            images={name: Picture(name, "image", pictures[name], ("RGB",)) for name in every if name in pictures},
+            labels={name: labels[name] for name in every if name in labels},
+        ),
+        notes=(*files.notes, *notes),
         problems=tuple(problems),
     )
 
@@ -112,73 +177,25 @@ def _is_wanted(name: str) -> bool:
     return path.suffix == _ENDINGS.get(path.parent.name)
 
 
-def _find(files: Files) -> _Found:
-    root = files.folder("JPEGImages")
-    lists = {} if root is None else {split: files.find(root, f"ImageSets/Segmentation/{split}.txt") for split in ("train", "val")}
-    train, val = lists.get("train"), lists.get("val")
-    if root is None or train is None or val is None:
-        absent = "JPEGImages" if root is None else "ImageSets/Segmentation/{train,val}.txt beside JPEGImages"
-        raise InputError(f"the VOC source {files.given} has no {absent}", LAYOUT)
-    extra, extra_names, notes = _find_extra(files)
-    return _Found(
-        train=sorted(_names(train)),
-        val=sorted(_names(val)),
-        pictures=_by_stem(files, f"{root}/JPEGImages"),
-        labels=_index_labels(_by_stem(files, f"{root}/SegmentationClass"), "P"),
-        extra=extra,
-        extra_names=extra_names,
-        notes=notes,
-    )
-
-
-def _find_extra(files: Files) -> tuple[dict[str, LabelFile], set[str] | None, tuple[str, ...]]:
-    """Labels beyond VOC's, and the names they are for: SBD's own files, or else a folder that somebody made of them."""
+def _find_extra(files: Files) -> _Extra:
+    """SBD's own files, or else a folder that somebody made of them."""
     sbd, folder = files.folder("cls"), files.folder("SegmentationClassAug")
     if sbd is not None:
-        lists = [files.find(sbd, f"{split}.txt") for split in ("train", "val")]
-        present = [file for file in lists if file is not None]
-        if len(present) != 2:
+        lists = [file for split in ("train", "val") if (file := files.find(sbd, f"{split}.txt")) is not None]
+        if len(lists) != 2:
             raise InputError(f"the SBD part of {files.given} has no train.txt and val.txt beside cls", LAYOUT)
-        notes = () if folder is None else ("SegmentationClassAug was not read: SBD's own files are there",)
-        labels: dict[str, LabelFile] = {name: SbdLabel(name, file) for name, file in _by_stem(files, f"{sbd}/cls").items()}
-        return labels, {name for file in present for name in _names(file)}, notes
+        labels = {name: SbdLabel(name, file) for name, file in in_folder(files, f"{sbd}/cls", ".mat").items()}
+        note = "" if folder is None else "SegmentationClassAug was not read: SBD's own files are there"
+        return _Extra(labels, {name for file in lists for name in _names(file)}, note)
     if folder is not None:
-        labels = _index_labels(_by_stem(files, f"{folder}/SegmentationClassAug"), "P", "L")
-        return labels, set(labels), ()
-    return {}, None, ("train_aug is left out: neither SBD nor SegmentationClassAug was given",)
+        found = _picture_labels(in_folder(files, f"{folder}/SegmentationClassAug", ".png"), "P", "L")
+        return _Extra(found, set(found))
+    return _Extra({}, None, "train_aug is left out: neither SBD nor SegmentationClassAug was given")
 
 
-def _index_labels(files: dict[str, File], *modes: str) -> dict[str, LabelFile]:
-    return {name: IndexLabel(Picture(name, "label", file, modes), IDS) for name, file in files.items()}
+def _picture_labels(files: dict[str, File], *modes: str) -> dict[str, PictureLabel]:
+    return {name: PictureLabel(Picture(name, "label", file, modes), IDS) for name, file in files.items()}
 
 
 def _names(file: File) -> list[str]:
     return read_list(file, lambda line: line.split()[0])[0]
-
-
-def _by_stem(files: Files, folder: str) -> dict[str, File]:
-    return {PurePosixPath(name).stem: file for name, file in files.under(folder.lstrip("/")).items() if "/" not in name}
-
-
-def _incomplete(files: Files, found: _Found, every: Sequence[str]) -> list[Finding]:
-    """A finding for each name of a list that has no picture or no label."""
-    findings = []
-    own = {*found.train, *found.val}
-    for name in every:
-        where = "SegmentationClass" if name in own else "SBD's cls or SegmentationClassAug"
-        if name not in found.pictures:
-            problem = f"sample '{name}' is listed, but 'JPEGImages/{name}.jpg' is missing from {files.given}"
-            findings.append(Finding(name, problem, "get the archive again"))
-        if name not in found.labels and (name in own or name not in found.extra):
-            problem = f"sample '{name}' is listed, but has no label in {where} of {files.given}"
-            findings.append(Finding(name, problem, "get the archive again"))
-    return findings
-
-
-def _not_official(splits: dict[str, list[str]]) -> list[Finding]:
-    """VOC's official lists must lead to the official train_aug: anything else is no "10,582" that others can compare with."""
-    expected = all(list_md5(splits[split]) == OFFICIAL_MD5[split] for split in ("train", "val"))
-    if not expected or "train_aug" not in splits or list_md5(splits["train_aug"]) == OFFICIAL_MD5["train_aug"]:
-        return []
-    problem = f"train_aug has {len(splits['train_aug'])} pictures that are not the official 10582"
-    return [Finding("", problem, "give the whole of SBD (benchmark.tgz), or of SegmentationClassAug")]

@@ -1,1 +1,1 @@
-"""Datasets that may be downloaded, and the download itself."""
+"""The datasets that may be downloaded, and the download itself."""

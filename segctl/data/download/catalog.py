@@ -1,7 +1,7 @@
-"""What can be downloaded without an account: files, where they lie, and how they are known to be right.
+"""What can be downloaded without an account: files, their URLs, sizes and checksums.
 
-URLs are tried in order; the checksum decides, not the host. Sizes and checksums as published by torchvision and gluon-cv.
-GitHub makes an archive anew for each request and publishes no checksum of it: there every member's own CRC is checked instead.
+URLs are tried in order; the checksum decides, not the host. Sizes and checksums are those of torchvision and gluon-cv. GitHub
+makes a new archive for each request and publishes no checksum of it, so the CRC of every member is checked instead.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Kind = Literal["zip", "tar", "tgz"]
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to download. `byte_count` and `checksum` (algorithm, hex) are None where nobody publishes them."""
+    """A file to download. `byte_count` and `checksum` (algorithm, hex) are None if nobody publishes them."""
 
     name: str
     kind: Kind
@@ -71,14 +71,14 @@ FILES: dict[tuple[str, str], tuple[RemoteFile, ...]] = {
     ("camvid", "480x360"): (_SEGNET,),
     ("camvid", "960x720"): (_STILLS, _APPROVED),
 }
-"""By dataset and release; the first release of a dataset is the one that is meant where none is named."""
+"""By dataset and release; the first release of a dataset is the default."""
 
 
 def remote_files(name: str, release: str | None = None) -> tuple[RemoteFile, ...]:
-    """What a dataset is downloaded as; empty where it cannot be. Raises InputError for a release that there is not."""
+    """The files of a dataset's release; none if it cannot be downloaded. Raises InputError for an unknown release."""
     releases = [known for dataset, known in FILES if dataset == name]
     if release is not None and release not in filter(None, releases):
         named = [known for known in releases if known]
-        have = f"wanted {' or '.join(named)}{did_you_mean(release, named)}" if named else f"but '{name}' has but one"
+        have = f"wanted {' or '.join(named)}{did_you_mean(release, named)}" if named else f"but '{name}' has only one"
         raise InputError(f"the release is '{release}', {have}", "leave --release out")
     return FILES[name, release or releases[0]] if releases else ()

@@ -1,8 +1,8 @@
-"""Cityscapes from its own site, with the person's own account.
+"""Downloads Cityscapes from its own site, with the person's own account.
 
-The protocol is the official tool's: one cookie session; the login form answers 302 to a right password and 200 to a wrong one;
-the list of packages, the MD5 of one, and the file come by its number. The account goes to that host alone, in the body of the
-login, which follows no redirect; it is kept in memory only.
+The protocol is that of the official tool: one cookie session; the login form responds with 302 to a right password and with 200
+to a wrong one; packages have numbers, by which their MD5 and file are requested. The account is sent to that host alone, in the
+body of the login request, which follows no redirect; it stays in memory.
 """
 
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ from segctl.errors import InputError, SegctlError
 
 SITE = "https://www.cityscapes-dataset.com"
 PACKAGES = {"leftImg8bit_trainvaltest.zip": 11_592_327_197, "gtFine_trainvaltest.zip": 252_567_705}
-"""What training needs, with sizes as last seen: enough to look for room; packages have been issued anew."""
+"""What training needs, with sizes as last seen, which may change: packages have been reissued."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """A person's own. Its repr hides the password, so that no traceback or log can show it."""
+    """A person's account. Its repr hides the password, so no traceback or log can show it."""
 
     username: str
     password: str = field(repr=False)
@@ -29,7 +29,7 @@ class Account:
 def open_site(
     account: Account, progress: Progress, *, site: str = SITE, patience: Patience | None = None
 ) -> tuple[tuple[RemoteFile, ...], Transfer]:
-    """Log in and ask what there is: the files, and the way to transfer them. Raises InputError for a refused account."""
+    """Log in and list the packages. Returns the files and how to transfer them. Raises InputError for a refused account."""
     patience = patience or Patience()
     site = site.rstrip("/")
     session = new_session()
@@ -67,16 +67,16 @@ def _login(session: requests.Session, account: Account, site: str, patience: Pat
         )
     if answer.status_code != 302:
         raise SegctlError(
-            f"{site} answers the login with {answer.status_code}", "try again later, or give the zips with --source"
+            f"{site} responds to the login with {answer.status_code}", "try again later, or give the zips with --source"
         )
 
 
 def _numbers(session: requests.Session, url: str, patience: Patience) -> dict[str, int]:
-    """The number of every package that the account may have, by name."""
+    """The number of every package that the account may download, by name."""
     try:
         return {entry["name"]: entry["packageID"] for entry in _ask(session, url, patience).json()}
     except (ValueError, KeyError, TypeError) as error:
-        raise SegctlError(f"{url} gives no list of packages", "try again later, or give the zips with --source") from error
+        raise SegctlError(f"{url} is no list of packages", "try again later, or give the zips with --source") from error
 
 
 def _ask(session: requests.Session, url: str, patience: Patience) -> requests.Response:
@@ -84,5 +84,5 @@ def _ask(session: requests.Session, url: str, patience: Patience) -> requests.Re
         answer = session.get(url, timeout=(patience.connect_s, patience.stall_s))
         answer.raise_for_status()
     except requests.RequestException as error:
-        raise SegctlError(f"{url} gives no answer", "try again later, or give the zips with --source") from error
+        raise SegctlError(f"{url} does not respond", "try again later, or give the zips with --source") from error
     return answer

@@ -1,8 +1,8 @@
-"""Downloads that can be trusted: resumed, retried, checked, and whole or not there.
+"""Downloads that are resumed, retried, checked, and whole or absent.
 
-A file is written to NAME.part and renamed once its length, its first bytes and its checksum are right. A second start goes on
-where the first stopped; a server that starts anew is taken at its word. A page is never saved as an archive. What one URL cannot
-give, the next may.
+A file is written to NAME.part and renamed once its length, its first bytes and its checksum are right. A second attempt resumes
+where the first stopped; if the server sends the file from its start instead, the part starts over. A web page is never saved as
+an archive. If one URL fails, the next is tried.
 """
 
 import hashlib
@@ -21,20 +21,20 @@ from segctl.data.files.lock import locked
 from segctl.errors import InputError, SegctlError
 
 Progress = Callable[[str, int, int], None]
-"""Called with (file, bytes that are here, bytes in all or 0)."""
+"""Called with (file name, bytes received, bytes in all or 0 if unknown)."""
 
 PIECE_BYTES = 2**16
-"""What is received and written at a time, and so the most that a broken connection costs."""
+"""How much is received and written at a time; a broken connection loses at most this much."""
 SPARE_BYTES = 2**28
-"""What must stay free on the disk."""
+"""How much must stay free on the disk."""
 MAGIC = {"zip": (0, b"PK"), "tgz": (0, b"\x1f\x8b"), "tar": (257, b"ustar")}
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
-"""Answers that say "later"."""
+"""Status codes that mean "later"."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait, in seconds, and how often to try again without a byte gained. Old hosts answer late."""
+    """How long to wait, in seconds, and how often to try again without receiving a byte. Old hosts are slow to answer."""
 
     connect_s: float = 60
     stall_s: float = 60
@@ -43,16 +43,16 @@ class Patience:
 
 
 class _RefusedError(Exception):
-    """This URL will not give the file, whatever one tries."""
+    """This URL will not give the file; trying again does not help."""
 
 
 class _InterruptedError(Exception):
-    """This time it broke off; trying again may help."""
+    """The transfer broke off; trying again may help."""
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What stays the same for all tries at one file. `renew` logs in again, where there is something to log in to."""
+    """What all tries at one file share. `renew` logs in again; None for hosts without a login."""
 
     session: requests.Session
     progress: Progress
@@ -61,9 +61,9 @@ class Transfer:
 
 
 def download(files: Sequence[RemoteFile], folder: Path, transfer: Transfer) -> list[Path]:
-    """Have every file in `folder`; those that are there stay.
+    """Download the files that are not in `folder` yet. Returns the paths of all.
 
-    Raises SegctlError where one cannot be had, or the disk is too small.
+    Raises SegctlError if a file cannot be downloaded or the disk is too small.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,14 +80,14 @@ def download(files: Sequence[RemoteFile], folder: Path, transfer: Transfer) -> l
 
 
 def new_session() -> requests.Session:
-    """A session that says who asks, and wants files as they are."""
+    """A session that names segctl as its client and asks for uncompressed transfers."""
     session = requests.Session()
     session.headers.update({"User-Agent": "segctl", "Accept-Encoding": "identity"})
     return session
 
 
 def _is_here(file: RemoteFile, folder: Path) -> bool:
-    """A file that has its name was checked before it got it."""
+    """Whether a file was downloaded before. It was checked before it got its final name."""
     path = folder / file.name
     return path.is_file() and file.byte_count in (None, path.stat().st_size)
 
@@ -99,7 +99,7 @@ def _check_room(files: Sequence[RemoteFile], folder: Path) -> None:
         names = ", ".join(file.name for file in files)
         raise SegctlError(
             f"downloading {names} needs {needed / 1e9:.1f} GB in '{folder}', but {free / 1e9:.1f} GB are free",
-            "make room, or give another folder with --data-root",
+            "free disk space, or give another folder with --data-root",
         )
 
 
@@ -113,16 +113,17 @@ def _fetch(file: RemoteFile, path: Path, transfer: Transfer) -> None:
             reasons.append(f"{_host(url)}: {error}")
         except OSError as error:
             raise SegctlError(
-                f"cannot write '{_part(path)}': {error.strerror or error}", "make room; the same command continues"
+                f"cannot write '{_part(path)}': {error.strerror or error}",
+                "free disk space, then run the same command again to resume",
             ) from error
     raise SegctlError(
         f"'{file.name}' cannot be downloaded ({'; '.join(reasons)})",
-        "the same command continues later; or get the file by other means and give it with --source",
+        "run the same command again later to resume, or get the file by other means and give it with --source",
     )
 
 
 def _fetch_from(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> None:
-    """All tries at one URL. A file that turns out wrong after it was resumed is fetched once more from its start."""
+    """All tries at one URL. A file that is wrong after it was resumed is fetched once more from its start."""
     resumed = _length(_part(path)) > 0
     _receive_all(url, file, path, transfer)
     problem = _problem(file, _part(path))
@@ -137,7 +138,7 @@ def _fetch_from(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> N
 
 
 def _receive_all(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> None:
-    """Receive until the server has nothing more; try again where it breaks off, sooner where that brought something."""
+    """Receive until the file ends. After an interruption try again, after a shorter wait if the last try received something."""
     tries, patience, renewed = 0, transfer.patience, False
     while True:
         before = _length(_part(path))
@@ -158,16 +159,16 @@ def _receive_all(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> 
 
 
 class _LoginNeededError(Exception):
-    """A page came where the file should: the session may have ended."""
+    """The server sent a page instead of the file: the session may have ended."""
 
 
 def _receive(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> None:
-    """One request: append what comes to the part, which starts anew where the server does."""
+    """One request: append the response to the part, or start the part over if the server starts over."""
     part, have = _part(path), _length(_part(path))
     headers = {"Range": f"bytes={have}-"} if have else {}
     patience = transfer.patience
     with transfer.session.get(url, headers=headers, stream=True, timeout=(patience.connect_s, patience.stall_s)) as answer:
-        if answer.status_code == 416:  # nothing lies beyond what is here: it is whole, or it is something else
+        if answer.status_code == 416:  # the server has nothing beyond the part: the part is whole, or of another file
             if _problem(file, part):
                 part.unlink()
                 raise _InterruptedError("the server has fewer bytes than are here")
@@ -189,15 +190,15 @@ def _receive(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> None
 def _check_status(answer: requests.Response) -> None:
     code = answer.status_code
     if code in _PASSING:
-        raise _InterruptedError(f"the server answers {code}")
+        raise _InterruptedError(f"the server responds with {code}")
     if code in (301, 302, 303, 307, 308, 401) or (code < 300 and "html" in answer.headers.get("Content-Type", "").lower()):
         raise _LoginNeededError("the server sends a page, not the file")
     if code not in (200, 206):
-        raise _RefusedError(f"the server answers {code}")
+        raise _RefusedError(f"the server responds with {code}")
 
 
 def _save(answer: requests.Response, file: RemoteFile, part: Path, start: int, transfer: Transfer, total: int) -> None:
-    """Write what comes. The first bytes are looked at before any of them is."""
+    """Write the response to the part. The first bytes are checked before any is written."""
     done = start
     handle = None
     try:
@@ -225,7 +226,7 @@ def _check_magic(file: RemoteFile, piece: bytes) -> None:
 
 
 def _start(answer: requests.Response) -> int:
-    """Where the answer starts in the file; -1 where a partial answer does not tell."""
+    """The position in the file at which the response starts; -1 if a partial response does not tell."""
     if answer.status_code != 206:
         return 0
     first = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
@@ -238,7 +239,7 @@ def _total(answer: requests.Response, start: int) -> int | None:
 
 
 def _problem(file: RemoteFile, part: Path) -> str:
-    """What is wrong with a received file; empty where it is right."""
+    """What is wrong with a received file; empty if nothing is."""
     length = _length(part)
     if file.byte_count is not None and length != file.byte_count:
         return f"it has {length} bytes, wanted {file.byte_count}"
@@ -259,13 +260,13 @@ def _broken_member(part: Path) -> str:
         zlib.error,
         EOFError,
         NotImplementedError,
-    ) as error:  # the last: a packing that Python cannot undo
+    ) as error:  # NotImplementedError: a compression method that Python lacks
         return f"it is no whole zip ({error})"
     return f"its member '{broken}' is damaged" if broken else ""
 
 
 def _words(error: Exception) -> str:
-    """What happened, without the objects that requests prints."""
+    """What happened, in words, without the objects that requests prints."""
     match error:
         case requests.ConnectTimeout():
             return "no answer in time"
@@ -296,10 +297,10 @@ def _length(path: Path) -> int:
 
 
 def plain_transfer(progress: Progress = lambda name, done, total: None) -> Transfer:
-    """A transfer from hosts that ask for no account."""
+    """A transfer from hosts that need no account."""
     return Transfer(new_session(), progress, Patience())
 
 
 def downloads_folder(data_root: Path) -> Path:
-    """Where downloads are kept, to be used again."""
+    """The folder in which downloads stay, to be used again."""
     return data_root / "downloads"

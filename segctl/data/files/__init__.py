@@ -1,1 +1,1 @@
-"""Archives, their members, and the pictures in them."""
+"""Files in folders and archives, the pictures in them, and a lock."""

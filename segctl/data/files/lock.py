@@ -1,7 +1,7 @@
-"""One process at a time: a file that exists while somebody works, and says who.
+"""One process at a time: a lock file that exists while a process works, and names that process.
 
-Made by exclusive creation, which network file systems have too, where they may lack locks. A process that was killed leaves the
-file behind; on the same machine that is seen, and the file is taken away.
+It is made by exclusive creation, which works on network file systems that lack locks. A killed process leaves the file behind;
+a later process on the same machine notices that its owner is dead and removes it.
 """
 
 import json
@@ -18,7 +18,7 @@ from segctl.errors import InputError, SegctlError
 
 @dataclass(frozen=True)
 class _Owner:
-    """`started` tells a process from a later one of the same number, where the system tells; else it is empty."""
+    """`started` tells a process from a later one with the same number; it is empty if the system does not say."""
 
     pid: int
     host: str
@@ -28,14 +28,14 @@ class _Owner:
 
 @contextmanager
 def locked(path: Path, work: str) -> Iterator[None]:
-    """Hold the lock. Raises SegctlError, which names `work` and who does it, where another living process holds it."""
+    """Hold the lock. Raises SegctlError that names `work` and the other process if a living process holds it."""
     mine = _Owner(os.getpid(), socket.gethostname(), _started(os.getpid()), datetime.now(UTC).isoformat(timespec="seconds"))
     while not _create(path, mine):
         other = _read(path)
         if other is not None and not _is_dead(other):
             raise SegctlError(
                 f"{work} is under way in process {other.pid} on {other.host}, since {other.since}",
-                f"wait for it to end, or stop it; where it is long gone, delete '{path}'",
+                f"wait for it to end, or stop it; if it is long gone, delete '{path}'",
             )
         _take_away(path, other)
     try:
@@ -46,7 +46,7 @@ def locked(path: Path, work: str) -> Iterator[None]:
 
 
 def _create(path: Path, owner: _Owner) -> bool:
-    """Whether the lock was free. Its text is there as soon as it is: it is written under another name and then linked."""
+    """Whether the lock was free. The file is written under another name and then linked, so it is never seen without its text."""
     draft = path.with_name(f"{path.name}.{owner.host}.{owner.pid}")
     try:
         draft.write_text(json.dumps(asdict(owner)), encoding="utf-8")
@@ -74,7 +74,7 @@ def _create_plainly(path: Path, text: str) -> bool:
 
 
 def _read(path: Path) -> _Owner | None:
-    """Who holds the lock; None where the file is gone or cannot be read."""
+    """The owner of the lock; None if the file is gone or cannot be read."""
     try:
         return _Owner(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -82,7 +82,7 @@ def _read(path: Path) -> _Owner | None:
 
 
 def _take_away(path: Path, dead: _Owner | None) -> None:
-    """Remove a dead process's lock, and no other: it is moved aside first, looked at again, and put back if it is a new one."""
+    """Remove the lock of a dead process. It is moved aside, read again, and put back if it is a new lock by now."""
     aside = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.stale")
     with suppress(FileNotFoundError):
         path.rename(aside)
@@ -92,7 +92,7 @@ def _take_away(path: Path, dead: _Owner | None) -> None:
 
 
 def _is_dead(owner: _Owner) -> bool:
-    """Only of this machine's processes can that be said, and only where asking does no harm."""
+    """Whether the owner is known to be dead. Only this machine's processes can be asked; on Windows asking would kill them."""
     if owner.host != socket.gethostname() or os.name != "posix":
         return False
     try:
@@ -105,7 +105,7 @@ def _is_dead(owner: _Owner) -> bool:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in the kernel's own count; empty where the system does not tell."""
+    """When a process started, in the kernel's clock ticks; empty if the system does not say."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except (OSError, IndexError):

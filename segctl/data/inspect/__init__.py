@@ -1,1 +1,1 @@
-"""What `data check`, `info`, `preview`, `list` and `bench` find."""
+"""The work of `data check`, `info`, `preview`, `list` and `bench`."""

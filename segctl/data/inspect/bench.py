@@ -1,4 +1,4 @@
-"""How fast samples come: from the shards, and by decoding picture files each time, as the common pipeline does."""
+"""The speed of loading samples: from the shards, and by decoding picture files each time, as the common pipeline does."""
 
 import io
 import time
@@ -11,11 +11,12 @@ import numpy as np
 from PIL import Image
 
 from segctl.data.batches.loader import training_batches
-from segctl.data.batches.views import View, draw_view, take, view_regions
-from segctl.data.classes import IGNORED
-from segctl.data.datasets import Source
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.batches.views import View, draw_view, read_view, view_regions
+from segctl.data.files.pictures import decode as decode_picture
+from segctl.data.shards.dataset import PreparedDataset
+from segctl.data.source import Source
 from segctl.errors import InputError
+from segctl.ignored import IGNORED
 from segctl.schema.data import DataSpec
 
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
@@ -35,9 +36,11 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Bench:
-    """What was measured. Rates are samples a second, `workers` 0 being this process alone; times are milliseconds a sample.
+    """What was measured.
 
-    `start_s` is from asking for the first batch to having it, with workers; `decoded` says what the decoding was done on.
+    rates: samples a second by number of workers; 0 is this process alone.  start_s: seconds until the first batch, likewise.
+    shards_ms, common_ms, decode_ms: milliseconds a sample.  bytes_read, bytes_encoded: bytes a sample.
+    decoded: what the common pipeline decoded, in words.
     """
 
     dataset: str
@@ -59,7 +62,7 @@ class Bench:
 
 
 def bench(
-    dataset: PackedDataset,
+    dataset: PreparedDataset,
     split: str,
     crop: tuple[int, int] | None,
     *,
@@ -69,7 +72,8 @@ def bench(
 ) -> Bench:
     """Measure training samples of a split (scale 0.5 to 2, flip, crop): in one process in pairs, and through the loader.
 
-    Decoding is measured on the source's own pictures where it is given, else on PNG copies in memory.
+    Decoding is measured on the source's own pictures if a source is given, else on PNG copies in memory.
+    Raises InputError if there is no sample to measure.
     """
     names = sorted(dataset.names(split))
     if samples < 1 or not names:
@@ -97,14 +101,14 @@ def bench(
     )
 
 
-def _usual_crop(dataset: PackedDataset, name: str) -> tuple[int, int]:
+def _usual_crop(dataset: PreparedDataset, name: str) -> tuple[int, int]:
     height, width = dataset.size(name)
     return min(512, height), min(512, width)
 
 
-def encode(dataset: PackedDataset, name: str, source: Source | None) -> Encoded:
-    """A sample's files: of the source where there is one and it has a file, else PNG copies."""
-    file = source.read(name).image_file if source is not None else None
+def encode(dataset: PreparedDataset, name: str, source: Source | None) -> Encoded:
+    """A sample's files: the source's own image if it has one, else PNG copies."""
+    file = source.samples.read(name).image_file if source is not None else None
     return Encoded(file or _png(dataset.image(name)), _png(dataset.label(name)))
 
 
@@ -114,8 +118,11 @@ def _png(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _in_pairs(dataset: PackedDataset, kept: dict[str, Encoded], spec: DataSpec, samples: int) -> tuple[np.ndarray, float]:
-    """(float (samples + WARM_UP, 3): milliseconds of shards, common pipeline, decoding; bytes read a sample). One thread each."""
+def _in_pairs(dataset: PreparedDataset, kept: dict[str, Encoded], spec: DataSpec, samples: int) -> tuple[np.ndarray, float]:
+    """Milliseconds of shards, common pipeline and decoding, float (samples + WARM_UP, 3); and bytes read a sample.
+
+    The three are measured in turn on the same sample, so a slow moment of the machine hits all; one thread each.
+    """
     before = cv2.getNumThreads()
     cv2.setNumThreads(0)
     times, read, names = [], 0, list(kept)
@@ -124,7 +131,7 @@ def _in_pairs(dataset: PackedDataset, kept: dict[str, Encoded], spec: DataSpec, 
             name = names[number % len(names)]
             view = draw_view(dataset.size(name), spec, np.random.default_rng([SEED, number]))
             files = kept[name]
-            shards = milliseconds(partial(take, dataset, name, view))
+            shards = milliseconds(partial(read_view, dataset, name, view))
             times.append((shards, milliseconds(partial(common_pipeline, files, view)), milliseconds(partial(decode, files))))
             read += bytes_read(dataset, name, view)
     finally:
@@ -133,21 +140,21 @@ def _in_pairs(dataset: PackedDataset, kept: dict[str, Encoded], spec: DataSpec, 
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """Of wall-clock time."""
+    """Wall-clock milliseconds of a call."""
     began = time.perf_counter()
     work()
     return 1000 * (time.perf_counter() - began)
 
 
-def bytes_read(dataset: PackedDataset, name: str, view: View) -> int:
-    """What taking that view reads from the shard."""
+def bytes_read(dataset: PreparedDataset, name: str, view: View) -> int:
+    """Bytes that reading the view reads from the shard."""
     shard = dataset.samples[name].shard
     image, label = view_regions(view)
-    return dataset.reader.stored_bytes(shard, "images", name, image) + dataset.reader.stored_bytes(shard, "labels", name, label)
+    return dataset.reader.bytes_read(shard, "images", name, image) + dataset.reader.bytes_read(shard, "labels", name, label)
 
 
-def _through_the_loader(dataset: PackedDataset, split: str, spec: DataSpec, samples: int, workers: int) -> tuple[float, float]:
-    """(samples a second after the first batch, seconds until the first batch)."""
+def _through_the_loader(dataset: PreparedDataset, split: str, spec: DataSpec, samples: int, workers: int) -> tuple[float, float]:
+    """Samples a second after the first batch, and seconds until the first batch."""
     batch = min(BATCH, len(dataset.names(split)))
     steps = 1 + max(1, samples // batch)
     began = time.perf_counter()
@@ -162,11 +169,11 @@ def _through_the_loader(dataset: PackedDataset, split: str, spec: DataSpec, samp
 
 
 def decode(files: Encoded) -> tuple[np.ndarray, np.ndarray]:
-    """Image with OpenCV, as people do; label with PIL."""
+    """Image uint8 (H, W, 3) RGB by OpenCV, as most people do it, or InputError if it cannot; label uint8 (H, W) by PIL."""
     image = cv2.imdecode(np.frombuffer(files.image, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise InputError("OpenCV cannot decode a picture of this dataset", "measure against PNG copies: leave --source out")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.array(Image.open(io.BytesIO(files.label)))
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), decode_picture(files.label)
 
 
 def common_pipeline(files: Encoded, view: View) -> tuple[np.ndarray, np.ndarray]:

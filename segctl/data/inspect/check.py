@@ -1,4 +1,4 @@
-"""What `data check` finds in a prepared dataset: every sample is read back whole and compared with what was packed."""
+"""What `data check` does: every sample of a prepared dataset is read back whole and compared with what was packed."""
 
 import zlib
 from collections.abc import Callable, Iterator
@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from segctl.data.classes import IGNORED
-from segctl.data.datasets.label_files import guess_label_ids
+from segctl.data.datasets.pairs import guess_label_ids
 from segctl.data.findings import Finding
 from segctl.data.inspect.duplicates import Pictures
-from segctl.data.prepare.prepare import staging_folder
+from segctl.data.prepare import staging_folder
 from segctl.data.shards.dataset import (
     INDEX_NAME,
     DamagedIndexError,
-    PackedDataset,
+    PreparedDataset,
     fingerprint,
     is_as_written,
     open_dataset,
@@ -22,10 +21,11 @@ from segctl.data.shards.dataset import (
 )
 from segctl.data.shards.tiles import file_hash
 from segctl.errors import SegctlError
+from segctl.ignored import IGNORED
 
 
 def check(data_root: Path, name: str, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Finding]:
-    """Everything that is wrong with a prepared dataset. Raises InputError where there is none."""
+    """All problems of a prepared dataset. Raises InputError if there is no such dataset."""
     if not (data_root / name).exists() and staging_folder(data_root, name).exists():
         return [Finding("", "incomplete: preparing it was interrupted")]
     try:
@@ -44,18 +44,18 @@ def check(data_root: Path, name: str, progress: Callable[[int, int], None] = lam
         dataset.reader.close()
 
 
-def _index_findings(dataset: PackedDataset) -> Iterator[Finding]:
+def _index_findings(dataset: PreparedDataset) -> Iterator[Finding]:
     for split, names in dataset.splits.items():
         for sample in sorted(set(names) - dataset.samples.keys()):
             yield Finding(sample, f"is listed in '{split}' but not packed")
     if not is_as_written(dataset.folder):
-        yield Finding("", f"'{INDEX_NAME}' is not as it was written, though it says the same")
+        yield Finding("", f"'{INDEX_NAME}' is not as it was written, although its content is the same")
     sources = {name: record.source_sha256 for name, record in dataset.samples.items()}
     if fingerprint(dataset.provenance.rule, sources) != dataset.fingerprint:
         yield Finding("", "dataset.json does not match its own fingerprint")
 
 
-def _shard_findings(dataset: PackedDataset, pictures: Pictures, progress: Callable[[int, int], None]) -> Iterator[Finding]:
+def _shard_findings(dataset: PreparedDataset, pictures: Pictures, progress: Callable[[int, int], None]) -> Iterator[Finding]:
     missing: set[int] = set()
     for index, shard in enumerate(dataset.shards):
         if problem := dataset.reader.problem(index):
@@ -75,8 +75,8 @@ def _shard_findings(dataset: PackedDataset, pictures: Pictures, progress: Callab
             yield Finding("", f"'{dataset.shards[index]}' has changed, though every sample in it is as it was packed")
 
 
-def _sample_problem(dataset: PackedDataset, name: str, pictures: Pictures) -> str:
-    """What is wrong with one sample, or an empty string; its picture is remembered, to be compared with others."""
+def _sample_problem(dataset: PreparedDataset, name: str, pictures: Pictures) -> str:
+    """The problem of one sample, or an empty string. Adds the image to `pictures`, to be compared with others."""
     record = dataset.samples[name]
     wanted = (record.height, record.width)
     try:

@@ -1,22 +1,24 @@
-"""What would keep a source from being packed, all of it: `prepare` itself stops at the first."""
+"""All problems of a source that `prepare` would refuse; `prepare` itself stops at the first."""
 
 import zlib
 from collections.abc import Callable
 
-from segctl.data.datasets import Source
 from segctl.data.findings import Finding
 from segctl.data.inspect.duplicates import Pictures
+from segctl.data.source import Source
 from segctl.errors import InputError
 
 
 def check_source(source: Source, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Finding]:
-    """Every unpaired file, every sample that cannot be read or does not fit its class table, every picture in two splits."""
+    """Every file without partner, every sample that cannot be read or does not fit its class table, every image in two splits."""
     findings = list(source.problems)
-    names = sorted({name for names in source.splits.values() for name in names})
-    pictures = Pictures(source.splits, lambda name: source.read(name).image)
+    names = sorted({name for listed in source.splits.values() for name in listed})
+    pictures = Pictures(source.splits, lambda name: source.samples.read(name).image)
     for done, name in enumerate(names, start=1):
         try:
-            sample = source.read(name)
+            # A resized label is the wrong size before it holds wrong ids, so the size comes first, as in `prepare`.
+            source.samples.size(name)
+            sample = source.samples.read(name)
             pictures.add(name, sample.image.shape, zlib.crc32(sample.image.data))
         except InputError as error:
             findings.append(Finding(name, error.message, error.hint))

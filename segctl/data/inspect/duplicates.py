@@ -1,4 +1,4 @@
-"""The same sample, or the same picture under two names, in splits that must not meet."""
+"""The same sample, or the same image under two names, in splits that must not share any."""
 
 import hashlib
 from collections import defaultdict
@@ -12,9 +12,9 @@ from segctl.data.splits import must_not_meet
 
 
 class Pictures:
-    """Pictures seen so far, by size and CRC-32, which is cheap; those that agree are compared by SHA-256 at the end.
+    """The images seen so far, by shape and CRC-32, which is cheap; at the end those that agree are compared by SHA-256.
 
-    `read` gives the image, uint8 (H, W, 3), of a sample.
+    read: gives the image, uint8 (H, W, 3), of a sample.
     """
 
     def __init__(self, splits: Mapping[str, Sequence[str]], read: Callable[[str], np.ndarray]) -> None:
@@ -25,7 +25,7 @@ class Pictures:
         self._alike[shape, crc].append(name)
 
     def overlaps(self) -> list[Finding]:
-        """Samples that are in two splits which must not meet."""
+        """Samples in two splits that must not share any."""
         return [
             Finding(sample, f"is in two splits, '{first}' and '{second}'")
             for (first, names), (second, others) in combinations(self._splits.items(), 2)
@@ -34,7 +34,7 @@ class Pictures:
         ]
 
     def findings(self) -> list[Finding]:
-        """Pictures that a split shares with one which it must not meet, each named once, beside an earlier sample."""
+        """Equal images in two splits that must not share any; each is named once, beside an earlier sample."""
         found = []
         of_sample: dict[str, list[str]] = defaultdict(list)
         for split, names in self._splits.items():
@@ -48,7 +48,7 @@ class Pictures:
         return found
 
     def _same(self, names: list[str]) -> list[list[str]]:
-        """The names in groups of equal pictures."""
+        """The samples in groups of equal images."""
         if len(names) < 2:
             return []
         groups: dict[bytes, list[str]] = defaultdict(list)

@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from segctl.data.classes import IGNORED
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.shards.dataset import PreparedDataset
+from segctl.ignored import IGNORED
 
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """One split. `pixels` int64 (C,) and `images` int64 (C,): pixels of each class, and images that show it."""
+    """The counts of one split.
+
+    sizes: images of each size "W×H".  groups: images of each group.  pixels: int64 (C,), pixels of each class.
+    images: int64 (C,), images that show each class.
+    """
 
     split: str
     count: int
@@ -55,9 +59,9 @@ class SplitInfo:
 
 
 def describe(
-    dataset: PackedDataset, splits: Sequence[str] = (), progress: Callable[[int, int], None] = lambda done, total: None
+    dataset: PreparedDataset, splits: Sequence[str] = (), progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[SplitInfo]:
-    """Count these splits, or all; each label is read once, however many splits list it."""
+    """Count the given splits, or all. Each label is read once, however many splits list it."""
     listed = {split: dataset.names(split) for split in splits or dataset.splits}
     names = sorted({name for names in listed.values() for name in names})
     counts = np.zeros((len(names), 256), np.int64)
@@ -68,7 +72,7 @@ def describe(
     return [_split_info(dataset, split, counts[[rows[name] for name in names]]) for split, names in listed.items()]
 
 
-def _split_info(dataset: PackedDataset, split: str, counts: np.ndarray) -> SplitInfo:
+def _split_info(dataset: PreparedDataset, split: str, counts: np.ndarray) -> SplitInfo:
     names, classes = dataset.splits[split], dataset.classes.num_classes
     sizes = Counter(f"{width}×{height}" for height, width in map(dataset.size, names))
     groups = Counter(dataset.groups[name] for name in names) if dataset.groups else Counter[str]()

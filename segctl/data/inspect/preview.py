@@ -1,4 +1,4 @@
-"""A contact sheet of a split: pictures over their labels, and a legend of the class colours."""
+"""A contact sheet of a split: images above their labels, and a legend of the class colours."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from segctl.data.classes import IGNORED, ClassTable
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.classes import ClassTable
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.files import write_whole
+from segctl.ignored import IGNORED
 
 COLUMNS, ROWS = 4, 3
 CELL_PX = 320
@@ -17,8 +18,8 @@ TITLE_PX, CAPTION_PX, LEGEND_PX = 26, 14, 16
 PAPER, INK, FADED = (255, 255, 255), (28, 30, 34), (110, 114, 122)
 
 
-def write_preview(dataset: PackedDataset, split: str, path: Path) -> list[str]:
-    """Write the sheet as a PNG and return the names on it: evenly spread over the split."""
+def write_preview(dataset: PreparedDataset, split: str, path: Path) -> list[str]:
+    """Write the sheet as a PNG and return the samples on it, which are evenly spread over the split."""
     names = _spread(dataset.names(split), COLUMNS * ROWS)
     sheet = draw_sheet(dataset, split, names)
     write_whole(path, lambda partial: sheet.save(partial, "PNG"))
@@ -30,8 +31,8 @@ def _spread(names: list[str], count: int) -> list[str]:
     return [names[index * len(names) // count] for index in range(count)]
 
 
-def draw_sheet(dataset: PackedDataset, split: str, names: Sequence[str]) -> Image.Image:
-    """Title, then a grid of cells in reading order, then the legend."""
+def draw_sheet(dataset: PreparedDataset, split: str, names: Sequence[str]) -> Image.Image:
+    """The sheet: a title, a grid of samples in reading order, and the legend."""
     cells = [_cell(dataset, name) for name in names]
     rows = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
     heights = [max(cell.height for cell in row) for row in rows]
@@ -52,8 +53,8 @@ def draw_sheet(dataset: PackedDataset, split: str, names: Sequence[str]) -> Imag
     return sheet
 
 
-def _cell(dataset: PackedDataset, name: str) -> Image.Image:
-    """Picture over label at the cell's width, the name below."""
+def _cell(dataset: PreparedDataset, name: str) -> Image.Image:
+    """Image above label at the cell's width, the name below."""
     height, width = dataset.size(name)
     size = (CELL_PX, max(1, round(CELL_PX * height / width)))
     picture = Image.fromarray(dataset.image(name)).resize(size, Image.Resampling.BICUBIC)
@@ -66,7 +67,7 @@ def _cell(dataset: PackedDataset, name: str) -> Image.Image:
 
 
 def color_label(label: np.ndarray, classes: ClassTable) -> np.ndarray:
-    """uint8 (H, W, 3): the class colours; ignored pixels are hatched in grey, which is no class's colour."""
+    """Label uint8 (H, W) -> uint8 (H, W, 3) in class colours; ignored pixels are hatched in grey, which is no class's colour."""
     colored = classes.palette()[label]
     y, x = np.nonzero(label == IGNORED)
     colored[y, x] = np.where((x + y)[:, None] % 8 < 4, 240, 200)
@@ -74,7 +75,7 @@ def color_label(label: np.ndarray, classes: ClassTable) -> np.ndarray:
 
 
 def _legend(classes: ClassTable, width: int) -> Image.Image:
-    """Swatches with names, as many in a line as fit."""
+    """The class colours with names, as many in a line as fit."""
     font, swatch = _font(LEGEND_PX), LEGEND_PX + 4
     entries = [*enumerate(classes.names), (IGNORED, "ignored")]
     places, x, y = [], 0, 0

@@ -1,1 +1,1 @@
-"""The HDF5 shards of a prepared dataset: written, indexed, read."""
+"""A prepared dataset: its dataset.json, its HDF5 shards, and their tiles."""

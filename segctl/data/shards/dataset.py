@@ -9,24 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from segctl.commands import command_line
+from segctl.data.advice import not_prepared, prepare_again
 from segctl.data.classes import ClassTable
-from segctl.data.datasets import KNOWN, known_names, unknown_dataset
-from segctl.data.datasets.own import LINE as OWN_LINE
-from segctl.data.shards.reader import ShardReader
-from segctl.data.shards.writer import FORMAT
+from segctl.data.shards.shard import FORMAT, ShardReader
 from segctl.errors import InputError, did_you_mean
 
 INDEX_NAME = "dataset.json"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What reading a dataset.json raises that is missing or not as it was written."""
 
 
 class DamagedIndexError(InputError):
-    """There is a dataset.json, but not as it was written."""
+    """There is a dataset.json, but it is not as it was written."""
 
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """Where a sample lies and what it must hold. `pixels_sha256` covers image and label as decoded."""
+    """In which shard a sample lies, and what it must hold. `pixels_sha256` covers image and label as decoded."""
 
     shard: int
     height: int
@@ -35,12 +34,12 @@ class SampleRecord:
     source_sha256: str
     pixels_sha256: str
     unknown_pixels: int = 0
-    """Pixels of a colour that is no class's: they are ignored."""
+    """Pixels whose colour is no class's; they are ignored."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the shards come from and how they were made."""
+    """From what the shards were made, and how."""
 
     origin: str
     rule: str
@@ -49,16 +48,16 @@ class Provenance:
     segctl: str
     created: str
     limit: int | None = None
-    """At most so many samples of each split were packed, for a trial; None for all."""
+    """The most samples of each split that a trial packed; None for the whole dataset."""
     notes: list[str] = field(default_factory=list)
     """What was left out or differs from the official dataset, in sentences."""
 
 
 @dataclass(frozen=True)
-class PackedDataset:
+class PreparedDataset:
     """A prepared dataset. Opening it reads dataset.json alone; shards are opened when a sample is read.
 
-    Can be pickled, and used under fork, spawn and forkserver.
+    It can be pickled, and used under fork, spawn and forkserver.
     """
 
     name: str
@@ -71,18 +70,18 @@ class PackedDataset:
     provenance: Provenance
     shards: tuple[str, ...]
     shard_hashes: tuple[str, ...]
-    """Of each whole file, as `tiles.file_hash` gives it."""
+    """`tiles.file_hash` of each shard."""
     samples: dict[str, SampleRecord]
     reader: ShardReader
 
     @property
     def trial(self) -> str:
-        """Words that say that this is a trial and not the whole dataset; empty for a whole one."""
+        """Words that say that this is a trial and not the whole dataset; empty for a whole dataset."""
         limit = self.provenance.limit
         return "" if limit is None else f"a trial: at most {limit} {'sample' if limit == 1 else 'samples'} of each split"
 
     def names(self, split: str) -> list[str]:
-        """The samples of a split. Raises InputError naming the splits there are."""
+        """The samples of a split. Raises InputError that lists the splits for an unknown one."""
         if split not in self.splits:
             known = list(self.splits)
             raise InputError(
@@ -96,27 +95,27 @@ class PackedDataset:
         return record.height, record.width
 
     def shard_bytes(self) -> int:
-        """What the shards take on the disk."""
+        """Size of all shards on the disk."""
         return sum((self.folder / shard).stat().st_size for shard in self.shards)
 
     def source_bytes(self) -> int:
-        """What the files took that the samples were made from."""
+        """Size of the files that the samples were made from."""
         return sum(record.source_bytes for record in self.samples.values())
 
     def unknown_pixels(self) -> dict[str, int]:
-        """Pixels of a colour that is no class's, for the samples that have some."""
+        """The number of pixels whose colour is no class's, for each sample that has some."""
         return {name: record.unknown_pixels for name, record in self.samples.items() if record.unknown_pixels}
 
     def image(self, name: str, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
-        """uint8 (h, w, 3) RGB of the sample or of a region of it; only the tiles of the region are read."""
+        """uint8 (h, w, 3) RGB of the sample or of a region of it; only the tiles that the region touches are read."""
         return self._read("images", name, (top, left, height, width))
 
     def label(self, name: str, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
-        """uint8 (h, w) train ids, 255 ignored."""
+        """uint8 (h, w) train ids, 255 ignored, of the sample or of a region of it."""
         return self._read("labels", name, (top, left, height, width))
 
     def instance(self, name: str) -> np.ndarray | None:
-        """uint16 (H, W) of the sample's instance map as its source gives it; None where it has none."""
+        """uint16 (H, W): the sample's instance map as its source gives it; None if it has none."""
         shard = self.samples[name].shard
         return self._read("instances", name, (0, 0, None, None)) if self.reader.holds(shard, "instances", name) else None
 
@@ -130,34 +129,43 @@ class PackedDataset:
         return self.reader.read(record.shard, group, name, (top, left, height, width))
 
 
-def open_dataset(data_root: Path, name: str) -> PackedDataset:
-    """Open a prepared dataset. Raises InputError, with the line that prepares it, where it is not there."""
+class _FormatError(Exception):
+    """Another version of segctl wrote the dataset.json."""
+
+
+def open_dataset(data_root: Path, name: str) -> PreparedDataset:
+    """Open a prepared dataset. Raises InputError, with the line that prepares it, if it is not there or cannot be read."""
     folder = data_root / name
     if not (folder / INDEX_NAME).is_file():
-        raise _not_there(data_root, name)
+        here = [path.parent.name for path in sorted(data_root.glob(f"*/{INDEX_NAME}"))] if data_root.is_dir() else []
+        raise not_prepared(name, data_root, here)
     try:
-        index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
-        if index["format"] != FORMAT:
-            raise _other_format(folder, index["format"])
-        if index.get("checksum") != _checksum(index):
-            raise ValueError("it does not match its own checksum")
-        return _from_index(folder, index)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return _open(folder)
+    except _FormatError as error:
+        raise InputError(f"'{folder}' was prepared by {error}, wanted {FORMAT}", prepare_again(name, data_root)) from error
+    except _UNREADABLE as error:
         raise DamagedIndexError(
-            f"'{folder / INDEX_NAME}' is no index that this segctl can read ({error})",
-            f"run `{prepare_line(name, data_root)}` again",
+            f"'{folder / INDEX_NAME}' is no index that this segctl can read ({error})", prepare_again(name, data_root)
         ) from error
 
 
-def _other_format(folder: Path, found: object) -> InputError:
-    return InputError(
-        f"'{folder}' was prepared by {'an older' if found == 1 else 'another'} segctl: its format is {found}, wanted {FORMAT}",
-        f"run `{prepare_line(folder.name, folder.parent)}` again",
-    )
+def find_dataset(data_root: Path, name: str) -> PreparedDataset | None:
+    """The prepared dataset; None if there is none that this segctl can read."""
+    try:
+        return _open(data_root / name)
+    except (_FormatError, InputError, *_UNREADABLE):
+        return None
 
 
-def _from_index(folder: Path, index: Mapping[str, Any]) -> PackedDataset:
-    return PackedDataset(
+def _open(folder: Path) -> PreparedDataset:
+    """Raises _FormatError, or one of _UNREADABLE."""
+    index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
+    if index["format"] != FORMAT:
+        version = "an older" if index["format"] == 1 else "another"
+        raise _FormatError(f"{version} segctl: its format is {index['format']}")
+    if index.get("checksum") != _checksum(index):
+        raise ValueError("it does not match its own checksum")
+    return PreparedDataset(
         name=index["name"],
         folder=folder,
         classes=ClassTable.from_json(index["classes"]),
@@ -172,20 +180,22 @@ def _from_index(folder: Path, index: Mapping[str, Any]) -> PackedDataset:
     )
 
 
-def to_index(dataset: PackedDataset) -> dict[str, Any]:
+def to_index(dataset: PreparedDataset) -> dict[str, Any]:
     """The content of dataset.json."""
-    return signed(_content(dataset))
-
-
-def index_text(index: Mapping[str, Any]) -> str:
-    """dataset.json, to the byte."""
-    return json.dumps(index, indent=1, ensure_ascii=False) + "\n"
-
-
-def is_as_written(folder: Path) -> bool:
-    """Whether not even a space of dataset.json has changed, which its checksum would not notice."""
-    text = (folder / INDEX_NAME).read_text(encoding="utf-8")
-    return index_text(json.loads(text)) == text
+    return signed(
+        {
+            "format": FORMAT,
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "provenance": asdict(dataset.provenance),
+            "classes": dataset.classes.to_json(),
+            "counts": {split: len(names) for split, names in dataset.splits.items()},
+            "splits": dataset.splits,
+            "groups": dataset.groups,
+            "shards": dict(zip(dataset.shards, dataset.shard_hashes, strict=True)),
+            "samples": {name: asdict(record) for name, record in dataset.samples.items()},
+        }
+    )
 
 
 def signed(index: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,19 +208,15 @@ def _checksum(index: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def _content(dataset: PackedDataset) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "name": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "provenance": asdict(dataset.provenance),
-        "classes": dataset.classes.to_json(),
-        "counts": {split: len(names) for split, names in dataset.splits.items()},
-        "splits": dataset.splits,
-        "groups": dataset.groups,
-        "shards": dict(zip(dataset.shards, dataset.shard_hashes, strict=True)),
-        "samples": {name: asdict(record) for name, record in dataset.samples.items()},
-    }
+def index_text(index: Mapping[str, Any]) -> str:
+    """dataset.json, to the byte."""
+    return json.dumps(index, indent=1, ensure_ascii=False) + "\n"
+
+
+def is_as_written(folder: Path) -> bool:
+    """Whether dataset.json is unchanged to the last space, which its checksum does not cover."""
+    text = (folder / INDEX_NAME).read_text(encoding="utf-8")
+    return index_text(json.loads(text)) == text
 
 
 def fingerprint(rule: str, source_sha256: Mapping[str, str]) -> str:
@@ -220,24 +226,8 @@ def fingerprint(rule: str, source_sha256: Mapping[str, str]) -> str:
 
 
 def pixels_sha256(image: np.ndarray, label: np.ndarray) -> str:
-    """Hash of a sample as decoded: sizes, image, label."""
+    """Hash of a decoded sample: shapes, image uint8 (H, W, 3), label uint8 (H, W)."""
     digest = hashlib.sha256(repr((image.shape, label.shape)).encode())
     digest.update(np.ascontiguousarray(image).data)
     digest.update(np.ascontiguousarray(label).data)
     return digest.hexdigest()
-
-
-def prepare_line(name: str, data_root: Path | None = None) -> str:
-    """The command that prepares a dataset in the data root."""
-    known = next((dataset for dataset in KNOWN if dataset.name == name), None)
-    what = OWN_LINE.split() if known is None else ["--source", "FOLDER"] if known.needs_source else []
-    return command_line("data", "prepare", name, *what, data_root=data_root)
-
-
-def _not_there(data_root: Path, name: str) -> InputError:
-    here = [path.parent.name for path in sorted(data_root.glob(f"*/{INDEX_NAME}"))] if data_root.is_dir() else []
-    if name in known_names():
-        return InputError(f"dataset '{name}' is not prepared in '{data_root}'", f"run `{prepare_line(name, data_root)}`")
-    if close := did_you_mean(name, here):
-        return InputError(f"there is no dataset called '{name}' in '{data_root}'{close}", f"it holds {', '.join(here)}")
-    return unknown_dataset(name)

@@ -35,5 +35,5 @@ def test_a_crop_that_cuts_is_refused_with_one_that_does_not(toy_data: Path) -> N
         require_fixed(dataset, "train", WHOLE.model_copy(update={"crop": (32, 80)}), "teacher.cache")
     assert str(refused.value) == (
         "teacher.cache: got true with data.crop [32, 80], which cuts a random part out of '0001TP_00000' of 48×64; wanted a crop "
-        "that holds every picture; add --set data.crop=[48,80], or --set teacher.cache=false"
+        "that covers every image; add --set data.crop=[48,80], or --set teacher.cache=false"
     )

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from segctl.data.batches.loader import Batch, evaluation_samples, shard_names, training_batches
-from segctl.data.batches.views import draw_view, take
+from segctl.data.batches.loader import Batch, evaluation_samples, rank_share, training_batches
+from segctl.data.batches.views import draw_view, read_view
 from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError, SegctlError
 from segctl.schema.data import DataSpec
@@ -98,7 +98,7 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(dataset, wanted):
     train, order = dataset.names("train"), np.random.default_rng([3, 0]).permutation(6)
     index = int(order[2])
     view = draw_view(dataset.size(train[index]), VIEW, np.random.default_rng([3, 0, index]))
-    image, label = take(dataset, train[index], view)
+    image, label = read_view(dataset, train[index], view)
     assert wanted[0].names[2] == train[index]
     assert np.array_equal(wanted[0].images[2].numpy(), image)
     assert np.array_equal(wanted[0].labels[2].numpy(), label)
@@ -144,9 +144,9 @@ def test_evaluation_gives_whole_samples_in_order(dataset, workers):
 
 def test_ranks_evaluate_each_name_once():
     names = [f"{number}" for number in range(7)]
-    shares = [shard_names(names, rank, 3) for rank in range(3)]
+    shares = [rank_share(names, rank, 3) for rank in range(3)]
     assert shares == [["0", "3", "6"], ["1", "4"], ["2", "5"]]
-    assert shard_names(names, 0, 1) == names
+    assert rank_share(names, 0, 1) == names
 
 
 def test_signals_for_the_run_do_not_stop_a_worker(dataset, wanted):

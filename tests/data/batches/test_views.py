@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from segctl.data.batches.views import PADDING_RGB, Span, View, draw_view, take, view_regions
-from segctl.data.shards.dataset import PackedDataset
+from segctl.data.batches.views import PADDING_RGB, Span, View, draw_view, read_view, view_regions
+from segctl.data.shards.dataset import PreparedDataset
 from segctl.schema.data import DataSpec
 
 
@@ -14,7 +14,7 @@ def spec(crop: tuple[int, int], scale: tuple[float, float] = (0.5, 2.0), flip: f
     return DataSpec(dataset="camvid", crop=crop, scale=scale, flip=flip)
 
 
-def slow_take(dataset: PackedDataset, name: str, view: View) -> tuple[np.ndarray, np.ndarray]:
+def slow_take(dataset: PreparedDataset, name: str, view: View) -> tuple[np.ndarray, np.ndarray]:
     """The usual pipeline: resize the whole image, pad it to the crop, cut the crop, flip."""
     size = (view.columns.scaled, view.rows.scaled)
     image = cv2.resize(dataset.image(name), size, interpolation=cv2.INTER_LINEAR)
@@ -42,7 +42,7 @@ def test_a_view_equals_the_slow_pipeline(dataset, crop):
     for seed in range(24):
         name = dataset.names("train")[seed % 6]
         view = draw_view(dataset.size(name), spec(crop), np.random.default_rng(seed))
-        image, label = take(dataset, name, view)
+        image, label = read_view(dataset, name, view)
         wanted_image, wanted_label = slow_take(dataset, name, view)
         assert image.shape == (*crop, 3)
         assert image.dtype == label.dtype == np.uint8
@@ -59,14 +59,14 @@ def test_labels_are_opencvs_nearest_exact_but_for_its_rounding(dataset):
         size = (view.columns.scaled, view.rows.scaled)
         theirs = cv2.resize(dataset.label(name), size, interpolation=cv2.INTER_NEAREST_EXACT)
         down, across = slice(view.rows.padding, -1), slice(view.columns.padding, -1)
-        ours = take(dataset, name, view)[1][down, across][: size[1], : size[0]]
+        ours = read_view(dataset, name, view)[1][down, across][: size[1], : size[0]]
         assert (ours != theirs).mean() <= 0.02
 
 
 def test_scale_one_copies_the_pixels(dataset):
     name = dataset.names("train")[0]
     view = View((100, 200), Span(300, 300, 137, 100, 0), Span(520, 520, 200, 200, 0), flip=False)
-    image, label = take(dataset, name, view)
+    image, label = read_view(dataset, name, view)
     assert np.array_equal(image, dataset.image(name)[137:237, 200:400])
     assert np.array_equal(label, dataset.label(name)[137:237, 200:400])
 
@@ -76,8 +76,8 @@ def test_a_view_can_be_written_into_a_batch(dataset, flip):
     name = dataset.names("train")[1]
     view = View((150, 60), Span(120, 90, 0, 90, 30), Span(96, 72, 5, 60, 0), flip=flip)
     images, labels = np.zeros((3, 150, 60, 3), np.uint8), np.zeros((3, 150, 60), np.uint8)
-    take(dataset, name, view, (images[1], labels[1]))
-    image, label = take(dataset, name, view)
+    read_view(dataset, name, view, (images[1], labels[1]))
+    image, label = read_view(dataset, name, view)
     assert np.array_equal(images[1], image)
     assert np.array_equal(labels[1], label)
     assert not images[[0, 2]].any()
@@ -88,7 +88,7 @@ def test_a_flip_mirrors_image_and_label(dataset):
     name = dataset.names("train")[1]
     plain = View((150, 60), Span(120, 90, 0, 90, 30), Span(96, 72, 5, 60, 0), flip=False)
     mirrored = View(plain.crop, plain.rows, plain.columns, flip=True)
-    for one, other in zip(take(dataset, name, plain), take(dataset, name, mirrored), strict=True):
+    for one, other in zip(read_view(dataset, name, plain), read_view(dataset, name, mirrored), strict=True):
         assert np.array_equal(one[:, ::-1], other)
 
 
@@ -96,7 +96,7 @@ def test_a_flip_mirrors_image_and_label(dataset):
 def test_a_small_image_is_padded_around_its_middle(dataset, flip):
     name = dataset.names("train")[2]
     view = View((70, 91), Span(64, 64, 0, 64, 3), Span(80, 80, 0, 80, 5), flip=flip)
-    image, label = take(dataset, name, view)
+    image, label = read_view(dataset, name, view)
     left = 6 if flip else 5
     assert np.array_equal(label[3:67, left : left + 80], dataset.label(name)[:, :: -1 if flip else 1])
     outside = np.ones((70, 91), bool)
@@ -111,9 +111,9 @@ def test_a_nearest_label_is_the_one_under_the_pixels_centre(dataset):
     label = dataset.label(name)
     half = View((80, 64), Span(120, 80, 0, 80, 0), Span(96, 64, 0, 64, 0), flip=False)
     centres = np.floor((np.arange(80) + 0.5) * 1.5).astype(int), np.floor((np.arange(64) + 0.5) * 1.5).astype(int)
-    assert np.array_equal(take(dataset, name, half)[1], label[np.ix_(*centres)])
+    assert np.array_equal(read_view(dataset, name, half)[1], label[np.ix_(*centres)])
     double = View((240, 192), Span(120, 240, 0, 240, 0), Span(96, 192, 0, 192, 0), flip=False)
-    assert np.array_equal(take(dataset, name, double)[1], label.repeat(2, 0).repeat(2, 1))
+    assert np.array_equal(read_view(dataset, name, double)[1], label.repeat(2, 0).repeat(2, 1))
 
 
 def test_a_view_is_a_function_of_its_generator():
@@ -201,14 +201,14 @@ def test_padding_at_the_end_keeps_the_picture_in_the_top_left_corner_before_the_
     name = dataset.names("train")[0]
     height, width = dataset.size(name)
     at_end = spec((height + 10, width + 20), scale=(1.0, 1.0), flip=0.0).model_copy(update={"padding": "end"})
-    image, label = take(dataset, name, draw_view((height, width), at_end, np.random.default_rng(0)))
+    image, label = read_view(dataset, name, draw_view((height, width), at_end, np.random.default_rng(0)))
     assert np.array_equal(image[:height, :width], dataset.image(name))
     assert np.array_equal(label[:height, :width], dataset.label(name))
     assert (label[height:] == 255).all()
     assert (label[:, width:] == 255).all()
     assert (image[height:] == PADDING_RGB).all()
     mirrored = at_end.model_copy(update={"flip": 1.0})
-    image, _ = take(dataset, name, draw_view((height, width), mirrored, np.random.default_rng(0)))
+    image, _ = read_view(dataset, name, draw_view((height, width), mirrored, np.random.default_rng(0)))
     assert np.array_equal(image[:height, 20:], dataset.image(name)[:, ::-1])
 
 
@@ -228,5 +228,5 @@ def test_a_scale_of_nearly_one_samples_the_same_places():
 
     whole = cv2.resize(Ramps.picture, (2057, 2), interpolation=cv2.INTER_LINEAR).astype(int)
     for start in range(0, 1034):
-        image, _ = take(Ramps(), "", View((2, 1024), Span(2, 2, 0, 2, 0), Span(2048, 2057, start, 1024, 0), flip=False))
+        image, _ = read_view(Ramps(), "", View((2, 1024), Span(2, 2, 0, 2, 0), Span(2048, 2057, start, 1024, 0), flip=False))
         assert np.abs(image - whole[:, start : start + 1024]).max() <= 1, start

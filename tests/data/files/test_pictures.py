@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segctl.data.files.entries import PlainFile
+from segctl.data.files.archives import PlainFile
 from segctl.data.files.pictures import Picture
 from segctl.errors import InputError
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segctl.data.batches.views import draw_view, take
+from segctl.data.batches.views import draw_view, read_view
 from segctl.data.datasets import open_source
 from segctl.data.inspect.bench import Encoded, bench, bytes_read, common_pipeline, decode, encode
 from segctl.data.shards.dataset import open_dataset
@@ -47,7 +47,7 @@ def test_the_common_pipeline_gives_the_same_view(dataset):
         theirs, _ = common_pipeline(files, view)
         mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
         levels = theirs.transpose(1, 2, 0) * std + mean
-        difference = np.abs(levels - take(dataset, name, view)[0])
+        difference = np.abs(levels - read_view(dataset, name, view)[0])
         assert (difference > 1.5).mean() <= 0.02
 
 
@@ -55,7 +55,7 @@ def test_the_bytes_a_view_reads_are_those_of_its_tiles(dataset):
     """A small crop of the largest picture reads less than all of it, and all of it what is stored."""
     name = max(dataset.samples, key=lambda name: dataset.size(name))
     shard = dataset.samples[name].shard
-    whole = sum(dataset.reader.stored_bytes(shard, group, name, (0, 0, *dataset.size(name))) for group in ("images", "labels"))
+    whole = sum(dataset.reader.bytes_read(shard, group, name, (0, 0, *dataset.size(name))) for group in ("images", "labels"))
     small = DataSpec(dataset="camvid", crop=(8, 8), scale=(2.0, 2.0))
     views = [draw_view(dataset.size(name), small, np.random.default_rng(seed)) for seed in range(10)]
     assert all(0 < bytes_read(dataset, name, view) <= whole for view in views)

@@ -11,11 +11,11 @@ from camvid_folders import draw_folder
 
 from segctl.data.datasets import open_source
 from segctl.data.inspect.check import Finding, check
-from segctl.data.prepare.prepare import prepare, prepare_source, staging_folder
-from segctl.data.sample import RawSample
+from segctl.data.prepare import prepare_source, staging_folder
 from segctl.data.shards.dataset import INDEX_NAME, fingerprint, index_text, open_dataset, pixels_sha256, signed
+from segctl.data.shards.shard import write_shard
 from segctl.data.shards.tiles import file_hash
-from segctl.data.shards.writer import write_shard
+from segctl.data.source import RawSample
 from segctl.errors import InputError
 
 FIRST = "0001TP_00000"
@@ -144,7 +144,7 @@ def test_a_changed_index_is_a_finding(root):
 def test_a_changed_space_is_a_finding(root):
     path = root / "camvid" / INDEX_NAME
     path.write_text(path.read_text().replace(": 300", ":  300"))
-    assert check(root, "camvid") == [Finding("", "'dataset.json' is not as it was written, though it says the same")]
+    assert check(root, "camvid") == [Finding("", "'dataset.json' is not as it was written, although its content is the same")]
 
 
 def test_label_ids_where_train_ids_are_meant_are_recognised(root, dataset):
@@ -162,7 +162,7 @@ def test_label_ids_where_train_ids_are_meant_are_recognised(root, dataset):
 def test_the_same_picture_in_train_and_val_is_found(tmp_path):
     folder = draw_folder(tmp_path / "source", {"train": [(20, 24), (20, 30)], "val": [(20, 24)]})
     shutil.copy(folder / "train" / "0001TP_00000.png", folder / "val" / "0016E5_00002.png")
-    prepare("camvid", tmp_path, folder, workers=0)
+    prepare_source(open_source("camvid", [folder]), tmp_path, workers=0)
     problem = "shows the same picture as '0001TP_00000', in the splits 'val' and 'train'"
     assert check(tmp_path, "camvid") == [Finding("0016E5_00002", problem)]
 

@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segctl.data.datasets import open_source
 from segctl.data.inspect.info import describe
-from segctl.data.prepare.prepare import prepare
+from segctl.data.prepare import prepare_source
 
 CAMVID_PIXELS = {
     "train": [10682767, 14750079, 623349, 20076880, 2845085, 6166762, 743859, 714595, 3719877, 405385, 184967],
@@ -66,7 +67,7 @@ def test_the_machine_readable_form_has_plain_numbers(dataset):
 @pytest.mark.slow
 @pytest.mark.skipif("SEGCTL_CAMVID" not in os.environ, reason="SEGCTL_CAMVID names no folder with the real CamVid")
 def test_the_real_counts_are_the_published_ones(tmp_path):
-    dataset = prepare("camvid", tmp_path, Path(os.environ["SEGCTL_CAMVID"]))
+    dataset = prepare_source(open_source("camvid", [Path(os.environ["SEGCTL_CAMVID"])]), tmp_path)
     splits = {split.split: split for split in describe(dataset)}
     assert list(splits) == ["train", "val"]
     for split, pixels in CAMVID_PIXELS.items():

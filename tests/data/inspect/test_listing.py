@@ -1,8 +1,8 @@
 import shutil
 
-from segctl.data.datasets import known_names
+from segctl.data.datasets import KNOWN
 from segctl.data.inspect.listing import list_datasets
-from segctl.data.prepare.prepare import staging_folder
+from segctl.data.prepare import staging_folder
 
 
 def states(root) -> dict[str, str]:
@@ -13,7 +13,7 @@ def states(root) -> dict[str, str]:
 def test_nothing_is_here_at_first(tmp_path):
     assert states(tmp_path / "no-folder-yet") == {}
     listings = {listing.name: listing for listing in list_datasets(tmp_path)}
-    assert list(listings) == sorted(known_names())
+    assert list(listings) == sorted(KNOWN)
     assert all(listing.needs and listing.origin for listing in listings.values())
     assert listings["shapes"].needs == "nothing"
 
@@ -34,4 +34,4 @@ def test_an_interrupted_one_and_one_with_a_lost_shard_are_incomplete(packed_root
 def test_a_dataset_of_ones_own_is_listed_too(packed_root, tmp_path):
     shutil.copytree(packed_root / "camvid", tmp_path / "mine")
     assert states(tmp_path) == {"mine": "ready"}
-    assert [listing.name for listing in list_datasets(tmp_path)] == sorted([*known_names(), "mine"])
+    assert [listing.name for listing in list_datasets(tmp_path)] == sorted([*KNOWN, "mine"])

@@ -7,8 +7,9 @@ import pytest
 from camvid_folders import draw_sample
 
 from segctl import __version__
+from segctl.data.advice import prepare_line
 from segctl.data.datasets import KNOWN
-from segctl.data.shards.dataset import fingerprint, open_dataset, pixels_sha256, prepare_line, signed
+from segctl.data.shards.dataset import fingerprint, open_dataset, pixels_sha256, signed
 from segctl.errors import InputError
 
 
@@ -50,14 +51,14 @@ def test_what_is_not_prepared_says_how(tmp_path):
     assert caught.value.hint == f"run `segctl data prepare camvid --data-root {tmp_path}`"
 
 
-@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.name)
-def test_only_what_nobody_can_download_asks_for_a_folder(known):
-    source = " --source FOLDER" if known.needs_source else ""
-    assert prepare_line(known.name) == f"segctl data prepare {known.name}{source}"
+@pytest.mark.parametrize("name", KNOWN)
+def test_only_what_nobody_can_download_asks_for_a_folder(name):
+    source = " --source FOLDER" if KNOWN[name].needs_source else ""
+    assert prepare_line(name) == f"segctl data prepare {name}{source}"
 
 
 def test_some_datasets_come_by_themselves_and_some_do_not():
-    assert {known.name: known.needs_source for known in KNOWN}.items() >= {"shapes": False, "deepglobe": True}.items()
+    assert {name: known.needs_source for name, known in KNOWN.items()}.items() >= {"shapes": False, "deepglobe": True}.items()
 
 
 def test_what_segctl_does_not_know_says_what_it_does(tmp_path):

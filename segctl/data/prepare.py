@@ -1,0 +1,398 @@
+"""Sources to shards, in parallel, whole or not at all.
+
+Everything is written into `<data-root>/.<name>.writing`, and that folder is renamed once its dataset.json is there: a dataset's
+folder is always complete, and an older dataset stays in place until the new one is. One process works at a time, by
+`<data-root>/.<name>.lock`. Which sample goes into which shard depends on the samples alone, never on the number of processes.
+
+An interrupted conversion resumes. It leaves its whole shards behind, each with a record that was written after it: the samples,
+the hash of the file, and a key over everything that decides what the shard holds. The next attempt keeps a shard if key, file
+and the bytes of every source still agree.
+"""
+
+import json
+import math
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+from segctl import __version__
+from segctl.data.files.lock import locked
+from segctl.data.findings import refusal
+from segctl.data.shards.dataset import (
+    INDEX_NAME,
+    PreparedDataset,
+    Provenance,
+    SampleRecord,
+    find_dataset,
+    fingerprint,
+    index_text,
+    open_dataset,
+    pixels_sha256,
+    to_index,
+)
+from segctl.data.shards.shard import FORMAT, Codec, ShardReader, write_shard
+from segctl.data.shards.tiles import file_hash
+from segctl.data.source import RawSample, Source
+from segctl.errors import InputError, SegctlError
+from segctl.files import content_key, sweep_partial, write_text
+from segctl.runtime.cores import core_count
+
+SHARD_BYTES = 2**29
+MIN_SHARDS, MIN_SHARD_SAMPLES = 4, 32
+POLL_S = 0.1
+"""How often progress is reported while processes convert."""
+
+Progress = Callable[[int, int], None]
+"""Called with (samples done, samples in all)."""
+Records = dict[str, SampleRecord]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What to write: `shards` pairs each file's name with the names of its samples."""
+
+    source: Source
+    folder: Path
+    codec: Codec
+    shards: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @property
+    def total(self) -> int:
+        return sum(len(names) for _, names in self.shards)
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """A whole shard: its file's name, the hash of the file, and what each sample became."""
+
+    filename: str
+    file_hash: str
+    records: Records
+
+
+def prepare_source(
+    source: Source,
+    data_root: Path,
+    *,
+    codec: Codec = "lz4",
+    workers: int | None = None,
+    limit: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> PreparedDataset:
+    """Convert a source into `<data_root>/<name>`, or return the dataset that is there if it was made from the same bytes.
+
+    workers: processes, None for one per core.  limit: the most samples of each split, for a trial.
+    Raises InputError before anything is written if the source, the codec or the data root does not fit.
+    """
+    if source.problems:
+        raise refusal(source.problems)
+    whole, source = source, source if limit is None else _limited(source, limit)
+    limit = None if source.splits == whole.splits else limit
+    if (finished := _find_current(source, data_root, codec, limit)) is not None:
+        return finished
+    sizes = {name: source.samples.size(name) for name in _names(source)}
+    _check_place(data_root, source.name)
+    with locked(data_root / f".{source.name}.lock", f"preparing '{source.name}' in '{data_root}'"):
+        staging = staging_folder(data_root, source.name)
+        conversion = Conversion(source, staging, codec, plan_shards(source.name, sizes))
+        _keep_only(staging, conversion)
+        try:
+            shards = convert(conversion, core_count() if workers is None else workers, progress)
+            _write_index(conversion, shards, limit)
+            return _put_in_place(staging, data_root, source.name)
+        finally:
+            if staging.is_dir() and not any(staging.glob("*.h5")):
+                shutil.rmtree(staging, ignore_errors=True)  # without a whole shard it is of no use to the next attempt
+
+
+def _limited(source: Source, limit: int) -> Source:
+    """The source with at most `limit` samples of each split, evenly spread over it. Raises InputError if `limit` is below 1."""
+    if limit < 1:
+        raise InputError(f"--limit is {limit}, wanted at least 1", "leave it out to pack the whole dataset")
+    splits = {}
+    for split, names in source.splits.items():
+        count = min(limit, len(names))
+        splits[split] = [names[index * len(names) // count] for index in range(count)]
+    kept = {name for names in splits.values() for name in names}
+    groups = None if source.groups is None else {name: group for name, group in source.groups.items() if name in kept}
+    return replace(source, splits=splits, groups=groups)
+
+
+def _names(source: Source) -> list[str]:
+    """The samples of all splits, each once, sorted."""
+    return sorted({name for names in source.splits.values() for name in names})
+
+
+def staging_folder(data_root: Path, name: str) -> Path:
+    """Where a dataset is written before it is whole."""
+    return data_root / f".{name}.writing"
+
+
+def plan_shards(name: str, sizes: dict[str, tuple[int, int]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Each shard's file name and samples: sorted names in equal runs of about half a GiB of pixels, at least some for every core.
+
+    sizes: (H, W) of each sample.
+    """
+    names = sorted(sizes)
+    pixels = sum(height * width * 4 for height, width in sizes.values())
+    count = max(math.ceil(pixels / SHARD_BYTES), min(MIN_SHARDS, math.ceil(len(names) / MIN_SHARD_SAMPLES)))
+    cuts = [index * len(names) // count for index in range(count + 1)]
+    return tuple((f"{name}-{index:05d}-of-{count:05d}.h5", tuple(names[cuts[index] : cuts[index + 1]])) for index in range(count))
+
+
+def _find_current(source: Source, data_root: Path, codec: Codec, limit: int | None) -> PreparedDataset | None:
+    """The prepared dataset, if its files are as they were written, by this rule and codec, from the same bytes."""
+    there = find_dataset(data_root, source.name)
+    if there is None:
+        return None
+    shards = [there.folder / shard for shard in there.shards]
+    same = (
+        there.provenance.rule == source.rule
+        and (there.provenance.codec, there.provenance.limit) == (codec, limit)
+        and there.splits == source.splits
+        and sorted(there.samples) == _names(source)
+        and all(shard.is_file() for shard in shards)
+        and all(record.source_sha256 == source.samples.digest(name) for name, record in there.samples.items())
+        # A person prepares again because of a damaged shard, so a damaged one must not count as finished.
+        and all(map(_is_as_written, shards, there.shard_hashes))
+    )
+    return there if same else None
+
+
+def _is_as_written(shard: Path, wanted: str) -> bool:
+    try:
+        return file_hash(shard) == wanted
+    except OSError:
+        return False
+
+
+def _check_place(data_root: Path, name: str) -> None:
+    """Raise InputError if the dataset's folder holds foreign files, such as the source, or the data root cannot be written."""
+    final = data_root / name
+    ours = re.compile(rf"{re.escape(INDEX_NAME)}|{re.escape(name)}-\d+-of-\d+\.(h5|json)")
+    try:
+        foreign = [path.name for path in sorted(final.iterdir()) if not ours.fullmatch(path.name)] if final.exists() else []
+        if foreign:
+            raise InputError(
+                f"'{final}' would hold the shards, but it holds other files ('{foreign[0]}')",
+                "give another folder with --data-root, or move them",
+            )
+        data_root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the data root '{data_root}': {error.strerror or error}", "give another folder with --data-root"
+        ) from error
+
+
+def _keep_only(staging: Path, conversion: Conversion) -> None:
+    """Remove everything from the staging folder but what an earlier attempt at the same shards may have finished."""
+    staging.mkdir(exist_ok=True)
+    sweep_partial(staging)
+    shards = [staging / filename for filename, _ in conversion.shards]
+    wanted = {*shards, *map(record_path, shards)}
+    for path in staging.iterdir():
+        if path not in wanted:
+            path.unlink()
+
+
+def _write_index(conversion: Conversion, shards: list[WrittenShard], limit: int | None) -> None:
+    source = conversion.source
+    created = datetime.now(UTC).isoformat(timespec="milliseconds")
+    notes = list(source.notes)
+    records = {name: record for shard in shards for name, record in shard.records.items()}
+    dataset = PreparedDataset(
+        name=source.name,
+        folder=conversion.folder,
+        classes=source.classes,
+        splits=source.splits,
+        groups=source.groups,
+        fingerprint=fingerprint(source.rule, {name: record.source_sha256 for name, record in records.items()}),
+        provenance=Provenance(source.origin, source.rule, source.decoder, conversion.codec, __version__, created, limit, notes),
+        shards=tuple(shard.filename for shard in shards),
+        shard_hashes=tuple(shard.file_hash for shard in shards),
+        samples=records,
+        reader=ShardReader([conversion.folder / shard.filename for shard in shards]),
+    )
+    write_text(conversion.folder / INDEX_NAME, index_text(to_index(dataset)))
+    _flush_names(conversion.folder)
+
+
+def _put_in_place(staging: Path, data_root: Path, name: str) -> PreparedDataset:
+    final, old = data_root / name, data_root / f".{name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    staging.rename(final)
+    _flush_names(data_root)
+    # The renamed folder is the finished dataset; its records were only for resuming.
+    for record in map(record_path, final.glob(f"{name}-*.h5")):
+        record.unlink(missing_ok=True)
+    shutil.rmtree(old, ignore_errors=True)
+    return open_dataset(data_root, name)
+
+
+def _flush_names(folder: Path) -> None:
+    """Flush the names in a folder to the disk, if the system can."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def convert(conversion: Conversion, workers: int, progress: Progress) -> list[WrittenShard]:
+    """Write every shard that is not whole yet, in this process or in several. Returns all of them, in order."""
+    workers = min(workers, len(conversion.shards))
+    if workers > 1:
+        return _in_processes(conversion, workers, progress)
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        progress(done, conversion.total)
+
+    return [_make(conversion, index, tick) for index in range(len(conversion.shards))]
+
+
+def _make(conversion: Conversion, index: int, tick: Callable[[], None]) -> WrittenShard:
+    """The shard from an earlier attempt if it is whole and right, else a new one."""
+    return _take_over(conversion, index, tick) or _write(conversion, index, tick)
+
+
+def record_path(shard: Path) -> Path:
+    """The record of a shard, which lies beside it until the dataset is whole."""
+    return shard.with_suffix(".json")
+
+
+def _key(conversion: Conversion, index: int) -> str:
+    """Hash over everything that decides what a shard holds, except for the bytes of the source."""
+    source = conversion.source
+    parts = [FORMAT, source.rule, source.decoder, conversion.codec, *conversion.shards[index]]
+    return content_key(parts)
+
+
+def _take_over(conversion: Conversion, index: int, tick: Callable[[], None]) -> WrittenShard | None:
+    filename, names = conversion.shards[index]
+    path = conversion.folder / filename
+    try:
+        found = json.loads(record_path(path).read_text(encoding="utf-8"))
+        if found["key"] != _key(conversion, index) or found["file_hash"] != file_hash(path):
+            return None
+        records = {name: SampleRecord(**record) for name, record in found["records"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if any(records[name].source_sha256 != conversion.source.samples.digest(name) for name in names):
+        return None
+    for _ in names:
+        tick()
+    return WrittenShard(filename, found["file_hash"], records)
+
+
+def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> WrittenShard:
+    filename, names = conversion.shards[index]
+    records: Records = {}
+
+    def samples() -> Iterator[RawSample]:
+        for name in names:
+            sample = conversion.source.samples.read(name)
+            height, width = sample.label.shape
+            pixels = pixels_sha256(sample.image, sample.label)
+            records[name] = SampleRecord(
+                index, height, width, sample.source_bytes, sample.source_sha256, pixels, sample.unknown_pixels
+            )
+            yield sample
+            tick()
+
+    path = conversion.folder / filename
+    record_path(path).unlink(missing_ok=True)
+    write_shard(path, samples(), conversion.codec)
+    _read_back(path, records)
+    written = WrittenShard(filename, file_hash(path), records)
+    write_text(record_path(path), json.dumps({"key": _key(conversion, index), **asdict(written)}))
+    return written
+
+
+def _read_back(path: Path, records: Records) -> None:
+    """Compare the shard with what was written. Raises SegctlError if a sample has other pixels."""
+    reader = ShardReader([path])
+    for name, record in records.items():
+        whole = (0, 0, record.height, record.width)
+        if pixels_sha256(reader.read(0, "images", name, whole), reader.read(0, "labels", name, whole)) != record.pixels_sha256:
+            raise SegctlError(f"sample '{name}' reads back from '{path}' with other pixels than were written", "check the disk")
+    reader.close()
+
+
+def _in_processes(conversion: Conversion, workers: int, progress: Progress) -> list[WrittenShard]:
+    """Convert in fresh processes (spawn), because this one may hold threads, which a fork would break."""
+    context = multiprocessing.get_context("spawn")
+    counter: Synchronized[int] = context.Value("i", 0)
+    stop = context.Event()
+    pool = ProcessPoolExecutor(workers, context, _enter_worker, (conversion, counter, stop))
+    try:
+        futures = [pool.submit(_write_in_worker, index) for index in range(len(conversion.shards))]
+        waiting = set(futures)
+        while waiting:
+            finished, waiting = wait(waiting, POLL_S, FIRST_EXCEPTION)
+            for future in finished:
+                future.result()
+            progress(counter.value, conversion.total)
+        return [future.result() for future in futures]
+    except BrokenProcessPool as error:
+        raise SegctlError("a converting process died", "try again with --workers 1; the machine may be out of memory") from error
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+class _StopError(Exception):
+    """The main process has given up, so a worker drops its unfinished shard."""
+
+
+@dataclass
+class _Worker:
+    conversion: Conversion
+    counter: "Synchronized[int]"
+    stop: Event
+
+    def tick(self) -> None:
+        if self.stop.is_set():
+            raise _StopError
+        with self.counter.get_lock():
+            self.counter.value += 1
+
+
+_worker: _Worker | None = None
+
+
+def _enter_worker(conversion: Conversion, counter: "Synchronized[int]", stop: Event) -> None:
+    """The main process handles Ctrl-C; a worker ignores it, and must not outlive the main process."""
+    global _worker
+    _worker = _Worker(conversion, counter, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _write_in_worker(index: int) -> WrittenShard:
+    if _worker is None:
+        raise RuntimeError("_write_in_worker runs only where _enter_worker has run")
+    return _make(_worker.conversion, index, _worker.tick)

@@ -1,0 +1,69 @@
+"""A dataset before it is prepared: its class table, its splits, and a reader that gives one sample after the other."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from segctl.data.classes import ClassTable
+from segctl.data.findings import Finding
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """One sample, read and in train ids.
+
+    image: uint8 (H, W, 3) RGB.  label: uint8 (H, W) train ids, 255 ignored.  instance: uint16 (H, W), None if there is none.
+    """
+
+    name: str
+    image: np.ndarray
+    label: np.ndarray
+    instance: np.ndarray | None
+    source_sha256: str
+    """Hash of the bytes the sample was made from, the same on any machine."""
+    source_bytes: int
+    """How many bytes those were."""
+    unknown_pixels: int = 0
+    """Pixels whose colour is no class's; their label is 255."""
+    image_file: bytes | None = None
+    """The image's file, if there is one and decoding it gives exactly `image`."""
+
+
+class SampleReader(Protocol):
+    """Reads the samples of a source. Travels to other processes."""
+
+    def size(self, name: str) -> tuple[int, int]:
+        """(H, W) of a sample, without decoding it. Raises InputError if image and label do not fit."""
+        ...
+
+    def digest(self, name: str) -> str:
+        """The `source_sha256` that `read` would give."""
+        ...
+
+    def read(self, name: str) -> RawSample:
+        """One sample, checked. Raises InputError that names the sample and its file."""
+        ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset as it was published, opened. Opening lists files; only `samples` reads them."""
+
+    name: str
+    rule: str
+    """Version of the way samples become images and labels; part of the fingerprint."""
+    origin: str
+    """What the samples are made from, without paths of this machine."""
+    decoder: str
+    """The library that decodes the pictures, with its version."""
+    classes: ClassTable
+    splits: dict[str, list[str]]
+    """Names of the samples of each split; a sample may be in several."""
+    samples: SampleReader
+    groups: dict[str, str] | None = None
+    """The drive or scene of each sample, if the dataset knows it."""
+    notes: tuple[str, ...] = ()
+    """What was left out or differs from the official dataset, in sentences."""
+    problems: tuple[Finding, ...] = ()
+    """What opening the source found wrong; `prepare` refuses a source that has any."""
