@@ -171,7 +171,8 @@ def test_refusals_of_all_urls_are_listed(tmp_path):
     with serve(lambda request: request.page(403 if request.path == "/a" else 404)) as site:
         error = fails(tmp_path, f"{site.url}/a", f"{site.url}/b", "http://127.0.0.1:1/c")
     assert error.message == (
-        f"'toy.zip' cannot be downloaded ({host(site.url)}: the server responds with 403; {host(site.url)}: the server answers 404; "
+        f"'toy.zip' cannot be downloaded ({host(site.url)}: the server responds with 403; "
+        f"{host(site.url)}: the server responds with 404; "
         "127.0.0.1:1: cannot be reached, 3 times)"
     )
     assert error.exit_code == 1
