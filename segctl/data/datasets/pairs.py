@@ -240,7 +240,7 @@ class PairReader:
             source_sha256=_joint_sha256(digests),
             source_bytes=count,
             unknown_pixels=label.unknown_pixels,
-            image_file=None if grey else image.content,
+            image_file=image.content if image.mode == "RGB" else None,
         )
 
 
