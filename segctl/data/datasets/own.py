@@ -217,11 +217,12 @@ def _told_apart(own: OwnFiles, pictures: Files, labels: Files) -> tuple[Files, F
         outer = {_place(file) for file in pictures.members.values()} if masks in images.parents else set()
         return _without(pictures, inner), _without(labels, outer)
     paths = sorted(pictures.members.keys() | labels.members.keys())
-    for is_label, is_image in (
+    ways: tuple[tuple[Callable[[str], bool], Callable[[str], bool]], ...] = (
         (lambda path: _in_folder(path, LABEL_FOLDERS), lambda path: _in_folder(path, IMAGE_FOLDERS)),
         (lambda path: _bare(path, LABEL_SUFFIXES) != _path_of(path), lambda path: True),
         (lambda path: not path.lower().endswith(LOSSY_ENDINGS), lambda path: path.lower().endswith(LOSSY_ENDINGS)),
-    ):
+    )
+    for is_label, is_image in ways:
         chosen = [path for path in paths if is_label(path)]
         others = [path for path in paths if not is_label(path) and is_image(path)]
         if chosen and others:

@@ -170,7 +170,8 @@ def _open(content: bytes | memoryview, *, whole: bool = True) -> _Opened:
 
 def _tiff_pages(content: bytes) -> list[TiffImagePlugin.ImageFileDirectory_v2]:
     """The directory of each page of a TIFF, without the small copies and masks that a page may bring along."""
-    stream, found = io.BytesIO(content), []
+    stream = io.BytesIO(content)
+    found: list[TiffImagePlugin.ImageFileDirectory_v2] = []
     header = stream.read(16 if content[2:4] in (b"+\0", b"\0+") else 8)
     place, seen = TiffImagePlugin.ImageFileDirectory_v2(header).next, set()
     while place and place not in seen:
@@ -186,8 +187,8 @@ def _tiff_pages(content: bytes) -> list[TiffImagePlugin.ImageFileDirectory_v2]:
 
 def _judge_bands(page: TiffImagePlugin.ImageFileDirectory_v2) -> None:
     """Raise _UnfitError for bands that are neither grey, RGB nor CMYK, before PIL says that the file is no picture."""
-    samples, photometric, extra = page.get(_SAMPLES, 1), page.get(_PHOTOMETRIC), page.get(_EXTRA, ())
-    known = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}.get(photometric, samples)
+    samples, extra = int(page.get(_SAMPLES, 1)), page.get(_EXTRA, ())
+    known = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}.get(int(page.get(_PHOTOMETRIC, -1)), samples)
     alpha = samples == known + 1 and extra and extra[0] in (1, 2)
     if samples != known and not alpha:
         raise _UnfitError(

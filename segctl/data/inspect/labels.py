@@ -29,7 +29,11 @@ def judge_dataset(dataset: PreparedDataset, splits: Sequence[str] = ()) -> Label
 
     A dataset that an older segctl prepared has no counts and gets no judgement.
     """
-    counts = {split: found for split, found in (dataset.label_counts or {}).items() if not splits or split in splits}
+    counts = {
+        split: found
+        for split, found in (dataset.label_counts or {}).items()
+        if (not splits or split in splits) and len(found.classes) == dataset.classes.num_classes
+    }
     found = judge_labels(counts, dataset.classes, "correct the labels or the class table, then prepare it again")
     if dataset.trial:  # a trial may lack any class
         return LabelJudgement([], [*(finding.problem for finding in found.certain), *found.warnings])
@@ -51,6 +55,12 @@ def judge_labels(counts: Mapping[str, LabelCounts], classes: ClassTable, advice:
         elif empty or not _is_id(whole):  # the id 255 means ignored by custom, so it alone is no news
             warnings.append(f"the labels hold {words}, which the class table does not name: these pixels are ignored")
     return LabelJudgement(certain, warnings)
+
+
+def counts_of_splits(splits: Mapping[str, Sequence[str]], labels: Mapping[str, LabelCounts]) -> dict[str, LabelCounts]:
+    """What the labels of each split show, from what each label that could be read shows; splits without any are left out."""
+    found = {split: [labels[name] for name in names if name in labels] for split, names in splits.items()}
+    return {split: LabelCounts.total(counts) for split, counts in found.items() if counts}
 
 
 def _is_id(counts: LabelCounts) -> bool:
