@@ -55,6 +55,10 @@ class UnreadableError(ValueError):
     """A file inside an archive is not what the archive says."""
 
 
+class SpecialFileError(UnreadableError):
+    """What stands under a file's name is a pipe, a socket, a device or a folder."""
+
+
 class File(Protocol):
     """One file, on the disk or in an archive."""
 
@@ -72,14 +76,14 @@ _SPECIAL = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.
 
 
 def require_regular(path: Path) -> None:
-    """Raise UnreadableError for a pipe, a socket, a device or a folder, also behind a link: reading it might never end.
+    """Raise SpecialFileError for a pipe, a socket, a device or a folder, also behind a link: reading it might never end.
 
     Raises OSError for a file that does not exist or whose folder may not be entered.
     """
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         what = next((words for test, words in _SPECIAL if test(mode)), "a device")
-        raise UnreadableError(f"it is {what}, not a file")
+        raise SpecialFileError(f"it is {what}, not a file")
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,8 @@ def read_lines(file: File) -> list[str]:
         text = unicodedata.normalize("NFC", decode_text(file.read()))
         return [line.strip() for line in text.splitlines() if line.strip()]
     except (OSError, ValueError) as error:
-        raise InputError(f"'{file.where}' is no list of names: it cannot be read as text", "replace it") from error
+        reason = str(error) if isinstance(error, SpecialFileError) else "it cannot be read as text"
+        raise InputError(f"'{file.where}' is no list of names: {reason}", "replace it") from error
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from segctl.data.files.archives import File, UnreadableError
+from segctl.data.files.archives import File, SpecialFileError, UnreadableError
 from segctl.errors import InputError, SegctlError, first_line
 
 # PIL warns from 89 million pixels on and about every crooked EXIF block; what matters of it is judged here, in sentences.
@@ -299,7 +299,7 @@ def read_image(file: File) -> NDArray[np.uint8]:
         opened = _open(file.read())
         opened.only_one()
         if opened.mode not in IMAGE_MODES or opened.depth > 8:
-            got = f"{opened.depth}-bit RGB" if opened.mode == "RGB" else _MODE_WORDS.get(opened.mode, f"of mode {opened.mode}")
+            got = f"{opened.depth}-bit RGB" if opened.mode in IMAGE_MODES else f"a picture of mode {opened.mode}"
             raise _UnfitError(f"is {got}, wanted 8-bit colour or grey", "convert it first")
         opened.image.load()
         # PIL turns a TIFF upright while it loads it, and nothing else.
@@ -316,8 +316,10 @@ def read_label(file: File) -> NDArray[np.integer]:
     with _named(file):
         opened = _open(file.read())
         if opened.mode not in LABEL_MODES:
-            got = _MODE_WORDS.get(opened.mode, f"a picture of mode {opened.mode}")
-            raise _UnfitError(f"is {got}, wanted one channel of class ids (grey or palette)", "save class ids, not colours")
+            raise _UnfitError(
+                f"is a picture of mode {opened.mode}, wanted one channel of class ids (grey or palette)",
+                "save class ids, not colours",
+            )
         opened.exact()
         _require_upright(opened)
         ids = opened.ids()
@@ -374,6 +376,8 @@ def _reason(error: Exception) -> tuple[str, str]:
     match error:
         case UnidentifiedImageError():
             return "it is not a picture", f"give a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
+        case SpecialFileError():
+            return str(error), "replace it by a plain file"
         case UnreadableError():
             exif = "EXIF" in str(error)
             return str(error), "save the picture again without its EXIF (`exiftool -all= FILE`)" if exif else _COPY_AGAIN
