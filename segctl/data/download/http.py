@@ -6,6 +6,7 @@ an archive. If one URL fails, the next is tried.
 """
 
 import hashlib
+import re
 import shutil
 import time
 import zipfile
@@ -17,8 +18,8 @@ from pathlib import Path
 import requests
 
 from segctl.data.download.catalog import RemoteFile
-from segctl.data.files.lock import locked
-from segctl.errors import InputError, SegctlError
+from segctl.data.files.lock import locked, made_folder
+from segctl.errors import SegctlError
 
 Progress = Callable[[str, int, int], None]
 """Called with (file name, bytes received, bytes in all or 0 if unknown)."""
@@ -28,6 +29,9 @@ PIECE_BYTES = 2**16
 SPARE_BYTES = 2**28
 """How much must stay free on the disk."""
 MAGIC = {"zip": (0, b"PK"), "tgz": (0, b"\x1f\x8b"), "tar": (257, b"ustar")}
+MOST_REQUESTS = 1000
+"""No file takes more requests than this, however little each of them brings."""
+_NUMBER = re.compile("[0-9]{1,18}")
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 """Status codes that mean "later"."""
 
@@ -65,17 +69,12 @@ def download(files: Sequence[RemoteFile], folder: Path, transfer: Transfer) -> l
 
     Raises SegctlError if a file cannot be downloaded or the disk is too small.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot write to '{folder}': {error.strerror or error}", "give another folder with --data-root"
-        ) from error
-    missing = [file for file in files if not _is_here(file, folder)]
-    _check_room(missing, folder)
-    for file in missing:
-        with locked(folder / f".{file.name}.lock", f"downloading '{file.name}'"):
-            _fetch(file, folder / file.name, transfer)
+    with made_folder(folder):
+        missing = [file for file in files if not _is_here(file, folder)]
+        _check_room(missing, folder)
+        for file in missing:
+            with locked(folder / f".{file.name}.lock", f"downloading '{file.name}'"):
+                _fetch(file, folder / file.name, transfer)
     return [folder / file.name for file in files]
 
 
@@ -87,9 +86,14 @@ def new_session() -> requests.Session:
 
 
 def _is_here(file: RemoteFile, folder: Path) -> bool:
-    """Whether a file was downloaded before. It was checked before it got its final name."""
+    """Whether a file was downloaded before and is whole. One that was damaged since is removed, so that it is fetched again."""
     path = folder / file.name
-    return path.is_file() and file.byte_count in (None, path.stat().st_size)
+    if not path.is_file():
+        return False
+    if _problem(file, path):
+        path.unlink()
+        return False
+    return True
 
 
 def _check_room(files: Sequence[RemoteFile], folder: Path) -> None:
@@ -140,8 +144,10 @@ def _fetch_from(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> N
 def _receive_all(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> None:
     """Receive until the file ends. After an interruption try again, after a shorter wait if the last try received something."""
     tries, patience, renewed = 0, transfer.patience, False
+    # A server that cannot resume makes the part start over, so only more bytes than ever before count as progress.
+    most, requests_made = _length(_part(path)), 0
     while True:
-        before = _length(_part(path))
+        requests_made += 1
         try:
             _receive(url, file, path, transfer)
             return
@@ -151,10 +157,11 @@ def _receive_all(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> 
             transfer.renew()
             renewed = True
         except (requests.RequestException, _InterruptedError) as error:
-            gained = _length(_part(path)) > before
+            gained = _length(_part(path)) > most
+            most = max(most, _length(_part(path)))
             tries, renewed = (0 if gained else tries + 1), renewed and not gained
-            if tries > patience.retries:
-                raise _RefusedError(f"{_words(error)}, {tries} times") from error
+            if tries > patience.retries or requests_made >= MOST_REQUESTS:
+                raise _RefusedError(f"{_words(error)}, {min(tries, requests_made) or requests_made} times") from error
             time.sleep(patience.back_off_s * 2 ** min(tries, 6))
 
 
@@ -230,12 +237,12 @@ def _start(answer: requests.Response) -> int:
     if answer.status_code != 206:
         return 0
     first = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-    return int(first) if first.isdigit() else -1
+    return int(first) if _NUMBER.fullmatch(first) else -1
 
 
 def _total(answer: requests.Response, start: int) -> int | None:
     length = answer.headers.get("Content-Length", "")
-    return start + int(length) if length.isdigit() else None
+    return start + int(length) if _NUMBER.fullmatch(length) else None
 
 
 def _problem(file: RemoteFile, part: Path) -> str:

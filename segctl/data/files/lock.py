@@ -1,4 +1,6 @@
-"""One process at a time: a lock file that exists while a process works, and names that process.
+"""One process at a time, in a folder that goes again if the work fails: `locked` and `made_folder`.
+
+The lock is a file that exists while a process works, and names that process.
 
 It is made by exclusive creation, which works on network file systems that lack locks. A killed process leaves the file behind;
 a later process on the same machine notices that its owner is dead and removes it.
@@ -24,6 +26,27 @@ class _Owner:
     host: str
     started: str
     since: str
+
+
+@contextmanager
+def made_folder(folder: Path, what: str = "") -> Iterator[None]:
+    """Make a folder and its parents for some work. If the work fails, those that are new and hold nothing are removed.
+
+    Raises InputError that calls the folder `what` if it cannot be made.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        name = f"{what} '{folder}'".lstrip()
+        raise InputError(f"cannot write to {name}: {error.strerror or error}", "give another folder with --data-root") from error
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # what a next attempt can use, such as whole shards, keeps its folders
+            for path in made:
+                path.rmdir()
+        raise
 
 
 @contextmanager

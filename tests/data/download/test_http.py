@@ -3,6 +3,7 @@ import io
 import random
 import shutil
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -264,3 +265,53 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     with pytest.raises(InputError) as caught:
         get(tmp_path / "file" / "downloads", "http://127.0.0.1:1")
     assert caught.value.message == f"cannot write to '{tmp_path}/file/downloads': Not a directory"
+
+
+def answer_416(request: Request) -> None:
+    asked = request.headers.get("Range")
+    request.say(416) if asked else request.file(ZIP, upto=200_000)
+
+
+def answer_elsewhere(request: Request) -> None:
+    asked = request.headers.get("Range")
+    if asked:
+        request.say(206, ZIP[500:900], Content_Range=f"bytes 500-899/{len(ZIP)}")
+    else:
+        request.file(ZIP, upto=200_000)
+
+
+@pytest.mark.parametrize("answer", [answer_416, answer_elsewhere])
+def test_a_server_that_breaks_off_and_cannot_resume_is_given_up(tmp_path, answer):
+    with serve(answer) as site:
+        fails(tmp_path / "new", site.url)
+        assert len(site.seen) <= 4 * (FAST.retries + 1)
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "\u00b2"])
+def test_a_length_that_is_no_number_is_ignored(tmp_path, number):
+    def answer(request: Request) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", number.encode("latin-1").decode("latin-1"))
+        request.end_headers()
+        request.wfile.write(ZIP)
+        request.close_connection = True
+
+    # Whether the connection's end counts as the file's is the HTTP library's matter; it is no traceback in any case.
+    with serve(answer) as site, suppress(SegctlError):
+        assert get(tmp_path, site.url).read_bytes() == ZIP
+
+
+@pytest.mark.parametrize("file", [GOOD, replace(GOOD, byte_count=None, checksum=None)])
+def test_a_file_that_was_damaged_since_is_fetched_again(tmp_path, file):
+    with serve(lambda request: request.file(ZIP)) as site:
+        path = get(tmp_path, site.url, file=file)
+        content = bytearray(ZIP)
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        assert get(tmp_path, site.url, file=file).read_bytes() == ZIP
+
+
+def test_a_first_download_that_fails_leaves_no_folder(tmp_path):
+    with serve(lambda request: request.say(404)) as site:
+        fails(tmp_path / "data" / "downloads", site.url)
+    assert list(tmp_path.iterdir()) == []
