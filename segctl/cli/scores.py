@@ -111,6 +111,12 @@ def _show_headline(scores: "ScoresJson") -> None:
     rows = [_row(scores, kind) for kind in ("mIoU", "mAcc", "mDice")]
     rows.insert(1, ["  from-to", *(_ends(scores["intervals"][f"mIoU{suffix}"]) for _, suffix in AVERAGES)])
     notes = [*NOTES, f"from-to: {scores['intervals_method']}"]
+    if "ignored_ids" in about:
+        ids = ", ".join(map(str, about["ignored_ids"]))
+        word = "ids" if len(about["ignored_ids"]) > 1 else "id"
+        notes.append(
+            f"ignored: {f'{word} {ids}' if ids else 'no id'} of the ground truth, {about['ignored_percent']:.1f} % of its pixels"
+        )
     if any(_lies_outside(scores, f"mIoU{suffix}") for _, suffix in AVERAGES):
         notes.append("a score outside its from-to: no resample is worse than the worst image seen, and few are as bad")
     out.table(title, ["", *(over for over, _ in AVERAGES)], rows, notes)
