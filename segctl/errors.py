@@ -112,6 +112,7 @@ def first_line(error: BaseException) -> str:
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 HINTS = {
     errno.ENOENT: "check the path",
+    errno.EEXIST: "one of its parents is a file: give another path",
     errno.EACCES: "give a path that this user may read or write",
     errno.EPERM: "give a path that this user may read or write",
     errno.EROFS: "give a path on a disk that can be written",

@@ -1,44 +1,81 @@
 """Files that are whole or absent, their formats, and the hashes that identify them."""
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import os
+import secrets
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from segctl.errors import InputError, SegctlError, first_line
+from segctl.errors import InputError, SegctlError, first_line, os_error_in_words
 
 Progress = Callable[[int, int], None]
 """Called while long work runs, with how much is done and how much there is in all."""
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary neighbour of `path`, then rename it into place.
+    """Let `write` fill a temporary neighbour of `path`, then rename it into place; the file's mode stays.
 
-    Raises SegctlError where the disk is full or the folder cannot be written; `path` is then what it was before.
+    Raises SegctlError where the disk is full, InputError where `path` is a link or a device, or cannot be written. Then `path` is
+    what it was before.
     """
-    partial = path.with_name(f".{path.name}.part{os.getpid()}")
+    partial: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        mode = _mode_to_keep(path)
+        partial = _new_partial(path, 0o666 if mode is None else 0o600)
         write(partial)
+        if mode is not None:
+            partial.chmod(mode)  # not before, because a read-only file could not be filled
         with partial.open("rb") as handle:
             os.fsync(handle.fileno())  # a rename may reach the disk before the bytes do
         partial.replace(path)
     except (OSError, RuntimeError) as error:
         # torch and zip writers turn a full disk into a RuntimeError; any other RuntimeError is a bug.
-        if isinstance(error, RuntimeError) and "write" not in str(error):
+        if isinstance(error, OSError):
+            found = os_error_in_words(error)
+            raise type(found)(f"cannot write '{path}': {error.strerror or first_line(error)}", found.hint) from error
+        if "write" not in str(error):
             raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         raise SegctlError(
-            f"cannot write '{path}': {reason}", "free disk space or choose another folder, then run the same command again"
+            f"cannot write '{path}': {first_line(error)}",
+            "free disk space or choose another folder, then run the same command again",
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        if partial is not None:
+            with contextlib.suppress(OSError):  # an error here would replace the sentence above
+                partial.unlink(missing_ok=True)
+
+
+def _mode_to_keep(path: Path) -> int | None:
+    """The permissions of the file that is replaced; None for a new file. Raises InputError for anything but a plain file.
+
+    A rename would replace a device such as /dev/null, or a link, instead of writing to what it names.
+    """
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISREG(status.st_mode):
+        return stat.S_IMODE(status.st_mode)
+    if stat.S_ISLNK(status.st_mode):
+        raise InputError(f"cannot write '{path}': it is a link to '{os.readlink(path)}'", "give the path of a plain file")  # noqa: PTH115 - the text as it stands in the link
+    what = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, a pipe or a socket"
+    raise InputError(f"cannot write '{path}': it is {what}", "give the path of a plain file")
+
+
+def _new_partial(path: Path, mode: int) -> Path:
+    """An empty new file beside `path`. Nobody can guess its name and lay a link there, and a file that exists is never opened."""
+    partial = path.with_name(f".{path.name[:40]}.part{secrets.token_hex(8)}")
+    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+    return partial
 
 
 def sweep_partial(folder: Path) -> None:
