@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -76,10 +77,11 @@ class Session:
         assert isinstance(shipped, Segmenter)
         return shipped
 
-    def owner(self) -> dict[str, str | None]:
-        """What identifies the run that a checkpoint belongs to; resuming under another owner is refused."""
+    def owner(self) -> dict[str, Any]:
+        """What identifies the run that a checkpoint belongs to, as `checkpoint.Owner`; another owner cannot resume from it."""
         teacher = None if self.teacher is None else self.teacher.sha256
-        return {"run": self.run.name, "dataset": self.dataset.fingerprint, "teacher": teacher}
+        settings = self.run.model_dump(mode="json")
+        return {"run": self.run.name, "dataset": self.dataset.fingerprint, "teacher": teacher, "settings": settings}
 
     def resume_line(self, folder: Path, *options: str) -> str:
         """The command that resumes this run from the current folder; `options` are added to it."""
