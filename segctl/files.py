@@ -20,6 +20,8 @@ from segctl.errors import FULL, InputError, SegctlError, first_line, os_error_in
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
 Record = TypeVar("Record", bound="BaseModel")
 
 Progress = Callable[[int, int], None]
@@ -218,11 +220,14 @@ def write_yaml(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file whole; None becomes an empty cell."""
+    """Write a CSV file whole; None becomes an empty cell.
+
+    A text that begins with = + - or @ gets an apostrophe before it: a spreadsheet would run it as a formula.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    for row in (columns, *rows):
+        writer.writerow([f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell for cell in row])
     write_text(path, text.getvalue())
 
 

@@ -80,6 +80,11 @@ def test_json_and_csv_come_back(tmp_path: Path) -> None:
     assert (tmp_path / "a.csv").read_bytes() == b'a,b\n1,\n"x,y",2\n'
 
 
+def test_no_cell_is_a_formula_and_numbers_stay(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", ["=class", "b"], [["=1+1", -1.5], ["@cmd", "-x"], ["+1", "a=b"]])
+    assert (tmp_path / "a.csv").read_text() == "'=class,b\n'=1+1,-1.5\n'@cmd,'-x\n'+1,a=b\n"
+
+
 def test_what_is_not_json_is_refused_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(InputError, match=r"cannot read .*a\.json"):
