@@ -61,6 +61,23 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
                 partial.unlink(missing_ok=True)
 
 
+def move_whole(source: Path, path: Path) -> None:
+    """Move a finished file of the same folder tree over `path`, whose mode stays. Raises what `write_whole` raises."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = _mode_to_keep(path)
+        if mode is not None:
+            source.chmod(mode)
+        source.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def require_plain(path: Path) -> None:
+    """Raise InputError now, and not after long work, where `path` is a link, a folder or a device, which no file replaces."""
+    _mode_to_keep(path)
+
+
 def append_line(path: Path, line: str) -> None:
     """Append a line to a UTF-8 text file, such as a log. Raises SegctlError where the disk is full.
 

@@ -25,6 +25,7 @@ class About(BaseModel):
     dataset: str | None = None
     trial: str | None = None
     split: str | None = None
+    step: Count | None = None
     fingerprint: str | None = None
     protocol: str | None = None
     precision: str | None = None
@@ -37,7 +38,7 @@ class About(BaseModel):
     outside_predictions: Count | None = None
     ignored_ids: list[int] | None = None
     ignored_percent: float | None = None
-    classes: list[ClassColor] = []
+    classes: list[ClassColor] | None = None
 
 
 class ScoresRecord(BaseModel):
