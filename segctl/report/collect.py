@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from segctl.commands import command_line
 from segctl.errors import InputError, SegctlError, did_you_mean, os_error_in_words, printable
 from segctl.evaluate.scores_record import EVALUATE_AGAIN, About
-from segctl.files import as_record, read_json
+from segctl.files import as_record, content_key, read_json
 from segctl.metrics.scores import SCORE_NAMES
 from segctl.metrics.store import load_confusion, load_table
 from segctl.metrics.table import CountTable
@@ -146,31 +146,35 @@ def collect(folders: Sequence[Path], runs_root: Path) -> Collection:
     faults: list[SegctlError] = []
     for folder in found:
         try:
-            run = read_run(folder)
-            _require_the_same_images(run, runs)
+            runs.append(read_run(folder))
         except SegctlError as error:
             faults.append(error)
         except OSError as error:
             faults.append(os_error_in_words(error))
-        else:
-            runs.append(run)
     if not runs:
         raise faults[0]
+    odd = _of_other_images(runs)
+    runs = [run for run in runs if run.folder.path not in odd]
+    faults += odd.values()
     return Collection(_labelled(runs), tuple(str(fault) for fault in faults))
 
 
-def _require_the_same_images(run: Run, others: Sequence[Run]) -> None:
-    """Raise InputError where counts are of other images or classes than another run's counts of the same data."""
-    for split, mine in run.evaluations.items():
-        for other in others:
-            theirs = other.evaluations.get(split)
-            if theirs is None or mine.counts is None or theirs.counts is None:
-                continue
-            same_place = (run.spec.data.dataset, mine.fingerprint) == (other.spec.data.dataset, theirs.fingerprint)
-            same = set(mine.counts.names) == set(theirs.counts.names) and mine.counts.class_names == theirs.counts.class_names
-            if same_place and not same:
-                path = run.folder.evaluation(split) / "counts.npz"
-                raise _foreign(path, f"it has other images or classes than the counts of '{other.folder.path}' on the same data")
+def _of_other_images(runs: Sequence[Run]) -> dict[Path, InputError]:
+    """The folders of runs whose counts are of other classes, images or labels than most counts of the same data, and the fault."""
+    kinds: dict[tuple[str, str, str], dict[str, list[Run]]] = {}
+    for run in runs:
+        for split, found in run.evaluations.items():
+            if found.counts is not None:
+                place = (run.spec.data.dataset, split, found.fingerprint)
+                pixels = sorted(zip(found.counts.names, found.counts.valid_pixels.tolist(), strict=True))
+                kinds.setdefault(place, {}).setdefault(content_key([found.counts.class_names, pixels]), []).append(run)
+    odd: dict[Path, InputError] = {}
+    for (_, split, _), found_here in kinds.items():
+        usual = max(found_here.values(), key=len)  # the first, and so the oldest, of equals
+        for run in (run for members in found_here.values() if members is not usual for run in members):
+            path, other = run.folder.evaluation(split) / "counts.npz", usual[0].folder.path
+            odd[run.folder.path] = _foreign(path, f"its classes, images or labels are not those of '{other}', of the same data")
+    return odd
 
 
 def read_run(folder: RunFolder) -> Run:

@@ -59,4 +59,4 @@ def test_a_fence_is_longer_than_any_in_the_code():
 def test_lines_and_backticks_in_names_let_no_markup_through():
     assert rendered(Paragraph("run `a\n\n<img>` x")) == "run `a <img>` x"
     assert rendered(Paragraph("run ```<img>` x")) == "run \\`\\`\\`\\<img>\\` x"
-    assert rendered(Paragraph("bell \x07 \udcff")) == r"bell \\x07 \\udcff".replace("\\\\", "\\")
+    assert rendered(Paragraph("bell \x07 \udcff")) == "bell \\\\x07 \\\\udcff"
