@@ -160,7 +160,7 @@ def collect(folders: Sequence[Path], runs_root: Path) -> Collection:
 
 
 def _of_other_images(runs: Sequence[Run]) -> dict[Path, InputError]:
-    """The folders of runs whose counts are of other classes, images or labels than most counts of the same data, and the fault."""
+    """Folders of runs whose counts are of other classes, images or labels than most counts of the same data, with the fault."""
     kinds: dict[tuple[str, str, str], dict[str, list[Run]]] = {}
     for run in runs:
         for split, found in run.evaluations.items():

@@ -40,3 +40,8 @@ def out_of_memory_in_words(device: torch.device, hint: str) -> Iterator[None]:
         raise SegctlError(
             f"out of memory on {device}: peak use was {peak_memory_mb(device):,.0f} MB of {total:,.0f} MB", hint
         ) from error
+    except (MemoryError, RuntimeError) as error:
+        # On a CPU torch raises a plain RuntimeError that names its allocator.
+        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise SegctlError(f"out of memory: this process had used {peak_memory_mb(device):,.0f} MB", hint) from error
