@@ -37,6 +37,9 @@ OTHER_ENDING = re.compile(
 )
 """Endings that programs add to a stem, one after another. They are left out only where stems do not pair with them."""
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What no table of scores may hold: control characters, and bytes of a name that are no UTF-8."""
+
 AFFIX_IMAGES = 2
 """An ending that nobody knows is left out only if this many images have it: `a_2` alone may be another image than `a`."""
 

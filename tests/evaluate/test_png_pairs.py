@@ -127,11 +127,20 @@ def test_linked_folders_are_followed_and_hidden_ones_left_out(tmp_path: Path) ->
     assert names(pred, tmp_path / "gt") == [f"im{index:02d}" for index in range(5)]
 
 
-def test_a_name_that_cannot_be_printed_is_refused_before_any_work(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a\x1b]0;title\x07", "b\udcff", "c\nd"])
+def test_a_name_with_control_characters_is_refused_before_any_work(tmp_path: Path, name: str) -> None:
     pred, gt = make_folders(tmp_path)
-    save_ids(gt / "a\x1b]0;title\x07.png", IDS)
-    with pytest.raises(InputError, match=r"the name of '.*\\x1b\]0;title\\x07\.png' has characters that cannot be printed"):
+    save_ids(gt / f"{name}.png", IDS)
+    with pytest.raises(InputError, match="the name of '.*' has control characters or is no UTF-8"):
         pair_pngs(pred, gt)
+
+
+def test_names_in_any_writing_are_paired(tmp_path: Path) -> None:
+    wanted = ["Screenshot 5.00\u202fPM", "\u05d0\u200f", "\u3042\u3000\u3044", "caf\u00e9\u00a0 (2)"]
+    for side in ("pred", "gt"):
+        for name in wanted:
+            save_ids(tmp_path / side / f"{name}.png", IDS)
+    assert names(tmp_path / "pred", tmp_path / "gt") == sorted(wanted)
 
 
 def test_two_files_for_one_image_are_refused(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ def test_a_system_without_the_module_resource_gives_no_peak(monkeypatch: pytest.
 
 def test_too_little_memory_beside_a_cpu_is_a_sentence_too() -> None:
     for error in (MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")):
-        with pytest.raises(SegctlError, match=r"out of memory: this process had used [\d,]+ MB"):
-            with out_of_memory_in_words(torch.device("cpu"), SCORE_WITH_LESS):
-                raise error
+        with (
+            pytest.raises(SegctlError, match=r"out of memory: this process had used [\d,]+ MB"),
+            out_of_memory_in_words(torch.device("cpu"), SCORE_WITH_LESS),
+        ):
+            raise error
