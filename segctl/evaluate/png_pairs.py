@@ -149,10 +149,8 @@ def _pngs(folder: Path, option: str) -> list[Path]:
     if not found:
         raise InputError(f"{option} '{folder}' holds no PNG", "give a folder of PNGs of class ids")
     for path in found:
-        if not path.name.isprintable():
-            raise InputError(
-                f"the name of {str(path)!r} has characters that cannot be printed or are no UTF-8", "rename the file"
-            )
+        if CONTROL.search(str(path.relative_to(folder))):
+            raise InputError(f"the name of {str(path)!r} has control characters or is no UTF-8", "rename the file")
     return found
 
 

@@ -131,7 +131,7 @@ def test_linked_folders_are_followed_and_hidden_ones_left_out(tmp_path: Path) ->
 def test_a_name_with_control_characters_is_refused_before_any_work(tmp_path: Path, name: str) -> None:
     pred, gt = make_folders(tmp_path)
     save_ids(gt / f"{name}.png", IDS)
-    with pytest.raises(InputError, match="the name of '.*' has control characters or is no UTF-8"):
+    with pytest.raises(InputError, match=r"the name of '.*' has control characters or is no UTF-8"):
         pair_pngs(pred, gt)
 
 
