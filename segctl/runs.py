@@ -146,6 +146,11 @@ class RunFolder:
         return self.path / "train.log"
 
     @property
+    def lock(self) -> Path:
+        """Held by the process that writes this run."""
+        return self.path / ".lock"
+
+    @property
     def profile(self) -> Path:
         """The result of --profile; profile.md beside it holds the same for people."""
         return self.path / "profile.json"

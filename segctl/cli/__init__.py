@@ -16,6 +16,7 @@ from segctl.cli.help import CONTEXT, PlainCommand, RootGroup
 from segctl.cli.output import out
 from segctl.errors import SegctlError, os_error_in_words
 from segctl.runtime.launcher import reporting_errors
+from segctl.runtime.parent import end_with_parent
 
 app = typer.Typer(
     name="segctl",
@@ -73,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     outer, out.arguments = out.arguments, arguments
     try:
+        end_with_parent()
         with reporting_errors():
             app(args=arguments, prog_name="segctl")
     except SegctlError as error:

@@ -15,7 +15,7 @@ from segctl.train.checkpoint import Checkpoint, read_checkpoint
 from segctl.train.loop import run_to_end
 from segctl.train.profile.summary import Window, plan_window
 from segctl.train.run_log import RunLog
-from segctl.train.session import Request, Session
+from segctl.train.session import Request, Session, one_writer
 from segctl.train.trackers import require_tensorboard
 from segctl.train.watch import Watch
 
@@ -23,11 +23,14 @@ from segctl.train.watch import Watch
 def resume_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     """Train a stopped run from its last checkpoint to its last step; one without checkpoint starts again at step 1.
 
-    Raises InputError if the run has finished, or if its settings, data or teacher are not those that it was started with.
+    Raises InputError if the run has finished, or if its settings, data or teacher are not those that it was started with, and
+    SegctlError if another process trains it.
     """
-    stored = request.world.together(lambda: _read_unfinished(folder))
-    session, log = reopen(request, folder, watch, stored)
-    continue_run(request, session, folder, log)
+    request.world.together(folder.read_run)  # for its message where the folder is not a run
+    with one_writer(folder, request.world):
+        stored = request.world.together(lambda: _read_unfinished(folder))
+        session, log = reopen(request, folder, watch, stored)
+        continue_run(request, session, folder, log)
 
 
 def reopen(request: Request, folder: RunFolder, watch: Watch, stored: TrainRun, *options: str) -> tuple[Session, RunLog]:
