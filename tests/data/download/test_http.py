@@ -311,9 +311,8 @@ def test_a_length_that_is_no_number_is_not_believed(tmp_path, length):
         request.wfile.write(ZIP)
         request.close_connection = True
 
-    with serve(answer) as site:
-        with contextlib.suppress(SegctlError):  # requests itself refuses some of these
-            assert get(tmp_path, site.url).read_bytes() == ZIP
+    with serve(answer) as site, contextlib.suppress(SegctlError):  # requests itself refuses some of these
+        assert get(tmp_path, site.url).read_bytes() == ZIP
 
 
 @pytest.mark.parametrize("checksum", [True, False])
