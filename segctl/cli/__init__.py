@@ -70,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     # Before torch is loaded: threads that spin while they wait make a step ten times slower when any other process,
     # such as a loader worker, needs one of the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # On a Mac: an operation that Apple's GPU lacks is done on the CPU.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     _say_what_the_terminal_can()
     arguments = sys.argv[1:] if argv is None else argv
     outer, out.arguments = out.arguments, arguments

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import torch
 
 from segctl.errors import SegctlError
@@ -19,13 +20,14 @@ SCORE_WITH_LESS = (
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The largest memory use so far in MB: allocated on the GPU, or resident in this process. 0 where the system does not say."""
+    """The largest memory use so far in MB: allocated on the GPU, or resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     try:
-        import resource  # Windows does not have it
-    except ImportError:
-        return 0.0
+        import resource
+    except ImportError:  # Windows, whose psutil gives the peak; elsewhere psutil only knows the present use
+        memory = psutil.Process().memory_info()
+        return float(getattr(memory, "peak_wset", memory.rss)) / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3  # macOS counts bytes, Linux kilobytes
 
