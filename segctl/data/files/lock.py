@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil
 from filelock import lock_descriptor
 from pydantic import BaseModel, Field
 
@@ -103,7 +102,7 @@ def _sign(descriptor: int) -> None:
     mine = _Owner(
         pid=os.getpid(),
         host=socket.gethostname(),
-        started=psutil.Process().create_time(),
+        started=_started(os.getpid()) or 0.0,
         since=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     with suppress(OSError):
@@ -125,9 +124,17 @@ def _is_alive(owner: _Owner | None) -> bool:
         return False
     if owner.host != socket.gethostname():
         return True
+    started = _started(owner.pid)
+    return started is not None and abs(started - owner.started) < 1
+
+
+def _started(pid: int) -> float | None:
+    """When a process started, in seconds since 1970; None if there is no such process, and 0 where nobody can tell."""
     try:
-        return abs(psutil.Process(owner.pid).create_time() - owner.started) < 1
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.Error:
-        return True
+        import psutil  # not above: it is only asked about a file system without locks, and may lack what it needs itself
+    except ImportError:
+        return 0.0
+    try:
+        return float(psutil.Process(pid).create_time())
+    except (psutil.Error, OverflowError):
+        return None
