@@ -17,6 +17,7 @@ from segctl.runs import RunFolder, resume_line
 from segctl.runtime.determinism import determinism_in_words
 from segctl.runtime.device import Compute
 from segctl.runtime.world import World
+from segctl.schema.cross_checks import local_losses
 from segctl.schema.run import TrainRun
 from segctl.teacher.cache import TeacherCache
 from segctl.teacher.load import Teacher
@@ -120,6 +121,8 @@ class Session:
             + (f" in {train.accumulate} micro-batches" if train.accumulate > 1 else "")
             + f"   steps {train.steps}   seed {train.seed}",
         ]
+        if self.world.size > 1:
+            lines += local_losses(run)
         if train.activation_checkpointing:
             lines.append("activation checkpointing: the backbone's blocks are computed again in the backward pass, not stored")
         if compiled := self.task.compiled:
