@@ -89,7 +89,7 @@ def test_a_run_on_a_full_disk_keeps_its_last_good_files_and_resumes(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert caught.value.message.startswith(f"cannot write '{folder.path / named}': ")
-    assert caught.value.hint.startswith("free disk space")
+    assert caught.value.hint.startswith("free disk space, then resume with `segctl train --resume --run")
     assert not [path.name for path in folder.path.iterdir() if ".part" in path.name or path.name == ".lock"]
     if step > 2:
         assert torch.load(folder.last, weights_only=True)["step"] == 2
