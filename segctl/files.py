@@ -42,10 +42,10 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         mode = _mode_to_keep(path)
         partial = _new_partial(path, 0o666 if mode is None else 0o600)
         write(partial)
+        with partial.open("r+b") as handle:  # Windows syncs no file that is open for reading only
+            os.fsync(handle.fileno())  # a rename may reach the disk before the bytes do
         if mode is not None:
             partial.chmod(mode)  # not before, because a read-only file could not be filled
-        with partial.open("rb") as handle:
-            os.fsync(handle.fileno())  # a rename may reach the disk before the bytes do
         partial.replace(path)
     except (OSError, RuntimeError) as error:
         if isinstance(error, OSError):

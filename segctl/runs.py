@@ -56,6 +56,14 @@ class Extension(BaseModel):
 
     from_: Count = Field(alias="from")
     to: Count
+    at_step: Count = 0
+
+
+class ChangedSettings(BaseModel):
+    """Settings by path, such as `optim.lr`, that the run was resumed with after a step."""
+
+    to: dict[str, Any]
+    at_step: Count = 0
 
 
 class Environment(BaseModel):
@@ -84,6 +92,7 @@ class Environment(BaseModel):
     dataset: DatasetRecord | None = None
     teacher: TeacherRecord | None = None
     extended: list[Extension] = []
+    changed: list[ChangedSettings] = []
 
 
 class Event(BaseModel):
@@ -144,6 +153,11 @@ class RunFolder:
     @property
     def train_log(self) -> Path:
         return self.path / "train.log"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that writes this run."""
+        return self.path / ".lock"
 
     @property
     def profile(self) -> Path:

@@ -36,14 +36,15 @@ SplitOpt = Annotated[
     str | None, typer.Option("--split", rich_help_panel=RUN, help="The split to score; default: val_split of the preset.")
 ]
 BatchOpt = Annotated[
-    int, typer.Option("--batch", metavar="N", min=1, rich_help_panel=RUN, help="Images of one size per forward pass.")
+    int, typer.Option("--batch", metavar="N", min=1, max=4096, rich_help_panel=RUN, help="Images of one size per forward pass.")
 ]
 SaveOpt = Annotated[bool, typer.Option("--save-predictions", rich_help_panel=RUN, help="Write every class map as an index PNG.")]
 CalibrationOpt = Annotated[
     bool, typer.Option("--calibration", rich_help_panel=RUN, help="Also compute ECE and class-wise SCE from the probabilities.")
 ]
 ScoringProcessesOpt = Annotated[
-    int, typer.Option("--processes", metavar="N", min=1, rich_help_panel=RUN, help="Local processes that share the images.")
+    int,
+    typer.Option("--processes", metavar="N", min=1, max=1024, rich_help_panel=RUN, help="Local processes that share the images."),
 ]
 PredOpt = Annotated[
     Path | None, typer.Option("--pred", metavar="DIR", rich_help_panel=FILES, help="Predictions: PNGs of class ids.")
@@ -85,7 +86,8 @@ ResizeOpt = Annotated[
     ),
 ]
 WorkersOpt = Annotated[
-    int | None, typer.Option("--workers", metavar="N", min=1, rich_help_panel=FILES, help="Threads; default: one per core.")
+    int | None,
+    typer.Option("--workers", metavar="N", min=1, max=1024, rich_help_panel=FILES, help="Threads; default: one per core."),
 ]
 CountsOpt = Annotated[
     Path | None,

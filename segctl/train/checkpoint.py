@@ -189,6 +189,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _random_state(device: torch.device) -> dict[str, Tensor]:
     """The states of the random generators that a run draws from: the CPU's and its own device's."""
     state = {"cpu": torch.get_rng_state()}
+    if device.type == "mps":
+        return state | {"mps": torch.mps.get_rng_state()}
     return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
 
 
@@ -196,3 +198,5 @@ def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+    if device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])

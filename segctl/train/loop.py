@@ -14,7 +14,7 @@ from torch import Tensor
 from segctl.data.batches.loader import Batch, training_batches
 from segctl.data.batches.micro_batches import micro_batches
 from segctl.errors import SegctlError, StoppedError
-from segctl.files import damage_of_zip, write_json, write_whole
+from segctl.files import FREE_SPACE, damage_of_zip, write_json, write_whole
 from segctl.losses.pixels import count_valid
 from segctl.models import save
 from segctl.runs import RunFolder
@@ -42,8 +42,19 @@ def run_to_end(session: Session, folder: RunFolder, log: RunLog, runs_root: Path
 
     window: the steps to profile, if any.  Raises StoppedError on Ctrl-C and SIGTERM; the run can be resumed.
     """
-    world, line = session.world, session.resume_line(folder.path)
-    world.on_main(lambda: remember_resume_command(line))
+    line = session.resume_line(folder.path)
+    session.world.on_main(lambda: remember_resume_command(line))
+    try:
+        _run_to_end(session, folder, log, runs_root, window, line)
+    except SegctlError as error:
+        if error.hint != FREE_SPACE:
+            raise
+        # The same command again would be refused: the run's folder exists by now.
+        raise SegctlError(error.message, f"free disk space, then resume with `{line}`") from error
+
+
+def _run_to_end(session: Session, folder: RunFolder, log: RunLog, runs_root: Path, window: Window | None, line: str) -> None:
+    world = session.world
     if session.teacher_cache is not None:
         session.teacher_cache.fill(
             world, log.note, lambda done, all: log.watch.advance("filling the teacher cache", done, all), line

@@ -8,14 +8,14 @@ from segctl.errors import InputError
 from segctl.files import sweep_partial
 from segctl.runs import Environment, RunFolder
 from segctl.schema.load import validate_run
-from segctl.schema.run import TrainRun, with_steps
+from segctl.schema.run import TrainRun
 from segctl.schema.same_run import conflicts, rounding_changes
 from segctl.train.build import build_session
 from segctl.train.checkpoint import Checkpoint, read_checkpoint
 from segctl.train.loop import run_to_end
 from segctl.train.profile.summary import Window, plan_window
 from segctl.train.run_log import RunLog
-from segctl.train.session import Request, Session
+from segctl.train.session import Request, Session, one_writer
 from segctl.train.trackers import require_tensorboard
 from segctl.train.watch import Watch
 
@@ -23,11 +23,14 @@ from segctl.train.watch import Watch
 def resume_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     """Train a stopped run from its last checkpoint to its last step; one without checkpoint starts again at step 1.
 
-    Raises InputError if the run has finished, or if its settings, data or teacher are not those that it was started with.
+    Raises InputError if the run has finished, or if its settings, data or teacher are not those that it was started with, and
+    SegctlError if another process trains it.
     """
-    stored = request.world.together(lambda: _read_unfinished(folder))
-    session, log = reopen(request, folder, watch, stored)
-    continue_run(request, session, folder, log)
+    request.world.together(folder.read_run)  # for its message where the folder is not a run
+    with one_writer(folder, request.world):
+        stored = request.world.together(lambda: _read_unfinished(folder))
+        session, log = reopen(request, folder, watch, stored)
+        continue_run(request, session, folder, log)
 
 
 def reopen(request: Request, folder: RunFolder, watch: Watch, stored: TrainRun, *options: str) -> tuple[Session, RunLog]:
@@ -102,10 +105,11 @@ def _require_unedited(folder: RunFolder, checkpoint: Checkpoint, environment: En
         return
     stored = folder.read_run()
     began = validate_run(checkpoint.about.settings, f"'{folder.last}'")
-    # `--extend-to` writes the new number of steps before the first checkpoint that holds it.
-    if stored.train.steps in {extension.to for extension in environment.extended}:
-        began = with_steps(began, stored.train.steps)
-    if found := sorted(map(str, conflicts(began, stored))):
+    # A change that segctl made and recorded reaches run.yaml before the first checkpoint that holds it.
+    recorded = [(each.at_step, "train.steps", each.to) for each in environment.extended]
+    recorded += [(each.at_step, path, value) for each in environment.changed for path, value in each.to.items()]
+    known = [(path, value) for step, path, value in recorded if step >= checkpoint.step]
+    if found := sorted(str(change) for change in conflicts(began, stored) if (change.path, change.after) not in known):
         raise InputError(
             f"'{folder.run_yaml}' was changed after the run was started: {'; '.join(found)}",
             "put the first value of each back; to train with other settings, start a new run",

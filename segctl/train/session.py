@@ -1,5 +1,7 @@
 """The request for a run, and the run's moving parts in one process. build.py turns the first into the second."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,10 @@ from torch import nn
 
 from segctl.commands import RUNS_ROOT
 from segctl.data.batches.teacher_outputs import TeacherOutputs
+from segctl.data.files.lock import locked
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.models import Segmenter
-from segctl.runs import resume_line
+from segctl.runs import RunFolder, resume_line
 from segctl.runtime.determinism import determinism_in_words
 from segctl.runtime.device import Compute
 from segctl.runtime.world import World
@@ -42,6 +45,15 @@ class Request:
     world: World = field(default_factory=World)
     profile: bool = False
     tensorboard: bool = False
+
+
+@contextmanager
+def one_writer(folder: RunFolder, world: World) -> Iterator[None]:
+    """Hold the lock of a run's folder, which exists. Raises SegctlError that names the process which writes the run already."""
+    with ExitStack() as held:
+        lock = locked(folder.lock, f"the run '{folder.path}'")
+        world.together(lambda: world.on_main(lambda: held.enter_context(lock)))
+        yield
 
 
 @dataclass

@@ -301,3 +301,12 @@ def test_statistics_that_are_no_numbers_are_not_saved(toy_data: Path, tmp_path: 
         start_run(Request(run, toy_data, tmp_path), folder, Silent())
     assert torch.load(folder.last, weights_only=True)["step"] == 2
     assert json.loads(folder.log.read_text().splitlines()[0])["event"] == "step"
+
+
+def test_a_change_that_was_recorded_after_the_checkpoint_is_no_edit(folder: RunFolder, toy_data: Path) -> None:
+    folder.run_yaml.write_text(folder.run_yaml.read_text().replace("lr: 0.05", "lr: 0.01"))
+    change = {"at_step": 2, "from": {"optim.lr": 0.05}, "to": {"optim.lr": 0.01}}
+    edit_json(folder.environment, changed=[change | {"at_step": 1}])
+    assert "optim.lr: 0.05 -> 0.01" in refused(folder, toy_data)
+    edit_json(folder.environment, changed=[change])
+    resume(folder, toy_data)
