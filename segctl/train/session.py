@@ -11,6 +11,7 @@ from torch import nn
 from segctl.commands import RUNS_ROOT
 from segctl.data.batches.teacher_outputs import TeacherOutputs
 from segctl.data.files.lock import locked
+from segctl.data.inspect.labels import judge_dataset
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.models import Segmenter
 from segctl.runs import RunFolder, resume_line
@@ -134,4 +135,6 @@ class Session:
             lines.append(str(self.teacher_cache))
         if isinstance(self.task, DistillationTask):
             lines += self.task.distiller.announcements()
+        judged = judge_dataset(self.dataset, (run.data.train_split, run.data.val_split))
+        lines += [f"warning: {text}" for text in (*(finding.problem for finding in judged.certain), *judged.warnings)]
         return lines
