@@ -75,7 +75,9 @@ def prepare(
             help="A split of your own data: a ratio such as val=0.2, or a list file such as val=val.txt (repeatable).",
         ),
     ] = None,
-    split_seed: Annotated[int, typer.Option("--split-seed", metavar="N", help="Seed that draws the ratios of --split.")] = 0,
+    split_seed: Annotated[
+        int, typer.Option("--split-seed", metavar="N", min=0, max=2**32 - 1, help="Seed that draws the ratios of --split.")
+    ] = 0,
     codec: Annotated[
         str,
         typer.Option(
@@ -85,10 +87,11 @@ def prepare(
         ),
     ] = "lz4",
     workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", min=0, help="Processes; default: one per core.")
+        int | None, typer.Option("--workers", metavar="N", min=0, max=1024, help="Processes; default: one per core.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", help="A trial: pack at most N samples per split.", show_default=False)
+        int | None,
+        typer.Option("--limit", metavar="N", max=10**9, help="A trial: pack at most N samples per split.", show_default=False),
     ] = None,
     release: Annotated[
         str | None, typer.Option("--release", metavar="NAME", help="Release of camvid to download: 480x360 or 960x720.")
@@ -204,11 +207,12 @@ def bench(
     ] = None,
     split: Annotated[str, typer.Option("--split", help="The split to measure.")] = "train",
     crop: Annotated[
-        tuple[int, int] | None, typer.Option("--crop", metavar="H W", min=1, help="Crop in pixels; default: 512 512 at most.")
+        tuple[int, int] | None,
+        typer.Option("--crop", metavar="H W", min=1, max=8192, help="Crop in pixels; default: 512 512 at most."),
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", metavar="N", help="How many samples to measure.")] = 200,
+    samples: Annotated[int, typer.Option("--samples", metavar="N", min=1, max=10**6, help="How many samples to measure.")] = 200,
     workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", min=1, help="Loader processes; default: as in training.")
+        int | None, typer.Option("--workers", metavar="N", min=1, max=1024, help="Loader processes; default: as in training.")
     ] = None,
     data_root: DataRootOpt = DATA_ROOT,
     json: JsonOpt = False,

@@ -21,6 +21,7 @@ from segctl.schema.models import ModelSpec
 from segctl.schema.run import TrainRun
 
 MODEL_FILE = "model.pt"
+MAKE_AGAIN = "copy it again from where it came, or train the run again"
 
 
 @dataclass(frozen=True)
@@ -59,20 +60,37 @@ def _write(partial: Path, payload: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> SavedModel:
-    """The model file at `path`, or inside the run folder at `path`. Raises InputError for anything else."""
+    """The model file at `path`, or inside the run folder at `path`.
+
+    Raises InputError for anything else, for a file whose bytes changed after it was written, and for weights that are NaN or
+    infinite: such a network gives masks of one class without any other sign.
+    """
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
         raise _nothing_there(path)
-    payload = unpickled(file)
+    payload = unpickled(file, MAKE_AGAIN)
     try:
         spec = ModelSpec.model_validate(payload["run"]["model"])
         names, weights = [str(name) for name in payload["class_names"]], dict(payload["weights"])
+        if not isinstance(payload["run"], dict):
+            raise TypeError
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"'{file}' is a PyTorch file, but not a model that segctl wrote",
             f"give a run folder or its {MODEL_FILE}; to start from a file's backbone, use `--set model.weights=PATH`",
         ) from error
+    broken = [name for name, tensor in weights.items() if _has_gaps(tensor)]
+    if broken:
+        raise InputError(
+            f"'{file}' cannot be used: {len(broken)} of its {len(weights)} weights are NaN or infinite, the first is {broken[0]}",
+            MAKE_AGAIN,
+        )
     return SavedModel(file, payload["run"], spec, names, weights)
+
+
+def _has_gaps(tensor: Any) -> bool:
+    """Whether a value of the file is a tensor with a NaN or an infinity in it."""
+    return isinstance(tensor, Tensor) and tensor.is_floating_point() and not bool(tensor.isfinite().all())
 
 
 def fill(model: Segmenter, saved: SavedModel) -> None:

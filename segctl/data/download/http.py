@@ -6,7 +6,6 @@ an archive. If one URL fails, the next is tried.
 """
 
 import hashlib
-import re
 import shutil
 import time
 import zipfile
@@ -29,21 +28,24 @@ PIECE_BYTES = 2**16
 SPARE_BYTES = 2**28
 """How much must stay free on the disk."""
 MAGIC = {"zip": (0, b"PK"), "tgz": (0, b"\x1f\x8b"), "tar": (257, b"ustar")}
-MOST_REQUESTS = 1000
-"""No file takes more requests than this, however little each of them brings."""
-_NUMBER = re.compile("[0-9]{1,18}")
+MOST_DIGITS = 18
+"""A length in bytes has at most this many digits."""
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 """Status codes that mean "later"."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait, in seconds, and how often to try again without receiving a byte. Old hosts are slow to answer."""
+    """How long to wait, in seconds, and how often to try again. Old hosts are slow to answer.
+
+    retries: without coming further than ever before.  requests: for one URL in all, however far each comes.
+    """
 
     connect_s: float = 60
     stall_s: float = 60
     retries: int = 4
     back_off_s: float = 0.5
+    requests: int = 200
 
 
 class _RefusedError(Exception):
@@ -86,7 +88,10 @@ def new_session() -> requests.Session:
 
 
 def _is_here(file: RemoteFile, folder: Path) -> bool:
-    """Whether a file was downloaded before and is whole. One that was damaged since is removed, so that it is fetched again."""
+    """Whether a file was downloaded before and still is what was downloaded: a damaged one is removed, and so fetched again.
+
+    The file was checked before it got its final name, but it may have been there for months.
+    """
     path = folder / file.name
     if not path.is_file():
         return False
@@ -142,12 +147,14 @@ def _fetch_from(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> N
 
 
 def _receive_all(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> None:
-    """Receive until the file ends. After an interruption try again, after a shorter wait if the last try received something."""
+    """Receive until the file ends. After an interruption try again, after a shorter wait if the last try came further.
+
+    A try counts as a gain only if the part became longer than it ever was: a server that breaks off and then makes the part start
+    over gives bytes every time, and would be asked for ever.
+    """
     tries, patience, renewed = 0, transfer.patience, False
-    # A server that cannot resume makes the part start over, so only more bytes than ever before count as progress.
-    most, requests_made = _length(_part(path)), 0
-    while True:
-        requests_made += 1
+    longest = _length(_part(path))
+    for _ in range(patience.requests):
         try:
             _receive(url, file, path, transfer)
             return
@@ -157,12 +164,13 @@ def _receive_all(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> 
             transfer.renew()
             renewed = True
         except (requests.RequestException, _InterruptedError) as error:
-            gained = _length(_part(path)) > most
-            most = max(most, _length(_part(path)))
+            length = _length(_part(path))
+            gained, longest = length > longest, max(length, longest)
             tries, renewed = (0 if gained else tries + 1), renewed and not gained
-            if tries > patience.retries or requests_made >= MOST_REQUESTS:
-                raise _RefusedError(f"{_words(error)}, {min(tries, requests_made) or requests_made} times") from error
+            if tries > patience.retries:
+                raise _RefusedError(f"{_words(error)}, {tries} times") from error
             time.sleep(patience.back_off_s * 2 ** min(tries, 6))
+    raise _RefusedError(f"the file is not complete after {patience.requests} requests")
 
 
 class _LoginNeededError(Exception):
@@ -236,13 +244,18 @@ def _start(answer: requests.Response) -> int:
     """The position in the file at which the response starts; -1 if a partial response does not tell."""
     if answer.status_code != 206:
         return 0
-    first = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-    return int(first) if _NUMBER.fullmatch(first) else -1
+    first = _number(answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0])
+    return -1 if first is None else first
 
 
 def _total(answer: requests.Response, start: int) -> int | None:
-    length = answer.headers.get("Content-Length", "")
-    return start + int(length) if _NUMBER.fullmatch(length) else None
+    length = _number(answer.headers.get("Content-Length", ""))
+    return None if length is None else start + length
+
+
+def _number(text: str) -> int | None:
+    """A header's number; None for any other text, such as '²', which is a digit to Python, or for a number of 5,000 digits."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS else None
 
 
 def _problem(file: RemoteFile, part: Path) -> str:

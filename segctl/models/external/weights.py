@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from segctl.errors import InputError
+from segctl.files import damage_of_zip
 
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "weights")
 """Keys under which training scripts store the weights in a checkpoint; averaged weights first."""
@@ -16,12 +17,17 @@ CLASSIFIERS = ("fc.", "classifier.", "head.")
 """Prefixes of a classifier's weights. A file may hold them for any backbone, because feature maps need no classifier."""
 
 
-def unpickled(file: Path) -> Any:
-    """The content of a PyTorch file, tensors on the CPU; runs none of its code. Raises InputError."""
+def unpickled(file: Path, hint: str = "") -> Any:
+    """The content of a PyTorch file, tensors on the CPU; runs none of its code.
+
+    Raises InputError with `hint` for a file that cannot be read or does not match its own checksums.
+    """
+    if damage := damage_of_zip(file):
+        raise InputError(f"'{file}' is damaged: {damage}", hint or "get it again")
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for bytes that are no checkpoint
-        raise InputError(f"cannot read '{file}': it is damaged, cut short, or no PyTorch file of plain weights") from error
+        raise InputError(f"cannot read '{file}': it is damaged, cut short, or no PyTorch file of plain weights", hint) from error
 
 
 def read_backbone_file(file: Path) -> dict[str, Tensor]:
