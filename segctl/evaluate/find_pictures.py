@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segctl.data.files.archives import PlainFile, open_files
+from segctl.data.files.archives import PlainFile, files_below
 from segctl.data.files.pictures import read_image
 from segctl.errors import InputError
 
@@ -47,7 +47,7 @@ def _expand(text: str) -> list[FoundPicture]:
     if path.is_file():
         return [FoundPicture(path, path.stem)]
     if path.is_dir():
-        inside = sorted(path / name for name in open_files([path], _is_picture_name).members)
+        inside = files_below(path, _is_picture_name)
         if not inside:
             raise InputError(f"the folder '{text}' holds no picture", f"give files ending in {', '.join(PICTURE_ENDINGS)}")
         return [FoundPicture(file, file.relative_to(path).with_suffix("").as_posix()) for file in inside]

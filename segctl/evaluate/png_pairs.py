@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segctl.data.files.archives import PlainFile, open_files
+from segctl.data.files.archives import PlainFile, files_below
 from segctl.data.files.pictures import read_label
 from segctl.errors import InputError
 
@@ -36,9 +36,6 @@ OTHER_ENDING = re.compile(
     re.IGNORECASE,
 )
 """Endings that programs add to a stem, one after another. They are left out only where stems do not pair with them."""
-
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What no table of scores may hold: control characters, and bytes of a name that are no UTF-8."""
 
 AFFIX_IMAGES = 2
 """An ending that nobody knows is left out only if this many images have it: `a_2` alone may be another image than `a`."""
@@ -145,12 +142,9 @@ def _pngs(folder: Path, option: str) -> list[Path]:
     """The PNGs below a folder, sorted. Links are followed; folders of systems and editors (`.ipynb_checkpoints`) are left out."""
     if not folder.is_dir():
         raise InputError(f"{option} '{folder}' is not a folder", "give the folder that holds the PNGs")
-    found = sorted(folder / name for name in open_files([folder], lambda name: name.lower().endswith(".png")).members)
+    found = files_below(folder, lambda name: name.lower().endswith(".png"))
     if not found:
         raise InputError(f"{option} '{folder}' holds no PNG", "give a folder of PNGs of class ids")
-    for path in found:
-        if CONTROL.search(str(path.relative_to(folder))):
-            raise InputError(f"the name of {str(path)!r} has control characters or is no UTF-8", "rename the file")
     return found
 
 

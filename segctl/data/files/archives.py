@@ -48,7 +48,8 @@ MAX_RATIO, FREE_BYTES = 200, 2**26
 COPY_BYTES = 2**20
 LEFT_BY_OTHERS = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 
-_ODD = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What no name may hold: control characters, and bytes that are not UTF-8, which Python reads as half surrogates."""
 
 
 class UnreadableError(ValueError):
@@ -266,6 +267,11 @@ def open_files(paths: Sequence[Path], wanted: Wanted, own_names: Sequence[str] =
             members.setdefault(name, file)
     names = " and ".join(f"{'folder' if path.is_dir() else 'archive'} '{path.resolve().name}'" for path in paths)
     return Files(given, names, members, tuple(notes))
+
+
+def files_below(folder: Path, wanted: Wanted) -> list[Path]:
+    """The paths of a folder's `wanted` files as the disk spells them, sorted; found and judged as `open_files` does it."""
+    return sorted(file.container for file in _walk(folder, wanted, "").values() if isinstance(file, PlainFile))
 
 
 def _walk(top: Path, wanted: Wanted, start: str) -> dict[str, File]:
