@@ -15,6 +15,7 @@ from segctl.cli.options import (
     StepsOpt,
     TeacherOpt,
     TeacherPresetOpt,
+    TrustOpt,
 )
 from segctl.cli.output import out
 from segctl.commands import command_line
@@ -35,6 +36,7 @@ def compare(
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="How many seeds; the first is the preset's.")] = 3,
     teacher: TeacherOpt = None,
     teacher_preset: TeacherPresetOpt = None,
+    trust_program: TrustOpt = False,
     set_: SetOpt = None,
     steps: StepsOpt = None,
     devices: Annotated[
@@ -50,7 +52,7 @@ def compare(
 
     names = _methods(methods)
     changes = (*(set_ or []), *([] if steps is None else [f"train.steps={steps}"]))
-    request = ComparisonRequest(preset, changes, teacher_preset, data_root, runs_root)
+    request = ComparisonRequest(preset, changes, teacher_preset, data_root, runs_root, trust_program)
     run, shared_teacher = open_comparison(request, names, teacher)
     jobs = plan_jobs(run, names, seeds, runs_root)
     for job in jobs:

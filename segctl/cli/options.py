@@ -74,6 +74,11 @@ TeacherPresetOpt = Annotated[
     ),
 ]
 
+TrustOpt = Annotated[
+    bool,
+    typer.Option("--trust-program", help="Read a TorchScript or torch.export teacher, although that may run its code."),
+]
+
 NETWORK = "how the network is applied, if not as the run says"
 ProtocolOpt = Annotated[
     str | None,
@@ -111,6 +116,7 @@ class RunOptions:
     method: MethodOpt = None
     teacher: TeacherOpt = None
     teacher_preset: TeacherPresetOpt = None
+    trust_program: TrustOpt = False
     set_: SetOpt = None
     run: RunOpt = None
     resume: ResumeOpt = False

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from segctl.schema.run import TrainRun
 
 
-@with_run_options(without=("method", "teacher", "teacher_preset"))
+@with_run_options(without=("method", "teacher", "teacher_preset", "trust_program"))
 def train(options: RunOptions) -> None:
     """Train a network on labels. A student's preset is trained without its teacher."""
     from segctl.schema.run import DistillRun
@@ -84,6 +84,7 @@ def train_run(run: "TrainRun", name: str, options: RunOptions) -> None:
             runs_root=options.runs_root,
             teacher=options.teacher,
             teacher_preset=options.teacher_preset,
+            trust_program=options.trust_program,
             device=options.device,
             command=shlex.join(["segctl", *out.arguments]),
             world=world,

@@ -61,7 +61,11 @@ def _build(request: Request, fresh: bool) -> Session:
     teacher, teacher_shape, cache = None, None, None
     if isinstance(run, DistillRun):
         teacher = load_teacher(
-            find_teacher(run, request.teacher, request.runs_root, request.data_root), dataset, request.teacher_preset
+            find_teacher(run, request.teacher, request.runs_root, request.data_root),
+            dataset,
+            request.teacher_preset,
+            trust_program=request.trust_program,
+            crop=run.data.crop,
         )
         teacher.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         teacher_shape = _output_shape(teacher.model, run.data.crop)

@@ -115,7 +115,7 @@ def test_a_program_is_matched_by_the_names_beside_it(
     mean, std = (buffer.flatten().div(255).tolist() for buffer in (mine.pixel_mean, mine.pixel_std))
     names = [dataset.classes.names[index] for index in order]
     path.with_suffix(".json").write_text(json.dumps({"class_names": names, "mean": mean, "std": std}), encoding="utf-8")
-    teacher = load_teacher(path, dataset)
+    teacher = load_teacher(path, dataset, trust_program=True)
     assert teacher.preset == kind
     assert teacher.notes == (f"the teacher is a program; '{path.with_suffix('.json')}' gives its classes and normalisation",)
     found = answer(teacher, images)
@@ -142,7 +142,7 @@ def test_a_program_without_names_is_taken_at_its_word_and_says_so(
     dataset: PreparedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
 ) -> None:
     path = write_program("torchscript", LogitsAlone(toy_teacher, list(range(11))).eval(), images, tmp_path)
-    assert load_teacher(path, dataset).notes == (
+    assert load_teacher(path, dataset, trust_program=True).notes == (
         "the teacher is a program without a 'teacher.json' beside it: its classes must be the dataset's in the same order, "
         "and its images are normalised with ImageNet's mean and deviation",
     )
@@ -153,7 +153,7 @@ def test_a_program_of_more_channels_than_classes_is_refused(
 ) -> None:
     path = write_program("torchscript", LogitsAlone(toy_teacher, [*range(11), 0]).eval(), images, tmp_path)
     with pytest.raises(InputError) as error:
-        answer(load_teacher(path, dataset), images)
+        answer(load_teacher(path, dataset, trust_program=True), images)
     assert error.value.message == "the network returns 12 channels, wanted 11, one for each class"
 
 
@@ -162,7 +162,7 @@ def test_a_program_for_one_size_says_what_it_cannot_take(
 ) -> None:
     path = write_program("export", LogitsAlone(toy_teacher, list(range(11))).eval(), images, tmp_path)
     with pytest.raises(InputError) as error:
-        answer(load_teacher(path, dataset), images[:, :20])
+        answer(load_teacher(path, dataset, trust_program=True), images[:, :20])
     assert error.value.message.startswith("the network cannot take images of (2, 3, 20, 47): ")
     assert error.value.hint == "export it for any batch, height and width (dynamic shapes)"
 
@@ -175,9 +175,9 @@ def test_a_program_teaches_a_whole_run_and_its_resumption(
     mean, std = (buffer.flatten().div(255).tolist() for buffer in (mine.pixel_mean, mine.pixel_std))
     path.with_suffix(".json").write_text(json.dumps({"mean": mean, "std": std}), encoding="utf-8")
     folder = RunFolder(tmp_path / "run")
-    start_run(Request(student(), toy_data, tmp_path, teacher=path, device="cpu"), folder, Silent())
+    start_run(Request(student(), toy_data, tmp_path, teacher=path, trust_program=True, device="cpu"), folder, Silent())
     folder.model.unlink()
-    resume_run(Request(student(), toy_data, tmp_path, device="cpu"), folder, Silent())
+    resume_run(Request(student(), toy_data, tmp_path, trust_program=True, device="cpu"), folder, Silent())
     assert folder.read_environment()["teacher"]["preset"] == "torchscript"
     assert folder.finished
 
@@ -187,7 +187,10 @@ def test_a_term_on_features_is_refused_where_the_teacher_hides_them(
 ) -> None:
     path = write_program("torchscript", LogitsAlone(toy_teacher, list(range(11))).eval(), images, tmp_path)
     with pytest.raises(InputError) as error:
-        dry_run(Request(student(distiller={"terms": [{"kind": "ifvd"}]}), toy_data, tmp_path, teacher=path), Silent())
+        dry_run(
+            Request(student(distiller={"terms": [{"kind": "ifvd"}]}), toy_data, tmp_path, teacher=path, trust_program=True),
+            Silent(),
+        )
     assert error.value.message == "the distillation term 'ifvd' compares features, and this teacher gives none"
 
 

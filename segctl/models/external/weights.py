@@ -117,6 +117,16 @@ def first_misfit(wanted: Mapping[str, Tensor], got: Mapping[str, Any]) -> str:
     return ""
 
 
+def require_finite(weights: Mapping[str, Tensor], where: Path | str) -> None:
+    """Refuse weights with a NaN or an infinite number: of a run that diverged, or of a damaged file. Raises InputError."""
+    broken = [name for name, tensor in weights.items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
+    if broken:
+        raise InputError(
+            f"'{where}': {len(broken)} of {len(weights)} weights hold NaN or infinite numbers ({_some(broken)})",
+            "its training diverged, or the file is damaged: give another file, or copy it again",
+        )
+
+
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 

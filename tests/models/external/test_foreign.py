@@ -34,7 +34,9 @@ def test_logits_are_found_in_every_usual_answer(answer: Any, has_aux: bool) -> N
     assert (aux is AUX) if has_aux else (aux is None)
 
 
-@pytest.mark.parametrize(("answer", "got"), [((), "tuple"), ({}, "dict"), (torch.zeros(3, 4), "(3, 4)"), (None, "NoneType")])
+@pytest.mark.parametrize(
+    ("answer", "got"), [((), "tuple"), ({}, "dict"), (torch.zeros(3, 4), "(3, 4) of torch.float32"), (None, "NoneType")]
+)
 def test_an_answer_without_logits_is_named(answer: Any, got: str) -> None:
     with pytest.raises(InputError) as error:
         main_and_aux(answer)
