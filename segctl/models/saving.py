@@ -5,6 +5,7 @@
 Written whole or not at all. Read with weights_only, so opening a stranger's file runs none of its code.
 """
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from segctl.errors import ArgumentError, InputError
 from segctl.files import write_whole
-from segctl.models.external.weights import first_misfit, unpickled
+from segctl.models.external.weights import first_misfit, read_tables, require_finite, unpickled
 from segctl.models.segmenter import Segmenter
 from segctl.schema.models import ModelSpec
 from segctl.schema.run import TrainRun
@@ -63,16 +64,44 @@ def read(path: Path) -> SavedModel:
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
         raise _nothing_there(path)
+    found = read_if_saved(file)
+    if found is None:
+        raise InputError(
+            f"'{file}' is a PyTorch file, but not a model that segctl wrote",
+            f"give a run folder or its {MODEL_FILE}; to start from a file's backbone, use `--set model.weights=PATH`",
+        )
+    return found
+
+
+def read_if_saved(file: Path) -> SavedModel | None:
+    """The model file, or None for a file of weights that segctl did not write.
+
+    Raises InputError for any other file, and for weights that are damaged or hold a number that is not finite.
+    """
+    if file.suffix == ".safetensors":
+        read_tables(file)  # for its message about a damaged file
+        return None
     payload = unpickled(file)
     try:
         spec = ModelSpec.model_validate(payload["run"]["model"])
         names, weights = [str(name) for name in payload["class_names"]], dict(payload["weights"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return None
+    if (damaged := _damaged_part(file)) is not None:
         raise InputError(
-            f"'{file}' is a PyTorch file, but not a model that segctl wrote",
-            f"give a run folder or its {MODEL_FILE}; to start from a file's backbone, use `--set model.weights=PATH`",
-        ) from error
+            f"'{file}' is damaged: the checksum of its part '{damaged}' does not match", "copy it again, or train again"
+        )
+    require_finite(weights, file)
     return SavedModel(file, payload["run"], spec, names, weights)
+
+
+def _damaged_part(file: Path) -> str | None:
+    """The first part of the archive whose bytes are not those that were written. torch itself does not look at the checksums."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
+        return file.name
 
 
 def fill(model: Segmenter, saved: SavedModel) -> None:

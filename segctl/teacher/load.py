@@ -10,10 +10,11 @@ from torch import nn
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError
 from segctl.files import file_sha256
-from segctl.models import Segmenter, build_model, read, restore
+from segctl.models import Segmenter, build_model, restore
 from segctl.models.external.foreign import ForeignNetwork, Network, class_order, load_program, program_kind
 from segctl.models.external.huggingface import load_hugging_face
-from segctl.models.external.weights import fill_network, read_network_file
+from segctl.models.external.weights import fill_network
+from segctl.models.saving import read_if_saved
 from segctl.schema.load import load_preset
 from segctl.schema.run import TrainRun
 from segctl.teacher.find import is_hugging_face, on_the_hub
@@ -67,12 +68,18 @@ def load_teacher(
     if preset is not None:
         run = load_preset(preset)
         _require_same_data(run, dataset, path)
-        return Teacher(_plain_weights(path, run, names), path, run.name, file_sha256(path), given_preset=preset)
+        model, note = _plain_weights(path, run, names)
+        return Teacher(model, path, run.name, file_sha256(path), (note,) if note else (), given_preset=preset)
     if program_kind(path):
         network = load_program(path, names, trusted=trust_program)
         notes = (_assumed(path), *_recognised(network, dataset, crop))
         return Teacher(network, path, program_kind(path), file_sha256(path), notes)
-    saved = read(path)
+    saved = read_if_saved(path)
+    if saved is None:
+        raise InputError(
+            f"'{path}' holds weights, but not which network they are of",
+            "add --teacher-preset NAME_OR_FILE, the preset of that network; a run's folder or model.pt needs none",
+        )
     model = restore(saved)
     if saved.class_names != names:
         pick_classes(model, class_order(saved.class_names, names, f"'{path}'"), names)
@@ -113,17 +120,18 @@ def pick_classes(model: Segmenter, order: list[int], names: list[str]) -> None:
     model.num_classes, model.class_names = len(names), list(names)
 
 
-def _plain_weights(path: Path, run: TrainRun, names: list[str]) -> Segmenter:
+def _plain_weights(path: Path, run: TrainRun, names: list[str]) -> tuple[Segmenter, str]:
+    """The network of a file of plain weights, and a note on how the file was read. Raises InputError if they do not fit."""
     with torch.random.fork_rng(devices=[]):  # so that loading a teacher does not change the student's first weights
         model = build_model(run.model.model_copy(update={"weights": "none"}), len(names))
-    problem = fill_network(model, read_network_file(path))
+    problem, note = fill_network(model, path)
     if problem:
         raise InputError(
             f"'{path}' does not fit the network of preset '{run.name}' with {len(names)} classes: {problem}",
-            "give the preset it was trained with by --teacher-preset",
+            "give by --teacher-preset the preset that it was trained with",
         )
     model.class_names = list(names)
-    return model.eval()
+    return model.eval(), note
 
 
 def _require_same_data(run: TrainRun, dataset: PreparedDataset, path: Path) -> None:

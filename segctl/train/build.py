@@ -74,7 +74,8 @@ def _build(request: Request, fresh: bool) -> Session:
     # Seed here, after the teacher: the same seed gives every method the same student.
     torch.manual_seed(run.train.seed)
     spec = run.model if fresh else run.model.model_copy(update={"weights": "none"})
-    model = build_model(spec, dataset.classes.num_classes).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = build_model(spec, dataset.classes.num_classes, dataset.classes.names)
+    model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task = _build_task(run, model, teacher, teacher_shape).to(compute.device)
     if world.size > 1 and compute.device.type == "cuda":
         synchronised(task)

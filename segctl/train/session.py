@@ -110,6 +110,7 @@ class Session:
             + (f" in {train.accumulate} micro-batches" if train.accumulate > 1 else "")
             + f"   steps {train.steps}   seed {train.seed}",
         ]
+        lines += [self.model.weights_note] if self.model.weights_note else []
         if train.activation_checkpointing:
             lines.append("activation checkpointing: the backbone's blocks are computed again in the backward pass, not stored")
         if compiled := self.task.compiled:

@@ -41,7 +41,8 @@ SURFACE = {
     "train": TRAINING,
     "distill": TRAINING | {"--method", "--teacher", "--teacher-preset", "--trust-program"},
     "compare": {
-        "--preset", "--methods", "--seeds", "--teacher", "--teacher-preset", "--trust-program", "--set", "--steps", "--devices", "--json", *ROOTS,
+        "--preset", "--methods", "--seeds", "--teacher", "--teacher-preset", "--trust-program", "--set", "--steps", "--devices",
+        "--json", *ROOTS,
     },
     "eval": NETWORK | {
         "--split", "--batch", "--save-predictions", "--calibration", "--device", "--processes", "--data-root",
