@@ -77,7 +77,7 @@ def load_teacher(
     saved = read_if_saved(path)
     if saved is None:
         raise InputError(
-            f"'{path}' holds weights, but not which network they are of",
+            f"'{path}' is a PyTorch file, but not a model that segctl wrote: it does not say which network its weights are of",
             "add --teacher-preset NAME_OR_FILE, the preset of that network; a run's folder or model.pt needs none",
         )
     model = restore(saved)

@@ -18,7 +18,7 @@ from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError, SegctlError, StoppedError
 from segctl.runs import RunFolder
 from segctl.runtime.signals import handling
-from segctl.schema.load import load_preset, with_method
+from segctl.schema.load import read_preset, with_method
 from segctl.schema.methods import Method
 from segctl.schema.run import DistillRun, TrainRun
 from segctl.schema.same_run import conflicts
@@ -78,7 +78,7 @@ def open_comparison(
 
     given: the value of --teacher.  Raises InputError if the preset, the dataset or the teacher does not exist or does not fit.
     """
-    run = load_preset(request.preset, request.changes)
+    run = read_preset(request.preset, request.changes)
     if not isinstance(run, DistillRun):
         raise InputError(
             f"'{run.name}' has no teacher to learn from", "give a student's preset; `segctl presets list` shows them"

@@ -129,7 +129,7 @@ class StepStats:
         samples = ", ".join(self.taken[index][1][:SAMPLES_NAMED])
         return SegctlError(
             f"the loss is NaN or infinite at step {step} ({term}), on samples {samples}",
-            "last.pt holds an earlier state, if one was saved; try a lower --set optim.lr, --set train.clip_norm=1 or "
+            "last.pt holds an earlier state, if one was saved: resume with a lower --set optim.lr, --set train.clip_norm=1 or "
             "--set train.precision=fp32",
         )
 

@@ -65,6 +65,12 @@ def test_missing_classes_are_listed() -> None:
         ("[]", "cannot read"),
         ('{"mean": ["a", 1, 2]}', "cannot read"),
         ('{"std": [1, 1]}', "std (1.0, 1.0), wanted three numbers each"),
+        ('{"mean": [123.675, 116.28, 103.53]}', "are not those of pixels from 0 to 1"),
+        ('{"std": [58.4, 57.1, 57.4]}', "are not those of pixels from 0 to 1"),
+        ('{"mean": [NaN, 0, 0]}', "wanted three numbers each"),
+        ('{"class_names": "road"}', "class_names is 'road', wanted a list of names"),
+        ('{"multiple": 0}', "multiple is 0, wanted a whole number from 1 to 1024"),
+        ("[" * 100_000, "cannot read"),
         ('{"std": [1, 0, 1]}', "std (1.0, 0.0, 1.0), wanted three numbers each, std above 0"),
     ],
 )
