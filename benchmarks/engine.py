@@ -229,8 +229,8 @@ def resume_once(arguments: argparse.Namespace) -> dict[str, float]:
         took["to the first step"] = time.perf_counter() - began
         raise KeyboardInterrupt
 
-    timed(start, "build_session")
-    timed(start, "_load_state")
+    timed(resume, "build_session")
+    timed(resume, "_load_checkpoint")
     timed(checkpoint, "read_checkpoint")
     began = time.perf_counter()
     for library in ("torch._dynamo", "timm"):
@@ -246,8 +246,8 @@ def resume_once(arguments: argparse.Namespace) -> dict[str, float]:
     return {
         "from resume_run to the first step, beyond the file": whole - reading,
         "of which opening the dataset, building network and optimiser": took["build_session"],
-        "of which putting the state into them": took["_load_state"] - reading,
-        "of which log, loader, first batch": whole - took["build_session"] - took["_load_state"],
+        "of which putting the state into them": took["_load_checkpoint"] - reading,
+        "of which log, loader, first batch": whole - took["build_session"] - took["_load_checkpoint"],
         "reading last.pt": reading,
         "before: Python, torch and segctl": LOADED - arguments.started,
         "before: timm, torchvision and torch's compiler": libraries,

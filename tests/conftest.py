@@ -14,6 +14,12 @@ import toy
 forked.preload()
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """One process per core for the whole suite (None: xdist counts the cores); a few files start faster in this process."""
+    slow = "not slow" not in config.option.markexpr  # slow tests start processes of their own
+    return 0 if slow or config.args != config.getini("testpaths") else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Small networks lose time to many threads, and some tests share the cores with processes of their own."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segctl.cli import completion
 from segctl.cli.options import (
     DATA_ROOT,
     RUNS_ROOT,
@@ -31,7 +32,13 @@ if TYPE_CHECKING:
 def compare(
     preset: Annotated[str, typer.Option("--preset", metavar="NAME_OR_FILE", help="The student's preset.")],
     methods: Annotated[
-        str, typer.Option("--methods", metavar="NAMES", help="Methods, separated by commas, such as none,kd,cwd,jml.")
+        str,
+        typer.Option(
+            "--methods",
+            metavar="NAMES",
+            autocompletion=completion.methods,
+            help="Methods, separated by commas, such as none,kd,cwd,jml.",
+        ),
     ],
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="How many seeds; the first is the preset's.")] = 3,
     teacher: TeacherOpt = None,

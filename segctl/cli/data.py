@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from segctl.cli import completion
 from segctl.cli.data_tables import megabytes, show_findings, show_info, show_prepared
 from segctl.cli.help import PlainCommand, PlainGroup
 from segctl.cli.options import DATA_ROOT, DataRootOpt, JsonOpt
@@ -12,7 +13,10 @@ from segctl.cli.output import out
 
 app = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="Prepare, check and look at datasets.")
 
-NameArg = Annotated[str, typer.Argument(metavar="NAME", help="A dataset's name; `segctl data list` shows them.")]
+NameArg = Annotated[
+    str,
+    typer.Argument(metavar="NAME", autocompletion=completion.datasets, help="A dataset's name; `segctl data list` shows them."),
+]
 
 
 @app.command("list", cls=PlainCommand)

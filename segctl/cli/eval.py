@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from segctl.cli import completion
 from segctl.cli.options import (
     DATA_ROOT,
     DataRootOpt,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 RUN, FILES, COUNTS = "scoring a run", "scoring --pred against --gt", "scoring --counts"
 """The three forms of the command, as help panels and errors name them."""
 
-RunArg = Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
+RunArg = Annotated[Path | None, typer.Argument(metavar="RUN", autocompletion=completion.runs, help="Folder of a finished run.")]
 SplitOpt = Annotated[
     str | None, typer.Option("--split", rich_help_panel=RUN, help="The split to score; default: val_split of the preset.")
 ]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from segctl import commands
+from segctl.cli import completion
 
 DATA_ROOT, RUNS_ROOT = commands.DATA_ROOT, commands.RUNS_ROOT
 
@@ -21,17 +22,28 @@ RunsRootOpt = Annotated[
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 SetOpt = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="A.B=C", help="Change a value of the preset, such as train.steps=100 (repeatable)."),
+    typer.Option(
+        "--set",
+        metavar="A.B=C",
+        autocompletion=completion.settings,
+        help="Change a value of the preset, such as train.steps=100 (repeatable).",
+    ),
 ]
 PresetOpt = Annotated[
-    str | None, typer.Option("--preset", metavar="NAME_OR_FILE", help="A shipped preset's name, or a YAML file.")
+    str | None,
+    typer.Option(
+        "--preset", metavar="NAME_OR_FILE", autocompletion=completion.presets, help="A shipped preset's name, or a YAML file."
+    ),
 ]
 DeviceOpt = Annotated[
     str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:0; default: a GPU if there is one.")
 ]
 
 RunOpt = Annotated[
-    Path | None, typer.Option("--run", metavar="DIR", help="The run's folder; default: a new folder in the runs root.")
+    Path | None,
+    typer.Option(
+        "--run", metavar="DIR", autocompletion=completion.runs, help="The run's folder; default: a new folder in the runs root."
+    ),
 ]
 ResumeOpt = Annotated[bool, typer.Option("--resume", help="Resume a stopped run, exactly as if it had not stopped.")]
 ExtendOpt = Annotated[
@@ -56,13 +68,19 @@ ProfileOpt = Annotated[
 TensorboardOpt = Annotated[bool, typer.Option("--tensorboard", help="Also write scalars for TensorBoard into the run's folder.")]
 MethodOpt = Annotated[
     str | None,
-    typer.Option("--method", metavar="NAME", help="A published method instead of the preset's distiller."),
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        autocompletion=completion.methods,
+        help="A published method instead of the preset's distiller.",
+    ),
 ]
 TeacherOpt = Annotated[
     Path | None,
     typer.Option(
         "--teacher",
         metavar="RUN_OR_FILE",
+        autocompletion=completion.runs,
         help="The teacher: a run, a weights file, a TorchScript or torch.export file, a Hugging Face folder, or hf:ORG/NAME; "
         "default: the newest run of the preset's teacher.",
     ),
@@ -70,7 +88,10 @@ TeacherOpt = Annotated[
 TeacherPresetOpt = Annotated[
     str | None,
     typer.Option(
-        "--teacher-preset", metavar="NAME_OR_FILE", help="The preset that describes the network of a teacher's plain weights."
+        "--teacher-preset",
+        metavar="NAME_OR_FILE",
+        autocompletion=completion.presets,
+        help="The preset that describes the network of a teacher's plain weights.",
     ),
 ]
 

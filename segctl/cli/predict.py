@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from segctl.cli import completion
 from segctl.cli.options import (
     DATA_ROOT,
     DataRootOpt,
@@ -20,7 +21,9 @@ from segctl.cli.output import out
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, or a model.pt.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", autocompletion=completion.runs, help="Folder of a finished run, or a model.pt.")
+    ],
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGES...", help="Pictures, folders of pictures, or patterns such as 'a/*.jpg'.")
     ],

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from segctl.cli import completion
 from segctl.cli.help import PlainCommand, PlainGroup
 from segctl.cli.options import JsonOpt, SetOpt
 from segctl.cli.output import out
@@ -37,7 +38,12 @@ def list_presets(json: JsonOpt = False) -> None:
 
 @app.command(cls=PlainCommand)
 def show(
-    preset: Annotated[str, typer.Argument(metavar="NAME_OR_FILE", help="A shipped preset's name, or a YAML file.")],
+    preset: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME_OR_FILE", autocompletion=completion.presets, help="A shipped preset's name, or a YAML file."
+        ),
+    ],
     set_: SetOpt = None,
     json: JsonOpt = False,
 ) -> None:
@@ -57,7 +63,10 @@ def show(
 
 
 @app.command(cls=PlainCommand)
-def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file.")], set_: SetOpt = None) -> None:
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", autocompletion=completion.presets, help="A YAML file.")],
+    set_: SetOpt = None,
+) -> None:
     """Check a preset file and list every fault in it."""
     from segctl.schema.load import load_preset
     from segctl.schema.run import DistillRun

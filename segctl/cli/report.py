@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segctl.cli import completion
 from segctl.cli.options import RUNS_ROOT, JsonOpt, RunsRootOpt
 from segctl.cli.output import out
 
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def report(
-    runs: Annotated[list[Path] | None, typer.Argument(metavar="RUNS", help="Run folders; default: all runs.")] = None,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="RUNS", autocompletion=completion.runs, help="Run folders; default: all runs.")
+    ] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="The Markdown file to write, with a web page beside it.")
     ] = Path("report.md"),

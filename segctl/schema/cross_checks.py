@@ -1,9 +1,9 @@
 """Faults that only show between the blocks of a preset."""
 
 from segctl.errors import Fault
-from segctl.schema.distill_terms import reads
+from segctl.schema.distill_terms import DistillTerm, reads
 from segctl.schema.labels import BoundaryLabels, HardLabels
-from segctl.schema.loss_terms import JaccardFamily, KLSpec, LovaszSpec
+from segctl.schema.loss_terms import JaccardFamily, KLSpec, LossTerm, LovaszSpec, OverlapTerm
 from segctl.schema.run import DistillRun, TrainRun
 
 
@@ -97,6 +97,18 @@ def _loop_faults(run: TrainRun) -> list[Fault]:
     if run.schedule.floor_lr > run.optim.lr:
         faults.append(Fault("schedule.floor_lr", f"got {run.schedule.floor_lr}, wanted at most optim.lr ({run.optim.lr})"))
     return faults
+
+
+def local_losses(run: TrainRun) -> list[str]:
+    """Terms whose index is taken over each process's own images, one line each: over several processes they are another loss."""
+    terms: list[tuple[str, LossTerm | DistillTerm]] = [(f"loss.{index}", term) for index, term in enumerate(run.loss)]
+    if isinstance(run, DistillRun):
+        terms += [(f"distiller.terms.{index}", term) for index, term in enumerate(run.distiller.terms)]
+    return [
+        f"{path} ('{term.kind}') takes each process's own images, so it is not the loss of one process with the whole batch"
+        for path, term in terms
+        if (isinstance(term, JaccardFamily) and term.reduce == "local") or (isinstance(term, OverlapTerm) and not term.per_image)
+    ]
 
 
 def group_faults(run: TrainRun, processes: int = 1) -> list[Fault]:

@@ -62,8 +62,9 @@ class JaccardFamily(Spec):
     """Use -log(index) instead of (1 - index)."""
     threshold: float = Field(0.01, ge=0, lt=1)
     """A class is present where its largest label value exceeds this."""
-    reduce: Reduce = "local"
-    """global: sums and means over the images of all GPUs, before the ratio; local: each GPU's own."""
+    reduce: Reduce = "global"
+    """global: sums and means over the images of all processes, so any number of processes has the same loss; local: each
+    process's own images."""
 
     def index_formula(self, logits: str, label: str, options: list[str]) -> str:
         """`Jaccard_D(main, y)`, `Dice_I(main, y; s=1)`, `Tversky(0.3, 0.7)_D+C`, `log Jaccard_D^2`.
@@ -78,7 +79,7 @@ class JaccardFamily(Spec):
         fields = JaccardFamily.model_fields
         shown = (("s", "smooth"), ("norm", "norm"), ("threshold", "threshold"))
         changed = [f"{name}={getattr(self, key):g}" for name, key in shown if getattr(self, key) != fields[key].default]
-        changed += ["over all GPUs"] if self.reduce == "global" else []
+        changed += ["each process's own images"] if self.reduce == "local" else []
         return call(f"{'log ' if self.log_loss else ''}{index}_{mean}{focal}", logits, label, [*changed, *options])
 
 

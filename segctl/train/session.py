@@ -13,6 +13,7 @@ from segctl.runs import resume_line
 from segctl.runtime.determinism import determinism_in_words
 from segctl.runtime.device import Compute
 from segctl.runtime.world import World
+from segctl.schema.cross_checks import local_losses
 from segctl.schema.run import TrainRun
 from segctl.teacher.cache import TeacherCache
 from segctl.teacher.load import Teacher
@@ -111,6 +112,8 @@ class Session:
             + f"   steps {train.steps}   seed {train.seed}",
         ]
         lines += [self.model.weights_note] if self.model.weights_note else []
+        if self.world.size > 1:
+            lines += local_losses(run)
         if train.activation_checkpointing:
             lines.append("activation checkpointing: the backbone's blocks are computed again in the backward pass, not stored")
         if compiled := self.task.compiled:

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 STEP = re.compile(r"^\d+\. .*?(?=^\d+\. |^Try it:)", re.MULTILINE | re.DOTALL)
 PLACE = re.compile(r"\b(?:in `(?P<file>[^`]+)`,\s+(?P<side>above|below)\s+`(?P<anchor>[^`]+)`|create\s+`(?P<new>[^`]+)`)")
-CODE = re.compile(r"^   ```python\n(?P<code>.*?)^   ```$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"^    ```python\n(?P<code>.*?)^    ```$", re.MULTILINE | re.DOTALL)
 COMMANDS = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -46,7 +46,7 @@ def steps_of(page: str) -> list[Step]:
         place, code = PLACE.search(text), CODE.search(text)
         assert place is not None, f"a step names no file: {text}"
         assert code is not None, f"a step shows no code: {text}"
-        unindented = re.sub(r"^   ", "", code["code"], flags=re.MULTILINE)
+        unindented = re.sub(r"^    ", "", code["code"], flags=re.MULTILINE)
         steps.append(Step(place["new"] or place["file"], place["side"] or "", place["anchor"] or "", unindented))
     return steps
 

@@ -14,7 +14,7 @@ import torch
 from segctl.distillers import Pair, Shape, build_distiller
 from segctl.models import build_model
 from segctl.schema.load import load_preset
-from segctl.schema.run import with_method
+from segctl.schema.load import with_method
 from segctl.train.tasks import DistillationTask
 
 small = ["model.backbone=test_resnet", "model.width=8", "model.weights=none"]

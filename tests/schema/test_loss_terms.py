@@ -33,8 +33,8 @@ from segctl.schema.loss_terms import (
         (JDTSpec(alpha=0.5, beta=0.5, miou_d=0, miou_i=0.5, miou_c=0.5), "Dice_0.5I+0.5C(main, y)"),
         (JDTSpec(alpha=0.3, beta=0.7, log_loss=True, gamma=2), "log Tversky(0.3, 0.7)_D^2(main, y)"),
         (
-            JDTSpec(smooth=1.0, norm=2, threshold=0.2, reduce="global", active_hard="all", class_weights=(1, 2)),
-            "Jaccard_D(main, y; s=1, norm=2, threshold=0.2, over all GPUs, all classes, weighted classes)",
+            JDTSpec(smooth=1.0, norm=2, threshold=0.2, reduce="local", active_hard="all", class_weights=(1, 2)),
+            "Jaccard_D(main, y; s=1, norm=2, threshold=0.2, each process's own images, all classes, weighted classes)",
         ),
         (JDTSpec(active_soft="present"), "Jaccard_D(main, y)"),
     ],
@@ -49,5 +49,7 @@ def test_the_active_classes_shown_are_those_of_the_labels_there_are() -> None:
 
 
 def test_a_distillation_term_shows_its_classes_too() -> None:
-    run = load_preset("camvid-psp18", ["distiller.terms.2.active=present", "distiller.terms.2.reduce=global"])
-    assert total_loss(run).splitlines()[-1] == "  + 0.375·Jaccard_D(main, teacher; s=1, over all GPUs, present classes)"
+    run = load_preset("camvid-psp18", ["distiller.terms.2.active=present", "distiller.terms.2.reduce=local"])
+    assert (
+        total_loss(run).splitlines()[-1] == "  + 0.375·Jaccard_D(main, teacher; s=1, each process's own images, present classes)"
+    )

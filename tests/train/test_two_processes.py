@@ -30,15 +30,16 @@ from segctl.train.tasks import DistillationTask
 TERMS = [
     {"kind": "cross_entropy", "logits": "main", "weight": 0.5},
     {"kind": "cross_entropy", "logits": "aux", "weight": 0.5},
-    {"kind": "jdt", "logits": "main", "weight": 0.5, "smooth": 1.0, "reduce": "global"},
+    {"kind": "jdt", "logits": "main", "weight": 0.5, "smooth": 1.0},
 ]
+DISTILLER = {"label_weight": 0.5, "terms": [{"kind": "kd"}, {"kind": "soft_kl"}, {"kind": "soft_jdt", "smooth": 1.0}]}
 IMAGES = 8
 
 
 def session_of(world: World, accumulate: int) -> Session:
     """A distilling session of networks without batch norm, in float64."""
     tree = STUDENT | {"loss": TERMS, "train": STUDENT["train"] | {"batch_size": IMAGES, "accumulate": accumulate}}
-    run = validate_run(tree | {"distiller": {"label_weight": 0.5, "terms": [{"kind": "kd"}]}}, "toy")
+    run = validate_run(tree | {"distiller": DISTILLER}, "toy")
     torch.manual_seed(0)
     student, teacher = TwoLayers().double(), TwoLayers().double()
     shape = Shape.of(student(torch.zeros(1, 3, 32, 48, dtype=torch.float64)))
