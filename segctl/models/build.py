@@ -80,7 +80,7 @@ def _take_from(model: Segmenter, saved: SavedModel, class_names: Sequence[str] |
         taken.append(f"{len(rows)} of {model.num_classes} classes")
     new = [] if class_names is None else [name for name in class_names if plain_name(name) not in places]
     if "the head" not in taken or not rows:
-        left.append("all classes")
+        left.append("all classes of the main classifier")
     elif new:
         left.append(f"the classes {', '.join(new)}")
     start = f"weights from '{saved.path}': {', '.join(taken)}"
