@@ -14,6 +14,7 @@ A message says what is wrong, where, what was found and what was wanted; `hint` 
 """
 
 import errno
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -109,9 +110,26 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Text in which characters that steer a terminal, or turn the direction of writing, are spelled out, such as `\\x1b`.
+
+    Names of files and classes come from strangers: an escape code in one could change a terminal's title, or hide a line.
+    keep: characters that stay, such as a newline between the sentences of a message.
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else _spelled_out(found[0]), text)
+
+
+def _spelled_out(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 HINTS = {
     errno.ENOENT: "check the path",
+    errno.EEXIST: "one of its parents is a file: give another path",
     errno.EACCES: "give a path that this user may read or write",
     errno.EPERM: "give a path that this user may read or write",
     errno.EROFS: "give a path on a disk that can be written",

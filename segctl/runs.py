@@ -14,17 +14,118 @@
 Every file appears under its own name only when it is whole.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
 
 from segctl.commands import command_line
 from segctl.errors import InputError
-from segctl.files import read_json
+from segctl.files import as_record, parse_json, read_json, read_plain_text
 from segctl.schema.load import read_tree, validate_run
 from segctl.schema.run import DistillRun, TrainRun
+
+PUT_BACK = "put back the file that segctl wrote, or start a new run"
+
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class DatasetRecord(BaseModel):
+    """The dataset that a run was started with."""
+
+    name: str | None = None
+    fingerprint: str | None = None
+
+
+class TeacherRecord(BaseModel):
+    """The teacher that a run was started with."""
+
+    run: str
+    sha256: str
+    preset: str | None = None
+    given_preset: str | None = None
+    scores: dict[str, float | None] | None = None
+    images: Count | None = None
+
+
+class Extension(BaseModel):
+    """One `--extend-to`."""
+
+    from_: Count = Field(alias="from")
+    to: Count
+    at_step: Count = 0
+
+
+class ChangedSettings(BaseModel):
+    """Settings by path, such as `optim.lr`, that the run was resumed with after a step."""
+
+    to: dict[str, Any]
+    at_step: Count = 0
+
+
+class Environment(BaseModel):
+    """The fields of environment.json that a command reads back. A run of an earlier version may lack some."""
+
+    segctl: str | None = None
+    python: str | None = None
+    torch: str | None = None
+    timm: str | None = None
+    platform: str | None = None
+    device: str | None = None
+    precision: str | None = None
+    command: str | None = None
+    data_root: str | None = None
+    runs_root: str | None = None
+    caller_commit: str | None = None
+    started: str | None = None
+    finished: str | None = None
+    seconds: Seconds = 0.0
+    steps: Count | None = None
+    seconds_per_step: Seconds | None = None
+    peak_memory_mb: Seconds | None = None
+    parameters: Count | None = None
+    method: str | None = None
+    initial_weights: str | None = None
+    dataset: DatasetRecord | None = None
+    teacher: TeacherRecord | None = None
+    extended: list[Extension] = []
+    changed: list[ChangedSettings] = []
+
+
+class Event(BaseModel):
+    """A line of log.jsonl."""
+
+    event: str
+    step: Count | None = None
+
+
+class StepEvent(Event):
+    """A report of some steps."""
+
+    step: Count
+    loss: float
+    terms: dict[str, float] = {}
+    step_s: float | None = None
+
+
+class ValidationEvent(Event):
+    """The scores of a validation, in percent."""
+
+    step: Count
+    scores: dict[str, float | None]
+
+
+class EndEvent(Event):
+    """The end of a run, and the weights that it ships."""
+
+    step: Count
+    weights_of: str
+
+
+_KINDS: dict[str, type[Event]] = {"step": StepEvent, "validation": ValidationEvent, "end": EndEvent}
 
 
 @dataclass(frozen=True)
@@ -52,6 +153,11 @@ class RunFolder:
     @property
     def train_log(self) -> Path:
         return self.path / "train.log"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that writes this run."""
+        return self.path / ".lock"
 
     @property
     def profile(self) -> Path:
@@ -100,8 +206,18 @@ class RunFolder:
         return validate_run(read_tree(self.run_yaml), f"'{self.run_yaml}'")
 
     def read_environment(self) -> dict[str, Any]:
-        """The content of environment.json; empty if there is none."""
-        return read_json(self.environment) if self.environment.is_file() else {}
+        """The content of environment.json; empty if there is none. Raises InputError that names a field which is damaged."""
+        if not self.environment.is_file():
+            return {}
+        tree: dict[str, Any] = read_json(self.environment, PUT_BACK)
+        as_record(tree, Environment, f"'{self.environment}'", PUT_BACK)
+        return tree
+
+    def require_environment(self) -> "Environment":
+        """environment.json as a record. Raises InputError for a run without it: nobody could say what it was started with."""
+        if not self.environment.is_file():
+            raise InputError(f"the run '{self.path}' has lost its environment.json", PUT_BACK)
+        return as_record(self.read_environment(), Environment, f"'{self.environment}'", PUT_BACK)
 
     def resume_line(self, data_root: Path | None = None) -> str:
         """The command that finishes this run, with the roots it was started with; `data_root` is another place of its data."""
@@ -113,15 +229,20 @@ class RunFolder:
         return resume_line(self.path, self.read_run(), *more, **roots)
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The events of log.jsonl, without a last line that a kill left incomplete."""
+        """The events of log.jsonl, without a last line that a kill or a full disk left incomplete.
+
+        Raises InputError that names the line and the field where the log is not what segctl writes.
+        """
         if not self.log.is_file():
             return []
+        *lines, last = read_plain_text(self.log, PUT_BACK).split("\n")
         events = []
-        for line in self.log.read_text(encoding="utf-8").splitlines():
-            try:
-                events.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+        for number, line in enumerate([*lines, *([last] if last.endswith("}") else [])], 1):
+            where = f"line {number} of '{self.log}'"
+            event = parse_json(line, where, PUT_BACK)
+            kind = event.get("event") if isinstance(event, dict) else None
+            as_record(event, _KINDS.get(kind, Event) if isinstance(kind, str) else Event, where, PUT_BACK)
+            events.append(event)
         return events
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import h5py
 import pytest
+from damage import flip_bit
 from toy import STUDENT, write_preset
 
 from segctl.cli import main
@@ -213,3 +215,66 @@ def test_a_comparison_names_the_report_on_its_runs(equipped):
     equipped.types("distill", *student, "--method", "none", "--run", run, *equipped.roots)
     said = equipped.types("compare", *student, "--methods", "none", "--seeds", 1, *equipped.roots)
     assert "report.md" in equipped.types_what_was_said(said)
+
+
+def test_a_damaged_checkpoint_is_deleted_and_the_run_starts_again(stopped):
+    last = stopped.runs / "toy" / "last.pt"
+    flip_bit(last)
+    resume = ["train", "--resume", "--run", stopped.runs / "toy", *stopped.roots]
+    assert "delete that file and resume" in stopped.types(*resume, code=2)
+    last.unlink()
+    stopped.types(*resume)
+
+
+def test_damaged_best_weights_are_deleted_and_the_last_ones_are_shipped(equipped):
+    preset = equipped.writes_preset(train={"steps": 2, "validate_every": 2, "select": "best"})
+    equipped.types("train", "--preset", preset, *equipped.roots)
+    run = equipped.runs / "toy"
+    (run / "model.pt").unlink()
+    flip_bit(run / "best.pt")
+    said = equipped.types("train", "--resume", "--run", run, *equipped.roots, code=1)
+    (run / "best.pt").unlink()
+    equipped.types_what_was_said(said[said.index("error: ") :])
+    assert (run / "model.pt").is_file()
+
+
+def test_an_edited_run_resumes_once_its_settings_are_put_back(stopped):
+    path = stopped.runs / "toy" / "run.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("lr: 0.05", "lr: 0.5"))
+    resume = ["train", "--resume", "--run", stopped.runs / "toy", *stopped.roots]
+    said = stopped.types(*resume, code=2)
+    assert "optim.lr: 0.05 -> 0.5" in said
+    assert "put the first value of each back" in said
+    path.write_text(text)
+    stopped.types(*resume)
+
+
+def test_a_damaged_model_is_trained_again(trained):
+    run = trained.runs / "toy"
+    flip_bit(run / "model.pt")
+    scoring = ["eval", run, "--data-root", trained.data]
+    assert "train the run again" in trained.types(*scoring, code=2)
+    (run / "model.pt").unlink()
+    trained.types_what_was_said(trained.types(*scoring, code=2))
+    trained.types(*scoring)
+
+
+def test_a_run_whose_disk_was_full_resumes_as_it_says(equipped, monkeypatch):
+    preset = equipped.writes_preset(train={"steps": 4, "validate_every": 4, "checkpoint_every": 2})
+    take_step = loop.take_step
+
+    def fill_the_disk(*given, **named):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
+        return take_step(*given, **named)
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "take_step", fill_the_disk)
+            said = equipped.types("train", "--preset", preset, *equipped.roots, code=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot write" in said
+    equipped.types_what_was_said(said[said.index("error: ") :])
+    assert (equipped.runs / "toy" / "model.pt").is_file()

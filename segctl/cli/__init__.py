@@ -16,6 +16,7 @@ from segctl.cli.help import CONTEXT, PlainCommand, RootGroup
 from segctl.cli.output import out
 from segctl.errors import SegctlError, os_error_in_words
 from segctl.runtime.launcher import reporting_errors
+from segctl.runtime.parent import end_with_parent
 
 app = typer.Typer(
     name="segctl",
@@ -69,10 +70,13 @@ def main(argv: list[str] | None = None) -> int:
     # Before torch is loaded: threads that spin while they wait make a step ten times slower when any other process,
     # such as a loader worker, needs one of the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # On a Mac: an operation that Apple's GPU lacks is done on the CPU.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     _say_what_the_terminal_can()
     arguments = sys.argv[1:] if argv is None else argv
     outer, out.arguments = out.arguments, arguments
     try:
+        end_with_parent()
         with reporting_errors():
             app(args=arguments, prog_name="segctl")
     except SegctlError as error:

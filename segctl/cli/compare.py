@@ -21,6 +21,7 @@ from segctl.cli.options import (
 from segctl.cli.output import out
 from segctl.commands import command_line
 from segctl.errors import InputError, did_you_mean
+from segctl.runtime.device_name import check_device_name
 
 if TYPE_CHECKING:
     from segctl.report.groups import Group
@@ -40,7 +41,9 @@ def compare(
             help="Methods, separated by commas, such as none,kd,cwd,jml.",
         ),
     ],
-    seeds: Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="How many seeds; the first is the preset's.")] = 3,
+    seeds: Annotated[
+        int, typer.Option("--seeds", metavar="N", min=1, max=1000, help="How many seeds; the first is the preset's.")
+    ] = 3,
     teacher: TeacherOpt = None,
     teacher_preset: TeacherPresetOpt = None,
     trust_program: TrustOpt = False,
@@ -55,16 +58,18 @@ def compare(
     json: JsonOpt = False,
 ) -> None:
     """Train one student with every method and seed, and print one table. Run the same command again to resume."""
+    names = _methods(methods)
+    places: list[str | None] = (
+        [None] if devices is None else [check_device_name(name, "--devices") for name in devices.split(",")]
+    )
     from segctl.train.compare import ComparisonRequest, open_comparison, plan_jobs, require_fitting, run_jobs
 
-    names = _methods(methods)
     changes = (*(set_ or []), *([] if steps is None else [f"train.steps={steps}"]))
     request = ComparisonRequest(preset, changes, teacher_preset, data_root, runs_root, trust_program)
     run, shared_teacher = open_comparison(request, names, teacher)
     jobs = plan_jobs(run, names, seeds, runs_root)
     for job in jobs:
         require_fitting(job, shared_teacher)
-    places: list[str | None] = [*devices.split(",")] if devices else [None]
     run_jobs(jobs, lambda job, device: job.command(request, shared_teacher, device), places, out.note)
     _evaluate(jobs, run, data_root, places[0])
     _show(jobs, run, json)

@@ -1,6 +1,7 @@
 """`segctl data`: prepare datasets, check them, and look at them."""
 
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from segctl.cli.data_tables import megabytes, show_findings, show_info, show_pre
 from segctl.cli.help import PlainCommand, PlainGroup
 from segctl.cli.options import DATA_ROOT, DataRootOpt, JsonOpt
 from segctl.cli.output import out
+from segctl.runtime.signals import handling
 
 app = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="Prepare, check and look at datasets.")
 
@@ -38,7 +40,12 @@ def list_datasets(data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> 
     out.table(f"Datasets in {data_root}", ["name", "here", "needs", "comes from"], rows)
 
 
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
 @app.command(cls=PlainCommand)
+@handling({"SIGTERM": _end, "SIGHUP": _end})  # so that temporary files are removed, as after Ctrl-C
 def prepare(
     name: NameArg,
     source: Annotated[
@@ -60,7 +67,9 @@ def prepare(
             help="A split of your own data: a ratio such as val=0.2, or a list file such as val=val.txt (repeatable).",
         ),
     ] = None,
-    split_seed: Annotated[int, typer.Option("--split-seed", metavar="N", help="Seed that draws the ratios of --split.")] = 0,
+    split_seed: Annotated[
+        int, typer.Option("--split-seed", metavar="N", min=0, max=2**32 - 1, help="Seed that draws the ratios of --split.")
+    ] = 0,
     codec: Annotated[
         str,
         typer.Option(
@@ -70,10 +79,11 @@ def prepare(
         ),
     ] = "lz4",
     workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", min=0, help="Processes; default: one per core.")
+        int | None, typer.Option("--workers", metavar="N", min=0, max=1024, help="Processes; default: one per core.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", help="A trial: pack at most N samples per split.", show_default=False)
+        int | None,
+        typer.Option("--limit", metavar="N", max=10**9, help="A trial: pack at most N samples per split.", show_default=False),
     ] = None,
     release: Annotated[
         str | None, typer.Option("--release", metavar="NAME", help="Release of camvid to download: 480x360 or 960x720.")
@@ -99,8 +109,11 @@ def prepare(
     paths = source or ([] if own else fetch_archives(name, data_root, release))
     opened = open_source(name, paths, own)
     if check:
+        warnings: list[str] = []
         with out.progress(f"checking the source of {name}") as progress:
-            findings = check_source(opened, progress)
+            findings = check_source(opened, progress, warnings.append)
+        for text in warnings:
+            out.warn(text)
         show_findings(f"the source of '{name}'", findings, json=False, hint="correct the source, then prepare it")
         out.result(f"{name}: no problems found")
         return
@@ -121,8 +134,11 @@ def check(name: NameArg, data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = Fal
     from segctl.data.inspect.check import check
     from segctl.data.shards.dataset import open_dataset
 
+    warnings: list[str] = []
     with out.progress(f"checking {name}") as progress:
-        findings = check(data_root, name, progress)
+        findings = check(data_root, name, progress, warnings.append)
+    for text in warnings:
+        out.warn(text)
     show_findings(f"'{name}' in '{data_root}'", findings, json=json, hint=prepare_again(name, data_root))
     if not json:
         trial = open_dataset(data_root, name).trial
@@ -183,11 +199,12 @@ def bench(
     ] = None,
     split: Annotated[str, typer.Option("--split", help="The split to measure.")] = "train",
     crop: Annotated[
-        tuple[int, int] | None, typer.Option("--crop", metavar="H W", min=1, help="Crop in pixels; default: 512 512 at most.")
+        tuple[int, int] | None,
+        typer.Option("--crop", metavar="H W", min=1, max=8192, help="Crop in pixels; default: 512 512 at most."),
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", metavar="N", help="How many samples to measure.")] = 200,
+    samples: Annotated[int, typer.Option("--samples", metavar="N", min=1, max=10**6, help="How many samples to measure.")] = 200,
     workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", min=1, help="Loader processes; default: as in training.")
+        int | None, typer.Option("--workers", metavar="N", min=1, max=1024, help="Loader processes; default: as in training.")
     ] = None,
     data_root: DataRootOpt = DATA_ROOT,
     json: JsonOpt = False,

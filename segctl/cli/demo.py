@@ -15,7 +15,7 @@ TEACHER, STUDENT = "shapes-teacher", "shapes-student"
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where data, runs and report go.")] = Path("segctl-demo"),
     steps: Annotated[
-        int | None, typer.Option("--steps", metavar="N", min=1, help="Steps of every run, for a quick look.")
+        int | None, typer.Option("--steps", metavar="N", min=1, max=10**9, help="Steps of every run, for a quick look.")
     ] = None,
 ) -> None:
     """Prepare shapes, train a teacher, train a student with and without it, score them, and write the report."""

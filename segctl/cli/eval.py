@@ -36,24 +36,36 @@ SplitOpt = Annotated[
     str | None, typer.Option("--split", rich_help_panel=RUN, help="The split to score; default: val_split of the preset.")
 ]
 BatchOpt = Annotated[
-    int, typer.Option("--batch", metavar="N", min=1, rich_help_panel=RUN, help="Images of one size per forward pass.")
+    int, typer.Option("--batch", metavar="N", min=1, max=4096, rich_help_panel=RUN, help="Images of one size per forward pass.")
 ]
 SaveOpt = Annotated[bool, typer.Option("--save-predictions", rich_help_panel=RUN, help="Write every class map as an index PNG.")]
 CalibrationOpt = Annotated[
     bool, typer.Option("--calibration", rich_help_panel=RUN, help="Also compute ECE and class-wise SCE from the probabilities.")
 ]
 ScoringProcessesOpt = Annotated[
-    int, typer.Option("--processes", metavar="N", min=1, rich_help_panel=RUN, help="Local processes that share the images.")
+    int,
+    typer.Option("--processes", metavar="N", min=1, max=1024, rich_help_panel=RUN, help="Local processes that share the images."),
 ]
 PredOpt = Annotated[
     Path | None, typer.Option("--pred", metavar="DIR", rich_help_panel=FILES, help="Predictions: PNGs of class ids.")
 ]
 TruthOpt = Annotated[
-    Path | None, typer.Option("--gt", metavar="DIR", rich_help_panel=FILES, help="Ground truth: PNGs of class ids, 255 ignored.")
+    Path | None, typer.Option("--gt", metavar="DIR", rich_help_panel=FILES, help="Ground truth: PNGs of class ids.")
 ]
 NumClassesOpt = Annotated[
     int | None,
-    typer.Option("--num-classes", metavar="C", min=2, max=65535, rich_help_panel=FILES, help="Class ids are 0 to C - 1."),
+    typer.Option("--num-classes", metavar="C", min=2, max=4096, rich_help_panel=FILES, help="Class ids are 0 to C - 1."),
+]
+IgnoreOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--ignore",
+        metavar="ID",
+        min=0,
+        max=65535,
+        rich_help_panel=FILES,
+        help="Ground truth of this id is not scored; default: 255, or 65535 for more than 255 classes.",
+    ),
 ]
 ClassesOpt = Annotated[
     Path | None,
@@ -74,7 +86,8 @@ ResizeOpt = Annotated[
     ),
 ]
 WorkersOpt = Annotated[
-    int | None, typer.Option("--workers", metavar="N", min=1, rich_help_panel=FILES, help="Threads; default: one per core.")
+    int | None,
+    typer.Option("--workers", metavar="N", min=1, max=1024, rich_help_panel=FILES, help="Threads; default: one per core."),
 ]
 CountsOpt = Annotated[
     Path | None,
@@ -110,6 +123,7 @@ class FileOptions:
     workers: int | None
     boundary: bool
     binary: bool
+    ignored: int | None
 
 
 def evaluate(
@@ -130,6 +144,7 @@ def evaluate(
     gt: TruthOpt = None,
     num_classes: NumClassesOpt = None,
     classes: ClassesOpt = None,
+    ignore: IgnoreOpt = None,
     label_ids: LabelIdsOpt = False,
     resize: ResizeOpt = None,
     workers: WorkersOpt = None,
@@ -149,16 +164,19 @@ def evaluate(
         "--device": device, "--processes": processes != 1,
     }  # fmt: skip
     of_files = {
-        "--pred": pred, "--gt": gt, "--num-classes": num_classes, "--classes": classes, "--label-ids": label_ids,
-        "--resize": resize, "--workers": workers,
+        "--pred": pred, "--gt": gt, "--num-classes": num_classes, "--classes": classes, "--ignore": ignore,
+        "--label-ids": label_ids, "--resize": resize, "--workers": workers,
     }  # fmt: skip
+    for name, text in (("--split", split), ("--protocol", protocol), ("--precision", precision), ("--device", device)):
+        if text == "":
+            raise InputError(f"{name} is empty", f"name a value, or leave {name} out; perhaps a variable is not set")
     gates = parse_gates(min_ or [])
     if counts is not None:
         _refuse(COUNTS, {"RUN": run, **of_run, **of_files, "--boundary": boundary})
         scores = _score_counts(counts, binary, output)
     elif pred is not None or gt is not None:
         _refuse(FILES, {"RUN": run, **of_run})
-        files = FileOptions(pred, gt, num_classes, classes, label_ids, resize, workers, boundary=boundary, binary=binary)
+        files = FileOptions(pred, gt, num_classes, classes, label_ids, resize, workers, boundary, binary, ignore)
         scores = _score_pngs(files, output)
     elif run is not None:
         _refuse(RUN, {**of_files, "--binary": binary, "--output": output})
@@ -188,7 +206,7 @@ def evaluate(
 
 def _refuse(form: str, options: dict[str, object]) -> None:
     """Raise InputError for an option that this form of the command does not have, so that none is ignored silently."""
-    given = [name for name, value in options.items() if value not in (None, False)]
+    given = [name for name, value in options.items() if value is not None and value is not False]
     if given:
         raise InputError(f"{given[0]} cannot be combined with {form}", f"leave {given[0]} out; see `segctl eval --help`")
 
@@ -221,6 +239,7 @@ def _score_pngs(options: FileOptions, output: Path | None) -> "ScoresJson":
         resize=options.resize is not None,
         boundary=options.boundary,
         workers=options.workers or core_count(),
+        ignored=options.ignored,
     )
     with out.progress("scoring") as progress:
         scored = score_files(request, progress)

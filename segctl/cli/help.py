@@ -4,6 +4,8 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from segctl.errors import InputError
+
 CONTEXT: dict[Any, Any] = {"help_option_names": ["-h", "--help"]}
 """For the outermost app; commands inherit it."""
 
@@ -25,7 +27,18 @@ class _Plain:
 
 
 class PlainCommand(_Plain, TyperCommand):
-    """A command with plain help."""
+    """A command with plain help that takes no empty text for a value: an unset variable of a script would mean the default."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for before, argument in zip(["", *args], args, strict=False):
+            option, sign, value = argument.partition("=")
+            if before == "--":
+                break  # what follows is no option; click judges it
+            named = option if sign and option.startswith("--") else before
+            if not (value if sign and option.startswith("--") else argument):
+                what = named if named.startswith("-") else "an argument"
+                raise InputError(f"{what} is empty", "give a value, or leave it out; a variable of the shell may be unset")
+        return super().parse_args(ctx, args)
 
 
 class PlainGroup(_Plain, TyperGroup):

@@ -10,6 +10,7 @@ import typer
 
 from segctl import commands
 from segctl.cli import completion
+from segctl.runtime.device_name import check_device_name
 
 DATA_ROOT, RUNS_ROOT = commands.DATA_ROOT, commands.RUNS_ROOT
 
@@ -36,7 +37,13 @@ PresetOpt = Annotated[
     ),
 ]
 DeviceOpt = Annotated[
-    str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:0; default: a GPU if there is one.")
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        callback=lambda name: None if name is None else check_device_name(name),
+        help="cpu, cuda, cuda:0 or mps; default: a CUDA GPU if there is one.",
+    ),
 ]
 
 RunOpt = Annotated[
@@ -48,19 +55,22 @@ RunOpt = Annotated[
 ResumeOpt = Annotated[bool, typer.Option("--resume", help="Resume a stopped run, exactly as if it had not stopped.")]
 ExtendOpt = Annotated[
     int | None,
-    typer.Option("--extend-to", metavar="STEPS", min=1, help="Train the run of --run, finished or not, for more steps."),
+    typer.Option(
+        "--extend-to", metavar="STEPS", min=1, max=10**9, help="Train the run of --run, finished or not, for more steps."
+    ),
 ]
 DryRunOpt = Annotated[
     bool, typer.Option("--dry-run", help="Take one step, validate one image, save and load a checkpoint; keep nothing.")
 ]
-StepsOpt = Annotated[int | None, typer.Option("--steps", metavar="N", help="The same as --set train.steps=N.")]
-SeedOpt = Annotated[int | None, typer.Option("--seed", metavar="N", help="The same as --set train.seed=N.")]
+StepsOpt = Annotated[int | None, typer.Option("--steps", metavar="N", min=1, max=10**9, help="The same as --set train.steps=N.")]
+SeedOpt = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="The same as --set train.seed=N.")]
 DeterministicOpt = Annotated[
     bool,
     typer.Option("--deterministic", help="Compute the same bits in every run: the same as --set train.deterministic=true."),
 ]
 ProcessesOpt = Annotated[
-    int, typer.Option("--processes", metavar="N", min=1, help="Local processes, one per GPU; they share the global batch.")
+    int,
+    typer.Option("--processes", metavar="N", min=1, max=1024, help="Local processes, one per GPU; they share the global batch."),
 ]
 ProfileOpt = Annotated[
     bool, typer.Option("--profile", help="Measure where a step's time goes, early in the run; write a table and a trace.")

@@ -26,7 +26,7 @@ from rich.progress import (
 from rich.text import Text
 
 from segctl.cli.layout import lay_out, wrap
-from segctl.errors import PeerError, ProcessError, SegctlError, StoppedError
+from segctl.errors import PeerError, ProcessError, SegctlError, StoppedError, printable
 from segctl.files import Progress
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -34,6 +34,7 @@ PIPE_WIDTH = 160
 """Width of tables in a file or a pipe."""
 
 MIN_WIDTH = 20
+NEWLINE = "\n"
 
 
 class Printer:
@@ -60,12 +61,13 @@ class Printer:
     def result(self, text: str) -> None:
         """A line or block of the command's result, on stdout."""
         if self.speaks:
-            self._console().print(Text(text))
+            self._console().print(_text(text))
 
     def json(self, value: Any) -> None:
         """The result as JSON, on stdout."""
         if self.speaks:
-            sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+            # JSON escapes what steers a terminal, except for the control characters above 127.
+            sys.stdout.write(_json_text(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
 
     def table(
         self,
@@ -83,7 +85,8 @@ class Printer:
         if not self.speaks:
             return
         console = self._console()
-        found = lay_out(columns, rows, self._width() or PIPE_WIDTH, drop)
+        title, columns, notes = printable(title), [*map(printable, columns)], [*map(printable, notes)]
+        found = lay_out(columns, [[*map(printable, row)] for row in rows], self._width() or PIPE_WIDTH, drop)
         for line in self._wrapped(title):
             console.print(Text(line, style="bold"))
         for line in found.header:
@@ -102,7 +105,7 @@ class Printer:
         width = self._width() or PIPE_WIDTH
         line = f"{title}:"
         for index, (name, value) in enumerate(pairs):
-            pair = f"{name} {value}"
+            pair = printable(f"{name} {value}")
             gap = "   " if index else " "
             if len(line) + len(gap) + len(pair) > width:
                 self.result(line)
@@ -113,7 +116,7 @@ class Printer:
     def note(self, text: str) -> None:
         """What the command decided or did, on stderr."""
         if self.speaks:
-            self._console(stderr=True).print(Text(text))
+            self._console(stderr=True).print(_text(text))
 
     def warn(self, text: str) -> None:
         """What the user should look at, on stderr."""
@@ -126,15 +129,16 @@ class Printer:
             return
         console = self._console(stderr=True)
         if isinstance(error, ProcessError) and error.trace:
-            console.print(Text(error.trace))
+            console.print(_text(error.trace))
         self._sentence("error: ", "bold red", error.message)
         if error.hint:
             # Not wrapped: a hint may be a command to copy, which a line break of ours would split.
-            console.print(Text.assemble(("next:  ", "bold"), error.hint))
+            console.print(Text.assemble(("next:  ", "bold"), printable(error.hint, keep="\n")))
 
     def _sentence(self, head: str, style: str, text: str) -> None:
         """Text on stderr behind a coloured head; on a terminal its lines break at spaces."""
-        first, *others = [piece for line in f"{head}{text}".split("\n") for piece in self._wrapped(line, stderr=True)]
+        lines = f"{head}{printable(text, keep=NEWLINE)}".split(NEWLINE)
+        first, *others = [piece for line in lines for piece in self._wrapped(line, stderr=True)]
         console = self._console(stderr=True)
         console.print(Text.assemble((first[: len(head)], style), first[len(head) :]))
         for line in others:
@@ -152,7 +156,7 @@ class Printer:
             yield lambda done, total: None
         elif sys.stderr.isatty():
             with self.bar() as bar:
-                task = bar.add_task(escape(label), total=None)
+                task = bar.add_task(escape(printable(label)), total=None)
                 yield lambda done, total: bar.update(task, completed=done, total=total)
         else:
             yield _PlainProgress(label, self.note)
@@ -193,6 +197,20 @@ class Printer:
         return rich_progress.Progress(*columns, console=self._console(stderr=True), transient=True, redirect_stdout=redirect)
 
 
+def _text(text: str) -> Text:
+    """Text of one or more lines, without what steers a terminal."""
+    return Text(printable(text, keep="\n\t"))
+
+
+def _json_text(text: str) -> str:
+    """JSON of the same value in which every character that steers a terminal is escaped."""
+    if printable(text, keep="\n") == text:
+        return text
+    return "".join(
+        character if character == "\n" or printable(character) == character else json.dumps(character)[1:-1] for character in text
+    )
+
+
 class _PlainProgress:
     """Prints a line every few seconds and one at the end."""
 
@@ -215,7 +233,7 @@ class _TransferBar:
 
     def __call__(self, name: str, done: int, total: int) -> None:
         if name not in self.tasks:
-            self.tasks[name] = self.bar.add_task(escape(name), total=None)
+            self.tasks[name] = self.bar.add_task(escape(printable(name)), total=None)
         self.bar.update(self.tasks[name], completed=done, total=total or None)
 
 

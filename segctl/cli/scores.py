@@ -55,9 +55,14 @@ def parse_gates(gates: Sequence[str]) -> list[Gate]:
 def _parse(gate: str) -> Gate:
     name, _, text = gate.partition("=")
     try:
-        return Gate(name.strip(), float(text))
+        value = float(text)
     except ValueError:
         raise InputError(f"cannot read --min '{gate}'", "write it as NAME=VALUE, such as --min mIoU_D=70") from None
+    if not 0 <= value <= 100:  # no score is below NaN, so a gate of an unset variable would always be open
+        raise InputError(f"--min '{gate}': wanted a score from 0 to 100, in percent", "such as --min mIoU_D=70")
+    if 0 < value < 1:
+        out.warn(f"--min {name.strip()}={text}: scores are in percent, so this is less than 1 percent")
+    return Gate(name.strip(), value)
 
 
 def _unknown(name: str, known: list[str]) -> InputError:
@@ -103,7 +108,7 @@ def show_scores(scores: "ScoresJson", json: bool, *, folder: Path | None = None,
 
 def _show_headline(scores: "ScoresJson") -> None:
     about = scores["about"]
-    what = f"{about['dataset']} {about['split']}" if "dataset" in about else about.get("predictions", "counts")
+    what = f"{about['dataset']} {about.get('split', '')}" if "dataset" in about else about.get("predictions", "counts")
     protocol = f", {about['protocol']}" if "protocol" in about else ""
     if about.get("trial"):
         out.warn(f"scored on {about['trial']}; these are not scores of '{about['dataset']}'")
@@ -111,6 +116,12 @@ def _show_headline(scores: "ScoresJson") -> None:
     rows = [_row(scores, kind) for kind in ("mIoU", "mAcc", "mDice")]
     rows.insert(1, ["  from-to", *(_ends(scores["intervals"][f"mIoU{suffix}"]) for _, suffix in AVERAGES)])
     notes = [*NOTES, f"from-to: {scores['intervals_method']}"]
+    if about.get("ignored_ids") is not None and about.get("ignored_percent") is not None:
+        ids = ", ".join(map(str, about["ignored_ids"]))
+        word = "ids" if len(about["ignored_ids"]) > 1 else "id"
+        notes.append(
+            f"ignored: {f'{word} {ids}' if ids else 'no id'} of the ground truth, {about['ignored_percent']:.1f} % of its pixels"
+        )
     if any(_lies_outside(scores, f"mIoU{suffix}") for _, suffix in AVERAGES):
         notes.append("a score outside its from-to: no resample is worse than the worst image seen, and few are as bad")
     out.table(title, ["", *(over for over, _ in AVERAGES)], rows, notes)

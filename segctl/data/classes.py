@@ -1,6 +1,11 @@
-"""The class table: the only place that defines which id is which class, its colour, and what is ignored."""
+"""The class table: the only place that defines which id is which class, its colour, and what is ignored.
 
-from dataclasses import asdict, dataclass
+`LabelCounts` says how much of each class labels show.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -83,6 +88,55 @@ class ClassTable:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "ClassTable":
         return cls(tuple(_row(row) for row in value["rows"]), bool(value["binary"]))
+
+
+MAX_VALUES = 32
+"""How many values outside the class table are counted by themselves; a label with more has blended colours."""
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """What one label shows, or several.
+
+    classes: pixels of each train id.  ignored: pixels of 255.  labels: how many labels.  blank: how many show no class at all.
+    unknown: pixels of the most frequent values that the class table does not name, in words ("255" or "255,255,255").
+    """
+
+    classes: tuple[int, ...]
+    ignored: int
+    labels: int = 1
+    blank: int = 0
+    unknown: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, label: np.ndarray, num_classes: int, unknown: Mapping[str, int]) -> "LabelCounts":
+        """Count a label uint8 (H, W) of train ids."""
+        counts = np.bincount(label.ravel(), minlength=256)
+        classes = tuple(counts[:num_classes].tolist())
+        return cls(classes, int(counts[IGNORED]), blank=int(not any(classes)), unknown=dict(unknown))
+
+    @classmethod
+    def total(cls, counts: Iterable["LabelCounts"]) -> "LabelCounts":
+        """The sum over at least one label."""
+        every = list(counts)
+        unknown: Counter[str] = Counter()
+        for one in every:
+            unknown.update(one.unknown)
+        return cls(
+            classes=tuple(map(sum, zip(*(one.classes for one in every), strict=True))),
+            ignored=sum(one.ignored for one in every),
+            labels=sum(one.labels for one in every),
+            blank=sum(one.blank for one in every),
+            unknown=dict(unknown.most_common(MAX_VALUES)),
+        )
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "LabelCounts":
+        return cls(**{**value, "classes": tuple(value["classes"])})
+
+    @property
+    def pixels(self) -> int:
+        return sum(self.classes) + self.ignored
 
 
 def _row(value: dict[str, Any]) -> ClassRow:

@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing.sharedctypes import Synchronized
@@ -27,6 +28,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from segctl import __version__
+from segctl.data.classes import LabelCounts
 from segctl.data.files.lock import locked
 from segctl.data.findings import refusal
 from segctl.data.shards.dataset import (
@@ -74,11 +76,12 @@ class Conversion:
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """A whole shard: its file's name, the hash of the file, and what each sample became."""
+    """A whole shard: its file's name, the hash of the file, what each sample became, and what each label shows."""
 
     filename: str
     file_hash: str
     records: Records
+    labels: dict[str, LabelCounts]
 
 
 def prepare_source(
@@ -103,13 +106,17 @@ def prepare_source(
         return finished
     sizes = {name: source.samples.size(name) for name in _names(source)}
     _check_place(data_root, source.name)
-    with locked(data_root / f".{source.name}.lock", f"preparing '{source.name}' in '{data_root}'"):
+    with _data_root(data_root), locked(data_root / f".{source.name}.lock", f"preparing '{source.name}' in '{data_root}'"):
         staging = staging_folder(data_root, source.name)
         conversion = Conversion(source, staging, codec, plan_shards(source.name, sizes))
         _keep_only(staging, conversion)
         try:
             shards = convert(conversion, core_count() if workers is None else workers, progress)
-            _write_index(conversion, shards, limit)
+            try:
+                _write_index(conversion, shards, limit)
+            except InputError:  # the labels do not fit the class table, so no shard is of use to the next attempt
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
             return _put_in_place(staging, data_root, source.name)
         finally:
             if staging.is_dir() and not any(staging.glob("*.h5")):
@@ -178,7 +185,7 @@ def _is_as_written(shard: Path, wanted: str) -> bool:
 
 
 def _check_place(data_root: Path, name: str) -> None:
-    """Raise InputError if the dataset's folder holds foreign files, such as the source, or the data root cannot be written."""
+    """Raise InputError if the dataset's folder holds foreign files, such as the source, or cannot be looked into."""
     final = data_root / name
     ours = re.compile(rf"{re.escape(INDEX_NAME)}|{re.escape(name)}-\d+-of-\d+\.(h5|json)")
     try:
@@ -188,11 +195,31 @@ def _check_place(data_root: Path, name: str) -> None:
                 f"'{final}' would hold the shards, but it holds other files ('{foreign[0]}')",
                 "give another folder with --data-root, or move them",
             )
+    except OSError as error:
+        raise _unwritable(data_root, error) from error
+
+
+def _unwritable(data_root: Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot write to the data root '{data_root}': {error.strerror or error}", "give another folder with --data-root"
+    )
+
+
+@contextmanager
+def _data_root(data_root: Path) -> Iterator[None]:
+    """The data root, made if need be. If preparing fails, the folders that were made for it and hold nothing are removed."""
+    made = [folder for folder in (data_root, *data_root.parents) if not folder.exists()]
+    try:
         data_root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"cannot write to the data root '{data_root}': {error.strerror or error}", "give another folder with --data-root"
-        ) from error
+        raise _unwritable(data_root, error) from error
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # a folder that is not empty stays: it holds whole shards for the next attempt
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def _keep_only(staging: Path, conversion: Conversion) -> None:
@@ -211,6 +238,13 @@ def _write_index(conversion: Conversion, shards: list[WrittenShard], limit: int 
     created = datetime.now(UTC).isoformat(timespec="milliseconds")
     notes = list(source.notes)
     records = {name: record for shard in shards for name, record in shard.records.items()}
+    labels = {name: counts for shard in shards for name, counts in shard.labels.items()}
+    splits = {split: LabelCounts.total(labels[name] for name in names) for split, names in source.splits.items() if names}
+    if limit is None and any(counts.unknown for counts in splits.values()):
+        from segctl.data.inspect.labels import judge_labels
+
+        if certain := judge_labels(splits, source.classes, source.label_advice).certain:
+            raise refusal(certain)
     dataset = PreparedDataset(
         name=source.name,
         folder=conversion.folder,
@@ -223,6 +257,7 @@ def _write_index(conversion: Conversion, shards: list[WrittenShard], limit: int 
         shard_hashes=tuple(shard.file_hash for shard in shards),
         samples=records,
         reader=ShardReader([conversion.folder / shard.filename for shard in shards]),
+        label_counts=splits,
     )
     write_text(conversion.folder / INDEX_NAME, index_text(to_index(dataset)))
     _flush_names(conversion.folder)
@@ -292,18 +327,20 @@ def _take_over(conversion: Conversion, index: int, tick: Callable[[], None]) -> 
         if found["key"] != _key(conversion, index) or found["file_hash"] != file_hash(path):
             return None
         records = {name: SampleRecord(**record) for name, record in found["records"].items()}
+        labels = {name: LabelCounts.from_json(counts) for name, counts in found["labels"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if any(records[name].source_sha256 != conversion.source.samples.digest(name) for name in names):
         return None
     for _ in names:
         tick()
-    return WrittenShard(filename, found["file_hash"], records)
+    return WrittenShard(filename, found["file_hash"], records, labels)
 
 
 def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> WrittenShard:
     filename, names = conversion.shards[index]
     records: Records = {}
+    labels: dict[str, LabelCounts] = {}
 
     def samples() -> Iterator[RawSample]:
         for name in names:
@@ -313,6 +350,7 @@ def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> Writ
             records[name] = SampleRecord(
                 index, height, width, sample.source_bytes, sample.source_sha256, pixels, sample.unknown_pixels
             )
+            labels[name] = LabelCounts.of(sample.label, conversion.source.classes.num_classes, sample.unknown_values)
             yield sample
             tick()
 
@@ -320,7 +358,7 @@ def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> Writ
     record_path(path).unlink(missing_ok=True)
     write_shard(path, samples(), conversion.codec)
     _read_back(path, records)
-    written = WrittenShard(filename, file_hash(path), records)
+    written = WrittenShard(filename, file_hash(path), records, labels)
     write_text(record_path(path), json.dumps({"key": _key(conversion, index), **asdict(written)}))
     return written
 

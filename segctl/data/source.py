@@ -1,6 +1,7 @@
 """A dataset before it is prepared: its class table, its splits, and a reader that gives one sample after the other."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -26,6 +27,8 @@ class RawSample:
     """How many bytes those were."""
     unknown_pixels: int = 0
     """Pixels whose colour is no class's; their label is 255."""
+    unknown_values: Mapping[str, int] = field(default_factory=dict)
+    """Pixels of the most frequent values that the class table does not name: "255" or "255,255,255"; their label is 255."""
     image_file: bytes | None = None
     """The image's file, if there is one and decoding it gives exactly `image`."""
 
@@ -65,5 +68,7 @@ class Source:
     """The drive or scene of each sample, if the dataset knows it."""
     notes: tuple[str, ...] = ()
     """What was left out or differs from the official dataset, in sentences."""
+    label_advice: str = "correct the labels, or get them again from where they were published"
+    """What to do about labels that do not fit the class table."""
     problems: tuple[Finding, ...] = ()
     """What opening the source found wrong; `prepare` refuses a source that has any."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segctl.data.files.archives import PlainFile
+from segctl.data.files.archives import PlainFile, open_files
 from segctl.data.files.pictures import read_image
 from segctl.errors import InputError
 
@@ -47,7 +47,7 @@ def _expand(text: str) -> list[FoundPicture]:
     if path.is_file():
         return [FoundPicture(path, path.stem)]
     if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if _is_picture(file))
+        inside = sorted(path / name for name in open_files([path], _is_picture_name).members)
         if not inside:
             raise InputError(f"the folder '{text}' holds no picture", f"give files ending in {', '.join(PICTURE_ENDINGS)}")
         return [FoundPicture(file, file.relative_to(path).with_suffix("").as_posix()) for file in inside]
@@ -62,7 +62,11 @@ def _expand(text: str) -> list[FoundPicture]:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURE_ENDINGS and path.is_file() and not path.name.startswith(".")
+    return _is_picture_name(path.name) and path.is_file() and not path.name.startswith(".")
+
+
+def _is_picture_name(name: str) -> bool:
+    return name.lower().endswith(PICTURE_ENDINGS)
 
 
 def read_upright(path: Path) -> NDArray[np.uint8]:

@@ -21,6 +21,7 @@ from segctl.errors import InputError
 from segctl.evaluate.png_cityscapes import benchmark_of
 from segctl.evaluate.png_classes import GivenClasses
 from segctl.evaluate.png_ids import predictions_to_train_ids, truth_to_train_ids
+from segctl.evaluate.png_outside import JudgedPredictions, Strays, find_strays
 from segctl.evaluate.png_pairs import Ids, PngPair, PngPairs, pair_pngs, read_ids
 from segctl.evaluate.tables import ScoresJson, scores_json
 from segctl.files import Progress
@@ -30,8 +31,10 @@ from segctl.metrics.counts import pairs as count_pairs
 from segctl.metrics.table import CountTable
 from segctl.metrics.tally import EvaluationCounts, ImageCounts, MapCounter, Tally, merge_counts
 
-MANY_OUTSIDE = 1.0
-"""Warn when more than this percentage of the valid pixels is predicted as no class."""
+MOST_IGNORED = 30.0
+"""Warn when more than this percentage of the ground truth is ignored."""
+WIDE_IGNORED = 65535
+"""The default ignored id of more than 255 classes, where 255 is a class: the largest id of 16 bits."""
 
 PLAIN_19 = tuple(map(str, range(19)))
 CITY = re.compile(r"([a-z]+)_\d{6}_\d{6}")
@@ -44,6 +47,7 @@ class FilesRequest:
     classes: with a table, PNGs hold its raw ids, except for ground truth whose names announce other ids.
     binary: score the foreground (class 1 of 2) alone.  resize: resize predictions to the size of their ground truth, nearest
     pixel; without it other sizes are refused.  boundary: also compute Boundary IoU.  workers: threads.
+    ignored: the id of ignored pixels of the ground truth; if None, 255, or 65535 where 255 is a class.
     """
 
     predictions: Path
@@ -53,6 +57,14 @@ class FilesRequest:
     resize: bool = False
     boundary: bool = False
     workers: int = 1
+    ignored: int | None = None
+
+    @property
+    def ignored_id(self) -> int:
+        """The id of ignored pixels in the files of the ground truth."""
+        if self.ignored is not None:
+            return self.ignored
+        return IGNORED if len(self.classes.names) <= IGNORED else WIDE_IGNORED
 
 
 @dataclass(frozen=True)
@@ -66,29 +78,42 @@ class ScoredFiles:
 
 @dataclass(frozen=True)
 class _Counter:
-    """Turns a pair of PNGs into counts. truth_ids: ids that ground truth may hold.  *_table: uint8 (256,), raw id -> train id."""
+    """Turns a pair of PNGs into counts. truth_ids: ids that ground truth may hold.  *_table: uint8 (256,), raw id -> train id.
+
+    ignored: the train id of ignored pixels.
+    """
 
     request: FilesRequest
     truth_ids: IdMap | None
     truth_table: NDArray[np.uint8] | None
     prediction_table: NDArray[np.uint8] | None
     maps: MapCounter | None
+    ignored: int
 
-    def count(self, pair: PngPair) -> ImageCounts:
+    def count(self, pair: PngPair) -> "_Counted":
         raw = read_ids(pair.truth)
         truth = _mapped(raw, self.truth_table, pair.truth)
         sized = self._sized(read_ids(pair.prediction), pair, truth.shape)
         prediction = _mapped(sized, self.prediction_table, pair.prediction)
+        classes = len(self.request.classes.names)
         try:
-            found = count_pairs(prediction[None], truth[None], len(self.request.classes.names), IGNORED)[0]
+            found = count_pairs(prediction[None], truth[None], classes, self.ignored)[0]
         except InputError as error:
             if self.truth_ids is not None:  # names the raw id that is in the file, and not the train id
                 check_ids(f"'{pair.truth}'", raw, self.truth_ids)
             raise InputError(f"'{pair.truth}': {error.message}", _label_hint(self.request)) from error
         image = ImageCounts(pair.name, found)
-        if self.maps is None:
-            return image
-        return self.maps.add(image, prediction, truth, None if pair.instances is None else read_ids(pair.instances))
+        if self.maps is not None:
+            image = self.maps.add(image, prediction, truth, None if pair.instances is None else read_ids(pair.instances))
+        strays = find_strays(sized, prediction, truth, classes, self.ignored) if found[:, -1].any() else Strays()
+        return _Counted(image, truth.size, int(raw.max(initial=0)), strays)
+
+    def ignored_ids(self) -> list[int]:
+        """The ids of ground truth that are ignored."""
+        if self.truth_table is None or self.truth_ids is None:
+            return [self.ignored]
+        known = np.frombuffer(self.truth_ids.known, bool)
+        return np.flatnonzero((self.truth_table == IGNORED) & known).tolist()
 
     def _sized(self, prediction: Ids, pair: PngPair, shape: tuple[int, ...]) -> Ids:
         """The prediction (H, W) at its ground truth's size. Raises InputError where that needs a resize that nobody asked for."""
@@ -103,6 +128,16 @@ class _Counter:
         return cv2.resize(prediction, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST_EXACT).astype(prediction.dtype)
 
 
+@dataclass(frozen=True)
+class _Counted:
+    """The counts of a pair, the pixels of its ground truth and their highest id in the file, and its predictions of no class."""
+
+    image: ImageCounts
+    pixels: int
+    highest: int
+    strays: Strays
+
+
 def score_files(request: FilesRequest, progress: Progress | None = None) -> ScoredFiles:
     """Count and score every pair. Raises InputError naming the file that does not fit."""
     paired = pair_pngs(request.predictions, request.truths)
@@ -111,53 +146,87 @@ def score_files(request: FilesRequest, progress: Progress | None = None) -> Scor
         request = replace(request, classes=GivenClasses(tuple(CLASSES.names)))
     counter = _counter(request, paired)
     tally = Tally(request.classes.names, _groups(paired.pairs))
-    for image in _in_threads(counter.count, paired.pairs, request.workers):
-        tally.add(image)
+    pixels, highest, strays = 0, 0, Strays()
+    for counted in _in_threads(counter.count, paired.pairs, request.workers):
+        tally.add(counted.image)
+        pixels, highest = pixels + counted.pixels, max(highest, counted.highest)
+        strays.update(counted.strays)
         if progress is not None:
             progress(len(tally.names), len(paired.pairs))
     counts = merge_counts([tally.counts()])
+    ignored_share = 100 * (1 - int(counts.table.valid_pixels.sum()) / pixels) if pixels else 0.0
+    warnings = [
+        *_judged(request, counts, strays).warnings(),
+        *_truth_warnings(request, counts.table, ignored_share),
+        *_name_warnings(request, paired, highest),
+    ]
     about = {
         "predictions": str(request.predictions),
         "truth": str(request.truths),
         "protocol": "PNGs" + (", predictions resized to the ground truth's size, nearest pixel" if request.resize else ""),
+        "ignored_ids": counter.ignored_ids(),
+        "ignored_percent": ignored_share,
     }
     benchmark = benchmark_of(request.classes.names)
     scores = scores_json(counts, about, binary=request.binary, benchmark=benchmark)
-    return ScoredFiles(counts, scores, tuple(_warnings(counts.table, request)))
+    return ScoredFiles(counts, scores, tuple(warnings))
 
 
-def _warnings(table: CountTable, request: FilesRequest) -> Iterator[str]:
-    """What is allowed but probably not meant."""
-    pixels = int(table.valid_pixels.sum())
-    if pixels and (share := 100 * table.outside_predictions / pixels) > MANY_OUTSIDE:
-        hint = (
-            "; add --label-ids if they hold Cityscapes label ids"
-            if len(table.class_names) == 19 and request.classes.table is None
-            else ""
-        )
-        yield f"{share:.1f} % of the pixels are predicted as none of the {len(table.class_names)} classes{hint}"
+def _judged(request: FilesRequest, counts: EvaluationCounts, strays: Strays) -> JudgedPredictions:
+    names, table = request.classes.names, request.classes.table
+    ids, allowed = list(range(len(names))), frozenset[int]()
+    if table is not None:
+        raw = {row.train_id: row.raw_id for row in table.rows if row.raw_id is not None and row.train_id != IGNORED}
+        ids = [raw[index] for index in range(len(names))]
+        allowed = frozenset(row.raw_id for row in table.rows if row.raw_id is not None and row.train_id == IGNORED)
+    return JudgedPredictions(names, ids, allowed, counts.table, counts.confusion, strays)
+
+
+def _truth_warnings(request: FilesRequest, table: CountTable, ignored_share: float) -> Iterator[str]:
     if len(table.class_names) == 2 and not table.counts[:, 1, [TP, FN]].any():
         yield "no ground truth has class 1; 255 marks ignored pixels, so masks of 0 and 255 need --classes FILE with the id 255"
+    elif ignored_share > MOST_IGNORED:
+        yield f"{ignored_share:.1f} % of the ground truth is ignored"
+
+
+def _name_warnings(request: FilesRequest, paired: PngPairs, highest: int) -> Iterator[str]:
+    """Names that announce label ids above ids that may be the user's own."""
+    classes = request.classes
+    if paired.kind == "labelIds" and classes.table is None and benchmark_of(classes.names) is not None and highest < 19:
+        yield (
+            "the names of the ground truth announce Cityscapes label ids, but no id is above 18; "
+            "for 19 classes of your own, name them with --classes FILE"
+        )
 
 
 def _counter(request: FilesRequest, paired: PngPairs) -> _Counter:
     names, table = request.classes.names, request.classes.table
     benchmark = benchmark_of(names)
-    truth_in = {"labelIds": CLASSES, "labelTrainIds": None, "plain": table}[paired.kind]
-    if paired.kind == "labelIds" and benchmark is None:
-        raise InputError(
-            f"the ground truth in '{request.truths}' holds Cityscapes label ids, but the options name other classes",
-            "use --num-classes 19, or ground truth of those classes",
-        )
+    # The user's own classes win over names that look like those of Cityscapes, which many people give to their own files.
+    kind = "plain" if benchmark is None else paired.kind
+    truth_in = {"labelIds": CLASSES, "labelTrainIds": None, "plain": table}[kind]
+    ignored = IGNORED if truth_in is not None else request.ignored_id
+    if truth_in is not None and request.ignored is not None:
+        for row in truth_in.rows:
+            if row.raw_id == request.ignored and row.train_id != IGNORED:
+                raise InputError(f"--ignore {request.ignored} is the id of the class '{row.name}'", "leave --ignore out")
     instances = any(pair.instances is not None for pair in paired.pairs)
     categories = None if benchmark is None else benchmark.of_ids(names)
     return _Counter(
         request,
-        None if truth_in is None else IdMap.of(truth_in, "correct the ground truth or the classes", ignored=(IGNORED,)),
-        None if truth_in is None else truth_to_train_ids(truth_in),
+        None
+        if truth_in is None
+        else IdMap.of(truth_in, "correct the ground truth or the classes", ignored=_in_bytes(request.ignored_id)),
+        None if truth_in is None else truth_to_train_ids(truth_in, request.ignored_id),
         None if table is None else predictions_to_train_ids(table),
-        MapCounter(len(names), request.boundary, categories, benchmark) if request.boundary or instances else None,
+        MapCounter(len(names), request.boundary, categories, benchmark, ignored) if request.boundary or instances else None,
+        ignored,
     )
+
+
+def _in_bytes(found: int) -> tuple[int, ...]:
+    """The id if an 8-bit file can hold it, else nothing."""
+    return (found,) if found < 256 else ()
 
 
 def _mapped(ids: Ids, table: NDArray[np.uint8] | None, path: Path) -> Ids:
@@ -174,7 +243,7 @@ def _mapped(ids: Ids, table: NDArray[np.uint8] | None, path: Path) -> Ids:
 def _label_hint(request: FilesRequest) -> str:
     if len(request.classes.names) == 19 and request.classes.table is None:
         return "add --label-ids if these are Cityscapes label ids"
-    return "check --num-classes; 255 marks ignored pixels"
+    return f"check --num-classes; {request.ignored_id} marks ignored pixels, or give --ignore ID"
 
 
 def _groups(pairs: Sequence[PngPair]) -> dict[str, str] | None:
@@ -183,13 +252,13 @@ def _groups(pairs: Sequence[PngPair]) -> dict[str, str] | None:
     return {name: city[1] for name, city in found.items() if city} if all(found.values()) else None
 
 
-def _in_threads(count: Callable[[PngPair], ImageCounts], pairs: Sequence[PngPair], workers: int) -> Iterator[ImageCounts]:
+def _in_threads(count: Callable[[PngPair], _Counted], pairs: Sequence[PngPair], workers: int) -> Iterator[_Counted]:
     """The counts of the pairs, in order. At most 2 · workers + 1 of them are under way at a time."""
     if workers <= 1:
         yield from map(count, pairs)
         return
     cv2.setNumThreads(1)  # OpenCV's own threads would compete with these for the cores
-    under_way: deque[Future[ImageCounts]] = deque()
+    under_way: deque[Future[_Counted]] = deque()
     with ThreadPoolExecutor(workers) as threads:
         try:
             for pair in pairs:
@@ -212,16 +281,18 @@ def evaluate_files(
     resize: bool = False,
     boundary: bool = False,
     workers: int = 1,
+    ignored: int | None = None,
 ) -> ScoresJson:
     """The scores of a folder of predicted label maps against a folder of ground truth, as in `segctl eval --pred --gt`.
 
     classes: the number of classes, or their names in the order of ids.  binary: score the foreground (class 1 of 2) alone.
     resize: resize predictions to the size of their ground truth, nearest pixel.  boundary: also compute Boundary IoU.
+    ignored: the id of ignored pixels; default 255, or 65535 for more than 255 classes.
     Returns the content of scores.json: scores in percent by name (`mIoU_D` …; None where undefined), `per_class`, `intervals` and
     `warnings`.
     Raises InputError naming the file that does not fit.
     """
     given = GivenClasses(tuple(map(str, range(classes)) if isinstance(classes, int) else classes))
-    request = FilesRequest(Path(predictions), Path(truths), given, binary, resize, boundary, workers)
+    request = FilesRequest(Path(predictions), Path(truths), given, binary, resize, boundary, workers, ignored)
     scored = score_files(request)
     return {**scored.scores, "warnings": list(scored.warnings)}

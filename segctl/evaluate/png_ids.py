@@ -11,10 +11,14 @@ NO_CLASS = 254
 """A train id that is neither a class nor ignored."""
 
 
-def truth_to_train_ids(table: ClassTable) -> NDArray[np.uint8]:
-    """uint8 (256,): the train id of each raw id of ground truth; 255 for ignored ids, NO_CLASS for ids that must not occur."""
+def truth_to_train_ids(table: ClassTable, ignored: int = IGNORED) -> NDArray[np.uint8]:
+    """uint8 (256,): the train id of each raw id of ground truth; 255 for ignored ids, NO_CLASS for ids that must not occur.
+
+    ignored: an id that is ignored unless the table gives it a meaning; ids above 255 are in no 8-bit file.
+    """
     known = table.known_raw_ids()
-    known[IGNORED] = True
+    if ignored < len(known):
+        known[ignored] = True
     return np.where(known, table.raw_to_train(), NO_CLASS).astype(np.uint8)
 
 

@@ -1,7 +1,9 @@
 """PNGs of class ids, from any framework: found under two folders, paired by stem, and read without conversion. Needs no torch."""
 
 import re
-from collections import defaultdict
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segctl.data.files.archives import PlainFile
+from segctl.data.files.archives import PlainFile, open_files
 from segctl.data.files.pictures import read_label
 from segctl.errors import InputError
 
@@ -27,6 +29,19 @@ STEM_ENDINGS = (
     "_sat",
 )
 """Endings of a stem that are not part of the image's name, in Cityscapes, DeepGlobe and elsewhere."""
+
+OTHER_ENDING = re.compile(
+    r"[-_.](pred|preds|prediction|predictions|predicted|seg|segmentation|segmap|mask|masks|label|labels|labelids|labeltrainids|"
+    r"trainids|ids|index|gt|gtfine|gtcoarse|groundtruth|out|output|result|results|leftimg8bit|image|img)$",
+    re.IGNORECASE,
+)
+"""Endings that programs add to a stem, one after another. They are left out only where stems do not pair with them."""
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What no table of scores may hold: control characters, and bytes of a name that are no UTF-8."""
+
+AFFIX_IMAGES = 2
+"""An ending that nobody knows is left out only if this many images have it: `a_2` alone may be another image than `a`."""
 
 SHOWN = 3
 
@@ -52,16 +67,73 @@ class PngPairs:
 def pair_pngs(predictions: Path, truths: Path) -> PngPairs:
     """Pair the PNGs under two folders by stem, or by their path below the folder where stems repeat.
 
-    Raises InputError where a folder has no PNG, a file has no partner, or two files have one image's name.
+    Where stems do not pair as they are, the usual endings (`_pred`, `_mask` ...) are left out, then one beginning and ending that
+    all predictions share. Raises InputError where a folder has no PNG, a file has no partner, or two files have one image's name.
     """
     truth_files, kind = _choose(_pngs(truths, "--gt"))
     prediction_files = _pngs(predictions, "--pred")
     by_path = len({_stem(path) for path in truth_files}) < len(truth_files)
     found, wanted = _keyed(prediction_files, predictions, by_path), _keyed(truth_files, truths, by_path)
-    _require_partners(wanted.keys() - found.keys(), wanted, "ground truth", "prediction", predictions)
-    _require_partners(found.keys() - wanted.keys(), found, "prediction", "ground truth", truths)
-    pairs = [PngPair(name, found[name], wanted[name], _instances_of(wanted[name])) for name in sorted(wanted)]
+    matches = list(_matches(list(wanted), list(found)))
+    # max takes the first of equals, so names that pair as they are win.
+    partner = max(matches, key=len)
+    left = sorted(found[name] for name in found.keys() - set(partner.values()))
+    lonely = sorted(wanted[name] for name in wanted.keys() - partner.keys())
+    if lonely:
+        raise _no_partner(lonely, len(wanted), "ground truth", "prediction", predictions, left or sorted(found.values()))
+    if left:
+        raise _no_partner(left, len(found), "prediction", "ground truth", truths, sorted(wanted.values()))
+    pairs = [PngPair(name, found[partner[name]], wanted[name], _instances_of(wanted[name])) for name in sorted(wanted)]
     return PngPairs(tuple(pairs), kind)
+
+
+def _matches(wanted: list[str], found: list[str]) -> Iterator[dict[str, str]]:
+    """Ways to pair image names of ground truth with those of predictions, each name once; the strictest first."""
+    yield _joined(wanted, found, lambda name: name, lambda name: name)
+    yield _joined(wanted, found, _without_endings, _without_endings)
+    for shorten in (lambda name: name, _without_endings):
+        affixes = _shared_affixes([shorten(name) for name in wanted], found)
+        if affixes is not None:
+            yield _joined(wanted, found, shorten, lambda name, affixes=affixes: _without_affixes(name, *affixes))  # type: ignore[misc]
+
+
+def _joined(wanted: list[str], found: list[str], key: Callable[[str], str], other_key: Callable[[str], str]) -> dict[str, str]:
+    """Names of ground truth with the prediction of the same key; keys that two names share pair with nothing."""
+    ours: dict[str, list[str]] = defaultdict(list)
+    theirs: dict[str, list[str]] = defaultdict(list)
+    for names, keyed, of in ((wanted, ours, key), (found, theirs, other_key)):
+        for name in names:
+            keyed[of(name)].append(name)
+    return {names[0]: theirs[shared][0] for shared, names in ours.items() if len(names) == 1 and len(theirs.get(shared, ())) == 1}
+
+
+def _without_endings(name: str) -> str:
+    while (ending := OTHER_ENDING.search(name)) and ending.start() > name.rfind("/") + 1:
+        name = name[: ending.start()]
+    return name
+
+
+def _shared_affixes(wanted: list[str], found: list[str]) -> tuple[str, str] | None:
+    """The beginning and the ending that most predictions have around the name of a ground truth; None where few have one."""
+    stems = {name.rpartition("/")[2] for name in wanted}
+    seen = Counter[tuple[str, str]]()
+    for name in found:
+        stem = name.rpartition("/")[2]
+        cuts = [
+            0,
+            *(place.end() for place in re.finditer(r"[-_. ]", stem)),
+            *(place.start() for place in re.finditer(r"[-_. ]", stem)),
+            len(stem),
+        ]
+        inside = {(a, b) for a in cuts for b in cuts if a < b and stem[a:b] in stems}
+        seen.update((stem[:a], stem[b:]) for a, b in inside if re.search("[A-Za-z]", stem[:a] + stem[b:]))
+    best = seen.most_common(1)
+    return best[0][0] if best and best[0][1] >= AFFIX_IMAGES else None
+
+
+def _without_affixes(name: str, beginning: str, ending: str) -> str:
+    folder, slash, stem = name.rpartition("/")
+    return folder + slash + stem.removeprefix(beginning).removesuffix(ending)
 
 
 def read_ids(path: Path) -> Ids:
@@ -70,11 +142,15 @@ def read_ids(path: Path) -> Ids:
 
 
 def _pngs(folder: Path, option: str) -> list[Path]:
+    """The PNGs below a folder, sorted. Links are followed; folders of systems and editors (`.ipynb_checkpoints`) are left out."""
     if not folder.is_dir():
         raise InputError(f"{option} '{folder}' is not a folder", "give the folder that holds the PNGs")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png" and not path.name.startswith("."))
+    found = sorted(folder / name for name in open_files([folder], lambda name: name.lower().endswith(".png")).members)
     if not found:
         raise InputError(f"{option} '{folder}' holds no PNG", "give a folder of PNGs of class ids")
+    for path in found:
+        if CONTROL.search(str(path.relative_to(folder))):
+            raise InputError(f"the name of {str(path)!r} has control characters or is no UTF-8", "rename the file")
     return found
 
 
@@ -97,7 +173,8 @@ def _keyed(paths: list[Path], folder: Path, by_path: bool) -> dict[str, Path]:
     keyed: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
         below = path.relative_to(folder).parent
-        keyed[(below / _stem(path)).as_posix() if by_path else _stem(path)].append(path)
+        name = (below / _stem(path)).as_posix() if by_path else _stem(path)
+        keyed[unicodedata.normalize("NFC", name)].append(path)  # Macs write an accent as a letter of its own
     for name, several in keyed.items():
         if len(several) > 1:
             one, other = (path.relative_to(folder) for path in several[:2])
@@ -105,14 +182,16 @@ def _keyed(paths: list[Path], folder: Path, by_path: bool) -> dict[str, Path]:
     return {name: several[0] for name, several in keyed.items()}
 
 
-def _require_partners(lonely: set[str], files: dict[str, Path], what: str, partner: str, where: Path) -> None:
-    if lonely:
-        shown = sorted(lonely)[:SHOWN]
-        names = ", ".join(f"'{files[name].name}'" for name in shown) + (", ..." if len(lonely) > SHOWN else "")
-        raise InputError(
-            f"{len(lonely)} of {len(files)} files of {what} have no {partner} in '{where}': {names}",
-            "files are paired by name without ending; add the missing files or remove the others",
-        )
+def _no_partner(lonely: list[Path], count: int, what: str, partner: str, where: Path, others: list[Path]) -> InputError:
+    return InputError(
+        f"{len(lonely)} of {count} files of {what} have no {partner} in '{where}': {_some(lonely)}; "
+        f"the files there are called {_some(others)}",
+        "files are paired by name without ending; add the missing files, remove the others, or rename them",
+    )
+
+
+def _some(paths: list[Path]) -> str:
+    return ", ".join(f"'{path.name}'" for path in paths[:SHOWN]) + (", ..." if len(paths) > SHOWN else "")
 
 
 def _instances_of(truth: Path) -> Path | None:

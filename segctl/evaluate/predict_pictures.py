@@ -5,8 +5,9 @@ DIR/overlays/<name>.jpg   with --overlay: the picture, half covered by the class
 DIR/predict.json          the network and the settings, so that a second start knows whether the masks are the same
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import BaseModel
 
 from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError
@@ -22,15 +24,29 @@ from segctl.evaluate.draw_masks import RGB, overlay, write_index
 from segctl.evaluate.find_pictures import FoundPicture, find_pictures, read_upright
 from segctl.evaluate.png_cityscapes import benchmark_of, train_to_label_ids
 from segctl.evaluate.predictor import predict_classes, protocol_in_words
-from segctl.files import Progress, file_sha256, read_json, write_json, write_whole
+from segctl.files import Progress, as_record, file_sha256, read_json, write_json, write_whole
 from segctl.models import SavedModel, Segmenter, read, restore
 from segctl.runtime.device import Compute, choose_scoring_compute
+from segctl.runtime.memory import out_of_memory_in_words
 from segctl.schema.evaluate import EvaluateSpec, ProtocolChange
 from segctl.schema.load import validate_run
 from segctl.schema.run import TrainRun
 
 RECORD = "predict.json"
+OTHER_FOLDER = "give another folder with -o, or remove this one"
+PREDICT_WITH_LESS = "predict in tiles (--protocol sliding --tile 512x512), or with --device cpu"
 JPEG_QUALITY = 90
+
+
+class PredictRecord(BaseModel):
+    """The fields of predict.json that decide whether two starts make the same masks."""
+
+    weights_sha256: str
+    protocol: str
+    precision: str
+    ids: str
+    overlay: bool
+    classes: list[str]
 
 
 @dataclass(frozen=True)
@@ -97,19 +113,22 @@ def predict_files(request: PredictRequest, progress: Progress | None = None) -> 
         raise InputError("--label-ids writes Cityscapes label ids, but this network has other classes", "leave --label-ids out")
     protocol = request.change.apply(spec.evaluate, spec.data.crop)
     compute = choose_scoring_compute(request.device, spec.train.precision, request.precision)
-    _take_folder(request, _record(request, saved, protocol, compute))
+    record = _record(request, saved, protocol, compute)
+    _check_folder(request, record)
     left = [picture for picture in pictures if not _outputs(request, picture)[0].is_file()]
     done_before = len(pictures) - len(left)
     model = restore(saved).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     session = _Session(model, protocol, compute, _palette(request, spec, saved.class_names), request)
     unreadable = []
-    for done, (picture, image) in enumerate(_read_ahead(left), start=1):
-        if isinstance(image, InputError):
-            unreadable.append(image)
-        else:
-            session.write(picture, image)
-        if progress is not None:
-            progress(done_before + done, len(pictures))
+    with _started_folder(request, record, done_before) as start, out_of_memory_in_words(compute.device, PREDICT_WITH_LESS):
+        for done, (picture, image) in enumerate(_read_ahead(left), start=1):
+            if isinstance(image, InputError):
+                unreadable.append(image)
+            else:
+                start()
+                session.write(picture, image)
+            if progress is not None:
+                progress(done_before + done, len(pictures))
     if unreadable:
         more = f", and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
         raise InputError(
@@ -163,21 +182,51 @@ def _record(request: PredictRequest, saved: SavedModel, protocol: EvaluateSpec, 
     }
 
 
-def _take_folder(request: PredictRequest, record: dict[str, Any]) -> None:
-    """Start an empty folder, or resume one with masks of the same network and settings; refuse all others."""
+def _check_folder(request: PredictRequest, record: dict[str, Any]) -> None:
+    """Accept an empty folder, or one with masks of the same network and settings; refuse all others. Writes nothing."""
     path = request.output / RECORD
+    if request.output.is_dir() and all(file == path for file in request.output.iterdir()):
+        return  # a record without a mask is of a start that failed
     if path.is_file():
-        there = read_json(path)
+        as_record(there := read_json(path, OTHER_FOLDER), PredictRecord, f"'{path}'", OTHER_FOLDER)
         differing = [key for key in record if key != "weights" and there.get(key) != record[key]]
         if differing:
             raise InputError(
                 f"'{request.output}' holds masks made with other settings: {differing[0]} was {there.get(differing[0])!r}, "
                 f"now {record[differing[0]]!r}",
-                "give another folder with -o, or remove this one",
+                OTHER_FOLDER,
             )
-    elif request.output.exists() and (not request.output.is_dir() or any(request.output.iterdir())):
+    elif request.output.exists():
         raise InputError(f"'{request.output}' is not empty, and `segctl predict` did not write it", "give another folder with -o")
-    write_json(path, record)
+
+
+@contextmanager
+def _started_folder(request: PredictRequest, record: dict[str, Any], done_before: int) -> Iterator[Callable[[], None]]:
+    """Gives a function to call before a mask is written, which writes the record once.
+
+    A start that fails before its first mask removes the record and the folders that it made: they would be in the way of the next
+    start with other settings.
+    """
+    folder, path = request.output, request.output / RECORD
+    new = [parent for parent in (folder / "overlays", folder, *folder.parents) if not parent.exists()]
+    began = False
+
+    def start() -> None:
+        nonlocal began
+        if not began:
+            began = True
+            write_json(path, record)
+
+    try:
+        yield start
+    except BaseException:
+        if began and not done_before and not any(folder.rglob("*.png")):
+            for file in (path, *folder.glob("overlays/*.jpg")):
+                file.unlink(missing_ok=True)
+            for parent in new:
+                with suppress(OSError):
+                    parent.rmdir()
+        raise
 
 
 def _palette(request: PredictRequest, spec: TrainRun, class_names: list[str]) -> NDArray[np.uint8]:

@@ -83,7 +83,7 @@ def open_request(request: EvaluationRequest) -> OpenedRequest:
             f"finish it with `{request.run.resume_line(request.data_root)}`",
         )
     dataset = open_dataset(request.data_root, spec.data.dataset)
-    split = request.split or spec.data.val_split
+    split = spec.data.val_split if request.split is None else request.split
     dataset.names(split)  # raises where there is no such split
     protocol = request.change.apply(spec.evaluate, spec.data.crop)
     name = split if protocol == spec.evaluate else f"{split}@{protocol_slug(protocol)}"

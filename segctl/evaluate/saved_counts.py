@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from segctl.evaluate.png_cityscapes import benchmark_of
+from segctl.evaluate.scores_record import read_about
 from segctl.evaluate.tables import ScoresJson, scores_json
-from segctl.files import read_json
 from segctl.metrics.store import load_counts
 from segctl.metrics.tally import EvaluationCounts
 
@@ -18,7 +18,7 @@ def score_counts(path: Path, binary: bool) -> tuple[EvaluationCounts, ScoresJson
     file = path / "counts.npz" if path.is_dir() else path
     counts = load_counts(file)
     beside = file.with_name("scores.json")
-    about = dict(read_json(beside).get("about", {})) if beside.is_file() else {"predictions": str(file)}
+    about = read_about(beside) if beside.is_file() else {"predictions": str(file)}
     # A matrix of zeros stands for a missing confusion.npz, which the scores of the benchmark's categories need.
     benchmark = benchmark_of(counts.table.class_names) if counts.confusion.any() else None
     scores = scores_json(counts, about, binary=binary or bool(about.get("binary")), benchmark=benchmark)

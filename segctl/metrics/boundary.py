@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segctl.errors import ArgumentError
+from segctl.ignored import IGNORED
 from segctl.metrics.scores import score
 from segctl.metrics.table import CountTable
 
@@ -26,7 +27,7 @@ def boundary_distance(height: int, width: int, fraction: float = DISTANCE_FRACTI
 
 
 def boundary_counts(
-    prediction: NDArray[np.integer], label: NDArray[np.integer], num_classes: int, ignore_index: int = 255
+    prediction: NDArray[np.integer], label: NDArray[np.integer], num_classes: int, ignore_index: int = IGNORED
 ) -> NDArray[np.int64]:
     """tp, fp and fn on the boundaries of one image.
 
@@ -60,7 +61,7 @@ def _on_boundary(ids: NDArray[np.integer], valid: NDArray[np.bool_], num_classes
     ids, valid: (H, W). A window holds one class only if its smallest and its largest id are equal, so two filters, an erosion
     and a dilation, find the boundaries of all classes at once, at a cost that does not grow with their number.
     """
-    kind = np.uint8 if num_classes + 2 < 255 else np.uint16
+    kind = np.uint8 if num_classes + 2 < np.iinfo(np.uint8).max else np.uint16
     highest = np.iinfo(kind).max
     # Ids begin at 1, so that ignored pixels can be 0 for the largest id and `highest` for the smallest: neither filter sees them.
     shifted = (ids + 1).astype(kind)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segctl.errors import ArgumentError
+from segctl.ignored import IGNORED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +37,7 @@ class CalibrationTable:
     bins: NDArray[np.float64]
 
 
-def fill_bins(probabilities: "Tensor", label: "Tensor", ignore_index: int = 255) -> "Tensor":
+def fill_bins(probabilities: "Tensor", label: "Tensor", ignore_index: int = IGNORED) -> "Tensor":
     """The bins of each image.
 
     probabilities: float (B, C, H, W), 0 to 1.  label: int (B, H, W).  Returns float64 (B, 1 + C, BINS, 3) on the same device.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from segctl.ignored import IGNORED
 from segctl.metrics.counts import FN, FP
 from segctl.metrics.counts import TP as HITS
 from segctl.metrics.instances import CLASS, SIZE, TP, TP_CATEGORY, InstanceTable
@@ -42,10 +43,12 @@ class Benchmark:
             found[list(self.unscored.get(category, ()))] = number
         return found
 
-    def count_unscored(self, prediction: NDArray[np.integer], label: NDArray[np.integer], num_classes: int) -> NDArray[np.int64]:
+    def count_unscored(
+        self, prediction: NDArray[np.integer], label: NDArray[np.integer], num_classes: int, ignore_index: int = IGNORED
+    ) -> NDArray[np.int64]:
         """int64 (C,): pixels of each class that are predicted as one of the unscored ids. prediction, label: (H, W)."""
         ids = [index for indices in self.unscored.values() for index in indices]
-        there = np.isin(prediction, ids) & (label < num_classes)
+        there = np.isin(prediction, ids) & (label < num_classes) & (label != ignore_index)
         return np.bincount(label[there], minlength=num_classes).astype(np.int64)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segctl.errors import ArgumentError
+from segctl.ignored import IGNORED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,10 +31,10 @@ EXACT_PIXELS = 2**24
 
 
 @overload
-def count(prediction: NDArray[Any], label: NDArray[Any], num_classes: int, ignore_index: int = 255) -> NDArray[np.int64]: ...
+def count(prediction: NDArray[Any], label: NDArray[Any], num_classes: int, ignore_index: int = IGNORED) -> NDArray[np.int64]: ...
 @overload
-def count(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int = 255) -> "Tensor": ...
-def count(prediction: Any, label: Any, num_classes: int, ignore_index: int = 255) -> Any:
+def count(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int = IGNORED) -> "Tensor": ...
+def count(prediction: Any, label: Any, num_classes: int, ignore_index: int = IGNORED) -> Any:
     """True positives, false positives and false negatives per image and class.
 
     prediction, label: integers (B, H, W), NumPy arrays or tensors on one device.  Returns int64 (B, C, 3): tp, fp, fn.
@@ -43,10 +44,12 @@ def count(prediction: Any, label: Any, num_classes: int, ignore_index: int = 255
 
 
 @overload
-def confusion(prediction: NDArray[Any], label: NDArray[Any], num_classes: int, ignore_index: int = 255) -> NDArray[np.int64]: ...
+def confusion(
+    prediction: NDArray[Any], label: NDArray[Any], num_classes: int, ignore_index: int = IGNORED
+) -> NDArray[np.int64]: ...
 @overload
-def confusion(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int = 255) -> "Tensor": ...
-def confusion(prediction: Any, label: Any, num_classes: int, ignore_index: int = 255) -> Any:
+def confusion(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int = IGNORED) -> "Tensor": ...
+def confusion(prediction: Any, label: Any, num_classes: int, ignore_index: int = IGNORED) -> Any:
     """Confusion matrix over all images: rows are the truth, columns the prediction.
 
     prediction, label: as for `count`.  Returns int64 (C, C). Predictions outside the classes are in no column.
@@ -62,7 +65,7 @@ def counts_of(found: Any) -> Any:
     return _stack([hits, false_positives, misses])
 
 
-def pairs(prediction: Any, label: Any, num_classes: int, ignore_index: int = 255) -> Any:
+def pairs(prediction: Any, label: Any, num_classes: int, ignore_index: int = IGNORED) -> Any:
     """How often each (truth, prediction) pair occurs in each image: int64 (B, C, C + 1); the last column is outside the classes.
 
     Arguments and errors are those of `count`. Both the counts and the confusion matrix follow from it.
@@ -141,7 +144,7 @@ def _tensor_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignor
     return checked_pairs(scatter_pairs(prediction, label, num_classes, ignore_index), ignore_index)
 
 
-def queue_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int = 255) -> "Tensor":
+def queue_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int = IGNORED) -> "Tensor":
     """The unchecked pairs of tensors (B, H, W): int64 (B, C + 2, C + 1) on their device, for `checked_pairs`.
 
     Nothing here waits for a GPU, so it can count one batch while the host prepares the next. Row C holds ignored pixels (zeros
@@ -154,7 +157,7 @@ def queue_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_
     return torch.nn.functional.pad(pairs(prediction, label, num_classes, ignore_index), (0, 0, 0, 2))
 
 
-def scatter_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int = 255) -> "Tensor":
+def scatter_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int = IGNORED) -> "Tensor":
     """`queue_pairs` by one scatter over the whole batch: what a GPU runs, and any other device can."""
     import torch
 
@@ -173,7 +176,7 @@ def scatter_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignor
     return seen.view(batch, rows, columns)
 
 
-def checked_pairs(queued: "Tensor", ignore_index: int = 255) -> "Tensor":
+def checked_pairs(queued: "Tensor", ignore_index: int = IGNORED) -> "Tensor":
     """The pairs int64 (B, C, C + 1) of what `queue_pairs` counted. Raises ArgumentError where a label id was no class."""
     num_classes = queued.shape[2] - 1
     strange = int(queued[:, num_classes + 1].sum())

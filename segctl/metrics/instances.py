@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segctl.errors import ArgumentError
+from segctl.ignored import IGNORED
 from segctl.metrics.counts import FP
 from segctl.metrics.scores import mean, pair_ratios
 from segctl.metrics.table import CountTable
@@ -47,7 +48,7 @@ def instance_rows(
     label: NDArray[np.integer],
     instances: NDArray[np.integer],
     categories: NDArray[np.int64] | None = None,
-    ignore_index: int = 255,
+    ignore_index: int = IGNORED,
 ) -> NDArray[np.int64]:
     """The instances of one image, as rows int64 (K, 4).
 
@@ -63,10 +64,11 @@ def instance_rows(
     there = (instances >= FIRST_INSTANCE) & (label != ignore_index)
     guess, truth = prediction[there].astype(np.int64), label[there].astype(np.int64)
     # An instance whose pixels have several labels counts as several instances.
-    keys, which = np.unique(instances[there].astype(np.int64) * 256 + truth, return_inverse=True)
-    same_category = guess == truth if categories is None else categories[guess] == categories[truth]
+    keys, which = np.unique(instances[there].astype(np.int64) << 16 | truth, return_inverse=True)
+    # Predictions of 16 bits may hold ids beyond the 256 that have a category; the last of these, 255, has none.
+    same_category = guess == truth if categories is None else categories[np.minimum(guess, 255)] == categories[truth]
     columns = [
-        keys % 256,
+        keys & 0xFFFF,
         np.bincount(which, minlength=len(keys)),
         np.bincount(which[guess == truth], minlength=len(keys)),
         np.bincount(which[same_category], minlength=len(keys)),

@@ -29,6 +29,9 @@ from segctl.metrics.tally import EvaluationCounts
 
 Arrays = dict[str, NDArray[Any]]
 
+MOST_PIXELS = 2.0**53
+"""Whole numbers up to this are exact as float64, which scores are computed in; no dataset has as many pixels."""
+
 TABLE_HINT = "give a counts.npz that `segctl eval` wrote"
 NEIGHBOUR_HINT = "run `segctl eval` on that run again, or move counts.npz to a folder of its own"
 
@@ -149,6 +152,8 @@ class _Stored:
         if found.dtype != dtype or not fits:
             wanted = ", ".join("any" if size is None else str(size) for size in shape)
             raise self.fault(f"array '{name}' is {found.dtype} {found.shape}, wanted {np.dtype(dtype)} ({wanted})")
+        if found.size and not (found.min() >= 0 and float(found.sum(dtype=np.float64)) < MOST_PIXELS):  # NaN compares as false
+            raise self.fault(f"array '{name}' holds numbers that are no counts: they are negative, too large or not finite")
         return found
 
     def texts(self, name: str) -> tuple[str, ...]:

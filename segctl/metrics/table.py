@@ -17,7 +17,7 @@ class CountTable:
 
     names: N image names, each once.  class_names: C names in train-id order.  counts: int64 (N, C, 3), see counts.py.
     groups: the drive or scene of each image, where the dataset names them; intervals resample whole groups.
-    Raises ArgumentError where the lengths, the shape or the dtype do not fit, or a name repeats.
+    Raises ArgumentError where the lengths, the shape or the dtype do not fit, or the name of an image or a class repeats.
     """
 
     names: tuple[str, ...]
@@ -31,6 +31,9 @@ class CountTable:
         wanted = (len(self.names), len(self.class_names), 3)
         if self.counts.shape != wanted or self.counts.dtype != np.int64:
             raise ArgumentError(f"got counts of {self.counts.dtype} {self.counts.shape}, wanted int64 {wanted}")
+        if len(set(self.class_names)) < len(self.class_names):
+            twice = next(name for index, name in enumerate(self.class_names) if name in self.class_names[:index])
+            raise ArgumentError(f"class '{twice}' is named twice, wanted every class once")
         if len(set(self.names)) < len(self.names):
             twice = next(name for index, name in enumerate(self.names) if name in self.names[:index])
             raise ArgumentError(f"image '{twice}' was counted twice, wanted every image once")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from segctl.ignored import IGNORED
 from segctl.metrics.boundary import boundary_counts, boundary_scores
 from segctl.metrics.calibration import CalibrationTable, calibration_scores
 from segctl.metrics.cityscapes import Benchmark, category_scores, instance_weighted_scores
@@ -54,13 +55,14 @@ class EvaluationCounts:
 class MapCounter:
     """Counts what needs whole maps and not just pairs: boundaries, and instances.
 
-    categories: int64 (256,), the category of each id, for benchmarks that have categories.
+    categories: int64 (256,), the category of each id, for benchmarks that have categories.  ignored: the label of ignored pixels.
     """
 
     num_classes: int
     boundary: bool = False
     categories: NDArray[np.int64] | None = None
     benchmark: Benchmark | None = None
+    ignored: int = IGNORED
 
     def add(
         self,
@@ -71,11 +73,11 @@ class MapCounter:
     ) -> ImageCounts:
         """The image's counts and what this counter adds. prediction, label, instances: integers (H, W)."""
         if self.boundary:
-            image = replace(image, boundary=boundary_counts(prediction, label, self.num_classes))
+            image = replace(image, boundary=boundary_counts(prediction, label, self.num_classes, self.ignored))
         if instances is not None:
-            image = replace(image, instances=instance_rows(prediction, label, instances, self.categories))
+            image = replace(image, instances=instance_rows(prediction, label, instances, self.categories, self.ignored))
         if instances is not None and self.benchmark is not None:
-            image = replace(image, unscored=self.benchmark.count_unscored(prediction, label, self.num_classes))
+            image = replace(image, unscored=self.benchmark.count_unscored(prediction, label, self.num_classes, self.ignored))
         return image
 
 

@@ -5,7 +5,6 @@
 Written whole or not at all. Read with weights_only, so opening a stranger's file runs none of its code.
 """
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,13 @@ from torch import Tensor
 
 from segctl.errors import ArgumentError, InputError
 from segctl.files import write_whole
-from segctl.models.external.weights import first_misfit, read_tables, require_finite, unpickled
+from segctl.models.external.weights import first_misfit, not_finite, read_tables, unpickled
 from segctl.models.segmenter import Segmenter
 from segctl.schema.models import ModelSpec
 from segctl.schema.run import TrainRun
 
 MODEL_FILE = "model.pt"
+MAKE_AGAIN = "copy it again from where it came, or train the run again"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,11 @@ def _write(partial: Path, payload: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> SavedModel:
-    """The model file at `path`, or inside the run folder at `path`. Raises InputError for anything else."""
+    """The model file at `path`, or inside the run folder at `path`.
+
+    Raises InputError for anything else, for a file whose bytes changed after it was written, and for weights that are NaN or
+    infinite: such a network gives masks of one class without any other sign.
+    """
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
         raise _nothing_there(path)
@@ -81,27 +85,21 @@ def read_if_saved(file: Path) -> SavedModel | None:
     if file.suffix == ".safetensors":
         read_tables(file)  # for its message about a damaged file
         return None
-    payload = unpickled(file)
+    payload = unpickled(file, MAKE_AGAIN)
     try:
         spec = ModelSpec.model_validate(payload["run"]["model"])
         names, weights = [str(name) for name in payload["class_names"]], dict(payload["weights"])
+        if not isinstance(payload["run"], dict):
+            raise TypeError
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return None
-    if (damaged := _damaged_part(file)) is not None:
+    broken = [name for name, tensor in weights.items() if not_finite(tensor)]
+    if broken:
         raise InputError(
-            f"'{file}' is damaged: the checksum of its part '{damaged}' does not match", "copy it again, or train again"
+            f"'{file}' cannot be used: {len(broken)} of its {len(weights)} weights are NaN or infinite, the first is {broken[0]}",
+            MAKE_AGAIN,
         )
-    require_finite(weights, file)
     return SavedModel(file, payload["run"], spec, names, weights)
-
-
-def _damaged_part(file: Path) -> str | None:
-    """The first part of the archive whose bytes are not those that were written. torch itself does not look at the checksums."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return archive.testzip()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
-        return file.name
 
 
 def fill(model: Segmenter, saved: SavedModel) -> None:

@@ -7,14 +7,17 @@ tables.py  notes.py  published.py  figures.py  strips.py    parts of the page
 sections.py     all parts -> a Page of content.py, which markdown.py and html.py render
 """
 
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from segctl import __version__
 from segctl.errors import InputError, did_you_mean
-from segctl.files import write_text
+from segctl.files import move_whole, require_plain, write_text
 from segctl.report import html, markdown
 from segctl.report.analysis import measure
 from segctl.report.collect import Collection, collect
@@ -36,20 +39,28 @@ def write_report(runs: Sequence[Path], runs_root: Path, path: Path, split: str |
     """Write a Markdown file, a web page of the same content beside it, and the figures in `<name>_files/`.
 
     path: of either file; the web page is the one that ends in .html.  runs: run folders; if empty, every run under `runs_root`.
-    split: report only this evaluated split. Raises InputError before drawing where the report cannot be written.
+    split: report only this evaluated split. Raises InputError before drawing where the report cannot be written; a report that
+    fails leaves nothing new.
     """
-    web = path.with_suffix(".html")
-    path = path.with_suffix(".md") if path == web else path
+    if path.is_dir() or not path.name:
+        raise InputError(f"cannot write the report to '{path}': it is a folder", "give a file, such as -o report.md")
+    is_web = path.suffix.lower() == ".html"
+    path, web = (path.with_suffix(".md"), path) if is_web else (path, path.with_suffix(".html"))
     collection = collect(runs, runs_root)
     _check_split(collection, split)
     comparisons = tuple(comparisons_of(collection.runs, split))
     figures = Path(f"{path.stem}_files")
-    _check_writable(path, figures)
+    _check_places(path, web)
     made = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by segctl {__version__}."
-    measured = {comparison.place: measure(comparison) for comparison in comparisons}
-    page = build(Frame(collection, comparisons, measured, split, Drawer(path.parent, figures)), made)
-    write_text(path, markdown.render(page))
-    write_text(web, html.render(page, path.parent))
+    with _workshop(path) as workshop:
+        (workshop / figures).mkdir()
+        measured = {comparison.place: measure(comparison) for comparison in comparisons}
+        page = build(Frame(collection, comparisons, measured, split, Drawer(workshop, figures)), made)
+        write_text(workshop / path.name, markdown.render(page))
+        write_text(workshop / web.name, html.render(page, workshop))
+        # All files are on the disk now, so a full disk cannot leave a new page beside an old one.
+        for file in [*sorted((workshop / figures).iterdir()), workshop / path.name, workshop / web.name]:
+            move_whole(file, path.parent / file.relative_to(workshop))
     return Report(path, web, collection, comparisons)
 
 
@@ -60,14 +71,37 @@ def _check_split(collection: Collection, split: str | None) -> None:
         raise InputError(f"no run is evaluated on split '{split}'{did_you_mean(split, known)}", f"{evaluated}; see `segctl eval`")
 
 
-def _check_writable(path: Path, figures: Path) -> None:
-    """Raise InputError now, and not after minutes of drawing, where the report cannot be written."""
-    if path.is_dir():
-        raise InputError(f"cannot write the report to '{path}': it is a folder", "give a file, such as -o report.md")
+def _check_places(path: Path, web: Path) -> None:
+    """Raise InputError where a file is in the way that the report must not replace."""
+    for file in (path, web):
+        try:
+            require_plain(file)
+            foreign = file == web and file.is_file() and b"by segctl" not in file.read_bytes()
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        if foreign:
+            raise InputError(
+                f"'{file}' is in the way of the web page, and `segctl report` did not write it", "give another file with -o"
+            )
+
+
+@contextmanager
+def _workshop(path: Path) -> Iterator[Path]:
+    """A temporary folder beside the report, where it is made; in the end it is removed, and so are folders that stay empty."""
+    new = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     try:
-        (path.parent / figures).mkdir(parents=True, exist_ok=True)
-        probe = path.parent / figures / ".probe"
-        probe.touch()
-        probe.unlink()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        workshop = Path(tempfile.mkdtemp(prefix=f".{path.stem[:40]}.part", dir=path.parent))
     except OSError as error:
-        raise InputError(f"cannot write the report to '{path}': {error.strerror}", "give another file with -o") from error
+        raise _cannot_write(path, error) from error
+    try:
+        yield workshop
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+        for folder in new:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _cannot_write(path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write the report to '{path}': {error.strerror or error}", "give another file with -o")

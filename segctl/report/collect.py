@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segctl.commands import command_line
-from segctl.errors import InputError, SegctlError, did_you_mean
-from segctl.files import read_json
+from segctl.errors import InputError, SegctlError, did_you_mean, os_error_in_words, printable
+from segctl.evaluate.scores_record import EVALUATE_AGAIN, About
+from segctl.files import as_record, content_key, read_json
 from segctl.metrics.scores import SCORE_NAMES
 from segctl.metrics.store import load_confusion, load_table
 from segctl.metrics.table import CountTable
 from segctl.runs import RunFolder, find_runs
 from segctl.schema.methods import method_of
 from segctl.schema.run import DistillRun, TrainRun
-
-EVALUATE_AGAIN = "run `segctl eval` on that run again"
 
 TILES = ("image", "truth", "prediction", "error")
 
@@ -66,7 +65,7 @@ class Evaluation:
     @property
     def colors(self) -> dict[str, Rgb]:
         """Class name -> colour in the tiles; empty for evaluations that did not record colours."""
-        return {str(row["name"]): _color(row["color"]) for row in self.about.get("classes", []) if "color" in row}
+        return {str(row["name"]): _color(row["color"]) for row in self.about.get("classes") or [] if row.get("color")}
 
 
 @dataclass(frozen=True)
@@ -131,27 +130,51 @@ class Collection:
 def collect(folders: Sequence[Path], runs_root: Path) -> Collection:
     """The named run folders, or every run under `runs_root`.
 
-    A fault in a named run is raised. Under the root a fault becomes a sentence in `unreadable`, so that one broken folder does
-    not hide the others; if no run can be read, the first fault is raised.
+    A fault becomes a sentence in `unreadable`, so that one broken folder does not hide the others. Raises the first fault if no
+    run can be read, and InputError for a named folder that does not exist.
     """
     if folders:
-        unique = list({path.resolve(): path for path in folders}.values())
-        return Collection(_labelled([read_run(_existing(path, runs_root)) for path in unique]), ())
-    found = find_runs(runs_root)
+        found = [_existing(path, runs_root) for path in {path.resolve(): path for path in folders}.values()]
+    else:
+        found = find_runs(runs_root)
     if not found:
         raise InputError(
             f"there are no runs under '{runs_root}'",
             f"train one with `{command_line('train', '--preset', 'NAME', runs_root=runs_root)}`, or give --runs-root",
         )
-    runs, faults = [], []
+    runs: list[Run] = []
+    faults: list[SegctlError] = []
     for folder in found:
         try:
             runs.append(read_run(folder))
         except SegctlError as error:
             faults.append(error)
+        except OSError as error:
+            faults.append(os_error_in_words(error))
     if not runs:
         raise faults[0]
+    odd = _of_other_images(runs)
+    runs = [run for run in runs if run.folder.path not in odd]
+    faults += odd.values()
     return Collection(_labelled(runs), tuple(str(fault) for fault in faults))
+
+
+def _of_other_images(runs: Sequence[Run]) -> dict[Path, InputError]:
+    """Folders of runs whose counts are of other classes, images or labels than most counts of the same data, with the fault."""
+    kinds: dict[tuple[str, str, str], dict[str, list[Run]]] = {}
+    for run in runs:
+        for split, found in run.evaluations.items():
+            if found.counts is not None:
+                place = (run.spec.data.dataset, split, found.fingerprint)
+                pixels = sorted(zip(found.counts.names, found.counts.valid_pixels.tolist(), strict=True))
+                kinds.setdefault(place, {}).setdefault(content_key([found.counts.class_names, pixels]), []).append(run)
+    odd: dict[Path, InputError] = {}
+    for (_, split, _), found_here in kinds.items():
+        usual = max(found_here.values(), key=len)  # the first, and so the oldest, of equals
+        for run in (run for members in found_here.values() if members is not usual for run in members):
+            path, other = run.folder.evaluation(split) / "counts.npz", usual[0].folder.path
+            odd[run.folder.path] = _foreign(path, f"its classes, images or labels are not those of '{other}', of the same data")
+    return odd
 
 
 def read_run(folder: RunFolder) -> Run:
@@ -160,7 +183,7 @@ def read_run(folder: RunFolder) -> Run:
     begun = sorted(path.name for path in folder.path.glob("eval/*") if path.is_dir() and not path.name.startswith("."))
     return Run(
         folder=folder,
-        label=folder.path.resolve().name,
+        label=_as_label(folder.path.resolve().name),
         spec=folder.read_run(),
         environment=_mapping(folder.read_environment(), folder.environment),
         curves=_curves(folder),
@@ -172,16 +195,19 @@ def read_run(folder: RunFolder) -> Run:
 def read_evaluation(folder: Path) -> Evaluation:
     """One evaluated split. Raises InputError naming the file that is not what `segctl eval` writes."""
     path = folder / "scores.json"
-    tree = _mapping(read_json(path), path)
+    tree = _mapping(read_json(path, EVALUATE_AGAIN), path)
     if not any(name in tree for name in SCORE_NAMES):
         raise _foreign(path, f"it has none of the scores {', '.join(SCORE_NAMES[:3])}, ...")
     rows = tree.get("per_class", [])
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and "class" in row for row in rows):
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and isinstance(row.get("class"), str) for row in rows):
         raise _foreign(path, "per_class is not a list of rows with a class")
     about = _mapping(tree.get("about", {}), path)
+    as_record(about, About, f"'{path}'", EVALUATE_AGAIN)
     scores = {name: _score(tree.get(name), name, path) for name in SCORE_NAMES}
     per_class = tuple({key: value if key == "class" else _score(value, key, path) for key, value in row.items()} for row in rows)
     counts = load_table(folder / "counts.npz", EVALUATE_AGAIN) if (folder / "counts.npz").is_file() else None
+    if counts is not None:
+        _require_fitting(counts, per_class, about, folder)
     return Evaluation(
         folder.name,
         scores,
@@ -193,6 +219,14 @@ def read_evaluation(folder: Path) -> Evaluation:
     )
 
 
+def _require_fitting(counts: CountTable, per_class: Sequence[Mapping[str, Any]], about: Mapping[str, Any], folder: Path) -> None:
+    """Raise InputError for a counts.npz from which the scores beside it were not computed."""
+    classes = tuple(row["class"] for row in per_class)
+    wanted = counts.class_names[1:] if about.get("binary") and len(counts.class_names) == 2 else counts.class_names
+    if classes != wanted:
+        raise _foreign(folder / "counts.npz", "its classes are not those of scores.json")
+
+
 def _existing(path: Path, runs_root: Path) -> RunFolder:
     if not path.is_dir():
         near = did_you_mean(path.name, [run.name for run in find_runs(runs_root)])
@@ -202,13 +236,20 @@ def _existing(path: Path, runs_root: Path) -> RunFolder:
 
 
 def _labelled(runs: list[Run]) -> tuple[Run, ...]:
-    names = [run.label for run in runs]
-    return tuple(
-        Run(**{**vars(run), "label": f"{run.folder.path.resolve().parent.name}/{run.label}"})
-        if names.count(run.label) > 1
-        else run
-        for run in runs
-    )
+    """The runs with labels of their own: the folder's name, with its parent where names repeat, or else with its whole path."""
+    paths = [run.folder.path.resolve() for run in runs]
+    for text in (lambda path: f"{path.parent.name}/{path.name}", str):
+        names = [run.label for run in runs]
+        runs = [
+            replace(run, label=_as_label(text(path))) if names.count(run.label) > 1 else run
+            for run, path in zip(runs, paths, strict=True)
+        ]
+    return tuple(runs)
+
+
+def _as_label(name: str) -> str:
+    """A name that can stand between backticks, on one line."""
+    return printable(name).replace("`", "'")
 
 
 def _curves(folder: RunFolder) -> Curves:
@@ -233,20 +274,33 @@ def _points(pairs: list[tuple[Any, Any]]) -> tuple[tuple[int, float], ...]:
 
 
 def _worst(folder: Path) -> tuple[WorstImage, ...]:
+    """The worst images, each of its tiles decoded once, so that a broken one shows here and not in the middle of a report."""
     path = folder / "worst.json"
     if not path.is_file():
         return ()
+    entries = read_json(path, EVALUATE_AGAIN)
+    if not isinstance(entries, list):
+        raise _foreign(path, f"it holds a {type(entries).__name__}, wanted a list")
     try:
-        return tuple(
+        found = tuple(
             WorstImage(
                 str(entry["image"]),
                 _score(entry["mIoU_I"], "mIoU_I", path),
                 {kind: folder / Path(entry["files"][kind]).name for kind in TILES},
             )
-            for entry in read_json(path)
+            for entry in entries
         )
     except (TypeError, KeyError) as error:
         raise _foreign(path, f"an entry has no {error}") from error
+    from segctl.data.files.archives import PlainFile
+    from segctl.data.files.pictures import read_image
+
+    for tile in (tile for image in found for tile in image.tiles.values()):
+        try:
+            read_image(PlainFile(str(tile), tile))
+        except InputError as error:
+            raise InputError(error.message, EVALUATE_AGAIN) from error
+    return found
 
 
 def _score(value: Any, name: str, path: Path) -> float | None:

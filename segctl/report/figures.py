@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segctl.errors import printable
 from segctl.files import write_whole
 from segctl.report.collect import Curves
 
@@ -49,7 +50,7 @@ def draw_curves(lines: Sequence[Line], path: Path) -> None:
     loss, score = figure.subplots(1, 2, sharex=True)
     for line in lines:
         color = _color(names.index(line.name))
-        label = line.name if line is next(other for other in lines if other.name == line.name) else "_nolegend_"
+        label = _label(line.name) if line is next(other for other in lines if other.name == line.name) else "_nolegend_"
         _plot_loss(loss, line.curves.loss, color)
         steps, values = zip(*line.curves.miou_d, strict=True) if line.curves.miou_d else ((), ())
         score.plot(steps, values, color=color, label=label, marker="o", markersize=3, linewidth=1.4)
@@ -66,13 +67,13 @@ def draw_bars(classes: Sequence[str], groups: Sequence[Bars], path: Path) -> Non
     for index, group in enumerate(groups):
         places = [row - 0.4 + (index + 0.5) * thickness for row in range(len(classes))]
         values = [0.0 if value is None else value for value in group.values]
-        axes.barh(places, values, thickness * 0.92, color=_color(group.position), label=group.name)
+        axes.barh(places, values, thickness * 0.92, color=_color(group.position), label=_label(group.name))
         for place, value, interval in zip(places, group.values, group.intervals, strict=True):
             if value is None:
                 axes.text(0.5, place, "n/a", va="center", fontsize=6, color=_color(group.position))
             elif interval is not None:
                 axes.plot(interval, (place, place), color="#222222", linewidth=0.9, solid_capstyle="butt")
-    axes.set_yticks(range(len(classes)), classes)
+    axes.set_yticks(range(len(classes)), [*map(_label, classes)])
     axes.set_ylim(len(classes) - 0.5, -0.5)
     axes.set_xlim(0, 100)
     _dress(axes, "", "IoU_D, %")
@@ -89,7 +90,7 @@ def draw_histogram(groups: Sequence[HistogramLine], path: Path) -> None:
         counts = [0] * (len(edges) - 1)
         for value in group.values:
             counts[min(int(value // 5), len(counts) - 1)] += 1
-        axes.stairs(counts, edges, color=_color(group.position), label=group.name, linewidth=1.6, fill=False)
+        axes.stairs(counts, edges, color=_color(group.position), label=_label(group.name), linewidth=1.6, fill=False)
         if group.values:
             mean = sum(group.values) / len(group.values)
             axes.plot([mean], [0], marker="^", color=_color(group.position), markersize=7, clip_on=False, zorder=3)
@@ -107,14 +108,14 @@ def draw_differences(names: Sequence[str], groups: Sequence[Bars], path: Path) -
     axes = figure.subplots()
     axes.axvline(0, color="#222222", linewidth=0.9)
     for index, group in enumerate(groups):
-        axes.plot([], [], marker="o", markersize=4, color=_color(group.position), label=group.name)
+        axes.plot([], [], marker="o", markersize=4, color=_color(group.position), label=_label(group.name))
         for row, (value, interval) in enumerate(zip(group.values, group.intervals, strict=True)):
             place = row - 0.4 + (index + 0.5) * 0.8 / len(groups)
             if interval is not None:
                 axes.plot(interval, (place, place), color=_color(group.position), linewidth=1.4)
             if value is not None:
                 axes.plot([value], [place], marker="o", markersize=4, color=_color(group.position))
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [*map(_label, names)])
     axes.set_ylim(len(names) - 0.5, -0.5)
     _dress(axes, "", "difference, points")
     _finish(figure, len(groups), path)
@@ -147,6 +148,11 @@ def _figure(width: float, height: float) -> Any:
 
 def _color(index: int) -> str:
     return LINE_COLORS[index % len(LINE_COLORS)]
+
+
+def _label(name: str) -> str:
+    """A name as matplotlib draws it: on one line, and no formula between dollar signs."""
+    return printable(name).replace("$", r"\$")
 
 
 def _dress(axes: Any, title: str, label: str) -> None:

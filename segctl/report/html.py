@@ -11,8 +11,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any, assert_never
 
-from segctl.errors import InputError
-from segctl.report.collect import EVALUATE_AGAIN
+from segctl.data.files.archives import PlainFile
+from segctl.data.files.pictures import read_image
+from segctl.errors import printable
 from segctl.report.content import (
     Cell,
     Code,
@@ -29,6 +30,7 @@ from segctl.report.content import (
     Words,
 )
 
+NEWLINE = "\n"
 WEB_TILE_PX = 1024
 """The longer side of an embedded tile, at most."""
 
@@ -110,7 +112,7 @@ class _Writer:
 
     def _figure(self, figure: Figure) -> str:
         data = base64.b64encode((self._folder / figure.path).read_bytes()).decode()
-        picture = f'<img alt="{escape(figure.alt)}" src="data:image/png;base64,{data}">'
+        picture = f'<img alt="{escape(printable(figure.alt))}" src="data:image/png;base64,{data}">'
         return f"<figure>{picture}<figcaption>{_text(figure.caption)}</figcaption></figure>"
 
     def _gallery(self, gallery: Gallery) -> str:
@@ -162,6 +164,8 @@ class _Writer:
 def _data(name: str, content: Any) -> str:
     """Data for the script. `<` is escaped, so that no text in the data can end the element."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    # Halves of characters cannot be written as UTF-8; as an escape they are valid JSON.
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return f'<script type="application/json" id="{name}">{text}</script>'
 
 
@@ -174,7 +178,7 @@ def _words(block: Words) -> str:
         case Definitions(items):
             return f"<dl>{''.join(f'<dt>{_text(term)}</dt><dd>{_text(meaning)}</dd>' for term, meaning in items)}</dl>"
         case Code(text):
-            return f"<pre><code>{escape(text)}</code></pre>"
+            return f"<pre><code>{escape(printable(text, keep=NEWLINE))}</code></pre>"
         case _:
             assert_never(block)
 
@@ -198,7 +202,7 @@ def _cell(cell: Cell) -> str:
 
 
 def _text(text: str) -> str:
-    pieces = re.split(r"`([^`]*)`", text)
+    pieces = re.split(r"`([^`]*)`", printable(text, keep=NEWLINE))
     return "".join(f"<code>{escape(piece)}</code>" if index % 2 else escape(piece) for index, piece in enumerate(pieces))
 
 
@@ -214,11 +218,7 @@ def _tile(kind: str, path: Path) -> str:
     """A tile as a data URI."""
     from PIL import Image
 
-    try:
-        with Image.open(path) as file:
-            picture = file.convert("RGB")
-    except OSError as error:
-        raise InputError(f"cannot read '{path}': {error}", EVALUATE_AGAIN) from error
+    picture = Image.fromarray(read_image(PlainFile(str(path), path)))
     if max(picture.size) > WEB_TILE_PX:
         scale = WEB_TILE_PX / max(picture.size)
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))

@@ -1,10 +1,12 @@
 """Content -> GitHub-flavoured Markdown."""
 
+import os
 import re
 import statistics
 from typing import assert_never
 from urllib.parse import quote
 
+from segctl.errors import printable
 from segctl.report.content import (
     Cell,
     Code,
@@ -23,6 +25,7 @@ from segctl.report.content import (
 )
 
 IMAGES_SHOWN = 10
+NEWLINE = "\n"
 
 
 def render(page: Page) -> str:
@@ -58,13 +61,15 @@ def _words(block: Words) -> str:
         case Definitions(items):
             return "\n".join(f"- **{_text(term)}**: {_text(meaning)}" for term, meaning in items)
         case Code(text):
-            return f"```\n{text}\n```"
+            # A fence longer than any in the text, which a command may hold.
+            fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+            return f"{fence}\n{printable(text, keep=NEWLINE)}\n{fence}"
         case _:
             assert_never(block)
 
 
 def _figure(figure: Figure) -> str:
-    return f"![{_text(figure.alt)}]({quote(figure.path.as_posix())})\n\n*{_text(figure.caption)}*"
+    return f"![{_text(figure.alt)}]({quote(os.fsencode(figure.path.as_posix()))})\n\n*{_text(figure.caption)}*"
 
 
 def _images(block: ImageTable) -> str:
@@ -99,10 +104,13 @@ def _cell(cell: Cell) -> str:
 
 
 def _escaped(text: str) -> str:
-    return _text(text).replace("|", "\\|").replace("\n", " ")
+    return _text(text).replace("|", "\\|")
 
 
 def _text(text: str) -> str:
-    """Escape what Markdown would read as markup, outside `code`."""
-    pieces = re.split(r"(`[^`]*`)", text)
-    return "".join(piece if index % 2 else re.sub(r"([*<\\]|\](?=[(\[]))", r"\\\1", piece) for index, piece in enumerate(pieces))
+    """One line of text, in which what Markdown would read as markup is escaped, except for `code`.
+
+    A blank line would end the paragraph and with it the code, and a backtick beside the code would change where it ends.
+    """
+    pieces = re.split(r"((?<!`)`[^`]+`(?!`))", printable(re.sub(r"\s*\n\s*", " ", text)))
+    return "".join(piece if index % 2 else re.sub(r"([*<\\`]|\](?=[(\[]))", r"\\\1", piece) for index, piece in enumerate(pieces))

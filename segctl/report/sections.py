@@ -44,6 +44,7 @@ from segctl.report.tables import (
 from segctl.schema.formula import total_loss
 
 WORST_SHOWN = 4
+LONGEST_SLUG = 120
 
 HOW_TO_READ = Notes(
     (
@@ -85,17 +86,27 @@ class Drawer:
 
     def __init__(self, folder: Path, figures: Path) -> None:
         self._folder, self._figures = folder, figures
+        self._taken: set[str] = set()
 
     def __call__(self, name: str, title: str, draw: Callable[[Path], None]) -> Figure:
-        """Draw the figure `name`.png. title: its caption, and its text for those who cannot see it."""
-        path = self._figures / f"{slug(name)}.png"
+        """Draw the figure `name`.png. title: its caption, and its text for those who cannot see it.
+
+        Names that differ only in characters that `slug` replaces, or in their case, get numbered files.
+        """
+        stem = number = slug(name)
+        count = 1
+        while number.casefold() in self._taken:
+            count += 1
+            number = f"{stem}-{count}"
+        self._taken.add(number.casefold())
+        path = self._figures / f"{number}.png"
         draw(self._folder / path)
         return Figure(path, title, title)
 
 
 def slug(name: str) -> str:
-    """A name without characters that file systems or URLs treat specially."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+    """A name without characters that file systems or URLs treat specially, and short enough for a file."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:LONGEST_SLUG]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segctl.errors import InputError
+from segctl.data.files.archives import PlainFile
+from segctl.data.files.pictures import read_image
+from segctl.errors import printable
 from segctl.files import write_whole
 from segctl.report.collect import TILES, Rgb, WorstImage
 
@@ -42,13 +44,7 @@ def _load_tiles(image: WorstImage) -> list["Image"]:
 
     tiles = []
     for kind in TILES:
-        try:
-            with Image.open(image.tiles[kind]) as file:
-                tile = file.convert("RGB")
-        except OSError as error:
-            raise InputError(
-                f"cannot read '{image.tiles[kind]}': {error}", "run `segctl eval` on that run again to redraw its worst images"
-            ) from error
+        tile = Image.fromarray(read_image(PlainFile(str(image.tiles[kind]), image.tiles[kind])))
         scale = min(STRIP_TILE_PX / tile.width, STRIP_TILE_PX / tile.height)
         size = (max(1, round(tile.width * scale)), max(1, round(tile.height * scale)))
         smooth = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
@@ -78,7 +74,7 @@ def _row(image: WorstImage, tiles: Sequence["Image"]) -> "Image":
     strip = Image.new("RGB", (_sheet_width(), height + LINE_PX + GAP_PX), "white")
     pen, font = ImageDraw.Draw(strip), _font()
     value = "n/a" if image.miou_i is None else f"{image.miou_i:.2f}"
-    pen.text((GAP_PX, LINE_PX / 2), image.image, fill=INK, font=font, anchor="lm")
+    pen.text((GAP_PX, LINE_PX / 2), printable(image.image), fill=INK, font=font, anchor="lm")
     pen.text((_sheet_width() - GAP_PX, LINE_PX / 2), f"mIoU_I {value}", fill=INK, font=font, anchor="rm")
     for column, tile in enumerate(tiles):
         left = GAP_PX + column * (STRIP_TILE_PX + GAP_PX)
@@ -103,7 +99,7 @@ def _legend(entries: Sequence[tuple[str, Rgb]]) -> "Image":
 
     font = _font()
     left, line, placed = GAP_PX, 0, []
-    for name, color in entries:
+    for name, color in ((printable(name), color) for name, color in entries):
         width = SWATCH_PX + 6 + round(font.getlength(name)) + 18
         if left + width > _sheet_width() and left > GAP_PX:
             left, line = GAP_PX, line + 1

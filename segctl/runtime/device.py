@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from segctl.errors import InputError
+from segctl.runtime.device_name import check_device_name
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -37,7 +38,7 @@ class Compute:
 def choose_compute(device: str | None, precision: str = "auto") -> Compute:
     """The named device, or a GPU if there is one; the named precision, or for "auto" the fastest that the device supports.
 
-    Raises InputError for a device that this machine does not have, and for fp16 on a CPU.
+    Raises InputError for a device that this machine does not have, and for fp16 on anything but a CUDA GPU.
     """
     chosen, reason = _choose_device(device)
     if chosen.type == "cuda":
@@ -54,11 +55,12 @@ def choose_scoring_compute(device: str | None, trained_in: str, precision: str |
     if precision is not None:
         if precision not in ("auto", "fp32", "bf16", "fp16"):
             raise InputError(f"--precision '{precision}' is not known", "use auto, fp32, bf16 or fp16")
-        if precision == "fp16" and _choose_device(device)[0].type == "cpu":
-            raise InputError("--precision fp16 does not work on a CPU", "use auto, fp32 or bf16")
+        if precision == "fp16" and (kind := _choose_device(device)[0].type) != "cuda":
+            where = "a CPU" if kind == "cpu" else kind
+            raise InputError(f"--precision fp16 does not work on {where}", "use auto, fp32 or bf16")
         return choose_compute(device, precision)
     chosen, _ = _choose_device(device)
-    possible = trained_in != "fp16" if chosen.type == "cpu" else True
+    possible = trained_in != "fp16" or chosen.type == "cuda"
     if trained_in == "bf16":
         possible = _has_fast_bf16(chosen)
     compute = choose_compute(device, trained_in if possible else "fp32")
@@ -77,12 +79,13 @@ def _choose_device(name: str | None) -> tuple[torch.device, str]:
         )
     if name is None:
         return (torch.device("cuda", local_rank % count), "found") if count else (torch.device("cpu"), "no GPU found")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"--device '{name}' is not a device", "use cpu, cuda or cuda:0") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"--device '{name}' is not supported", "use cpu, cuda or cuda:0")
+    device = torch.device(check_device_name(name))
+    if device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise InputError(
+                f"--device '{name}' does not exist: this machine, or this build of torch, has no Apple GPU", "use --device cpu"
+            )
+        return device, "as given"
     if device.type == "cpu":
         return torch.device("cpu"), "as given"
     if (device.index or 0) >= count:
@@ -95,9 +98,10 @@ def _choose_precision(name: str, device: torch.device) -> tuple[Precision, str]:
         case "auto":
             return ("bf16", "the device supports it") if _has_fast_bf16(device) else ("fp32", "the device has no fast bf16")
         case "fp16":
-            if device.type == "cpu":
+            if device.type != "cuda":  # its gradients vanish without scaling, which only CUDA has been tried with
+                where = "a CPU" if device.type == "cpu" else device.type
                 raise InputError(
-                    "train.precision: got 'fp16' on a CPU, wanted 'auto', 'fp32' or 'bf16'", "add --set train.precision=auto"
+                    f"train.precision: got 'fp16' on {where}, wanted 'auto', 'fp32' or 'bf16'", "add --set train.precision=auto"
                 )
             return "fp16", "as given"
         case "bf16":

@@ -15,11 +15,12 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from segctl.errors import PeerError, ProcessError, SegctlError
+from segctl.runtime.parent import parent_variable
 from segctl.runtime.signals import handling
 
 FOLDER = "SEGCTL_PROCESSES"
@@ -54,33 +55,43 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
 def reporting_errors() -> Iterator[None]:
     """In a process that `launch` started: write an error into the folder instead of printing it, and exit with its code.
 
-    In any other process this does nothing.
+    In any other process this does nothing. Where the folder for temporary files is full, the error is printed after all.
     """
     if FOLDER not in os.environ:
         yield
         return
     folder, rank = Path(os.environ[FOLDER]), os.environ.get("RANK", "0")
-    (folder / f"{rank}.pid").write_text(str(os.getpid()), encoding="utf-8")
+    with suppress(OSError):
+        (folder / f"{rank}.pid").write_text(str(os.getpid()), encoding="utf-8")
     try:
         yield
     except SegctlError as error:
-        _write_error(folder / f"{rank}.json", error, "")
+        if not _write_error(folder / f"{rank}.json", error, ""):
+            raise
         raise SystemExit(error.exit_code) from error
     except Exception as error:
-        _write_error(folder / f"{rank}.json", SegctlError(f"process {rank} failed: {error!r}"), traceback.format_exc())
+        if not _write_error(folder / f"{rank}.json", SegctlError(f"process {rank} failed: {error!r}"), traceback.format_exc()):
+            raise
         raise SystemExit(1) from error
 
 
 def remember_resume_command(line: str) -> None:
     """Store the command that resumes this run, to be shown if a process is killed and cannot print it."""
     if FOLDER in os.environ:
-        (Path(os.environ[FOLDER]) / "resume").write_text(line, encoding="utf-8")
+        with suppress(OSError):
+            (Path(os.environ[FOLDER]) / "resume").write_text(line, encoding="utf-8")
 
 
-def _write_error(path: Path, error: SegctlError, trace: str) -> None:
+def _write_error(path: Path, error: SegctlError, trace: str) -> bool:
+    """Write an error for the process that started this one; whether there was room for it."""
     content = {"time": time.time(), "message": error.message, "hint": error.hint, "exit_code": error.exit_code, "trace": trace}
     content["lost"] = isinstance(error, PeerError)
-    path.write_text(json.dumps(content), encoding="utf-8")
+    try:
+        path.write_text(json.dumps(content), encoding="utf-8")
+    except OSError:
+        path.unlink(missing_ok=True)  # half an error cannot be read
+        return False
+    return True
 
 
 def first_error(folder: Path, codes: dict[int, int], processes: int, stopped: int | None = None) -> ProcessError:
@@ -110,7 +121,7 @@ def first_error(folder: Path, codes: dict[int, int], processes: int, stopped: in
 def _environment(processes: int, place: str) -> Iterator[None]:
     """Set the variables that the processes inherit; the caller's own come back at the end."""
     before = dict(os.environ)
-    os.environ[FOLDER] = place
+    os.environ |= {FOLDER: place, **parent_variable()}
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     try:
         yield

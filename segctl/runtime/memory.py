@@ -19,15 +19,25 @@ SCORE_WITH_LESS = (
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The largest memory use so far in MB: allocated on the GPU, or resident in this process. 0 where the system does not say."""
+    """The largest memory use so far in MB: allocated on the GPU, or resident in this process. 0 where nobody can tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     try:
-        import resource  # Windows does not have it
+        import resource
     except ImportError:
-        return 0.0
+        return _peak_by_psutil()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3  # macOS counts bytes, Linux kilobytes
+
+
+def _peak_by_psutil() -> float:
+    """The peak in MB where there is no module `resource`: on Windows. Elsewhere psutil knows only the present use."""
+    try:
+        import psutil
+    except ImportError:
+        return 0.0
+    memory = psutil.Process().memory_info()
+    return float(getattr(memory, "peak_wset", memory.rss)) / 1e6
 
 
 @contextmanager
@@ -40,3 +50,8 @@ def out_of_memory_in_words(device: torch.device, hint: str) -> Iterator[None]:
         raise SegctlError(
             f"out of memory on {device}: peak use was {peak_memory_mb(device):,.0f} MB of {total:,.0f} MB", hint
         ) from error
+    except (MemoryError, RuntimeError) as error:
+        # On a CPU torch raises a plain RuntimeError that names its allocator.
+        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise SegctlError(f"out of memory: this process had used {peak_memory_mb(device):,.0f} MB", hint) from error

@@ -64,7 +64,7 @@ class ProtocolChange:
         return spec.model_copy(update=changed)
 
     def _place(self, spec: WholeProtocol | SlidingProtocol, crop: tuple[int, int]) -> WholeProtocol | SlidingProtocol:
-        kind = self.protocol or spec.kind
+        kind = spec.kind if self.protocol is None else self.protocol
         if kind not in ("whole", "sliding"):
             near = did_you_mean(kind, ["whole", "sliding"])
             raise InputError(f"--protocol '{kind}' is not known{near}", "use whole or sliding")

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, Field, InstanceOf
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from segctl.errors import InputError, SegctlError, first_line
-from segctl.files import write_whole
+from segctl.files import as_record, write_whole
+from segctl.models.external.weights import unpickled
 from segctl.runtime.world import World
 
 FORMAT = 2
@@ -87,33 +89,43 @@ class State:
         write_whole(path, lambda partial: torch.save(content, partial))
 
     def require_finite(self) -> None:
-        """Raise SegctlError if a weight is NaN or infinite: such a state must not overwrite a good checkpoint."""
-        broken = [name for name, weight in self.task.named_parameters() if not torch.isfinite(weight).all()]
+        """Raise SegctlError if a weight is NaN or infinite: such a state must not overwrite a good checkpoint.
+
+        Statistics of batch norm count as weights: a model file that holds a NaN in them is refused when it is read.
+        """
+        weights = [*self.task.named_parameters(), *self._statistics()]
+        broken = [name for name, weight in weights if not torch.isfinite(weight).all()]
         if broken:
             raise SegctlError(
                 f"{len(broken)} weights are NaN or infinite after step {self.step}, the first is {broken[0]}",
                 "last.pt holds an earlier state: resume with a lower --set optim.lr or --set train.precision=fp32",
             )
 
-    def load(self, path: Path, world: World) -> dict[str, Any]:
-        """Load a checkpoint, random states included, and return its `about` and how many "processes" wrote it.
+    def _statistics(self) -> list[tuple[str, Tensor]]:
+        """The network's buffers of real numbers by name, such as batch norm's means."""
+        network = getattr(self.task, "model", self.task)
+        return [(f"model.{name}", buffer) for name, buffer in network.named_buffers() if buffer.is_floating_point()]
 
-        With another number of processes now, the random states are not loaded.  Raises InputError for an unreadable file.
+    def load(self, content: "Checkpoint", path: Path, world: World) -> None:
+        """Load a checkpoint that `read_checkpoint` read from `path`, random states included.
+
+        With another number of processes now, the random states are not loaded.  Raises InputError if the checkpoint does not fit
+        the networks and optimisers.
         """
-        content = read_checkpoint(path)
-        self.task.load_state_dict(content["task"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        if self.opponents is not None:
-            self.opponents.load_state_dict(content["opponents"])
-        self.scaler.load_state_dict(content["scaler"])
-        if self.average is not None:
-            self.average.load_state_dict(content["average"])
-        self.step, self.validated = content["step"], content["validated"]
-        self.best = Best(**content["best"])
-        if len(content["rng"]) == world.size:
-            _set_random_state(content["rng"][world.rank], self.device)
-        about: dict[str, Any] = content["about"]
-        return about | {"processes": len(content["rng"])}
+        try:
+            self.task.load_state_dict(content.task)
+            self.optimizer.load_state_dict(content.optimizer)
+            if self.opponents is not None:
+                self.opponents.load_state_dict(content.opponents or {})
+            self.scaler.load_state_dict(content.scaler)
+            if self.average is not None:
+                self.average.load_state_dict(content.average or {})
+            if len(content.rng) == world.size:
+                _set_random_state(content.rng[world.rank], self.device)
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise InputError(f"'{path}' does not fit this run: {first_line(error)}", START_AGAIN) from error
+        self.step, self.validated = content.step, content.validated
+        self.best = Best(content.best.score, content.best.step)
 
 
 def _norm(weights: list[nn.Parameter]) -> Tensor:
@@ -125,24 +137,60 @@ def _norm(weights: list[nn.Parameter]) -> Tensor:
     return norm
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint. Raises InputError if the file is missing, incomplete or not a checkpoint of segctl."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"there is no checkpoint at '{path}'", "start the run without --resume") from error
-    except Exception as error:  # torch raises many types for a damaged file
-        raise InputError(
-            f"cannot read the checkpoint '{path}': {first_line(error)}", "start a new run without --resume"
-        ) from error
+START_AGAIN = "delete that file and resume: the run then starts again at its first step"
+
+
+class _BestRecord(BaseModel):
+    score: float
+    step: int = Field(ge=0)
+
+
+class Owner(BaseModel):
+    """Which run, data and teacher a checkpoint belongs to.
+
+    settings: the resolved run as JSON.  Checkpoints of earlier versions have none.
+    """
+
+    run: str
+    dataset: str
+    teacher: str | None
+    settings: dict[str, Any] | None = None
+
+
+class Checkpoint(BaseModel):
+    """The content of a checkpoint file; InstanceOf leaves state dicts as torch made them, with their metadata."""
+
+    format: int
+    about: Owner
+    step: int = Field(ge=0)
+    validated: int = Field(ge=0)
+    best: _BestRecord
+    task: InstanceOf[dict[str, Tensor]]
+    optimizer: InstanceOf[dict[str, Any]]
+    opponents: InstanceOf[dict[str, Any]] | None
+    scaler: InstanceOf[dict[str, Any]]
+    average: InstanceOf[dict[str, Tensor]] | None
+    rng: list[InstanceOf[dict[str, Tensor]]]
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The content of a checkpoint.
+
+    Raises InputError if the file is missing, incomplete, changed after it was written, or not a checkpoint of segctl.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no checkpoint at '{path}'", "start the run without --resume")
+    content = unpickled(path, START_AGAIN)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"'{path}' is not a checkpoint of this version of segctl", "start a new run without --resume")
-    return content
+        raise InputError(f"'{path}' is not a checkpoint of this version of segctl", START_AGAIN)
+    return as_record(content, Checkpoint, f"'{path}'", START_AGAIN)
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:
     """The states of the random generators that a run draws from: the CPU's and its own device's."""
     state = {"cpu": torch.get_rng_state()}
+    if device.type == "mps":
+        return state | {"mps": torch.mps.get_rng_state()}
     return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
 
 
@@ -150,3 +198,5 @@ def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+    if device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])

@@ -4,6 +4,7 @@ Every run is a `segctl distill` in its own process. So its peak memory is its ow
 stopped one resumes like any other run.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from types import FrameType
 from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError, SegctlError, StoppedError
 from segctl.runs import RunFolder
+from segctl.runtime.parent import parent_variable
 from segctl.runtime.signals import handling
 from segctl.schema.load import read_preset, with_method
 from segctl.schema.methods import Method
@@ -174,7 +176,10 @@ def _is_finished(job: Job, note: Note) -> bool:
 
 def _run(job: Job, command: list[str], children: "set[subprocess.Popen[bytes]]", note: Note) -> int:
     note(f"{job.folder.name}: {'resuming' if job.folder.path.exists() else 'starting'}")
-    child = subprocess.Popen([sys.executable, "-m", "segctl", *command], stdout=subprocess.DEVNULL)
+    # The system ends a child with the thread that started it; this thread waits for its child below.
+    child = subprocess.Popen(
+        [sys.executable, "-m", "segctl", *command], stdout=subprocess.DEVNULL, env=os.environ | parent_variable()
+    )
     children.add(child)
     try:
         return child.wait()

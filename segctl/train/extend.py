@@ -7,7 +7,7 @@ from segctl.schema.run import TrainRun, with_steps
 from segctl.train.environment import now
 from segctl.train.optimizer import learning_rate
 from segctl.train.resume import continue_run, reopen
-from segctl.train.session import Request, Session
+from segctl.train.session import Request, Session, one_writer
 from segctl.train.watch import Watch
 
 
@@ -17,13 +17,15 @@ def extend_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     The schedule is the longer run's from here on, so the learning rate rises again; a note gives both rates. A model.pt of the
     shorter run is renamed to model-<steps>.pt.  Raises InputError if the run is not shorter or has no checkpoint.
     """
-    stored = request.world.together(lambda: _read_shorter(folder, request.run))
-    steps = request.run.train.steps
-    session, log = reopen(request, folder, watch, with_steps(stored, steps), "--extend-to", str(steps))
-    session.world.on_main(lambda: _write_extension(folder, session, stored.train.steps))
-    session.world.wait()
-    log.note(_rates_in_words(folder, session, stored))
-    continue_run(request, session, folder, log)
+    request.world.together(folder.read_run)  # for its message where the folder is not a run
+    with one_writer(folder, request.world):
+        stored = request.world.together(lambda: _read_shorter(folder, request.run))
+        steps = request.run.train.steps
+        session, log = reopen(request, folder, watch, with_steps(stored, steps), "--extend-to", str(steps))
+        session.world.on_main(lambda: _write_extension(folder, session, stored.train.steps))
+        session.world.wait()
+        log.note(_rates_in_words(folder, session, stored))
+        continue_run(request, session, folder, log)
 
 
 def _read_shorter(folder: RunFolder, longer: TrainRun) -> TrainRun:

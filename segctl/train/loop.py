@@ -13,8 +13,8 @@ from torch import Tensor
 
 from segctl.data.batches.loader import Batch, training_batches
 from segctl.data.batches.micro_batches import micro_batches
-from segctl.errors import StoppedError
-from segctl.files import write_json, write_whole
+from segctl.errors import SegctlError, StoppedError
+from segctl.files import FREE_SPACE, damage_of_zip, write_json, write_whole
 from segctl.losses.pixels import count_valid
 from segctl.models import save
 from segctl.runs import RunFolder
@@ -42,8 +42,19 @@ def run_to_end(session: Session, folder: RunFolder, log: RunLog, runs_root: Path
 
     window: the steps to profile, if any.  Raises StoppedError on Ctrl-C and SIGTERM; the run can be resumed.
     """
-    world, line = session.world, session.resume_line(folder.path)
-    world.on_main(lambda: remember_resume_command(line))
+    line = session.resume_line(folder.path)
+    session.world.on_main(lambda: remember_resume_command(line))
+    try:
+        _run_to_end(session, folder, log, runs_root, window, line)
+    except SegctlError as error:
+        if error.hint != FREE_SPACE:
+            raise
+        # The same command again would be refused: the run's folder exists by now.
+        raise SegctlError(error.message, f"free disk space, then resume with `{line}`") from error
+
+
+def _run_to_end(session: Session, folder: RunFolder, log: RunLog, runs_root: Path, window: Window | None, line: str) -> None:
+    world = session.world
     if session.teacher_cache is not None:
         session.teacher_cache.fill(
             world, log.note, lambda done, all: log.watch.advance("filling the teacher cache", done, all), line
@@ -52,7 +63,7 @@ def run_to_end(session: Session, folder: RunFolder, log: RunLog, runs_root: Path
         stages = StageFolder(runs_root, log.note, lambda done, all: log.watch.advance("learning masks", done, all), line)
         world.main_first(lambda: learn_stages(session, stages))
     environment = folder.read_environment()
-    earlier_s, began = environment["seconds"], time.perf_counter()
+    earlier_s, began = environment.get("seconds", 0.0), time.perf_counter()
     earlier_peak = environment.get("peak_memory_mb") or 0.0
 
     def write_environment() -> None:
@@ -71,7 +82,7 @@ def run_to_end(session: Session, folder: RunFolder, log: RunLog, runs_root: Path
 
 def _median_step_s(folder: RunFolder) -> float | None:
     """The median time of a step in seconds over the log's reports: a median, so that start-up and interruptions count little."""
-    times = sorted(event["step_s"] for event in folder.read_log() if event["event"] == "step")
+    times = sorted(event["step_s"] for event in folder.read_log() if event["event"] == "step" and event.get("step_s") is not None)
     return float(times[len(times) // 2]) if times else None
 
 
@@ -79,6 +90,12 @@ def _ship_model(session: Session, folder: RunFolder, log: RunLog) -> None:
     """Write model.pt: the weights of the best validation, or the last ones. Its presence means "finished", so it comes last."""
     run, state = session.run, session.state
     best = run.train.select == "best" and folder.best.is_file()
+    if best and (damage := damage_of_zip(folder.best)):
+        line = session.resume_line(folder.path)
+        raise SegctlError(
+            f"'{folder.best}' is damaged: {damage}",
+            f"delete it, then resume with `{line}`: model.pt then holds the last step's weights",
+        )
     step = state.best.step if best else state.step
     chosen = f"the best validation, after step {step} ({state.best.score:.2f} mIoU_D)" if best else f"step {step}"
     log.event("end", {"step": state.step, "weights_step": step, "weights_of": chosen})

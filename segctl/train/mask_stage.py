@@ -6,6 +6,7 @@
 The key is a hash of everything that the masks depend on, so runs with the same teacher, data, views and settings reuse them.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from torch import Tensor
 from segctl.data.batches.loader import Batch, training_batches
 from segctl.distillers.base import Staged
 from segctl.distillers.maskd import MaskStage
-from segctl.errors import SegctlError, StoppedError
+from segctl.errors import InputError, SegctlError, StoppedError, first_line
 from segctl.files import content_key, write_whole
+from segctl.models.external.weights import unpickled
 from segctl.models.forward import forward_uint8
 from segctl.models.outputs import Outputs
 from segctl.runtime.signals import requests_between_steps
@@ -61,12 +63,16 @@ def learn_stages(session: Session, place: StageFolder) -> None:
         steps = place.most_steps or stage.settings.steps or max(1, session.run.train.steps // PUBLISHED_SHARE)
         key = stage_key(session, stage, steps)
         if place.file(key).is_file():
-            stage.load_state_dict(torch.load(place.file(key), map_location="cpu", weights_only=True)["stage"])
+            _read(place.file(key), functools.partial(_fill, stage))
             place.note(f"{name}: masks read from '{place.file(key)}'")
         else:
             _learn(session, _Stage(stage, steps, key), place)
             place.note(f"{name}: masks learnt in {steps} steps, saved in '{place.file(key)}'")
         term.receive(stage)
+
+
+def _fill(stage: MaskStage, content: dict[str, Any]) -> None:
+    stage.load_state_dict(content["stage"])
 
 
 def stage_key(session: Session, stage: MaskStage, steps: int) -> str:
@@ -119,10 +125,12 @@ class _Stage:
         return {"stage": self.module.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
 
     def load(self, path: Path) -> None:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        self.module.load_state_dict(content["stage"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.step = content["step"]
+        def take(content: dict[str, Any]) -> None:
+            self.module.load_state_dict(content["stage"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.step = int(content["step"])
+
+        _read(path, take)
 
 
 def _learn(session: Session, stage: _Stage, place: StageFolder) -> None:
@@ -175,6 +183,15 @@ def _teacher_of(session: Session, batch: Batch) -> Outputs:
     return Outputs(prediction, (label.shape[-2], label.shape[-1]))
 
 
+def _read(path: Path, take: Callable[[dict[str, Any]], object]) -> None:
+    """Give a stage's file to `take`. Raises InputError for a file that is damaged or of something else."""
+    hint = "delete that file, then run the same command again: the masks are learnt again"
+    content = unpickled(path, hint)
+    try:
+        take(content)
+    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"'{path}' does not hold the masks of this run: {first_line(error)}", hint) from error
+
+
 def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda partial: torch.save(content, partial))

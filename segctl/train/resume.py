@@ -6,15 +6,17 @@ from pathlib import Path
 
 from segctl.errors import InputError
 from segctl.files import sweep_partial, write_json, write_yaml
-from segctl.runs import RunFolder
+from segctl.runs import Environment, RunFolder
+from segctl.schema.load import validate_run
 from segctl.schema.run import TrainRun
 from segctl.schema.same_run import Change, conflicts, rounding_changes, steering_changes
 from segctl.train.build import build_session
+from segctl.train.checkpoint import Checkpoint, read_checkpoint
 from segctl.train.environment import now
 from segctl.train.loop import run_to_end
 from segctl.train.profile.summary import Window, plan_window
 from segctl.train.run_log import RunLog
-from segctl.train.session import Request, Session
+from segctl.train.session import Request, Session, one_writer
 from segctl.train.trackers import require_tensorboard
 from segctl.train.watch import Watch
 
@@ -22,11 +24,14 @@ from segctl.train.watch import Watch
 def resume_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     """Train a stopped run from its last checkpoint to its last step; one without checkpoint starts again at step 1.
 
-    Raises InputError if the run has finished, or if its settings, data or teacher are not those that it was started with.
+    Raises InputError if the run has finished, or if its settings, data or teacher are not those that it was started with, and
+    SegctlError if another process trains it.
     """
-    stored = request.world.together(lambda: _read_unfinished(folder))
-    session, log = reopen(request, folder, watch, stored)
-    continue_run(request, session, folder, log)
+    request.world.together(folder.read_run)  # for its message where the folder is not a run
+    with one_writer(folder, request.world):
+        stored = request.world.together(lambda: _read_unfinished(folder))
+        session, log = reopen(request, folder, watch, stored)
+        continue_run(request, session, folder, log)
 
 
 def reopen(request: Request, folder: RunFolder, watch: Watch, stored: TrainRun, *options: str) -> tuple[Session, RunLog]:
@@ -39,12 +44,17 @@ def reopen(request: Request, folder: RunFolder, watch: Watch, stored: TrainRun, 
     tensorboard = request.tensorboard or folder.tensorboard.is_dir()
     if tensorboard:
         world.together(require_tensorboard)
-    teacher = folder.read_environment().get("teacher")
+    environment = world.together(folder.require_environment)
+    teacher = environment.teacher
     if request.teacher is None and teacher is not None:
-        request = replace(request, teacher=Path(teacher["run"]), teacher_preset=teacher.get("given_preset"))
-    session = build_session(request, fresh=not folder.last.is_file())
+        request = replace(request, teacher=Path(teacher.run), teacher_preset=teacher.given_preset)
+    checkpoint = world.together(lambda: read_checkpoint(folder.last)) if folder.last.is_file() else None
+    if checkpoint is not None:
+        world.together(lambda: _require_unedited(folder, checkpoint, environment))
+    session = build_session(request, fresh=checkpoint is None)
     line = session.resume_line(folder.path, *options)
     world.together(lambda: _require_same(stored, session.run, folder, line))
+    world.together(lambda: _require_recorded(session, environment, folder))
     steered = steering_changes(stored, session.run)
     for path, before, after in steered:
         watch.note(
@@ -55,8 +65,8 @@ def reopen(request: Request, folder: RunFolder, watch: Watch, stored: TrainRun, 
             f"resuming with {path}={json.dumps(after)}, but the run was started with {path}={json.dumps(before)}: results stay "
             "correct but are not bit-identical"
         )
-    if folder.last.is_file():
-        world.together(lambda: _load_checkpoint(session, folder.last, watch))
+    if checkpoint is not None:
+        world.together(lambda: _load_checkpoint(session, checkpoint, folder.last, watch))
     world.on_main(lambda: sweep_partial(folder.path))
     if steered:
         world.on_main(lambda: _record_changes(folder, session, steered))
@@ -108,20 +118,63 @@ def _record_changes(folder: RunFolder, session: Session, steered: list[Change]) 
     write_yaml(folder.run_yaml, session.run.model_dump(mode="json"))
 
 
-def _load_checkpoint(session: Session, path: Path, watch: Watch) -> None:
+def _require_unedited(folder: RunFolder, checkpoint: Checkpoint, environment: Environment) -> None:
+    """Raise InputError if run.yaml no longer describes the run that wrote the checkpoint.
+
+    Without this check a changed learning rate would be printed, stored and reported, and never used: the optimiser's state brings
+    the old one. Checkpoints of earlier versions do not hold the run.
+    """
+    if checkpoint.about.settings is None:
+        return
+    stored = folder.read_run()
+    began = validate_run(checkpoint.about.settings, f"'{folder.last}'")
+    # A change that segctl made and recorded reaches run.yaml before the first checkpoint that holds it.
+    recorded = [(each.at_step, "train.steps", each.to) for each in environment.extended]
+    recorded += [(each.at_step, path, value) for each in environment.changed for path, value in each.to.items()]
+    known = [(path, value) for step, path, value in recorded if step >= checkpoint.step]
+    if found := sorted(str(change) for change in conflicts(began, stored) if (change.path, change.after) not in known):
+        raise InputError(
+            f"'{folder.run_yaml}' was changed after the run was started: {'; '.join(found)}",
+            "put the first value of each back; to train with other settings, start a new run",
+        )
+
+
+def _require_recorded(session: Session, environment: Environment, folder: RunFolder) -> None:
+    """Raise InputError if the dataset or the teacher is not the one that environment.json says the run was started with."""
+    recorded = environment.dataset
+    _require_equal("dataset fingerprint", None if recorded is None else recorded.fingerprint, session.dataset.fingerprint, folder)
+    before, now = environment.teacher, session.teacher
+    if (before is None) != (now is None):
+        raise InputError(
+            f"'{folder.environment}' and '{folder.run_yaml}' disagree: one of them names a teacher, the other none",
+            "put back the file that was changed, or start a new run",
+        )
+    _require_equal("teacher's sha256", None if before is None else before.sha256, None if now is None else now.sha256, folder)
+
+
+def _require_equal(what: str, recorded: str | None, got: str | None, folder: RunFolder) -> None:
+    """Raise InputError if environment.json recorded another value; it records none in runs of early versions."""
+    if recorded is not None and recorded != got:
+        raise InputError(
+            f"the run '{folder.path}' was started with another {what}: '{folder.environment}' says {recorded}, got {got}",
+            "resume with the data and teacher that the run was started with",
+        )
+
+
+def _load_checkpoint(session: Session, checkpoint: Checkpoint, path: Path, watch: Watch) -> None:
+    about, wanted = checkpoint.about, session.owner()
+    for key, what in (("run", "preset"), ("dataset", "dataset fingerprint"), ("teacher", "teacher's sha256")):
+        if getattr(about, key) != wanted[key]:
+            raise InputError(
+                f"'{path}' belongs to another {what}: got {getattr(about, key)}, wanted {wanted[key]}",
+                "resume with the data and teacher that the run was started with",
+            )
     rates = [group["peak_lr"] for group in session.state.optimizer.param_groups]
-    about = session.state.load(path, session.world)
+    session.state.load(checkpoint, path, session.world)
     # The checkpoint brings its own rates; those of the settings hold, which are the same unless the resumed run changes them.
     for group, rate in zip(session.state.optimizer.param_groups, rates, strict=True):
         group["peak_lr"] = rate
-    wanted = session.owner()
-    for key, what in (("run", "preset"), ("dataset", "dataset fingerprint"), ("teacher", "teacher's sha256")):
-        if about[key] != wanted[key]:
-            raise InputError(
-                f"'{path}' belongs to another {what}: got {about[key]}, wanted {wanted[key]}",
-                "resume with the data and teacher that the run was started with",
-            )
-    if (before := about["processes"]) != session.world.size:
+    if (before := len(checkpoint.rng)) != session.world.size:
         watch.note(
             f"resuming with --processes {session.world.size}, but the run was stopped with --processes {before}: results stay "
             "correct but are not bit-identical"

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from segctl.files import write_text
+from segctl.files import append_line, write_text
 from segctl.runs import RunFolder
 from segctl.train.trackers import Board, open_board
 from segctl.train.watch import StepReport, Watch
@@ -43,8 +43,7 @@ class RunLog:
         """Write a line to train.log only."""
         if not self.writes:
             return
-        with self.folder.train_log.open("a", encoding="utf-8") as handle:
-            handle.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}  {text}\n")
+        append_line(self.folder.train_log, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}  {text}")
 
     def stepped(self, report: StepReport) -> None:
         """Show and write the report of some steps."""
@@ -62,8 +61,7 @@ class RunLog:
         """Write one line of log.jsonl, and its numbers for TensorBoard."""
         if not self.writes:
             return
-        with self.folder.log.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps({"event": kind, **content}) + "\n")
+        append_line(self.folder.log, json.dumps({"event": kind, **content}))
         if self.board is not None:
             self.board.event(kind, content)
 

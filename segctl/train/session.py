@@ -1,15 +1,20 @@
 """The request for a run, and the run's moving parts in one process. build.py turns the first into the second."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from segctl.commands import RUNS_ROOT
 from segctl.data.batches.teacher_outputs import TeacherOutputs
+from segctl.data.files.lock import locked
+from segctl.data.inspect.labels import judge_dataset
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.models import Segmenter
-from segctl.runs import resume_line
+from segctl.runs import RunFolder, resume_line
 from segctl.runtime.determinism import determinism_in_words
 from segctl.runtime.device import Compute
 from segctl.runtime.world import World
@@ -43,6 +48,15 @@ class Request:
     world: World = field(default_factory=World)
     profile: bool = False
     tensorboard: bool = False
+
+
+@contextmanager
+def one_writer(folder: RunFolder, world: World) -> Iterator[None]:
+    """Hold the lock of a run's folder, which exists. Raises SegctlError that names the process which writes the run already."""
+    with ExitStack() as held:
+        lock = locked(folder.lock, f"the run '{folder.path}'")
+        world.together(lambda: world.on_main(lambda: held.enter_context(lock)))
+        yield
 
 
 @dataclass
@@ -79,10 +93,11 @@ class Session:
         assert isinstance(shipped, Segmenter)
         return shipped
 
-    def owner(self) -> dict[str, str | None]:
-        """What identifies the run that a checkpoint belongs to; resuming under another owner is refused."""
+    def owner(self) -> dict[str, Any]:
+        """What identifies the run that a checkpoint belongs to, as `checkpoint.Owner`; another owner cannot resume from it."""
         teacher = None if self.teacher is None else self.teacher.sha256
-        return {"run": self.run.name, "dataset": self.dataset.fingerprint, "teacher": teacher}
+        settings = self.run.model_dump(mode="json")
+        return {"run": self.run.name, "dataset": self.dataset.fingerprint, "teacher": teacher, "settings": settings}
 
     def resume_line(self, folder: Path, *options: str) -> str:
         """The command that resumes this run from the current folder; `options` are added to it."""
@@ -125,4 +140,6 @@ class Session:
             lines.append(str(self.teacher_cache))
         if isinstance(self.task, DistillationTask):
             lines += self.task.distiller.announcements()
+        judged = judge_dataset(self.dataset, (run.data.train_split, run.data.val_split))
+        lines += [f"warning: {text}" for text in (*(finding.problem for finding in judged.certain), *judged.warnings)]
         return lines

@@ -15,7 +15,7 @@ from segctl.train.environment import describe
 from segctl.train.loop import run_to_end
 from segctl.train.profile.summary import plan_window
 from segctl.train.run_log import RunLog
-from segctl.train.session import Request, Session
+from segctl.train.session import Request, Session, one_writer
 from segctl.train.trackers import require_tensorboard
 from segctl.train.watch import Watch
 
@@ -40,12 +40,13 @@ def start_run(request: Request, folder: RunFolder, watch: Watch, *, free_name: s
     window = world.together(lambda: plan_window(session.run.train.steps, session.workers)) if request.profile else None
     environment = describe(session, request, trial)
     folder = world.from_main(lambda: _make_folder(folder, session.run, environment, free_name))
-    log = RunLog(folder, session.run.train.steps, watch, writes=world.is_main)
-    if request.tensorboard:
-        log.open_tensorboard()
-    for line in session.decisions():
-        log.write_line(line)
-    run_to_end(session, folder, log, request.runs_root, window)
+    with one_writer(folder, world):
+        log = RunLog(folder, session.run.train.steps, watch, writes=world.is_main)
+        if request.tensorboard:
+            log.open_tensorboard()
+        for line in session.decisions():
+            log.write_line(line)
+        run_to_end(session, folder, log, request.runs_root, window)
     return folder
 
 

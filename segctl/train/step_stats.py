@@ -115,7 +115,8 @@ class StepStats:
 
     def means(self) -> dict[str, float]:
         """The mean of every term over the interval, summed over the processes. Raises SegctlError if one is NaN or infinite."""
-        steps = torch.stack([torch.stack(list(terms.values())) for terms, _ in self.taken]).detach().double().cpu()
+        # First to the CPU: an Apple GPU has no float64.
+        steps = torch.stack([torch.stack(list(terms.values())) for terms, _ in self.taken]).detach().cpu().double()
         summed = self.session.world.total(steps)
         names = list(self.taken[0][0])
         broken = (~summed.isfinite()).nonzero()

@@ -1,10 +1,16 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
+import tarfile
+import time
 from pathlib import Path
 
 import cityscapes_files
 import pytest
 from archive_files import write_folder, write_zip
+from camvid_folders import draw_folder
 from deepglobe_files import tree as deepglobe_tree
 from own_files import write_own
 
@@ -239,3 +245,19 @@ def test_several_sources_are_one(capsys, tmp_path):
 def test_own_data_that_is_not_all_given_is_refused(capsys, tmp_path, arguments, sentence):
     code, _, err = run(capsys, "data", "prepare", *arguments, "--data-root", tmp_path)
     assert (code, sentence in err) == (2, True), err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGTERM to handle")
+def test_sigterm_leaves_no_temporary_file(tmp_path):
+    folder = draw_folder(tmp_path / "source", {"train": [(64, 80)] * 400})
+    with tarfile.open(tmp_path / "camvid.tgz", "w:gz") as archive:
+        archive.add(folder, "CamVid")
+    (tmp_path / "tmp").mkdir()
+    line = ["data", "prepare", "camvid", "--source", str(tmp_path / "camvid.tgz"), "--data-root", str(tmp_path / "data")]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    with subprocess.Popen([sys.executable, "-m", "segctl", *line], env=environment, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not list((tmp_path / "tmp").glob("segctl-*.spool")):
+            time.sleep(0.005)
+        process.terminate()
+        assert process.wait() in (0, 143)
+    assert list((tmp_path / "tmp").glob("segctl-*.spool")) == []

@@ -265,3 +265,61 @@ def test_a_worst_case_beside_its_interval_is_explained(
     assert main(["eval", "--pred", "pred", "--gt", "gt", "--num-classes", "12", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert content["mIoU_C_q5"] == 50 < content["intervals"]["mIoU_C_q5"][0]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "100.1", "1e400"])
+def test_a_gate_that_is_no_score_is_refused(value: str, folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FILES, "--min", f"mIoU_D={value}"]) == 2
+    shown, said = capsys.readouterr()
+    assert shown == ""
+    assert said.startswith(f"error: --min 'mIoU_D={value}': wanted a score from 0 to 100, in percent")
+
+
+def test_a_gate_that_looks_like_a_fraction_is_warned_of(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FILES, "--min", "mIoU_D=0.7"]) == 0
+    assert "warning: --min mIoU_D=0.7: scores are in percent, so this is less than 1 percent" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--split", "--protocol", "--precision", "--device"])
+def test_an_empty_text_is_no_default(option: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(run), option, ""]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {option} is empty\n")
+
+
+def test_the_ignored_id_is_said_and_belongs_to_files(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FILES, "--ignore", "0", "-o", "tables"]) == 0
+    assert "\nignored: id 0 of the ground truth, 3" in capsys.readouterr().out
+    assert main(["eval", "--counts", "tables"]) == 0
+    assert "\nignored: id 0 of the ground truth, 3" in capsys.readouterr().out
+    assert main(["eval", "--counts", "tables", "--ignore", "0"]) == 2
+    assert capsys.readouterr().err.startswith("error: --ignore cannot be combined with scoring --counts")
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("[]", "it holds a list, wanted an object with fields"),
+        ('{"about": 3}', "about is 3, wanted"),
+        ('{"about": {"dataset": 5}}', "about.dataset is 5, wanted a valid string"),
+        ('{"about": {"ignored_ids": "no"}}', "about.ignored_ids is 'no', wanted"),
+        ("[" * 20000, "it is nested too deeply"),
+        ('{"about": ' + "9" * 5000 + "}", "it is not valid JSON"),
+    ],
+)
+def test_a_foreign_scores_file_beside_counts_is_a_sentence(
+    content: str, fault: str, folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*FILES, "-o", "tables"]) == 0
+    (folders / "tables" / "scores.json").write_text(content)
+    capsys.readouterr()
+    assert main(["eval", "--counts", "tables"]) == 2
+    said = capsys.readouterr().err
+    assert "'tables/scores.json'" in said
+    assert fault in said
+
+
+def test_a_table_over_a_file_is_a_sentence(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folders / "out").write_text("mine")
+    assert main([*FILES, "-o", "out"]) == 2
+    assert "error: cannot write 'out/per_image.csv': " in capsys.readouterr().err
+    assert (folders / "out").read_text() == "mine"

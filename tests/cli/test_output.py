@@ -5,7 +5,7 @@ import json
 import pytest
 
 from segctl.cli import main
-from segctl.cli.output import out
+from segctl.cli.output import Printer, out
 from segctl.errors import InputError
 
 
@@ -80,3 +80,33 @@ def test_json_does_not_depend_on_the_width(width, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", width)
     assert main(["presets", "list", "--json"]) == 0
     assert "camvid-psp18" in json.loads(capsys.readouterr().out)
+
+
+NASTY = "a\x1b]0;title\x07\u202eb\x9b31m\udcff"
+SPELLED = r"a\x1b]0;title\x07\u202eb\x9b31m\udcff"
+
+
+def test_escape_codes_in_names_never_reach_the_terminal(capsys):
+    printer = Printer()
+    printer.result(f"one {NASTY}\ntwo")
+    printer.table(f"title {NASTY}", ["name", NASTY], [[f"{NASTY}\n", "1"]], [NASTY])
+    printer.values("values", [(NASTY, "1")])
+    printer.note(NASTY)
+    printer.warn(f"first {NASTY}\nsecond")
+    printer.error(InputError(f"file {NASTY}", f"remove {NASTY}"))
+    with printer.progress(NASTY) as progress:
+        progress(1, 1)
+    shown, said = capsys.readouterr()
+    assert set(shown + said) & set("\x1b\x07\x9b\u202e\udcff") == set()
+    assert shown.startswith(f"one {SPELLED}\ntwo\ntitle {SPELLED}\n")
+    assert rf"{SPELLED}\n " in shown
+    assert f"warning: first {SPELLED}\nsecond\n" in said
+    assert f"error: file {SPELLED}\nnext:  remove {SPELLED}\n" in said
+
+
+def test_json_with_escape_codes_is_the_same_value(capsys):
+    Printer().json({NASTY: [NASTY, "ü"]})
+    shown = capsys.readouterr().out
+    assert set(shown) & set("\x1b\x07\x9b\u202e\udcff") == set()
+    assert json.loads(shown) == {NASTY: [NASTY, "ü"]}
+    assert "ü" in shown

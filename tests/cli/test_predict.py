@@ -11,6 +11,7 @@ from PIL import Image
 
 from segctl.cli import main
 from segctl.data.shards.dataset import open_dataset
+from segctl.errors import SegctlError
 from segctl.evaluate.png_pairs import read_ids
 from segctl.evaluate.predictor import predict_classes
 from segctl.models import load
@@ -143,3 +144,44 @@ def test_a_network_of_cityscapes_writes_label_ids(here: Path) -> None:
     ids, raw = read_ids(here / "ids" / "a.png"), read_ids(here / "raw" / "a.png")
     np.testing.assert_array_equal(CLASSES.raw_to_train()[raw], ids)
     assert (raw >= 7).all()
+
+
+def test_a_predict_that_fails_is_in_nobodys_way(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "bad").mkdir()
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(here / "bad" / "ok.png")
+    (here / "bad" / "ok.png").write_bytes((here / "bad" / "ok.png").read_bytes()[:40])
+    assert main(["predict", "run", "bad", "-o", "deep/out"]) == 2
+    assert not (here / "deep").exists()
+    damaged = here / "run" / "model.pt"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: len(whole) // 2])
+    assert main(["predict", "run", "in", "-o", "deep/out"]) == 2
+    assert not (here / "deep").exists()
+    damaged.write_bytes(whole)
+    assert main(["predict", "run", "in", "-o", "deep/out"]) == 0
+
+
+def test_a_record_without_masks_is_written_anew(here: Path) -> None:
+    (here / "out").mkdir()
+    (here / "out" / "predict.json").write_text('{"protocol": "other"}')
+    assert main(["predict", "run", "in", "-o", "out"]) == 0
+    assert "whole image" in (here / "out" / "predict.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{", '{"protocol": 3}', "[" * 20000])
+def test_a_foreign_record_beside_masks_is_a_sentence(content: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "run", "in/a.png", "-o", "out"]) == 0
+    (here / "out" / "predict.json").write_text(content)
+    assert main(["predict", "run", "in", "-o", "out"]) == 2
+    said = capsys.readouterr().err
+    assert "'out/predict.json'" in said
+    assert "next:  give another folder with -o, or remove this one" in said
+
+
+def test_the_first_mask_that_cannot_be_written_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **more: object) -> None:
+        raise SegctlError("cannot write: No space left on device")
+
+    monkeypatch.setattr("segctl.evaluate.predict_pictures.write_index", fail)
+    assert main(["predict", "run", "in", "-o", "out", "--overlay"]) == 1
+    assert not (here / "out").exists()

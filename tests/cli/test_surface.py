@@ -46,7 +46,7 @@ SURFACE = {
     },
     "eval": NETWORK | {
         "--split", "--batch", "--save-predictions", "--calibration", "--device", "--processes", "--data-root",
-        "--pred", "--gt", "--num-classes", "--classes", "--label-ids", "--resize", "--workers", "--counts",
+        "--pred", "--gt", "--num-classes", "--classes", "--ignore", "--label-ids", "--resize", "--workers", "--counts",
         "--boundary", "--binary", "--min", "--output", "--json",
     },
     "predict": NETWORK | {"--output", "--overlay", "--label-ids", "--device", "--data-root"},

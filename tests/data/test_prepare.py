@@ -132,7 +132,7 @@ def test_a_bad_sample_in_the_first_shard_leaves_nothing(folder, tmp_path):
     (folder / "train" / "0016E5_00001.png").write_bytes((folder / "train" / "0016E5_00001.png").read_bytes()[:-30])
     with pytest.raises(InputError, match="it is cut short"):
         prepare_source(open_source("camvid", [folder]), tmp_path / "data", workers=0)
-    assert list((tmp_path / "data").iterdir()) == []
+    assert not (tmp_path / "data").exists()
 
 
 def interrupted(tmp_path: Path, stop: int = 50) -> tuple[Path, Path, list[Path]]:
@@ -245,7 +245,7 @@ def test_ctrl_c_leaves_nothing_half_written(folder, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         prepare_source(open_source("camvid", [folder]), tmp_path / "data", workers=0, progress=press)
-    assert list((tmp_path / "data").iterdir()) == []
+    assert not (tmp_path / "data").exists()
 
 
 def test_what_a_killed_prepare_left_is_cleared_away(folder, tmp_path):

@@ -34,6 +34,14 @@ def test_a_folder_stands_for_all_pictures_below_it(folder: Path) -> None:
     assert names(folder) == ["a", "b", "deep/c"]
 
 
+def test_linked_folders_are_followed_and_folders_of_editors_left_out(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "linked").symlink_to(folder)
+    draw(folder / ".ipynb_checkpoints" / "a-checkpoint.png")
+    draw(folder / "__MACOSX" / "a.png")
+    assert names(tmp_path / "out") == ["linked/a", "linked/b", "linked/deep/c"]
+
+
 def test_files_and_patterns_stand_for_themselves_and_nothing_comes_twice(folder: Path) -> None:
     assert names(folder / "b.JPG", folder / "*.png", folder / "**" / "*.bmp", folder / "a.png") == ["b", "a", "c"]
 

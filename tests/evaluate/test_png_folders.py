@@ -115,18 +115,27 @@ def test_a_label_outside_the_classes_names_its_file(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         score_files(FilesRequest(pred, gt, CLASSES))
     assert error.value.message == f"'{gt / 'im03.png'}': a label has the id 33, wanted 0 to 3 or 255 (ignored)"
-    assert error.value.hint == "check --num-classes; 255 marks ignored pixels"
+    assert error.value.hint == "check --num-classes; 255 marks ignored pixels, or give --ignore ID"
     with pytest.raises(InputError) as error:
         score_files(FilesRequest(pred, gt, NINETEEN))
     assert error.value.hint == "add --label-ids if these are Cityscapes label ids"
 
 
-def test_label_ids_of_other_classes_are_refused(tmp_path: Path) -> None:
-    cityscapes(tmp_path)
-    with pytest.raises(InputError) as error:
-        score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", CLASSES))
-    where = tmp_path / "gt"
-    assert error.value.message == f"the ground truth in '{where}' holds Cityscapes label ids, but the options name other classes"
+def test_own_classes_win_over_names_like_those_of_cityscapes(tmp_path: Path) -> None:
+    pred, gt = make_folders(tmp_path)
+    for path in gt.iterdir():
+        path.rename(path.with_name(f"{path.stem}_gtFine_labelIds.png"))
+    found = score_files(FilesRequest(pred, gt, CLASSES))
+    prediction, truth = (np.stack(maps) for maps in zip(*[draw_pair(index) for index in range(5)], strict=True))
+    np.testing.assert_array_equal(found.counts.table.counts, count(prediction, truth, 4))
+    assert found.warnings == ()
+
+
+def test_19_own_classes_in_names_of_cityscapes_are_asked_about(tmp_path: Path) -> None:
+    save_ids(tmp_path / "gt" / "a_gtFine_labelIds.png", np.array([[7, 8, 18]], np.uint8))
+    save_ids(tmp_path / "pred" / "a.png", np.array([[0, 1, 18]], np.uint8))
+    *_, warning = score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", NINETEEN)).warnings
+    assert warning.endswith("no id is above 18; for 19 classes of your own, name them with --classes FILE")
 
 
 def own_table(path: Path) -> GivenClasses:
@@ -156,7 +165,123 @@ def test_predictions_outside_the_classes_are_warned_of(tmp_path: Path) -> None:
     pred, gt = make_folders(tmp_path, images=2)
     save_ids(pred / "im01.png", np.full((24, 32), 200, np.uint8))
     (warning,) = score_files(FilesRequest(pred, gt, CLASSES)).warnings
-    assert warning.endswith(" % of the pixels are predicted as none of the 4 classes")
+    assert warning == "50 % of the pixels are predicted as none of the 4 classes: id 200 (50 %)"
+
+
+def thin_crack() -> np.ndarray:
+    """Ids uint8 (100, 100) with class 1 on 0.4 % of them."""
+    truth = np.zeros((100, 100), np.uint8)
+    truth[50, 10:50] = 1
+    return truth
+
+
+def shifted(truth: np.ndarray, by: int) -> tuple[np.ndarray, str]:
+    word = "higher" if by > 0 else "lower"
+    return truth + np.uint8(by % 256), f"most pixels of most classes are predicted as an id that is one {word} than theirs"
+
+
+def test_a_class_of_few_pixels_that_is_predicted_as_another_id_is_refused(tmp_path: Path) -> None:
+    save_ids(tmp_path / "gt" / "a.png", thin_crack())
+    save_ids(tmp_path / "pred" / "a.png", thin_crack() * np.uint8(255))
+    with pytest.raises(InputError) as error:
+        score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", BINARY))
+    assert error.value.message == (
+        "the predictions hold other ids than the ground truth: class 'fore' (id 1) is never predicted; "
+        "255 is predicted on 0.4 % of the pixels, which is no class"
+    )
+    save_ids(tmp_path / "gt" / "a.png", thin_crack() * np.uint8(255))
+    save_ids(tmp_path / "pred" / "a.png", thin_crack())
+    with pytest.raises(InputError, match=r"class 'fore' \(id 255\) is never predicted; 1 is predicted on 0.4 % of the pixels"):
+        score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", own_table(tmp_path / "c.csv")))
+
+
+def test_a_class_that_is_never_predicted_beside_ids_of_no_class_is_named(tmp_path: Path) -> None:
+    prediction = thin_crack()
+    prediction[prediction == 1] = 0
+    prediction[:2, 0] = 7
+    prediction[3, 0] = 9
+    save_ids(tmp_path / "gt" / "a.png", thin_crack())
+    save_ids(tmp_path / "pred" / "a.png", prediction)
+    assert score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", BINARY)).warnings == (
+        "class 'fore' (id 1) is never predicted, while 0.03 % of the pixels are predicted as none of the 2 classes: "
+        "ids 7 (0.02 %), 9 (0.01 %)",
+    )
+
+
+def test_few_predictions_of_several_ids_of_no_class_are_no_warning(tmp_path: Path) -> None:
+    prediction = thin_crack()
+    prediction[0, :2] = 7, 9
+    save_ids(tmp_path / "gt" / "a.png", thin_crack())
+    save_ids(tmp_path / "pred" / "a.png", prediction)
+    assert score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", BINARY)).warnings == ()
+
+
+@pytest.mark.parametrize("by", [1, -1])
+def test_predictions_shifted_by_one_are_recognised_and_named(tmp_path: Path, by: int) -> None:
+    for index in range(3):
+        prediction, truth = draw_pair(index)
+        moved, problem = shifted(prediction, by)
+        save_ids(tmp_path / "gt" / f"{index}.png", truth)
+        save_ids(tmp_path / "pred" / f"{index}.png", moved)
+    with pytest.raises(InputError) as error:
+        score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", CLASSES))
+    assert error.value.message == f"the predictions hold other ids than the ground truth: {problem}"
+    cure = "subtract 1 from" if by > 0 else "add 1 to"
+    assert error.value.hint == f"{cure} every id of the predictions, or name the ids of the classes with --classes FILE"
+
+
+def test_two_classes_that_a_network_mixes_up_are_scored(tmp_path: Path) -> None:
+    truth = np.arange(4, dtype=np.uint8).repeat(50).reshape(4, 50)
+    save_ids(tmp_path / "gt" / "a.png", truth)
+    save_ids(tmp_path / "pred" / "a.png", np.array([1, 0, 2, 3], np.uint8)[truth])
+    found = score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", CLASSES))
+    assert (found.scores["Acc"], found.warnings) == (50, ())
+
+
+def test_train_ids_where_a_table_has_other_ids_and_label_ids_without_a_table_are_named(tmp_path: Path) -> None:
+    cityscapes(tmp_path)
+    with pytest.raises(InputError, match="they hold 0 to 18, the positions of the classes, and not the ids of the class table"):
+        score_files(FilesRequest(tmp_path / "trained", tmp_path / "gt", given_classes(None, None, label_ids=True)))
+    with pytest.raises(InputError, match="they hold Cityscapes label ids; add --label-ids"):
+        score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", NINETEEN))
+
+
+def test_255_is_a_class_where_there_are_more_than_255(tmp_path: Path) -> None:
+    truth = np.array([[254, 255, 299, 65535]], np.uint16)
+    save_ids(tmp_path / "gt" / "a.png", truth)
+    save_ids(tmp_path / "pred" / "a.png", np.array([[254, 255, 0, 1]], np.uint16))
+    found = score_files(
+        FilesRequest(tmp_path / "pred", tmp_path / "gt", given_classes(300, None, label_ids=False), boundary=True)
+    )
+    assert found.counts.table.valid_pixels.tolist() == [3]
+    assert found.scores["Acc"] == pytest.approx(200 / 3)
+    assert (found.scores["about"]["ignored_ids"], found.scores["about"]["ignored_percent"]) == ([65535], 25)
+
+
+def test_the_ignored_id_can_be_named(tmp_path: Path) -> None:
+    save_ids(tmp_path / "gt" / "a.png", np.array([[0, 1, 2, 200]], np.uint8))
+    save_ids(tmp_path / "pred" / "a.png", np.array([[0, 1, 1, 1]], np.uint8))
+    pred, gt = tmp_path / "pred", tmp_path / "gt"
+    found = score_files(FilesRequest(pred, gt, CLASSES, boundary=True, ignored=200))
+    assert found.scores["Acc"] == pytest.approx(200 / 3)
+    assert score_files(FilesRequest(pred, gt, GivenClasses(tuple(map(str, range(201)))), ignored=0)).scores[
+        "Acc"
+    ] == pytest.approx(100 / 3)
+    with pytest.raises(InputError, match="a label has the id 200, wanted 0 to 3 or 255"):
+        score_files(FilesRequest(pred, gt, CLASSES))
+    (tmp_path / "c.csv").write_text("name,id\na,0\nb,1\nc,2\n", encoding="utf-8")
+    table = given_classes(None, tmp_path / "c.csv", label_ids=False)
+    assert score_files(FilesRequest(pred, gt, table, ignored=200)).scores["about"]["ignored_ids"] == [200]
+    with pytest.raises(InputError, match="--ignore 2 is the id of the class 'c'; leave --ignore out"):
+        score_files(FilesRequest(pred, gt, table, ignored=2))
+
+
+def test_ground_truth_that_is_mostly_ignored_is_warned_of(tmp_path: Path) -> None:
+    save_ids(tmp_path / "gt" / "a.png", np.array([[0, 1, 255, 255]], np.uint8))
+    save_ids(tmp_path / "pred" / "a.png", np.array([[0, 1, 1, 1]], np.uint8))
+    assert score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", CLASSES)).warnings == (
+        "50.0 % of the ground truth is ignored",
+    )
 
 
 def test_masks_of_0_and_255_are_warned_of(tmp_path: Path) -> None:

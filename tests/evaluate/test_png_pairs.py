@@ -58,7 +58,8 @@ def test_a_ground_truth_without_prediction_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         pair_pngs(pred, gt)
     assert error.value.message == (
-        f"4 of 5 files of ground truth have no prediction in '{pred}': 'im00.png', 'im01.png', 'im03.png', ..."
+        f"4 of 5 files of ground truth have no prediction in '{pred}': 'im00.png', 'im01.png', 'im03.png', ...; "
+        "the files there are called 'im02.png'"
     )
 
 
@@ -67,8 +68,79 @@ def test_a_prediction_without_ground_truth_is_named(tmp_path: Path) -> None:
     (gt / "im02.png").unlink()
     with pytest.raises(InputError) as error:
         pair_pngs(pred, gt)
-    assert error.value.message == f"1 of 5 files of prediction have no ground truth in '{gt}': 'im02.png'"
-    assert error.value.hint == "files are paired by name without ending; add the missing files or remove the others"
+    assert error.value.message == (
+        f"1 of 5 files of prediction have no ground truth in '{gt}': 'im02.png'; "
+        "the files there are called 'im00.png', 'im01.png', 'im03.png', ..."
+    )
+    assert error.value.hint == "files are paired by name without ending; add the missing files, remove the others, or rename them"
+
+
+@pytest.mark.parametrize(
+    ("truth", "prediction"),
+    [
+        ("{}", "{}_pred"),
+        ("{}", "{}-prediction"),
+        ("{}", "{}_seg"),
+        ("{}_gtFine_labelIds", "{}_leftImg8bit_labelTrainIds"),
+        ("{}_gtFine_labelIds", "{}_leftImg8bit_pred_labelTrainIds"),
+        ("{}_gt", "{}_out"),
+        ("{}", "epoch9_{}"),
+        ("{}_label", "model.a_{}_upernet"),
+    ],
+)
+def test_the_usual_and_shared_endings_of_predictions_are_left_out(tmp_path: Path, truth: str, prediction: str) -> None:
+    for name in ("ulm_000001_000019", "ulm_000002_000019", "ulm_000012_000019"):
+        save_ids(tmp_path / "gt" / "ulm" / f"{truth.format(name)}.png", IDS)
+        save_ids(tmp_path / "pred" / f"{prediction.format(name)}.png", IDS)
+    pairs = pair_pngs(tmp_path / "pred", tmp_path / "gt").pairs
+    assert [pair.prediction.stem.find(pair.name[:17]) >= 0 for pair in pairs] == [True] * 3
+    assert len({pair.prediction for pair in pairs}) == 3
+
+
+def test_images_whose_own_names_have_such_endings_stay_apart(tmp_path: Path) -> None:
+    for side in ("pred", "gt"):
+        for name in ("a", "a_seg", "a_pred"):
+            save_ids(tmp_path / side / f"{name}.png", IDS)
+    assert names(tmp_path / "pred", tmp_path / "gt") == ["a", "a_pred", "a_seg"]
+
+
+def test_one_file_with_an_unknown_ending_may_be_another_image(tmp_path: Path) -> None:
+    save_ids(tmp_path / "gt" / "a.png", IDS)
+    save_ids(tmp_path / "pred" / "a_night.png", IDS)
+    with pytest.raises(InputError, match=r"no prediction in '.*': 'a\.png'; the files there are called 'a_night\.png'"):
+        pair_pngs(tmp_path / "pred", tmp_path / "gt")
+
+
+def test_accents_of_a_mac_pair_with_those_of_other_systems(tmp_path: Path) -> None:
+    save_ids(tmp_path / "gt" / "caf\u00e9.png", IDS)
+    save_ids(tmp_path / "pred" / "cafe\u0301.png", IDS)
+    assert names(tmp_path / "pred", tmp_path / "gt") == ["caf\u00e9"]
+
+
+def test_linked_folders_are_followed_and_hidden_ones_left_out(tmp_path: Path) -> None:
+    pred, gt = make_folders(tmp_path / "store")
+    (tmp_path / "gt").mkdir()
+    (tmp_path / "gt" / "city").symlink_to(gt)
+    (tmp_path / "gt" / "round").symlink_to(tmp_path / "gt")
+    for folder, name in ((".ipynb_checkpoints", "im00-checkpoint.png"), ("__MACOSX", "im00.png"), (".git", "x.png")):
+        save_ids(pred / folder / name, IDS)
+    assert names(pred, tmp_path / "gt") == [f"im{index:02d}" for index in range(5)]
+
+
+@pytest.mark.parametrize("name", ["a\x1b]0;title\x07", "b\udcff", "c\nd"])
+def test_a_name_with_control_characters_is_refused_before_any_work(tmp_path: Path, name: str) -> None:
+    pred, gt = make_folders(tmp_path)
+    save_ids(gt / f"{name}.png", IDS)
+    with pytest.raises(InputError, match=r"the name of '.*' has control characters or is no UTF-8"):
+        pair_pngs(pred, gt)
+
+
+def test_names_in_any_writing_are_paired(tmp_path: Path) -> None:
+    wanted = ["Screenshot 5.00\u202fPM", "\u05d0\u200f", "\u3042\u3000\u3044", "caf\u00e9\u00a0 (2)"]
+    for side in ("pred", "gt"):
+        for name in wanted:
+            save_ids(tmp_path / side / f"{name}.png", IDS)
+    assert names(tmp_path / "pred", tmp_path / "gt") == sorted(wanted)
 
 
 def test_two_files_for_one_image_are_refused(tmp_path: Path) -> None:

@@ -172,3 +172,30 @@ def test_a_confusion_matrix_that_is_not_there_is_none(tmp_path):
 def test_a_table_without_groups_comes_back_without(tmp_path, table):
     save_table(tmp_path / "counts.npz", dataclasses.replace(table, groups=None))
     assert load_table(tmp_path / "counts.npz").groups is None
+
+
+@pytest.mark.parametrize("value", [-1, 2**62, np.iinfo(np.int64).max])
+def test_numbers_that_are_no_counts_are_refused(tmp_path, table, value):
+    save_table(tmp_path / "counts.npz", table)
+    counts = table.counts.copy()
+    counts[0, 0, 0] = value
+    rewrite(tmp_path / "counts.npz", counts=counts)
+    with pytest.raises(InputError, match="array 'counts' holds numbers that are no counts: they are negative, too large"):
+        load_table(tmp_path / "counts.npz")
+
+
+def test_bins_that_are_not_finite_are_refused(tmp_path):
+    save_counts(tmp_path, counted(NAMES))
+    with np.load(tmp_path / "calibration.npz") as file:
+        bins = file["bins"] * np.nan
+    rewrite(tmp_path / "calibration.npz", bins=bins)
+    with pytest.raises(InputError, match=r"calibration\.npz': array 'bins' holds numbers that are no counts"):
+        load_counts(tmp_path / "counts.npz")
+
+
+def test_a_class_that_is_named_twice_is_refused(tmp_path, table):
+    save_table(tmp_path / "counts.npz", table)
+    names = np.array([table.class_names[0]] * len(table.class_names))
+    rewrite(tmp_path / "counts.npz", class_names=names)
+    with pytest.raises(InputError, match=f"class '{table.class_names[0]}' is named twice, wanted every class once"):
+        load_table(tmp_path / "counts.npz")

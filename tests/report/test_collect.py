@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from segctl.errors import InputError
@@ -178,3 +179,73 @@ def test_two_splits_are_read(tmp_path):
     path = make_run(tmp_path / "one", making)
     evaluate(path, replace(making, split="test"), "camvid")
     assert sorted(read_run(RunFolder(path)).evaluations) == ["test", "val"]
+
+
+def as_bytes(path):
+    path.write_bytes(b"\xff\xfe" + path.read_bytes())
+
+
+def of_other_classes(path):
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **(arrays | {"class_names": np.array([f"c{index}" for index in range(len(arrays["class_names"]))])}))
+
+
+BROKEN = [
+    ("log.jsonl", as_bytes),
+    ("log.jsonl", lambda path: path.write_text("[1]\n" + path.read_text())),
+    ("log.jsonl", lambda path: path.write_text('{"event": "validation", "step": 1, "scores": 3}\n')),
+    ("log.jsonl", lambda path: path.write_text('{"event": "step", "step": "x", "loss": 1}\n')),
+    ("run.yaml", lambda path: path.write_text("name: 2024-02-30\n")),
+    ("run.yaml", lambda path: path.write_text("? [a]\n: 1\n")),
+    ("run.yaml", as_bytes),
+    ("environment.json", lambda path: path.write_text("[]")),
+    ("environment.json", lambda path: path.write_text('{"parameters": "many"}')),
+    ("environment.json", lambda path: path.write_text('{"dataset": []}')),
+    ("eval/val/scores.json", lambda path: path.write_text("[]")),
+    ("eval/val/scores.json", lambda path: path.write_text("[" * 20000)),
+    ("eval/val/scores.json", lambda path: path.write_text('{"mIoU_D": 1, "about": {"images": "six"}}')),
+    ("eval/val/scores.json", lambda path: path.write_text('{"mIoU_D": 1, "about": {"classes": [{"name": "a", "color": [1]}]}}')),
+    ("eval/val/scores.json", lambda path: path.write_text('{"mIoU_D": 1, "per_class": [{"class": ["a"]}]}')),
+    ("eval/val/counts.npz", lambda path: path.write_bytes(path.read_bytes()[:-40])),
+    ("eval/val/counts.npz", of_other_classes),
+    ("eval/val/confusion.npz", lambda path: path.write_bytes(b"")),
+    ("eval/val/worst/worst.json", lambda path: path.write_text('{"image": 1}')),
+    ("eval/val/worst/worst.json", lambda path: path.write_text("[3]")),
+    ("eval/val/worst/00_truth.png", lambda path: path.write_bytes(path.read_bytes()[:60])),
+    ("eval/val/worst/00_error.png", Path.unlink),
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), BROKEN)
+def test_any_malformed_file_leaves_its_run_out_and_is_named(run, tmp_path, name, damage):
+    other = make_run(tmp_path / "runs" / "two", Making(overrides=("train.steps=100",), split=None))
+    path = next(run.glob(name.replace("00_", "*_")))
+    damage(path)
+    found = collect([], tmp_path / "runs")
+    assert [kept.label for kept in found.runs] == [other.name]
+    (sentence,) = found.unreadable
+    assert str(path) in sentence
+    named = collect([run, other], tmp_path / "runs")
+    assert (named.runs, named.unreadable) == (found.runs, found.unreadable)
+
+
+def test_counts_of_other_images_than_those_of_another_run_are_left_out(run, tmp_path):
+    other = make_run(tmp_path / "runs" / "two", Making(seed=1, overrides=("train.steps=100",)))
+    path = other / "eval" / "val" / "counts.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **(arrays | {"names": np.array([f"x{index}" for index in range(len(arrays["names"]))])}))
+    found = collect([], tmp_path / "runs")
+    assert [kept.folder.path for kept in found.runs] == [run]
+    assert f"'{path}' is not a file that segctl wrote: its classes, images or labels are not those of" in found.unreadable[0]
+
+
+def test_labels_are_one_line_and_never_the_same(tmp_path):
+    short = ("train.steps=100",)
+    places = [tmp_path / "x" / "runs" / "a\n\n`b`", tmp_path / "y" / "runs" / "a\n\n`b`"]
+    for place in places:
+        make_run(place, Making(overrides=short, split=None))
+    labels = [run.label for run in collect(places, tmp_path).runs]
+    assert [label.endswith(r"a\n\n'b'") for label in labels] == [True, True]
+    assert len(set(labels)) == 2

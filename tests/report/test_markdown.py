@@ -50,3 +50,13 @@ def test_figures_are_relative_and_their_paths_quoted():
 def test_notes_definitions_and_code():
     blocks = (Notes(("a", "b")), Definitions((("mIoU_D", "a mean"),)), Code("x = 1"))
     assert rendered(*blocks) == "- a\n- b\n\n- **mIoU_D**: a mean\n\n```\nx = 1\n```"
+
+
+def test_a_fence_is_longer_than_any_in_the_code():
+    assert rendered(Code("segctl train\n```\n<img>")) == "````\nsegctl train\n```\n<img>\n````"
+
+
+def test_lines_and_backticks_in_names_let_no_markup_through():
+    assert rendered(Paragraph("run `a\n\n<img>` x")) == "run `a <img>` x"
+    assert rendered(Paragraph("run ```<img>` x")) == "run \\`\\`\\`\\<img>\\` x"
+    assert rendered(Paragraph("bell \x07 \udcff")) == "bell \\\\x07 \\\\udcff"

@@ -1,9 +1,13 @@
 """The whole report over a shelf of runs, read as a stranger would."""
 
+import errno
 import json
+import os
 import re
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -244,3 +248,74 @@ def test_writing_again_gives_the_same_text_but_for_the_time(shelf, tmp_path):
         write_report([shelf / "city-jml"], shelf, tmp_path / "r.md")
         texts.append(re.sub(r"^Written .*$", "", (tmp_path / "r.md").read_text(encoding="utf-8"), flags=re.M))
     assert texts[0] == texts[1]
+
+
+def test_runs_whose_names_differ_in_a_blank_have_figures_of_their_own(shelf, tmp_path):
+    root = tmp_path / "runs"
+    for name, source in (("a b", "none-s0"), ("a_b", "jml-s0"), ("A_b", "none-s1")):
+        shutil.copytree(shelf / source, root / name)
+    write_report([], root, tmp_path / "r.md")
+    text = (tmp_path / "r.md").read_text(encoding="utf-8")
+    figures = re.findall(r"\]\((r_files/worst-[^)]+)\)", text)
+    assert len(figures) == len({name.casefold() for name in figures}) == 3
+    assert len({(tmp_path / name).read_bytes() for name in figures}) == 3
+
+
+def test_names_of_classes_with_lines_dollars_and_escape_codes_are_drawn(shelf, tmp_path):
+    run = tmp_path / "runs" / "one"
+    shutil.copytree(shelf / "none-s0", run)
+    nasty = "s\nk$y \\\\frac$\x1b[31m"
+    folder = run / "eval" / "val"
+    scores = (folder / "scores.json").read_text(encoding="utf-8")
+    (folder / "scores.json").write_text(scores.replace('"sky"', json.dumps(nasty)), encoding="utf-8")
+    for name in ("counts.npz", "confusion.npz"):
+        with np.load(folder / name) as file:
+            arrays = dict(file)
+        if "class_names" in arrays:
+            names = [nasty if kind == "sky" else str(kind) for kind in arrays["class_names"]]
+            np.savez(folder / name, **(arrays | {"class_names": np.array(names)}))
+    write_report([], tmp_path / "runs", tmp_path / "r.md")
+    for page in ("r.md", "r.html"):
+        assert "\x1b" not in (tmp_path / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("empty", [("none-s0",), ("none-s0", "jml-s0")])
+def test_counts_of_no_valid_pixel_are_still_a_report(shelf, tmp_path, empty):
+    root = shelved(shelf, tmp_path / "runs", "none-s0", "jml-s0")
+    for place in (f"{run}/eval/val/{name}" for run in empty for name in ("counts.npz", "confusion.npz")):
+        with np.load(root / place) as file:
+            arrays = {key: array * 0 if array.dtype.kind == "i" else array for key, array in file.items()}
+        np.savez(root / place, **arrays)
+    write_report([], root, tmp_path / "r.md")
+    assert "n/a" in (tmp_path / "r.md").read_text(encoding="utf-8")
+
+
+def test_a_report_that_fails_leaves_nothing_new_and_the_old_one(shelf, tmp_path, monkeypatch):
+    (tmp_path / "r.md").write_text("old")
+
+    def fail(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("segctl.report.html.render", fail)
+    for path in (tmp_path / "r.md", tmp_path / "new" / "deep" / "r.md"):
+        with pytest.raises(OSError, match="No space left"):
+            write_report([shelf / "city-jml"], shelf, path)
+    assert [path.name for path in tmp_path.iterdir()] == ["r.md"]
+    assert (tmp_path / "r.md").read_text() == "old"
+
+
+def test_links_pipes_and_a_persons_own_web_page_are_never_replaced(shelf, tmp_path):
+    (tmp_path / "own.html").write_text("<p>mine</p>")
+    with pytest.raises(InputError, match=r"own\.html' is in the way of the web page, and `segctl report` did not write it"):
+        write_report([shelf / "city-jml"], shelf, tmp_path / "own.md")
+    (tmp_path / "link.md").symlink_to(tmp_path / "own.html")
+    os.mkfifo(tmp_path / "pipe")
+    for name, what in (("link.md", "it is a link to"), ("pipe", "it is a device, a pipe or a socket")):
+        with pytest.raises(InputError, match=what):
+            write_report([shelf / "city-jml"], shelf, tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.md", "own.html", "pipe"]
+
+
+def test_an_empty_place_is_refused(shelf):
+    with pytest.raises(InputError, match="it is a folder"):
+        write_report([shelf / "city-jml"], shelf, Path())

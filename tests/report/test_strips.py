@@ -81,4 +81,3 @@ def test_a_tile_that_is_no_picture_is_named(tmp_path, read):
     with pytest.raises(InputError) as error:
         draw_worst([replace(found, tiles={**found.tiles, "truth": broken})], {}, tmp_path / "strip.png")
     assert error.value.message.startswith(f"cannot read '{broken}': ")
-    assert error.value.hint == "run `segctl eval` on that run again to redraw its worst images"

@@ -42,6 +42,17 @@ def test_the_peak_of_a_process_is_at_least_what_torch_takes() -> None:
     assert peak_memory_mb(torch.device("cpu")) > 50
 
 
-def test_a_system_without_the_module_resource_gives_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_the_module_resource_tells_what_psutil_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil  # noqa: F401 - it needs the module itself on this system, but not on Windows
+
     monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows: importing it fails
-    assert peak_memory_mb(torch.device("cpu")) == 0
+    assert peak_memory_mb(torch.device("cpu")) > 50
+
+
+def test_too_little_memory_beside_a_cpu_is_a_sentence_too() -> None:
+    for error in (MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")):
+        with (
+            pytest.raises(SegctlError, match=r"out of memory: this process had used [\d,]+ MB"),
+            out_of_memory_in_words(torch.device("cpu"), SCORE_WITH_LESS),
+        ):
+            raise error

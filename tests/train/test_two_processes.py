@@ -16,7 +16,7 @@ from toy import CLASSES, PRESET, STUDENT, TwoLayers, write_preset
 from segctl.data.batches.loader import Batch
 from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
-from segctl.errors import PeerError
+from segctl.errors import InputError, PeerError
 from segctl.runs import RunFolder
 from segctl.runtime.device import Compute
 from segctl.runtime.launcher import FOLDER, first_error, reporting_errors
@@ -323,3 +323,11 @@ def test_work_on_main_is_done_by_one_and_handed_back_there() -> None:
     answers = [World(rank, 3).on_main(lambda rank=rank: done.append(rank) or "written") for rank in range(3)]
     assert answers == ["written", None, None]
     assert done == [0]
+
+
+def test_an_error_without_room_to_hand_it_over_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a full folder for temporary files: the process that knows the reason says it itself."""
+    monkeypatch.setenv(FOLDER, str(tmp_path / "gone"))
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(InputError, match="the reason"), reporting_errors():
+        raise InputError("the reason")

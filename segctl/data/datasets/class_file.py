@@ -1,4 +1,4 @@
-"""A person's own class table, from YAML or CSV.
+"""A person's own class table, from YAML, CSV, or a list of names.
 
     name,id,color,ignored          classes:                                  binary: true    (YAML only: two classes, of which
     background,0,"0,0,0",          - {name: background, id: 0}                                the second one is scored)
@@ -6,13 +6,16 @@
     glare,7,,yes                   - {name: glare, id: 7, ignored: true}
 
 `id` is the value in index maps, `color` the colour in RGB masks; columns `r,g,b` may stand for one `color`. A table without ids
-and colours numbers its rows from 0. Train ids follow the order of the ids, or of the rows if there are no ids. The value 255
-means ignored unless a row has it as its id.
+and colours numbers its rows from 0. A CSV may be separated by commas, semicolons or tabs, in the encodings of other systems
+(Excel's), and may call its columns as other tools do ("Pixel Value, Class"). A `.txt` file without a line of columns has a name
+a line, or is CVAT's labelmap.txt (`name:r,g,b:parts:actions`). Train ids follow the order of the ids, or of the rows if there
+are no ids. The value 255 means ignored unless a row has it as its id.
 """
 
 import csv
+import io
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +24,21 @@ import yaml
 
 from segctl.data.classes import ClassRow, ClassTable, bit_color
 from segctl.data.datasets.pairs import Color, ColorMap, IdMap
+from segctl.data.files.archives import PlainFile, UnreadableError, decode_text
 from segctl.errors import InputError, did_you_mean
 from segctl.files import content_key
 from segctl.ignored import IGNORED
 from segctl.schema.yaml import load_yaml
 
 KEYS = ["name", "id", "color", "ignored"]
+ALIASES = {
+    **dict.fromkeys(["class", "class name", "label", "label name"], "name"),
+    **dict.fromkeys(["pixel value", "value", "index", "class id", "label id"], "id"),
+    **dict.fromkeys(["colour", "rgb", "color rgb"], "color"),
+    **{"red": "r", "green": "g", "blue": "b", "ignore": "ignored"},
+}
+"""What other tools call the columns."""
+SEPARATORS = ",;\t"
 WORDS = {"": False, "no": False, "false": False, "0": False, "none": False, "yes": True, "true": True, "1": True}
 WANTED = "write a row for each class, with the columns name, id and color as needed, and ignored for what is not trained"
 
@@ -82,12 +94,12 @@ def read_classes(path: Path) -> OwnClasses:
 def _load(path: Path) -> tuple[list[Mapping[str, Any]], bool]:
     """The rows as they stand in the file, and whether it is marked as binary."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        text = decode_text(PlainFile(str(path), path).read())
+    except (OSError, UnreadableError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"the class table '{path}' cannot be read: {reason}", WANTED) from error
     if path.suffix.lower() not in (".yaml", ".yml"):
-        return list(csv.DictReader(text.splitlines(), skipinitialspace=True)), False
+        return _table_rows(path, text), False
     try:
         tree = load_yaml(text)
     except yaml.YAMLError as error:
@@ -101,8 +113,44 @@ def _load(path: Path) -> tuple[list[Mapping[str, Any]], bool]:
     return [row if isinstance(row, dict) else {"name": row} for row in rows], binary
 
 
+def _table_rows(path: Path, text: str) -> list[Mapping[str, Any]]:
+    """The rows of a CSV or of a list of names; rows without any text are left out."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return []
+    cvat = [re.fullmatch(r"([^:]+):(\d+,\d+,\d+):[^:]*:[^:]*", line) for line in lines if not line.startswith("#")]
+    if cvat and all(cvat):
+        return [{"name": match[1], "color": match[2]} for match in cvat if match]
+    separator = max(SEPARATORS, key=lines[0].count)
+    columns = {_column(cell, ()) for cell in lines[0].split(separator)}
+    if path.suffix.lower() == ".txt" and "name" not in columns:
+        # labelme begins its list with `__ignore__`, which stands for the value 255.
+        return [{"name": line} for line in lines if line != "__ignore__"]
+    try:
+        rows = list(csv.DictReader(io.StringIO(text.strip("\r\n")), delimiter=separator, skipinitialspace=True))
+    except csv.Error as error:
+        raise InputError(
+            f"the class table '{path}' is no CSV: {error}", "look for a quotation mark that is not closed"
+        ) from error
+    return [row for row in rows if any(_is_text(value) for value in row.values())]
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a cell, or one of the cells beyond the last column, holds more than spaces."""
+    return any(map(_is_text, value)) if isinstance(value, list) else bool(str(value or "").strip())
+
+
+def _column(key: str | None, others: Collection[str]) -> str:
+    """The name of a column as this file calls it, unless another column is already called so."""
+    plain = " ".join(str(key or "").strip().strip('"').lower().replace("_", " ").split())
+    known = ALIASES.get(plain, plain)
+    return plain if known != plain and known in others else known
+
+
 def _row(path: Path, number: int, entry: Mapping[str, Any]) -> _Row:
-    fields = {str(key or "").strip().lower().replace("colour", "color"): value for key, value in entry.items()}
+    given = {str(key or "").strip().lower() for key in entry}
+    # Excel leaves empty cells behind the last column.
+    fields = {_column(key, given): value for key, value in entry.items() if _column(key, given) or _is_text(value)}
     for key in fields.keys() - {*KEYS, "r", "g", "b"}:
         raise InputError(
             f"row {number} of '{path}' has a column '{key}'{did_you_mean(key, KEYS)}", f"known are {', '.join(KEYS)}"
@@ -110,6 +158,8 @@ def _row(path: Path, number: int, entry: Mapping[str, Any]) -> _Row:
     name = str(fields.get("name") or "").strip()
     if not name:
         raise InputError(f"row {number} of '{path}' has no name", WANTED)
+    if re.search(r"[\x00-\x1f\x7f]", name):
+        raise InputError(f"row {number} of '{path}' has a name with a line break or control character: {name!r}", WANTED)
     ignored = WORDS.get(str(fields.get("ignored") or "").strip().lower())
     if ignored is None:
         raise InputError(f"row {number} of '{path}' has '{fields['ignored']}' for ignored, wanted yes or no", WANTED)
@@ -136,8 +186,9 @@ def _color(where: str, value: Any) -> Color | None:
 
 def _byte(where: str, what: str, value: Any) -> int:
     text = str(value).strip()
-    if not text.isdecimal() or int(text) > 255:
-        raise InputError(f"{where} has '{text}' for its {what}, wanted 0 to 255", WANTED)
+    if not re.fullmatch(r"0*[0-9]{1,3}", text) or int(text[-3:]) > 255:
+        shown = text if len(text) < 20 else f"{text[:20]}..."
+        raise InputError(f"{where} has '{shown}' for its {what}, wanted 0 to 255", WANTED)
     return int(text)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from segctl.data.classes import ClassRow, ClassTable
-from segctl.data.datasets.pairs import PairReader, PictureLabel, by_sample, pair
+from segctl.data.datasets.pairs import PairReader, PictureLabel, Unknown, by_sample, pair
 from segctl.data.files.archives import Files, open_files
 from segctl.data.files.pictures import DECODER, Picture
 from segctl.data.findings import Finding
@@ -62,11 +62,11 @@ _TRAIN_IDS = CLASSES.raw_to_train()[:8]
 class ThresholdRule:
     """Masks whose channels are on or off."""
 
-    def train_ids(self, what: object, values: np.ndarray) -> tuple[np.ndarray, int]:
+    def train_ids(self, what: object, values: np.ndarray) -> tuple[np.ndarray, Unknown]:
         """Mask uint8 (H, W, 3) -> train ids uint8 (H, W), and the number of red pixels."""
         on = (values >= THRESHOLD).astype(np.uint8)
         codes = on[..., 0] << 2 | on[..., 1] << 1 | on[..., 2]
-        return _TRAIN_IDS[codes], int(np.count_nonzero(codes == RED))
+        return _TRAIN_IDS[codes], Unknown(int(np.count_nonzero(codes == RED)))
 
 
 def open_deepglobe(paths: Sequence[Path]) -> Source:

@@ -2,17 +2,19 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from segctl.data.datasets.pairs import read_list
-from segctl.data.files.archives import PlainFile
+from segctl.data.files.archives import PlainFile, read_lines
 from segctl.data.findings import Finding
 from segctl.errors import InputError
 
 EXAMPLE = "such as --split val=0.2 (a fifth, drawn by a seed; the rest is train) or --split val=val.txt (one name per line)"
 _ORDER = ("train", "val", "test")
+_ENDING = r"\.(?:jpe?g|png|bmp|tiff?|webp|gif)"
+"""How a picture or label may end."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,11 @@ class Drawn:
     notes: tuple[str, ...] = ()
 
 
-def split_samples(folders: Mapping[str, str], texts: Sequence[str], seed: int) -> Drawn:
+def split_samples(folders: Mapping[str, str], texts: Sequence[str], seed: int, paths: Mapping[str, str] | None = None) -> Drawn:
     """Split the samples by texts such as "val=0.2" or "val=val.txt", or by their first folder if there are no texts.
 
-    folders: the folder of each sample, "" for the top.  A ratio is of the samples that no list names; the rest becomes train.
+    folders: the folder of each sample, "" for the top.  paths: the path of each sample's picture below the images, if it is not
+    the sample's name in its folder.  A ratio is of the samples that no list names; the rest becomes train.
     Raises InputError for a text that does not fit.
     """
     if not texts:
@@ -44,7 +47,9 @@ def split_samples(folders: Mapping[str, str], texts: Sequence[str], seed: int) -
             ratios[name] = _ratio(text, value)
         else:
             lists[name] = Path(value)
-    return _by_lists_and_ratios(sorted(folders), lists, ratios, seed)
+    return _by_lists_and_ratios(
+        paths or {name: f"{folder}/{name}".lstrip("/") for name, folder in folders.items()}, lists, ratios, seed
+    )
 
 
 def _ratio(text: str, value: str) -> float:
@@ -69,16 +74,17 @@ def _by_folder(folders: Mapping[str, str]) -> dict[str, list[str]]:
     return {split: sorted(name for name, first in firsts.items() if first == split) for split in found}
 
 
-def _by_lists_and_ratios(samples: list[str], lists: Mapping[str, Path], ratios: Mapping[str, float], seed: int) -> Drawn:
+def _by_lists_and_ratios(paths: Mapping[str, str], lists: Mapping[str, Path], ratios: Mapping[str, float], seed: int) -> Drawn:
     if sum(ratios.values()) > 1 + 1e-9:
         raise InputError(f"the ratios of --split add up to {sum(ratios.values()):g}, wanted at most 1", EXAMPLE)
     splits: dict[str, list[str]] = {}
     problems: list[Finding] = []
+    finder = _Finder(paths)
     for split, path in lists.items():
-        splits[split], found = _listed(path, split, samples)
+        splits[split], found = _listed(path, split, finder)
         problems += found
     named = {name for listed in splits.values() for name in listed}
-    left = sorted((name for name in samples if name not in named), key=lambda name: _shuffled(name, seed))
+    left = sorted((name for name in paths if name not in named), key=lambda name: _shuffled(name, seed))
     total = len(left)
     for split, ratio in ratios.items():
         count = min(len(left), round(ratio * total))
@@ -97,21 +103,85 @@ def _shuffled(name: str, seed: int) -> str:
     return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
 
 
-def _listed(path: Path, split: str, samples: Sequence[str]) -> tuple[list[str], list[Finding]]:
-    """The samples that a list file names, by name or by path with an ending; and its problems."""
-    if not path.is_file():
+def _listed(path: Path, split: str, finder: "_Finder") -> tuple[list[str], list[Finding]]:
+    """The samples that a list file names, in its order, each once; and its problems."""
+    if not path.exists():
         raise InputError(f"the list '{path}' of split '{split}' does not exist", EXAMPLE)
-    known = set(samples)
+    names: dict[str, None] = {}
+    problems: list[Finding] = []
+    for line in read_lines(PlainFile(str(path), path)):
+        found = finder.find(line)
+        if len(found) == 1 and found[0] in names:
+            problems.append(Finding(found[0], f"'{path}' lists '{found[0]}' more than once", "remove the repeated line"))
+        elif len(found) == 1:
+            names[found[0]] = None
+        elif found:
+            several = ", ".join(f"'{finder.paths[name]}'" for name in found[:3])
+            problem = f"'{path}' lists '{line}', which names {len(found)} pictures: {several}"
+            problems.append(Finding(line, problem, "write the paths of the pictures below the images"))
+        else:
+            problem = f"'{path}' lists '{line}', which has no picture with a label"
+            problems.append(Finding(line, problem, "correct the list or add the files"))
+    if not names and not problems:
+        raise InputError(f"the list '{path}' of split '{split}' names no sample", EXAMPLE)
+    return list(names), problems
 
-    def name_of(line: str) -> str:
-        word = line.split()[0]
-        stem = PurePosixPath(word.replace("\\", "/")).name
-        return next((name for name in (line, word, stem, PurePosixPath(stem).stem) if name in known), PurePosixPath(stem).stem)
 
-    listed, problems = read_list(PlainFile(str(path), path), name_of)
-    problems += [
-        Finding(name, f"'{path}' lists '{name}', which has no picture with a label", "correct the list or add the files")
-        for name in listed
-        if name not in known
-    ]
-    return [name for name in listed if name in known], problems
+class _Finder:
+    """Finds the samples that a line of a list names.
+
+    paths: the path of each sample's picture below the images. A line is tried as a whole first, because file names may hold
+    spaces; only then as columns.
+    """
+
+    def __init__(self, paths: Mapping[str, str]) -> None:
+        self.paths = paths
+        self._spaced = any(" " in path for path in paths.values())
+        # By every end of a path that begins at a folder or a file's name: `480p/bear/0.jpg`, `bear/0.jpg`, `0.jpg`.
+        self._by_end: dict[str, list[str]] = defaultdict(list)
+        self._whole = {form for path in paths.values() for form in (path, _stemmed(path))}
+        for name in sorted(paths):
+            for form in dict.fromkeys([paths[name], _stemmed(paths[name])]):
+                parts = form.split("/")
+                for start in range(len(parts)):
+                    self._by_end["/".join(parts[start:])].append(name)
+
+    def find(self, line: str) -> list[str]:
+        """The samples that a line names: one if all is well, none for an unknown line, several for an ambiguous one."""
+        for text in self._readings(line):
+            for form in dict.fromkeys([text, _stemmed(text)]):
+                if found := self._named(form):
+                    return found
+        return []
+
+    def _readings(self, line: str) -> Iterator[str]:
+        """The line, then what its first column may be: up to a tab or comma, up to a picture's ending, up to a space."""
+        yield line
+        for separator in "\t,;":
+            if separator in line:
+                yield line.split(separator)[0].strip()
+        if match := re.match(rf"(.+?{_ENDING})\s", line, re.IGNORECASE):
+            yield match[1]
+        first, *others = line.split()
+        # `photo (2).jpg` must not become `photo`, so words count as columns only where they can be nothing else.
+        if not self._spaced and all(re.fullmatch(r"[-+]?[\d.]+", word) or _stem(word) == _stem(first) for word in others):
+            yield first
+
+    def _named(self, text: str) -> list[str]:
+        if text in self.paths:
+            return [text]
+        parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".")]
+        if found := self._by_end.get("/".join(parts)):
+            return found
+        # A list from elsewhere has more folders in front: they are cut off until a whole path is left.
+        ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
+        return next((self._by_end[end] for end in ends if end in self._whole), [])
+
+
+def _stemmed(path: str) -> str:
+    """A path without the ending of a picture or label."""
+    return re.sub(rf"{_ENDING}$", "", path, flags=re.IGNORECASE)
+
+
+def _stem(path: str) -> str:
+    return PurePosixPath(_stemmed(path.replace("\\", "/"))).name

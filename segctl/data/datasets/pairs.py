@@ -14,7 +14,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from segctl.data.classes import ClassTable
+from segctl.data.classes import MAX_VALUES, ClassTable
 from segctl.data.files.archives import File, Files, read_lines
 from segctl.data.files.pictures import Picture
 from segctl.data.findings import Finding
@@ -27,11 +27,23 @@ MAX_UNKNOWN = 0.02
 Color = tuple[int, int, int]
 
 
+@dataclass(frozen=True)
+class Unknown:
+    """Values in a label that its class table does not name, and that become 255.
+
+    pixels: how many have a colour of no class.  values: pixels of the most frequent values in words, those that are ignored by
+    custom (the id 255) too.
+    """
+
+    pixels: int = 0
+    values: Mapping[str, int] = field(default_factory=dict)
+
+
 class LabelRule(Protocol):
     """How the values in a label file become train ids."""
 
-    def train_ids(self, what: object, values: np.ndarray) -> tuple[np.ndarray, int]:
-        """Values uint8 (H, W) or (H, W, 3) -> train ids uint8 (H, W), 255 ignored; and how many pixels have no class's colour.
+    def train_ids(self, what: object, values: np.ndarray) -> tuple[np.ndarray, "Unknown"]:
+        """Values uint8 (H, W) or (H, W, 3) -> train ids uint8 (H, W), 255 ignored; and what the class table does not name.
 
         Raises InputError that names the file `what` and the value that it should not hold.
         """
@@ -42,23 +54,28 @@ class LabelRule(Protocol):
 class IdMap:
     """Index maps: each value is a raw id.
 
-    train: 256 train ids.  known: 256 flags, which raw ids may occur.  advice: what to do about others.
+    train: 256 train ids.  known: 256 flags, which raw ids may occur.  advice: what to do about others.  unlisted: ids that may
+    occur although the class table has no row for them.
     """
 
     train: bytes
     known: bytes
     advice: str
+    unlisted: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, classes: ClassTable, advice: str, *, ignored: tuple[int, ...] = ()) -> "IdMap":
         """The table's raw ids; `ignored` are ids that may occur besides them and become 255."""
         known = classes.known_raw_ids()
+        unlisted = tuple(raw for raw in ignored if not known[raw])
         known[list(ignored)] = True
-        return cls(classes.raw_to_train().tobytes(), known.tobytes(), advice)
+        return cls(classes.raw_to_train().tobytes(), known.tobytes(), advice, unlisted)
 
-    def train_ids(self, what: object, values: np.ndarray) -> tuple[np.ndarray, int]:
+    def train_ids(self, what: object, values: np.ndarray) -> tuple[np.ndarray, Unknown]:
         check_ids(str(what), values, self)
-        return np.asarray(cv2.LUT(values, np.frombuffer(self.train, np.uint8))), 0
+        counts = {f"{raw}": int(np.count_nonzero(values == raw)) for raw in self.unlisted}
+        unknown = Unknown(values={value: count for value, count in counts.items() if count})
+        return np.asarray(cv2.LUT(values, np.frombuffer(self.train, np.uint8))), unknown
 
 
 def check_ids(what: str, raw: np.ndarray, ids: IdMap) -> None:
@@ -106,18 +123,23 @@ class ColorMap:
     def of(cls, train_ids: Mapping[Color, int], advice: str) -> "ColorMap":
         return cls(tuple(sorted(train_ids.items())), advice)
 
-    def train_ids(self, what: object, values: np.ndarray) -> tuple[np.ndarray, int]:
+    def train_ids(self, what: object, values: np.ndarray) -> tuple[np.ndarray, Unknown]:
         wide = values.astype(np.int32)
         codes = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
         label, known = (table[codes] for table in _color_tables(self))
         unknown = int(known.size - np.count_nonzero(known))
+        if not unknown:
+            return label, Unknown()
+        found, counts = np.unique(codes[~known], return_counts=True)
+        most = np.argsort(-counts, kind="stable")[:MAX_VALUES]
+        colors = {
+            f"{code >> 16},{code >> 8 & 255},{code & 255}": int(count)
+            for code, count in zip(found[most].tolist(), counts[most], strict=True)
+        }
         if unknown > MAX_UNKNOWN * known.size:
-            found, counts = np.unique(codes[~known], return_counts=True)
-            worst = int(found[counts.argmax()])
-            color = f"{worst >> 16},{worst >> 8 & 255},{worst & 255}"
-            percent = 100 * unknown / known.size
-            raise InputError(f"{what} has colours of no class on {percent:.1f} % of its pixels, {color} most of all", self.advice)
-        return label, unknown
+            percent, worst = 100 * unknown / known.size, next(iter(colors))
+            raise InputError(f"{what} has colours of no class on {percent:.1f} % of its pixels, {worst} most of all", self.advice)
+        return label, Unknown(unknown, colors)
 
 
 @lru_cache(maxsize=4)
@@ -140,7 +162,7 @@ class Label:
     array: np.ndarray
     sha256: str
     byte_count: int
-    unknown_pixels: int = 0
+    unknown: Unknown = field(default_factory=Unknown)
 
 
 class LabelFile(Protocol):
@@ -239,8 +261,9 @@ class PairReader:
             instance=instance,
             source_sha256=_joint_sha256(digests),
             source_bytes=count,
-            unknown_pixels=label.unknown_pixels,
-            image_file=None if grey else image.content,
+            unknown_pixels=label.unknown.pixels,
+            unknown_values=label.unknown.values,
+            image_file=image.content if image.mode == "RGB" else None,
         )
 
 

@@ -75,7 +75,7 @@ def _numbers(session: requests.Session, url: str, patience: Patience) -> dict[st
     """The number of every package that the account may download, by name."""
     try:
         return {entry["name"]: entry["packageID"] for entry in _ask(session, url, patience).json()}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SegctlError(f"{url} is no list of packages", "try again later, or give the zips with --source") from error
 
 

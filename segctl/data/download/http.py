@@ -28,18 +28,24 @@ PIECE_BYTES = 2**16
 SPARE_BYTES = 2**28
 """How much must stay free on the disk."""
 MAGIC = {"zip": (0, b"PK"), "tgz": (0, b"\x1f\x8b"), "tar": (257, b"ustar")}
+MOST_DIGITS = 18
+"""A length in bytes has at most this many digits."""
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 """Status codes that mean "later"."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait, in seconds, and how often to try again without receiving a byte. Old hosts are slow to answer."""
+    """How long to wait, in seconds, and how often to try again. Old hosts are slow to answer.
+
+    retries: without coming further than ever before.  requests: for one URL in all, however far each comes.
+    """
 
     connect_s: float = 60
     stall_s: float = 60
     retries: int = 4
     back_off_s: float = 0.5
+    requests: int = 200
 
 
 class _RefusedError(Exception):
@@ -87,9 +93,17 @@ def new_session() -> requests.Session:
 
 
 def _is_here(file: RemoteFile, folder: Path) -> bool:
-    """Whether a file was downloaded before. It was checked before it got its final name."""
+    """Whether a file was downloaded before and still is what was downloaded: a damaged one is removed, and so fetched again.
+
+    The file was checked before it got its final name, but it may have been there for months.
+    """
     path = folder / file.name
-    return path.is_file() and file.byte_count in (None, path.stat().st_size)
+    if not path.is_file():
+        return False
+    if _problem(file, path):
+        path.unlink()
+        return False
+    return True
 
 
 def _check_room(files: Sequence[RemoteFile], folder: Path) -> None:
@@ -138,10 +152,14 @@ def _fetch_from(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> N
 
 
 def _receive_all(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> None:
-    """Receive until the file ends. After an interruption try again, after a shorter wait if the last try received something."""
+    """Receive until the file ends. After an interruption try again, after a shorter wait if the last try came further.
+
+    A try counts as a gain only if the part became longer than it ever was: a server that breaks off and then makes the part start
+    over gives bytes every time, and would be asked for ever.
+    """
     tries, patience, renewed = 0, transfer.patience, False
-    while True:
-        before = _length(_part(path))
+    longest = _length(_part(path))
+    for _ in range(patience.requests):
         try:
             _receive(url, file, path, transfer)
             return
@@ -151,11 +169,13 @@ def _receive_all(url: str, file: RemoteFile, path: Path, transfer: Transfer) -> 
             transfer.renew()
             renewed = True
         except (requests.RequestException, _InterruptedError) as error:
-            gained = _length(_part(path)) > before
+            length = _length(_part(path))
+            gained, longest = length > longest, max(length, longest)
             tries, renewed = (0 if gained else tries + 1), renewed and not gained
             if tries > patience.retries:
                 raise _RefusedError(f"{_words(error)}, {tries} times") from error
             time.sleep(patience.back_off_s * 2 ** min(tries, 6))
+    raise _RefusedError(f"the file is not complete after {patience.requests} requests")
 
 
 class _LoginNeededError(Exception):
@@ -229,13 +249,18 @@ def _start(answer: requests.Response) -> int:
     """The position in the file at which the response starts; -1 if a partial response does not tell."""
     if answer.status_code != 206:
         return 0
-    first = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-    return int(first) if first.isdigit() else -1
+    first = _number(answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0])
+    return -1 if first is None else first
 
 
 def _total(answer: requests.Response, start: int) -> int | None:
-    length = answer.headers.get("Content-Length", "")
-    return start + int(length) if length.isdigit() else None
+    length = _number(answer.headers.get("Content-Length", ""))
+    return None if length is None else start + length
+
+
+def _number(text: str) -> int | None:
+    """A header's number; None for any other text, such as '²', which is a digit to Python, or for a number of 5,000 digits."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS else None
 
 
 def _problem(file: RemoteFile, part: Path) -> str:

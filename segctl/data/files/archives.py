@@ -8,6 +8,8 @@ to a temporary file, which is removed when the process ends.
 No member is ever written under its own name. An archive is refused if it holds names that lead outside of it, a name twice,
 encrypted members, or sizes that are lies. Links and devices are skipped with a note; files that other systems leave
 (`__MACOSX`, `._*`, `.DS_Store`) are skipped without one.
+
+Names are compared in Unicode's composed form (NFC): a Mac writes `é` as two characters, other systems as one.
 """
 
 import atexit
@@ -21,6 +23,7 @@ import stat
 import struct
 import tarfile
 import tempfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +33,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
-from segctl.errors import InputError
+from segctl.errors import FULL, InputError, SegctlError, first_line
 
 Wanted = Callable[[str], bool]
 """Whether to list a file, given its POSIX path."""
@@ -52,6 +55,10 @@ class UnreadableError(ValueError):
     """A file inside an archive is not what the archive says."""
 
 
+class SpecialFileError(UnreadableError):
+    """What stands under a file's name is a pipe, a socket, a device or a folder."""
+
+
 class File(Protocol):
     """One file, on the disk or in an archive."""
 
@@ -65,6 +72,20 @@ class File(Protocol):
         ...
 
 
+_SPECIAL = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
+
+
+def require_regular(path: Path) -> None:
+    """Raise SpecialFileError for a pipe, a socket, a device or a folder, also behind a link: reading it might never end.
+
+    Raises OSError for a file that does not exist or whose folder may not be entered.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        what = next((words for test, words in _SPECIAL if test(mode)), "a device")
+        raise SpecialFileError(f"it is {what}, not a file")
+
+
 @dataclass(frozen=True)
 class PlainFile:
     """A file on the disk."""
@@ -73,6 +94,7 @@ class PlainFile:
     container: Path
 
     def read(self, limit: int | None = None) -> bytes:
+        require_regular(self.container)
         with self.container.open("rb") as handle:
             return handle.read(-1 if limit is None else limit)
 
@@ -140,12 +162,35 @@ class ZipMember:
             raise UnreadableError(f"it does not match its checksum in '{self.container.name}'")
 
 
+def decode_text(content: bytes) -> str:
+    """Text as people's programs write it: UTF-8, UTF-16 (Excel's "Unicode text") or Windows' cp1252.
+
+    Raises UnreadableError for content that is no text, such as a picture.
+    """
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encodings = ["utf-16"]
+    elif content[1:2] == b"\0" or content[:1] == b"\0":
+        encodings = ["utf-16-le" if content[1:2] == b"\0" else "utf-16-be"]
+    else:
+        encodings = ["utf-8-sig", "cp1252"]
+    for encoding in encodings:
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if not re.search(r"[\x00-\x08\x0e-\x1f\x7f]", text):
+            return text
+    raise UnreadableError("it is no text")
+
+
 def read_lines(file: File) -> list[str]:
     """The lines of a text file that are not blank. Raises InputError for a file that is not text."""
     try:
-        return [line.strip() for line in file.read().decode("utf-8-sig").splitlines() if line.strip()]
+        text = unicodedata.normalize("NFC", decode_text(file.read()))
+        return [line.strip() for line in text.splitlines() if line.strip()]
     except (OSError, ValueError) as error:
-        raise InputError(f"'{file.where}' is no list of names: it cannot be read as text", "replace it") from error
+        reason = str(error) if isinstance(error, SpecialFileError) else "it cannot be read as text"
+        raise InputError(f"'{file.where}' is no list of names: {reason}", "replace it") from error
 
 
 @dataclass(frozen=True)
@@ -211,7 +256,10 @@ def open_files(paths: Sequence[Path], wanted: Wanted, own_names: Sequence[str] =
             raise InputError(f"the source '{path}' does not exist", "give a folder, or a zip or tar archive")
         own = path.resolve().name
         start = f"{own}/" if own in own_names and path.is_dir() and not (path / own).is_dir() else ""
-        found = _walk(path, wanted, start) if path.is_dir() else _read_archive(path, wanted, notes)
+        try:
+            found = _walk(path, wanted, start) if path.is_dir() else _read_archive(path, wanted, notes)
+        except UnreadableError as error:
+            raise InputError(f"the source '{path}' cannot be read: {error}", "give a folder, or a zip or tar archive") from error
         for name, file in found.items():
             if "/" in name and name in members:
                 raise InputError(f"'{name}' is in more than one of {given}", "give each file once")
@@ -234,11 +282,29 @@ def _walk(top: Path, wanted: Wanted, start: str) -> dict[str, File]:
         within = start + Path(folder).relative_to(top).as_posix().removeprefix(".")
         for name in sorted(names):
             relative = f"{within.rstrip('/')}/{name}".lstrip("/")
-            if not _is_left_by_others(name) and wanted(relative):
-                members[relative] = PlainFile(relative, Path(folder, name))
+            if _is_left_by_others(name) or not wanted(relative):
+                continue
+            require_sound_name(relative, f"'{top}'")
+            relative = unicodedata.normalize("NFC", relative)
+            if relative in members:
+                raise InputError(
+                    f"'{top}' holds '{relative}' twice, once with composed and once with decomposed accents",
+                    "keep one of the two files",
+                )
+            members[relative] = PlainFile(relative, Path(folder, name))
         if len(members) > MAX_FILES:
             raise InputError(f"'{top}' holds more than {MAX_FILES} files", "give the dataset's own folder")
     return dict(sorted(members.items()))
+
+
+def require_sound_name(name: str, where: str) -> None:
+    """Raise InputError for a file name that is not UTF-8 or holds control characters; `where` says what holds the file.
+
+    Such a name can stand in no JSON, CSV or terminal, so it is refused before any work.
+    """
+    if _ODD.search(name):
+        problem = "is not UTF-8" if re.search("[\ud800-\udfff]", name) else "holds control characters"
+        raise InputError(f"{where} holds a file whose name {problem}: {name!r}", "rename it, for example with `convmv` or `mv`")
 
 
 def _is_left_by_others(name: str) -> bool:
@@ -249,6 +315,7 @@ def _is_left_by_others(name: str) -> bool:
 def _read_archive(path: Path, wanted: Wanted, notes: list[str]) -> dict[str, File]:
     """The wanted members of an archive by name, sorted; adds to `notes` what was skipped."""
     members = _Members(path, wanted)
+    require_regular(path)
     with _worded_damage(path), path.open("rb") as handle:
         head = handle.read(512)
         if head.startswith(b"PK"):
@@ -270,10 +337,22 @@ def _worded_damage(path: Path) -> Iterator[None]:
     """Turn the standard library's errors about a broken archive into one sentence."""
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"the archive '{path}' is cut short or damaged ({error})", "get it again") from error
+    except (SegctlError, MemoryError):
+        raise
     except OSError as error:
+        if error.errno in FULL:
+            # The archive is sound; its files did not fit into the temporary folder.
+            raise SegctlError(
+                f"no room for the files of '{path}' in '{tempfile.gettempdir()}'",
+                "free disk space there, or name another folder with the variable TMPDIR",
+            ) from error
         raise InputError(f"the archive '{path}' cannot be read: {error.strerror or error}", "get it again") from error
+    except NotImplementedError as error:
+        raise InputError(
+            f"the archive '{path}' needs a newer reader ({first_line(error)})", "pack it again as a plain zip"
+        ) from error
+    except Exception as error:  # zipfile and tarfile raise nearly anything for a damaged archive
+        raise InputError(f"the archive '{path}' is cut short or damaged ({first_line(error)})", "get it again") from error
 
 
 class _Members:
@@ -303,7 +382,7 @@ class _Members:
         return name
 
     def _clean(self, raw: str) -> str:
-        name = raw.replace("\\", "/")
+        name = unicodedata.normalize("NFC", raw.replace("\\", "/"))
         parts = [part for part in name.split("/") if part not in ("", ".")]
         if name.startswith("/") or ".." in parts or re.match("[A-Za-z]:", name):
             raise self.refusal(f"holds {raw!r}, a name that leads outside the archive")
@@ -334,17 +413,29 @@ def _read_zip(members: _Members) -> None:
             kind = stat.S_IFMT(info.external_attr >> 16)
             if info.is_dir():
                 continue
-            name = members.admit(info.filename, plain=kind in (0, stat.S_IFREG))
+            name = members.admit(_zip_name(info), plain=kind in (0, stat.S_IFREG))
             if name is None:
                 continue
-            if info.flag_bits & 1:
+            if info.flag_bits & 0x2041:  # encrypted, strongly encrypted, with hidden headers
                 raise members.refusal(f"holds '{name}' encrypted")
+            if info.flag_bits & 0x20:
+                raise members.refusal(f"holds '{name}' as a patch of another file")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise members.refusal(f"holds '{name}' packed by method {info.compress_type}, wanted 0 (stored) or 8 (deflated)")
             members.check_size(name, info.file_size)
             deflated = info.compress_type == zipfile.ZIP_DEFLATED
             place = (info.header_offset, info.compress_size, info.file_size)
             members.found[name] = ZipMember(members.where(name), members.path, *place, deflated, info.CRC)
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """A member's name. A Mac writes UTF-8 without the flag that says so, and zipfile then takes it for the DOS code page."""
+    if not info.flag_bits & 0x800:
+        try:
+            return info.filename.encode("cp437").decode("utf-8")
+        except UnicodeError:
+            pass
+    return info.filename
 
 
 def _read_tar(members: _Members) -> None:

@@ -1,7 +1,7 @@
-"""One process at a time: a lock file that exists while a process works, and names that process.
+"""One process at a time: a lock file that the system holds for the process that works, and that names this process.
 
-It is made by exclusive creation, which works on network file systems that lack locks. A killed process leaves the file behind;
-a later process on the same machine notices that its owner is dead and removes it.
+The system releases the lock when its holder ends, however it ends, so a killed process blocks nobody: on this machine, on another
+one that shares the disk, or in a container whose name has changed. The file itself is only removed by a holder that ends well.
 """
 
 import json
@@ -9,104 +9,132 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import lock_descriptor
+from pydantic import BaseModel, Field
+
 from segctl.errors import InputError, SegctlError
+from segctl.files import read_record
 
 
-@dataclass(frozen=True)
-class _Owner:
-    """`started` tells a process from a later one with the same number; it is empty if the system does not say."""
+class _Owner(BaseModel):
+    """The process that holds a lock. `started`, in seconds since 1970, tells it from a later process with the same number."""
 
-    pid: int
+    pid: int = Field(ge=0)
     host: str
-    started: str
+    started: float
     since: str
+
+
+_held: set[int] = set()
+"""The descriptors of the locks that this process holds."""
+
+
+def _close_in_child() -> None:
+    """Close the parent's locks in a forked process, such as a loader worker: a lock is held until its last copy is closed."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):  # Windows forks nothing
+    os.register_at_fork(after_in_child=_close_in_child)
 
 
 @contextmanager
 def locked(path: Path, work: str) -> Iterator[None]:
-    """Hold the lock. Raises SegctlError that names `work` and the other process if a living process holds it."""
-    mine = _Owner(os.getpid(), socket.gethostname(), _started(os.getpid()), datetime.now(UTC).isoformat(timespec="seconds"))
-    while not _create(path, mine):
-        other = _read(path)
-        if other is not None and not _is_dead(other):
-            raise SegctlError(
-                f"{work} is under way in process {other.pid} on {other.host}, since {other.since}",
-                f"wait for it to end, or stop it; if it is long gone, delete '{path}'",
-            )
-        _take_away(path, other)
+    """Hold the lock. Raises SegctlError that names `work` and the other process if another process holds it."""
+    descriptor = _take(path, work)
+    _held.add(descriptor)
     try:
+        _sign(descriptor)
         yield
     finally:
-        if _read(path) == mine:
-            path.unlink(missing_ok=True)
+        if descriptor in _held:  # a forked process that ends here no longer has the lock
+            _held.discard(descriptor)
+            # Windows removes no open file; elsewhere the file must go while it is locked, or a later holder's would go.
+            if os.name != "nt":
+                path.unlink(missing_ok=True)
+            os.close(descriptor)
+            if os.name == "nt":
+                with suppress(OSError):  # another process has opened it meanwhile, and holds it
+                    path.unlink(missing_ok=True)
 
 
-def _create(path: Path, owner: _Owner) -> bool:
-    """Whether the lock was free. The file is written under another name and then linked, so it is never seen without its text."""
-    draft = path.with_name(f"{path.name}.{owner.host}.{owner.pid}")
+def _take(path: Path, work: str) -> int:
+    """The descriptor of the locked file."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        except OSError as error:
+            folder = path.parent
+            raise InputError(f"cannot write to '{folder}': {error.strerror or error}", "give another folder") from error
+        try:
+            free = lock_descriptor(descriptor, blocking=False)
+        except OSError:  # a file system without locks, as some clusters mount theirs: only the file's text can tell
+            free = not _is_alive(_read(path))
+        if free and _is_still(path, descriptor):
+            return descriptor
+        os.close(descriptor)
+        if not free:
+            raise _busy(path, work)
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Whether the path names the file that was locked: its last holder may have removed it after it was opened."""
     try:
-        draft.write_text(json.dumps(asdict(owner)), encoding="utf-8")
-    except OSError as error:
-        folder = path.parent
-        raise InputError(f"cannot write to '{folder}': {error.strerror or error}", "give another folder") from error
-    try:
-        os.link(draft, path)
-        return True
-    except FileExistsError:
+        there, mine = path.stat(), os.fstat(descriptor)
+    except FileNotFoundError:
         return False
-    except OSError:  # a file system without links
-        return _create_plainly(path, draft.read_text(encoding="utf-8"))
-    finally:
-        draft.unlink(missing_ok=True)
+    return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
 
 
-def _create_plainly(path: Path, text: str) -> bool:
-    try:
-        with path.open("x", encoding="utf-8") as handle:
-            handle.write(text)
-    except FileExistsError:
-        return False
-    return True
+def _busy(path: Path, work: str) -> SegctlError:
+    owner = _read(path)
+    who = "in another process" if owner is None else f"in process {owner.pid} on {owner.host}, since {owner.since}"
+    return SegctlError(f"{work} is under way {who}", f"wait for it to end, or stop it; if it is long gone, delete '{path}'")
+
+
+def _sign(descriptor: int) -> None:
+    """Write into the file who holds it. The text is only for messages, so a full disk is no reason to stop."""
+    mine = _Owner(
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        started=_started(os.getpid()) or 0.0,
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(mine.model_dump()).encode())
 
 
 def _read(path: Path) -> _Owner | None:
-    """The owner of the lock; None if the file is gone or cannot be read."""
+    """Who holds the lock; None if the file does not say. Windows lets nobody read a locked file."""
     try:
-        return _Owner(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return read_record(path, _Owner)
+    except InputError:
         return None
 
 
-def _take_away(path: Path, dead: _Owner | None) -> None:
-    """Remove the lock of a dead process. It is moved aside, read again, and put back if it is a new lock by now."""
-    aside = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.stale")
-    with suppress(FileNotFoundError):
-        path.rename(aside)
-        if _read(aside) != dead:
-            aside.rename(path)
-        aside.unlink(missing_ok=True)
-
-
-def _is_dead(owner: _Owner) -> bool:
-    """Whether the owner is known to be dead. Only this machine's processes can be asked; on Windows asking would kill them."""
-    if owner.host != socket.gethostname() or os.name != "posix":
+def _is_alive(owner: _Owner | None) -> bool:
+    """Whether the owner may be at work. A process of another machine cannot be asked, so it may."""
+    if owner is None:
         return False
-    try:
-        os.kill(owner.pid, 0)
-    except ProcessLookupError:
+    if owner.host != socket.gethostname():
         return True
-    except OSError:
-        return False
-    return owner.started != _started(owner.pid)
+    started = _started(owner.pid)
+    return started is not None and abs(started - owner.started) < 1
 
 
-def _started(pid: int) -> str:
-    """When a process started, in the kernel's clock ticks; empty if the system does not say."""
+def _started(pid: int) -> float | None:
+    """When a process started, in seconds since 1970; None if there is no such process, and 0 where nobody can tell."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
+        import psutil  # not above: it is only asked about a file system without locks, and may lack what it needs itself
+    except ImportError:
+        return 0.0
+    try:
+        return float(psutil.Process(pid).create_time())
+    except (psutil.Error, OverflowError):
+        return None

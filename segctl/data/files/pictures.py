@@ -1,11 +1,17 @@
 """The one reader of picture files: every picture that segctl did not draw itself is opened, judged and decoded here.
 
 PIL and not OpenCV, because OpenCV 5 returns three channels for palette PNGs and squashes 16-bit ones. What a file is follows
-from its content alone (`_open`), never from its name. A label's values are class ids, so nothing converts them.
+from its content alone (`_open`), never from its name. A label's values are class ids, so nothing converts them. PIL hides some
+of what a file holds (it scales shallow grey, halves deep RGB, shows the first page of many, turns TIFFs), so the headers of PNG,
+TIFF and PPM are read here as well.
 """
 
 import hashlib
 import io
+import re
+import struct
+import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,18 +19,26 @@ from dataclasses import dataclass
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from segctl.data.files.archives import File, UnreadableError
-from segctl.errors import InputError
+from segctl.data.files.archives import File, SpecialFileError, UnreadableError
+from segctl.errors import InputError, SegctlError, first_line
+
+# PIL warns from 89 million pixels on and about every crooked EXIF block; what matters of it is judged here, in sentences.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 DECODER = f"pillow {PIL.__version__}"
 HEAD_BYTES = 2**16
 """Enough of nearly every file to know its size; the whole file is read if it is not."""
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
+"""PIL's names of the formats that are read. Its other readers start programs (EPS) or hide a picture's depth."""
 IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr")
 """What `read_image` converts to RGB without loss of depth."""
 LABEL_MODES = ("1", "L", "P", "I;16", "I")
 """What `read_label` takes for ids."""
+TEXT_BYTES = 2**22
+"""No PNG text that says how a picture is turned is longer than this unpacked."""
 
 _MODE_WORDS = {
     "1": "black and white",
@@ -38,105 +52,364 @@ _MODE_WORDS = {
     "I;16": "16 bits deep",
     "F": "floating point",
 }
+_OPAQUE = {"RGBA": "RGB", "LA": "L"}
+"""The mode of a picture whose transparency is used nowhere."""
 _ADVICE = {
     "image": "convert the picture, or leave the sample out of the source",
     "label": "save the label as a one-channel 8-bit PNG of class ids",
     "mask": "save the mask as an 8-bit RGB PNG in the colours of the class table",
     "instance map": "use the 16-bit PNG as it was published",
 }
-_UNREADABLE = (OSError, UnreadableError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What reading a file and PIL raise for a file that is missing, damaged or no picture."""
+_COPY_AGAIN = "copy the file again from where it came"
+_XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([0-9])")
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _EXTRA, _SUBFILE = 258, 259, 262, 274, 277, 338, 254
+"""Numbers of the TIFF tags that are read here."""
+
+
+class _UnfitError(Exception):
+    """A readable file that cannot be used: what it is, in words that follow its name, and what to do about it."""
+
+    def __init__(self, problem: str, hint: str) -> None:
+        super().__init__(problem)
+        self.problem, self.hint = problem, hint
 
 
 @dataclass(frozen=True)
 class _Opened:
     """A picture whose header was read and whose pixels were not.
 
-    mode: PIL's, "I;16" for every byte order.  depth: bits of a channel in the file.
+    mode: PIL's, "I;16" for every byte order.  depth: bits of a channel in the file.  levels: the value that the file stores for
+    white; PIL scales it to 255.  frames: pages of a TIFF, frames of an animation.  orientation: EXIF's number, 1 is upright.
+    lossy: why the values are not exact, or empty.  inverted: whether the file stores 0 for white, which PIL inverts.
     """
 
     image: Image.Image
     mode: str
     depth: int
-
-    def orientation(self) -> int:
-        """EXIF's number, 1 to 8; 1 is upright, and what a file without EXIF has."""
-        if "exif" not in self.image.info:  # `getexif` would decode the whole picture to look for it
-            return 1
-        exif = Image.Exif()
-        exif.load(self.image.info["exif"])
-        return int(exif.get(ExifTags.Base.Orientation, 1))
+    levels: int
+    frames: int
+    orientation: int
+    lossy: str
+    inverted: bool
 
     def pixels(self) -> np.ndarray:
-        """The values in the file: (H, W) or (H, W, channels), in PIL's dtype for the mode."""
+        """The values in the file: uint8 (H, W) or (H, W, channels), bool (H, W) of a 1-bit picture, or wider integers (H, W)."""
         return np.array(self.image)
 
+    def ids(self) -> np.ndarray:
+        """The values in a one-channel file as the file stores them: uint8 (H, W), or wider integers."""
+        values = self.pixels()
+        if values.dtype == np.bool_:
+            return values.astype(np.uint8)
+        if self.mode == "L" and self.levels != 255:
+            return ((values.astype(np.uint16) * self.levels + 127) // 255).astype(np.uint8)
+        return values
 
-def _open(content: bytes | memoryview) -> _Opened:
-    """Decide by a file's content, or by its first bytes, what it is. Raises one of `_UNREADABLE`."""
-    image = Image.open(io.BytesIO(content))
+    def palette(self) -> NDArray[np.uint8] | None:
+        """uint8 (256, 3): the colours of a palette picture, black for entries that the file leaves out; None for any other."""
+        if self.mode != "P":
+            return None
+        colors = np.zeros((256, 3), np.uint8)
+        listed = np.array(self.image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)[:256]
+        colors[: len(listed)] = listed
+        return colors
+
+    def only_one(self) -> None:
+        """Raise _UnfitError for a file of several pages or frames."""
+        if self.frames > 1:
+            what = "pages" if self.image.format == "TIFF" else "frames"
+            raise _UnfitError(f"holds {self.frames} {what}, wanted one", f"save each of the {what} as a file of its own")
+
+    def exact(self) -> None:
+        """Raise _UnfitError for a file whose values are not those that were saved, so that they are no ids or class colours."""
+        self.only_one()
+        if self.lossy:
+            raise _UnfitError(f"is {self.lossy}, whose values are not exact", "save the labels as PNG from where they were drawn")
+        if self.inverted:
+            raise _UnfitError("stores 0 for white, so its values can be read in two ways", "save the label as an 8-bit PNG")
+
+
+def _open(content: bytes | memoryview, *, whole: bool = True) -> _Opened:
+    """Decide by a file's content, or by its first bytes if not `whole`, what it is. Raises anything, as PIL does."""
+    content = bytes(content)
+    pages = _tiff_pages(content) if content.startswith(_TIFF_STARTS) else []
+    if pages:
+        _judge_bands(pages[0])
+    image = Image.open(io.BytesIO(content), formats=FORMATS)
     mode = "I;16" if image.mode.startswith("I;16") else image.mode
-    # PIL scales grey of 1 to 7 bits to 0..255 and cuts 16-bit RGB to 8: only a PNG's header tells (byte 24 of the file).
-    depth = content[24] if image.format == "PNG" else 16 if mode == "I;16" else 8
-    return _Opened(image, mode, depth)
+    depth, levels = 16 if mode == "I;16" else 8, 255
+    lossy, inverted, frames = "", False, 1
+    match image.format:
+        case "PNG":
+            depth = content[24]
+            levels = 2**depth - 1 if depth < 8 else 255
+            frames = getattr(image, "n_frames", 1)
+        case "TIFF":
+            bits = pages[0].get(_BITS, (1,))
+            depth = max(bits)
+            levels = 2**depth - 1 if depth < 8 else 255
+            inverted = pages[0].get(_PHOTOMETRIC) == 0
+            lossy = "a TIFF of JPEG pixels" if pages[0].get(_COMPRESSION) in (6, 7) else ""
+            frames = len(pages)
+        case "PPM" if found := re.match(
+            rb"P[2356]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*(\d+)", content
+        ):
+            levels = int(found[1])
+            depth = max(8, levels.bit_length())
+        case "JPEG" | "MPO":  # the further frames of an MPO are previews that phones add
+            lossy = "a JPEG"
+        case "WEBP":
+            lossy = "" if b"VP8L" in content[:HEAD_BYTES] else "a lossy WebP"
+            frames = getattr(image, "n_frames", 1)
+        case "GIF" if whole:  # counting them reads the file to its end
+            frames = getattr(image, "n_frames", 1)
+    orientation = _orientation(image, content, pages)
+    return _Opened(image, mode, depth, levels, frames, orientation, lossy, inverted)
+
+
+def _tiff_pages(content: bytes) -> list[TiffImagePlugin.ImageFileDirectory_v2]:
+    """The directory of each page of a TIFF, without the small copies and masks that a page may bring along."""
+    stream = io.BytesIO(content)
+    found: list[TiffImagePlugin.ImageFileDirectory_v2] = []
+    header = stream.read(16 if content[2:4] in (b"+\0", b"\0+") else 8)
+    place, seen = TiffImagePlugin.ImageFileDirectory_v2(header).next, set()
+    while place and place not in seen:
+        seen.add(place)
+        directory = TiffImagePlugin.ImageFileDirectory_v2(header)
+        stream.seek(place)
+        directory.load(stream)
+        if not found or not directory.get(_SUBFILE, 0) & 5:
+            found.append(directory)
+        place = directory.next
+    return found
+
+
+def _judge_bands(page: TiffImagePlugin.ImageFileDirectory_v2) -> None:
+    """Raise _UnfitError for bands that are neither grey, RGB nor CMYK, before PIL says that the file is no picture."""
+    samples, extra = int(page.get(_SAMPLES, 1)), page.get(_EXTRA, ())
+    known = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}.get(int(page.get(_PHOTOMETRIC, -1)), samples)
+    alpha = samples == known + 1 and extra and extra[0] in (1, 2)
+    if samples != known and not alpha:
+        raise _UnfitError(
+            f"has {samples} bands, wanted 3 (RGB) or 1 (grey)", "save the bands that are meant as an 8-bit RGB picture"
+        )
+
+
+def _orientation(image: Image.Image, content: bytes, pages: list[TiffImagePlugin.ImageFileDirectory_v2]) -> int:
+    """How a picture is turned, 1 to 8, from EXIF, a TIFF's tag or XMP, wherever the format keeps them; 1 if nothing says so.
+
+    `Image.getexif` would decode a whole PNG to look for it. Raises UnreadableError for a damaged EXIF block.
+    """
+    blocks, xmp = [image.info.get("exif", b"")], [image.info.get("xmp", b"")]
+    if image.format == "PNG":
+        for keyword, text in _png_texts(content):
+            if keyword in (b"Raw profile type exif", b"Raw profile type APP1"):
+                profile = _raw_profile(text)
+                (blocks if profile.startswith((b"Exif\0\0", b"II", b"MM")) else xmp).append(profile)
+            elif keyword == b"XML:com.adobe.xmp":
+                xmp.append(text)
+            elif keyword == b"eXIf":
+                blocks.append(text)
+    found = [turned for block in blocks if block and (turned := _exif_orientation(bytes(block))) is not None]
+    if pages and _ORIENTATION in pages[0]:
+        found.append(pages[0][_ORIENTATION])
+    if pages and isinstance(packet := pages[0].get(700), bytes):
+        xmp.append(packet)
+    for packet in xmp:
+        raw = packet.encode("utf-8", "replace") if isinstance(packet, str) else bytes(packet or b"")
+        found += [int(match[1]) for match in [_XMP_ORIENTATION.search(raw)] if match]
+    # Some cameras write 0 for "unknown"; such numbers mean upright.
+    return next((number for number in found if number in range(2, 9)), 1)
+
+
+def _exif_orientation(block: bytes) -> int | None:
+    """The orientation that an EXIF block names; None if it names none. Raises UnreadableError for a damaged block."""
+    while block.startswith(b"Exif\0\0"):
+        block = block[6:]
+    if not block:
+        return None
+    try:
+        order = {b"II*\0": "<", b"MM\0*": ">"}[block[:4]]
+        (place,) = struct.unpack_from(f"{order}I", block, 4)
+        (count,) = struct.unpack_from(f"{order}H", block, place)
+        for start in range(place + 2, place + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", block, start)
+            if tag == _ORIENTATION:
+                value: int = struct.unpack_from(order + {1: "B", 3: "H", 4: "I"}[kind], block, start + 8)[0]
+                return value
+    except (KeyError, struct.error) as error:
+        raise UnreadableError("its EXIF block is damaged, so nothing says whether it is stored turned") from error
+    return None
+
+
+def _png_texts(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(keyword, text) of each text chunk of a PNG, and (eXIf, content) of its EXIF chunk, before and after the pixels."""
+    place = 8
+    while place + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, place)
+        chunk = content[place + 8 : place + 8 + length]
+        place += 12 + length
+        keyword, _, text = chunk.partition(b"\0")
+        match kind:
+            case b"eXIf":
+                yield kind, chunk
+            case b"tEXt":
+                yield keyword, text
+            case b"zTXt":
+                yield keyword, _inflate(text[1:])
+            case b"iTXt":
+                packed, body = text[:1] == b"\1", text[2:].split(b"\0", 2)[-1]
+                yield keyword, _inflate(body) if packed else body
+
+
+def _inflate(packed: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(packed, TEXT_BYTES)
+    except zlib.error as error:
+        raise UnreadableError("a text chunk of it is damaged") from error
+
+
+def _raw_profile(text: bytes) -> bytes:
+    """The bytes that ImageMagick and exiftool write as hexadecimal digits after a name and a length, a line each."""
+    try:
+        return bytes.fromhex("".join(text.decode("ascii").strip("\n").split("\n")[2:]))
+    except ValueError as error:
+        raise UnreadableError("its EXIF block is damaged, so nothing says whether it is stored turned") from error
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of each EXIF orientation upright."""
 
 
 def read_image(file: File) -> NDArray[np.uint8]:
     """A person's picture as RGB uint8 (H, W, 3), turned upright as its EXIF orientation says.
 
-    Raises InputError that names the file if it cannot be read or is deeper than 8 bits a channel.
+    Raises InputError that names the file if it cannot be read, is deeper than 8 bits a channel or holds several pictures.
     """
     with _named(file):
         opened = _open(file.read())
-        if opened.mode not in IMAGE_MODES:
-            raise InputError(
-                f"'{file.where}' is a picture of mode {opened.mode}, wanted 8-bit colour or grey", "convert it first"
-            )
-        return np.array(ImageOps.exif_transpose(opened.image).convert("RGB"))
+        opened.only_one()
+        if opened.mode not in IMAGE_MODES or opened.depth > 8:
+            got = f"{opened.depth}-bit RGB" if opened.mode in IMAGE_MODES else f"a picture of mode {opened.mode}"
+            raise _UnfitError(f"is {got}, wanted 8-bit colour or grey", "convert it first")
+        opened.image.load()
+        # PIL turns a TIFF upright while it loads it, and nothing else.
+        if opened.orientation != 1 and opened.image.format != "TIFF":
+            return np.array(opened.image.transpose(_TURNS[opened.orientation]).convert("RGB"))
+        return np.array(opened.image.convert("RGB"))
 
 
 def read_label(file: File) -> NDArray[np.integer]:
     """The ids in a one-channel picture, uint8 or uint16 (H, W), as they are in the file.
 
-    Raises InputError that names the file if it cannot be read or has several channels.
+    Raises InputError that names the file if it cannot be read, has several channels or pages, is lossy or stored turned.
     """
     with _named(file):
         opened = _open(file.read())
         if opened.mode not in LABEL_MODES:
-            raise InputError(
-                f"'{file.where}' is a picture of mode {opened.mode}, wanted one channel of class ids (grey or palette)",
+            raise _UnfitError(
+                f"is a picture of mode {opened.mode}, wanted one channel of class ids (grey or palette)",
                 "save class ids, not colours",
             )
-        ids = opened.pixels()
-    if ids.dtype == np.bool_:
-        return ids.astype(np.uint8)
-    return ids.astype(np.uint16) if ids.dtype.itemsize > 1 else ids  # PIL gives 16-bit PNGs as 32-bit integers at times
+        opened.exact()
+        _require_upright(opened)
+        ids = opened.ids()
+        if ids.dtype.itemsize == 1:
+            return ids
+        if ids.min() < 0 or ids.max() > np.iinfo(np.uint16).max:
+            raise _UnfitError(f"holds the value {ids.min() if ids.min() < 0 else ids.max()}, wanted 0 to 65535", "save class ids")
+        return ids.astype(np.uint16)  # PIL gives 16-bit PNGs as 32-bit integers at times
+
+
+def _require_upright(opened: _Opened) -> None:
+    if opened.orientation != 1:
+        # Nobody can know whether a label was drawn on the picture turned or unturned.
+        raise _UnfitError(
+            f"is stored turned or mirrored (EXIF orientation {opened.orientation})",
+            "save it upright, then see with `segctl data preview` that its label fits",
+        )
 
 
 def decode(content: bytes | memoryview) -> np.ndarray:
     """The values in a picture file that segctl packed or made itself: uint8 (H, W) or (H, W, 3). Raises what PIL raises."""
-    return _open(content).pixels()
+    return np.array(Image.open(io.BytesIO(content)))
 
 
 @contextmanager
 def _named(file: File) -> Iterator[None]:
-    """Turn the errors about an unreadable file into one sentence that names it."""
+    """Turn the errors about an unreadable or unfit file into one sentence that names it."""
+    with _in_words(f"'{file.where}'", f"cannot read '{file.where}'"):
+        yield
+
+
+@contextmanager
+def _in_words(name: str, unreadable: str) -> Iterator[None]:
+    """Turn whatever reading a file raises into an InputError; `unreadable` begins the sentence for a file that is damaged.
+
+    PIL raises nearly anything for damaged files (SyntaxError, struct.error, RuntimeError), so no list of its errors is complete.
+    """
     try:
         yield
-    except _UNREADABLE as error:
-        raise InputError(f"cannot read '{file.where}': {_reason(error)}") from error
+    except (SegctlError, MemoryError):
+        raise
+    except _UnfitError as error:
+        raise InputError(f"{name} {error.problem}", error.hint) from error
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise InputError(f"{name} is larger than {most} million pixels", "cut it into tiles first") from error
+    except Exception as error:
+        reason, hint = _reason(error)
+        raise InputError(f"{unreadable}: {reason}", hint) from error
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    """What is wrong with a file that cannot be read, and what to do."""
+    match error:
+        case UnidentifiedImageError():
+            return "it is not a picture", f"give a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
+        case SpecialFileError():
+            return str(error), "replace it by a plain file"
+        case UnreadableError():
+            exif = "EXIF" in str(error)
+            return str(error), "save the picture again without its EXIF (`exiftool -all= FILE`)" if exif else _COPY_AGAIN
+        case OSError() if error.strerror:
+            return error.strerror, _COPY_AGAIN
+    cut = "truncated" in str(error).lower() or isinstance(error, EOFError | IndexError)
+    return "it is cut short" if cut else f"it is damaged ({first_line(error)})", _COPY_AGAIN
 
 
 @dataclass(frozen=True)
 class Decoded:
     """A decoded picture: `array` is uint8 (H, W, 3), uint8 (H, W), or uint16 (H, W) of an instance map.
 
-    `content` is the file's bytes, `sha256` their hash.
+    `content` is the file's bytes, `sha256` their hash. mode: PIL's.  levels: the value that the file stores for white.
+    palette: uint8 (256, 3) of a palette picture, else None.
     """
 
     array: np.ndarray
     sha256: str
     content: bytes
+    mode: str
+    levels: int = 255
+    palette: np.ndarray | None = None
+
+    def colors(self) -> NDArray[np.uint8]:
+        """uint8 (H, W, 3): the colours that a person sees. Grey v is the colour (v, v, v)."""
+        if self.palette is not None:
+            return np.asarray(self.palette[self.array])
+        if self.array.ndim == 3:
+            return self.array
+        grey = self.array if self.levels == 255 else (self.array.astype(np.uint16) * 255 // self.levels).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
 
 
 @dataclass(frozen=True)
@@ -157,69 +430,65 @@ class Picture:
 
     def size(self) -> tuple[int, int]:
         """(H, W) from the file's header. Raises InputError if the file is not what it must be."""
-        image = self._open(self._content(HEAD_BYTES)).image
-        return image.height, image.width
+        with _in_words(str(self), f"{self} cannot be read"):
+            head = self.file.read(HEAD_BYTES)
+            try:
+                image = self._open(head, whole=len(head) < HEAD_BYTES).image
+            except Exception:
+                if len(head) < HEAD_BYTES:
+                    raise
+                # The header is longer than what was read, for example because of a large colour profile.
+                image = self._open(self.file.read()).image
+            return image.height, image.width
 
     def decode(self) -> Decoded:
         """The whole picture, its file read once. Raises InputError that names sample and file."""
-        content = self._content()
-        opened = self._open(content)
-        try:
-            array = opened.pixels()
-        except _UNREADABLE as error:
-            raise self._unreadable(error) from error
-        wanted = np.uint16 if "I;16" in self.modes else np.uint8
-        return Decoded(array.astype(wanted, copy=False), hashlib.sha256(content).hexdigest(), content)
+        with _in_words(str(self), f"{self} cannot be read"):
+            content = self.file.read()
+            opened = self._open(content)
+            # Grey of few levels is a brightness in an image and an id in a label.
+            array, mode = opened.pixels() if self.role == "image" else opened.ids(), opened.mode
+            if mode not in self.modes:
+                array, mode = self._opaque(array), _OPAQUE[mode]
+            wanted = np.uint16 if "I;16" in self.modes else np.uint8
+            return Decoded(
+                array=array.astype(wanted, copy=False),
+                sha256=hashlib.sha256(content).hexdigest(),
+                content=content,
+                mode=opened.mode,
+                levels=1 if mode == "1" else opened.levels,
+                palette=opened.palette(),
+            )
 
     def digest(self) -> str:
         """The `sha256` that `decode` would give."""
-        return hashlib.sha256(self._content()).hexdigest()
+        with _in_words(str(self), f"{self} cannot be read"):
+            return hashlib.sha256(self.file.read()).hexdigest()
 
-    def _content(self, limit: int | None = None) -> bytes:
-        try:
-            return self.file.read(limit)
-        except (OSError, UnreadableError) as error:
-            raise self._unreadable(error) from error
-
-    def _open(self, content: bytes) -> _Opened:
-        """The opened picture, its mode and orientation judged."""
-        try:
-            opened = _open(content)
-        except _UNREADABLE as error:
-            if len(content) == HEAD_BYTES:
-                # The header is longer than what was read, for example because of a large colour profile.
-                return self._open(self._content())
-            raise self._unreadable(error) from error
-        self._check_mode(opened)
-        if (orientation := opened.orientation()) != 1:
-            # A label carries no such mark, so nobody can know whether it was drawn on the picture turned or unturned.
-            raise InputError(
-                f"{self} is stored turned or mirrored (EXIF orientation {orientation})",
-                "save it upright, then see with `segctl data preview` that its label fits",
+    def _open(self, content: bytes, *, whole: bool = True) -> _Opened:
+        """The opened picture, its mode, number of frames and orientation judged. Raises anything, as PIL does."""
+        opened = _open(content, whole=whole)
+        mode, depth = _OPAQUE.get(opened.mode, opened.mode) if opened.mode not in self.modes else opened.mode, opened.depth
+        deep = depth > 8 and mode != "I;16"  # PIL cuts deep channels down to 8 bits
+        if mode not in self.modes or deep:
+            got = (
+                f"{depth}-bit {'grey' if mode == 'L' else 'RGB'}"
+                if deep
+                else _MODE_WORDS.get(opened.mode, f"of mode {opened.mode}")
             )
+            words = " or ".join(_MODE_WORDS[mode] for mode in self.modes)
+            wanted = f"an index map ({words}, each value a class id)" if self.role == "label" else words
+            raise _UnfitError(f"is {got}, wanted {wanted}", _ADVICE[self.role])
+        if self.role == "image":
+            opened.only_one()
+        else:
+            opened.exact()
+        _require_upright(opened)
         return opened
 
-    def _check_mode(self, opened: _Opened) -> None:
-        mode, depth = opened.mode, opened.depth
-        changed = (mode == "L" and depth < 8 and self.role != "image") or (mode == "RGB" and depth > 8)  # PIL changes the values
-        if mode in self.modes and not changed:
-            return
-        got = f"{depth}-bit {'grey' if mode == 'L' else 'RGB'}" if changed else _MODE_WORDS.get(mode, f"of mode {mode}")
-        words = " or ".join(_MODE_WORDS[mode] for mode in self.modes)
-        wanted = f"an index map ({words}, each value a class id)" if self.role == "label" else words
-        raise InputError(f"{self} is {got}, wanted {wanted}", _ADVICE[self.role])
-
-    def _unreadable(self, error: Exception) -> InputError:
-        return InputError(f"{self} cannot be read: {_reason(error)}", "copy the file again from where it came")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "it is not a picture"
-    if isinstance(error, UnreadableError):
-        return str(error)
-    if isinstance(error, Image.DecompressionBombError):
-        return f"it is larger than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} million pixels"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return "it is cut short" if "truncated" in str(error).lower() else f"it is damaged ({error})"
+    def _opaque(self, values: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 2 or 4) -> the same without its last channel, the opacity. Raises _UnfitError if one is transparent."""
+        clear = int(np.count_nonzero(values[..., -1] != 255))
+        if clear:
+            raise _UnfitError(f"has {clear} transparent pixels, whose colour is nobody's choice", "save it without transparency")
+        return np.ascontiguousarray(values[..., 0] if values.shape[-1] == 2 else values[..., :-1])

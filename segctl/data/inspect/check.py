@@ -2,13 +2,16 @@
 
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from segctl.data.classes import LabelCounts
 from segctl.data.datasets.pairs import guess_label_ids
 from segctl.data.findings import Finding
 from segctl.data.inspect.duplicates import Pictures
+from segctl.data.inspect.labels import counts_of_splits, judge_dataset
 from segctl.data.prepare import staging_folder
 from segctl.data.shards.dataset import (
     INDEX_NAME,
@@ -24,8 +27,16 @@ from segctl.errors import SegctlError
 from segctl.ignored import IGNORED
 
 
-def check(data_root: Path, name: str, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Finding]:
-    """All problems of a prepared dataset. Raises InputError if there is no such dataset."""
+def check(
+    data_root: Path,
+    name: str,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> list[Finding]:
+    """All problems of a prepared dataset. Raises InputError if there is no such dataset.
+
+    warn: gets a sentence for what is likely a problem and not certain, such as a class that no label shows.
+    """
     if not (data_root / name).exists() and staging_folder(data_root, name).exists():
         return [Finding("", "incomplete: preparing it was interrupted")]
     try:
@@ -33,13 +44,20 @@ def check(data_root: Path, name: str, progress: Callable[[int, int], None] = lam
     except DamagedIndexError as error:
         return [Finding("", error.message, error.hint)]
     pictures = Pictures(dataset.splits, dataset.image)
+    labels: dict[str, LabelCounts] = {}
     try:
-        return [
+        found = [
             *pictures.overlaps(),
             *_index_findings(dataset),
-            *_shard_findings(dataset, pictures, progress),
+            *_shard_findings(dataset, pictures, labels, progress),
             *pictures.findings(),
         ]
+        if dataset.label_counts is None:  # an older segctl counted nothing
+            dataset = replace(dataset, label_counts=counts_of_splits(dataset.splits, labels))
+        judged = judge_dataset(dataset)
+        for text in judged.warnings:
+            warn(text)
+        return [*found, *judged.certain]
     finally:
         dataset.reader.close()
 
@@ -55,7 +73,9 @@ def _index_findings(dataset: PreparedDataset) -> Iterator[Finding]:
         yield Finding("", "dataset.json does not match its own fingerprint")
 
 
-def _shard_findings(dataset: PreparedDataset, pictures: Pictures, progress: Callable[[int, int], None]) -> Iterator[Finding]:
+def _shard_findings(
+    dataset: PreparedDataset, pictures: Pictures, labels: dict[str, LabelCounts], progress: Callable[[int, int], None]
+) -> Iterator[Finding]:
     missing: set[int] = set()
     for index, shard in enumerate(dataset.shards):
         if problem := dataset.reader.problem(index):
@@ -66,7 +86,7 @@ def _shard_findings(dataset: PreparedDataset, pictures: Pictures, progress: Call
             yield Finding("", lost if gone else f"'{shard}' with {count} samples cannot be opened: {problem}")
     hurt: set[int] = set()
     for done, (name, record) in enumerate(dataset.samples.items(), start=1):
-        if record.shard not in missing and (problem := _sample_problem(dataset, name, pictures)):
+        if record.shard not in missing and (problem := _sample_problem(dataset, name, pictures, labels)):
             hurt.add(record.shard)
             yield Finding(name, problem)
         progress(done, len(dataset.samples))
@@ -75,8 +95,11 @@ def _shard_findings(dataset: PreparedDataset, pictures: Pictures, progress: Call
             yield Finding("", f"'{dataset.shards[index]}' has changed, though every sample in it is as it was packed")
 
 
-def _sample_problem(dataset: PreparedDataset, name: str, pictures: Pictures) -> str:
-    """The problem of one sample, or an empty string. Adds the image to `pictures`, to be compared with others."""
+def _sample_problem(dataset: PreparedDataset, name: str, pictures: Pictures, labels: dict[str, LabelCounts]) -> str:
+    """The problem of one sample, or an empty string.
+
+    Adds the image to `pictures`, to be compared with others, and what the label shows to `labels`.
+    """
     record = dataset.samples[name]
     wanted = (record.height, record.width)
     try:
@@ -91,6 +114,7 @@ def _sample_problem(dataset: PreparedDataset, name: str, pictures: Pictures) -> 
         return "does not hold the pixels that were packed"
     pictures.add(name, image.shape, zlib.crc32(np.ascontiguousarray(image).data))
     classes = dataset.classes.num_classes
+    labels[name] = LabelCounts.of(label, classes, {})
     present = np.unique(label)
     wrong = present[(present >= classes) & (present != IGNORED)]
     guess = guess_label_ids(set(present.tolist()), classes)

@@ -3,16 +3,26 @@
 import zlib
 from collections.abc import Callable
 
+from segctl.data.classes import LabelCounts
 from segctl.data.findings import Finding
 from segctl.data.inspect.duplicates import Pictures
+from segctl.data.inspect.labels import counts_of_splits, judge_labels
 from segctl.data.source import Source
 from segctl.errors import InputError
 
 
-def check_source(source: Source, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Finding]:
-    """Every file without partner, every sample that cannot be read or does not fit its class table, every image in two splits."""
+def check_source(
+    source: Source,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> list[Finding]:
+    """Every file without partner, every sample that cannot be read or does not fit its class table, every image in two splits.
+
+    warn: gets a sentence for what is likely a problem and not certain, such as a class that no label shows.
+    """
     findings = list(source.problems)
     names = sorted({name for listed in source.splits.values() for name in listed})
+    labels: dict[str, LabelCounts] = {}
     pictures = Pictures(source.splits, lambda name: source.samples.read(name).image)
     for done, name in enumerate(names, start=1):
         try:
@@ -20,7 +30,12 @@ def check_source(source: Source, progress: Callable[[int, int], None] = lambda d
             source.samples.size(name)
             sample = source.samples.read(name)
             pictures.add(name, sample.image.shape, zlib.crc32(sample.image.data))
+            labels[name] = LabelCounts.of(sample.label, source.classes.num_classes, sample.unknown_values)
         except InputError as error:
             findings.append(Finding(name, error.message, error.hint))
         progress(done, len(names))
+    judged = judge_labels(counts_of_splits(source.splits, labels), source.classes, source.label_advice)
+    for text in judged.warnings:
+        warn(text)
+    findings += judged.certain
     return [*findings, *pictures.overlaps(), *pictures.findings()]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from segctl.data.advice import not_prepared, prepare_again
-from segctl.data.classes import ClassTable
+from segctl.data.classes import ClassTable, LabelCounts
 from segctl.data.shards.shard import FORMAT, ShardReader
 from segctl.errors import InputError, did_you_mean
 
@@ -73,6 +73,8 @@ class PreparedDataset:
     """`tiles.file_hash` of each shard."""
     samples: dict[str, SampleRecord]
     reader: ShardReader
+    label_counts: dict[str, LabelCounts] | None = None
+    """What the labels of each split show; None for a dataset of an older segctl."""
 
     @property
     def trial(self) -> str:
@@ -177,7 +179,12 @@ def _open(folder: Path) -> PreparedDataset:
         shard_hashes=tuple(index["shards"].values()),
         samples={name: SampleRecord(**record) for name, record in index["samples"].items()},
         reader=ShardReader([folder / shard for shard in index["shards"]]),
+        label_counts=_label_counts(index.get("labels")),
     )
+
+
+def _label_counts(value: dict[str, Any] | None) -> dict[str, LabelCounts] | None:
+    return None if value is None else {split: LabelCounts.from_json(counts) for split, counts in value.items()}
 
 
 def to_index(dataset: PreparedDataset) -> dict[str, Any]:
@@ -192,10 +199,15 @@ def to_index(dataset: PreparedDataset) -> dict[str, Any]:
             "counts": {split: len(names) for split, names in dataset.splits.items()},
             "splits": dataset.splits,
             "groups": dataset.groups,
+            **({} if dataset.label_counts is None else {"labels": _label_index(dataset.label_counts)}),
             "shards": dict(zip(dataset.shards, dataset.shard_hashes, strict=True)),
             "samples": {name: asdict(record) for name, record in dataset.samples.items()},
         }
     )
+
+
+def _label_index(counts: Mapping[str, LabelCounts]) -> dict[str, Any]:
+    return {split: {**asdict(labels), "classes": list(labels.classes)} for split, labels in counts.items()}
 
 
 def signed(index: Mapping[str, Any]) -> dict[str, Any]:

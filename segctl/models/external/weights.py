@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from segctl.errors import InputError
+from segctl.files import damage_of_zip
 
 WRAPPERS = (
     "state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "params_ema", "teacher",
@@ -34,8 +35,13 @@ DEPTH = 4
 Table = dict[str, Tensor]
 
 
-def unpickled(file: Path) -> Any:
-    """The content of a PyTorch file, tensors on the CPU; runs none of its code. Raises InputError."""
+def unpickled(file: Path, hint: str = "") -> Any:
+    """The content of a PyTorch file, tensors on the CPU; runs none of its code.
+
+    Raises InputError with `hint` for a file that cannot be read or does not match its own checksums.
+    """
+    if damage := damage_of_zip(file):
+        raise InputError(f"'{file}' is damaged: {damage}", hint or "get it again")
     try:
         with _harmless_objects():
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -50,7 +56,7 @@ def unpickled(file: Path) -> Any:
                 f"'{file}' holds objects beside its weights ({_some(strangers)}), and reading them could run code",
                 "save the weights alone where the file was made: `torch.save(network.state_dict(), 'weights.pt')`",
             ) from error
-        raise InputError(f"cannot read '{file}': it is damaged, cut short, or no PyTorch file of plain weights") from error
+        raise InputError(f"cannot read '{file}': it is damaged, cut short, or no PyTorch file of plain weights", hint) from error
 
 
 def _harmless_objects() -> AbstractContextManager[Any]:
@@ -237,12 +243,17 @@ def first_misfit(wanted: Mapping[str, Tensor], got: Mapping[str, Any]) -> str:
 
 def require_finite(weights: Mapping[str, Tensor], where: Path | str) -> None:
     """Refuse weights with a NaN or an infinite number: of a run that diverged, or of a damaged file. Raises InputError."""
-    broken = [name for name, tensor in weights.items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
+    broken = [name for name, tensor in weights.items() if not_finite(tensor)]
     if broken:
         raise InputError(
             f"'{where}': {len(broken)} of {len(weights)} weights hold NaN or infinite numbers ({_some(broken)})",
             "its training diverged, or the file is damaged: give another file, or copy it again",
         )
+
+
+def not_finite(value: Any) -> bool:
+    """Whether a value of a file is a tensor with a NaN or an infinite number in it."""
+    return isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all())
 
 
 def _some(names: list[str]) -> str:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +86,62 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path, text, suffix, message):
 def test_a_missing_table_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"the class table '.*none\.csv' cannot be read: No such file or directory"):
         read_classes(tmp_path / "none.csv")
+
+
+TABLE = (
+    "name{0}id{0}color{0}ignored\r\nroad{0}7{0}128 64 128{0}\r\nch\u00e2teau{0}2{0}#00008e{0}no\r\nglare{0}9{0}1 2 3{0}yes\r\n"
+)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("suffix", [".csv", ".txt"])
+def test_what_spreadsheets_save_is_read(tmp_path, separator, encoding, suffix):
+    path = tmp_path / f"c{suffix}"
+    path.write_bytes((TABLE.format(separator) + f"{separator * 3}\r\n" * 2).encode(encoding))
+    classes = read_classes(path)
+    assert classes.table.names == ["ch\u00e2teau", "road"]
+    assert classes.table.raw_to_train()[[2, 7, 9]].tolist() == [0, 1, 255]
+
+
+def test_cells_behind_the_last_column_may_be_empty_and_nothing_else(tmp_path):
+    assert read(tmp_path, "name,id,,\nroad,1,,,,\n").table.names == ["road"]
+    with pytest.raises(InputError, match="has a column ''"):
+        read(tmp_path, "name,id,\nroad,1,x\n")
+
+
+def test_the_columns_of_other_tools_are_known(tmp_path):
+    classes = read(tmp_path, "Pixel Value, Class\n0, background\n4, cat\n")
+    assert classes.table.names == ["background", "cat"]
+    assert classes.table.raw_to_train()[[0, 4]].tolist() == [0, 1]
+
+
+def test_a_text_file_has_a_name_a_line(tmp_path):
+    assert read(tmp_path, "__ignore__\n_background_\ncat, big\n", ".txt").table.names == ["_background_", "cat, big"]
+    assert read(tmp_path, "name\nroad\n", ".txt").table.names == ["road"]
+
+
+def test_the_labelmap_of_cvat_is_a_table_of_colours(tmp_path):
+    classes = read(tmp_path, "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:255,0,0::\n", ".txt")
+    assert (classes.ids, classes.table.names) == (None, ["background", "cat"])
+    assert dict(classes.colors.colors) == {(0, 0, 0): 0, (255, 0, 0): 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"name,id\nroad,{'9' * 5000}\n", "for its id, wanted 0 to 255"),
+        ("name,id\nroad,\u00b2\n", "for its id, wanted 0 to 255"),
+        ('name,id\n"' + "x" * 200_000, "is no CSV"),
+        ('name,id\n"a\nb",1\n', "a line break or control character"),
+    ],
+)
+def test_cells_that_no_table_has_are_a_sentence(tmp_path, text, words):
+    with pytest.raises(InputError, match=words):
+        read(tmp_path, text)
+
+
+def test_a_table_that_is_a_pipe_is_never_read(tmp_path):
+    os.mkfifo(tmp_path / "c.csv")
+    with pytest.raises(InputError, match="cannot be read: it is a named pipe, not a file"):
+        read_classes(tmp_path / "c.csv")

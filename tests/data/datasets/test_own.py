@@ -146,7 +146,8 @@ def test_cityscapes_label_ids_under_a_table_of_19_train_ids_are_recognised(tmp_p
     ("table", "kind", "words"),
     [
         ("name,id\nroad,1\n", "mask", "the label of sample 'a' (train/a.png) is RGB, wanted an index map"),
-        ("name,color\nroad,#804080\n", "palette", "the mask of sample 'a' (train/a.png) is a palette picture, wanted RGB"),
+        ("name,color\nroad,#804080\n", "palette", "the mask of sample 'a' (train/a.png) has colours of no class on 100.0 %"),
+        ("name,color\nroad,#804080\n", "index", "the mask of sample 'a' (train/a.png) has colours of no class on 100.0 %"),
     ],
 )
 def test_a_label_of_the_other_kind_than_the_table_reads_is_refused(tmp_path, table, kind, words):
@@ -167,22 +168,28 @@ def test_unpaired_doubled_and_lossy_files_are_problems(tmp_path):
     files = write_own(tmp_path, NAMES)
     (files[1] / "train" / "a.png").unlink()
     save(Image.new("RGB", (20, 12)), files[0] / "train" / "b.png")
-    (files[1] / "val" / "d.png").rename(files[1] / "val" / "d.jpg")
     problems = [finding.problem for finding in opened(files).problems]
     assert problems == [
         "sample 'train/b' is there twice, as 'train/b.jpg' and 'train/b.png'",
         f"sample 'train/a' has its image but no label: '{files[1]}' holds no 'train/a.png' (or another ending)",
-        "the label of sample 'd' (val/d.jpg) is a JPEG, whose values are not exact",
     ]
+
+
+def test_a_label_is_judged_by_its_content_and_not_by_its_ending(tmp_path):
+    files = write_own(tmp_path, NAMES)
+    (files[1] / "val" / "d.png").rename(files[1] / "val" / "d.jpg")
+    read_all(files)
+    Image.fromarray(draw_ids(3)).save(files[1] / "val" / "d.jpg", "JPEG")
+    assert refusal(files).message == "the label of sample 'd' (val/d.jpg) is a JPEG, whose values are not exact"
 
 
 def test_names_that_never_match_are_said_with_examples(tmp_path):
     files = write_own(tmp_path, ["a", "b"])
     for path in list(files[1].iterdir()):
-        path.rename(path.with_name(f"{path.stem}_mask.png"))
+        path.rename(path.with_name(f"{path.stem}_other.png"))
     error = refusal(files, "val=0.5")
     assert error.message == (
-        f"no picture of '{files[0]}' has a label of its name in '{files[1]}': pictures are called like 'a', labels like 'a_mask'"
+        f"no picture of '{files[0]}' has a label of its name in '{files[1]}': pictures are called like 'a', labels like 'a_other'"
     )
 
 
@@ -191,7 +198,7 @@ def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     assert (
         refusal((files[0], tmp_path / "empty", files[2])).message
-        == f"'{tmp_path}/empty' holds no labels (.png, .bmp, .tif, .tiff)"
+        == f"'{tmp_path}/empty' holds no labels (.png, .bmp, .tif, .tiff, .gif)"
     )
 
 
@@ -201,6 +208,8 @@ def test_an_empty_folder_is_refused(tmp_path):
         ("voc", "'voc' is the name of a dataset that segctl knows"),
         ("../evil", "a dataset cannot be called '../evil'"),
         ("downloads", "a dataset cannot be called 'downloads'"),
+        ("nul", "a dataset cannot be called 'nul': Windows reserves the name"),
+        ("COM1", "a dataset cannot be called 'COM1': Windows reserves the name"),
     ],
 )
 def test_some_names_cannot_be_taken(tmp_path, name, message):
@@ -216,3 +225,140 @@ def test_source_and_own_folders_exclude_each_other(tmp_path):
 
 def test_the_line_that_prepares_own_data_is_known():
     assert prepare_line("streets") == "segctl data prepare streets --images DIR --labels DIR --classes FILE"
+
+
+GREY = "name,color\nground,0 0 0\nthing,255 255 255\n"
+BINARY = np.eye(12, 20, dtype=np.uint8)
+
+
+def own_of(tmp_path: Path, table: str, label: Image.Image, suffix: str = "png") -> tuple[Path, Path, Path]:
+    """Own data whose every label is that picture."""
+    files = write_own(tmp_path, NAMES)
+    files[2].write_text(table)
+    for path in files[1].rglob("*.png"):
+        path.unlink()
+        label.save(path.with_suffix(f".{suffix}"))
+    return files
+
+
+def with_palette(values: np.ndarray, *colors: tuple[int, int, int]) -> Image.Image:
+    image = Image.fromarray(values, "L").convert("P")
+    image.putdata(values.ravel().tolist())
+    image.putpalette([channel for color in colors for channel in color])
+    return image
+
+
+BLACK, WHITE, RED = (0, 0, 0), (255, 255, 255), (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        Image.fromarray(BINARY * 255),
+        Image.fromarray(BINARY > 0),
+        with_palette(BINARY, BLACK, WHITE),
+        with_palette(1 - BINARY, WHITE, BLACK),
+    ],
+    ids=["grey", "1 bit", "palette", "turned palette"],
+)
+def test_a_table_of_colours_alone_reads_grey_and_palettes_by_their_colours(tmp_path, label):
+    assert np.array_equal(opened(own_of(tmp_path, GREY, label)).samples.read("a").label, BINARY)
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_black_and_white_may_stand_for_the_ids_0_and_255(tmp_path, suffix):
+    table = "name,id\nground,0\nthing,255\n"
+    for number, label in enumerate((Image.fromarray(BINARY > 0), with_palette(BINARY, BLACK, WHITE))):
+        files = own_of(tmp_path / f"{number}", table, label, suffix)
+        assert np.array_equal(opened(files).samples.read("a").label, BINARY)
+
+
+TWO = "name,id,color\nground,0,0 0 0\nthing,1,255 0 0\nother,2,255 255 255\n"
+
+
+def test_a_palette_in_its_own_order_is_read_by_colour(tmp_path):
+    files = own_of(tmp_path, TWO, with_palette(BINARY * 7, BLACK, *[WHITE] * 6, RED))
+    assert np.array_equal(opened(files).samples.read("a").label, BINARY)
+
+
+def test_a_palette_that_agrees_or_says_nothing_is_read_by_id(tmp_path):
+    for number, colors in enumerate(([BLACK, RED], [(9, 9, 9), (1, 2, 3)])):
+        files = own_of(tmp_path / f"{number}", TWO, with_palette(BINARY, *colors))
+        assert np.array_equal(opened(files).samples.read("a").label, BINARY)
+
+
+def test_a_palette_of_other_classes_colours_is_refused(tmp_path):
+    error = refusal(own_of(tmp_path, TWO, with_palette(BINARY, BLACK, WHITE)))
+    assert "can be read in two ways: its value 1 is the id of one class, and its colour 255,255,255 is another's" in error.message
+
+
+def test_two_pictures_never_share_a_sample_name(tmp_path):
+    source = opened(write_own(tmp_path, ["x/1", "x-1", "y/1"]), "val=0.5")
+    assert sorted(source.samples.images) == ["x--1", "x-1", "y--1"]
+    for number, name in enumerate(["x--1", "x-1", "y--1"]):
+        assert np.array_equal(source.samples.read(name).label, train_ids(draw_ids(number)))
+
+
+def test_names_pair_in_composed_form(tmp_path):
+    files = write_own(tmp_path, ["caf\u00e9", "b"])
+    (files[0] / "caf\u00e9.jpg").rename(files[0] / "cafe\u0301.jpg")
+    assert sorted(opened(files, "val=0.5").samples.images) == ["b", "caf\u00e9"]
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [("{}_leftImg8bit", "{}_gtFine_labelIds"), ("{}", "{}_mask"), ("{}", "{}_L"), ("{}_sat", "{}_mask")],
+)
+def test_labels_may_have_a_suffix(tmp_path, image, label):
+    files = write_own(tmp_path, NAMES)
+    for top, form, suffix in ((files[0], image, ".jpg"), (files[1], label, ".png")):
+        for path in list(top.rglob(f"*{suffix}")):
+            path.rename(path.with_name(form.format(path.stem) + suffix))
+    source = opened(files)
+    assert source.splits == {"train": ["a", "b", "c"], "val": ["d"]}
+    assert np.array_equal(source.samples.read("c").label, train_ids(draw_ids(2)))
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("{split}/images/{name}.png", "{split}/masks/{name}.png"),
+        ("images/{split}/{name}.png", "labels/{split}/{name}.png"),
+        ("{split}/{name}.png", "{split}/{name}_mask.png"),
+        ("{split}/{name}.jpg", "{split}/{name}.png"),
+    ],
+)
+def test_pictures_and_labels_in_one_folder_are_told_apart(tmp_path, image, label):
+    files = write_own(tmp_path / "once", NAMES)
+    for number, path in enumerate(NAMES):
+        split, name = path.split("/")
+        save(Image.new("RGB", (20, 12)), tmp_path / "all" / image.format(split=split, name=name))
+        save(Image.fromarray(draw_ids(number)), tmp_path / "all" / label.format(split=split, name=name))
+    source = opened((tmp_path / "all", tmp_path / "all", files[2]))
+    assert source.splits == {"train": ["a", "b", "c"], "val": ["d"]}
+    assert np.array_equal(source.samples.read("c").label, train_ids(draw_ids(2)))
+
+
+def test_a_folder_inside_the_other_is_no_part_of_it(tmp_path):
+    files = write_own(tmp_path, ["a", "b"])
+    files[1].rename(files[0] / "labels")
+    source = opened((files[0], files[0] / "labels", files[2]), "val=0.5")
+    assert sorted(source.samples.images) == ["a", "b"]
+
+
+def test_pictures_that_are_taken_for_their_own_labels_are_said(tmp_path):
+    files = write_own(tmp_path, NAMES)
+    error = refusal((files[1], files[1], files[2]))
+    assert "so 'train/a.png' was taken for its own label" in error.message
+    assert "--images" in error.hint
+
+
+def test_a_mask_of_255_without_a_row_for_it_is_refused(tmp_path):
+    files = own_of(tmp_path, "name,id\nground,0\ncrack,1\n", Image.fromarray(BINARY * 255))
+    with pytest.raises(InputError) as caught:
+        prepare_source(opened(files), tmp_path / "data", workers=0)
+    assert caught.value.message == (
+        "no label shows 'crack'; the labels hold 255 (5.0 % of the pixels), which the class table does not name"
+    )
+    assert caught.value.hint == "give 'crack' the id 255 in the class table, or list 255 there as ignored"
+    assert not (tmp_path / "data").exists()

@@ -56,8 +56,8 @@ def test_what_a_list_names_wrongly_is_a_problem(tmp_path):
     path = tmp_path / "val.txt"
     path.write_text("s003\ngone.png\ns003\n")
     assert [finding.problem for finding in split_samples(FLAT, (f"val={path}",), 0).problems] == [
+        f"'{path}' lists 'gone.png', which has no picture with a label",
         f"'{path}' lists 's003' more than once",
-        f"'{path}' lists 'gone', which has no picture with a label",
     ]
 
 
@@ -94,3 +94,68 @@ def test_a_list_may_be_called_like_a_number(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("0.5").write_text("s001\n")
     assert split_samples(FLAT, ("val=0.5",), 0).splits["val"] == ["s001"]
+
+
+def listed(tmp_path: Path, text: str, *paths: str) -> Drawn:
+    (tmp_path / "val.txt").write_text(text)
+    names = {Path(path).with_suffix("").as_posix().replace("/", "-"): path for path in paths}
+    return split_samples(dict.fromkeys(names, ""), (f"val={tmp_path / 'val.txt'}",), 0, names)
+
+
+SPACED = ("photo.jpg", "photo (2).jpg", "photo (3).jpg")
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("photo (2).jpg", "photo (2)"),
+        ("photo (2)", "photo (2)"),
+        ("images/photo (2).jpg", "photo (2)"),
+        ("photo (2).jpg photo (2).png", "photo (2)"),
+        ("photo (2).jpg\t1", "photo (2)"),
+        ("photo.jpg 1", "photo"),
+    ],
+)
+def test_a_line_is_a_file_name_before_it_is_columns(tmp_path, line, name):
+    drawn = listed(tmp_path, line, *SPACED)
+    assert (drawn.splits, drawn.problems) == ({"val": [name]}, ())
+
+
+@pytest.mark.parametrize("paths", [SPACED, ("photo.jpg", "roof.jpg")])
+def test_a_listed_picture_that_is_missing_becomes_no_other(tmp_path, paths):
+    drawn = listed(tmp_path, "photo (7).jpg", *paths)
+    assert drawn.splits == {"val": []}
+    assert [finding.sample for finding in drawn.problems] == ["photo (7).jpg"]
+
+
+BEARS = ("480p/bear/0.jpg", "480p/bear/1.jpg", "480p/cow/0.jpg")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/JPEGImages/480p/bear/0.jpg /Annotations/480p/bear/0.png",
+        "bear/0.jpg",
+        "./480p/bear/0",
+        "480p\\bear\\0.png",
+        "480p-bear-0",
+    ],
+)
+def test_paths_in_lists_are_paths_of_pictures(tmp_path, line):
+    assert listed(tmp_path, line, *BEARS).splits == {"val": ["480p-bear-0"]}
+
+
+def test_an_ambiguous_line_is_named_and_a_unique_stem_is_taken(tmp_path):
+    drawn = listed(tmp_path, "0.jpg\n1\n", *BEARS)
+    assert drawn.splits == {"val": ["480p-bear-1"]}
+    assert drawn.problems[0].problem.endswith("lists '0.jpg', which names 2 pictures: '480p/bear/0.jpg', '480p/cow/0.jpg'")
+
+
+def test_a_path_of_another_folder_is_no_match(tmp_path):
+    drawn = listed(tmp_path, "val/0.jpg\n", "train/0.jpg", "train/1.jpg")
+    assert (drawn.splits, len(drawn.problems)) == ({"val": []}, 1)
+
+
+def test_a_list_without_names_is_refused(tmp_path):
+    with pytest.raises(InputError, match="names no sample"):
+        listed(tmp_path, "\n\n", *BEARS)

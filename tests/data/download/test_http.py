@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import io
 import random
@@ -264,3 +265,63 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     with pytest.raises(InputError) as caught:
         get(tmp_path / "file" / "downloads", "http://127.0.0.1:1")
     assert caught.value.message == f"cannot write to '{tmp_path}/file/downloads': Not a directory"
+
+
+def breaks_off(request: Request, then: str) -> None:
+    """The first 200 kB of the file; a request for the rest gets an answer that is of no use."""
+    asked = request.headers.get("Range")
+    if asked is None:
+        request.file(ZIP, upto=200_000)
+    elif then == "416":
+        request.say(416, Content_Range="bytes */3")
+    elif then == "elsewhere":
+        request.say(206, ZIP[7:200_000], Content_Range=f"bytes 7-{len(ZIP) - 1}/{len(ZIP)}")
+    else:
+        request.say(206, ZIP[7:200_000], Content_Range=then)
+
+
+@pytest.mark.parametrize("then", ["416", "elsewhere", "bytes " + "9" * 5000 + "-", "bytes ²-3/4", "bytes x-", "bytes -3/4", ""])
+def test_a_server_that_breaks_off_and_cannot_continue_is_given_up(tmp_path, then):
+    """It gives bytes at every second request, but the file never becomes longer."""
+    with serve(lambda request: breaks_off(request, then)) as site:
+        error = fails(tmp_path, site.url)
+        assert len(site.seen) <= 2 * FAST.retries + 4
+    assert "times" in error.message
+
+
+def test_tries_are_bounded_in_all(tmp_path):
+    """Each gives one more piece, and all of them together would take weeks."""
+    with serve(lambda request: request.file(ZIP, upto=2**16 * request.number)) as site:
+        with pytest.raises(SegctlError, match="the file is not complete after 5 requests"):
+            download(
+                [replace(GOOD, urls=(site.url,))],
+                tmp_path,
+                Transfer(new_session(), lambda *words: None, replace(FAST, requests=5)),
+            )
+        assert len(site.seen) == 5
+        assert get(tmp_path, site.url).read_bytes() == ZIP
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "²", "-1", "1e9", ""])
+def test_a_length_that_is_no_number_is_not_believed(tmp_path, length):
+    def answer(request: Request) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", length)
+        request.end_headers()
+        request.wfile.write(ZIP)
+        request.close_connection = True
+
+    with serve(answer) as site, contextlib.suppress(SegctlError):  # requests itself refuses some of these
+        assert get(tmp_path, site.url).read_bytes() == ZIP
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_a_file_that_was_damaged_under_its_final_name_is_fetched_again(tmp_path, checksum):
+    file = GOOD if checksum else replace(GOOD, checksum=None)
+    damaged = bytearray(ZIP)
+    damaged[len(ZIP) // 2] ^= 1
+    (tmp_path / "toy.zip").write_bytes(damaged)
+    with serve(lambda request: request.file(ZIP)) as site:
+        assert get(tmp_path, site.url, file=file).read_bytes() == ZIP
+        assert len(site.seen) == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["toy.zip"]

@@ -1,3 +1,4 @@
+import os
 import pickle
 import tarfile
 import zipfile
@@ -7,7 +8,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from archive_files import ARCHIVES, WRITERS, write_folder, write_tgz, write_txz, write_zip
+from archive_files import ARCHIVES, WRITERS, write_folder, write_tar, write_tgz, write_txz, write_zip
 
 from segctl.data.files import archives
 from segctl.data.files.archives import Files, PlainFile, UnreadableError, open_files, read_lines
@@ -251,8 +252,76 @@ def test_the_copy_of_a_refused_compressed_tar_is_removed(tmp_path, monkeypatch):
 
 def test_a_list_is_read_as_lines(tmp_path):
     files: Files = open_files(
-        [write_zip(tmp_path / "d", {"l.txt": b"\xef\xbb\xbfone\r\n\r\n two \r\n", "b.txt": b"\xff\xfe"})], everything
+        [write_zip(tmp_path / "d", {"l.txt": b"\xef\xbb\xbfone\r\n\r\n two \r\n", "b.txt": b"\x89PNG\r\n\x1a\n\0\0"})], everything
     )
     assert read_lines(files.members["l.txt"]) == ["one", "two"]
     with pytest.raises(InputError, match=r"'b\.txt in 'd\.zip'' is no list of names: it cannot be read as text"):
         read_lines(files.members["b.txt"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+def test_a_list_may_be_in_the_encodings_of_other_systems(tmp_path, encoding):
+    path = tmp_path / "l.txt"
+    path.write_bytes("chaise\r\nch\u00e2teau\r\n".encode(encoding))
+    assert read_lines(PlainFile("l.txt", path)) == ["chaise", "ch\u00e2teau"]
+
+
+@pytest.mark.parametrize("write", [write_folder, write_zip, write_tar])
+def test_names_are_composed_and_a_name_in_both_forms_is_refused(tmp_path, write):
+    composed, split = "caf\u00e9.png", "cafe\u0301.png"
+    assert list(open_files([write(tmp_path / "one", {split: b"1"})], everything).members) == [composed]
+    with pytest.raises(InputError, match="twice"):
+        open_files([write(tmp_path / "both", {split: b"1", composed: b"2"})], everything)
+
+
+def test_a_mac_zip_without_the_flag_for_utf_8_keeps_its_names(tmp_path):
+    path = write_zip(tmp_path / "mac", {"caf\u00e9.png": b"1"})
+    content = bytearray(path.read_bytes())
+    for start, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(start) + flags + 1] &= 0xF7
+    path.write_bytes(content)
+    assert list(open_files([path], everything).members) == ["caf\u00e9.png"]
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"a\nb.png"])
+def test_a_name_that_is_not_utf_8_or_has_control_characters_is_refused(tmp_path, name):
+    (tmp_path / "d").mkdir()
+    with open(bytes(tmp_path / "d") + b"/" + name, "wb") as handle:  # noqa: PTH123 - a Path takes no bytes
+        handle.write(b"1")
+    with pytest.raises(InputError, match="a file whose name"):
+        open_files([tmp_path / "d"], everything)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (6, b"\xff\xff", "needs a newer reader"),  # the version that is needed
+        (8, b"\x20\x00", "as a patch of another file"),
+        (8, b"\x41\x00", "encrypted"),
+        (10, b"\x62\x00", "packed by method 98"),
+        (10, b"\x5d\x00", "packed by method 93"),
+    ],
+)
+def test_what_a_zip_may_not_hold_is_a_sentence(tmp_path, place, value, words):
+    path = write_zip(tmp_path / "d", {"a.png": b"1"})
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\1\2")
+    content[entry + place : entry + place + 2] = value
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        open_files([path], everything)
+
+
+def test_a_flag_that_lies_about_utf_8_is_a_sentence(tmp_path):
+    path = write_zip(tmp_path / "d", {"\u00e9.png": b"1"})
+    path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\xe9\xe9"))
+    with pytest.raises(InputError, match="is cut short or damaged"):
+        open_files([path], everything)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_special_file_as_source_is_refused_and_never_read(tmp_path, kind):
+    path = tmp_path / "source.zip"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(InputError, match=r"it is a (named pipe|device), not a file"):
+        open_files([path], everything)

@@ -1,12 +1,17 @@
+import errno
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from segctl.data.files import lock
 from segctl.data.files.lock import locked
 from segctl.errors import InputError, SegctlError
 
@@ -30,41 +35,120 @@ def test_who_works_is_named(tmp_path):
     assert caught.value.hint == f"wait for it to end, or stop it; if it is long gone, delete '{path}'"
 
 
-def leave(path: Path, **changes: object) -> None:
-    """A lock as a process leaves it that was killed, with some of what it says changed."""
-    code = "import os, sys, pathlib, segctl.data.files.lock as lock; held = lock.locked(pathlib.Path(sys.argv[1]), 'x')"
-    subprocess.run([sys.executable, "-c", f"{code}; held.__enter__(); os._exit(0)", str(path)], check=True)
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+HOLD = "import sys, time, pathlib, segctl.data.files.lock as lock; held = lock.locked(pathlib.Path(sys.argv[1]), 'x'); "
 
 
-def test_the_lock_of_a_dead_process_is_taken(tmp_path):
-    leave(tmp_path / "a.lock")
-    with locked(tmp_path / "a.lock", "work"):
-        assert json.loads((tmp_path / "a.lock").read_text())["pid"] == os.getpid()
+def hold(path: Path, then: str) -> "subprocess.Popen[str]":
+    """Another process that takes the lock, says so, and goes on with `then`."""
+    code = f"{HOLD} held.__enter__(); print('held', flush=True); {then}"
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_killed_holder_gives_the_lock_back_at_once(tmp_path):
+    path = tmp_path / "a.lock"
+    process = hold(path, "time.sleep(60)")
+    with pytest.raises(SegctlError, match=f"in process {process.pid} on"), locked(path, "work"):
+        pass
+    process.kill()
+    process.wait()
+    assert path.is_file()
+    with locked(path, "work"):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell when a process started")
-def test_a_later_process_of_the_same_number_is_another(tmp_path):
-    leave(tmp_path / "a.lock", pid=os.getpid())
+def test_a_forked_process_of_the_holder_does_not_hold_on(tmp_path):
+    """A loader worker outlives a killed run by seconds, and must not block the run that resumes it."""
+    path = tmp_path / "a.lock"
+    process = hold(path, "import os; pid = os.fork(); time.sleep(3 if pid == 0 else 60)")
+    process.kill()
+    process.wait()
+    with locked(path, "work"):
+        pass
+
+
+def test_what_a_holder_elsewhere_left_blocks_nobody(tmp_path):
+    """A container that starts again has another name, and a job that is queued again runs on another machine."""
+    path = tmp_path / "a.lock"
+    path.write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": 0.0, "since": "2026"}))
+    with locked(path, "work"):
+        pass
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', '{"pid": ' + "9" * 5000 + "}", "\0"])
+def test_a_lock_that_cannot_be_read_is_taken(content, tmp_path):
+    (tmp_path / "a.lock").write_text(content)
     with locked(tmp_path / "a.lock", "work"):
         pass
 
 
-def test_a_process_elsewhere_is_believed_to_live(tmp_path):
-    leave(tmp_path / "a.lock", host="elsewhere")
-    with pytest.raises(SegctlError, match="on elsewhere"), locked(tmp_path / "a.lock", "work"):
-        pass
-    assert (tmp_path / "a.lock").exists()
+def test_threads_that_race_for_a_lock_never_share_it(tmp_path):
+    inside, most, done = [], [], []
+
+    def work() -> None:
+        for _ in range(50):
+            try:
+                with locked(tmp_path / "a.lock", "work"):
+                    inside.append(None)
+                    most.append(len(inside))
+                    time.sleep(0.0005)
+                    inside.pop()
+                    done.append(None)
+            except SegctlError:
+                time.sleep(0.0005)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) == 1
+    assert done
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lock_that_cannot_be_read_is_taken(tmp_path):
-    (tmp_path / "a.lock").write_text("")
-    with locked(tmp_path / "a.lock", "work"):
+@pytest.mark.parametrize(
+    ("changes", "blocks"), [({}, True), ({"host": "elsewhere"}, True), ({"started": 1.0}, False), ({"pid": 2**22 + 1}, False)]
+)
+def test_without_locks_of_the_file_system_the_text_decides(changes, blocks, tmp_path, monkeypatch):
+    def refuse(descriptor, *, blocking):
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    path = tmp_path / "a.lock"
+    with locked(path, "work"):
+        text = json.loads(path.read_text())
+    monkeypatch.setattr(lock, "lock_descriptor", refuse)
+    path.write_text(json.dumps(text | changes))
+    if blocks:
+        with pytest.raises(SegctlError, match="is under way in process"), locked(path, "work"):
+            pass
+    else:
+        with locked(path, "work"):
+            pass
+
+
+def test_a_link_is_not_followed(tmp_path):
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "a.lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(InputError), locked(tmp_path / "a.lock", "work"):
         pass
+    assert (tmp_path / "victim").read_text() == "precious"
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     with pytest.raises(InputError) as caught, locked(tmp_path / "none" / "a.lock", "work"):
         pass
     assert str(caught.value) == f"cannot write to '{tmp_path}/none': No such file or directory; give another folder"
+
+
+def test_processes_that_were_forked_while_it_is_held_end_quietly(tmp_path):
+    with locked(tmp_path / "a.lock", "work"):
+        child = multiprocessing.get_context("fork").Process(target=len, args=("",))
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+        with pytest.raises(SegctlError), locked(tmp_path / "a.lock", "work"):
+            pass

@@ -1,0 +1,33 @@
+"""A process that another segctl started ends when that one ends, even by SIGKILL, and is not left training alone.
+
+Imports no torch, because the command line calls it before anything else.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from contextlib import suppress
+
+VARIABLE = "SEGCTL_PARENT"
+"""The variable by which a process tells those that it starts its own number."""
+_PR_SET_PDEATHSIG = 1
+
+
+def parent_variable() -> dict[str, str]:
+    """What to add to the environment of a process that is to end with this one."""
+    return {VARIABLE: str(os.getpid())}
+
+
+def end_with_parent() -> None:
+    """In a process that segctl started: ask the system for SIGTERM when the parent ends, so that a run saves its state and stops.
+
+    Linux alone can do this. Elsewhere the lock of a run's folder keeps a second process from joining one that was left behind.
+    """
+    parent = os.environ.pop(VARIABLE, "")  # popped, because the parent of this process's own children is another
+    if not parent or sys.platform != "linux":
+        return
+    with suppress(OSError, AttributeError):  # a C library without prctl
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if str(os.getppid()) != parent:  # the parent ended before the line above
+        raise SystemExit(128 + signal.SIGTERM)
