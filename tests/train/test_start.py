@@ -1,6 +1,7 @@
 """What refuses to start, and what may be resumed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,15 @@ def test_a_run_on_a_trial_of_the_data_says_so(tmp_path: Path) -> None:
     assert (
         "data camvid   train 4 images, val 4   loader workers 0   a trial: at most 4 samples of each split" in session.decisions()
     )
+
+
+def test_a_class_that_no_label_shows_is_said_before_step_1(tmp_path: Path) -> None:
+    dataset = prepare_source(open_source("camvid", [draw_camvid(tmp_path / "source")]), tmp_path / "data", workers=0)
+    session = build_session(Request(toy_run(), tmp_path / "data", tmp_path))
+    full = {split: replace(counts, classes=(1,) * 11, ignored=0, blank=0) for split, counts in dataset.label_counts.items()}
+    counts = full | {"val": replace(full["val"], classes=(0,) + (1,) * 10)}
+    session = replace(session, dataset=replace(session.dataset, label_counts=counts))
+    assert "warning: no label of split 'val' shows 'Sky'" in session.decisions()
 
 
 def test_two_runs_started_at_once_take_two_numbers(toy_data: Path, tmp_path: Path) -> None:
