@@ -312,3 +312,31 @@ def test_extending_changes_nothing_but_the_steps(toy_data: Path, tmp_path: Path)
         extend_run(Request(run, toy_data, tmp_path), folder, Silent())
     assert folder.finished
     assert folder.read_run().train.steps == 4
+
+
+def test_a_stopped_run_takes_what_the_message_about_nan_advises_and_records_it(toy_data: Path, tmp_path: Path) -> None:
+    class Stopping(Silent):
+        def stepped(self, report: object, steps: int) -> None:
+            raise KeyboardInterrupt
+
+    train = {"steps": 4, "checkpoint_every": 1, "validate_every": 4}
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        start_run(Request(toy_run(train=train), toy_data, tmp_path), folder, Stopping())
+    calmer = toy_run(train=train | {"clip_norm": 1.0}, optim={"lr": 0.01})
+    session = build_session(Request(calmer, toy_data, tmp_path))
+    resume_run(Request(calmer, toy_data, tmp_path), folder, Silent())
+    (change,) = folder.read_environment()["changed"]
+    assert change["from"] == {"optim.lr": 0.05, "train.clip_norm": None}
+    assert change["to"] == {"optim.lr": 0.01, "train.clip_norm": 1.0}
+    assert folder.read_run().optim.lr == 0.01
+    groups = torch.load(folder.last, weights_only=True)["optimizer"]["param_groups"]
+    assert [group["peak_lr"] for group in groups] == [group["peak_lr"] for group in session.state.optimizer.param_groups]
+
+
+def test_a_run_starts_from_another_run_and_says_what_it_took(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
+    watch = Silent()
+    run = toy_run(model={"weights": str(toy_teacher)}, train={"steps": 1, "validate_every": 1})
+    start_run(Request(run, toy_data, tmp_path), RunFolder(tmp_path / "run"), watch)
+    said = "the backbone, the head, the auxiliary head, 11 of 11 classes"
+    assert any(note == f"weights from '{toy_teacher / 'model.pt'}': {said}" for note in watch.notes)
