@@ -299,7 +299,7 @@ def read_image(file: File) -> NDArray[np.uint8]:
         opened = _open(file.read())
         opened.only_one()
         if opened.mode not in IMAGE_MODES or opened.depth > 8:
-            got = f"{opened.depth}-bit RGB" if opened.mode in IMAGE_MODES else f"a picture of mode {opened.mode}"
+            got = f"{opened.depth}-bit RGB" if opened.mode in IMAGE_MODES else _words_of(opened.mode)
             raise _UnfitError(f"is {got}, wanted 8-bit colour or grey", "convert it first")
         opened.image.load()
         # PIL turns a TIFF upright while it loads it, and nothing else.
@@ -317,7 +317,7 @@ def read_label(file: File) -> NDArray[np.integer]:
         opened = _open(file.read())
         if opened.mode not in LABEL_MODES:
             raise _UnfitError(
-                f"is a picture of mode {opened.mode}, wanted one channel of class ids (grey or palette)",
+                f"is {_words_of(opened.mode)}, wanted one channel of class ids (grey or palette)",
                 "save class ids, not colours",
             )
         opened.exact()
@@ -328,6 +328,10 @@ def read_label(file: File) -> NDArray[np.integer]:
         if ids.min() < 0 or ids.max() > np.iinfo(np.uint16).max:
             raise _UnfitError(f"holds the value {ids.min() if ids.min() < 0 else ids.max()}, wanted 0 to 65535", "save class ids")
         return ids.astype(np.uint16)  # PIL gives 16-bit PNGs as 32-bit integers at times
+
+
+def _words_of(mode: str) -> str:
+    return _MODE_WORDS.get(mode, f"a picture of mode {mode}")
 
 
 def _require_upright(opened: _Opened) -> None:
