@@ -224,7 +224,10 @@ class RunFolder:
         roots = {key: Path(kept) for key in ("data_root", "runs_root") if (kept := self.read_environment().get(key))}
         if data_root is not None:
             roots["data_root"] = data_root
-        return resume_line(self.path, self.read_run(), **roots)
+        teacher = self.read_environment().get("teacher")
+        is_program = isinstance(teacher, dict) and teacher.get("preset") in ("torchscript", "export")
+        more = ["--trust-program"] if is_program else []
+        return resume_line(self.path, self.read_run(), *more, **roots)
 
     def read_log(self) -> list[dict[str, Any]]:
         """The events of log.jsonl, without a last line that a kill or a full disk left incomplete.

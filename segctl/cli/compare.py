@@ -16,6 +16,7 @@ from segctl.cli.options import (
     StepsOpt,
     TeacherOpt,
     TeacherPresetOpt,
+    TrustOpt,
 )
 from segctl.cli.output import out
 from segctl.commands import command_line
@@ -45,6 +46,7 @@ def compare(
     ] = 3,
     teacher: TeacherOpt = None,
     teacher_preset: TeacherPresetOpt = None,
+    trust_program: TrustOpt = False,
     set_: SetOpt = None,
     steps: StepsOpt = None,
     devices: Annotated[
@@ -63,7 +65,7 @@ def compare(
     from segctl.train.compare import ComparisonRequest, open_comparison, plan_jobs, require_fitting, run_jobs
 
     changes = (*(set_ or []), *([] if steps is None else [f"train.steps={steps}"]))
-    request = ComparisonRequest(preset, changes, teacher_preset, data_root, runs_root)
+    request = ComparisonRequest(preset, changes, teacher_preset, data_root, runs_root, trust_program)
     run, shared_teacher = open_comparison(request, names, teacher)
     jobs = plan_jobs(run, names, seeds, runs_root)
     for job in jobs:

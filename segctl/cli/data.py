@@ -54,10 +54,18 @@ def prepare(
     ] = None,
     images: Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Your own images: a folder, zip or tar.")] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", metavar="DIR", help="Label maps; each has the name of its image.")
+        Path | None,
+        typer.Option(
+            "--labels", metavar="DIR", help="Label maps; each has the name of its image, with or without a suffix such as _mask."
+        ),
     ] = None,
     classes: Annotated[
-        Path | None, typer.Option("--classes", metavar="FILE", help="Class table: CSV or YAML with name, id, color, ignored.")
+        Path | None,
+        typer.Option(
+            "--classes",
+            metavar="FILE",
+            help="Class table: CSV or YAML with name, id, color, ignored; or a .txt with a name a line.",
+        ),
     ] = None,
     split: Annotated[
         list[str] | None,

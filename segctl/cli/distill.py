@@ -29,6 +29,7 @@ class DistillCommand(PlainCommand):
 @with_run_options()
 def distill(options: RunOptions) -> None:
     """Train a student on labels and on a teacher."""
+    from segctl.schema.load import require_consistent
     from segctl.schema.run import DistillRun
 
     run = described_run(options)
@@ -39,8 +40,12 @@ def distill(options: RunOptions) -> None:
         raise InputError(f"preset '{name}' has no teacher to learn from", f"use `{line}`")
     if options.method is not None:
         run, name = _with_method(run, options.method), f"{name}-{options.method}"
+    else:
+        require_consistent(run, f"preset '{options.preset or options.run}'")
     if options.teacher is not None and not isinstance(run, DistillRun):
         raise InputError("--teacher cannot be combined with --method none", "leave one of them out")
+    if options.trust_program and not isinstance(run, DistillRun):
+        raise InputError("--trust-program cannot be combined with --method none", "leave one of them out")
     if options.teacher_preset is not None and options.teacher is None:
         raise InputError("--teacher-preset needs --teacher FILE, whose network it describes", "add --teacher FILE")
     train_run(run, name, options)

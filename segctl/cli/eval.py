@@ -167,9 +167,6 @@ def evaluate(
         "--pred": pred, "--gt": gt, "--num-classes": num_classes, "--classes": classes, "--ignore": ignore,
         "--label-ids": label_ids, "--resize": resize, "--workers": workers,
     }  # fmt: skip
-    for name, text in (("--split", split), ("--protocol", protocol), ("--precision", precision), ("--device", device)):
-        if text == "":
-            raise InputError(f"{name} is empty", f"name a value, or leave {name} out; perhaps a variable is not set")
     gates = parse_gates(min_ or [])
     if counts is not None:
         _refuse(COUNTS, {"RUN": run, **of_run, **of_files, "--boundary": boundary})

@@ -105,6 +105,11 @@ TeacherPresetOpt = Annotated[
     ),
 ]
 
+TrustOpt = Annotated[
+    bool,
+    typer.Option("--trust-program", help="Read a TorchScript or torch.export teacher, although that may run its code."),
+]
+
 NETWORK = "how the network is applied, if not as the run says"
 ProtocolOpt = Annotated[
     str | None,
@@ -142,6 +147,7 @@ class RunOptions:
     method: MethodOpt = None
     teacher: TeacherOpt = None
     teacher_preset: TeacherPresetOpt = None
+    trust_program: TrustOpt = False
     set_: SetOpt = None
     run: RunOpt = None
     resume: ResumeOpt = False

@@ -18,7 +18,6 @@ from segctl.cli.options import (
     TileOpt,
 )
 from segctl.cli.output import out
-from segctl.errors import InputError
 
 
 def predict(
@@ -44,9 +43,6 @@ def predict(
     from segctl.evaluate.predict_pictures import PredictRequest, predict_files
     from segctl.schema.evaluate import ProtocolChange
 
-    for name, text in (("--protocol", protocol), ("--precision", precision), ("--device", device)):
-        if text == "":
-            raise InputError(f"{name} is empty", f"name a value, or leave {name} out; perhaps a variable is not set")
     change = ProtocolChange(protocol, tile, stride, scales, flip)
     request = PredictRequest(
         run=run,

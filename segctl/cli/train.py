@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from segctl.schema.run import TrainRun
 
 
-@with_run_options(without=("method", "teacher", "teacher_preset"))
+@with_run_options(without=("method", "teacher", "teacher_preset", "trust_program"))
 def train(options: RunOptions) -> None:
     """Train a network on labels. A student's preset is trained without its teacher."""
+    from segctl.schema.load import require_consistent
     from segctl.schema.run import DistillRun
 
     run = described_run(options)
@@ -23,13 +24,17 @@ def train(options: RunOptions) -> None:
     if isinstance(run, DistillRun) and options.preset is not None:
         out.note(f"'{name}' is a student's preset: its distiller and teacher are left out, as with `distill --method none`")
         run, name = run.without_teacher(), f"{name}-none"
+    require_consistent(run, f"preset '{options.preset or options.run}'")
     train_run(run, name, options)
 
 
 def described_run(options: RunOptions) -> "TrainRun":
-    """The run that the options describe: a preset with changes, or the run in the folder to resume or extend."""
+    """The run that the options describe: a preset with changes, or the run in the folder to resume or extend.
+
+    Its blocks are not judged together yet: the command may leave out or replace the distiller first.
+    """
     from segctl.runs import RunFolder
-    from segctl.schema.load import load_preset
+    from segctl.schema.load import read_preset
 
     extend_to = options.extend_to
     if extend_to is not None and (options.run is None or options.preset is not None or options.steps is not None):
@@ -42,11 +47,11 @@ def described_run(options: RunOptions) -> "TrainRun":
     changes += [] if options.seed is None else [f"train.seed={options.seed}"]
     changes += ["train.deterministic=true"] if options.deterministic else []
     if options.preset is not None:
-        return load_preset(options.preset, changes)
+        return read_preset(options.preset, changes)
     if options.run is not None and (options.resume or extend_to is not None):
         folder = RunFolder(options.run)
         folder.read_run()  # for its message where the folder is not a run
-        return load_preset(str(folder.run_yaml), changes)
+        return read_preset(str(folder.run_yaml), changes)
     raise InputError("no run is given: wanted --preset NAME, or --resume --run DIR", "`segctl presets list` shows the presets")
 
 
@@ -84,6 +89,7 @@ def train_run(run: "TrainRun", name: str, options: RunOptions) -> None:
             runs_root=options.runs_root,
             teacher=options.teacher,
             teacher_preset=options.teacher_preset,
+            trust_program=options.trust_program,
             device=options.device,
             command=shlex.join(["segctl", *out.arguments]),
             world=world,

@@ -20,7 +20,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing.sharedctypes import Synchronized
@@ -29,7 +28,7 @@ from pathlib import Path
 
 from segctl import __version__
 from segctl.data.classes import LabelCounts
-from segctl.data.files.lock import locked
+from segctl.data.files.lock import locked, made_folder
 from segctl.data.findings import refusal
 from segctl.data.shards.dataset import (
     INDEX_NAME,
@@ -106,7 +105,10 @@ def prepare_source(
         return finished
     sizes = {name: source.samples.size(name) for name in _names(source)}
     _check_place(data_root, source.name)
-    with _data_root(data_root), locked(data_root / f".{source.name}.lock", f"preparing '{source.name}' in '{data_root}'"):
+    with (
+        made_folder(data_root, "the data root"),
+        locked(data_root / f".{source.name}.lock", f"preparing '{source.name}' in '{data_root}'"),
+    ):
         staging = staging_folder(data_root, source.name)
         conversion = Conversion(source, staging, codec, plan_shards(source.name, sizes))
         _keep_only(staging, conversion)
@@ -196,30 +198,9 @@ def _check_place(data_root: Path, name: str) -> None:
                 "give another folder with --data-root, or move them",
             )
     except OSError as error:
-        raise _unwritable(data_root, error) from error
-
-
-def _unwritable(data_root: Path, error: OSError) -> InputError:
-    return InputError(
-        f"cannot write to the data root '{data_root}': {error.strerror or error}", "give another folder with --data-root"
-    )
-
-
-@contextmanager
-def _data_root(data_root: Path) -> Iterator[None]:
-    """The data root, made if need be. If preparing fails, the folders that were made for it and hold nothing are removed."""
-    made = [folder for folder in (data_root, *data_root.parents) if not folder.exists()]
-    try:
-        data_root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(data_root, error) from error
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):  # a folder that is not empty stays: it holds whole shards for the next attempt
-            for folder in made:
-                folder.rmdir()
-        raise
+        raise InputError(
+            f"cannot write to the data root '{data_root}': {error.strerror or error}", "give another folder with --data-root"
+        ) from error
 
 
 def _keep_only(staging: Path, conversion: Conversion) -> None:

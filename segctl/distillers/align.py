@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segctl.errors import ArgumentError, InputError
-from segctl.losses.pixels import IGNORE_INDEX, sum_dtype
+from segctl.ignored import IGNORED
+from segctl.losses.pixels import sum_dtype
 from segctl.models.outputs import Outputs, Prediction, upsample
 from segctl.schema.loss_terms import Output
 
@@ -125,7 +126,7 @@ def class_slots(label: Tensor, num_classes: int) -> Tensor:
 
     Each image has num_classes + 1 slots; its last one is for ignored pixels.
     """
-    known = label.masked_fill((label == IGNORE_INDEX) | (label >= num_classes), num_classes).flatten(1)
+    known = label.masked_fill((label == IGNORED) | (label >= num_classes), num_classes).flatten(1)
     images = known.new_tensor(range(len(known))).unsqueeze(1)
     return (images * (num_classes + 1) + known).flatten()
 

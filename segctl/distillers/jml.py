@@ -7,9 +7,10 @@ from torch import Tensor
 
 from segctl.distillers.align import Pair, check_aux
 from segctl.distillers.base import Term
+from segctl.ignored import IGNORED
 from segctl.losses.jdt import JDTLoss
 from segctl.losses.kl import KLLoss
-from segctl.losses.pixels import IGNORE_INDEX, sum_dtype
+from segctl.losses.pixels import sum_dtype
 from segctl.losses.teacher_calibration import calibrate
 from segctl.models.outputs import Outputs
 from segctl.schema.distill_terms import CalibrationSpec, SoftJDTSpec, SoftKLSpec
@@ -58,7 +59,7 @@ class SoftKL(Term[SoftKLSpec]):
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         check_aux(teacher, self.logits, "soft_kl")
         q = self.calibration(soft_label(teacher.upsampled(self.logits), self.loss.temperature), label)
-        loss: Tensor = self.loss(student.upsampled(self.logits), q, label != IGNORE_INDEX)
+        loss: Tensor = self.loss(student.upsampled(self.logits), q, label != IGNORED)
         return loss
 
 
@@ -84,5 +85,5 @@ class SoftJDT(Term[SoftJDTSpec]):
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         check_aux(teacher, self.logits, "soft_jdt")
         q = self.calibration(soft_label(teacher.upsampled(self.logits)), label)
-        loss: Tensor = self.loss(student.upsampled(self.logits), q, label != IGNORE_INDEX)
+        loss: Tensor = self.loss(student.upsampled(self.logits), q, label != IGNORED)
         return loss

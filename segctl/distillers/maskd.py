@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from segctl.distillers.align import Pair, check_maps, paired_logits
 from segctl.distillers.base import Term
 from segctl.errors import ArgumentError
-from segctl.losses.pixels import IGNORE_INDEX, log_likelihood, mean_over_valid, sum_dtype
+from segctl.ignored import IGNORED
+from segctl.losses.pixels import log_likelihood, mean_over_valid, sum_dtype
 from segctl.models.outputs import Outputs, at_label_size
 from segctl.schema.distill_terms import MaskedSpec, MaskStageSpec
 from segctl.schema.loss_terms import Output
@@ -70,7 +71,7 @@ class MaskStage(nn.Module):
         logits = logits.to(sum_dtype(logits))
         masks = receptive_masks(self.tokens, logits)
         seen = at_label_size(masks.sum(1, keepdim=True) * logits, teacher.size)
-        valid = label != IGNORE_INDEX
+        valid = label != IGNORED
         per_pixel = -log_likelihood(seen, label, valid)  # torch's cross_entropy has no deterministic form on a GPU
         return {"cross_entropy": mean_over_valid(per_pixel, valid), "overlap": mask_overlap(masks)}
 

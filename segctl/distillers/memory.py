@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from segctl.distillers.align import Pair, grid_of, label_on_grid, paired_features
 from segctl.distillers.base import Peers, Term
 from segctl.distillers.cirkd import row_divergence
-from segctl.losses.pixels import IGNORE_INDEX
+from segctl.ignored import IGNORED
 from segctl.models.outputs import Outputs
 from segctl.schema.distill_terms import MemorySpec
 
@@ -193,7 +193,7 @@ class Memory(Term[MemorySpec]):
         on_grid = label_on_grid(label, grid_of(ours))
         theirs = F.normalize(theirs, dim=1)
         self.queues.store(theirs.to(self.queues.pixels.dtype), on_grid)
-        valid = on_grid != IGNORE_INDEX
+        valid = on_grid != IGNORED
         rows = F.normalize(self.projector(ours), dim=1).permute(0, 2, 3, 1)[valid]
         teacher_rows = theirs.permute(0, 2, 3, 1)[valid]
         return {

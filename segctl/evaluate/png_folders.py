@@ -139,7 +139,10 @@ class _Counted:
 
 
 def score_files(request: FilesRequest, progress: Progress | None = None) -> ScoredFiles:
-    """Count and score every pair. Raises InputError naming the file that does not fit."""
+    """Count and score every pair.
+
+    Raises InputError naming the file that does not fit, and where the predictions certainly hold other ids (see png_outside.py).
+    """
     paired = pair_pngs(request.predictions, request.truths)
     if paired.kind != "plain" and request.classes.names == PLAIN_19:
         # The file names announce Cityscapes, so its class names replace the bare numbers 0 to 18.
@@ -290,7 +293,7 @@ def evaluate_files(
     ignored: the id of ignored pixels; default 255, or 65535 for more than 255 classes.
     Returns the content of scores.json: scores in percent by name (`mIoU_D` …; None where undefined), `per_class`, `intervals` and
     `warnings`.
-    Raises InputError naming the file that does not fit.
+    Raises InputError naming the file that does not fit, and where the predictions certainly hold other ids than the ground truth.
     """
     given = GivenClasses(tuple(map(str, range(classes)) if isinstance(classes, int) else classes))
     request = FilesRequest(Path(predictions), Path(truths), given, binary, resize, boundary, workers, ignored)

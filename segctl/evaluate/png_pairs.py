@@ -37,9 +37,6 @@ OTHER_ENDING = re.compile(
 )
 """Endings that programs add to a stem, one after another. They are left out only where stems do not pair with them."""
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What no table of scores may hold: control characters, and bytes of a name that are no UTF-8."""
-
 AFFIX_IMAGES = 2
 """An ending that nobody knows is left out only if this many images have it: `a_2` alone may be another image than `a`."""
 
@@ -148,9 +145,6 @@ def _pngs(folder: Path, option: str) -> list[Path]:
     found = sorted(folder / name for name in open_files([folder], lambda name: name.lower().endswith(".png")).members)
     if not found:
         raise InputError(f"{option} '{folder}' holds no PNG", "give a folder of PNGs of class ids")
-    for path in found:
-        if CONTROL.search(str(path.relative_to(folder))):
-            raise InputError(f"the name of {str(path)!r} has control characters or is no UTF-8", "rename the file")
     return found
 
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from segctl.ignored import IGNORED
 from segctl.losses.base import Loss
 from segctl.losses.pixels import (
-    IGNORE_INDEX,
+    blank_ignored,
     check_class_weights,
     checked_pixels,
     is_hard,
@@ -35,7 +36,7 @@ class CrossEntropyLoss(Loss[CrossEntropySpec]):
     mean_over_pixels = True
     class_weights: Tensor | None
 
-    def __init__(self, ignore_index: int | None = IGNORE_INDEX, class_weights: Sequence[float] | Tensor | None = None) -> None:
+    def __init__(self, ignore_index: int | None = IGNORED, class_weights: Sequence[float] | Tensor | None = None) -> None:
         super().__init__()
         self.ignore_index = ignore_index
         self.register_buffer("class_weights", weights_of(class_weights, "CrossEntropyLoss"))
@@ -57,7 +58,7 @@ class CrossEntropyLoss(Loss[CrossEntropySpec]):
         if is_hard(label):
             errors = -log_likelihood(logits, label, valid) * weights
         else:
-            errors = -log_likelihood(logits, weighted(class_weights, label.to(weights.dtype)), valid)
+            errors = -log_likelihood(logits, weighted(class_weights, blank_ignored(label, valid).to(weights.dtype)), valid)
         errors = errors if valid is None else errors.masked_fill(~valid, 0.0)
         return errors.sum() / _at_least_tiny(weights.sum())
 

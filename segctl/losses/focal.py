@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from segctl.errors import ArgumentError
+from segctl.ignored import IGNORED
 from segctl.losses.base import Loss
 from segctl.losses.pixels import (
-    IGNORE_INDEX,
+    blank_ignored,
     check_class_weights,
     checked_pixels,
+    finite_where_ignored,
     is_hard,
     log_likelihood,
     mean_over_valid,
@@ -37,7 +39,7 @@ class FocalLoss(Loss[FocalSpec]):
     def __init__(
         self,
         gamma: float = 2.0,
-        ignore_index: int | None = IGNORE_INDEX,
+        ignore_index: int | None = IGNORED,
         class_weights: Sequence[float] | Tensor | None = None,
     ) -> None:
         super().__init__()
@@ -60,8 +62,8 @@ class FocalLoss(Loss[FocalSpec]):
             if self.class_weights is not None:
                 errors = errors * weights_at(self.class_weights, label, valid, errors.dtype)
             return mean_over_valid(errors, valid)
-        log_p = logits.log_softmax(1, dtype=sum_dtype(logits))
-        errors = -label.to(log_p.dtype) * self._focus(log_p) * log_p
+        log_p = finite_where_ignored(logits, valid).log_softmax(1, dtype=sum_dtype(logits))
+        errors = -blank_ignored(label, valid).to(log_p.dtype) * self._focus(log_p) * log_p
         if self.class_weights is not None:
             errors = weighted(self.class_weights, errors)
         return mean_over_valid(errors.sum(1), valid)

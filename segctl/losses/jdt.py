@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from segctl.errors import ArgumentError
+from segctl.ignored import IGNORED
 from segctl.losses.across_ranks import max_over_ranks, sum_over_ranks
 from segctl.losses.base import Loss
-from segctl.losses.pixels import IGNORE_INDEX, check_class_weights, checked_pixels, is_hard, weights_of
+from segctl.losses.pixels import check_class_weights, checked_pixels, is_hard, weights_of
 from segctl.losses.sums.choose import sums_of
 from segctl.losses.sums.plain import Sums
 from segctl.schema.loss_terms import Active, JaccardFamily, JDTSpec, Reduce
@@ -89,7 +90,7 @@ class JDTLoss(Loss[JDTSpec]):
             norm=spec.norm,
             log_loss=spec.log_loss,
             threshold=spec.threshold,
-            ignore_index=IGNORE_INDEX,
+            ignore_index=IGNORED,
             class_weights=class_weights,
             active_hard=active_hard,
             active_soft=active_soft,

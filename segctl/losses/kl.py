@@ -4,7 +4,15 @@ from torch import Tensor
 
 from segctl.errors import ArgumentError
 from segctl.losses.base import Loss
-from segctl.losses.pixels import check_shapes, is_hard, log_or_lowest, mean_over_valid, sum_dtype
+from segctl.losses.pixels import (
+    blank_ignored,
+    check_shapes,
+    finite_where_ignored,
+    is_hard,
+    log_or_lowest,
+    mean_over_valid,
+    sum_dtype,
+)
 from segctl.losses.sums.plain import Sums
 from segctl.schema.loss_terms import KLSpec
 
@@ -32,10 +40,11 @@ class KLLoss(Loss[KLSpec]):
 
     def forward(self, logits: Tensor, label: Tensor, keep_mask: Tensor | None = None) -> Tensor:
         check_shapes(logits, label, keep_mask)
+        logits = finite_where_ignored(logits, keep_mask)
         if is_hard(label):
             raise ArgumentError("KLLoss got class ids, wanted probabilities (B, C, *D); for hard labels use CrossEntropyLoss")
         log_p = (logits.to(sum_dtype(logits)) / self.temperature).log_softmax(1)
-        q = label.to(log_p.dtype)
+        q = blank_ignored(label, keep_mask).to(log_p.dtype)
         per_pixel = (q * (log_or_lowest(q) - log_p)).sum(1)
         return self.temperature**2 * mean_over_valid(per_pixel, keep_mask)
 

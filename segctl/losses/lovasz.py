@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from segctl.errors import ArgumentError
+from segctl.ignored import IGNORED
 from segctl.losses.base import Loss
-from segctl.losses.pixels import IGNORE_INDEX, check_active, checked_pixels, is_hard, sum_dtype
+from segctl.losses.pixels import check_active, checked_pixels, finite_where_ignored, is_hard, sum_dtype
 from segctl.schema.loss_terms import Active, LovaszSpec
 
 
@@ -20,7 +21,7 @@ class LovaszSoftmaxLoss(Loss[LovaszSpec]):
 
     mean_over_pixels = False
 
-    def __init__(self, per_image: bool = False, active: Active = "present", ignore_index: int | None = IGNORE_INDEX) -> None:
+    def __init__(self, per_image: bool = False, active: Active = "present", ignore_index: int | None = IGNORED) -> None:
         super().__init__()
         check_active(active, "LovaszSoftmaxLoss")
         self.per_image, self.active, self.ignore_index = per_image, active, ignore_index
@@ -33,7 +34,7 @@ class LovaszSoftmaxLoss(Loss[LovaszSpec]):
         valid = checked_pixels(logits, label, self.ignore_index, keep_mask)
         if not is_hard(label):
             raise ArgumentError("LovaszSoftmaxLoss got probabilities, wanted class ids (B, *D); for soft labels use JDTLoss")
-        p = logits.softmax(1, dtype=sum_dtype(logits)).reshape(*logits.shape[:2], -1)
+        p = finite_where_ignored(logits, valid).softmax(1, dtype=sum_dtype(logits)).reshape(*logits.shape[:2], -1)
         valid = torch.ones_like(label, dtype=torch.bool) if valid is None else valid
         pairs = list(zip(p, label.long().reshape(len(p), -1), valid.reshape(len(p), -1), strict=True))
         if self.per_image:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from segctl.errors import ArgumentError
+from segctl.ignored import IGNORED
 from segctl.losses.base import Loss
-from segctl.losses.pixels import IGNORE_INDEX, checked_pixels, log_likelihood
+from segctl.losses.pixels import checked_pixels, finite_where_ignored, log_likelihood
 from segctl.schema.loss_terms import OhemSpec
 
 
@@ -24,7 +25,7 @@ class HardPixelLoss(Loss[OhemSpec]):
 
     mean_over_pixels = True  # a mean over the hard pixels alone, so micro-batches add up to the batch only roughly
 
-    def __init__(self, threshold: float = 0.7, min_share: float = 1 / 16, ignore_index: int | None = IGNORE_INDEX) -> None:
+    def __init__(self, threshold: float = 0.7, min_share: float = 1 / 16, ignore_index: int | None = IGNORED) -> None:
         super().__init__()
         if not (0 < threshold <= 1 and 0 < min_share <= 1):
             raise ArgumentError(
@@ -41,7 +42,7 @@ class HardPixelLoss(Loss[OhemSpec]):
         errors = -log_likelihood(logits, label, valid)
         kept = errors.flatten() if valid is None else errors[valid]
         if kept.numel() == 0:
-            return logits.sum(dtype=errors.dtype) * 0
+            return finite_where_ignored(logits, valid).sum(dtype=errors.dtype) * 0
         least = max(1, math.ceil(self.min_share * kept.numel()))
         bound = kept.detach().topk(least, sorted=False).values.amin().clamp(max=-math.log(self.threshold))
         hard = kept.detach() >= bound

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from segctl.errors import ArgumentError
-
-IGNORE_INDEX = 255
-"""The ignored label of every prepared dataset."""
+from segctl.ignored import IGNORED
 
 
 def is_hard(label: Tensor) -> bool:
@@ -46,9 +44,24 @@ def valid_pixels(label: Tensor, ignore_index: int | None, keep_mask: Tensor | No
 
 
 def check_shapes(logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> None:
-    """Refuse a label or mask that does not lie over the logits (B, C, *D). Raises ArgumentError."""
+    """Refuse logits without a value or a gradient, and a label or mask that does not lie over the logits (B, C, *D).
+
+    Raises ArgumentError.
+    """
     if logits.ndim < 2 or not logits.is_floating_point():
         raise ArgumentError(f"logits are {logits.dtype} {tuple(logits.shape)}, wanted floating point (B, C, *D)")
+    if logits.shape[1] < 2:
+        raise ArgumentError(
+            f"logits are {tuple(logits.shape)}, wanted at least two channels: softmax over one class is always 1, "
+            "and its gradient 0",
+            "for one foreground class, give two channels (background, foreground) and class ids 0 and 1",
+        )
+    if logits.numel() == 0:
+        raise ArgumentError(
+            f"the batch is empty: logits are {tuple(logits.shape)}", "wanted at least one image and one pixel; skip the batch"
+        )
+    if label.is_complex():
+        raise ArgumentError(f"label is {label.dtype}, wanted integers or floating point")
     pixels = (logits.shape[0], *logits.shape[2:])
     wanted = pixels if is_hard(label) else tuple(logits.shape)
     if tuple(label.shape) != wanted:
@@ -61,18 +74,23 @@ def check_shapes(logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> Non
 def check_ids(label: Tensor, valid: Tensor | None, num_classes: int) -> None:
     """Refuse class ids outside 0 to num_classes - 1 at valid pixels of a hard label (B, *D). Raises ArgumentError.
 
-    valid bool (B, *D), None for all. Only on the CPU, where it takes 2 ms for a million pixels. On a GPU it would wait for the
-    device in every step; there an id outside the classes ends in torch's own device-side assertion.
+    valid bool (B, *D), None for all. On the CPU it takes 2 ms for a million pixels. On a GPU a sentence would wait for the device
+    in every step, so there the device itself asserts it, some operations later and without the id.
     """
-    if not is_hard(label) or label.device.type != "cpu" or torch.compiler.is_compiling():
+    if not is_hard(label) or label.device.type not in ("cpu", "cuda") or torch.compiler.is_compiling():
         return
     ids = label.long()  # a uint8 cannot be compared with 256
     wrong = (ids >= num_classes) | (ids < 0)  # ten times as fast as aminmax
     if valid is not None:
         wrong &= valid
+    if label.device.type == "cuda":
+        torch._assert_async(~wrong.any(), f"label holds a class id outside 0 to {num_classes - 1}")
+        return
     if wrong.any():
+        place = tuple(wrong.nonzero()[0].tolist())
         raise ArgumentError(
-            f"label holds class id {int(ids[wrong][0])}, wanted 0 to {num_classes - 1} for {num_classes} classes",
+            f"label holds class id {int(ids[place])}, wanted 0 to {num_classes - 1} for {num_classes} classes, first at {place} "
+            f"of {tuple(label.shape)}",
             "name the id of ignored pixels by ignore_index, or leave them out by keep_mask",
         )
 
@@ -82,14 +100,35 @@ def log_or_lowest(probabilities: Tensor) -> Tensor:
     return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
 
 
+def blank_ignored(probabilities: Tensor, valid: Tensor | None) -> Tensor:
+    """The probabilities (B, C, *D) with 0 at ignored pixels; valid bool (B, *D) or None for all.
+
+    It comes before any other operation on them. To leave out a pixel's loss afterwards is too late: a NaN there (the mean of no
+    rater is 0/0) times a gradient of 0 is NaN.
+    """
+    return probabilities if valid is None else probabilities.masked_fill(~valid.unsqueeze(1), 0.0)
+
+
+def finite_where_ignored(logits: Tensor, valid: Tensor | None) -> Tensor:
+    """The logits (B, C, *D), with 0 at ignored pixels if any logit is NaN or infinite; valid bool (B, *D) or None for all.
+
+    Only on the CPU, where the question costs a twentieth of the loss. Always to fill them would cost a third of it, and on a GPU
+    the question would wait for the device; there a network that gives NaN at ignored pixels is lost anyway.
+    """
+    transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    if valid is None or logits.device.type != "cpu" or transformed:
+        return logits
+    return logits if bool(logits.detach().sum(dtype=sum_dtype(logits)).isfinite()) else blank_ignored(logits, valid)
+
+
 def log_likelihood(logits: Tensor, label: Tensor, valid: Tensor | None) -> Tensor:
-    """sum_c y_c log p_c at every pixel, (B, *D), p = softmax(logits); values at ignored pixels are meaningless.
+    """sum_c y_c log p_c at every pixel, (B, *D), p = softmax(logits); values at ignored pixels are finite but meaningless.
 
     logits (B, C, *D); label integer (B, *D) or probabilities (B, C, *D); valid bool (B, *D) or None for all.
     """
-    log_p = logits.log_softmax(1, dtype=sum_dtype(logits))
+    log_p = finite_where_ignored(logits, valid).log_softmax(1, dtype=sum_dtype(logits))
     if not is_hard(label):
-        return (label.to(log_p.dtype) * log_p).sum(1)
+        return (blank_ignored(label, valid).to(log_p.dtype) * log_p).sum(1)
     ids = label.long() if valid is None else label.long().masked_fill(~valid, 0)
     return log_p.gather(1, ids.unsqueeze(1)).squeeze(1)
 
@@ -100,7 +139,7 @@ def weights_at(class_weights: Tensor, label: Tensor, valid: Tensor | None, dtype
         ids = label.long() if valid is None else label.long().masked_fill(~valid, 0)
         weights = class_weights.to(dtype)[ids]
     else:
-        weights = weighted(class_weights, label.to(dtype)).sum(1)
+        weights = weighted(class_weights, blank_ignored(label, valid).to(dtype)).sum(1)
     return weights if valid is None else weights.masked_fill(~valid, 0.0)
 
 
@@ -146,4 +185,4 @@ def count_valid(labels: Tensor) -> Tensor:
 
     By NumPy, which counts bytes 150 times as fast as torch sums booleans (see benchmarks/results/valid-pixels-2026-11-23.json).
     """
-    return torch.tensor([np.count_nonzero(label != IGNORE_INDEX) for label in labels.numpy()])
+    return torch.tensor([np.count_nonzero(label != IGNORED) for label in labels.numpy()])

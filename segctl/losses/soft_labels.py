@@ -5,33 +5,32 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segctl.errors import ArgumentError
-from segctl.losses.pixels import IGNORE_INDEX, check_ids, is_hard
+from segctl.ignored import IGNORED
+from segctl.losses.pixels import check_ids, is_hard
 
 
-def smooth(label: Tensor, num_classes: int, epsilon: float, ignore_index: int = IGNORE_INDEX) -> Tensor:
+def smooth(label: Tensor, num_classes: int, epsilon: float, ignore_index: int = IGNORED) -> Tensor:
     """(1 - epsilon) on the true class plus epsilon / C on every class (arXiv:1512.00567 §7).
 
     label: integer (B, H, W); epsilon in 0 to 1. Returns float32 (B, C, H, W); ignored pixels are all zero.
     Raises ArgumentError for other arguments and, on the CPU, for ids outside the classes.
     """
-    _check(label, num_classes, epsilon, ignore_index)
+    label = _checked(label, num_classes, epsilon, ignore_index)
     return _spread(label, num_classes, torch.full_like(label, epsilon, dtype=torch.float32), ignore_index)
 
 
-def boundary_smooth(
-    label: Tensor, num_classes: int, epsilon: float, kernel_size: int, ignore_index: int = IGNORE_INDEX
-) -> Tensor:
+def boundary_smooth(label: Tensor, num_classes: int, epsilon: float, kernel_size: int, ignore_index: int = IGNORED) -> Tensor:
     """Label smoothing on boundary pixels, hard labels elsewhere (arXiv:2302.05666).
 
     label: integer (B, H, W); epsilon in 0 to 1; kernel_size: window of `boundary`, odd. Returns float32 (B, C, H, W); ignored
     pixels are all zero. Raises ArgumentError for other arguments and, on the CPU, for ids outside the classes.
     """
-    _check(label, num_classes, epsilon, ignore_index)
+    label = _checked(label, num_classes, epsilon, ignore_index)
     return _spread(label, num_classes, epsilon * boundary(label, kernel_size, ignore_index), ignore_index)
 
 
 def average_raters(
-    ratings: Tensor, num_classes: int, rater_mask: Tensor | None = None, ignore_index: int = IGNORE_INDEX
+    ratings: Tensor, num_classes: int, rater_mask: Tensor | None = None, ignore_index: int = IGNORED
 ) -> tuple[Tensor, Tensor]:
     """At every pixel the share of its raters that chose each class, and whether it has any rater.
 
@@ -54,7 +53,7 @@ def average_raters(
     return votes / number.clamp(min=1).unsqueeze(1), number > 0
 
 
-def boundary(label: Tensor, kernel_size: int, ignore_index: int = IGNORE_INDEX) -> Tensor:
+def boundary(label: Tensor, kernel_size: int, ignore_index: int = IGNORED) -> Tensor:
     """Pixels whose window holds another class and no ignored pixel, bool (B, H, W); label: integer (B, H, W).
 
     The window has `kernel_size` (odd) pixels a side; at the image border only its real pixels count. Raises ArgumentError for an
@@ -62,6 +61,7 @@ def boundary(label: Tensor, kernel_size: int, ignore_index: int = IGNORE_INDEX) 
     """
     if kernel_size % 2 == 0 or kernel_size < 1:
         raise ArgumentError(f"kernel_size is {kernel_size}, wanted an odd number")
+    label = label.long()  # torch compares and converts no uint16
     ids = label.float()  # exact: class ids are far below 2**24, and pooling takes no integers
     # A window holds one class if its largest and its smallest id agree: two poolings, whatever the number of classes.
     largest, smallest = _window_max(ids, kernel_size), -_window_max(-ids, kernel_size)
@@ -74,12 +74,15 @@ def _window_max(values: Tensor, kernel_size: int) -> Tensor:
     return F.max_pool2d(values.unsqueeze(1), kernel_size, stride=1, padding=kernel_size // 2).squeeze(1)
 
 
-def _check(label: Tensor, num_classes: int, epsilon: float, ignore_index: int) -> None:
+def _checked(label: Tensor, num_classes: int, epsilon: float, ignore_index: int) -> Tensor:
+    """The label as int64 (B, H, W), because torch compares no uint16. Raises ArgumentError."""
     if label.ndim != 3 or not is_hard(label):
         raise ArgumentError(f"label is {label.dtype} {tuple(label.shape)}, wanted class ids (B, H, W)")
     if not 0 <= epsilon <= 1:
         raise ArgumentError(f"epsilon is {epsilon}, wanted 0 to 1")
+    label = label.long()
     check_ids(label, label != ignore_index, num_classes)
+    return label
 
 
 def _spread(label: Tensor, num_classes: int, epsilon: Tensor, ignore_index: int) -> Tensor:

@@ -12,8 +12,9 @@ from typing import TypeVar
 from torch import Tensor
 
 from segctl.errors import ArgumentError
+from segctl.ignored import IGNORED
 from segctl.losses.base import Loss
-from segctl.losses.pixels import IGNORE_INDEX, check_active, checked_pixels, is_hard
+from segctl.losses.pixels import check_active, checked_pixels, is_hard
 from segctl.losses.sums.plain import Sums, plain_sums
 from segctl.schema.loss_terms import Active, OverlapTerm, SoftDiceSpec, SoftJaccardSpec
 
@@ -26,7 +27,7 @@ class SoftOverlap(Loss[S]):
     mean_over_pixels = False
 
     def __init__(
-        self, per_image: bool = False, smooth: float = 1.0, active: Active = "present", ignore_index: int | None = IGNORE_INDEX
+        self, per_image: bool = False, smooth: float = 1.0, active: Active = "present", ignore_index: int | None = IGNORED
     ) -> None:
         super().__init__()
         name = type(self).__name__

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from segctl.errors import ArgumentError
-from segctl.losses.pixels import IGNORE_INDEX, check_shapes, log_or_lowest
+from segctl.ignored import IGNORED
+from segctl.losses.pixels import check_ids, check_shapes, log_or_lowest
 from segctl.losses.soft_labels import boundary
 
 CHUNK = 1 << 22
@@ -33,10 +34,12 @@ def calibrate(
     Blaschko (NeurIPS 2022).  No number of keys and no bandwidth is published, so neither has a default.
     """
     check_shapes(probabilities, label, None)
+    label = label.long()
+    check_ids(label, label != IGNORED, probabilities.shape[1])
     if keys < 1 or not bandwidth > 0:
         raise ArgumentError(f"got keys {keys} and bandwidth {bandwidth}, wanted at least 1 and above 0")
     q = probabilities.detach()
-    valid = label != IGNORE_INDEX
+    valid = label != IGNORED
     wrong = valid & (q.argmax(1) != label)
     replaced = (wrong | (valid & boundary(label, kernel_size))).flatten(1)
     result = q.clone(memory_format=torch.contiguous_format).flatten(2)
@@ -51,8 +54,8 @@ def calibrate(
 def draw_keys(label: Tensor, keys: int, balanced: bool) -> Tensor:
     """The places int64 (K,) of key pixels in a flat label int64 (N,): without repetition, none of them ignored."""
     if not balanced:
-        return _some_of((label != IGNORE_INDEX).nonzero().flatten(), keys)
-    classes = [c for c in label.unique(sorted=True).tolist() if c != IGNORE_INDEX]  # type: ignore[no-untyped-call]
+        return _some_of((label != IGNORED).nonzero().flatten(), keys)
+    classes = [c for c in label.unique(sorted=True).tolist() if c != IGNORED]  # type: ignore[no-untyped-call]
     if not classes:
         return label.new_zeros(0)
     share = -(-keys // len(classes))

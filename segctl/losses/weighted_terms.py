@@ -5,11 +5,12 @@ from typing import Any, NamedTuple, TypeGuard
 
 from torch import Tensor, nn
 
+from segctl.ignored import IGNORED
 from segctl.losses.base import Loss
 from segctl.losses.cross_entropy import CrossEntropyLoss
 from segctl.losses.jdt import JDTLoss
 from segctl.losses.kl import KLLoss
-from segctl.losses.pixels import IGNORE_INDEX, checked_pixels, is_hard
+from segctl.losses.pixels import checked_pixels, is_hard
 from segctl.losses.sums.choose import sums_of
 from segctl.losses.sums.plain import Sums
 from segctl.schema.loss_terms import Output
@@ -51,9 +52,9 @@ def _can_share(loss: Loss[Any], label: Tensor) -> TypeGuard[CrossEntropyLoss | K
     """Whether a loss can be computed from sums over the pixels that are not 255, taken with norm 1."""
     match loss:
         case JDTLoss():
-            return loss.norm == 1 and loss.ignore_index == IGNORE_INDEX
+            return loss.norm == 1 and loss.ignore_index == IGNORED
         case CrossEntropyLoss():
-            return loss.ignore_index == IGNORE_INDEX
+            return loss.ignore_index == IGNORED
         case KLLoss():
             return loss.temperature == 1 and not is_hard(label)
         case _:
@@ -69,7 +70,7 @@ def _shared_sums(terms: Sequence[NamedLoss], logits: Tensor, label: Tensor, keep
     metric = [loss for loss in sharing if isinstance(loss, JDTLoss)]
     if not metric or len(sharing) < 2:
         return None
-    valid = checked_pixels(logits, label, IGNORE_INDEX, keep_mask)
+    valid = checked_pixels(logits, label, IGNORED, keep_mask)
     return sums_of(logits, label, valid, norm=1, with_log=len(metric) < len(sharing))
 
 

@@ -17,6 +17,8 @@ class Backbone(nn.Module, ABC):
     """Mean of red, green and blue that its weights were trained with, for pixels in 0 to 1."""
     std: tuple[float, ...]
     """Standard deviation of red, green and blue, likewise."""
+    note: str = ""
+    """What was assumed about the file that its weights came from, in a sentence; empty if nothing was."""
 
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -6,22 +6,85 @@ from pathlib import Path
 import torch
 
 from segctl.errors import InputError
+from segctl.models.external.foreign import plain_name
+from segctl.models.external.weights import first_misfit
 from segctl.models.head_widths import reference_widths
 from segctl.models.heads import head_class
-from segctl.models.saving import SavedModel, fill, read
+from segctl.models.saving import SavedModel, fill, read, read_if_saved
 from segctl.models.segmenter import Segmenter
 from segctl.models.timm_backbone import build_backbone
 from segctl.schema.models import ModelSpec
 
 
-def build_model(spec: ModelSpec, num_classes: int) -> Segmenter:
-    """The network of a preset. The same torch seed gives the same weights. Raises InputError."""
-    backbone = build_backbone(spec.backbone, spec.output_stride, spec.weights)
+def build_model(spec: ModelSpec, num_classes: int, class_names: Sequence[str] | None = None) -> Segmenter:
+    """The network of a preset. The same torch seed gives the same weights. Raises InputError.
+
+    class_names: of its classes. If model.weights is a run, its classes of the same names are taken too.
+    """
+    start = _run_to_start_from(spec.weights)
+    backbone = build_backbone(spec.backbone, spec.output_stride, spec.weights if start is None else "none")
     widths = reference_widths(backbone.channels[-1])
     head = head_class(spec.head).of(spec, backbone, widths)
     if spec.aux and len(backbone.channels) < 2:
         raise InputError(f"model.aux: '{spec.backbone}' gives one map, wanted two", "use `--set model.aux=false`")
-    return Segmenter(backbone, head, num_classes, aux_width=widths.aux if spec.aux else None)
+    model = Segmenter(backbone, head, num_classes, aux_width=widths.aux if spec.aux else None)
+    if start is not None:
+        model.weights_note = _take_from(model, start, class_names)
+    return model
+
+
+def _run_to_start_from(weights: str) -> SavedModel | None:
+    """The run that model.weights names, as a folder or as its model.pt; None for anything else."""
+    path = Path(weights).expanduser()
+    if weights in ("timm", "none") or not path.exists():
+        return None
+    return read(path) if path.is_dir() else read_if_saved(path)
+
+
+def _take_from(model: Segmenter, saved: SavedModel, class_names: Sequence[str] | None) -> str:
+    """Put a run's weights into a new network: the backbone, each head that fits, and the classes of the same names.
+
+    Returns what was taken and what was left, in a sentence. Raises InputError if the backbone does not fit.
+    """
+    state = model.state_dict()
+    own = {part: {name for name in state if name.startswith(f"{part}.")} for part in ("backbone", "head", "aux")}
+    problem = first_misfit(
+        {name: state[name] for name in own["backbone"]},
+        {name: value for name, value in saved.weights.items() if name.startswith("backbone.")},
+    )
+    if problem:
+        raise InputError(
+            f"model.weights: the backbone in '{saved.path}' ({saved.model.backbone}) does not fit: {problem}",
+            f"set model.backbone to '{saved.model.backbone}', or give another run",
+        )
+    taken, chosen = ["the backbone"], own["backbone"] | {"pixel_mean", "pixel_std"}
+    left: list[str] = []
+    places = {plain_name(name): index for index, name in enumerate(saved.class_names)}
+    rows = [(index, places[plain_name(name)]) for index, name in enumerate(class_names or []) if plain_name(name) in places]
+    weights = {name: tensor.clone() for name, tensor in state.items()}
+    for part, title, classifier in (("head", "the head", "classifier"), ("aux", "the auxiliary head", "aux.classifier")):
+        layers = {name for name in own[part] if not name.startswith(f"{classifier}.")}
+        if not any(name.startswith(f"{part}.") for name in (*state, *saved.weights)):
+            continue
+        fits = layers and all(name in saved.weights and saved.weights[name].shape == state[name].shape for name in layers)
+        (taken if fits else left).append(title)
+        if not fits:
+            continue
+        chosen |= layers
+        for name in (f"{classifier}.weight", f"{classifier}.bias"):
+            for mine, theirs in rows:
+                weights[name][mine] = saved.weights[name][theirs]
+    weights |= {name: saved.weights[name] for name in chosen}
+    model.load_state_dict(weights)
+    if "the head" in taken and rows:
+        taken.append(f"{len(rows)} of {model.num_classes} classes")
+    new = [] if class_names is None else [name for name in class_names if plain_name(name) not in places]
+    if "the head" not in taken or not rows:
+        left.append("all classes of the main classifier")
+    elif new:
+        left.append(f"the classes {', '.join(new)}")
+    start = f"weights from '{saved.path}': {', '.join(taken)}"
+    return start + (f"; new, with random weights: {', '.join(left)}" if left else "")
 
 
 def load(path: Path | str, device: torch.device | str = "cpu", class_names: Sequence[str] | None = None) -> Segmenter:

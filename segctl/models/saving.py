@@ -15,7 +15,7 @@ from torch import Tensor
 
 from segctl.errors import ArgumentError, InputError
 from segctl.files import write_whole
-from segctl.models.external.weights import first_misfit, unpickled
+from segctl.models.external.weights import first_misfit, not_finite, read_tables, unpickled
 from segctl.models.segmenter import Segmenter
 from segctl.schema.models import ModelSpec
 from segctl.schema.run import TrainRun
@@ -68,29 +68,38 @@ def read(path: Path) -> SavedModel:
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
         raise _nothing_there(path)
+    found = read_if_saved(file)
+    if found is None:
+        raise InputError(
+            f"'{file}' is a PyTorch file, but not a model that segctl wrote",
+            f"give a run folder or its {MODEL_FILE}; to start from a file's backbone, use `--set model.weights=PATH`",
+        )
+    return found
+
+
+def read_if_saved(file: Path) -> SavedModel | None:
+    """The model file, or None for a file of weights that segctl did not write.
+
+    Raises InputError for any other file, and for weights that are damaged or hold a number that is not finite.
+    """
+    if file.suffix == ".safetensors":
+        read_tables(file)  # for its message about a damaged file
+        return None
     payload = unpickled(file, MAKE_AGAIN)
     try:
         spec = ModelSpec.model_validate(payload["run"]["model"])
         names, weights = [str(name) for name in payload["class_names"]], dict(payload["weights"])
         if not isinstance(payload["run"], dict):
             raise TypeError
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"'{file}' is a PyTorch file, but not a model that segctl wrote",
-            f"give a run folder or its {MODEL_FILE}; to start from a file's backbone, use `--set model.weights=PATH`",
-        ) from error
-    broken = [name for name, tensor in weights.items() if _has_gaps(tensor)]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return None
+    broken = [name for name, tensor in weights.items() if not_finite(tensor)]
     if broken:
         raise InputError(
             f"'{file}' cannot be used: {len(broken)} of its {len(weights)} weights are NaN or infinite, the first is {broken[0]}",
             MAKE_AGAIN,
         )
     return SavedModel(file, payload["run"], spec, names, weights)
-
-
-def _has_gaps(tensor: Any) -> bool:
-    """Whether a value of the file is a tensor with a NaN or an infinity in it."""
-    return isinstance(tensor, Tensor) and tensor.is_floating_point() and not bool(tensor.isfinite().all())
 
 
 def fill(model: Segmenter, saved: SavedModel) -> None:

@@ -16,7 +16,8 @@ class Segmenter(Normalizing):
     """Images -> Prediction at head stride. C classes; any H and W.
 
     `backbone` is one submodule and everything else counts as the head, so an optimiser can tell them apart.
-    `class_names` is empty until the network is loaded from a file, which knows them.
+    `class_names` is empty until the network is loaded from a file, which knows them. `weights_note` says in a sentence what was
+    taken from a file of initial weights, and what was left; it is empty if there is nothing to say.
     """
 
     def __init__(self, backbone: Backbone, head: Head, num_classes: int, aux_width: int | None) -> None:
@@ -24,6 +25,7 @@ class Segmenter(Normalizing):
         self.num_classes = num_classes
         self.class_names: list[str] = []
         self.backbone = backbone
+        self.weights_note = backbone.note
         self.head = head
         self.dropout = nn.Dropout2d(DROPOUT)
         self.classifier = classifier(head.out_channels, num_classes)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from segctl.errors import InputError, did_you_mean, first_line
 from segctl.models.backbone import Backbone
 from segctl.models.external.hub import cached_weights, hub_address, why_unreachable
-from segctl.models.external.weights import fill_backbone, read_backbone_file
+from segctl.models.external.weights import fill_backbone
 
 Options = tuple[tuple[str, Any], ...]
 """Keyword arguments of timm.create_model, beside the name."""
@@ -75,10 +75,9 @@ class TimmBackbone(Backbone):
         if not file.is_file():
             near = did_you_mean(str(file), ["timm", "none"])
             raise InputError(f"model.weights: no file at '{file}'{near}", "give timm, none, or a file of backbone weights")
-        weights = read_backbone_file(file)
         with torch.device("meta"):  # for the names of its weights alone
             whole = timm.create_model(self.name)
-        problem = fill_backbone(self.net, whole.state_dict(), weights)
+        problem, self.note = fill_backbone(self.net, whole.state_dict(), file)
         if problem:
             raise InputError(
                 f"model.weights: '{file}' does not fit '{self.name}': {problem}",

@@ -54,11 +54,25 @@ def find_preset(name_or_path: str) -> Path:
 
 def load_preset(name_or_path: str, overrides: Sequence[str] = ()) -> TrainRun:
     """The run that a preset describes, after `a.b=c` overrides; a DistillRun where the file has a distiller."""
+    run = read_preset(name_or_path, overrides)
+    require_consistent(run, _where(find_preset(name_or_path)))
+    return run
+
+
+def read_preset(name_or_path: str, overrides: Sequence[str] = ()) -> TrainRun:
+    """`load_preset` without the checks between blocks, for a run that will lose or change its distiller before it is judged.
+
+    Then call `with_method` or `require_consistent`.  Raises PresetError for values that no run accepts.
+    """
     path = find_preset(name_or_path)
     tree = read_tree(path)
     for override in overrides:
         apply_override(tree, override)
-    return validate_run(tree, f"preset '{path.stem}'" if path.parent == preset_folder() else f"preset '{path}'")
+    return _parsed(tree, _where(path))
+
+
+def _where(path: Path) -> str:
+    return f"preset '{path.stem}'" if path.parent == preset_folder() else f"preset '{path}'"
 
 
 def read_tree(path: Path) -> Tree:
@@ -118,15 +132,25 @@ def _index(key: str, items: list[Any]) -> int | None:
 
 def validate_run(tree: Tree, where: str) -> TrainRun:
     """The run in a mapping. Raises PresetError listing every fault, those between blocks included."""
+    run = _parsed(tree, where)
+    require_consistent(run, where)
+    return run
+
+
+def _parsed(tree: Tree, where: str) -> TrainRun:
     model = DistillRun if "distiller" in tree or "teacher" in tree else TrainRun
     try:
-        run = model.model_validate(tree)
-        faults = cross_check(run)
+        return model.model_validate(tree)
     except ValidationError as error:
-        faults = faults_of(model, tree, error)
-    if faults:
+        raise PresetError(
+            where, faults_of(model, tree, error), "see `segctl presets show PRESET` for a complete preset"
+        ) from error
+
+
+def require_consistent(run: TrainRun, where: str) -> None:
+    """Raise PresetError listing every fault between a run's blocks."""
+    if faults := cross_check(run):
         raise PresetError(where, faults, "see `segctl presets show PRESET` for a complete preset")
-    return run
 
 
 def with_method(run: DistillRun, method: Method) -> TrainRun:

@@ -36,4 +36,5 @@ class ModelSpec(Spec):
     aux: bool = True
     """Whether an auxiliary classifier reads the last-but-one map (training only)."""
     weights: str = Field("timm", min_length=1)
-    """`timm` downloads ImageNet weights, `none` starts from random ones, anything else is a local file of backbone weights."""
+    """`timm` downloads ImageNet weights, `none` starts from random ones, anything else is local: a file of backbone weights, or
+    a run's folder, whose head and classes are taken too where they fit."""

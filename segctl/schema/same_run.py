@@ -74,6 +74,11 @@ TABLE = (
 """Every setting that can differ between two descriptions of the same run."""
 
 
+STEERED = ("optim.lr", "train.clip_norm", "train.precision")
+"""Settings that change numbers, and with another value of which a stopped run may be resumed all the same, because the message
+about a loss of NaN advises it. The run's folder records the change."""
+
+
 class Change(NamedTuple):
     """A setting that differs between two runs; a value is None where that run does not have the setting."""
 
@@ -101,6 +106,15 @@ def conflicts(stored: TrainRun, asked: TrainRun) -> list[Change]:
     """What keeps a stored run from being the one asked for: resuming and `segctl compare` refuse these."""
     found = [(change, _row(change, stored, asked)) for change in changes(stored, asked)]
     return [change for change, row in found if row is None or not row.within_a_run]
+
+
+def steering_changes(stored: TrainRun, asked: TrainRun) -> list[Change]:
+    """The conflicts that a stopped run may be resumed with, if it records them; precision may only become finer."""
+    return [
+        change
+        for change in conflicts(stored, asked)
+        if change.path in STEERED and (change.path != "train.precision" or change.after == "fp32")
+    ]
 
 
 def rounding_changes(stored: TrainRun, asked: TrainRun) -> list[Change]:

@@ -3,16 +3,18 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError
 from segctl.files import file_sha256
-from segctl.models import Segmenter, build_model, read, restore
-from segctl.models.external.foreign import Network, class_order, load_program, program_kind
+from segctl.models import Segmenter, build_model, restore
+from segctl.models.external.foreign import ForeignNetwork, Network, class_order, load_program, program_kind
 from segctl.models.external.huggingface import load_hugging_face
-from segctl.models.external.weights import fill_network, read_network_file
+from segctl.models.external.weights import fill_network
+from segctl.models.saving import read_if_saved
 from segctl.schema.load import load_preset
 from segctl.schema.run import TrainRun
 from segctl.teacher.find import is_hugging_face, on_the_hub
@@ -34,32 +36,68 @@ class Teacher:
     given_preset: str | None = None
 
     @property
+    def is_program(self) -> bool:
+        """Whether reading its file may run code, so that every command that reads it needs --trust-program."""
+        return self.preset in ("torchscript", "export")
+
+    @property
     def source(self) -> str:
         """The value of `--teacher` that finds it again from any folder."""
         return str(self.path) if on_the_hub(self.path) else str(self.path.resolve())
 
 
-def load_teacher(path: Path, dataset: PreparedDataset, preset: str | None = None) -> Teacher:
+def load_teacher(
+    path: Path,
+    dataset: PreparedDataset,
+    preset: str | None = None,
+    *,
+    trust_program: bool = False,
+    crop: tuple[int, int] | None = None,
+) -> Teacher:
     """The network in a file or on the hub, in eval mode, on the CPU, its classes sorted into the dataset's order by name.
 
-    preset: the preset that describes the network of a file of plain weights.  Raises InputError if the file or its classes
-    do not fit.
+    preset: the preset that describes the network of a file of plain weights.  trust_program: whether a TorchScript or
+    torch.export file may be read, which may run its code.  crop: height and width of the images that it will teach on, for a
+    network that takes no others.  Raises InputError if the file or its classes do not fit.
     """
     names = dataset.classes.names
     if on_the_hub(path) or is_hugging_face(path):
-        network, digest = load_hugging_face(str(path), names)
-        return Teacher(network, path, "hugging face", digest)
+        found = load_hugging_face(str(path), names)
+        notes = (*found.notes, *_recognised(found.network, dataset, crop))
+        return Teacher(found.network, path, "hugging face", found.sha256, notes)
     if preset is not None:
         run = load_preset(preset)
         _require_same_data(run, dataset, path)
-        return Teacher(_plain_weights(path, run, names), path, run.name, file_sha256(path), given_preset=preset)
+        model, note = _plain_weights(path, run, names)
+        return Teacher(model, path, run.name, file_sha256(path), (note,) if note else (), given_preset=preset)
     if program_kind(path):
-        return Teacher(load_program(path, names), path, program_kind(path), file_sha256(path), notes=(_assumed(path),))
-    saved = read(path)
+        network = load_program(path, names, trusted=trust_program)
+        notes = (_assumed(path), *_recognised(network, dataset, crop))
+        return Teacher(network, path, program_kind(path), file_sha256(path), notes)
+    saved = read_if_saved(path)
+    if saved is None:
+        raise InputError(
+            f"'{path}' is a PyTorch file, but not a model that segctl wrote: it does not say which network its weights are of",
+            "add --teacher-preset NAME_OR_FILE, the preset of that network; a run's folder or model.pt needs none",
+        )
     model = restore(saved)
     if saved.class_names != names:
         pick_classes(model, class_order(saved.class_names, names, f"'{path}'"), names)
     return Teacher(model, path, saved.preset, file_sha256(path))
+
+
+def _recognised(network: ForeignNetwork, dataset: PreparedDataset, crop: tuple[int, int] | None) -> tuple[str, ...]:
+    """Let the network show on one picture of the dataset whether it returns probabilities; the sentence about it, if it does."""
+    image = dataset.image(next(name for names in dataset.splits.values() for name in names))
+    if crop is not None:
+        height, width = (min(side, wanted) for side, wanted in zip(image.shape[:2], crop, strict=True))
+        image = np.pad(image[:height, :width], ((0, crop[0] - height), (0, crop[1] - width), (0, 0)), mode="edge")
+    try:
+        with torch.inference_mode():
+            note = network.recognise(torch.from_numpy(image).unsqueeze(0))
+    except InputError:  # it takes other sizes alone; the first view of the run says the same
+        return ()
+    return (note,) if note else ()
 
 
 def _assumed(path: Path) -> str:
@@ -82,17 +120,18 @@ def pick_classes(model: Segmenter, order: list[int], names: list[str]) -> None:
     model.num_classes, model.class_names = len(names), list(names)
 
 
-def _plain_weights(path: Path, run: TrainRun, names: list[str]) -> Segmenter:
+def _plain_weights(path: Path, run: TrainRun, names: list[str]) -> tuple[Segmenter, str]:
+    """The network of a file of plain weights, and a note on how the file was read. Raises InputError if they do not fit."""
     with torch.random.fork_rng(devices=[]):  # so that loading a teacher does not change the student's first weights
         model = build_model(run.model.model_copy(update={"weights": "none"}), len(names))
-    problem = fill_network(model, read_network_file(path))
+    problem, note = fill_network(model, path)
     if problem:
         raise InputError(
             f"'{path}' does not fit the network of preset '{run.name}' with {len(names)} classes: {problem}",
-            "give the preset it was trained with by --teacher-preset",
+            "give by --teacher-preset the preset that it was trained with",
         )
     model.class_names = list(names)
-    return model.eval()
+    return model.eval(), note
 
 
 def _require_same_data(run: TrainRun, dataset: PreparedDataset, path: Path) -> None:

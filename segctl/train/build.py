@@ -1,9 +1,12 @@
 """From a request to a session: everything a run needs is built and checked before anything is written."""
 
+import copy
+
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from segctl.data.batches.loader import check_batch
+from segctl.data.batches.micro_batches import micro_batches
 from segctl.data.shards.dataset import open_dataset
 from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
@@ -17,6 +20,7 @@ from segctl.runtime.compiler import require_compiler
 from segctl.runtime.cores import loader_workers
 from segctl.runtime.determinism import set_determinism
 from segctl.runtime.device import choose_compute
+from segctl.runtime.world import World
 from segctl.schema.cross_checks import group_faults
 from segctl.schema.distill_terms import reads
 from segctl.schema.run import DistillRun, TrainRun
@@ -40,7 +44,8 @@ def build_session(request: Request, *, fresh: bool = True) -> Session:
     """
     world = request.world
     session = world.together(lambda: _build(request, fresh))
-    session.trained = world.wrap(session.task, unused=session.model.aux is not None and not _reads_aux(session.run))
+    unread = session.model.aux is not None and not _reads_aux(session.run)
+    session.trained = world.wrap(session.task, unused=unread or (world.size > 1 and _has_idle_weights(session.model)))
     # Building a method may draw random numbers. Seed again, so that dropout starts from the same state for every method, and
     # from another state in every process.
     torch.manual_seed(request.run.train.seed + world.rank * PROCESS_STRIDE)
@@ -61,7 +66,11 @@ def _build(request: Request, fresh: bool) -> Session:
     teacher, teacher_shape, cache = None, None, None
     if isinstance(run, DistillRun):
         teacher = load_teacher(
-            find_teacher(run, request.teacher, request.runs_root, request.data_root), dataset, request.teacher_preset
+            find_teacher(run, request.teacher, request.runs_root, request.data_root),
+            dataset,
+            request.teacher_preset,
+            trust_program=request.trust_program,
+            crop=run.data.crop,
         )
         teacher.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         teacher_shape = _output_shape(teacher.model, run.data.crop)
@@ -70,7 +79,9 @@ def _build(request: Request, fresh: bool) -> Session:
     # Seed here, after the teacher: the same seed gives every method the same student.
     torch.manual_seed(run.train.seed)
     spec = run.model if fresh else run.model.model_copy(update={"weights": "none"})
-    model = build_model(spec, dataset.classes.num_classes).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = build_model(spec, dataset.classes.num_classes, dataset.classes.names)
+    _require_images_for_batch_norm(run, model, request.world, compute.device)
+    model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task = _build_task(run, model, teacher, teacher_shape).to(compute.device)
     if world.size > 1 and compute.device.type == "cuda":
         synchronised(task)
@@ -105,6 +116,49 @@ def _build(request: Request, fresh: bool) -> Session:
         teacher_cache=cache,
         runs_root=request.runs_root,
     )
+
+
+def _has_idle_weights(model: Segmenter) -> bool:
+    """Whether some weights reach no output: HRNet's last fusion makes maps that no head reads.
+
+    Found by one backward pass through a small image in eval mode, which changes neither the weights nor the random state.
+    """
+    was_training = model.training
+    model.eval()
+    side = 2 * model.backbone.strides[-1]
+    with torch.enable_grad():
+        prediction = model(torch.zeros(1, 3, side, side, device=model.pixel_mean.device))
+        total = sum(logits.sum() for logits in (prediction.logits, prediction.aux_logits) if logits is not None)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    gradients = torch.autograd.grad([total], weights, allow_unused=True)
+    model.train(was_training)
+    return any(gradient is None for gradient in gradients)
+
+
+def _require_images_for_batch_norm(run: TrainRun, model: Segmenter, world: World, device: torch.device) -> None:
+    """Raise InputError if a micro-batch holds one image and the network takes batch norm of maps that it pooled to one pixel.
+
+    Tried on the meta device, without memory. On several GPUs the statistics are those of all processes' images.
+    """
+    train = run.train
+    smallest = len(micro_batches(train.batch_size // world.size, train.batch_size, train.accumulate, world.size)[-1])
+    if smallest > 1 or (world.size > 1 and device.type == "cuda"):
+        return
+    twin = copy.deepcopy(model).to("meta").train()
+    try:
+        twin(torch.zeros(1, 3, *run.data.crop, device="meta"))
+    except InputError:
+        raise
+    except Exception as error:
+        if "more than 1 value per channel" not in str(error):
+            return  # the meta device lacks an operation; the first step decides
+        raise InputError(
+            f"model.backbone: '{run.model.backbone}' cannot train on one image at a time: it takes batch norm of maps pooled to "
+            f"one pixel, and a micro-batch has one image (processes {world.size}, train.batch_size {train.batch_size}, "
+            f"train.accumulate {train.accumulate})",
+            "set a larger train.batch_size or a smaller train.accumulate, so that every micro-batch has two images, or take "
+            "another model.backbone, such as resnet18d",
+        ) from error
 
 
 def _require_aux(run: DistillRun, teacher: Teacher, shape: Shape) -> None:

@@ -98,7 +98,7 @@ class State:
         if broken:
             raise SegctlError(
                 f"{len(broken)} weights are NaN or infinite after step {self.step}, the first is {broken[0]}",
-                "last.pt holds an earlier state; try a lower --set optim.lr or --set train.precision=fp32",
+                "last.pt holds an earlier state: resume with a lower --set optim.lr or --set train.precision=fp32",
             )
 
     def _statistics(self) -> list[tuple[str, Tensor]]:

@@ -20,7 +20,7 @@ from segctl.errors import InputError, SegctlError, StoppedError
 from segctl.runs import RunFolder
 from segctl.runtime.parent import parent_variable
 from segctl.runtime.signals import handling
-from segctl.schema.load import load_preset, with_method
+from segctl.schema.load import read_preset, with_method
 from segctl.schema.methods import Method
 from segctl.schema.run import DistillRun, TrainRun
 from segctl.schema.same_run import conflicts
@@ -35,7 +35,8 @@ WAKE_S = 0.2
 class ComparisonRequest:
     """What to compare: a student's preset with --set changes.
 
-    teacher_preset: describes the network of a teacher that is a file of plain weights.
+    teacher_preset: describes the network of a teacher that is a file of plain weights.  trust_program: whether a teacher that
+    is a program may be read.
     """
 
     preset: str
@@ -43,6 +44,7 @@ class ComparisonRequest:
     teacher_preset: str | None
     data_root: Path
     runs_root: Path
+    trust_program: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Job:
         if teacher is not None and self.method != "none":
             parts += ["--teacher", teacher.source]
             parts += [] if request.teacher_preset is None else ["--teacher-preset", request.teacher_preset]
+            parts += ["--trust-program"] if request.trust_program else []
         parts += ["--data-root", str(request.data_root), "--runs-root", str(request.runs_root)]
         parts += [] if device is None else ["--device", device]
         return [*parts, "--resume"] if self.folder.path.exists() else parts
@@ -77,7 +80,7 @@ def open_comparison(
 
     given: the value of --teacher.  Raises InputError if the preset, the dataset or the teacher does not exist or does not fit.
     """
-    run = load_preset(request.preset, request.changes)
+    run = read_preset(request.preset, request.changes)
     if not isinstance(run, DistillRun):
         raise InputError(
             f"'{run.name}' has no teacher to learn from", "give a student's preset; `segctl presets list` shows them"
@@ -86,7 +89,7 @@ def open_comparison(
     if list(methods) == ["none"]:
         return run, None
     path = find_teacher(run, given, request.runs_root, request.data_root)
-    return run, load_teacher(path, dataset, request.teacher_preset)
+    return run, load_teacher(path, dataset, request.teacher_preset, trust_program=request.trust_program, crop=run.data.crop)
 
 
 def plan_jobs(run: DistillRun, methods: Sequence[Method], seeds: int, runs_root: Path) -> list[Job]:

@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from segctl.errors import InputError
-from segctl.files import sweep_partial
+from segctl.files import sweep_partial, write_json, write_yaml
 from segctl.runs import Environment, RunFolder
 from segctl.schema.load import validate_run
 from segctl.schema.run import TrainRun
-from segctl.schema.same_run import conflicts, rounding_changes
+from segctl.schema.same_run import Change, conflicts, rounding_changes, steering_changes
 from segctl.train.build import build_session
 from segctl.train.checkpoint import Checkpoint, read_checkpoint
+from segctl.train.environment import now
 from segctl.train.loop import run_to_end
 from segctl.train.profile.summary import Window, plan_window
 from segctl.train.run_log import RunLog
@@ -54,6 +55,11 @@ def reopen(request: Request, folder: RunFolder, watch: Watch, stored: TrainRun, 
     line = session.resume_line(folder.path, *options)
     world.together(lambda: _require_same(stored, session.run, folder, line))
     world.together(lambda: _require_recorded(session, environment, folder))
+    steered = steering_changes(stored, session.run)
+    for path, before, after in steered:
+        watch.note(
+            f"resuming with {path}={json.dumps(after)} instead of {json.dumps(before)}; environment.json records the change"
+        )
     for path, before, after in rounding_changes(stored, session.run):
         watch.note(
             f"resuming with {path}={json.dumps(after)}, but the run was started with {path}={json.dumps(before)}: results stay "
@@ -62,6 +68,9 @@ def reopen(request: Request, folder: RunFolder, watch: Watch, stored: TrainRun, 
     if checkpoint is not None:
         world.together(lambda: _load_checkpoint(session, checkpoint, folder.last, watch))
     world.on_main(lambda: sweep_partial(folder.path))
+    if steered:
+        world.on_main(lambda: _record_changes(folder, session, steered))
+        world.wait()
     log = RunLog(folder, session.run.train.steps, watch, writes=world.is_main)
     log.continue_from(session.state.step)
     if tensorboard:
@@ -88,11 +97,25 @@ def _read_unfinished(folder: RunFolder) -> TrainRun:
 
 def _require_same(stored: TrainRun, wanted: TrainRun, folder: RunFolder, line: str) -> None:
     """Raise InputError if the settings differ in anything that changes what the run computes."""
-    if found := sorted(map(str, conflicts(stored, wanted))):
+    allowed = steering_changes(stored, wanted)
+    if found := sorted(str(change) for change in conflicts(stored, wanted) if change not in allowed):
         raise InputError(
             f"the run '{folder.path}' was started with other settings: {'; '.join(found)}",
             f"resume it with `{line}` alone, or start a new run",
         )
+
+
+def _record_changes(folder: RunFolder, session: Session, steered: list[Change]) -> None:
+    """Write the new settings into run.yaml, and the old ones and the step at which they changed into environment.json."""
+    environment = folder.read_environment()
+    change = {
+        "at_step": session.state.step,
+        "when": now(),
+        "from": {each.path: each.before for each in steered},
+        "to": {each.path: each.after for each in steered},
+    }
+    write_json(folder.environment, environment | {"changed": [*environment.get("changed", []), change]})
+    write_yaml(folder.run_yaml, session.run.model_dump(mode="json"))
 
 
 def _require_unedited(folder: RunFolder, checkpoint: Checkpoint, environment: Environment) -> None:
@@ -146,7 +169,11 @@ def _load_checkpoint(session: Session, checkpoint: Checkpoint, path: Path, watch
                 f"'{path}' belongs to another {what}: got {getattr(about, key)}, wanted {wanted[key]}",
                 "resume with the data and teacher that the run was started with",
             )
+    rates = [group["peak_lr"] for group in session.state.optimizer.param_groups]
     session.state.load(checkpoint, path, session.world)
+    # The checkpoint brings its own rates; those of the settings hold, which are the same unless the resumed run changes them.
+    for group, rate in zip(session.state.optimizer.param_groups, rates, strict=True):
+        group["peak_lr"] = rate
     if (before := len(checkpoint.rng)) != session.world.size:
         watch.note(
             f"resuming with --processes {session.world.size}, but the run was stopped with --processes {before}: results stay "

@@ -32,6 +32,7 @@ class Request:
 
     teacher: a run's folder, a file or `hf:ORG/NAME`; None takes the newest run of the preset's teacher.
     teacher_preset: the preset that describes the network of a teacher that is a file of plain weights.
+    trust_program: whether a teacher that is a TorchScript or torch.export file may be read, which may run its code.
     command: the command line, for environment.json.
     profile: measure where a step's time goes.  tensorboard: write scalars for TensorBoard too.
     """
@@ -41,6 +42,7 @@ class Request:
     runs_root: Path
     teacher: Path | None = None
     teacher_preset: str | None = None
+    trust_program: bool = False
     device: str | None = None
     command: str = ""
     world: World = field(default_factory=World)
@@ -104,6 +106,8 @@ class Session:
             more += ["--device", str(self.compute.device)]
         if self.world.size > 1 and self.world.size == self.world.local_size:  # across machines the launcher sets the number
             more += ["--processes", str(self.world.size)]
+        if self.teacher is not None and self.teacher.is_program:
+            more += ["--trust-program"]
         return resume_line(folder, self.run, *more, data_root=self.dataset.folder.parent, runs_root=self.runs_root)
 
     def decisions(self) -> list[str]:
@@ -122,6 +126,7 @@ class Session:
             + (f" in {train.accumulate} micro-batches" if train.accumulate > 1 else "")
             + f"   steps {train.steps}   seed {train.seed}",
         ]
+        lines += [self.model.weights_note] if self.model.weights_note else []
         if self.world.size > 1:
             lines += local_losses(run)
         if train.activation_checkpointing:

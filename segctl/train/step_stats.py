@@ -130,8 +130,8 @@ class StepStats:
         samples = ", ".join(self.taken[index][1][:SAMPLES_NAMED])
         return SegctlError(
             f"the loss is NaN or infinite at step {step} ({term}), on samples {samples}",
-            "last.pt holds an earlier state, if one was saved; try a lower --set optim.lr, --set train.clip_norm=1 or "
-            "--set train.precision=fp32",
+            "last.pt holds an earlier state, if one was saved: resume with a lower --set optim.lr, --set train.clip_norm=1 or "
+            "--set train.precision=fp32; if that state is lost too, start a new run with them",
         )
 
     def _waited(self) -> float:

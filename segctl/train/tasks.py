@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from segctl.distillers.base import Distiller
+from segctl.ignored import IGNORED
 from segctl.losses import Averaged, build_labels, build_losses
-from segctl.losses.pixels import IGNORE_INDEX
 from segctl.models import Segmenter
 from segctl.models.external.foreign import Network
 from segctl.models.forward import forward_uint8
@@ -79,7 +79,7 @@ class SupervisedTask(nn.Module):
 
     def task_terms(self, outputs: Outputs, label: Tensor, share: Share, factor: float = 1.0) -> dict[str, Tensor]:
         """The weighted terms of the task loss, scalars by name; `factor` multiplies all of them."""
-        values = self.losses(outputs.upsampled, self.soften(label), label != IGNORE_INDEX)
+        values = self.losses(outputs.upsampled, self.soften(label), label != IGNORED)
         return {term.name: factor * term.weight * share.of(term.module) * values[term.name] for term in self.losses.terms}
 
 

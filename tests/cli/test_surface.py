@@ -39,9 +39,10 @@ SURFACE = {
     "presets show": {"--set", "--json"},
     "presets check": {"--set"},
     "train": TRAINING,
-    "distill": TRAINING | {"--method", "--teacher", "--teacher-preset"},
+    "distill": TRAINING | {"--method", "--teacher", "--teacher-preset", "--trust-program"},
     "compare": {
-        "--preset", "--methods", "--seeds", "--teacher", "--teacher-preset", "--set", "--steps", "--devices", "--json", *ROOTS,
+        "--preset", "--methods", "--seeds", "--teacher", "--teacher-preset", "--trust-program", "--set", "--steps", "--devices",
+        "--json", *ROOTS,
     },
     "eval": NETWORK | {
         "--split", "--batch", "--save-predictions", "--calibration", "--device", "--processes", "--data-root",

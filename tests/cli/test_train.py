@@ -153,3 +153,22 @@ def test_a_teachers_preset_without_a_teacher_is_refused(here: Path, capsys: pyte
     student = write_preset(here / "student.yaml", STUDENT)
     assert main(["distill", "--preset", str(student), "--teacher-preset", "camvid-dl101"]) == 2
     assert "--teacher-preset needs --teacher FILE, whose network it describes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["train"], ["distill", "--method", "none"]])
+def test_a_run_is_judged_without_the_parts_that_the_command_leaves_out(
+    command: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = write_preset(here / "student.yaml", STUDENT)
+    changes = ["--set", "model.aux=false", "--set", "loss=[{kind: cross_entropy}]", "--dry-run"]
+    assert main([*command, "--preset", str(student), *changes]) == 0
+    assert main(["distill", "--preset", str(student), *changes]) == 2
+    assert "distiller.terms.1.logits: got 'aux', wanted 'main', because model.aux is false" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_network_with_weights_that_no_head_reads_trains_in_two_processes(here: Path) -> None:
+    preset = write_preset(here / "toy.yaml", train={"steps": 3, "batch_size": 4, "validate_every": 3, "checkpoint_every": 3})
+    network = ["--set", "model.backbone=hrnet_w18_small", "--set", "model.output_stride=32", "--processes", "2"]
+    assert main(["train", "--preset", str(preset), *network, "--dry-run"]) == 0
+    assert main(["train", "--preset", str(preset), *network]) == 0

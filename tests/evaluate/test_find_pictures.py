@@ -84,7 +84,7 @@ def test_grey_palette_and_transparent_pictures_become_rgb(tmp_path: Path, mode: 
 
 def test_deep_and_damaged_pictures_are_named(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(InputError, match=r"'.*deep.png' is a picture of mode I;16, wanted 8-bit colour or grey"):
+    with pytest.raises(InputError, match=r"'.*deep.png' is 16 bits deep, wanted 8-bit colour or grey"):
         read_upright(tmp_path / "deep.png")
     (tmp_path / "no.jpg").write_bytes(b"hello")
     with pytest.raises(InputError) as error:

@@ -131,7 +131,7 @@ def test_linked_folders_are_followed_and_hidden_ones_left_out(tmp_path: Path) ->
 def test_a_name_with_control_characters_is_refused_before_any_work(tmp_path: Path, name: str) -> None:
     pred, gt = make_folders(tmp_path)
     save_ids(gt / f"{name}.png", IDS)
-    with pytest.raises(InputError, match=r"the name of '.*' has control characters or is no UTF-8"):
+    with pytest.raises(InputError, match=r"control characters|UTF-8"):
         pair_pngs(pred, gt)
 
 
@@ -178,7 +178,7 @@ def test_colours_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         read_ids(path)
     assert str(error.value) == (
-        f"'{path}' is a picture of mode RGB, wanted one channel of class ids (grey or palette); save class ids, not colours"
+        f"'{path}' is RGB, wanted one channel of class ids (grey or palette); save class ids, not colours"
     )
 
 

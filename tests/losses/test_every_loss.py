@@ -18,6 +18,7 @@ from segctl.losses import (
     SoftDiceLoss,
     SoftJaccardLoss,
 )
+from segctl.losses.sums import choose
 
 LOSSES: dict[str, tuple[Loss, bool]] = {
     "cross_entropy hard": (CrossEntropyLoss(ignore_index=255), False),
@@ -137,10 +138,47 @@ def test_a_class_id_outside_the_classes_is_a_value_error(loss: Loss, wrong: int,
     label = label.to(dtype)
     label[0, 2, 3] = wrong
     valid[0, 2, 3] = True
-    with pytest.raises(ArgumentError, match=f"label holds class id {wrong}, wanted 0 to 3 for 4 classes"):
+    with pytest.raises(ArgumentError, match=f"label holds class id {wrong}, wanted 0 to 3 for 4 classes, first at .0, 2, 3. of"):
         loss(logits, label, valid)
     valid[0, 2, 3] = False
     assert loss(logits, label, valid).isfinite()  # a masked pixel may hold any id
+
+
+@every_loss
+def test_one_channel_is_refused_because_its_softmax_is_always_one(loss: Loss, soft: bool) -> None:
+    label = torch.rand(2, 1, 5, 6) if soft else torch.zeros(2, 5, 6, dtype=torch.long)
+    with pytest.raises(ArgumentError, match="wanted at least two channels: softmax over one class is always 1"):
+        loss(torch.zeros(2, 1, 5, 6, requires_grad=True), label)
+
+
+@every_loss
+@pytest.mark.parametrize("shape", [(0, 4, 5, 6), (2, 4, 0, 6)])
+def test_an_empty_batch_is_refused_in_words(loss: Loss, soft: bool, shape: tuple[int, ...]) -> None:
+    label = torch.zeros(shape) if soft else torch.zeros(shape[0], *shape[2:], dtype=torch.long)
+    with pytest.raises(ArgumentError, match="the batch is empty: logits are"):
+        loss(torch.zeros(shape, requires_grad=True), label)
+
+
+@pytest.mark.parametrize("worthwhile", [0, 1 << 20])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@every_loss
+def test_what_stands_at_a_masked_pixel_never_reaches_value_or_gradient(
+    loss: Loss, soft: bool, bad: float, worthwhile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "WORTHWHILE", worthwhile)
+    logits, label, valid = batch(soft, 5, 6)
+    wanted = value_and_gradient(loss, logits, label, valid)
+    masked = ~valid.unsqueeze(1)
+    found = value_and_gradient(loss, logits.masked_fill(masked, bad), label.masked_fill(masked, bad) if soft else label, valid)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("loss", [loss for loss, soft in LOSSES.values() if not soft])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64])
+def test_every_integer_type_gives_the_same(loss: Loss, dtype: torch.dtype) -> None:
+    logits, label, valid = batch(False, 5, 6)
+    label = label.masked_fill(~valid, 3)  # int8 has no 255
+    assert torch.equal(loss(logits, label.to(dtype), valid), loss(logits, label, valid))
 
 
 CONSTRUCTORS: list[tuple[Callable[[], Loss], str]] = [

@@ -148,3 +148,23 @@ LABEL = torch.tensor([[[0, 1], [2, 255]]])
 def test_wrong_arguments_are_value_errors(wrong: Callable[[], object], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         wrong()
+
+
+@pytest.mark.parametrize("wrong", [4, -1, -100])
+@pytest.mark.parametrize(
+    "make", [lambda label: smooth(label, 4, 0.1), lambda label: boundary_smooth(label, 4, 0.5, 3)], ids=["smooth", "boundary"]
+)
+def test_an_id_outside_the_classes_is_named_with_its_place(make: Callable[[Tensor], Tensor], wrong: int) -> None:
+    label = torch.zeros(2, 5, 6, dtype=torch.long)
+    label[1, 2, 3] = wrong
+    named = rf"class id {wrong}, wanted 0 to 3 for 4 classes, first at \(1, 2, 3\) of \(2, 5, 6\)"
+    with pytest.raises(ArgumentError, match=named):
+        make(label)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32, torch.uint64])
+def test_every_integer_type_is_smoothed_alike(dtype: torch.dtype) -> None:
+    label = torch.randint(0, 4, (2, 5, 6)).masked_fill(torch.rand(2, 5, 6) < 0.2, 255)
+    assert torch.equal(smooth(label.to(dtype), 4, 0.1), smooth(label, 4, 0.1))
+    assert torch.equal(boundary_smooth(label.to(dtype), 4, 0.5, 3), boundary_smooth(label, 4, 0.5, 3))
+    assert torch.equal(boundary(label.to(dtype), 3), boundary(label, 3))

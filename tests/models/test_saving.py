@@ -8,7 +8,7 @@ from damage import flip_bit
 from huggingface_hub import constants
 
 from segctl.errors import InputError
-from segctl.models import load, read, save
+from segctl.models import build_model, load, read, save
 from tests.models.specs import CLASS_NAMES, HEADS, network, run_of, spec
 
 
@@ -193,3 +193,33 @@ def test_other_classes_than_wanted(tmp_path):
         f"'{tmp_path / 'model.pt'}' knows 5 classes (road, car, sky, tree, sign), wanted 2 (road, car); "
         "give a network trained on the same dataset"
     )
+
+
+def test_a_run_gives_a_new_network_its_head_and_the_classes_of_the_same_names(tmp_path):
+    old = saved(tmp_path)
+    names = ["sky", "water", "Road"]
+    new = build_model(spec(weights=str(tmp_path)), 3, names)
+    assert all(torch.equal(tensor, old.head.state_dict()[name]) for name, tensor in new.head.state_dict().items())
+    for classifier, before in ((new.classifier, old.classifier), (new.aux.classifier, old.aux.classifier)):
+        assert torch.equal(classifier.weight[0], before.weight[2])
+        assert torch.equal(classifier.weight[2], before.weight[0])
+    assert new.weights_note == (
+        f"weights from '{tmp_path / 'model.pt'}': the backbone, the head, the auxiliary head, 2 of 3 classes; new, with random "
+        "weights: the classes water"
+    )
+
+
+def test_a_run_of_another_head_gives_its_backbone_and_says_what_it_left(tmp_path):
+    old = saved(tmp_path, "pspnet")
+    new = build_model(spec("deeplabv3", weights=str(tmp_path / "model.pt")), 5, CLASS_NAMES)
+    for mine, theirs in zip(new.backbone.parameters(), old.backbone.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert new.weights_note.endswith(
+        "the backbone, the auxiliary head; new, with random weights: the head, all classes of the main classifier"
+    )
+
+
+def test_a_run_of_another_backbone_is_refused(tmp_path):
+    saved(tmp_path)
+    with pytest.raises(InputError, match=r"the backbone in '.*model.pt' \(test_resnet\) does not fit: "):
+        build_model(spec(backbone="resnet18", weights=str(tmp_path)), 5, CLASS_NAMES)

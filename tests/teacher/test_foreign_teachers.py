@@ -115,7 +115,7 @@ def test_a_program_is_matched_by_the_names_beside_it(
     mean, std = (buffer.flatten().div(255).tolist() for buffer in (mine.pixel_mean, mine.pixel_std))
     names = [dataset.classes.names[index] for index in order]
     path.with_suffix(".json").write_text(json.dumps({"class_names": names, "mean": mean, "std": std}), encoding="utf-8")
-    teacher = load_teacher(path, dataset)
+    teacher = load_teacher(path, dataset, trust_program=True)
     assert teacher.preset == kind
     assert teacher.notes == (f"the teacher is a program; '{path.with_suffix('.json')}' gives its classes and normalisation",)
     found = answer(teacher, images)
@@ -142,10 +142,31 @@ def test_a_program_without_names_is_taken_at_its_word_and_says_so(
     dataset: PreparedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
 ) -> None:
     path = write_program("torchscript", LogitsAlone(toy_teacher, list(range(11))).eval(), images, tmp_path)
-    assert load_teacher(path, dataset).notes == (
+    assert load_teacher(path, dataset, trust_program=True).notes == (
         "the teacher is a program without a 'teacher.json' beside it: its classes must be the dataset's in the same order, "
         "and its images are normalised with ImageNet's mean and deviation",
     )
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "export"])
+def test_a_program_runs_no_code_unless_it_is_trusted(
+    kind: str, dataset: PreparedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_program(kind, LogitsAlone(toy_teacher, list(range(11))).eval(), images, tmp_path)
+    for module in (torch.jit, torch.export):
+        monkeypatch.setattr(module, "load", lambda *a, **k: pytest.fail("the program was read"))
+    with pytest.raises(InputError, match="program, and reading it may run any code that it contains") as error:
+        load_teacher(path, dataset)
+    assert error.value.hint.startswith("add --trust-program if you trust whoever made it")
+
+
+def test_plain_weights_without_a_preset_name_the_option_that_helps(
+    dataset: PreparedDataset, toy_teacher: Path, tmp_path: Path
+) -> None:
+    torch.save(load(toy_teacher).state_dict(), tmp_path / "plain.pth")
+    with pytest.raises(InputError) as error:
+        load_teacher(tmp_path / "plain.pth", dataset)
+    assert error.value.hint.startswith("add --teacher-preset NAME_OR_FILE, the preset of that network")
 
 
 def test_a_program_of_more_channels_than_classes_is_refused(
@@ -153,7 +174,7 @@ def test_a_program_of_more_channels_than_classes_is_refused(
 ) -> None:
     path = write_program("torchscript", LogitsAlone(toy_teacher, [*range(11), 0]).eval(), images, tmp_path)
     with pytest.raises(InputError) as error:
-        answer(load_teacher(path, dataset), images)
+        answer(load_teacher(path, dataset, trust_program=True), images)
     assert error.value.message == "the network returns 12 channels, wanted 11, one for each class"
 
 
@@ -162,7 +183,7 @@ def test_a_program_for_one_size_says_what_it_cannot_take(
 ) -> None:
     path = write_program("export", LogitsAlone(toy_teacher, list(range(11))).eval(), images, tmp_path)
     with pytest.raises(InputError) as error:
-        answer(load_teacher(path, dataset), images[:, :20])
+        answer(load_teacher(path, dataset, trust_program=True), images[:, :20])
     assert error.value.message.startswith("the network cannot take images of (2, 3, 20, 47): ")
     assert error.value.hint == "export it for any batch, height and width (dynamic shapes)"
 
@@ -175,9 +196,9 @@ def test_a_program_teaches_a_whole_run_and_its_resumption(
     mean, std = (buffer.flatten().div(255).tolist() for buffer in (mine.pixel_mean, mine.pixel_std))
     path.with_suffix(".json").write_text(json.dumps({"mean": mean, "std": std}), encoding="utf-8")
     folder = RunFolder(tmp_path / "run")
-    start_run(Request(student(), toy_data, tmp_path, teacher=path, device="cpu"), folder, Silent())
+    start_run(Request(student(), toy_data, tmp_path, teacher=path, trust_program=True, device="cpu"), folder, Silent())
     folder.model.unlink()
-    resume_run(Request(student(), toy_data, tmp_path, device="cpu"), folder, Silent())
+    resume_run(Request(student(), toy_data, tmp_path, trust_program=True, device="cpu"), folder, Silent())
     assert folder.read_environment()["teacher"]["preset"] == "torchscript"
     assert folder.finished
 
@@ -187,7 +208,10 @@ def test_a_term_on_features_is_refused_where_the_teacher_hides_them(
 ) -> None:
     path = write_program("torchscript", LogitsAlone(toy_teacher, list(range(11))).eval(), images, tmp_path)
     with pytest.raises(InputError) as error:
-        dry_run(Request(student(distiller={"terms": [{"kind": "ifvd"}]}), toy_data, tmp_path, teacher=path), Silent())
+        dry_run(
+            Request(student(distiller={"terms": [{"kind": "ifvd"}]}), toy_data, tmp_path, teacher=path, trust_program=True),
+            Silent(),
+        )
     assert error.value.message == "the distillation term 'ifvd' compares features, and this teacher gives none"
 
 
@@ -236,6 +260,122 @@ def test_a_segformer_is_matched_by_name_with_its_own_normalisation_and_features(
     assert found.features is not None
     assert found.features.shape[1] == 12
     assert len(teacher.sha256) == 64
+
+
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+PROCESSORS: dict[str, dict[str, object]] = {
+    "plain": {"image_processor_type": "SegformerImageProcessor", **IMAGENET},
+    "not normalised": {"image_processor_type": "SegformerImageProcessor", "do_normalize": False, **IMAGENET},
+    "not rescaled": {
+        "image_processor_type": "SegformerImageProcessor", "do_rescale": False,
+        "image_mean": [123.675, 116.28, 103.53], "image_std": [58.395, 57.12, 57.375],
+    },
+    "to -1 and 1": {
+        "image_processor_type": "SegformerImageProcessor", "rescale_factor": 1 / 127.5,
+        "image_mean": [1.0, 1.0, 1.0], "image_std": [1.0, 1.0, 1.0],
+    },
+    "one number": {"image_processor_type": "SegformerImageProcessor", "image_mean": 0.5, "image_std": 0.25},
+    "one number in a list": {"image_processor_type": "SegformerImageProcessor", "image_mean": [0.5], "image_std": [0.25]},
+    "the class's own": {"image_processor_type": "BeitImageProcessor"},
+    "blue first": {"image_processor_type": "MobileViTImageProcessor"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", PROCESSORS.values(), ids=PROCESSORS.keys())
+def test_pixels_are_those_of_the_folder_s_own_processor(
+    settings: dict[str, object], dataset: PreparedDataset, images: Tensor, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    segformer(tmp_path / "hf", dataset.classes.names)
+    (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    processor = getattr(transformers, str(settings["image_processor_type"]))(
+        **{key: value for key, value in settings.items() if key != "image_processor_type"}
+    )
+    wanted = processor(list(images.numpy()), do_resize=False, do_center_crop=False, return_tensors="pt")["pixel_values"]
+    teacher = load_teacher(tmp_path / "hf", dataset)
+    torch.testing.assert_close(teacher.model.normalize(images), wanted.float(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"image_mean": None, "do_normalize": True}, "image_mean is null, wanted three numbers"),
+        ({"image_mean": [0.5, 0.5]}, "image_mean is [0.5, 0.5], wanted three numbers"),
+        ({"image_mean": [123.0, 116.0, 103.0]}, "do not suit pixels that the processor brings to 0 to 1"),
+        ({"rescale_factor": "a"}, "rescale_factor is 'a', wanted a number"),
+    ],
+)
+def test_a_processor_s_key_without_a_meaning_is_named(
+    settings: dict[str, object], message: str, dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    segformer(tmp_path / "hf", dataset.classes.names)
+    (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        load_teacher(tmp_path / "hf", dataset)
+    assert message in error.value.message
+
+
+def test_a_folder_in_half_precision_without_a_processor_teaches_in_float32_and_says_what_it_assumes(
+    dataset: PreparedDataset, images: Tensor, tmp_path: Path
+) -> None:
+    net = segformer(tmp_path / "hf", dataset.classes.names).half()
+    net.save_pretrained(tmp_path / "hf")  # type: ignore[operator]
+    (tmp_path / "hf" / "preprocessor_config.json").unlink()
+    teacher = load_teacher(tmp_path / "hf", dataset)
+    assert answer(teacher, images).logits.dtype == torch.float32
+    assert teacher.notes == (
+        f"'{tmp_path / 'hf'}' has no preprocessor_config.json: its images are normalised with ImageNet's mean and deviation",
+    )
+
+
+def test_a_folder_that_names_no_classes_says_where_to_write_them(dataset: PreparedDataset, tmp_path: Path) -> None:
+    segformer(tmp_path / "hf", [f"LABEL_{index}" for index in range(11)])
+    with pytest.raises(InputError) as error:
+        load_teacher(tmp_path / "hf", dataset)
+    assert "its config.json names none of its 11 classes" in error.value.message
+    assert error.value.hint == "write the classes into id2label in config.json, in the network's own order"
+
+
+def test_a_oneformer_is_refused_in_one_sentence(dataset: PreparedDataset, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    config = {"architectures": ["OneFormerForUniversalSegmentation"]}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(InputError, match="is a OneFormer, which wants a task text beside each image"):
+        load_teacher(tmp_path, dataset)
+
+
+def test_a_hub_repository_of_pickled_weights_alone_is_fetched_whole(
+    dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, folder, asked = segformer(tmp_path / "hub", dataset.classes.names), tmp_path / "hub", []
+    (folder / "model.safetensors").unlink()
+
+    def snapshot(name: str, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        if "pytorch_model*.bin" in allow_patterns:
+            torch.save(net.state_dict(), folder / "pytorch_model.bin")
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert len(load_teacher(Path("hf:me/seg"), dataset).sha256) == 64
+    assert len(asked) == 2
+
+
+def test_a_transformer_of_patches_sees_the_last_row(dataset: PreparedDataset, images: Tensor, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    transformers.BeitForSemanticSegmentation(
+        transformers.BeitConfig(
+            hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=64, image_size=64, patch_size=16,
+            out_indices=[1, 2, 3, 4], auxiliary_channels=16, use_relative_position_bias=True,
+            id2label=dict(enumerate(dataset.classes.names)),
+        )
+    ).save_pretrained(tmp_path / "beit")  # fmt: skip
+    teacher = load_teacher(tmp_path / "beit", dataset)
+    assert any("images are padded to a multiple of 16 pixels" in note for note in teacher.notes)
+    changed = images.clone()
+    changed[:, -1] = 255 - images[:, -1]
+    assert not torch.equal(answer(teacher, images).logits, answer(teacher, changed).logits)
 
 
 def test_a_segformer_teaches_by_logits_and_features(toy_data: Path, dataset: PreparedDataset, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What refuses to start, and what may be resumed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,15 @@ def test_a_run_on_a_trial_of_the_data_says_so(tmp_path: Path) -> None:
     )
 
 
+def test_a_class_that_no_label_shows_is_said_before_step_1(tmp_path: Path) -> None:
+    dataset = prepare_source(open_source("camvid", [draw_camvid(tmp_path / "source")]), tmp_path / "data", workers=0)
+    session = build_session(Request(toy_run(), tmp_path / "data", tmp_path))
+    full = {split: replace(counts, classes=(1,) * 11, ignored=0, blank=0) for split, counts in dataset.label_counts.items()}
+    counts = full | {"val": replace(full["val"], classes=(0,) + (1,) * 10)}
+    session = replace(session, dataset=replace(session.dataset, label_counts=counts))
+    assert "warning: no label of split 'val' shows 'Sky'" in session.decisions()
+
+
 def test_two_runs_started_at_once_take_two_numbers(toy_data: Path, tmp_path: Path) -> None:
     request = Request(toy_run(train={"steps": 1, "validate_every": 1}), toy_data, tmp_path)
 
@@ -302,3 +312,31 @@ def test_extending_changes_nothing_but_the_steps(toy_data: Path, tmp_path: Path)
         extend_run(Request(run, toy_data, tmp_path), folder, Silent())
     assert folder.finished
     assert folder.read_run().train.steps == 4
+
+
+def test_a_stopped_run_takes_what_the_message_about_nan_advises_and_records_it(toy_data: Path, tmp_path: Path) -> None:
+    class Stopping(Silent):
+        def stepped(self, report: object, steps: int) -> None:
+            raise KeyboardInterrupt
+
+    train = {"steps": 4, "checkpoint_every": 1, "validate_every": 4}
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        start_run(Request(toy_run(train=train), toy_data, tmp_path), folder, Stopping())
+    calmer = toy_run(train=train | {"clip_norm": 1.0}, optim={"lr": 0.01})
+    session = build_session(Request(calmer, toy_data, tmp_path))
+    resume_run(Request(calmer, toy_data, tmp_path), folder, Silent())
+    (change,) = folder.read_environment()["changed"]
+    assert change["from"] == {"optim.lr": 0.05, "train.clip_norm": None}
+    assert change["to"] == {"optim.lr": 0.01, "train.clip_norm": 1.0}
+    assert folder.read_run().optim.lr == 0.01
+    groups = torch.load(folder.last, weights_only=True)["optimizer"]["param_groups"]
+    assert [group["peak_lr"] for group in groups] == [group["peak_lr"] for group in session.state.optimizer.param_groups]
+
+
+def test_a_run_starts_from_another_run_and_says_what_it_took(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
+    watch = Silent()
+    run = toy_run(model={"weights": str(toy_teacher)}, train={"steps": 1, "validate_every": 1})
+    start_run(Request(run, toy_data, tmp_path), RunFolder(tmp_path / "run"), watch)
+    said = "the backbone, the head, the auxiliary head, 11 of 11 classes"
+    assert any(note == f"weights from '{toy_teacher / 'model.pt'}': {said}" for note in watch.notes)

@@ -108,7 +108,9 @@ def _load(path: Path) -> tuple[list[Mapping[str, Any]], bool]:
     rows, binary = top.get("classes"), top.get("binary", False)
     for key in top.keys() - {"classes", "binary"}:
         raise InputError(f"the class table '{path}' has the key '{key}'{did_you_mean(str(key), ['classes', 'binary'])}", WANTED)
-    if not isinstance(rows, list) or not isinstance(binary, bool):
+    if not isinstance(binary, bool):
+        raise InputError(f"the class table '{path}' has {binary!r} for binary, wanted true or false", WANTED)
+    if not isinstance(rows, list):
         raise InputError(f"the class table '{path}' is no list of classes", WANTED)
     return [row if isinstance(row, dict) else {"name": row} for row in rows], binary
 
@@ -155,6 +157,8 @@ def _row(path: Path, number: int, entry: Mapping[str, Any]) -> _Row:
         raise InputError(
             f"row {number} of '{path}' has a column '{key}'{did_you_mean(key, KEYS)}", f"known are {', '.join(KEYS)}"
         )
+    if isinstance(fields.get("name"), list | dict):
+        raise InputError(f"row {number} of '{path}' has {fields['name']!r} for its name, wanted text", WANTED)
     name = str(fields.get("name") or "").strip()
     if not name:
         raise InputError(f"row {number} of '{path}' has no name", WANTED)

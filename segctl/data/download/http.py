@@ -17,8 +17,8 @@ from pathlib import Path
 import requests
 
 from segctl.data.download.catalog import RemoteFile
-from segctl.data.files.lock import locked
-from segctl.errors import InputError, SegctlError
+from segctl.data.files.lock import locked, made_folder
+from segctl.errors import SegctlError
 
 Progress = Callable[[str, int, int], None]
 """Called with (file name, bytes received, bytes in all or 0 if unknown)."""
@@ -71,17 +71,12 @@ def download(files: Sequence[RemoteFile], folder: Path, transfer: Transfer) -> l
 
     Raises SegctlError if a file cannot be downloaded or the disk is too small.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot write to '{folder}': {error.strerror or error}", "give another folder with --data-root"
-        ) from error
-    missing = [file for file in files if not _is_here(file, folder)]
-    _check_room(missing, folder)
-    for file in missing:
-        with locked(folder / f".{file.name}.lock", f"downloading '{file.name}'"):
-            _fetch(file, folder / file.name, transfer)
+    with made_folder(folder):
+        missing = [file for file in files if not _is_here(file, folder)]
+        _check_room(missing, folder)
+        for file in missing:
+            with locked(folder / f".{file.name}.lock", f"downloading '{file.name}'"):
+                _fetch(file, folder / file.name, transfer)
     return [folder / file.name for file in files]
 
 

@@ -1,4 +1,6 @@
-"""One process at a time: a lock file that the system holds for the process that works, and that names this process.
+"""One process at a time, in a folder that goes again if the work fails: `locked` and `made_folder`.
+
+The lock is a file that the system holds for the process that works, and that names this process.
 
 The system releases the lock when its holder ends, however it ends, so a killed process blocks nobody: on this machine, on another
 one that shares the disk, or in a container whose name has changed. The file itself is only removed by a holder that ends well.
@@ -41,6 +43,27 @@ def _close_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):  # Windows forks nothing
     os.register_at_fork(after_in_child=_close_in_child)
+
+
+@contextmanager
+def made_folder(folder: Path, what: str = "") -> Iterator[None]:
+    """Make a folder and its parents for some work. If the work fails, those that are new and hold nothing are removed.
+
+    Raises InputError that calls the folder `what` if it cannot be made.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        name = f"{what} '{folder}'".lstrip()
+        raise InputError(f"cannot write to {name}: {error.strerror or error}", "give another folder with --data-root") from error
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # what a next attempt can use, such as whole shards, keeps its folders
+            for path in made:
+                path.rmdir()
+        raise
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
+from segctl.losses.pixels import finite_where_ignored
 from segctl.losses.sums.fast import block_sums
 from segctl.losses.sums.plain import Sums, plain_sums
 
@@ -35,4 +36,5 @@ def sums_of(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, with
     suits = logits.device.type in ("cpu", "cuda") and not label.requires_grad and logits.numel() >= WORTHWHILE
     if torch.compiler.is_compiling() or _plain.get() or not suits:
         return plain_sums(logits, label, valid, norm, with_log)
+    logits = finite_where_ignored(logits, valid)
     return block_sums(logits, label, valid, norm, with_log)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segctl.losses.pixels import is_hard, log_or_lowest, sum_dtype
+from segctl.losses.pixels import finite_where_ignored, is_hard, log_or_lowest, sum_dtype
 
 BLOCK = 64
 """Pixels that are added one after another; then the sums of the blocks are added. See `first_slots`."""
@@ -48,7 +48,7 @@ def plain_sums(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, w
 
     norm: 1 or 2, see `Sums`. Gradients are autograd's own, so every device and every derivative works.
     """
-    flat = logits.reshape(*logits.shape[:2], -1)
+    flat = finite_where_ignored(logits, valid).reshape(*logits.shape[:2], -1)
     p = flat.softmax(1, dtype=sum_dtype(logits))
     valid = None if valid is None else valid.reshape(p.shape[0], -1)
     log_p = flat.log_softmax(1, dtype=sum_dtype(logits)) if with_log else None

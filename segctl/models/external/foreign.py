@@ -2,50 +2,86 @@
 
 A file `teacher.json` beside `teacher.pt` says what the file itself cannot:
 
-    {"class_names": ["road", ...], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    {"class_names": ["road", ...], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "multiple": 32}
 
-Without it, the classes must be the dataset's own in its own order, and pixels are normalised as for ImageNet.
+Without it, the classes must be the dataset's own in its own order, pixels are normalised as for ImageNet, and images keep their
+size.
 """
 
 import json
+import math
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segctl.errors import InputError, first_line
+from segctl.models.external.weights import require_finite
 from segctl.models.normalize import Normalizing
-from segctl.models.outputs import Prediction
+from segctl.models.outputs import Prediction, upsample
 from segctl.models.segmenter import Segmenter
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+SMALLEST = 1e-6
+"""Probabilities are moved this far from 0 (and, for sigmoids, from 1) before their logarithm."""
+SLACK = 0.01
+"""How far the sum of a pixel's probabilities may be from 1; half precision rounds that much over many classes."""
+
+Form = Literal["logits", "softmax", "sigmoid"]
+"""What a network returns: logits, probabilities that sum to 1 at each pixel, or one probability for each class by itself."""
+
+FORM_NOTES: dict[Form, str] = {
+    "logits": "",
+    "softmax": "the teacher returns probabilities that sum to 1; their logarithms are taken as its logits",
+    "sigmoid": "the teacher returns a probability from 0 to 1 for each class by itself (sigmoid); log(p / (1 - p)) is taken as "
+    "its logits",
+}
+
+
 @dataclass(frozen=True)
 class Facts:
-    """What must be known of a network beside its weights; class_names is None if nothing names them."""
+    """What must be known of a network beside its weights; class_names is None if nothing names them.
+
+    mean, std: of its three input channels, for pixels in 0 to 1.  flips_channels: the input channels are blue, green, red.
+    multiple: images are padded to a multiple of this, and the outputs are cut back.
+    """
 
     class_names: list[str] | None = None
     mean: Sequence[float] = IMAGENET_MEAN
     std: Sequence[float] = IMAGENET_STD
+    flips_channels: bool = False
+    multiple: int = 1
 
 
 class ForeignNetwork(Normalizing):
     """Any module that takes normalised float (B, 3, H, W) and returns logits, called as a Segmenter is; never trained.
 
     It may return a tensor, a sequence of main logits and then auxiliary ones, a mapping with `logits` or `out` (and `aux`), or
-    an object with `logits`. order: the places, among its channels, of the classes asked for. tap: the name of the submodule
-    whose input is taken as features; empty if there is none.
+    an object with `logits`; `recognise` finds out whether these are probabilities instead. order: the places, among its channels,
+    of the classes asked for. tap: the name of the submodule whose input is taken as features; empty if there is none. advice:
+    what to do if it cannot take an image.
     """
 
     order: Tensor
 
-    def __init__(self, net: nn.Module, facts: Facts, class_names: Sequence[str], order: Sequence[int], tap: str = "") -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        facts: Facts,
+        class_names: Sequence[str],
+        order: Sequence[int],
+        tap: str = "",
+        advice: str = "export it for any batch, height and width (dynamic shapes)",
+    ) -> None:
         super().__init__()
         self.net = net
         self.class_names = list(class_names)
@@ -53,6 +89,10 @@ class ForeignNetwork(Normalizing):
         self.remember_pixels(facts.mean, facts.std)
         self.register_buffer("order", torch.tensor(order))
         self.channels = len(facts.class_names or class_names)
+        self.form: Form = "logits"
+        self.multiple = facts.multiple
+        self._flips_channels = facts.flips_channels
+        self._advice = advice
         self._features: Tensor | None = None
         if tap:
             net.get_submodule(tap).register_forward_pre_hook(self._keep_features)
@@ -62,29 +102,108 @@ class ForeignNetwork(Normalizing):
         """Stay in eval: exported programs have one mode only, and a teacher needs no other."""
         return self
 
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) of red, green, blue -> float32 (B, 3, H, W) in the network's own order of channels."""
+        return super().normalize(images.flip(-1) if self._flips_channels else images)
+
+    def recognise(self, image: Tensor) -> str:
+        """Find out from one image, uint8 (1, H, W, 3), whether the network returns logits or probabilities.
+
+        Returns a sentence for the user, empty for logits. A photograph is needed: of a black image, all logits may lie in 0 to 1.
+        Raises InputError as `forward` does.
+        """
+        self.form = "logits"
+        logits, _ = main_and_aux(self._run(self._padded(self.normalize(image))))
+        self.form = form_of(logits)
+        return FORM_NOTES[self.form]
+
     def forward(self, images: Tensor) -> Prediction:
         """images: normalised float (B, 3, H, W). Raises InputError if the network fails on them or has other channels."""
-        logits, aux_logits = main_and_aux(self._run(images))
+        padded = self._padded(images)
+        logits, aux_logits = main_and_aux(self._run(padded))
         features, self._features = self._features, None
         if logits.shape[1] != self.channels:
             raise InputError(
                 f"the network returns {logits.shape[1]} channels, wanted {self.channels}, one for each class",
-                "name its classes, in its own order, in a .json file of the same name beside it",
+                "give a network with one channel for background and one for foreground"
+                if logits.shape[1] == 1
+                else "name its classes, in its own order, in a .json file of the same name beside it",
             )
-        return Prediction(logits[:, self.order], None if aux_logits is None else aux_logits[:, self.order], features)
+        return Prediction(
+            self._as_logits(self._cut(logits, padded, images))[:, self.order],
+            None if aux_logits is None else self._as_logits(self._cut(aux_logits, padded, images))[:, self.order],
+            None if features is None else self._cut(features, padded, images),
+        )
+
+    def _padded(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> sides that are a multiple of `multiple`, filled with the mean colour below and on the right."""
+        below, right = (-side % self.multiple for side in images.shape[-2:])
+        return F.pad(images, (0, right, 0, below)) if below or right else images
+
+    def _cut(self, maps: Tensor, padded: Tensor, images: Tensor) -> Tensor:
+        """The part of maps (B, D, h, w) of the padded images that lies over the images."""
+        if padded is images or maps.ndim != 4:
+            return maps
+        height, width = images.shape[-2:]
+        rows, columns = height * maps.shape[-2] / padded.shape[-2], width * maps.shape[-1] / padded.shape[-1]
+        if rows.is_integer() and columns.is_integer():
+            return maps[..., : int(rows), : int(columns)]
+        # The image ends inside a cell of the map: cut at the pixel, or the rest would be stretched by a part of a cell.
+        return upsample(maps, (padded.shape[-2], padded.shape[-1]))[..., :height, :width]
+
+    def _as_logits(self, found: Tensor) -> Tensor:
+        """Logits (B, C, h, w) of what the network returned: the logarithm of probabilities, or of their odds."""
+        match self.form:
+            case "logits":
+                return found
+            case "softmax":
+                return found.float().clamp(min=SMALLEST).log()
+            case "sigmoid":
+                return found.float().clamp(SMALLEST, 1 - SMALLEST).logit()
 
     def _run(self, images: Tensor) -> Any:
         try:
             return self.net(images)
-        except (RuntimeError, ValueError, AssertionError) as error:
-            reason = first_line(error)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a stranger's program raises what it likes
+            reason = own_reason(error)
+            wanted = re.search(r"to have (\d+) channels, but got 3", reason)
+            if wanted:
+                raise InputError(
+                    f"the network takes images of {wanted[1]} channels, wanted 3 (red, green, blue): {reason}",
+                    "give a network for RGB images",
+                ) from error
+            if re.search("Half|BFloat16|float16", reason):
+                raise InputError(
+                    f"the network computes in half precision and cannot take float32 images: {reason}",
+                    "save it in float32: call `.float()` on the network before it is scripted or exported",
+                ) from error
             raise InputError(
                 f"the network cannot take images of {tuple(images.shape)}: {reason}",
-                "export it for any batch, height and width (dynamic shapes)",
+                self._advice,
             ) from error
 
     def _keep_features(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._features = inputs[0]
+
+
+def own_reason(error: Exception) -> str:
+    """The line of an error that says what went wrong: TorchScript puts its own trace first, so there it is the last one."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    if len(lines) > 1 and "TorchScript" in lines[0]:
+        return lines[-1].removeprefix("RuntimeError: ")
+    return first_line(error)
+
+
+def form_of(found: Tensor) -> Form:
+    """Whether a network's output (B, C, h, w) for a photograph holds logits or probabilities."""
+    values = found.detach().float()
+    if not (values.numel() and bool((values >= 0).all()) and bool((values <= 1 + SLACK).all())):
+        return "logits"
+    if bool(((values.sum(1) - 1).abs() <= SLACK).all()):
+        return "softmax"
+    return "sigmoid" if bool((values <= 1).all()) else "logits"
 
 
 Network = Segmenter | ForeignNetwork
@@ -106,8 +225,8 @@ def main_and_aux(output: Any) -> tuple[Tensor, Tensor | None]:
         found, aux = (output[0] if output else None), (output[1] if len(output) > 1 else None)
     else:
         found = getattr(output, "logits", None)
-    if not isinstance(found, Tensor) or found.ndim != 4:
-        got = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
+    if not isinstance(found, Tensor) or found.ndim != 4 or not found.is_floating_point():
+        got = f"{tuple(found.shape)} of {found.dtype}" if isinstance(found, Tensor) else type(output).__name__
         raise InputError(
             f"the network returns {got}, wanted logits (B, C, h, w)",
             "wrap it so that it returns its logits, or a sequence or mapping that begins with them",
@@ -147,22 +266,31 @@ def program_kind(path: Path) -> str:
     return "export" if exported else ""
 
 
-def load_program(path: Path, class_names: Sequence[str]) -> ForeignNetwork:
-    """The network in a TorchScript or torch.export file, on the CPU. Raises InputError.
+def load_program(path: Path, class_names: Sequence[str], *, trusted: bool = False) -> ForeignNetwork:
+    """The network in a TorchScript or torch.export file, on the CPU.
 
-    Such a file is a program: give only one that you trust.
+    Such a file is a program, and reading it may run its code, so it is refused unless the caller says that it is `trusted`.
+    Raises InputError.
     """
+    kind = "TorchScript" if program_kind(path) == "torchscript" else "torch.export"
+    if not trusted:
+        raise InputError(
+            f"'{path}' is a {kind} program, and reading it may run any code that it contains",
+            "add --trust-program if you trust whoever made it; a file of plain weights (--teacher-preset) runs no code",
+        )
     facts = read_facts(path.with_suffix(".json"))
     try:
-        if program_kind(path) == "torchscript":
+        if kind == "TorchScript":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # its advice to export is for the author
                 net = torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
         else:
             net = torch.export.load(path).module()
     except Exception as error:  # either loader raises many kinds
-        reason = first_line(error)
-        raise InputError(f"cannot load the program in '{path}': {reason}", "write it again with this version of torch") from error
+        raise InputError(
+            f"cannot load the program in '{path}': {own_reason(error)}", "write it again with this version of torch"
+        ) from error
+    require_finite(dict(net.named_parameters()), path)
     return ForeignNetwork(net, facts, class_names, _order_of(facts, class_names, path))
 
 
@@ -178,13 +306,22 @@ def read_facts(path: Path) -> Facts:
         return Facts()
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-        names = tree.get("class_names")
+        names, multiple = tree.get("class_names"), tree.get("multiple", 1)
         mean = tuple(map(float, tree.get("mean", IMAGENET_MEAN)))
         std = tuple(map(float, tree.get("std", IMAGENET_STD)))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"cannot read '{path}': {error}", "it holds class_names, mean and std") from error
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"cannot read '{path}': {error}", "it holds class_names, mean, std and multiple") from error
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise InputError(f"'{path}': class_names is {names!r}, wanted a list of names", 'such as ["road", "sky"]')
+    if type(multiple) is not int or not 1 <= multiple <= 1024:
+        raise InputError(f"'{path}': multiple is {multiple!r}, wanted a whole number from 1 to 1024", "leave it out for 1")
+    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
         raise InputError(
             f"'{path}': mean {mean} and std {std}, wanted three numbers each, std above 0", "pixels count from 0 to 1"
         )
-    return Facts(None if names is None else [str(name) for name in names], mean, std)
+    if max(mean + std) > 1 or min(mean) < 0:
+        raise InputError(
+            f"'{path}': mean {mean} and std {std} are not those of pixels from 0 to 1",
+            "pixels count from 0 to 1 here: divide mean and std by 255",
+        )
+    return Facts(names, mean, std, multiple=multiple)

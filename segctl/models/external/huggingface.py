@@ -7,7 +7,10 @@ classes of the masks (MaskFormer, Mask2Former), whose probability of a class is 
 import hashlib
 import importlib
 import json
+import math
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,12 @@ from torch.nn import functional as F
 from segctl.errors import InputError, first_line
 from segctl.files import file_sha256
 from segctl.models.external.foreign import IMAGENET_MEAN, IMAGENET_STD, Facts, ForeignNetwork, class_order
+from segctl.models.external.weights import require_finite
 
 PREFIX = "hf:"
-FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
+FILES = ["config.json", "preprocessor_config.json", "processor_config.json", "*.safetensors", "*.safetensors.index.json"]
+PICKLED = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
+"""Weights of a repository without .safetensors; transformers reads them with weights_only, which runs no code."""
 SMALLEST = 1e-6
 """Smaller probabilities are raised to this before their logarithm."""
 
@@ -39,24 +45,89 @@ class SemanticMasks(nn.Module):
         return F.normalize(maps, p=1.0, dim=1).clamp(min=SMALLEST).log()
 
 
-def load_hugging_face(source: str, class_names: Sequence[str]) -> tuple[ForeignNetwork, str]:
-    """The network at `hf:ORG/NAME` or in a folder, on the CPU, and a hash of its weights. Raises InputError."""
+@dataclass(frozen=True)
+class HuggingFaceNetwork:
+    """A network, a sha256 of its weight files, and what was assumed about it, in sentences."""
+
+    network: ForeignNetwork
+    sha256: str
+    notes: tuple[str, ...]
+
+
+def load_hugging_face(source: str, class_names: Sequence[str]) -> HuggingFaceNetwork:
+    """The network at `hf:ORG/NAME` or in a folder, in float32 on the CPU. Raises InputError."""
     transformers = _transformers()
     folder = _folder(source.removeprefix(PREFIX))
     config = _read(folder / "config.json")
     kind = _kind(config, source)
     try:
-        net = getattr(transformers, kind).from_pretrained(folder, local_files_only=True).eval()
+        # .float(), because transformers 5 loads the type that was saved, and images come in float32.
+        net = getattr(transformers, kind).from_pretrained(folder, local_files_only=True, trust_remote_code=False).float().eval()
     except Exception as error:  # transformers raises many kinds
         reason = first_line(error)
         raise InputError(
             f"cannot load the network at '{source}': {reason}", "it must be one for semantic segmentation"
         ) from error
+    require_finite(dict(net.named_parameters()), source)
     names = [name for _, name in sorted((int(index), name) for index, name in net.config.id2label.items())]
+    if all(re.fullmatch(r"LABEL_\d+", name) for name in names):
+        raise InputError(
+            f"'{source}': its config.json names none of its {len(names)} classes, wanted {', '.join(class_names)}",
+            "write the classes into id2label in config.json, in the network's own order",
+        )
     wrapped = SemanticMasks(net) if kind.endswith("UniversalSegmentation") else net
     tap = "" if isinstance(wrapped, SemanticMasks) else _classifier(net, len(names))
     order = class_order(names, class_names, f"'{source}'")
-    return ForeignNetwork(wrapped, _facts(folder, names), class_names, order, tap), _digest(folder)
+    facts, notes = _facts(folder, names, transformers, source)
+    size = getattr(net.config, "image_size", None)
+    own = "" if size is None else f" ({size} pixels)"
+    found = ForeignNetwork(
+        wrapped, facts, class_names, order, tap,
+        advice=f"this architecture may take only square images, or those of its own size{own}: give a network for images of any "
+        "size, such as a SegFormer",
+    )  # fmt: skip
+    multiple = _multiple(found, net.config)
+    if multiple > 1:
+        found.multiple = multiple
+        notes += (
+            f"the teacher sees whole patches alone: images are padded to a multiple of {multiple} pixels, and its outputs cut",
+        )
+    return HuggingFaceNetwork(found, _digest(folder), notes)
+
+
+PROBE = (97, 131)
+"""Height and width of the image that shows whether a network sees its last row and column: both are prime."""
+
+
+@torch.inference_mode()
+def _multiple(network: ForeignNetwork, config: Any) -> int:
+    """What the sides of images must be a multiple of so that the network sees every pixel; 1 for most.
+
+    A network that cuts images into patches drops the rows and columns that fill no patch, without an error. So an image whose
+    last row and column change must change the output; if it does not, the sizes of patches in the configuration are tried.
+    A network that cannot take the image at all says so at the run's own images.
+    """
+    noise = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (1, *PROBE, 3), dtype=torch.uint8, generator=noise)
+    edges = [image.clone(), image.clone()]
+    edges[0][:, -1], edges[1][:, :, -1] = 255 - image[:, -1], 255 - image[:, :, -1]
+    candidates = {size for each in (config, getattr(config, "backbone_config", None)) for size in _patch_sizes(each)}
+    for multiple in (1, *sorted(candidates), 32):
+        network.multiple = multiple
+        try:
+            plain, below, right = (network(network.normalize(each)).logits for each in (image, *edges))
+        except InputError:
+            continue
+        if not torch.equal(plain, below) and not torch.equal(plain, right):
+            network.multiple = 1
+            return multiple
+    network.multiple = 1
+    return 1
+
+
+def _patch_sizes(config: Any) -> list[int]:
+    sizes = getattr(config, "patch_size", None)
+    return [size for size in (sizes if isinstance(sizes, list | tuple) else [sizes]) if isinstance(size, int) and size > 1]
 
 
 def _transformers() -> Any:
@@ -75,7 +146,10 @@ def _folder(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=FILES))
+        folder = Path(snapshot_download(name, allow_patterns=FILES))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=[*FILES, *PICKLED]))
+        return folder
     except Exception as error:  # the hub's errors change with the HTTP library beneath it
         reason = first_line(error)
         raise InputError(f"cannot get '{PREFIX}{name}': {reason}", "give a local folder that save_pretrained wrote") from error
@@ -83,7 +157,12 @@ def _folder(name: str) -> Path:
 
 def _kind(config: dict[str, Any], source: str) -> str:
     """The loader of transformers for this network, by its architecture in the configuration. Raises InputError."""
-    saved_as = " ".join(config.get("architectures") or [])
+    saved_as = " ".join(map(str, config.get("architectures") or []))
+    if "OneFormer" in saved_as:
+        raise InputError(
+            f"'{source}' is a OneFormer, which wants a task text beside each image; segctl gives images alone",
+            "give a network that takes images alone, such as a Mask2Former or SegFormer",
+        )
     if "ForSemanticSegmentation" in saved_as:
         return "AutoModelForSemanticSegmentation"
     if "ForUniversalSegmentation" in saved_as or "ForInstanceSegmentation" in saved_as:
@@ -101,11 +180,81 @@ def _classifier(net: nn.Module, classes: int) -> str:
     return found[-1] if found else ""
 
 
-def _facts(folder: Path, names: list[str]) -> Facts:
-    """The class names, and the image processor's mean and standard deviation for pixels in 0 to 1."""
+def _facts(folder: Path, names: list[str], transformers: Any, source: str) -> tuple[Facts, tuple[str, ...]]:
+    """The class names, and what the folder's image processor does with pixels; notes on what was assumed.
+
+    The processor computes (pixel * rescale_factor - image_mean) / image_std, each part only where do_rescale and do_normalize
+    say so, after it has turned RGB into BGR where do_flip_channel_order does. Raises InputError for a key without a meaning.
+    """
     path = folder / "preprocessor_config.json"
-    processor = _read(path) if path.is_file() else {}
-    return Facts(names, processor.get("image_mean", IMAGENET_MEAN), processor.get("image_std", IMAGENET_STD))
+    settings = _read(path) if path.is_file() else {}
+    if not settings and (folder / "processor_config.json").is_file():  # transformers 5 may write all processors into one file
+        path = folder / "processor_config.json"
+        settings = _read(path).get("image_processor") or {}
+    if not settings:
+        note = f"'{source}' has no preprocessor_config.json: its images are normalised with ImageNet's mean and deviation"
+        return Facts(names), (note,)
+    settings = _with_defaults(settings, transformers)
+    factor = _number(settings, "rescale_factor", path) if settings["do_rescale"] else 1.0
+    if factor <= 0:
+        raise InputError(f"'{path}': rescale_factor is {factor}, wanted a number above 0", "1/255 makes pixels count from 0 to 1")
+    scale = 255 * factor
+    mean, std = [0.0] * 3, [1.0] * 3
+    if settings["do_normalize"]:
+        mean, std = _three(settings, "image_mean", path), _three(settings, "image_std", path)
+        if max(mean) > scale + 1e-6 or min(std) <= 0:
+            raise InputError(
+                f"'{path}': image_mean {mean} and image_std {std} do not suit pixels that the processor brings to 0 to {scale:g}",
+                "give both for these pixels, image_std above 0, or correct do_rescale and rescale_factor",
+            )
+    # Facts counts pixels from 0 to 1, so both are divided by what the processor makes of a white pixel.
+    facts = Facts(names, [x / scale for x in mean], [x / scale for x in std], bool(settings["do_flip_channel_order"]))
+    return facts, ()
+
+
+DEFAULTS = {
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": list(IMAGENET_MEAN),
+    "image_std": list(IMAGENET_STD),
+    "do_flip_channel_order": False,
+}
+"""What most image processors do."""
+
+
+def _with_defaults(settings: dict[str, Any], transformers: Any) -> dict[str, Any]:
+    """The processor's settings by the names of DEFAULTS, its own class's defaults for those that the file leaves out."""
+    name = str(settings.get("image_processor_type") or settings.get("feature_extractor_type") or "")
+    own = getattr(transformers, name.replace("FeatureExtractor", "ImageProcessor"), None)
+    try:
+        made = None if own is None else own(**{key: value for key, value in settings.items() if not key.endswith("_type")})
+    except Exception:  # the file's own values are then read as they stand
+        made = None
+    if made is None:
+        return DEFAULTS | {key: value for key, value in settings.items() if key in DEFAULTS}
+    # A processor that never normalises (MobileViT's) has no do_normalize, or None.
+    missing = {"do_rescale": False, "do_normalize": False, "do_flip_channel_order": False}
+    return DEFAULTS | {key: getattr(made, key, missing.get(key, DEFAULTS[key])) for key in DEFAULTS}
+
+
+def _number(settings: dict[str, Any], key: str, path: Path) -> float:
+    value = settings[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"'{path}': {key} is {value!r}, wanted a number", "correct it, or leave it out for the processor's own")
+    return float(value)
+
+
+def _three(settings: dict[str, Any], key: str, path: Path) -> list[float]:
+    """One number for each channel; a file may hold one for all of them, in a list or not."""
+    value = settings[key]
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    if len(values) not in (1, 3) or not all(type(x) in (int, float) and math.isfinite(x) for x in values):
+        raise InputError(
+            f"'{path}': {key} is {json.dumps(value)}, wanted three numbers",
+            "correct it, or write do_normalize: false if the network takes pixels that are not normalised",
+        )
+    return [float(x) for x in values] * (3 // len(values))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,20 +1,38 @@
 """Reading weights from a local file, and why they do not fit."""
 
-from collections.abc import Iterable, Mapping
+import argparse
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from segctl.errors import InputError
 from segctl.files import damage_of_zip
 
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "weights")
-"""Keys under which training scripts store the weights in a checkpoint; averaged weights first."""
+WRAPPERS = (
+    "state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "params_ema", "teacher",
+    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "student",
+)  # fmt: skip
+"""Keys under which training scripts store the weights, averaged ones first; tables under other keys are read after these."""
+
+AVERAGED = ("ema", "averag", "teacher", "encoder_q", "shadow")
+"""Parts of a prefix that tell which of several copies of a network is meant: the averaged one (of MoCo, the trained one)."""
 
 CLASSIFIERS = ("fc.", "classifier.", "head.")
 """Prefixes of a classifier's weights. A file may hold them for any backbone, because feature maps need no classifier."""
+
+SPARE = ("num_batches_tracked", "pixel_mean", "pixel_std")
+"""Ends of names that a file may lack: batch norm's counters, and the pixels' mean and deviation."""
+
+DEPTH = 4
+"""How deep tables of weights may be nested in a file."""
+
+Table = dict[str, Tensor]
 
 
 def unpickled(file: Path, hint: str = "") -> Any:
@@ -25,53 +43,59 @@ def unpickled(file: Path, hint: str = "") -> Any:
     if damage := damage_of_zip(file):
         raise InputError(f"'{file}' is damaged: {damage}", hint or "get it again")
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with _harmless_objects():
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for bytes that are no checkpoint
+        if "TorchScript" in str(error):
+            raise InputError(
+                f"'{file}' is a TorchScript program, wanted a file of plain weights",
+                "give it by --teacher, without --teacher-preset",
+            ) from error
+        if strangers := _strangers(file):
+            raise InputError(
+                f"'{file}' holds objects beside its weights ({_some(strangers)}), and reading them could run code",
+                "save the weights alone where the file was made: `torch.save(network.state_dict(), 'weights.pt')`",
+            ) from error
         raise InputError(f"cannot read '{file}': it is damaged, cut short, or no PyTorch file of plain weights", hint) from error
 
 
-def read_backbone_file(file: Path) -> dict[str, Tensor]:
-    """The backbone's weights in a .safetensors or PyTorch file, under the names timm gives them. Raises InputError.
+def _harmless_objects() -> AbstractContextManager[Any]:
+    """Let torch read what training scripts keep beside the weights and what runs no code: their arguments, and NumPy numbers."""
+    numbers = {type(np.dtype(kind)) for kind in ("bool", "u1", "i2", "i4", "i8", "f2", "f4", "f8")}
+    scalar = np.float64(0).__reduce__()[0]  # its module was renamed in NumPy 2, and older files have the older name
+    names = [(scalar, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")]
+    return torch.serialization.safe_globals([argparse.Namespace, np.dtype, *numbers, *names])  # type: ignore[list-item]
 
-    A checkpoint of a whole network is cut to its backbone (names that begin with `backbone.`).
+
+def _strangers(file: Path) -> list[str]:
+    """The names of the objects in a file that torch refuses to make; empty if it is no file of torch's."""
+    try:
+        with _harmless_objects():
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
+    except Exception:  # as for torch.load
+        return []
+
+
+def read_tables(file: Path) -> dict[str, Table]:
+    """Every mapping of names to tensors in a .safetensors or PyTorch file by its place, such as `ema`; likeliest first.
+
+    Raises InputError if the file cannot be read or holds none.
     """
-    tensors = _tensors(file)
-    for prefix in ("module.", "backbone.", "net."):
-        inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        tensors = inside or tensors
-    return tensors
-
-
-def read_network_file(file: Path) -> dict[str, Tensor]:
-    """A whole network's weights in a .safetensors or PyTorch file, under the names segctl gives them. Raises InputError."""
-    tensors = _tensors(file)
-    for prefix in ("module.", "model."):
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return tensors
-
-
-def fill_network(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> str:
-    """Put `weights` into a whole network; returns why they do not fit, or an empty string.
-
-    A file may lack the pixels' mean and deviation and batch norm's counters; these keep their values.
-    """
-    state = model.state_dict()
-    spare = {name: tensor for name, tensor in state.items() if name.endswith(("num_batches_tracked", "pixel_mean", "pixel_std"))}
-    problem = first_misfit(state, spare | dict(weights))
-    if not problem:
-        model.load_state_dict(spare | dict(weights))
-    return problem
-
-
-def _tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors in a file by name, without the WRAPPERS of training scripts. Raises InputError."""
-    content = _safetensors(file) if file.suffix == ".safetensors" else unpickled(file)
-    while isinstance(content, dict) and (wrapper := next((key for key in WRAPPERS if isinstance(content.get(key), dict)), "")):
-        content = content[wrapper]
-    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
+    tables = dict(_tables(_safetensors(file) if file.suffix == ".safetensors" else unpickled(file), (), DEPTH))
+    if not tables:
         raise InputError(f"'{file}' holds no weights: wanted a mapping of names to tensors", "save a network's state_dict()")
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    return tables
+
+
+def _tables(content: Any, place: tuple[str, ...], depth: int) -> Iterator[tuple[str, Table]]:
+    if not isinstance(content, Mapping):
+        return
+    rank = {key: number for number, key in enumerate(WRAPPERS)}
+    inner = [(str(key), value) for key, value in content.items() if isinstance(value, Mapping)]
+    for key, value in sorted(inner, key=lambda item: rank.get(item[0], len(rank))) if depth else []:
+        yield from _tables(value, (*place, key), depth - 1)
+    if table := {str(name): value for name, value in content.items() if isinstance(value, Tensor)}:
+        yield ".".join(place), table
 
 
 def _safetensors(file: Path) -> dict[str, Tensor]:
@@ -84,24 +108,118 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
         raise InputError(f"cannot read '{file}': it is damaged, cut short, or no .safetensors file") from error
 
 
-def fill_backbone(net: torch.nn.Module, known: Iterable[str], weights: Mapping[str, Tensor]) -> str:
-    """Put `weights` into a network of feature maps; returns why they do not fit, or an empty string.
+class Found(NamedTuple):
+    """A network's weights in a file: where they stand there, and how many names outside that prefix are left aside."""
+
+    table: Table
+    place: str
+    prefix: str
+    left: list[str]
+
+    def note(self, file: Path) -> str:
+        """What was assumed about the file, in a sentence; empty for a file that holds these weights and nothing else."""
+        parts = [f"under '{self.place}'"] if self.place else []
+        parts += [f"without the prefix '{self.prefix}'"] if self.prefix else []
+        parts += [f"leaving {len(self.left)} other names aside ({_some(self.left)})"] if self.left else []
+        return f"the weights in '{file}' are read {', '.join(parts)}" if parts else ""
+
+
+def find_weights(file: Path, wanted: Iterable[str], plain: Callable[[str], str] = str) -> Found:
+    """The weights in a file whose names are the `wanted` ones after one prefix; if there are none, the table that comes nearest.
+
+    plain: brings a name to the form in which names are compared. Nothing is guessed: with one prefix all names are found, or the
+    file does not fit. Raises InputError if the file cannot be read, or holds the network several times.
+    """
+    needed = {plain(name) for name in wanted if not name.endswith(SPARE)}
+    nearest: tuple[int, Found] | None = None
+    for place, table in read_tables(file).items():
+        votes = Counter(prefix for name in table for prefix, rest in _cuts(name) if plain(rest) in needed)
+        fits = [prefix for prefix, count in votes.items() if count == len(needed)]
+        if len(fits) > 1 and "" not in fits:
+            meant = [prefix for prefix in fits if any(part in prefix.lower() for part in AVERAGED)]
+            if len(meant) != 1:
+                raise InputError(
+                    f"'{file}' holds the network {len(fits)} times, under {' and '.join(map(repr, sorted(fits)))}",
+                    "save the weights of one of them alone",
+                )
+            fits = meant
+        best = "" if "" in fits or not votes else fits[0] if fits else votes.most_common(1)[0][0]
+        inside = {name.removeprefix(best): tensor for name, tensor in table.items() if name.startswith(best)}
+        found = Found(inside, place, best, [name for name in table if not name.startswith(best)])
+        if fits:
+            return found
+        score = votes.get(best, 0)
+        if nearest is None or score > nearest[0]:
+            nearest = score, found
+    assert nearest is not None  # read_tables gives at least one
+    return nearest[1]
+
+
+def _cuts(name: str) -> Iterator[tuple[str, str]]:
+    """Every way to cut a name into a prefix that ends in a dot, or an empty one, and the rest."""
+    start = 0
+    while start >= 0:
+        yield name[:start], name[start:]
+        dot = name.find(".", start)
+        start = dot + 1 if dot >= 0 else -1
+
+
+class Filling(NamedTuple):
+    """Why a file's weights do not fit a network (empty if they were put into it), and a note on how the file was read."""
+
+    problem: str
+    note: str
+
+
+def fill_network(model: torch.nn.Module, file: Path) -> Filling:
+    """Put the weights in a .safetensors or PyTorch file into a whole network, under the names that segctl gives them.
+
+    Names that begin with none of the network's own parts, such as `criterion.weight`, are left aside. Raises InputError if the
+    file cannot be read or holds a number that is not finite.
+    """
+    state = model.state_dict()
+    spare = {name: tensor for name, tensor in state.items() if name.endswith(SPARE)}
+    found = _without_strangers(find_weights(file, state), state)
+    problem = first_misfit(state, spare | found.table)
+    if not problem:
+        require_finite(found.table, file)
+        model.load_state_dict(spare | found.table)
+    return Filling(problem, found.note(file))
+
+
+def fill_backbone(net: torch.nn.Module, known: Iterable[str], file: Path) -> Filling:
+    """Put the weights in a .safetensors or PyTorch file into a network of feature maps, under the names timm gives them.
 
     known: the names of the whole timm network, of which `net` is a part. Weights of its other parts are ignored. Any other name
-    shows that the file is of another network; that one may hold all names of this one too, as ResNet34 does those of ResNet18.
+    in the same part of the file shows that it is of another network; that one may hold all names of this one too, as ResNet34
+    does those of ResNet18. Raises InputError as `fill_network` does.
     """
     state = net.state_dict()
+    known = list(known)
     places = {_plain(name): name for name in state}
+    found = _without_strangers(find_weights(file, state, _plain), [*known, *(name.removeprefix("model.") for name in state)])
     spare = {_plain(name) for name in known}
-    foreign = [name for name in weights if _plain(name) not in spare | places.keys() and not name.startswith(CLASSIFIERS)]
-    if foreign:
-        return f"{len(foreign)} of its {len(weights)} weights are of another network ({_some(foreign)})"
-    found = {places[_plain(name)]: tensor for name, tensor in weights.items() if _plain(name) in places}
+    of_others = [name for name in found.table if _plain(name) not in spare | places.keys() and not name.startswith(CLASSIFIERS)]
+    if of_others:
+        problem = f"{len(of_others)} of its {len(found.table)} weights are of another network ({_some(of_others)})"
+        return Filling(problem, "")
+    taken = {places[_plain(name)]: tensor for name, tensor in found.table.items() if _plain(name) in places}
     counters = {name: tensor for name, tensor in state.items() if name.endswith("num_batches_tracked")}
-    problem = first_misfit(state, counters | found)
+    problem = first_misfit(state, counters | taken)
     if not problem:
-        net.load_state_dict(counters | found)
-    return problem
+        require_finite(taken, file)
+        net.load_state_dict(counters | taken)
+    return Filling(problem, found.note(file))
+
+
+def _without_strangers(found: Found, own: Iterable[str]) -> Found:
+    """Leave aside what belongs to none of the network's own parts (the first parts of the names): a loss, a projection head."""
+    parts = {name.split(".")[0].split("_")[0] for name in own}
+    aside = [name for name in found.table if name.split(".")[0].split("_")[0] not in parts and not name.startswith(CLASSIFIERS)]
+    if len(aside) == len(found.table):
+        return found
+    table = {name: tensor for name, tensor in found.table.items() if name not in set(aside)}
+    return found._replace(table=table, left=[*found.left, *aside])
 
 
 def _plain(name: str) -> str:
@@ -121,6 +239,21 @@ def first_misfit(wanted: Mapping[str, Tensor], got: Mapping[str, Any]) -> str:
         if tensor.shape != got[name].shape:
             return f"{name} is {_shape(got[name])}, wanted {_shape(tensor)}"
     return ""
+
+
+def require_finite(weights: Mapping[str, Tensor], where: Path | str) -> None:
+    """Refuse weights with a NaN or an infinite number: of a run that diverged, or of a damaged file. Raises InputError."""
+    broken = [name for name, tensor in weights.items() if not_finite(tensor)]
+    if broken:
+        raise InputError(
+            f"'{where}': {len(broken)} of {len(weights)} weights hold NaN or infinite numbers ({_some(broken)})",
+            "its training diverged, or the file is damaged: give another file, or copy it again",
+        )
+
+
+def not_finite(value: Any) -> bool:
+    """Whether a value of a file is a tensor with a NaN or an infinite number in it."""
+    return isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all())
 
 
 def _some(names: list[str]) -> str:

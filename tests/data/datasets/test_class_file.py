@@ -69,6 +69,8 @@ def test_a_binary_table_is_marked(tmp_path):
         ("", ".csv", "the class table '{path}' has 0 classes to train, wanted 1 to 255"),
         ("- a\n- b\nbinary: true", ".yaml", "the class table '{path}' is no YAML"),
         ("clases: [a]\n", ".yaml", "the class table '{path}' has the key 'clases', did you mean 'classes'?"),
+        ("- [a, b]\n", ".yaml", "row 1 of '{path}' has ['a', 'b'] for its name, wanted text"),
+        ("classes: [a, b]\nbinary: yes\n", ".yaml", "the class table '{path}' has 'yes' for binary, wanted true or false"),
         ("classes: 7\n", ".yaml", "the class table '{path}' is no list of classes"),
         (
             "binary: true\nclasses: [a, b, c]\n",

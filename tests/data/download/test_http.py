@@ -325,3 +325,9 @@ def test_a_file_that_was_damaged_under_its_final_name_is_fetched_again(tmp_path,
         assert get(tmp_path, site.url, file=file).read_bytes() == ZIP
         assert len(site.seen) == 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["toy.zip"]
+
+
+def test_a_first_download_that_fails_leaves_no_folder(tmp_path):
+    with serve(lambda request: request.say(404)) as site:
+        fails(tmp_path / "data" / "downloads", site.url)
+    assert list(tmp_path.iterdir()) == []

@@ -34,7 +34,9 @@ def test_logits_are_found_in_every_usual_answer(answer: Any, has_aux: bool) -> N
     assert (aux is AUX) if has_aux else (aux is None)
 
 
-@pytest.mark.parametrize(("answer", "got"), [((), "tuple"), ({}, "dict"), (torch.zeros(3, 4), "(3, 4)"), (None, "NoneType")])
+@pytest.mark.parametrize(
+    ("answer", "got"), [((), "tuple"), ({}, "dict"), (torch.zeros(3, 4), "(3, 4) of torch.float32"), (None, "NoneType")]
+)
 def test_an_answer_without_logits_is_named(answer: Any, got: str) -> None:
     with pytest.raises(InputError) as error:
         main_and_aux(answer)
@@ -63,6 +65,12 @@ def test_missing_classes_are_listed() -> None:
         ("[]", "cannot read"),
         ('{"mean": ["a", 1, 2]}', "cannot read"),
         ('{"std": [1, 1]}', "std (1.0, 1.0), wanted three numbers each"),
+        ('{"mean": [123.675, 116.28, 103.53]}', "are not those of pixels from 0 to 1"),
+        ('{"std": [58.4, 57.1, 57.4]}', "are not those of pixels from 0 to 1"),
+        ('{"mean": [NaN, 0, 0]}', "wanted three numbers each"),
+        ('{"class_names": "road"}', "class_names is 'road', wanted a list of names"),
+        ('{"multiple": 0}', "multiple is 0, wanted a whole number from 1 to 1024"),
+        ("[" * 100_000, "cannot read"),
         ('{"std": [1, 0, 1]}', "std (1.0, 0.0, 1.0), wanted three numbers each, std above 0"),
     ],
 )
