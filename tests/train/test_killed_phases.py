@@ -6,6 +6,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Run:
 
     def start(self) -> None:
         resume = ["--resume"] if self.folder.path.exists() else []
+        self.began = time.time()
         self.process = start_segctl([*self.arguments, *resume])
         self.partial_before, self.log_before = self.partial_time(), self.log_time()
 
@@ -62,14 +64,22 @@ class Run:
         return self.partial_time() > self.partial_before
 
     def writing_stage(self) -> bool:
-        return any(self.stages.glob(f".*.part{self.process.pid}"))
+        return self.is_writing(self.stages, ".*.part*")
 
     def between_stage_and_run(self) -> bool:
         learnt = [path for path in self.stages.glob("*.pt") if not path.name.endswith(".partial.pt")]
         return bool(learnt) and not self.folder.read_log()
 
+    def is_writing(self, folder: Path, pattern: str) -> bool:
+        """Whether this process has begun a file; those of a process that was killed before are older."""
+        for path in folder.glob(pattern):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime > self.began:
+                    return True
+        return False
+
     def writing_checkpoint(self) -> bool:
-        return any(self.folder.path.glob(f".last.pt.part{self.process.pid}"))
+        return self.is_writing(self.folder.path, ".last.pt.part*")
 
     def validating(self) -> bool:
         step = self.step_just_logged()

@@ -63,7 +63,9 @@ def test_a_killed_holder_gives_the_lock_back_at_once(tmp_path):
 def test_a_forked_process_of_the_holder_does_not_hold_on(tmp_path):
     """A loader worker outlives a killed run by seconds, and must not block the run that resumes it."""
     path = tmp_path / "a.lock"
-    process = hold(path, "import os; pid = os.fork(); time.sleep(3 if pid == 0 else 60)")
+    process = hold(path, "import os; pid = os.fork(); os.write(1, b'forked\\n'); time.sleep(3 if pid == 0 else 60)")
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["forked\n"] * 2  # both run, so the fork is complete
     process.kill()
     process.wait()
     with locked(path, "work"):
