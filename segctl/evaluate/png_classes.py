@@ -10,6 +10,7 @@ from pathlib import Path
 from segctl.data.classes import ClassTable
 from segctl.data.datasets.cityscapes_classes import CLASSES
 from segctl.data.datasets.class_file import read_classes
+from segctl.data.files.archives import PlainFile, UnreadableError, decode_text
 from segctl.errors import InputError
 
 
@@ -48,9 +49,9 @@ def read_class_file(path: Path) -> GivenClasses:
         table = read_classes(path).table
         return GivenClasses(tuple(table.names), table if table.rows[0].raw_id is not None else None, table.binary)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        lines = decode_text(PlainFile(str(path), path).read()).splitlines()
+    except (OSError, UnreadableError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(
             f"cannot read class names from '{path}': {reason}", "write one name per line, in the order of ids"
         ) from error

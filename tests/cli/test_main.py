@@ -82,9 +82,11 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(
     assert "Traceback" not in said.err
 
 
-def test_zero_steps_are_refused_by_the_preset(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--preset", "camvid-psp18", "--steps", "0"]) == 2
+def test_zero_steps_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--preset", "camvid-psp18", "--set", "train.steps=0"]) == 2
     assert "train.steps: got 0, wanted at least 1" in capsys.readouterr().err
+    assert main(["train", "--preset", "camvid-psp18", "--steps", "0"]) == 2
+    assert "--steps" in capsys.readouterr().err
 
 
 def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ one that shares the disk, or in a container whose name has changed. The file its
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -19,6 +20,9 @@ from pydantic import BaseModel, Field
 
 from segctl.errors import InputError, SegctlError
 from segctl.files import read_record
+
+LETTING_GO_S, POLL_S = 5.0, 0.05
+"""How long a lock is waited for whose holder is no longer alive, and how often it is tried."""
 
 
 class _Owner(BaseModel):
@@ -88,6 +92,7 @@ def locked(path: Path, work: str) -> Iterator[None]:
 
 def _take(path: Path, work: str) -> int:
     """The descriptor of the locked file."""
+    latest = time.monotonic() + LETTING_GO_S
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
@@ -102,7 +107,10 @@ def _take(path: Path, work: str) -> int:
             return descriptor
         os.close(descriptor)
         if not free:
-            raise _busy(path, work)
+            # A holder that has just been killed may take a moment to let go: its processes end one after the other.
+            if _is_alive(_read(path)) or time.monotonic() > latest:
+                raise _busy(path, work)
+            time.sleep(POLL_S)
 
 
 def _is_still(path: Path, descriptor: int) -> bool:
