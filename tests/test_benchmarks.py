@@ -98,7 +98,7 @@ def test_a_saved_result_is_never_overwritten(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("note", ["../elsewhere", "Two words"])
+@pytest.mark.parametrize("note", ["../elsewhere", pytest.param("Two words", marks=pytest.mark.slow)])
 def test_a_note_is_a_part_of_a_file_name(tmp_path: Path, note: str) -> None:
     done = call("losses", "--save", note, "--results", str(tmp_path))
     assert done.returncode == 2

@@ -22,6 +22,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_data: Path) -> Pat
     return tmp_path
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_run_and_the_table_shown_and_again_without_running(
     here: Path, toy_data: Path, toy_teacher: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,6 +45,7 @@ def test_images_to_report(here: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "mIoU_D" in report
 
 
+@pytest.mark.slow
 def test_eval_as_json_and_with_two_processes_gives_the_same_integers(
     here: Path, toy_teacher: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -114,6 +114,7 @@ def test_two_processes_checkpoint_activations_too(
     require_equal(*weights)
 
 
+@pytest.mark.slow
 def test_the_wiring_of_compiled_networks_changes_nothing_by_itself(
     plain: RunFolder, toy_data: Path, toy_teacher: Path, tmp_path: Path
 ) -> None:
@@ -161,6 +162,7 @@ def test_scoring_images_of_many_sizes_compiles_nothing(toy_data: Path, toy_teach
     assert not torch._dynamo.utils.counters["stats"]
 
 
+@pytest.mark.slow
 def test_a_compiled_run_may_go_on_uncompiled_and_says_so(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
     folder, watch = RunFolder(tmp_path / "run"), Silent()
     with torch.compiler.set_stance("force_eager"), pytest.raises(KeyboardInterrupt):

@@ -45,7 +45,7 @@ def test_batches_are_uint8_in_the_crops_size(wanted):
         (1, "fork"),
         (2, "fork"),
         (4, "fork"),
-        (1, "spawn"),
+        pytest.param(1, "spawn", marks=pytest.mark.slow),
         pytest.param(2, "forkserver", marks=pytest.mark.slow),
         pytest.param(4, "spawn", marks=pytest.mark.slow),
     ],

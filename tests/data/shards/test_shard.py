@@ -193,7 +193,7 @@ def _checksum(reader: ShardReader, answers: Connection) -> None:
     answers.send(int(reader.read(0, "images", "big", whole("big")).sum()))
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_a_reader_that_is_open_can_be_used_in_another_process(tmp_path, method):
     path = tmp_path / "a.h5"
     write_shard(path, [raw_sample("big")], "lz4")
