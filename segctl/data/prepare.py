@@ -42,11 +42,11 @@ from segctl.data.shards.dataset import (
     pixels_sha256,
     to_index,
 )
-from segctl.data.shards.shard import FORMAT, Codec, ShardReader, write_shard
+from segctl.data.shards.shard import SHARD_FORMAT, Codec, ShardReader, write_shard
 from segctl.data.shards.tiles import file_hash
 from segctl.data.source import RawSample, Source
 from segctl.errors import InputError, SegctlError
-from segctl.files import content_key, sweep_partial, write_text
+from segctl.files import Progress, content_key, sweep_partial, write_text
 from segctl.runtime.cores import core_count
 
 SHARD_BYTES = 2**29
@@ -54,8 +54,6 @@ MIN_SHARDS, MIN_SHARD_SAMPLES = 4, 32
 POLL_S = 0.1
 """How often progress is reported while processes convert."""
 
-Progress = Callable[[int, int], None]
-"""Called with (samples done, samples in all)."""
 Records = dict[str, SampleRecord]
 
 
@@ -296,7 +294,7 @@ def record_path(shard: Path) -> Path:
 def _key(conversion: Conversion, index: int) -> str:
     """Hash over everything that decides what a shard holds, except for the bytes of the source."""
     source = conversion.source
-    parts = [FORMAT, source.rule, source.decoder, conversion.codec, *conversion.shards[index]]
+    parts = [SHARD_FORMAT, source.rule, source.decoder, conversion.codec, *conversion.shards[index]]
     return content_key(parts)
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from segctl.data.datasets.cityscapes_classes import AVERAGE_INSTANCE_PX, CLASSES
 from segctl.ignored import IGNORED
-from segctl.metrics.cityscapes import Benchmark
+from segctl.metrics.cityscapes_scores import Benchmark
 
 STAND_IN = 128
 """Added to the label id of an unscored class, so that predictions of it differ from those of all scored classes (png_ids.py)."""

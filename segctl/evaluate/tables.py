@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segctl.files import write_csv, write_json
-from segctl.metrics.cityscapes import Benchmark
+from segctl.metrics.cityscapes_scores import Benchmark
 from segctl.metrics.intervals import Bootstrap, Interval, intervals
 from segctl.metrics.scores import PER_CLASS_COLUMNS, SCORE_NAMES, per_class, per_image
 from segctl.metrics.store import save_counts

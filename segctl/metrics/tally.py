@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from segctl.ignored import IGNORED
 from segctl.metrics.boundary import boundary_counts, boundary_scores
 from segctl.metrics.calibration import CalibrationTable, calibration_scores
-from segctl.metrics.cityscapes import Benchmark, category_scores, instance_weighted_scores
+from segctl.metrics.cityscapes_scores import Benchmark, category_scores, instance_weighted_scores
 from segctl.metrics.counts import counts_of
 from segctl.metrics.instances import InstanceTable, instance_rows, instance_scores, join_instances
 from segctl.metrics.scores import score

@@ -23,7 +23,7 @@ from segctl.errors import PeerError, ProcessError, SegctlError
 from segctl.runtime.parent import parent_variable
 from segctl.runtime.signals import handling
 
-FOLDER = "SEGCTL_PROCESSES"
+REPORTS_VARIABLE = "SEGCTL_PROCESSES"
 """The variable that names the folder for pids and errors; only `launch` sets it."""
 
 
@@ -57,10 +57,10 @@ def reporting_errors() -> Iterator[None]:
 
     In any other process this does nothing. Where the folder for temporary files is full, the error is printed after all.
     """
-    if FOLDER not in os.environ:
+    if REPORTS_VARIABLE not in os.environ:
         yield
         return
-    folder, rank = Path(os.environ[FOLDER]), os.environ.get("RANK", "0")
+    folder, rank = Path(os.environ[REPORTS_VARIABLE]), os.environ.get("RANK", "0")
     with suppress(OSError):
         (folder / f"{rank}.pid").write_text(str(os.getpid()), encoding="utf-8")
     try:
@@ -77,9 +77,9 @@ def reporting_errors() -> Iterator[None]:
 
 def remember_resume_command(line: str) -> None:
     """Store the command that resumes this run, to be shown if a process is killed and cannot print it."""
-    if FOLDER in os.environ:
+    if REPORTS_VARIABLE in os.environ:
         with suppress(OSError):
-            (Path(os.environ[FOLDER]) / "resume").write_text(line, encoding="utf-8")
+            (Path(os.environ[REPORTS_VARIABLE]) / "resume").write_text(line, encoding="utf-8")
 
 
 def _write_error(path: Path, error: SegctlError, trace: str) -> bool:
@@ -121,7 +121,7 @@ def first_error(folder: Path, codes: dict[int, int], processes: int, stopped: in
 def _environment(processes: int, place: str) -> Iterator[None]:
     """Set the variables that the processes inherit; the caller's own come back at the end."""
     before = dict(os.environ)
-    os.environ |= {FOLDER: place, **parent_variable()}
+    os.environ |= {REPORTS_VARIABLE: place, **parent_variable()}
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     try:
         yield

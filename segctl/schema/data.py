@@ -8,7 +8,7 @@ from segctl.schema.spec import Spec
 
 Pixels = Annotated[int, Field(ge=1, le=65_536)]
 Size = tuple[Pixels, Pixels]
-Positive = Annotated[float, Field(gt=0, le=1000)]
+ImageScale = Annotated[float, Field(gt=0, le=1000)]
 """A scale of an image."""
 
 
@@ -23,9 +23,9 @@ class DataSpec(Spec):
     """The split for validation; never used for training."""
     crop: Size
     """Height and width of a training crop, in pixels."""
-    scale: tuple[Positive, Positive] = (0.5, 2.0)
+    scale: tuple[ImageScale, ImageScale] = (0.5, 2.0)
     """Smallest and largest random scale; the scale is drawn uniformly between them."""
-    scale_step: Positive | None = None
+    scale_step: ImageScale | None = None
     """Draw only the smallest scale plus whole multiples of this; null: any scale between."""
     padding: Literal["centre", "end"] = "centre"
     """Where an image smaller than the crop is padded: on all sides, or at the bottom and right."""

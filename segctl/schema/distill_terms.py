@@ -12,7 +12,7 @@ from pydantic import Field
 from segctl.schema.loss_terms import Active, JaccardFamily, NonNegative, Output, classes
 from segctl.schema.spec import Spec
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, le=1e9)]
 Count = Annotated[int, Field(ge=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from segctl.errors import InputError, did_you_mean
-from segctl.schema.data import Positive, Size
+from segctl.schema.data import ImageScale, Size
 from segctl.schema.spec import Spec
 
 
@@ -35,7 +35,7 @@ class EvaluateSpec(Spec):
 
     protocol: ProtocolSpec = WholeProtocol()
     """Whole image or sliding window."""
-    scales: tuple[Positive, ...] = Field((1.0,), min_length=1)
+    scales: tuple[ImageScale, ...] = Field((1.0,), min_length=1)
     """Image scales whose probabilities are averaged."""
     flip: bool = False
     """Whether the mirrored image is averaged in as well."""

@@ -14,8 +14,8 @@ from segctl.schema.spec import Spec
 Output = Literal["main", "aux"]
 Active = Literal["present", "all"]
 Reduce = Literal["local", "global"]
-NonNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(gt=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0, le=1e9)]
+UnitFraction = Annotated[float, Field(gt=0, le=1)]
 ClassWeights = Annotated[tuple[NonNegative, ...], Field(min_length=2)]
 
 
@@ -114,9 +114,9 @@ class OhemSpec(LossTerm):
 
     loss: ClassVar[str] = "ohem.HardPixelLoss"
     kind: Literal["ohem"] = "ohem"
-    threshold: Share = 0.7
+    threshold: UnitFraction = 0.7
     """A pixel is hard where its label's class has a probability below this."""
-    min_share: Share = 0.0625
+    min_share: UnitFraction = 0.0625
     """If fewer than this share of the valid pixels are hard, the hardest pixels fill it up."""
 
     def formula(self, label: str, soft: bool) -> str:

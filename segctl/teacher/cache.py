@@ -37,8 +37,8 @@ from segctl.schema.distill_terms import reads
 from segctl.schema.run import DistillRun
 from segctl.teacher.load import Teacher
 
-FOLDER = ".answers"
-FORMAT = 1
+CACHE_FOLDER = ".answers"
+CACHE_FORMAT = 1
 
 Note = Callable[[str], None]
 Advance = Callable[[int, int], None]
@@ -125,7 +125,7 @@ def plan_teacher_cache(
     black = torch.zeros((forward_batch, *run.data.crop, 3), dtype=torch.uint8)
     found = teacher_maps(teacher, black, compute)
     maps = tuple(OutputMap.of(name, found[name]) for name in _map_names(run) if name in found)
-    folder = runs_root / FOLDER / _key(run, dataset, teacher, compute, forward_batch)
+    folder = runs_root / CACHE_FOLDER / _key(run, dataset, teacher, compute, forward_batch)
     outputs = TeacherOutputs(folder, maps, tuple(dataset.names(run.data.train_split)), sides(run.data), forward_batch)
     _require_space(outputs, runs_root)
     return TeacherCache(outputs, teacher, dataset, run.data, compute)
@@ -141,7 +141,7 @@ def _key(run: DistillRun, dataset: PreparedDataset, teacher: Teacher, compute: C
     """A hash of everything that the outputs depend on."""
     names = dataset.names(run.data.train_split)
     about = {
-        "format": FORMAT,
+        "format": CACHE_FORMAT,
         "teacher": teacher.sha256,
         "data": dataset.fingerprint,
         "names": hashlib.sha256("\n".join(names).encode()).hexdigest(),

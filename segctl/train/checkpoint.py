@@ -14,7 +14,7 @@ from segctl.files import as_record, write_whole
 from segctl.models.external.weights import unpickled
 from segctl.runtime.world import World
 
-FORMAT = 2
+CHECKPOINT_FORMAT = 2
 
 
 @dataclass
@@ -74,7 +74,7 @@ class State:
 
     def _write(self, path: Path, about: dict[str, Any], random_states: list[dict[str, Tensor]]) -> None:
         content = {
-            "format": FORMAT,
+            "format": CHECKPOINT_FORMAT,
             "about": about,
             "step": self.step,
             "validated": self.validated,
@@ -181,7 +181,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise InputError(f"there is no checkpoint at '{path}'", "start the run without --resume")
     content = unpickled(path, START_AGAIN)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
         raise InputError(f"'{path}' is not a checkpoint of this version of segctl", START_AGAIN)
     return as_record(content, Checkpoint, f"'{path}'", START_AGAIN)
 

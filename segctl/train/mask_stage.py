@@ -28,7 +28,7 @@ from segctl.runtime.signals import requests_between_steps
 from segctl.train.session import Session
 from segctl.train.tasks import DistillationTask, cached_outputs
 
-FOLDER = ".stages"
+STAGES_FOLDER = ".stages"
 PUBLISHED_SHARE = 4
 """A stage has a quarter of the run's steps: 10,000 for 40,000 in the paper."""
 
@@ -47,7 +47,7 @@ class StageFolder:
     most_steps: int | None = None
 
     def file(self, key: str, *, partial: bool = False) -> Path:
-        return self.runs_root / FOLDER / (f"{key}.partial.pt" if partial else f"{key}.pt")
+        return self.runs_root / STAGES_FOLDER / (f"{key}.partial.pt" if partial else f"{key}.pt")
 
 
 def learn_stages(session: Session, place: StageFolder) -> None:

@@ -1,6 +1,6 @@
 """The Cityscapes benchmark's labels as its own rules name them, written down apart from the package."""
 
-from segctl.metrics.cityscapes import Benchmark
+from segctl.metrics.cityscapes_scores import Benchmark
 
 # Raw id -> (name, category, scored, has instances), as the benchmark publishes them.
 LABELS = {

@@ -19,7 +19,7 @@ from segctl.distillers.align import Pair, Shape
 from segctl.errors import InputError, PeerError
 from segctl.runs import RunFolder
 from segctl.runtime.device import Compute
-from segctl.runtime.launcher import FOLDER, first_error, reporting_errors
+from segctl.runtime.launcher import REPORTS_VARIABLE, first_error, reporting_errors
 from segctl.runtime.world import World, adopt_slurm
 from segctl.schema.load import validate_run
 from segctl.train.checkpoint import Best, State
@@ -308,7 +308,7 @@ def test_the_first_of_slurms_hosts(hosts: str, first: str) -> None:
 
 def test_words_of_a_bug_are_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Although the process that only lost its peer spoke first."""
-    monkeypatch.setenv(FOLDER, str(tmp_path))
+    monkeypatch.setenv(REPORTS_VARIABLE, str(tmp_path))
     for rank, error in enumerate((PeerError(), ValueError("x"))):
         monkeypatch.setenv("RANK", str(rank))
         with pytest.raises(SystemExit), reporting_errors():
@@ -327,7 +327,7 @@ def test_work_on_main_is_done_by_one_and_handed_back_there() -> None:
 
 def test_an_error_without_room_to_hand_it_over_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with a full folder for temporary files: the process that knows the reason says it itself."""
-    monkeypatch.setenv(FOLDER, str(tmp_path / "gone"))
+    monkeypatch.setenv(REPORTS_VARIABLE, str(tmp_path / "gone"))
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(InputError, match="the reason"), reporting_errors():
         raise InputError("the reason")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import requests
 
 from segctl.data.download.catalog import RemoteFile
-from segctl.data.download.http import Patience, Progress, Transfer, new_session
+from segctl.data.download.http import Patience, Transfer, TransferProgress, new_session
 from segctl.errors import InputError, SegctlError
 
 SITE = "https://www.cityscapes-dataset.com"
@@ -27,7 +27,7 @@ class Account:
 
 
 def open_site(
-    account: Account, progress: Progress, *, site: str = SITE, patience: Patience | None = None
+    account: Account, progress: TransferProgress, *, site: str = SITE, patience: Patience | None = None
 ) -> tuple[tuple[RemoteFile, ...], Transfer]:
     """Log in and list the packages. Returns the files and how to transfer them. Raises InputError for a refused account."""
     patience = patience or Patience()

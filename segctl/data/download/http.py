@@ -20,7 +20,7 @@ from segctl.data.download.catalog import RemoteFile
 from segctl.data.files.lock import locked, made_folder
 from segctl.errors import SegctlError
 
-Progress = Callable[[str, int, int], None]
+TransferProgress = Callable[[str, int, int], None]
 """Called with (file name, bytes received, bytes in all or 0 if unknown)."""
 
 PIECE_BYTES = 2**16
@@ -61,7 +61,7 @@ class Transfer:
     """What all tries at one file share. `renew` logs in again; None for hosts without a login."""
 
     session: requests.Session
-    progress: Progress
+    progress: TransferProgress
     patience: Patience
     renew: Callable[[], None] | None = None
 
@@ -316,7 +316,7 @@ def _length(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def plain_transfer(progress: Progress = lambda name, done, total: None) -> Transfer:
+def plain_transfer(progress: TransferProgress = lambda name, done, total: None) -> Transfer:
     """A transfer from hosts that need no account."""
     return Transfer(new_session(), progress, Patience())
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from segctl.data.advice import not_prepared, prepare_again
 from segctl.data.classes import ClassTable, LabelCounts
-from segctl.data.shards.shard import FORMAT, ShardReader
+from segctl.data.shards.shard import SHARD_FORMAT, ShardReader
 from segctl.errors import InputError, did_you_mean
 
 INDEX_NAME = "dataset.json"
@@ -144,7 +144,7 @@ def open_dataset(data_root: Path, name: str) -> PreparedDataset:
     try:
         return _open(folder)
     except _FormatError as error:
-        raise InputError(f"'{folder}' was prepared by {error}, wanted {FORMAT}", prepare_again(name, data_root)) from error
+        raise InputError(f"'{folder}' was prepared by {error}, wanted {SHARD_FORMAT}", prepare_again(name, data_root)) from error
     except _UNREADABLE as error:
         raise DamagedIndexError(
             f"'{folder / INDEX_NAME}' is no index that this segctl can read ({error})", prepare_again(name, data_root)
@@ -162,7 +162,7 @@ def find_dataset(data_root: Path, name: str) -> PreparedDataset | None:
 def _open(folder: Path) -> PreparedDataset:
     """Raises _FormatError, or one of _UNREADABLE."""
     index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
-    if index["format"] != FORMAT:
+    if index["format"] != SHARD_FORMAT:
         version = "an older" if index["format"] == 1 else "another"
         raise _FormatError(f"{version} segctl: its format is {index['format']}")
     if index.get("checksum") != _checksum(index):
@@ -191,7 +191,7 @@ def to_index(dataset: PreparedDataset) -> dict[str, Any]:
     """The content of dataset.json."""
     return signed(
         {
-            "format": FORMAT,
+            "format": SHARD_FORMAT,
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
             "provenance": asdict(dataset.provenance),

@@ -52,7 +52,7 @@ from segctl.files import write_whole
 
 Codec = Literal["lz4", "zstd", "source", "none"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
-FORMAT = 2
+SHARD_FORMAT = 2
 """Of the shards and of dataset.json. Format 1 had HDF5's own checksums and no index."""
 
 _DAMAGE = (DamagedTileError, OSError, KeyError, RuntimeError, ValueError, TypeError)
@@ -189,7 +189,7 @@ class _Writer:
         text = np.frombuffer(json.dumps(arrays).encode(), np.uint8)
         for name, content in (("arrays", text), ("tiles", np.array(self.tiles, np.uint64).reshape(-1, 3))):
             self.file.create_dataset(f"index/{name}", data=content).attrs["xxh3"] = np.uint64(checksum(content.tobytes()))
-        self.file.attrs["segctl_format"] = FORMAT
+        self.file.attrs["segctl_format"] = SHARD_FORMAT
 
 
 def _filters(packing: Packing) -> dict[str, Any]:

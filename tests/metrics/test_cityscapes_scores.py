@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cityscapes_labels import AVERAGE_SIZE, BENCHMARK, CATEGORIES, LABELS, NAMES, STAND_IN
 
-from segctl.metrics.cityscapes import category_scores, instance_weighted_scores
+from segctl.metrics.cityscapes_scores import category_scores, instance_weighted_scores
 from segctl.metrics.counts import confusion, count
 from segctl.metrics.instances import instance_rows, join_instances
 from segctl.metrics.scores import score
