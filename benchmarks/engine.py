@@ -231,7 +231,7 @@ def resume_once(arguments: argparse.Namespace) -> dict[str, float]:
 
     timed(resume, "build_session")
     timed(resume, "_load_checkpoint")
-    timed(checkpoint, "read_checkpoint")
+    timed(resume, "read_checkpoint")
     began = time.perf_counter()
     for library in ("torch._dynamo", "timm"):
         importlib.import_module(library)
@@ -246,8 +246,8 @@ def resume_once(arguments: argparse.Namespace) -> dict[str, float]:
     return {
         "from resume_run to the first step, beyond the file": whole - reading,
         "of which opening the dataset, building network and optimiser": took["build_session"],
-        "of which putting the state into them": took["_load_checkpoint"] - reading,
-        "of which log, loader, first batch": whole - took["build_session"] - took["_load_checkpoint"],
+        "of which putting the state into them": took["_load_checkpoint"],
+        "of which log, loader, first batch": whole - reading - took["build_session"] - took["_load_checkpoint"],
         "reading last.pt": reading,
         "before: Python, torch and segctl": LOADED - arguments.started,
         "before: timm, torchvision and torch's compiler": libraries,
