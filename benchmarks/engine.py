@@ -43,7 +43,7 @@ from segctl.runs import RunFolder
 from segctl.runtime.phases import Clock, hold
 from segctl.schema.load import load_preset
 from segctl.schema.run import DistillRun, TrainRun
-from segctl.train import checkpoint, loop, resume, start
+from segctl.train import loop, resume, start
 from segctl.train.build import build_session
 from segctl.train.loop import steps
 from segctl.train.optimizer import build_optimizer

@@ -307,7 +307,7 @@ def _take_over(conversion: Conversion, index: int, tick: Callable[[], None]) -> 
             return None
         records = {name: SampleRecord(**record) for name, record in found["records"].items()}
         labels = {name: LabelCounts.from_json(counts) for name, counts in found["labels"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if any(records[name].source_sha256 != conversion.source.samples.digest(name) for name in names):
         return None

@@ -6,7 +6,7 @@ from torch import Tensor
 from segctl.errors import ArgumentError
 from segctl.ignored import IGNORED
 from segctl.losses.base import Loss
-from segctl.losses.pixels import check_active, checked_pixels, finite_where_ignored, is_hard, sum_dtype
+from segctl.losses.pixels import check_active, checked_pixels, finite_where_ignored, is_hard, sum_dtype, wide_dtype
 from segctl.schema.loss_terms import Active, LovaszSpec
 
 
@@ -59,8 +59,9 @@ def _extension(p: Tensor, truth: Tensor) -> Tensor:
 
 
 def _slopes(truth: Tensor) -> Tensor:
-    """How much the Jaccard loss grows with each further pixel that is wrong, worst first: (N,) in float64."""
-    found = truth.cumsum(0).double()
-    union = truth.sum() + torch.arange(1, len(truth) + 1, device=truth.device).double() - found
+    """How much the Jaccard loss grows with each further pixel that is wrong, worst first: (N,) in `wide_dtype`."""
+    wide = wide_dtype(truth.device)
+    found = truth.cumsum(0).to(wide)
+    union = truth.sum() + torch.arange(1, len(truth) + 1, device=truth.device).to(wide) - found
     jaccard = 1 - (truth.sum() - found) / union
     return jaccard.diff(prepend=jaccard.new_zeros(1))

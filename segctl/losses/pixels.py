@@ -23,6 +23,11 @@ def sum_dtype(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """float64 for sums whose last digits matter; float32 on an Apple GPU, which has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def checked_pixels(logits: Tensor, label: Tensor, ignore_index: int | None, keep_mask: Tensor | None) -> Tensor | None:
     """`valid_pixels` of a batch whose shapes and class ids are right; every loss begins with it. Raises ArgumentError."""
     check_shapes(logits, label, keep_mask)

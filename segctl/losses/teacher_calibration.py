@@ -5,7 +5,7 @@ from torch import Tensor
 
 from segctl.errors import ArgumentError
 from segctl.ignored import IGNORED
-from segctl.losses.pixels import check_ids, check_shapes, log_or_lowest
+from segctl.losses.pixels import check_ids, check_shapes, log_or_lowest, wide_dtype
 from segctl.losses.soft_labels import boundary
 
 CHUNK = 1 << 22
@@ -68,17 +68,18 @@ def _some_of(places: Tensor, number: int) -> Tensor:
 
 
 def _mean_labels(q: Tensor, keys: Tensor, key_ids: Tensor, bandwidth: float) -> Tensor:
-    """Probabilities q (C, N) and keys (C, K) of classes key_ids (K,) -> mean labels (C, N) in float64.
+    """Probabilities q (C, N) and keys (C, K) of classes key_ids (K,) -> mean labels (C, N) in `wide_dtype`.
 
     The densities' logarithms reach thousands, so a softmax over the keys normalises them as logarithms. The gamma function of
     the parameters' sum is the same for every key and cancels.
     """
-    parameters = keys.double() / bandwidth + 1
+    wide = wide_dtype(q.device)
+    parameters = keys.to(wide) / bandwidth + 1
     log_constants = -parameters.lgamma().sum(0)
-    one_hot = torch.nn.functional.one_hot(key_ids, len(q)).double()
+    one_hot = torch.nn.functional.one_hot(key_ids, len(q)).to(wide)
     length = max(1, CHUNK // max(1, len(key_ids)))
     means = [
-        (log_or_lowest(part.double()).T @ (parameters - 1) + log_constants).softmax(1) @ one_hot
+        (log_or_lowest(part.to(wide)).T @ (parameters - 1) + log_constants).softmax(1) @ one_hot
         for part in torch.split(q, length, dim=1)
     ]
     return torch.cat(means).T

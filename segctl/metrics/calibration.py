@@ -52,7 +52,8 @@ def fill_bins(probabilities: "Tensor", label: "Tensor", ignore_index: int = IGNO
             "wanted (B, C, H, W) and (B, H, W)"
         )
     valid = label != ignore_index
-    found = torch.zeros((1 + classes, batch * BINS, 3), dtype=torch.float64, device=label.device)
+    wide = torch.float32 if label.device.type == "mps" else torch.float64  # an Apple GPU has no float64
+    found = torch.zeros((1 + classes, batch * BINS, 3), dtype=wide, device=label.device)
     first = (torch.arange(batch, device=label.device) * BINS).view(-1, 1, 1)
     confidence, guess = probabilities.max(1)
     _add(found[0], first, confidence, (guess == label) & valid, valid)
@@ -68,9 +69,8 @@ def _add(bins: "Tensor", first: "Tensor", confidence: "Tensor", right: "Tensor",
     confidence = confidence.float()
     place = ((confidence * BINS).long().clamp(0, BINS - 1) + first).flatten()
     # Ignored pixels land in a bin too, with 0 in every column.
-    sums = (valid.double(), torch.where(valid, confidence, 0).double(), right.double())
-    for column, values in enumerate(sums):
-        bins[:, column].scatter_add_(0, place, values.flatten())
+    for column, values in enumerate((valid, torch.where(valid, confidence, 0), right)):
+        bins[:, column].scatter_add_(0, place, values.flatten().to(bins.dtype))
 
 
 def calibration_scores(table: CalibrationTable, *, binary: bool = False) -> dict[str, float | None]:

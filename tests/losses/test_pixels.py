@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from segctl.losses.pixels import check_shapes, count_valid, mean_over_valid, sum_dtype, valid_pixels
+from segctl.losses.pixels import check_shapes, count_valid, mean_over_valid, sum_dtype, valid_pixels, wide_dtype
 
 
 def test_without_ignored_pixels_all_of_them_count() -> None:
@@ -62,3 +62,8 @@ def test_valid_pixels_are_counted_by_image() -> None:
     labels = torch.tensor([[[0, 255], [3, 255]], [[255, 255], [255, 255]], [[0, 1], [2, 254]]], dtype=torch.uint8)
     assert count_valid(labels).tolist() == [2, 0, 4]
     assert count_valid(labels).tolist() == (labels != 255).sum((1, 2)).tolist()
+
+
+def test_an_apple_gpu_gets_sums_that_it_can_compute() -> None:
+    assert wide_dtype(torch.device("mps")) == torch.float32
+    assert wide_dtype(torch.device("cpu")) == wide_dtype(torch.device("cuda")) == torch.float64

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from segctl.losses.pixels import is_hard, sum_dtype
+from segctl.losses.pixels import is_hard, sum_dtype, wide_dtype
 from segctl.losses.sums.plain import Sums, first_slots, plain_sums, sum_by_slot
 from segctl.losses.sums.threads import share_out
 
@@ -125,11 +125,13 @@ def _differentiable_gradient(logits: Tensor, label: Tensor, valid: Tensor | None
 def _sum_blocks(reading: Reading, p: Tensor | None) -> Iterator[Tensor]:
     """The six sums (B, C) in the order of `Sums`; the softmax goes into p (B, C, N), 0 at ignored pixels.
 
-    Blocks are added in float64 and in their order, so the result does not depend on which thread took which block.
+    Blocks are added in float64 (`wide_dtype`) and in their order, so the result does not depend on which thread took which block.
     """
     images, classes, _ = reading.logits.shape
     blocks, length = reading.blocks(), reading.block_length
-    table = torch.zeros(len(blocks), len(Sums._fields), classes, dtype=torch.float64, device=reading.logits.device)
+    table = torch.zeros(
+        len(blocks), len(Sums._fields), classes, dtype=wide_dtype(reading.logits.device), device=reading.logits.device
+    )
 
     def work(queue: Iterator[Block]) -> None:
         scratch = _Scratch(reading, length)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segctl.errors import InputError, first_line
-from segctl.files import file_sha256
+from segctl.files import file_sha256, read_json
 from segctl.models.external.foreign import IMAGENET_MEAN, IMAGENET_STD, Facts, ForeignNetwork, class_order
 from segctl.models.external.weights import require_finite
 
@@ -258,10 +258,7 @@ def _three(settings: dict[str, Any], key: str, path: Path) -> list[float]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read '{path}': {error}", "give a folder that save_pretrained wrote") from error
+    tree = read_json(path, "give a folder that save_pretrained wrote")
     if not isinstance(tree, dict):
         raise InputError(f"cannot read '{path}': it holds no mapping", "give a folder that save_pretrained wrote")
     return tree
