@@ -7,11 +7,14 @@
 Random changes have fixed seeds, so that every run of the tests tries the same inputs.
 """
 
+import importlib
 import io
 import json
 import os
+import pkgutil
 import random
 import shutil
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -23,6 +26,8 @@ import numpy as np
 import toy
 import yaml
 from PIL import Image
+
+import segctl
 
 Make = Callable[[Path], object]
 REFUSED = frozenset({2})
@@ -61,6 +66,10 @@ def make_world(folder: Path) -> None:
         (folder / ours).mkdir()
         for path in sorted((published / given).iterdir())[:4]:
             shutil.copy(path, folder / ours / path.name)
+    for module in pkgutil.walk_packages(segctl.__path__, "segctl."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    (folder / "modules.txt").write_text("\n".join(sys.modules), encoding="utf-8")
     rows = [f"class{number},{number},{number},0,{number},no" for number in range(toy.CLASSES)]
     (folder / "classes.csv").write_text("\n".join(["name,id,r,g,b,ignored", *rows, "void,11,0,0,255,yes", ""]))
 
@@ -102,7 +111,7 @@ OWN = [
 ]
 TRAIN = ["train", "--preset", "toy.yaml"]
 DISTILL = ["distill", "--preset", "student.yaml", "--teacher", "runs/toy"]
-COMPARE = ["compare", "--preset", "student.yaml", "--methods", "none", "--seeds", "1", "--teacher", "runs/toy"]
+COMPARE = ["compare", "--preset", "student.yaml", "--methods", "kd", "--seeds", "1", "--teacher", "runs/toy"]
 FILES = ["eval", "--pred", "pred", "--gt", "gt", "--num-classes", "12"]
 PREDICT = ["predict", "runs/toy", "pictures", "-o", "masks"]
 RESUME = ["train", "--resume", "--run", "runs/half"]
