@@ -24,7 +24,13 @@ pytestmark = pytest.mark.slow
 
 LIMIT_S = 20.0
 SENTENCE = re.compile(r"^error: |─ Error ─", re.MULTILINE)
-FINE: dict[str, str] = {}
+FINE = {
+    r"^data list --data-root: (?!a long|an empty arg)": "where there is no dataset, it lists what can be prepared",
+    r"data-root: (missing|an empty folder|a folder of such a name)": "a new or empty data root is made",
+    r"(--run|--runs-root|--output): (missing|an empty folder|a folder of such a name)": "a new or empty folder is made",
+    r"(data preview|report) --output: (a text file|an empty file|a name that is not UTF-8)": "the file given is written again",
+    r"train.steps=(1_000|0x10)|model.width=1e9": "numbers within bounds",
+}
 """Inputs that look bad and are fine, by a pattern of their names, and why."""
 
 KNOWN: dict[str, str] = {}
