@@ -249,7 +249,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 def real_path(path: Path) -> Path:
-    """The absolute path without links. A loop of links stays as it is, where `Path.resolve` raises a RuntimeError (Python < 3.13)."""
+    """The absolute path without links. A loop of links stays as it is; `Path.resolve` raises RuntimeError for one."""
     return Path(os.path.realpath(path))
 
 

@@ -100,9 +100,7 @@ def apply_override(tree: Tree, override: str) -> None:
     if not sign or not all(keys):
         raise InputError(f"cannot read --set '{override}'", "write it as a.b=value, such as --set train.steps=100")
     if len(keys) > DEEPEST:
-        raise InputError(
-            f"--set '{path[:40]}...' names a value {len(keys)} levels deep", f"a preset has fewer than {DEEPEST} levels"
-        )
+        raise InputError(f"--set '{path[:40]}...' has {len(keys)} levels", f"a preset has fewer than {DEEPEST} levels")
     try:
         value = load_yaml(text)
     except yaml.YAMLError as error:
