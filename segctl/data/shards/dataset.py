@@ -15,7 +15,7 @@ from segctl.data.shards.shard import FORMAT, ShardReader
 from segctl.errors import InputError, did_you_mean
 
 INDEX_NAME = "dataset.json"
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What reading a dataset.json raises that is missing or not as it was written."""
 
 
