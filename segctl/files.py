@@ -248,8 +248,15 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
     write_text(path, text.getvalue())
 
 
+def real_path(path: Path) -> Path:
+    """The absolute path without links. A loop of links stays as it is; `Path.resolve` raises RuntimeError for one."""
+    return Path(os.path.realpath(path))
+
+
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, in hex."""
+    """The sha256 of a file's bytes, in hex. Raises InputError for a pipe or a device, which may never end."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"cannot read '{path}': it is not a plain file")
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from segctl.data.files.archives import PlainFile, files_below
 from segctl.data.files.pictures import read_image
 from segctl.errors import InputError
+from segctl.files import real_path
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -31,7 +32,7 @@ def find_pictures(given: Sequence[str]) -> list[FoundPicture]:
     found: dict[Path, FoundPicture] = {}
     for text in given:
         for picture in _expand(text):
-            found.setdefault(picture.path.resolve(), picture)
+            found.setdefault(real_path(picture.path), picture)
     names: dict[str, FoundPicture] = {}
     for picture in found.values():
         if (other := names.setdefault(picture.name, picture)) is not picture:

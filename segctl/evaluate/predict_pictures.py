@@ -24,7 +24,7 @@ from segctl.evaluate.draw_masks import RGB, overlay, write_index
 from segctl.evaluate.find_pictures import FoundPicture, find_pictures, read_upright
 from segctl.evaluate.png_cityscapes import benchmark_of, train_to_label_ids
 from segctl.evaluate.predictor import predict_classes, protocol_in_words
-from segctl.files import Progress, as_record, file_sha256, read_json, write_json, write_whole
+from segctl.files import Progress, as_record, file_sha256, read_json, real_path, write_json, write_whole
 from segctl.models import SavedModel, Segmenter, read, restore
 from segctl.runtime.device import Compute, choose_scoring_compute
 from segctl.runtime.memory import out_of_memory_in_words
@@ -163,10 +163,10 @@ def _outputs(request: PredictRequest, picture: FoundPicture) -> tuple[Path, Path
 
 def _require_apart(request: PredictRequest, pictures: list[FoundPicture]) -> None:
     """Refuse to overwrite one of the pictures."""
-    inputs = {picture.path.resolve() for picture in pictures}
+    inputs = {real_path(picture.path) for picture in pictures}
     for picture in pictures:
         for path in _outputs(request, picture):
-            if path.resolve() in inputs:
+            if real_path(path) in inputs:
                 raise InputError(f"the mask of '{picture.path}' would overwrite '{path}'", "give another folder with -o")
 
 

@@ -202,6 +202,8 @@ class _Stored:
 
 def _load(path: Path, hint: str) -> Arrays:
     fault = f"cannot read counts from '{path}'"
+    if path.exists() and not path.is_file():
+        raise InputError(f"{fault}: it is not a plain file", hint)  # a pipe or a device may never end
     try:
         with path.open("rb") as handle:
             file = np.load(handle, allow_pickle=False)

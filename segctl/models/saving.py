@@ -82,6 +82,8 @@ def read_if_saved(file: Path) -> SavedModel | None:
 
     Raises InputError for any other file, and for weights that are damaged or hold a number that is not finite.
     """
+    if not file.is_file():
+        raise InputError(f"cannot read '{file}': it is not a plain file", MAKE_AGAIN)  # a pipe or a device may never end
     if file.suffix == ".safetensors":
         read_tables(file)  # for its message about a damaged file
         return None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from segctl.commands import command_line
 from segctl.errors import InputError, SegctlError, did_you_mean, os_error_in_words, printable
 from segctl.evaluate.scores_record import EVALUATE_AGAIN, About
-from segctl.files import as_record, content_key, read_json
+from segctl.files import as_record, content_key, read_json, real_path
 from segctl.metrics.scores import SCORE_NAMES
 from segctl.metrics.store import load_confusion, load_table
 from segctl.metrics.table import CountTable
@@ -134,7 +134,7 @@ def collect(folders: Sequence[Path], runs_root: Path) -> Collection:
     run can be read, and InputError for a named folder that does not exist.
     """
     if folders:
-        found = [_existing(path, runs_root) for path in {path.resolve(): path for path in folders}.values()]
+        found = [_existing(path, runs_root) for path in {real_path(path): path for path in folders}.values()]
     else:
         found = find_runs(runs_root)
     if not found:
@@ -183,7 +183,7 @@ def read_run(folder: RunFolder) -> Run:
     begun = sorted(path.name for path in folder.path.glob("eval/*") if path.is_dir() and not path.name.startswith("."))
     return Run(
         folder=folder,
-        label=_as_label(folder.path.resolve().name),
+        label=_as_label(real_path(folder.path).name),
         spec=folder.read_run(),
         environment=_mapping(folder.read_environment(), folder.environment),
         curves=_curves(folder),
@@ -237,7 +237,7 @@ def _existing(path: Path, runs_root: Path) -> RunFolder:
 
 def _labelled(runs: list[Run]) -> tuple[Run, ...]:
     """The runs with labels of their own: the folder's name, with its parent where names repeat, or else with its whole path."""
-    paths = [run.folder.path.resolve() for run in runs]
+    paths = [real_path(run.folder.path) for run in runs]
     for text in (lambda path: f"{path.parent.name}/{path.name}", str):
         names = [run.label for run in runs]
         runs = [

@@ -15,6 +15,9 @@ from segctl.schema.methods import Method, published_bundle
 from segctl.schema.run import DistillRun, TrainRun
 from segctl.schema.yaml import load_yaml
 
+DEEPEST = 20
+"""Levels of names that `--set` takes: a preset has far fewer, and thousands would exhaust the stack."""
+
 
 def preset_folder() -> Path:
     """The folder of shipped presets: inside an installed wheel, or beside the package in a checkout."""
@@ -96,6 +99,8 @@ def apply_override(tree: Tree, override: str) -> None:
     keys = path.strip().split(".")
     if not sign or not all(keys):
         raise InputError(f"cannot read --set '{override}'", "write it as a.b=value, such as --set train.steps=100")
+    if len(keys) > DEEPEST:
+        raise InputError(f"--set '{path[:40]}...' has {len(keys)} levels", f"a preset has fewer than {DEEPEST} levels")
     try:
         value = load_yaml(text)
     except yaml.YAMLError as error:

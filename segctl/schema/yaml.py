@@ -59,5 +59,5 @@ def load_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_StrictLoader)
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deeply") from error
-    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, OverflowError) as error:
         raise yaml.YAMLError(f"it holds a value that cannot be read: {error}") from error

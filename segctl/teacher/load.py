@@ -9,7 +9,7 @@ from torch import nn
 
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError
-from segctl.files import file_sha256
+from segctl.files import file_sha256, real_path
 from segctl.models import Segmenter, build_model, restore
 from segctl.models.external.foreign import ForeignNetwork, Network, class_order, load_program, program_kind
 from segctl.models.external.huggingface import load_hugging_face
@@ -43,7 +43,7 @@ class Teacher:
     @property
     def source(self) -> str:
         """The value of `--teacher` that finds it again from any folder."""
-        return str(self.path) if on_the_hub(self.path) else str(self.path.resolve())
+        return str(self.path) if on_the_hub(self.path) else str(real_path(self.path))
 
 
 def load_teacher(

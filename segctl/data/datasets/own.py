@@ -23,6 +23,7 @@ from segctl.data.files.pictures import DECODER, Decoded, Picture
 from segctl.data.findings import Finding
 from segctl.data.source import Source
 from segctl.errors import InputError
+from segctl.files import real_path
 from segctl.ignored import IGNORED
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -210,7 +211,7 @@ def _told_apart(own: OwnFiles, pictures: Files, labels: Files) -> tuple[Files, F
 
     Raises InputError if neither folders nor names nor endings tell them apart.
     """
-    images, masks = own.images.resolve(), own.labels.resolve()
+    images, masks = real_path(own.images), real_path(own.labels)
     if images != masks:
         # One folder inside the other: the inner one holds what it is called for.
         inner = {_place(file) for file in labels.members.values()} if images in masks.parents else set()
@@ -235,7 +236,7 @@ def _told_apart(own: OwnFiles, pictures: Files, labels: Files) -> tuple[Files, F
 
 def _place(file: File) -> Path:
     """The real path of a plain file."""
-    return file.container.resolve() if isinstance(file, PlainFile) else Path(file.where)
+    return real_path(file.container) if isinstance(file, PlainFile) else Path(file.where)
 
 
 def _without(files: Files, places: set[Path]) -> Files:

@@ -34,6 +34,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 from segctl.errors import FULL, InputError, SegctlError, first_line
+from segctl.files import real_path
 
 Wanted = Callable[[str], bool]
 """Whether to list a file, given its POSIX path."""
@@ -255,7 +256,7 @@ def open_files(paths: Sequence[Path], wanted: Wanted, own_names: Sequence[str] =
     for path in paths:
         if not path.exists():
             raise InputError(f"the source '{path}' does not exist", "give a folder, or a zip or tar archive")
-        own = path.resolve().name
+        own = real_path(path).name
         start = f"{own}/" if own in own_names and path.is_dir() and not (path / own).is_dir() else ""
         try:
             found = _walk(path, wanted, start) if path.is_dir() else _read_archive(path, wanted, notes)
@@ -265,7 +266,7 @@ def open_files(paths: Sequence[Path], wanted: Wanted, own_names: Sequence[str] =
             if "/" in name and name in members:
                 raise InputError(f"'{name}' is in more than one of {given}", "give each file once")
             members.setdefault(name, file)
-    names = " and ".join(f"{'folder' if path.is_dir() else 'archive'} '{path.resolve().name}'" for path in paths)
+    names = " and ".join(f"{'folder' if path.is_dir() else 'archive'} '{real_path(path).name}'" for path in paths)
     return Files(given, names, members, tuple(notes))
 
 
