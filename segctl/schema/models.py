@@ -30,7 +30,7 @@ class ModelSpec(Spec):
     """The segmentation head."""
     output_stride: Literal[8, 16, 32] = 8
     """Input pixels per pixel of the backbone's last map; `unet` wants 32."""
-    width: int | None = Field(None, ge=1)
+    width: int | None = Field(None, ge=1, le=65_536)
     """Channels of the features before the classifier; `unet` ends with an eighth of them. null takes the reference's: 128 for
     ResNet18/34 and mobile backbones, 512 for wider ones."""
     aux: bool = True

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -224,9 +225,11 @@ def test_slurms_warning_saves_and_the_run_goes_on(toy_data: Path, tmp_path: Path
         assert process.poll() is None
         time.sleep(0.05)
     wait_for_step(process, run, steps_logged(run) + 10)
+    ranks = ranks_of(process)  # before the kill, because they end with their parent
     process.kill()
-    for rank in ranks_of(process):
-        os.kill(rank, signal.SIGKILL)
+    for rank in ranks:
+        with suppress(ProcessLookupError):
+            os.kill(rank, signal.SIGKILL)
     process.communicate()
 
 
