@@ -55,6 +55,7 @@ def test_a_benchmark_finds_what_it_imports(name: str) -> None:
     assert callable(load(name).main)
 
 
+@pytest.mark.slow
 def test_a_saved_result_has_every_field_and_names_no_folder(tmp_path: Path) -> None:
     record = load("record")
     pictures = tmp_path / "own pictures"

@@ -52,7 +52,7 @@ def test_pngs_are_scored_shown_and_written(folders: Path, capsys: pytest.Capture
     assert (folders / "tables" / "scores.json").is_file()
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("width", [80, *(pytest.param(width, marks=pytest.mark.slow) for width in (60, 120))])
 def test_scores_fit_the_terminal_without_a_cut_word(
     width: int, folders: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

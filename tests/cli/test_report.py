@@ -35,7 +35,7 @@ def test_named_runs_go_where_asked(root, tmp_path, capsys):
     assert "`s1`" not in (tmp_path / "one.md").read_text()
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("width", [80, *(pytest.param(width, marks=pytest.mark.slow) for width in (60, 120))])
 def test_scores_fit_the_terminal_without_a_cut_word(width, root, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["report", str(root / "s0"), "-o", "r.md", "--json"]) == 0

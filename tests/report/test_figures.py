@@ -40,6 +40,7 @@ def test_a_bar_is_as_long_as_its_value(tmp_path):
     assert lengths[2] == pytest.approx(4 * lengths[0], abs=5)
 
 
+@pytest.mark.slow
 def test_a_group_keeps_its_colour_by_its_position(tmp_path):
     group = Bars("second", 1, (40.0,), ((30.0, 50.0),))
     draw_bars(["sky"], [group], tmp_path / "bars.png")

@@ -77,7 +77,7 @@ def take_share(rank: int, size: int) -> dict[int, dict[str, torch.Tensor]]:
     return {accumulate: step_of(World(rank, size), accumulate) for accumulate in (1, 2)}
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_processes_take_the_step_that_one_takes(size: int, tmp_path: Path) -> None:
     shares = run_in_processes(take_share, size, tmp_path)
     alone = step_of(World(), 1)
