@@ -60,7 +60,7 @@ def test_every_command_and_option_in_readme_text_exists(capsys: pytest.CaptureFi
 
 
 def test_every_option_of_the_commands_that_want_a_dataset_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    """The lines that no test can run here, for want of the dataset: their command must be there, and take each option."""
+    """No test can run these lines, because the datasets are not here: each command must exist and take each option."""
     lines = re.findall(r"^segctl (data [a-z]+) (.*?)(?:\s+#.*)?$", README, flags=re.M)
     assert len(lines) >= 5
     for command, arguments in lines:

@@ -1,4 +1,4 @@
-"""`segctl compare` through the front door: the runs, the table, saying it again, and refusals."""
+"""`segctl compare` through the front door: the runs, the table, running it again, and refusals."""
 
 import json
 from pathlib import Path
