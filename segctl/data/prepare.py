@@ -28,7 +28,7 @@ from pathlib import Path
 
 from segctl import __version__
 from segctl.data.classes import LabelCounts
-from segctl.data.files.lock import locked, made_folder
+from segctl.data.files.lock import locked, made_folder, remove_abandoned
 from segctl.data.findings import refusal
 from segctl.data.shards.dataset import (
     INDEX_NAME,
@@ -99,13 +99,15 @@ def prepare_source(
         raise refusal(source.problems)
     whole, source = source, source if limit is None else _limited(source, limit)
     limit = None if source.splits == whole.splits else limit
+    lock = data_root / f".{source.name}.lock"
     if (finished := _find_current(source, data_root, codec, limit)) is not None:
+        remove_abandoned(lock)  # a process may be killed after it has put the dataset in place
         return finished
     sizes = {name: source.samples.size(name) for name in _names(source)}
     _check_place(data_root, source.name)
     with (
         made_folder(data_root, "the data root"),
-        locked(data_root / f".{source.name}.lock", f"preparing '{source.name}' in '{data_root}'"),
+        locked(lock, f"preparing '{source.name}' in '{data_root}'"),
     ):
         staging = staging_folder(data_root, source.name)
         conversion = Conversion(source, staging, codec, plan_shards(source.name, sizes))
