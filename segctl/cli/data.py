@@ -185,16 +185,21 @@ def preview(
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="The PNG to write; default: NAME-SPLIT.png.")
     ] = None,
     split: Annotated[str | None, typer.Option("--split", help="The split to show; default: the first.")] = None,
+    augmented: Annotated[
+        str | None,
+        typer.Option("--augmented", metavar="PRESET", help="Draw what a network is trained on under this preset: its views."),
+    ] = None,
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
     """Draw a contact sheet: images, labels in colour, and a legend."""
     from segctl.data.inspect.preview import write_preview
     from segctl.data.shards.dataset import open_dataset
+    from segctl.schema.load import load_preset
 
     dataset = open_dataset(data_root, name)
     split = split or next(iter(dataset.splits))
     path = output or Path(f"{name}-{split}.png")
-    names = write_preview(dataset, split, path)
+    names = write_preview(dataset, split, path, load_preset(augmented).data if augmented else None)
     out.result(f"{path}: {len(names)} samples of {name} {split}")
 
 
@@ -238,6 +243,7 @@ def bench(
         ("decode alone", found.decode_ms, found.bytes_encoded),
     ):
         rows.append([what, f"{1000 / time_ms:.1f}", f"{time_ms:.2f}", f"{read / 1e6:.2f}"])
+    rows += [[f"augmentation: {kind}", "", f"{time_ms:.2f}", ""] for kind, time_ms in found.augment_ms.items()]
     notes = [
         f"{found.codec}, crop {found.crop[0]}×{found.crop[1]}, scale 0.5 to 2, flip; medians of {found.samples}",
         f"decoding is of {found.decoded}; shards are {found.times_faster:.1f} times as fast; first batch after "

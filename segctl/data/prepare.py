@@ -314,6 +314,8 @@ def _key(conversion: Conversion, index: int) -> str:
 def _take_over(conversion: Conversion, index: int, tick: Callable[[], None]) -> WrittenShard | None:
     filename, names = conversion.shards[index]
     path = conversion.folder / filename
+    if not record_path(path).is_file():
+        return None
     try:
         found = read_record(record_path(path), _ShardRecord)
         current = found.key == _key(conversion, index) and found.file_hash == file_hash(path)
@@ -336,10 +338,17 @@ def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> Writ
             sample = conversion.source.samples.read(name)
             height, width = sample.label.shape
             pixels = pixels_sha256(sample.image, sample.label)
-            records[name] = SampleRecord(
-                index, height, width, sample.source_bytes, sample.source_sha256, pixels, sample.unknown_pixels
-            )
             labels[name] = LabelCounts.of(sample.label, conversion.source.classes.num_classes, sample.unknown_values)
+            records[name] = SampleRecord(
+                index,
+                height,
+                width,
+                sample.source_bytes,
+                sample.source_sha256,
+                pixels,
+                sample.unknown_pixels,
+                {str(train_id): count for train_id, count in enumerate(labels[name].classes) if count},
+            )
             yield sample
             tick()
 

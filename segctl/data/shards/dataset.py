@@ -35,6 +35,9 @@ class SampleRecord:
     pixels_sha256: str
     unknown_pixels: int = 0
     """Pixels whose colour is no class's; they are ignored."""
+    class_pixels: dict[str, int] | None = None
+    """The pixels of each class that the label shows, by train id (text, because JSON has no other keys); None if an older segctl
+    packed the sample."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,8 @@ def open_dataset(data_root: Path, name: str) -> PreparedDataset:
 
 def find_dataset(data_root: Path, name: str) -> PreparedDataset | None:
     """The prepared dataset; None if there is none that this segctl can read."""
+    if not (data_root / name / INDEX_NAME).is_file():
+        return None
     try:
         return _open(data_root / name)
     except InputError:
