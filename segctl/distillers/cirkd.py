@@ -16,7 +16,7 @@ from segctl.losses.pixels import sum_dtype
 from segctl.models.outputs import Outputs
 from segctl.schema.distill_terms import CrossImageSpec
 
-ELEMENTS = 2**24
+SIMILARITIES_AT_ONCE = 2**24
 """Similarities held at a time: 64 MiB in float32. Two 512×1024 crops at stride 8 have four maps of 256 MiB each."""
 
 
@@ -77,7 +77,7 @@ class _RowDivergence(torch.autograd.Function):
         keys_learn = ctx.needs_input_grad[1]  # a bank of stored keys does not
         total = rows.new_zeros(())
         to_rows, to_keys = torch.zeros_like(rows), torch.zeros_like(flat_keys) if keys_learn else None
-        at_once = max(1, ELEMENTS // (groups * each))
+        at_once = max(1, SIMILARITIES_AT_ONCE // (groups * each))
         for start in range(0, len(rows), at_once):
             part = slice(start, start + at_once)
             log_t = (teacher_rows[part] @ flat_teacher_keys.T).div_(temperature).view(-1, groups, each).log_softmax(2)

@@ -15,7 +15,7 @@ from segctl.losses.pixels import (
     log_likelihood,
     mean_over_valid,
     sum_dtype,
-    weighted,
+    times_class_weights,
     weights_at,
     weights_of,
 )
@@ -58,7 +58,9 @@ class CrossEntropyLoss(Loss[CrossEntropySpec]):
         if is_hard(label):
             errors = -log_likelihood(logits, label, valid) * weights
         else:
-            errors = -log_likelihood(logits, weighted(class_weights, blank_ignored(label, valid).to(weights.dtype)), valid)
+            errors = -log_likelihood(
+                logits, times_class_weights(class_weights, blank_ignored(label, valid).to(weights.dtype)), valid
+            )
         errors = errors if valid is None else errors.masked_fill(~valid, 0.0)
         return errors.sum() / _at_least_tiny(weights.sum())
 

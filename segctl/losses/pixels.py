@@ -32,7 +32,7 @@ def checked_pixels(logits: Tensor, label: Tensor, ignore_index: int | None, keep
     """`valid_pixels` of a batch whose shapes and class ids are right; every loss begins with it. Raises ArgumentError."""
     check_shapes(logits, label, keep_mask)
     valid = valid_pixels(label, ignore_index, keep_mask)
-    check_ids(label, valid, logits.shape[1])
+    check_class_ids(label, valid, logits.shape[1])
     return valid
 
 
@@ -76,7 +76,7 @@ def check_shapes(logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> Non
         raise ArgumentError(f"keep_mask is {keep_mask.dtype} {tuple(keep_mask.shape)}, wanted torch.bool {pixels}")
 
 
-def check_ids(label: Tensor, valid: Tensor | None, num_classes: int) -> None:
+def check_class_ids(label: Tensor, valid: Tensor | None, num_classes: int) -> None:
     """Refuse class ids outside 0 to num_classes - 1 at valid pixels of a hard label (B, *D). Raises ArgumentError.
 
     valid bool (B, *D), None for all. On the CPU it takes 2 ms for a million pixels. On a GPU a sentence would wait for the device
@@ -144,11 +144,11 @@ def weights_at(class_weights: Tensor, label: Tensor, valid: Tensor | None, dtype
         ids = label.long() if valid is None else label.long().masked_fill(~valid, 0)
         weights = class_weights.to(dtype)[ids]
     else:
-        weights = weighted(class_weights, blank_ignored(label, valid).to(dtype)).sum(1)
+        weights = times_class_weights(class_weights, blank_ignored(label, valid).to(dtype)).sum(1)
     return weights if valid is None else weights.masked_fill(~valid, 0.0)
 
 
-def weighted(class_weights: Tensor, values: Tensor) -> Tensor:
+def times_class_weights(class_weights: Tensor, values: Tensor) -> Tensor:
     """w_c times the values of class c; class_weights w (C,), values (B, C, *D)."""
     return class_weights.to(values.dtype).view(-1, *[1] * (values.ndim - 2)) * values
 

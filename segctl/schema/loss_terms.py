@@ -92,7 +92,7 @@ class CrossEntropySpec(LossTerm):
     """One factor per class; the mean is then divided by the weights of the valid pixels."""
 
     def formula(self, label: str, soft: bool) -> str:
-        return call("CE", self.logits, label, weighted(self.class_weights))
+        return call("CE", self.logits, label, _weighting(self.class_weights))
 
 
 class FocalSpec(LossTerm):
@@ -106,7 +106,7 @@ class FocalSpec(LossTerm):
     """One factor per class, alpha in the paper."""
 
     def formula(self, label: str, soft: bool) -> str:
-        return call("Focal", self.logits, label, [f"γ={self.gamma:g}", *weighted(self.class_weights)])
+        return call("Focal", self.logits, label, [f"γ={self.gamma:g}", *_weighting(self.class_weights)])
 
 
 class OhemSpec(LossTerm):
@@ -147,7 +147,7 @@ class JDTSpec(LossTerm, JaccardFamily):
 
     def formula(self, label: str, soft: bool) -> str:
         averaged = classes(self.active_soft, "all") if soft else classes(self.active_hard, "present")
-        return self.index_formula(self.logits, label, [*averaged, *weighted(self.class_weights)])
+        return self.index_formula(self.logits, label, [*averaged, *_weighting(self.class_weights)])
 
 
 class OverlapTerm(LossTerm):
@@ -223,6 +223,6 @@ def classes(active: Active, usual: Active) -> list[str]:
     return [] if active == usual else [f"{active} classes"]
 
 
-def weighted(class_weights: ClassWeights | None) -> list[str]:
+def _weighting(class_weights: ClassWeights | None) -> list[str]:
     """A word for class weights, where there are any."""
     return [] if class_weights is None else ["weighted classes"]

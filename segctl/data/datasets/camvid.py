@@ -53,8 +53,8 @@ LAYOUT = (
     "give the folder that holds train/ and trainannot/ (val/ and valannot/, test/ and testannot/) with --source, "
     "or 701_StillsRaw_full.zip and LabeledApproved_full.zip, each with --source"
 )
-IDS = IdMap.of(CLASSES, "use the labels of the 480×360, 11-class release")
-COUNTS = {"train": 367, "val": 101, "test": 233}
+_IDS = IdMap.of(CLASSES, "use the labels of the 480×360, 11-class release")
+_OFFICIAL_COUNTS = {"train": 367, "val": 101, "test": 233}
 COLORS_32: tuple[tuple[str, Color, str], ...] = (
     ("Animal", (64, 128, 64), "Pedestrian"),
     ("Archway", (192, 0, 128), "Building"),
@@ -130,7 +130,7 @@ def _open_480x360(files: Files, root: str) -> Source:
         problems += found + [finding for finding in unlisted if finding.sample not in bad]
         for name in splits[split]:
             images[name] = Picture(name, "image", pictures[name], ("RGB",))
-            labels[name] = PictureLabel(Picture(name, "label", annotations[name], ("L",)), IDS)
+            labels[name] = PictureLabel(Picture(name, "label", annotations[name], ("L",)), _IDS)
     if len(splits) == len(SPLITS):
         splits["trainval"] = splits["train"] + splits["val"]
     return Source(
@@ -175,14 +175,14 @@ def _open_960x720(files: Files) -> Source:
     names, unpaired = pair(
         pictures, masks, lambda role, name: f"'{name}{'_L' if role == 'label' else ''}.png' is missing from {files.given}"
     )
-    splits = {split: [name for name in names if split_of(name) == split] for split in COUNTS}
+    splits = {split: [name for name in names if split_of(name) == split] for split in _OFFICIAL_COUNTS}
     splits = {split: listed for split, listed in splits.items() if listed}
     notes = [
         f"{split} has {len(splits.get(split, []))} of the official {count} pictures"
-        for split, count in COUNTS.items()
+        for split, count in _OFFICIAL_COUNTS.items()
         if len(splits.get(split, [])) != count
     ]
-    if len(splits) == len(COUNTS):
+    if len(splits) == len(_OFFICIAL_COUNTS):
         splits["trainval"] = splits["train"] + splits["val"]
     train_ids = {row.name: row.train_id for row in CLASSES.rows}
     colors = ColorMap.of(

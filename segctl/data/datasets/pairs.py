@@ -5,7 +5,7 @@ Below stand the rules, the pairing of images with labels, and the reader of pair
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -337,3 +337,8 @@ def read_list(file: File, sample_of: Callable[[str], str]) -> tuple[list[str], l
             repeated.append(Finding(name, f"'{file.where}' lists '{name}' more than once", "remove the repeated line"))
         names[name] = None
     return list(names), repeated
+
+
+def list_md5(lines: Iterable[str]) -> str:
+    """MD5 of the lines, each ended by a newline, as hexadecimal digits: it tells whether a split is the official list."""
+    return hashlib.md5("".join(f"{line}\n" for line in lines).encode(), usedforsecurity=False).hexdigest()

@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field
 from segctl.errors import InputError, SegctlError
 from segctl.files import read_record
 
-LETTING_GO_S, POLL_S = 5.0, 0.05
+_LETTING_GO_S, _POLL_S = 5.0, 0.05
 """How long a lock is waited for whose holder is no longer alive, and how often it is tried."""
 
 
@@ -92,7 +92,7 @@ def locked(path: Path, work: str) -> Iterator[None]:
 
 def _take(path: Path, work: str) -> int:
     """The descriptor of the locked file."""
-    latest = time.monotonic() + LETTING_GO_S
+    latest = time.monotonic() + _LETTING_GO_S
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
@@ -110,7 +110,7 @@ def _take(path: Path, work: str) -> int:
             # A holder that has just been killed may take a moment to let go: its processes end one after the other.
             if _is_alive(_read(path)) or time.monotonic() > latest:
                 raise _busy(path, work)
-            time.sleep(POLL_S)
+            time.sleep(_POLL_S)
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

@@ -58,7 +58,7 @@ class SplitInfo:
         }
 
 
-def describe(
+def describe_splits(
     dataset: PreparedDataset, splits: Sequence[str] = (), progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[SplitInfo]:
     """Count the given splits, or all. Each label is read once, however many splits list it."""

@@ -13,7 +13,7 @@ from segctl.data.shards.dataset import PreparedDataset
 
 MAX_IGNORED = 0.3
 """Warn from this fraction of ignored pixels in a split on."""
-SHOWN = 5
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ def _split_warnings(counts: Mapping[str, LabelCounts], classes: ClassTable) -> l
 
 
 def _list(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:SHOWN])
-    return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    shown = ", ".join(f"'{name}'" for name in names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _percent(part: int, whole: int) -> str:

@@ -11,16 +11,16 @@ from segctl.data.shards.dataset import PreparedDataset
 from segctl.files import write_whole
 from segctl.ignored import IGNORED
 
-COLUMNS, ROWS = 4, 3
+_COLUMNS, _ROWS = 4, 3
 CELL_PX = 320
-GAP_PX, MARGIN_PX = 16, 32
-TITLE_PX, CAPTION_PX, LEGEND_PX = 26, 14, 16
-PAPER, INK, FADED = (255, 255, 255), (28, 30, 34), (110, 114, 122)
+_GAP_PX, _MARGIN_PX = 16, 32
+_TITLE_PX, _CAPTION_PX, LEGEND_PX = 26, 14, 16
+_PAPER, _INK, _FADED = (255, 255, 255), (28, 30, 34), (110, 114, 122)
 
 
 def write_preview(dataset: PreparedDataset, split: str, path: Path) -> list[str]:
     """Write the sheet as a PNG and return the samples on it, which are evenly spread over the split."""
-    names = _spread(dataset.names(split), COLUMNS * ROWS)
+    names = _spread(dataset.names(split), _COLUMNS * _ROWS)
     sheet = draw_sheet(dataset, split, names)
     write_whole(path, lambda partial: sheet.save(partial, "PNG"))
     return names
@@ -34,22 +34,22 @@ def _spread(names: list[str], count: int) -> list[str]:
 def draw_sheet(dataset: PreparedDataset, split: str, names: Sequence[str]) -> Image.Image:
     """The sheet: a title, a grid of samples in reading order, and the legend."""
     cells = [_cell(dataset, name) for name in names]
-    rows = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
+    rows = [cells[start : start + _COLUMNS] for start in range(0, len(cells), _COLUMNS)]
     heights = [max(cell.height for cell in row) for row in rows]
-    width = 2 * MARGIN_PX + COLUMNS * CELL_PX + (COLUMNS - 1) * GAP_PX
-    legend = _legend(dataset.classes, width - 2 * MARGIN_PX)
-    header = MARGIN_PX + TITLE_PX + 2 * GAP_PX
-    sheet = Image.new("RGB", (width, header + sum(heights) + GAP_PX * len(rows) + legend.height + MARGIN_PX), PAPER)
+    width = 2 * _MARGIN_PX + _COLUMNS * CELL_PX + (_COLUMNS - 1) * _GAP_PX
+    legend = _legend(dataset.classes, width - 2 * _MARGIN_PX)
+    header = _MARGIN_PX + _TITLE_PX + 2 * _GAP_PX
+    sheet = Image.new("RGB", (width, header + sum(heights) + _GAP_PX * len(rows) + legend.height + _MARGIN_PX), _PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN_PX, MARGIN_PX), f"{dataset.name}, {split}", INK, _font(TITLE_PX))
+    pen.text((_MARGIN_PX, _MARGIN_PX), f"{dataset.name}, {split}", _INK, _font(_TITLE_PX))
     count = f"{len(names)} of {len(dataset.names(split))} samples"
-    pen.text((width - MARGIN_PX, MARGIN_PX + TITLE_PX - LEGEND_PX), count, FADED, _font(LEGEND_PX), anchor="ra")
+    pen.text((width - _MARGIN_PX, _MARGIN_PX + _TITLE_PX - LEGEND_PX), count, _FADED, _font(LEGEND_PX), anchor="ra")
     top = header
     for row, height in zip(rows, heights, strict=True):
         for column, cell in enumerate(row):
-            sheet.paste(cell, (MARGIN_PX + column * (CELL_PX + GAP_PX), top))
-        top += height + GAP_PX
-    sheet.paste(legend, (MARGIN_PX, top))
+            sheet.paste(cell, (_MARGIN_PX + column * (CELL_PX + _GAP_PX), top))
+        top += height + _GAP_PX
+    sheet.paste(legend, (_MARGIN_PX, top))
     return sheet
 
 
@@ -59,10 +59,10 @@ def _cell(dataset: PreparedDataset, name: str) -> Image.Image:
     size = (CELL_PX, max(1, round(CELL_PX * height / width)))
     picture = Image.fromarray(dataset.image(name)).resize(size, Image.Resampling.BICUBIC)
     label = Image.fromarray(dataset.label(name)).resize(size, Image.Resampling.NEAREST)
-    cell = Image.new("RGB", (CELL_PX, 2 * size[1] + 2 + CAPTION_PX + GAP_PX), PAPER)
+    cell = Image.new("RGB", (CELL_PX, 2 * size[1] + 2 + _CAPTION_PX + _GAP_PX), _PAPER)
     cell.paste(picture, (0, 0))
     cell.paste(Image.fromarray(color_label(np.asarray(label), dataset.classes)), (0, size[1] + 2))
-    ImageDraw.Draw(cell).text((0, 2 * size[1] + 8), name, FADED, _font(CAPTION_PX))
+    ImageDraw.Draw(cell).text((0, 2 * size[1] + 8), name, _FADED, _font(_CAPTION_PX))
     return cell
 
 
@@ -85,12 +85,12 @@ def _legend(classes: ClassTable, width: int) -> Image.Image:
             x, y = 0, y + swatch + 12
         places.append((train_id, name, x, y))
         x += length
-    legend = Image.new("RGB", (width, y + swatch), PAPER)
+    legend = Image.new("RGB", (width, y + swatch), _PAPER)
     pen = ImageDraw.Draw(legend)
     for train_id, name, x, y in places:
         legend.paste(Image.fromarray(color_label(np.full((swatch, swatch), train_id, np.uint8), classes)), (x, y))
-        pen.rectangle((x, y, x + swatch - 1, y + swatch - 1), outline=FADED)
-        pen.text((x + swatch + 8, y + swatch // 2), name, INK, font, anchor="lm")
+        pen.rectangle((x, y, x + swatch - 1, y + swatch - 1), outline=_FADED)
+        pen.text((x + swatch + 8, y + swatch // 2), name, _INK, font, anchor="lm")
     return legend
 
 

@@ -31,7 +31,7 @@ from segctl.models.segmenter import Segmenter
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-SMALLEST = 1e-6
+LEAST_PROBABILITY = 1e-6
 """Probabilities are moved this far from 0 (and, for sigmoids, from 1) before their logarithm."""
 SLACK = 0.01
 """How far the sum of a pixel's probabilities may be from 1; half precision rounds that much over many classes."""
@@ -157,9 +157,9 @@ class ForeignNetwork(Normalizing):
             case "logits":
                 return found
             case "softmax":
-                return found.float().clamp(min=SMALLEST).log()
+                return found.float().clamp(min=LEAST_PROBABILITY).log()
             case "sigmoid":
-                return found.float().clamp(SMALLEST, 1 - SMALLEST).logit()
+                return found.float().clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY).logit()
 
     def _run(self, images: Tensor) -> Any:
         try:

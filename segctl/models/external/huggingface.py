@@ -20,15 +20,13 @@ from torch.nn import functional as F
 
 from segctl.errors import InputError, first_line
 from segctl.files import file_sha256, read_json
-from segctl.models.external.foreign import IMAGENET_MEAN, IMAGENET_STD, Facts, ForeignNetwork, class_order
+from segctl.models.external.foreign import IMAGENET_MEAN, IMAGENET_STD, LEAST_PROBABILITY, Facts, ForeignNetwork, class_order
 from segctl.models.external.weights import require_finite
 
 PREFIX = "hf:"
-FILES = ["config.json", "preprocessor_config.json", "processor_config.json", "*.safetensors", "*.safetensors.index.json"]
+SNAPSHOT_FILES = ["config.json", "preprocessor_config.json", "processor_config.json", "*.safetensors", "*.safetensors.index.json"]
 PICKLED = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
 """Weights of a repository without .safetensors; transformers reads them with weights_only, which runs no code."""
-SMALLEST = 1e-6
-"""Smaller probabilities are raised to this before their logarithm."""
 
 
 class SemanticMasks(nn.Module):
@@ -42,7 +40,7 @@ class SemanticMasks(nn.Module):
         output = self.net(pixel_values=images)
         classes = output.class_queries_logits.float().softmax(-1)[..., :-1]
         maps = torch.einsum("bqc,bqhw->bchw", classes, output.masks_queries_logits.float().sigmoid())
-        return F.normalize(maps, p=1.0, dim=1).clamp(min=SMALLEST).log()
+        return F.normalize(maps, p=1.0, dim=1).clamp(min=LEAST_PROBABILITY).log()
 
 
 @dataclass(frozen=True)
@@ -146,9 +144,9 @@ def _folder(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=FILES))
+        folder = Path(snapshot_download(name, allow_patterns=SNAPSHOT_FILES))
         if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name, allow_patterns=[*FILES, *PICKLED]))
+            folder = Path(snapshot_download(name, allow_patterns=[*SNAPSHOT_FILES, *PICKLED]))
         return folder
     except Exception as error:  # the hub's errors change with the HTTP library beneath it
         reason = first_line(error)

@@ -32,7 +32,7 @@ SPARE = ("num_batches_tracked", "pixel_mean", "pixel_std")
 DEPTH = 4
 """How deep tables of weights may be nested in a file."""
 
-Table = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 
 def unpickled(file: Path, hint: str = "") -> Any:
@@ -76,7 +76,7 @@ def _strangers(file: Path) -> list[str]:
         return []
 
 
-def read_tables(file: Path) -> dict[str, Table]:
+def read_tables(file: Path) -> dict[str, StateDict]:
     """Every mapping of names to tensors in a .safetensors or PyTorch file by its place, such as `ema`; likeliest first.
 
     Raises InputError if the file cannot be read or holds none.
@@ -87,7 +87,7 @@ def read_tables(file: Path) -> dict[str, Table]:
     return tables
 
 
-def _tables(content: Any, place: tuple[str, ...], depth: int) -> Iterator[tuple[str, Table]]:
+def _tables(content: Any, place: tuple[str, ...], depth: int) -> Iterator[tuple[str, StateDict]]:
     if not isinstance(content, Mapping):
         return
     rank = {key: number for number, key in enumerate(WRAPPERS)}
@@ -111,7 +111,7 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
 class Found(NamedTuple):
     """A network's weights in a file: where they stand there, and how many names outside that prefix are left aside."""
 
-    table: Table
+    table: StateDict
     place: str
     prefix: str
     left: list[str]
