@@ -17,7 +17,7 @@ from segctl.data.classes import ClassTable
 from segctl.data.datasets import OWN_LINE
 from segctl.data.datasets.class_file import read_classes
 from segctl.data.datasets.own_splits import split_samples
-from segctl.data.datasets.pairs import ColorMap, IdMap, Label, PairReader, Unknown, by_sample, pair
+from segctl.data.datasets.pairs import ColorMap, IdMap, Label, PairReader, PictureFile, Unknown, by_sample, pair
 from segctl.data.files.archives import File, Files, PlainFile, open_files
 from segctl.data.files.pictures import DECODER, Decoded, Picture
 from segctl.data.findings import Finding
@@ -139,25 +139,15 @@ class OwnRule:
 
 
 @dataclass(frozen=True)
-class OwnLabel:
+class OwnLabel(PictureFile):
     """A label file of a person's own data, read as its content and the class table say."""
 
-    picture: Picture
     rule: OwnRule
-
-    def __str__(self) -> str:
-        return str(self.picture)
-
-    def size(self) -> tuple[int, int]:
-        return self.picture.size()
 
     def decode(self) -> Label:
         decoded = self.picture.decode()
         array, unknown = self.rule.train_ids(self.picture, decoded)
         return Label(array, decoded.sha256, len(decoded.content), unknown)
-
-    def digest(self) -> str:
-        return self.picture.digest()
 
 
 def check_own_name(name: str, known: list[str]) -> None:

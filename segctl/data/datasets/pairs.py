@@ -182,11 +182,10 @@ class LabelFile(Protocol):
 
 
 @dataclass(frozen=True)
-class PictureLabel:
-    """A label that is a picture, and the rule that makes train ids of its values."""
+class PictureFile:
+    """What every label file that is a picture has in common; see LabelFile."""
 
     picture: Picture
-    rule: LabelRule
 
     def __str__(self) -> str:
         return str(self.picture)
@@ -194,13 +193,20 @@ class PictureLabel:
     def size(self) -> tuple[int, int]:
         return self.picture.size()
 
+    def digest(self) -> str:
+        return self.picture.digest()
+
+
+@dataclass(frozen=True)
+class PictureLabel(PictureFile):
+    """A label that is a picture, and the rule that makes train ids of its values."""
+
+    rule: LabelRule
+
     def decode(self) -> Label:
         decoded = self.picture.decode()
         array, unknown = self.rule.train_ids(self.picture, decoded.array)
         return Label(array, decoded.sha256, len(decoded.content), unknown)
-
-    def digest(self) -> str:
-        return self.picture.digest()
 
 
 @dataclass(frozen=True)
