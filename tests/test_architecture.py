@@ -110,3 +110,46 @@ def test_public_names_are_found_in_every_form_of_assignment(tmp_path: Path) -> N
     )
     (tmp_path / "a.py").write_text(text, encoding="utf-8")
     assert public_names_of(tmp_path / "a.py") == {"A", "B", "D", "E", "F", "g", "I"}
+
+
+ARRAY = re.compile(r"\b(Tensor|NDArray|ndarray)\b")
+SHAPE = re.compile(r"\((\*?\d+|\*?[A-Z][A-Za-z]*'?|[a-z]|\.\.\.)( [+-] \w+)?(,|·|\))|\bshape|\bscalar")
+"""`(B, C, h, w)`, `(n,)`, `(...)`, `any shape`, `scalar`."""
+
+
+def functions_without_shapes(text: str) -> list[str]:
+    """Public functions and methods that take an array and name no shape in their docstring, or `forward` in its class's."""
+    found = []
+
+    def visit(node: ast.AST, outer: str) -> None:
+        for inner in ast.iter_child_nodes(node):
+            if isinstance(inner, ast.ClassDef):
+                visit(inner, ast.get_docstring(inner) or "")
+            if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_"):
+                taken = [ast.unparse(arg.annotation) for arg in (*inner.args.args, *inner.args.kwonlyargs) if arg.annotation]
+                takes = any(ARRAY.search(kind) and "Callable" not in kind for kind in taken)
+                said = (ast.get_docstring(inner) or "") + (outer if inner.name == "forward" else "")
+                if takes and not SHAPE.search(said) and "overload" not in map(ast.unparse, inner.decorator_list):
+                    found.append(inner.name)
+
+    visit(ast.parse(text), "")
+    return found
+
+
+def test_a_function_that_takes_arrays_names_their_shapes() -> None:
+    missing = {
+        path.relative_to(PACKAGE).as_posix(): names
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if (names := functions_without_shapes(path.read_text(encoding="utf-8")))
+    }
+    assert missing == {}
+
+
+def test_a_docstring_without_a_shape_is_found() -> None:
+    text = (
+        "class A:\n  'maps (B, D, h, w)'\n  def forward(self, x: Tensor): ...\n  def other(self, x: 'Tensor'): 'Half of x.'\n"
+        "def f(*, x: NDArray[Any]): 'ids (n,)'\n"
+        "def g(x: np.ndarray): 'of any shape'\n"
+        "def h(x: np.ndarray): 'counts (pixels)'\n"
+    )
+    assert functions_without_shapes(text) == ["other", "h"]

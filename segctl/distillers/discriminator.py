@@ -109,6 +109,7 @@ class Adversarial(Term[AdversarialSpec]):
         return Adversarial(spec.logits, pair.student.classes, grid, spec.loss, spec.gradient_penalty, spec.lr, spec.betas)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> dict[str, Tensor]:
+        """Logits (B, C, h, w) at head stride; the label is not read. Returns two scalars; `generator` may be below 0."""
         ours, theirs = paired_logits(student, teacher, self.logits, "adversarial")
         size = wide_enough(grid_of(ours))
         fake, real = upsample(ours, size), upsample(theirs, size)

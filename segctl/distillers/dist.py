@@ -53,6 +53,7 @@ class Relation(Term[RelationSpec]):
         return Relation(spec.logits, spec.beta, spec.gamma, spec.group)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        """Logits (B, C, h, w) at head stride; the label is not read. Returns a scalar from 0 to 2 (beta + gamma)."""
         ours, theirs = paired_logits(student, teacher, self.logits, "dist")
         parts = [
             len(ours[part]) / len(ours) * relation_distance(ours[part], theirs[part], self.beta, self.gamma)

@@ -59,5 +59,6 @@ class IntraClass(Term[IntraClassSpec]):
         return IntraClass(pair.student.classes)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        """Features (B, D, h, w) and (B, D', h, w), label integer (B, H, W). Returns a scalar from 0 to 4."""
         ours, theirs = paired_features(student, teacher)
         return intra_class_variation(ours, theirs, label_on_grid(label, grid_of(ours)), self.num_classes)

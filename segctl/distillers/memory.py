@@ -189,6 +189,8 @@ class Memory(Term[MemorySpec]):
         return Memory(queues, student_channels, (spec.pixel_samples, spec.region_samples), spec.temperature)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> dict[str, Tensor]:
+        """Features (B, D, h, w) and (B, D', h, w), label integer (B, H, W). Returns two scalars of at least 0, and stores the
+        teacher's features."""
         ours, theirs = paired_features(student, teacher)
         on_grid = label_on_grid(label, grid_of(ours))
         theirs = F.normalize(theirs, dim=1)

@@ -53,4 +53,5 @@ class Pairwise(Term[PairwiseSpec]):
         return Pairwise(spec.pool, spec.norm_gradient)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        """Features (B, D, h, w) and (B, D', h, w); the label is not read. Returns a scalar from 0 to 4."""
         return pairwise_similarity(*paired_features(student, teacher), self.pool, self.norm_gradient)

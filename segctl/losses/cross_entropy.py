@@ -74,5 +74,5 @@ class CrossEntropyLoss(Loss[CrossEntropySpec]):
 
 
 def _at_least_tiny(total: Tensor) -> Tensor:
-    """A divisor that makes 0/0 a 0: the total is 0 if every pixel is ignored or has weight 0."""
+    """A divisor (scalar) that makes 0/0 a 0: the total is 0 if every pixel is ignored or has weight 0."""
     return total.clamp(min=torch.finfo(total.dtype).tiny)

@@ -19,7 +19,7 @@ def is_hard(label: Tensor) -> bool:
 
 
 def sum_dtype(logits: Tensor) -> torch.dtype:
-    """float32, because half-precision sums overflow; float64 for float64 logits."""
+    """The dtype of sums over logits of any shape: float32, because half precision overflows; float64 for float64 logits."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 

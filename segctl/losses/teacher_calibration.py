@@ -63,6 +63,7 @@ def draw_keys(label: Tensor, keys: int, balanced: bool) -> Tensor:
 
 
 def _some_of(places: Tensor, number: int) -> Tensor:
+    """At most `number` of the places int64 (n,), drawn without repetition."""
     # On the CPU's generator, whose state is in every checkpoint.
     return places[torch.randperm(len(places))[:number].to(places.device)]
 

@@ -101,13 +101,18 @@ def _members(benchmark: Benchmark, table: CountTable) -> dict[str, list[int]]:
 
 
 def _strays(confusion: NDArray[np.int64], classes: list[int]) -> int:
-    """Pixels of other classes that were predicted as one of these."""
+    """Pixels of other classes that were predicted as one of these; confusion int64 (C, C), rows are the truth."""
     return int(confusion[:, classes].sum() - confusion[np.ix_(classes, classes)].sum())
 
 
 def _instance_weighted_iou(
     instances: InstanceTable, classes: list[int], hits: int, strays: float, sizes: NDArray[np.float64]
 ) -> float:
+    """iIoU of some classes together, a fraction; NaN where they have no pixel.
+
+    hits: the column of `instances.rows`, int64 (K, 4), that counts as right.  strays: false positives in pixels.
+    sizes: float64 (C,), the pixels of an average instance of each class.
+    """
     rows = instances.rows[np.isin(instances.rows[:, CLASS], classes)]
     weight = sizes[rows[:, CLASS]] / rows[:, SIZE]
     right, missed = (rows[:, hits] * weight).sum(), ((rows[:, SIZE] - rows[:, hits]) * weight).sum()

@@ -158,7 +158,10 @@ def queue_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_
 
 
 def scatter_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int = IGNORED) -> "Tensor":
-    """`queue_pairs` by one scatter over the whole batch: what a GPU runs, and any other device can."""
+    """`queue_pairs` by one scatter over the whole batch: what a GPU runs, and any other device can.
+
+    prediction, label: integers (B, H, W).  Returns int64 (B, C + 2, C + 1), as `queue_pairs` does.
+    """
     import torch
 
     if prediction.is_floating_point() or label.is_floating_point():
@@ -195,6 +198,7 @@ def _stack(columns: list[Any]) -> Any:
 
 
 def _integers(ids: NDArray[Any]) -> NDArray[Any]:
+    """Class ids of any shape, Booleans as uint8. Raises ArgumentError for what is no integer."""
     if ids.dtype == np.bool_:
         return ids.view(np.uint8)
     if not np.issubdtype(ids.dtype, np.integer):

@@ -241,6 +241,7 @@ def _table_arrays(table: CountTable) -> Arrays:
 
 
 def _instance_arrays(instances: InstanceTable, unscored: NDArray[np.int64] | None) -> Arrays:
+    """The arrays of a file by name; unscored int64 (C,) as in EvaluationCounts, or None."""
     arrays = {"names": _texts(instances.names), "image": instances.image, "rows": instances.rows}
     return arrays if unscored is None else arrays | {"unscored": unscored}
 

@@ -123,6 +123,7 @@ class Tally:
         )
 
     def _table(self, counts: NDArray[np.int64]) -> CountTable:
+        """counts: int64 (N, C, 3) of the images added so far."""
         groups = None if self.groups is None else tuple(self.groups[name] for name in self.names)
         return CountTable(tuple(self.names), self.class_names, counts, groups)
 

@@ -59,6 +59,7 @@ class TimmBackbone(Backbone):
         self._channels_last = fit.channels_last
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """float (B, 3, H, W), normalised -> maps (B, channels[i], ⌈H/strides[i]⌉, ⌈W/strides[i]⌉), finest first."""
         height, width = images.shape[-2:]
         # Some networks add or window maps of several strides and take sides of a multiple alone: pad, and cut the maps again.
         below, right = -height % self._multiple, -width % self._multiple

@@ -81,7 +81,7 @@ class World:
         return self._reduced(values, dist.ReduceOp.SUM)
 
     def largest(self, values: Tensor) -> Tensor:
-        """The maximum over all processes, element by element, on every rank; values as for `total`."""
+        """The maximum over all processes, element by element, on every rank; values of any shape, as for `total`."""
         return self._reduced(values, dist.ReduceOp.MAX)
 
     def together(self, work: Callable[[], T]) -> T:
@@ -161,6 +161,7 @@ class World:
             raise PeerError() from error
 
     def _reduced(self, values: Tensor, operation: "dist.ReduceOp.RedOpType") -> Tensor:
+        """`values` of all processes reduced to one tensor of their shape; with one process, `values` itself."""
         if self.size == 1:
             return values
         reduced = values.clone()

@@ -149,6 +149,7 @@ class TeacherOutputs:
         return maps
 
     def _checksum(self, output: OutputMap, index: int, mirrored: bool, row: np.ndarray) -> int:
+        """xxh3 of a stored row, uint8 (n,), and of what it holds, so that a row in another row's place is noticed."""
         digest = xxhash.xxh3_64(f"{self.folder.name} {output.name} {index} {mirrored} ".encode())
         digest.update(row.data)
         return int(digest.intdigest())

@@ -72,6 +72,7 @@ class IdMap:
         return cls(classes.raw_to_train().tobytes(), known.tobytes(), advice, unlisted)
 
     def train_ids(self, what: object, values: np.ndarray) -> tuple[np.ndarray, Unknown]:
+        """Raw ids uint8 (H, W) -> train ids uint8 (H, W). Raises InputError for the first id that may not occur."""
         check_ids(str(what), values, self)
         counts = {f"{raw}": int(np.count_nonzero(values == raw)) for raw in self.unlisted}
         unknown = Unknown(values={value: count for value, count in counts.items() if count})
@@ -124,6 +125,7 @@ class ColorMap:
         return cls(tuple(sorted(train_ids.items())), advice)
 
     def train_ids(self, what: object, values: np.ndarray) -> tuple[np.ndarray, Unknown]:
+        """RGB uint8 (H, W, 3) -> train ids uint8 (H, W). Raises InputError above MAX_UNKNOWN."""
         wide = values.astype(np.int32)
         codes = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
         label, known = (table[codes] for table in _color_tables(self))

@@ -113,6 +113,7 @@ def encode(dataset: PreparedDataset, name: str, source: Source | None) -> Encode
 
 
 def _png(array: np.ndarray) -> bytes:
+    """uint8 (H, W) or (H, W, 3) -> the bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG")
     return buffer.getvalue()

@@ -163,6 +163,7 @@ class _Writer:
         self.tiles.append((dataset.id.get_offset(), len(content), checksum(content)))
 
     def _add_tiles(self, key: str, array: np.ndarray, packing: Packing) -> None:
+        """Write an array (H, W) or (H, W, 3) of any integer type, tile by tile."""
         entry = ArrayEntry(len(self.tiles), packing, array.dtype.str, even_grid(array.shape))
         grid = entry.grid
         chunks = (*grid.tile, *array.shape[2:])

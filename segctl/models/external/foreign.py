@@ -162,6 +162,7 @@ class ForeignNetwork(Normalizing):
                 return found.float().clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY).logit()
 
     def _run(self, images: Tensor) -> Any:
+        """The network's own output for images float32 (B, 3, H, W). Any error but a lack of memory becomes an InputError."""
         try:
             return self.net(images)
         except torch.OutOfMemoryError:
@@ -185,6 +186,7 @@ class ForeignNetwork(Normalizing):
             ) from error
 
     def _keep_features(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """A hook before the classifier: keeps its first input (B, D, h, w)."""
         self._features = inputs[0]
 
 

@@ -242,7 +242,7 @@ def first_misfit(wanted: Mapping[str, Tensor], got: Mapping[str, Any]) -> str:
 
 
 def require_finite(weights: Mapping[str, Tensor], where: Path | str) -> None:
-    """Refuse weights with a NaN or an infinite number: of a run that diverged, or of a damaged file. Raises InputError."""
+    """Refuse weights, of any shape, with a NaN or an infinite number: a run diverged, or a file is damaged. Raises InputError."""
     broken = [name for name, tensor in weights.items() if not_finite(tensor)]
     if broken:
         raise InputError(
@@ -261,4 +261,5 @@ def _some(names: list[str]) -> str:
 
 
 def _shape(tensor: Tensor) -> str:
+    """The shape of a tensor for a message, such as 19×256×1×1."""
     return "×".join(map(str, tensor.shape)) or "one number"
