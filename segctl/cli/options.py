@@ -106,7 +106,7 @@ TrustOpt = Annotated[
     typer.Option("--trust-program", help="Read a TorchScript or torch.export teacher, although that may run its code."),
 ]
 
-NETWORK = "how the network is applied, if not as the run says"
+NETWORK = "evaluation protocol, if it differs from the run's own"
 ProtocolOpt = Annotated[
     str | None,
     typer.Option("--protocol", metavar="NAME", rich_help_panel=NETWORK, help="whole or sliding; default: the run's own."),

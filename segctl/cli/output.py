@@ -197,7 +197,7 @@ class Printer:
 
 
 def _text(text: str) -> Text:
-    """Text of one or more lines, without what steers a terminal."""
+    """Text of one or more lines, without characters that control a terminal."""
     return Text(printable(text, keep="\n\t"))
 
 

@@ -13,7 +13,7 @@ from segctl.schema.loss_terms import OhemSpec
 
 
 class HardPixelLoss(Loss[OhemSpec]):
-    """Mean cross-entropy over the pixels whose label has a probability below `threshold`, at least over a share of all.
+    """Mean cross-entropy over the pixels whose label has a probability below `threshold`, and over at least a share of all.
 
     threshold: a pixel is hard where -sum_c y_c log p_c is above -log threshold (hard labels: where p_y is below it).
     min_share: if fewer than this share of the valid pixels are hard, the hardest pixels fill it up.

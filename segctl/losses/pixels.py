@@ -79,8 +79,8 @@ def check_shapes(logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> Non
 def check_class_ids(label: Tensor, valid: Tensor | None, num_classes: int) -> None:
     """Refuse class ids outside 0 to num_classes - 1 at valid pixels of a hard label (B, *D). Raises ArgumentError.
 
-    valid bool (B, *D), None for all. On the CPU it takes 2 ms for a million pixels. On a GPU a sentence would wait for the device
-    in every step, so there the device itself asserts it, some operations later and without the id.
+    valid bool (B, *D), None for all. On the CPU it takes 2 ms for a million pixels. On a GPU an error with the
+    id would make every step wait for the device, so the device itself asserts the range, a few operations later, without the id.
     """
     if not is_hard(label) or label.device.type not in ("cpu", "cuda") or torch.compiler.is_compiling():
         return
@@ -108,8 +108,8 @@ def log_or_lowest(probabilities: Tensor) -> Tensor:
 def blank_ignored(probabilities: Tensor, valid: Tensor | None) -> Tensor:
     """The probabilities (B, C, *D) with 0 at ignored pixels; valid bool (B, *D) or None for all.
 
-    It comes before any other operation on them. To leave out a pixel's loss afterwards is too late: a NaN there (the mean of no
-    rater is 0/0) times a gradient of 0 is NaN.
+    Call this before any other operation on them. Masking a pixel's loss afterwards is too late: a NaN there (the mean of no
+    raters is 0/0) times a gradient of 0 is NaN.
     """
     return probabilities if valid is None else probabilities.masked_fill(~valid.unsqueeze(1), 0.0)
 
@@ -117,8 +117,8 @@ def blank_ignored(probabilities: Tensor, valid: Tensor | None) -> Tensor:
 def finite_where_ignored(logits: Tensor, valid: Tensor | None) -> Tensor:
     """The logits (B, C, *D), with 0 at ignored pixels if any logit is NaN or infinite; valid bool (B, *D) or None for all.
 
-    Only on the CPU, where the question costs a twentieth of the loss. Always to fill them would cost a third of it, and on a GPU
-    the question would wait for the device; there a network that gives NaN at ignored pixels is lost anyway.
+    Only on the CPU, where the check costs a twentieth of the loss; filling them every time would cost a third. On a GPU the check
+    would wait for the device, and a network that gives NaN at ignored pixels there is lost anyway.
     """
     transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
     if valid is None or logits.device.type != "cpu" or transformed:
@@ -188,6 +188,6 @@ def mean_over_valid(values: Tensor, valid: Tensor | None) -> Tensor:
 def count_valid(labels: Tensor) -> Tensor:
     """How many pixels of each label uint8 (B, H, W), in main memory, are not ignored: int64 (B,).
 
-    By NumPy, which counts bytes 150 times as fast as torch sums booleans (see benchmarks/results/valid-pixels-2026-11-23.json).
+    NumPy counts bytes 150 times as fast as torch sums booleans (see benchmarks/results/valid-pixels-2026-11-23.json).
     """
     return torch.tensor([np.count_nonzero(label != IGNORED) for label in labels.numpy()])

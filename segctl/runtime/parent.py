@@ -1,4 +1,4 @@
-"""A process that another segctl started ends when that one ends, even by SIGKILL, and is not left training alone.
+"""End a process when the segctl process that started it ends, even by SIGKILL, so that no process trains on alone.
 
 Imports no torch, because the command line calls it before anything else.
 """
@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 
 VARIABLE = "SEGCTL_PARENT"
-"""The variable by which a process tells those that it starts its own number."""
+"""The variable in which a process passes its own number to the processes that it starts."""
 _PR_SET_PDEATHSIG = 1
 
 

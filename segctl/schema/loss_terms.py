@@ -151,7 +151,7 @@ class JDTSpec(LossTerm, JaccardFamily):
 
 
 class OverlapTerm(LossTerm):
-    """What the baselines beside the metric loss have in common."""
+    """The settings that all baselines of the metric loss share."""
 
     per_image: bool = False
     """true: each image by itself; false: the batch as one image."""
@@ -219,7 +219,7 @@ def call(name: str, logits: str, label: str, options: list[str]) -> str:
 
 
 def classes(active: Active, usual: Active) -> list[str]:
-    """Which classes are averaged over, where it is not the usual ones."""
+    """Which classes are averaged over, if not the usual ones."""
     return [] if active == usual else [f"{active} classes"]
 
 

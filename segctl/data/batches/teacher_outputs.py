@@ -127,7 +127,7 @@ class TeacherOutputs:
     def read(self, wanted: Sequence[tuple[int, bool]]) -> dict[str, Tensor]:
         """Every map (B, D, h, w) by name, for B samples given as (index in the split, mirrored).
 
-        Raises SegctlError if a file has gone or does not hold what was written.
+        Raises SegctlError if a file is missing or damaged.
         """
         return {each.name: self._read(each, wanted) for each in self.maps}
 

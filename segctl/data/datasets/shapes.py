@@ -47,7 +47,7 @@ PAINT = {
     "line": (170, 60, 190),
     "dot": (60, 220, 220),
 }
-"""The usual colour of an object of a class. It varies: circle and ring, for example, overlap, so that the form must decide."""
+"""The usual colour of an object of a class. It varies: those of circle and ring overlap, so only the shape tells them apart."""
 RECIPE = (
     # class, drawn in this share of the pictures (percent), at most how many, smallest and largest radius in pixels
     ("square", 60, 2, 10, 48),

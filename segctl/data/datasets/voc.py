@@ -5,7 +5,7 @@
 
 Splits: train, val, trainval and train_aug = (VOC train ∪ SBD train ∪ SBD val) − VOC val. If both have a label, VOC's is used:
 it was drawn with more care and marks the border between things with 255; SBD's has no border. VOC's labels are palette PNGs
-whose index is the class; SBD's are MATLAB files, which only scipy reads. SBD's own pictures are VOC's again and are not read.
+whose index is the class; SBD's are MATLAB files, which only scipy reads. SBD's own pictures repeat VOC's and are not read.
 If VOC's two lists are the official ones, known by their MD5, train_aug must be the official one too: 10,582 names.
 Source: the VOC 2012 development kit; Hariharan et al., "Semantic contours from inverse detectors".
 """

@@ -6,7 +6,7 @@ cannot be read from the middle, so the wanted files (SBD's labels: some tens of 
 to a temporary file, which is removed when the process ends.
 
 No member is ever written under its own name. An archive is refused if it holds names that lead outside of it, a name twice,
-encrypted members, or sizes that are lies. Links and devices are skipped with a note; files that other systems leave
+encrypted members, or false sizes. Links and devices are skipped with a note; files that other systems leave
 (`__MACOSX`, `._*`, `.DS_Store`) are skipped without one.
 
 Names are compared in Unicode's composed form (NFC): a Mac writes `é` as two characters, other systems as one.
@@ -58,7 +58,7 @@ class UnreadableError(ValueError):
 
 
 class SpecialFileError(UnreadableError):
-    """What stands under a file's name is a pipe, a socket, a device or a folder."""
+    """A path names a pipe, a socket, a device or a folder instead of a file."""
 
 
 class File(Protocol):
@@ -142,7 +142,7 @@ class ZipMember:
             handle.seek(sum(struct.unpack("<HH", header[26:30])), os.SEEK_CUR)
             # Deflate never grows its input by more than a few bytes a block: 1 KiB more is enough for `limit` bytes.
             packed = handle.read(self.compressed_size if limit is None else min(self.compressed_size, limit + 1024))
-        # One byte more than declared shows a member that lies; a bomb is not unpacked any further.
+        # One byte more than declared shows that the declared size is false; a zip bomb is not unpacked any further.
         content = self._unpack(packed, self.size + 1 if limit is None else limit)
         if limit is None:
             self._check(content)

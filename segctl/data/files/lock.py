@@ -1,4 +1,4 @@
-"""One process at a time, in a folder that goes again if the work fails: `locked` and `made_folder`.
+"""One process at a time (`locked`), and a folder that is removed again if the work fails (`made_folder`).
 
 The lock is a file that the system holds for the process that works, and that names this process.
 
@@ -22,7 +22,7 @@ from segctl.errors import InputError, SegctlError
 from segctl.files import read_record
 
 _LETTING_GO_S, _POLL_S = 5.0, 0.05
-"""How long a lock is waited for whose holder is no longer alive, and how often it is tried."""
+"""Seconds to wait for a lock whose holder is no longer alive, and seconds between two tries."""
 
 
 class _Owner(BaseModel):
@@ -64,7 +64,7 @@ def made_folder(folder: Path, what: str = "") -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with suppress(OSError):  # what a next attempt can use, such as whole shards, keeps its folders
+        with suppress(OSError):  # a folder with something in it stays: the next attempt can use whole shards
             for path in made:
                 path.rmdir()
         raise
@@ -160,9 +160,9 @@ def _is_alive(owner: _Owner | None) -> bool:
 
 
 def _started(pid: int) -> float | None:
-    """When a process started, in seconds since 1970; None if there is no such process, and 0 where nobody can tell."""
+    """When a process started, in seconds since 1970; None if there is no such process, and 0 where it is unknown."""
     try:
-        import psutil  # not above: it is only asked about a file system without locks, and may lack what it needs itself
+        import psutil  # not above: only a file system without locks needs it, and its import may fail
     except ImportError:
         return 0.0
     try:

@@ -12,7 +12,7 @@ from segctl.data.findings import Finding
 from segctl.data.shards.dataset import PreparedDataset
 
 MAX_IGNORED = 0.3
-"""Warn from this fraction of ignored pixels in a split on."""
+"""Warn when at least this fraction of a split's pixels is ignored."""
 _SHOWN = 5
 
 
@@ -52,7 +52,7 @@ def judge_labels(counts: Mapping[str, LabelCounts], classes: ClassTable, advice:
         if empty and _takes_their_place(whole, empty, classes):
             problem = f"no label shows {_list(empty)}; the labels hold {words}, which the class table does not name"
             certain.append(Finding("", problem, _advice(whole, empty, advice)))
-        elif empty or not _is_id(whole):  # the id 255 means ignored by custom, so it alone is no news
+        elif empty or not _is_id(whole):  # the id 255 usually means ignored, so 255 alone needs no warning
             warnings.append(f"the labels hold {words}, which the class table does not name: these pixels are ignored")
     return LabelJudgement(certain, warnings)
 

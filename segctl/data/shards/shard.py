@@ -56,7 +56,7 @@ SHARD_FORMAT = 2
 """Of the shards and of dataset.json. Format 1 had HDF5's own checksums and no index."""
 
 _DAMAGE = (DamagedTileError, OSError, KeyError, RuntimeError, ValueError, TypeError)
-"""What a file that is not as it was written can raise, in HDF5, in Pillow and here."""
+"""The errors that a damaged file can raise, in HDF5, in Pillow and here."""
 
 
 def parse_codec(text: str) -> Codec:

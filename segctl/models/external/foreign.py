@@ -167,7 +167,7 @@ class ForeignNetwork(Normalizing):
             return self.net(images)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # a stranger's program raises what it likes
+        except Exception as error:  # a stranger's program may raise any error
             reason = own_reason(error)
             wanted = re.search(r"to have (\d+) channels, but got 3", reason)
             if wanted:
