@@ -15,10 +15,9 @@ from segctl.train.checkpoint import Checkpoint, read_checkpoint
 from segctl.train.environment import now
 from segctl.train.loop import run_to_end
 from segctl.train.profile.summary import Window, plan_window
-from segctl.train.run_log import RunLog
+from segctl.train.run_log import RunLog, Watch
 from segctl.train.session import Request, Session, one_writer
 from segctl.train.trackers import require_tensorboard
-from segctl.train.watch import Watch
 
 
 def resume_run(request: Request, folder: RunFolder, watch: Watch) -> None:

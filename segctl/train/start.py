@@ -14,10 +14,9 @@ from segctl.train.build import build_session
 from segctl.train.environment import describe_environment
 from segctl.train.loop import run_to_end
 from segctl.train.profile.summary import plan_window
-from segctl.train.run_log import RunLog
+from segctl.train.run_log import RunLog, Watch
 from segctl.train.session import Request, Session, one_writer
 from segctl.train.trackers import require_tensorboard
-from segctl.train.watch import Watch
 
 
 def start_run(request: Request, folder: RunFolder, watch: Watch, *, free_name: str | None = None) -> RunFolder:
