@@ -58,7 +58,7 @@ class Pair:
         if self.student.channels is None or self.teacher.channels is None:
             raise InputError(
                 f"the distillation term '{kind}' compares features, and this teacher gives none",
-                "use terms on logits alone, such as --method kd, dist or jml, or a teacher that segctl trained",
+                "use terms that compare only logits, such as --method kd, dist or jml, or a teacher that segctl trained",
             )
         return self.student.channels, self.teacher.channels
 
@@ -101,7 +101,7 @@ def check_maps(student: Tensor, teacher: Tensor, temperature: float = 1.0, same_
     ours, theirs = tuple(student.shape), tuple(teacher.shape)
     wanted = ours if same_channels else (*ours[:1], *theirs[1:2], *ours[2:])
     if student.ndim != 4 or theirs != wanted:
-        rule = "of the same shape" if same_channels else "that differ in their channels alone"
+        rule = "of the same shape" if same_channels else "that differ only in their channels"
         raise ArgumentError(f"got maps of student {ours} and teacher {theirs}, wanted two (B, D, h, w) {rule}")
     if not temperature > 0:
         raise ArgumentError(f"got temperature {temperature}, wanted above 0")

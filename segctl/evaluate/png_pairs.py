@@ -38,7 +38,7 @@ OTHER_ENDING = re.compile(
 """Endings that programs add to a stem, one after another. They are left out only where stems do not pair with them."""
 
 AFFIX_IMAGES = 2
-"""An ending that nobody knows is left out only if this many images have it: `a_2` alone may be another image than `a`."""
+"""An unknown ending is left out only if this many images have it: `a_2` alone may be another image than `a`."""
 
 _SHOWN = 3
 

@@ -1,4 +1,4 @@
-"""Cross-entropy over the hard pixels of a batch alone."""
+"""Cross-entropy over only the hard pixels of a batch."""
 
 import math
 
@@ -23,7 +23,7 @@ class HardPixelLoss(Loss[OhemSpec]):
     defaults 0.7 and 1/16 of the pixels are those of arXiv:1808.00897's published code.
     """
 
-    mean_over_pixels = True  # a mean over the hard pixels alone, so micro-batches add up to the batch only roughly
+    mean_over_pixels = True  # a mean over only the hard pixels, so micro-batches add up to the batch only roughly
 
     def __init__(self, threshold: float = 0.7, min_share: float = 1 / 16, ignore_index: int | None = IGNORED) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ The score of a class is the mean over all its instances in the dataset. For a cl
 in each image counts as one instance, so its score is IoU_C. mIoU_K is the mean over classes. Pixels of a class with instances
 that belong to no instance (a crowd) are left out.
 
-An instance map is uint16, coded as in Cityscapes: raw class id · 1000 + number; values below 1000 are no instance.
+An instance map is uint16, coded as in Cityscapes: raw class id · 1000 + number; values below 1000 belong to no instance.
 """
 
 from dataclasses import dataclass, replace

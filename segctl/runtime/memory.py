@@ -31,7 +31,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def _peak_by_psutil() -> float:
-    """The peak in MB where there is no module `resource`: on Windows. Elsewhere psutil knows only the present use."""
+    """The peak in MB where there is no module `resource`: on Windows. Elsewhere psutil reports only the current use."""
     try:
         import psutil
     except ImportError:

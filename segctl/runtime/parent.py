@@ -22,7 +22,7 @@ def parent_variable() -> dict[str, str]:
 def end_with_parent() -> None:
     """In a process that segctl started: ask the system for SIGTERM when the parent ends, so that a run saves its state and stops.
 
-    Linux alone can do this. Elsewhere the lock of a run's folder keeps a second process from joining one that was left behind.
+    Only Linux can do this. Elsewhere the lock of a run's folder keeps a second process from joining one that was left behind.
     """
     parent = os.environ.pop(VARIABLE, "")  # popped, because the parent of this process's own children is another
     if not parent or sys.platform != "linux":

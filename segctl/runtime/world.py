@@ -33,7 +33,7 @@ ORDER_FREE_PROCESSES = 2
 """A sum over at most this many processes does not depend on the order of its terms: a + b = b + a to the last bit."""
 
 LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "nccl")
-"""Parts of an operation's error message, in lower case, if the process at its other end has gone."""
+"""Parts of an operation's error message, in lower case, if the process at its other end has ended."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class World:
 
     @contextmanager
     def losing_peers(self) -> Iterator[None]:
-        """Raise PeerError if an operation fails because another process has gone."""
+        """Raise PeerError if an operation fails because another process has ended."""
         try:
             yield
         except RuntimeError as error:

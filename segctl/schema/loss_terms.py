@@ -110,7 +110,7 @@ class FocalSpec(LossTerm):
 
 
 class OhemSpec(LossTerm):
-    """Mean cross-entropy over the hard pixels alone: online hard example mining; hard or soft labels."""
+    """Mean cross-entropy over only the hard pixels: online hard example mining; hard or soft labels."""
 
     loss: ClassVar[str] = "ohem.HardPixelLoss"
     kind: Literal["ohem"] = "ohem"

@@ -181,7 +181,7 @@ def _load_checkpoint(session: Session, checkpoint: Checkpoint, path: Path, watch
 
 
 def _profile_window(session: Session, log: RunLog) -> Window | None:
-    """The steps to profile in the rest of the run. Too few steps are no reason to refuse to resume, so they are only noted."""
+    """The steps to profile in the rest of the run. If there are too few, the run still resumes, and a note says so."""
     try:
         return plan_window(session.run.train.steps - session.state.step, session.workers)
     except InputError as error:

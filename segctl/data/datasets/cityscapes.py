@@ -5,7 +5,7 @@
 
 Train ids come from labelIds through the class table. `…_labelTrainIds.png`, which people make with a script, is read if labelIds
 are missing. Splits without pictures are left out with a note, and so is a test split without labels; the published labels of
-test hold only void. Instance maps are read for val alone, the split on which instances are scored.
+test hold only void. Instance maps are read only for val, the split on which instances are scored.
 Source: mcordts/cityscapesScripts, README and helpers/labels.py.
 """
 

@@ -103,7 +103,7 @@ def _load(path: Path) -> tuple[list[Mapping[str, Any]], bool]:
     try:
         tree = load_yaml(text)
     except yaml.YAMLError as error:
-        raise InputError(f"the class table '{path}' is no YAML: {' '.join(str(error).split())}", _WANTED) from error
+        raise InputError(f"the class table '{path}' is not valid YAML: {' '.join(str(error).split())}", _WANTED) from error
     top = tree if isinstance(tree, dict) else {"classes": tree}
     rows, binary = top.get("classes"), top.get("binary", False)
     for key in top.keys() - {"classes", "binary"}:
@@ -111,7 +111,7 @@ def _load(path: Path) -> tuple[list[Mapping[str, Any]], bool]:
     if not isinstance(binary, bool):
         raise InputError(f"the class table '{path}' has {binary!r} for binary, wanted true or false", _WANTED)
     if not isinstance(rows, list):
-        raise InputError(f"the class table '{path}' is no list of classes", _WANTED)
+        raise InputError(f"the class table '{path}' is not a list of classes", _WANTED)
     return [row if isinstance(row, dict) else {"name": row} for row in rows], binary
 
 
@@ -132,7 +132,7 @@ def _table_rows(path: Path, text: str) -> list[Mapping[str, Any]]:
         rows = list(csv.DictReader(io.StringIO(text.strip("\r\n")), delimiter=separator, skipinitialspace=True))
     except csv.Error as error:
         raise InputError(
-            f"the class table '{path}' is no CSV: {error}", "look for a quotation mark that is not closed"
+            f"the class table '{path}' is not valid CSV: {error}", "look for a quotation mark that is not closed"
         ) from error
     return [row for row in rows if any(_is_text(value) for value in row.values())]
 

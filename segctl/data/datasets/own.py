@@ -153,11 +153,11 @@ class OwnLabel(PictureFile):
 def check_own_name(name: str, known: list[str]) -> None:
     """Raise InputError for a name that a person's own dataset cannot have."""
     if name in known:
-        raise InputError(f"'{name}' is the name of a dataset that segctl knows", "call your own dataset something else")
+        raise InputError(f"'{name}' is the name of a dataset that segctl knows", "give your own dataset another name")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or name == "downloads":
         raise InputError(f"a dataset cannot be called '{name}'", "use letters, digits, - and _")
     if name.lower() in RESERVED:
-        raise InputError(f"a dataset cannot be called '{name}': Windows reserves the name", "call it something else")
+        raise InputError(f"a dataset cannot be called '{name}': Windows reserves the name", "give it another name")
 
 
 def open_own(name: str, own: OwnFiles) -> Source:
@@ -220,7 +220,7 @@ def _told_apart(own: OwnFiles, pictures: Files, labels: Files) -> tuple[Files, F
             return _only(pictures, others), _only(labels, chosen)
     raise InputError(
         f"'{own.images}' is given for pictures and labels alike, so '{paths[0]}' was taken for its own label",
-        "give the folder of the pictures with --images and that of the labels with --labels, or call labels like 'NAME_mask.png'",
+        "give the folder of the pictures with --images and that of the labels with --labels, or name labels like 'NAME_mask.png'",
     )
 
 
@@ -273,7 +273,7 @@ def _pair(pictures: Files, labels: Files) -> _Paired:
     if not both:
         first, second = (_path_of(next(iter(files.members))) for files in (pictures, labels))
         raise InputError(
-            f"no picture of {pictures.given} has a label of its name in {labels.given}: pictures are called like '{first}', "
+            f"no picture of {pictures.given} has a label of its name in {labels.given}: pictures have names like '{first}', "
             f"labels like '{second}'",
             f"give a label the name of its picture, or that name and one of {', '.join(LABEL_SUFFIXES[5:])}",
         )

@@ -97,7 +97,7 @@ class SbdLabel:
         try:
             array = np.asarray(loadmat(io.BytesIO(content), variable_names=["GTcls"])["GTcls"][0]["Segmentation"][0])
         except Exception as error:  # scipy raises anything for a damaged file
-            raise self._unreadable("it is no MATLAB file of SBD") from error
+            raise self._unreadable("it is not a MATLAB file of SBD") from error
         if array.dtype != np.uint8 or array.ndim != 2:
             raise self._unreadable(f"it holds {array.dtype} of {array.ndim} dimensions, wanted uint8 of 2")
         array = np.ascontiguousarray(array)  # MATLAB stores columns, OpenCV reads rows

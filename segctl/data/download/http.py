@@ -281,7 +281,7 @@ def _broken_member(part: Path) -> str:
         EOFError,
         NotImplementedError,
     ) as error:  # NotImplementedError: a compression method that Python lacks
-        return f"it is no whole zip ({error})"
+        return f"it is not a complete zip ({error})"
     return f"its member '{broken}' is damaged" if broken else ""
 
 

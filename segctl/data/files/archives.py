@@ -167,7 +167,7 @@ class ZipMember:
 def decode_text(content: bytes) -> str:
     """Text as people's programs write it: UTF-8, UTF-16 (Excel's "Unicode text") or Windows' cp1252.
 
-    Raises UnreadableError for content that is no text, such as a picture.
+    Raises UnreadableError for content that is not text, such as a picture.
     """
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         encodings = ["utf-16"]
@@ -182,7 +182,7 @@ def decode_text(content: bytes) -> str:
             continue
         if not re.search(r"[\x00-\x08\x0e-\x1f\x7f]", text):
             return text
-    raise UnreadableError("it is no text")
+    raise UnreadableError("it is not text")
 
 
 def read_lines(file: File) -> list[str]:
@@ -192,7 +192,7 @@ def read_lines(file: File) -> list[str]:
         return [line.strip() for line in text.splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         reason = str(error) if isinstance(error, SpecialFileError) else "it cannot be read as text"
-        raise InputError(f"'{file.where}' is no list of names: {reason}", "replace it") from error
+        raise InputError(f"'{file.where}' is not a list of names: {reason}", "replace it") from error
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def open_files(paths: Sequence[Path], wanted: Wanted, own_names: Sequence[str] =
     """List the `wanted` files of all given folders and archives.
 
     A folder that is itself called one of `own_names` keeps that name as the first part of its files' paths: `--source …/gtFine`
-    works like the folder above it. Raises InputError for a path that does not exist, is no archive, or is a damaged or
+    works like the folder above it. Raises InputError for a path that does not exist, is not an archive, or is a damaged or
     dishonest archive.
     """
     given = " and ".join(f"'{path}'" for path in paths)
@@ -315,7 +315,7 @@ def require_sound_name(name: str, where: str) -> None:
 
 
 def _is_left_by_others(name: str) -> bool:
-    """Whether the system or an editor left a file or folder of that name, so that it is no part of a dataset."""
+    """Whether the system or an editor left a file or folder of that name, so that it does not belong to a dataset."""
     return name.startswith(".") or name in LEFT_BY_OTHERS
 
 

@@ -137,7 +137,7 @@ def _busy(path: Path, work: str) -> SegctlError:
 
 
 def _sign(descriptor: int) -> None:
-    """Write into the file who holds it. The text is only for messages, so a full disk is no reason to stop."""
+    """Write into the file who holds it. Only messages use the text, so a full disk stops nothing."""
     mine = _Owner(
         pid=os.getpid(),
         host=socket.gethostname(),

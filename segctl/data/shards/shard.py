@@ -206,7 +206,7 @@ def _filters(packing: Packing) -> dict[str, Any]:
 def _read_index(path: Path) -> tuple[dict[str, Any], np.ndarray]:
     """The index of a shard: by an array's key the fields of its ArrayEntry; and uint64 (T, 3) offset, bytes, XXH3 of every tile.
 
-    Raises DamagedTileError if a checksum does not match, and what h5py raises if the file is no HDF5 file.
+    Raises DamagedTileError if a checksum does not match, and what h5py raises if the file is not an HDF5 file.
     """
     with h5py.File(path, "r", locking=False) as file:
         arrays, tiles = (_checked(file[f"index/{name}"]) for name in ("arrays", "tiles"))

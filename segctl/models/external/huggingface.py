@@ -88,7 +88,7 @@ def load_hugging_face(source: str, class_names: Sequence[str]) -> HuggingFaceNet
     if multiple > 1:
         found.multiple = multiple
         notes += (
-            f"the teacher sees whole patches alone: images are padded to a multiple of {multiple} pixels, and its outputs cut",
+            f"the teacher sees only whole patches: images are padded to a multiple of {multiple} pixels, and outputs cut back",
         )
     return HuggingFaceNetwork(found, _digest(folder), notes)
 
@@ -158,15 +158,15 @@ def _kind(config: dict[str, Any], source: str) -> str:
     saved_as = " ".join(map(str, config.get("architectures") or []))
     if "OneFormer" in saved_as:
         raise InputError(
-            f"'{source}' is a OneFormer, which wants a task text beside each image; segctl gives images alone",
-            "give a network that takes images alone, such as a Mask2Former or SegFormer",
+            f"'{source}' is a OneFormer, which needs a text beside each image; segctl gives it only images",
+            "give a network that needs only images, such as a Mask2Former or SegFormer",
         )
     if "ForSemanticSegmentation" in saved_as:
         return "AutoModelForSemanticSegmentation"
     if "ForUniversalSegmentation" in saved_as or "ForInstanceSegmentation" in saved_as:
         return "AutoModelForUniversalSegmentation"
     raise InputError(
-        f"'{source}' is no network for semantic segmentation: its architecture is {saved_as or 'not named'}",
+        f"'{source}' is not a network for semantic segmentation: its architecture is {saved_as or 'not named'}",
         "give one whose architecture ends in ForSemanticSegmentation or ForUniversalSegmentation",
     )
 

@@ -45,7 +45,7 @@ def unpickled(file: Path, hint: str = "") -> Any:
     try:
         with _harmless_objects():
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds for bytes that are no checkpoint
+    except Exception as error:  # torch raises a dozen kinds of errors for bytes that are not a checkpoint
         if "TorchScript" in str(error):
             raise InputError(
                 f"'{file}' is a TorchScript program, wanted a file of plain weights",
@@ -54,7 +54,7 @@ def unpickled(file: Path, hint: str = "") -> Any:
         if strangers := _strangers(file):
             raise InputError(
                 f"'{file}' holds objects beside its weights ({_some(strangers)}), and reading them could run code",
-                "save the weights alone where the file was made: `torch.save(network.state_dict(), 'weights.pt')`",
+                "where the file was made, save only the weights: `torch.save(network.state_dict(), 'weights.pt')`",
             ) from error
         raise InputError(f"cannot read '{file}': it is damaged, cut short, or no PyTorch file of plain weights", hint) from error
 
@@ -68,7 +68,7 @@ def _harmless_objects() -> AbstractContextManager[Any]:
 
 
 def _strangers(file: Path) -> list[str]:
-    """The names of the objects in a file that torch refuses to make; empty if it is no file of torch's."""
+    """The names of the objects in a file that torch refuses to make; empty if torch did not write it."""
     try:
         with _harmless_objects():
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
@@ -140,7 +140,7 @@ def find_weights(file: Path, wanted: Iterable[str], plain: Callable[[str], str] 
             if len(meant) != 1:
                 raise InputError(
                     f"'{file}' holds the network {len(fits)} times, under {' and '.join(map(repr, sorted(fits)))}",
-                    "save the weights of one of them alone",
+                    "save the weights of only one of them",
                 )
             fits = meant
         best = "" if "" in fits or not votes else fits[0] if fits else votes.most_common(1)[0][0]

@@ -128,7 +128,7 @@ def test_a_damaged_mat_file_is_named(tmp_path, content):
     with pytest.raises(InputError) as caught:
         source.samples.read("2008_000002")
     where = f"{SBD_TOP}/cls/2008_000002.mat"
-    assert caught.value.message == f"the label of sample '2008_000002' ({where}) cannot be read: it is no MATLAB file of SBD"
+    assert caught.value.message == f"the label of sample '2008_000002' ({where}) cannot be read: it is not a MATLAB file of SBD"
 
 
 def test_without_scipy_a_sentence_says_what_to_install(tmp_path, monkeypatch):
