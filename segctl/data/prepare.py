@@ -53,7 +53,7 @@ from segctl.runtime.cores import core_count
 
 SHARD_BYTES = 2**29
 MIN_SHARDS, MIN_SHARD_SAMPLES = 4, 32
-POLL_S = 0.1
+_POLL_S = 0.1
 """How often progress is reported while processes convert."""
 
 Records = dict[str, SampleRecord]
@@ -381,7 +381,7 @@ def _in_processes(conversion: Conversion, workers: int, progress: Progress) -> l
         futures = [pool.submit(_write_in_worker, index) for index in range(len(conversion.shards))]
         waiting = set(futures)
         while waiting:
-            finished, waiting = wait(waiting, POLL_S, FIRST_EXCEPTION)
+            finished, waiting = wait(waiting, _POLL_S, FIRST_EXCEPTION)
             for future in finished:
                 future.result()
             progress(counter.value, conversion.total)

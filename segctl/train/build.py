@@ -40,8 +40,8 @@ PROCESS_STRIDE = 1_000_003
 def build_session(request: Request, *, fresh: bool = True) -> Session:
     """Build everything a run needs; write nothing.
 
-    fresh: whether the network starts from its initial weights; if False a checkpoint will bring them, so they are not looked
-    for.  Raises InputError for anything that the run needs and that does not exist or does not fit.
+    fresh: whether the network starts from its initial weights; if False a checkpoint replaces them, so they are not
+    loaded.  Raises InputError for anything that the run needs and that does not exist or does not fit.
     """
     world = request.world
     session = world.together(lambda: _build(request, fresh))

@@ -22,7 +22,7 @@ from segctl.ignored import IGNORED
 from segctl.schema.data import AugmentSpec, ClassCropSpec, CopyPasteSpec, DataSpec
 
 SEARCH_PX = 96
-"""How many scaled pixels back the search for a start goes at first; it seldom has to go farther."""
+"""How many scaled pixels back to search for a start at first; the search seldom has to go farther."""
 CLOSE_ENOUGH_PX = 1 / 48
 """Source pixels. On genuine street frames 3 pixels in 10,000, at hard edges, then differ by more than one grey level from
 resizing the whole image. A smaller value costs more source pixels to read."""

@@ -22,7 +22,7 @@ from segctl.schema.data import AugmentStep, DataSpec
 
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 STD = np.array([58.395, 57.12, 57.375], np.float32)
-SEED = 1
+_SEED = 1
 BATCH = 8
 WARM_UP = 3
 MOST_AUGMENTED = 50
@@ -123,7 +123,7 @@ def _augment_ms(dataset: PreparedDataset, split: str, spec: DataSpec, names: lis
             extra = []
             for number in range(samples):
                 name = names[number % min(len(names), BATCH)]
-                times = [milliseconds(partial(one.read, name, np.random.default_rng([SEED, number]))) for one in (plain, views)]
+                times = [milliseconds(partial(one.read, name, np.random.default_rng([_SEED, number]))) for one in (plain, views)]
                 extra.append(times[1] - times[0])
             found[step.kind] = float(np.median(extra))
     finally:
@@ -143,6 +143,7 @@ def encode(dataset: PreparedDataset, name: str, source: Source | None) -> Encode
 
 
 def _png(array: np.ndarray) -> bytes:
+    """uint8 (H, W) or (H, W, 3) -> the bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG")
     return buffer.getvalue()
@@ -159,10 +160,12 @@ def _in_pairs(dataset: PreparedDataset, kept: dict[str, Encoded], spec: DataSpec
     try:
         for number in range(samples + WARM_UP):
             name = names[number % len(names)]
-            view = draw_view(dataset.size(name), spec, np.random.default_rng([SEED, number]))
+            view = draw_view(dataset.size(name), spec, np.random.default_rng([_SEED, number]))
             files = kept[name]
             shards = milliseconds(partial(read_view, dataset, name, view))
-            times.append((shards, milliseconds(partial(common_pipeline, files, view)), milliseconds(partial(decode, files))))
+            times.append(
+                (shards, milliseconds(partial(common_pipeline, files, view)), milliseconds(partial(decode_encoded, files)))
+            )
             read += bytes_read(dataset, name, view)
     finally:
         cv2.setNumThreads(before)
@@ -189,7 +192,7 @@ def _through_the_loader(dataset: PreparedDataset, split: str, spec: DataSpec, sa
     steps = 1 + max(1, samples // batch)
     began = time.perf_counter()
     batches = training_batches(
-        dataset, split, view=spec, batch_size=batch, seed=SEED, first_step=0, last_step=steps, workers=workers
+        dataset, split, view=spec, batch_size=batch, seed=_SEED, first_step=0, last_step=steps, workers=workers
     )
     next(batches)
     first = time.perf_counter()
@@ -198,7 +201,7 @@ def _through_the_loader(dataset: PreparedDataset, split: str, spec: DataSpec, sa
     return (steps - 1) * batch / (time.perf_counter() - first), first - began
 
 
-def decode(files: Encoded) -> tuple[np.ndarray, np.ndarray]:
+def decode_encoded(files: Encoded) -> tuple[np.ndarray, np.ndarray]:
     """Image uint8 (H, W, 3) RGB by OpenCV, as most people do it, or InputError if it cannot; label uint8 (H, W) by PIL."""
     image = cv2.imdecode(np.frombuffer(files.image, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
@@ -208,7 +211,7 @@ def decode(files: Encoded) -> tuple[np.ndarray, np.ndarray]:
 
 def common_pipeline(files: Encoded, view: View) -> tuple[np.ndarray, np.ndarray]:
     """Decode, float32, resize whole, pad, crop, flip, normalise: image float32 (3, h, w), label uint8 (h, w)."""
-    pixels, ids = decode(files)
+    pixels, ids = decode_encoded(files)
     size = (view.columns.scaled, view.rows.scaled)
     pixels = cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     ids = cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST)
