@@ -4,6 +4,7 @@ Strides, layout of the maps and image sizes of a name are found by running it on
 timm announces is not trusted: a backbone that would fail at the first odd-sized image is refused here.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -94,6 +95,17 @@ def synchronised(module: nn.Module) -> nn.Module:
 
     converted: nn.Module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
     return converted
+
+
+def fused(model: nn.Module) -> nn.Module:
+    """A copy in eval mode whose re-parameterised blocks (RepVit, MobileOne, FastViT and their kin) are one convolution each.
+
+    Outputs are the model's own in eval mode, but for rounding. A network without such blocks is only copied.
+    """
+    from timm.utils.model import reparameterize_model
+
+    copy: nn.Module = reparameterize_model(deepcopy(model).eval())
+    return copy
 
 
 def build_backbone(name: str, output_stride: int, weights: str) -> TimmBackbone:

@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import constants
 
 from segctl.errors import InputError
-from segctl.models.timm_backbone import WAYS_OUT, build_backbone
+from segctl.models.timm_backbone import WAYS_OUT, build_backbone, fused
 from tests.models.specs import network
 
 
@@ -95,6 +95,52 @@ def test_unet_does_without_the_skips_a_backbone_lacks():
     model = network("unet", backbone="test_convnext").eval()
     assert model.backbone.strides == (4, 8, 16, 32)
     assert model(torch.randn(1, 3, 33, 47)).logits.shape == (1, 5, 33, 47)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "stride"),
+    [
+        ("mobilenetv4_conv_small", "lraspp", 16),
+        ("tf_efficientnet_lite0", "lraspp", 32),
+        ("mobilenetv3_large_100", "lraspp", 16),
+        ("repvit_m0_9", "segformer", 32),
+        ("efficientvit_b0", "upernet", 32),
+        ("pvt_v2_b0", "segformer", 32),  # timm's nearest to SegFormer's MiT-B0: the same four widths, attention to a reduced map
+        ("convnext_atto", "fpn", 32),
+    ],
+)
+def test_small_backbones_go_with_the_small_heads_at_any_size(name, head, stride):
+    model = network(head, backbone=name, output_stride=stride).eval()
+    with torch.no_grad():
+        logits = model(torch.randn(1, 3, 33, 50)).logits
+    assert logits.shape == (1, 5, *((5, 7) if head == "lraspp" else (9, 13)))
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [("repvit_m0_9", 32), ("mobileone_s0", 16), ("fastvit_t8", 32), ("repghostnet_050", 32), ("test_resnet", 8)],
+)
+def test_fused_blocks_give_the_same_logits(name, stride):
+    model = network("lraspp", backbone=name, output_stride=stride).train()
+    images = torch.randn(2, 3, 65, 50)
+    with torch.no_grad():
+        for norm in (layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)):
+            norm.momentum = None  # the mean over all batches: a fresh norm's statistics would let the activations explode
+            norm.reset_running_stats()
+        model(images)
+        found, wanted = fused(model)(images).logits, model.eval()(images).logits
+    assert (found - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+
+
+def test_fusing_leaves_the_model_and_its_mode_alone():
+    model = network("lraspp", backbone="repvit_m0_9", output_stride=32).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    small = fused(model)
+    assert model.training
+    assert not small.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert len(small.state_dict()) < len(before), "each block is one convolution"
 
 
 def test_probing_leaves_the_random_state_alone():
