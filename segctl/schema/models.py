@@ -35,6 +35,8 @@ class ModelSpec(Spec):
     output_stride: Literal[8, 16, 32] = 8
     """Input pixels per pixel of the backbone's last map. `unet` wants 32. 16 and 32 suit `lraspp`; 32 suits `segformer`, `fpn`
     and `upernet`, which read all maps from stride 4 on."""
+    stages: int | None = Field(None, ge=1, le=64)
+    """How many of the backbone's maps are kept, finest first; layers behind the last one are cut off. null keeps all."""
     width: int | None = Field(None, ge=1, le=65_536)
     """Channels of the features before the classifier; `unet` ends with an eighth of them, and `lraspp` adds those of the map of
     stride 8. null takes the reference's: 128 for ResNet18/34 and mobile backbones, 512 for wider ones; 256 for `segformer`, 128

@@ -143,6 +143,45 @@ def test_fusing_leaves_the_model_and_its_mode_alone():
     assert len(small.state_dict()) < len(before), "each block is one convolution"
 
 
+@pytest.mark.parametrize(
+    ("name", "stages", "stride"),
+    [("tf_efficientnet_lite0", 4, 16), ("mobilenetv3_large_100", 4, 16), ("resnet18d", 4, 16), ("repvit_m0_9", 3, 16)],
+)
+def test_layers_behind_the_last_map_that_is_kept_are_cut_off(name, stages, stride):
+    whole, cut = build_backbone(name, 32, "none").eval(), build_backbone(name, stride, "none", stages).eval()
+    assert (cut.channels, cut.strides) == (whole.channels[:stages], whole.strides[:stages])
+    cut.load_state_dict({key: whole.state_dict()[key] for key in cut.state_dict()})
+    images = torch.randn(1, 3, 65, 50)
+    with torch.no_grad():
+        found, wanted = cut(images), whole(images)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=False))
+    cut.train()(images.repeat(2, 1, 1, 1))[-1].square().mean().backward()
+    assert all(parameter.grad is not None for parameter in cut.parameters()), "no layer is left that the last map does not need"
+
+
+def test_a_cut_backbone_takes_the_weights_of_the_whole_one(tmp_path):
+    import timm
+
+    whole = timm.create_model("tf_efficientnet_lite0")
+    torch.save(whole.state_dict(), tmp_path / "weights.pt")
+    cut = build_backbone("tf_efficientnet_lite0", 16, str(tmp_path / "weights.pt"), 4)
+    state = whole.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in cut.net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("stages", "stride", "words"),
+    [
+        (9, 32, "model.stages: got 9, but 'resnet18d' gives 5 maps; use at most 5, or null for all of them"),
+        (4, 32, "got 32, but 'resnet18d' gives a last map of stride 8 or 16 with model.stages 4; change model.output_stride"),
+    ],
+)
+def test_stages_that_a_backbone_does_not_have(stages, stride, words):
+    with pytest.raises(InputError) as raised:
+        build_backbone("resnet18d", stride, "none", stages)
+    assert words in str(raised.value)
+
+
 def test_probing_leaves_the_random_state_alone():
     torch.manual_seed(0)
     first = build_backbone("test_efficientnet", 32, "none").state_dict()  # probed here, unless a test before did
