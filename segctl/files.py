@@ -174,17 +174,30 @@ def read_record(path: Path, kind: type[Record], hint: str = "") -> Record:
 
     kind: a pydantic model of the file's fields.  hint: what to do about a damaged file.
     """
-    return as_record(read_json(path, hint), kind, f"'{path}'", hint)
+    return parse_record(read_plain_text(path, hint), kind, f"'{path}'", hint)
+
+
+def parse_record(text: str, kind: type[Record], where: str, hint: str = "") -> Record:
+    """A JSON text as a typed record, in which lists become the tuples and objects the dataclasses that its fields want.
+
+    Raises InputError as `read_record`.
+    """
+    tree = parse_json(text, where, hint)
+    return _checked(tree, lambda: kind.model_validate_json(text, strict=True), where, hint)
 
 
 def as_record(tree: Any, kind: type[Record], where: str, hint: str = "") -> Record:
     """A value that was read from a file as a typed record; `true` is no number. Raises InputError as `read_record`."""
+    return _checked(tree, lambda: kind.model_validate(tree, strict=True), where, hint)
+
+
+def _checked(tree: Any, validate: Callable[[], Record], where: str, hint: str) -> Record:
     from pydantic import ValidationError  # not above: commands that read no record need not wait for pydantic
 
     if not isinstance(tree, dict):
         raise InputError(f"{where} is damaged: it holds {_kind_of(tree)}, wanted an object with fields", hint)
     try:
-        return kind.model_validate(tree, strict=True)
+        return validate()
     except (ValidationError, RecursionError) as error:
         problem = _first_fault(error) if isinstance(error, ValidationError) else "it is nested too deeply"
         raise InputError(f"{where} is damaged: {problem}", hint) from error

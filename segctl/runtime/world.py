@@ -4,15 +4,18 @@ torch.distributed.
 The same command runs in one process, under torch's launcher (RANK, WORLD_SIZE, ...) and under Slurm's srun (SLURM_PROCID, ...).
 """
 
+import atexit
 import os
 import re
+import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from inspect import signature
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -198,6 +201,22 @@ def leave_world() -> None:
     """Close the connections that `join_world` opened."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def end_process(code: int) -> NoReturn:
+    """End this process with what it has registered for its end, but without taking the interpreter down.
+
+    gloo's background threads may still drop a reference to a Python object, for which they wait for the interpreter. A thread
+    that waits while the interpreter is taken down is ended by it inside C++ code, which then ends the process with SIGABRT.
+    """
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # a closed pipe, a closed stream, no stream
+            stream.flush()
+    os._exit(code)
 
 
 def under_launcher() -> bool:

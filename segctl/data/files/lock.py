@@ -3,7 +3,8 @@
 The lock is a file that the system holds for the process that works, and that names this process.
 
 The system releases the lock when its holder ends, however it ends, so a killed process blocks nobody: on this machine, on another
-one that shares the disk, or in a container whose name has changed. The file itself is only removed by a holder that ends well.
+one that shares the disk, or in a container whose name has changed. A holder that ends well removes the file. The next lock takes
+over the file of a killed holder, or `remove_abandoned` removes it.
 """
 
 import json
@@ -88,6 +89,13 @@ def locked(path: Path, work: str) -> Iterator[None]:
             if os.name == "nt":
                 with suppress(OSError):  # another process has opened it meanwhile, and holds it
                     path.unlink(missing_ok=True)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove the lock file of a killed process. The lock of a process that works stays."""
+    if path.exists():
+        with suppress(SegctlError), locked(path, ""):
+            pass
 
 
 def _take(path: Path, work: str) -> int:

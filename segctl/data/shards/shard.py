@@ -47,7 +47,7 @@ from segctl.data.shards.tiles import (
     unpack,
 )
 from segctl.data.source import RawSample
-from segctl.errors import InputError, SegctlError, did_you_mean
+from segctl.errors import InputError, did_you_mean
 from segctl.files import write_whole
 
 Codec = Literal["lz4", "zstd", "source", "none"]
@@ -286,7 +286,7 @@ class ShardReader:
     def read(self, shard: int, group: str, name: str, region: Region) -> np.ndarray:
         """A region of a sample, (h, w) or (h, w, 3) in the dtype that was written; only the tiles it touches are read.
 
-        Raises SegctlError that names the sample if the file is missing or damaged.
+        Raises InputError that names the sample if the file is missing or damaged.
         """
         with self._worded_damage(shard, group, name):
             opened = self._file(shard)
@@ -335,7 +335,7 @@ class ShardReader:
         try:
             yield
         except _DAMAGE as error:
-            raise SegctlError(
+            raise InputError(
                 f"the {group[:-1]} of sample '{name}' cannot be read from '{path}': {_reason(error, path)}",
                 f"run `{check_line(path.parent)}` to see what else is damaged, then prepare the dataset again",
             ) from error
