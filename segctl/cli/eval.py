@@ -26,7 +26,7 @@ from segctl.errors import InputError
 if TYPE_CHECKING:
     from segctl.evaluate.run import EvaluationRequest
     from segctl.evaluate.tables import ScoresJson
-    from segctl.metrics.tally import EvaluationCounts
+    from segctl.metrics.tally import Choice, EvaluationCounts
 
 RUN, FILES, COUNTS = "scoring a run", "scoring --pred against --gt", "scoring --counts"
 """The three forms of the command, as help panels and errors name them."""
@@ -85,6 +85,15 @@ ResizeOpt = Annotated[
         "--resize", metavar="nearest", rich_help_panel=FILES, help="Resize predictions to the size of their ground truth."
     ),
 ]
+InstancesOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--instances",
+        metavar="DIR",
+        rich_help_panel=FILES,
+        help="Instance maps by the names of --gt, for mIoU_K: a number per instance, or COCO's RGB.",
+    ),
+]
 WorkersOpt = Annotated[
     int | None,
     typer.Option("--workers", metavar="N", min=1, max=1024, rich_help_panel=FILES, help="Threads; default: one per core."),
@@ -97,6 +106,14 @@ BoundaryOpt = Annotated[bool, typer.Option("--boundary", help="Also compute Boun
 BinaryOpt = Annotated[
     bool,
     typer.Option("--binary", help="Score the foreground (class 1 of 2) alone. Not with a run: its dataset decides."),
+]
+WorstOpt = Annotated[
+    str | None,
+    typer.Option("--worst", metavar="Q,Q,...", help="Also compute these worst cases, in percent, such as 1,10; _q5 always is."),
+]
+SegmentOpt = Annotated[
+    int,
+    typer.Option("--segment-px", metavar="N", min=0, max=10**9, help="Leave segments of fewer pixels out of mIoU_K and mDice_K."),
 ]
 MinOpt = Annotated[
     list[str] | None,
@@ -124,6 +141,7 @@ class FileOptions:
     boundary: bool
     binary: bool
     ignored: int | None
+    instances: Path | None
 
 
 def evaluate(
@@ -147,10 +165,13 @@ def evaluate(
     ignore: IgnoreOpt = None,
     label_ids: LabelIdsOpt = False,
     resize: ResizeOpt = None,
+    instances: InstancesOpt = None,
     workers: WorkersOpt = None,
     counts: CountsOpt = None,
     boundary: BoundaryOpt = False,
     binary: BinaryOpt = False,
+    worst: WorstOpt = None,
+    segment_px: SegmentOpt = 0,
     min_: MinOpt = None,
     output: OutputOpt = None,
     data_root: DataRootOpt = DATA_ROOT,
@@ -165,16 +186,17 @@ def evaluate(
     }  # fmt: skip
     of_files = {
         "--pred": pred, "--gt": gt, "--num-classes": num_classes, "--classes": classes, "--ignore": ignore,
-        "--label-ids": label_ids, "--resize": resize, "--workers": workers,
+        "--label-ids": label_ids, "--resize": resize, "--workers": workers, "--instances": instances,
     }  # fmt: skip
-    gates = parse_gates(min_ or [])
+    choice = _choice(worst, segment_px)
+    gates = parse_gates(min_ or [], choice)
     if counts is not None:
         _refuse(COUNTS, {"RUN": run, **of_run, **of_files, "--boundary": boundary})
-        scores = _score_counts(counts, binary, output)
+        scores = _score_counts(counts, binary, choice, output)
     elif pred is not None or gt is not None:
         _refuse(FILES, {"RUN": run, **of_run})
-        files = FileOptions(pred, gt, num_classes, classes, label_ids, resize, workers, boundary, binary, ignore)
-        scores = _score_pngs(files, output)
+        files = FileOptions(pred, gt, num_classes, classes, label_ids, resize, workers, boundary, binary, ignore, instances)
+        scores = _score_pngs(files, choice, output)
     elif run is not None:
         _refuse(RUN, {**of_files, "--binary": binary, "--output": output})
         from segctl.evaluate.run import EvaluationRequest
@@ -192,6 +214,7 @@ def evaluate(
             boundary=boundary,
             calibration=calibration,
             save_predictions=save_predictions,
+            choice=choice,
         )
         _evaluate_run(request, processes, gates, json)
         return
@@ -208,15 +231,28 @@ def _refuse(form: str, options: dict[str, object]) -> None:
         raise InputError(f"{given[0]} cannot be combined with {form}", f"leave {given[0]} out; see `segctl eval --help`")
 
 
-def _score_counts(path: Path, binary: bool, output: Path | None) -> "ScoresJson":
+def _choice(worst: str | None, segment_px: int) -> "Choice":
+    """The scores that were asked for beside the usual ones. Raises InputError for percentages that are not whole, 1 to 100."""
+    from segctl.metrics.tally import Choice
+
+    try:
+        percents = () if worst is None else tuple(dict.fromkeys(map(int, worst.split(","))))
+    except ValueError:
+        percents = (0,)
+    if not all(1 <= percent <= 100 for percent in percents):
+        raise InputError(f"cannot read --worst '{worst}'", "give whole percentages from 1 to 100, such as --worst 1,10")
+    return Choice(percents, segment_px)
+
+
+def _score_counts(path: Path, binary: bool, choice: "Choice", output: Path | None) -> "ScoresJson":
     from segctl.evaluate.saved_counts import score_counts
 
-    counts, scores = score_counts(path, binary)
+    counts, scores = score_counts(path, binary, choice)
     _write(output, counts, scores)
     return scores
 
 
-def _score_pngs(options: FileOptions, output: Path | None) -> "ScoresJson":
+def _score_pngs(options: FileOptions, choice: "Choice", output: Path | None) -> "ScoresJson":
     from segctl.evaluate.png_classes import given_classes
     from segctl.evaluate.png_folders import FilesRequest, score_files
     from segctl.runtime.cores import core_count
@@ -237,6 +273,8 @@ def _score_pngs(options: FileOptions, output: Path | None) -> "ScoresJson":
         boundary=options.boundary,
         workers=options.workers or core_count(),
         ignored=options.ignored,
+        instances=options.instances,
+        choice=choice,
     )
     with out.progress("scoring") as progress:
         scored = score_files(request, progress)

@@ -17,7 +17,7 @@ from segctl.evaluate.tables import ScoresJson, scores_json, write_tables
 from segctl.evaluate.worst_images import write_worst
 from segctl.files import Progress, file_sha256, sweep_partial
 from segctl.metrics.scores import ImageScore, worst_images
-from segctl.metrics.tally import EvaluationCounts, MapCounter
+from segctl.metrics.tally import USUAL, Choice, EvaluationCounts, MapCounter
 from segctl.models import load
 from segctl.runs import RunFolder
 from segctl.runtime.cores import loader_workers
@@ -47,7 +47,7 @@ class EvaluationRequest:
 
     split: the preset's val_split if None.  device, precision: the best there is, and as trained, if None.  change: changes to the
     run's own protocol.  batch: images of one size that go through the network at once.  boundary, calibration: scores to
-    compute as well.  save_predictions: write every class map as an index PNG.
+    compute as well.  save_predictions: write every class map as an index PNG.  choice: which scores beside the usual.
     """
 
     run: RunFolder
@@ -60,6 +60,7 @@ class EvaluationRequest:
     boundary: bool = False
     calibration: bool = False
     save_predictions: bool = False
+    choice: Choice = USUAL
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | 
 
     def write() -> ScoredRun:
         binary = dataset.classes.binary
-        scores = scores_json(counts, about, binary=binary, benchmark=benchmark_of(dataset.classes.names))
+        scores = scores_json(counts, about, binary=binary, benchmark=benchmark_of(dataset.classes.names), choice=request.choice)
         scored = ScoredRun(opened.folder, counts, scores, worst_images(counts.table, WORST, binary=binary))
         write_tables(opened.folder, counts, scores)
         write_worst(opened.folder / "worst", scored.worst, model, dataset, how)

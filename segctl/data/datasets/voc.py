@@ -1,12 +1,14 @@
 """PASCAL VOC 2012 with the extra labels of SBD, 21 classes.
 
-    VOCdevkit/VOC2012/{JPEGImages/NAME.jpg, SegmentationClass/NAME.png, ImageSets/Segmentation/{train,val}.txt}
+    VOCdevkit/VOC2012/{JPEGImages/NAME.jpg, SegmentationClass/NAME.png, SegmentationObject/NAME.png}
+    VOCdevkit/VOC2012/ImageSets/Segmentation/{train,val}.txt
     benchmark_RELEASE/dataset/{cls/NAME.mat, train.txt, val.txt}        or        SegmentationClassAug/NAME.png
 
 Splits: train, val, trainval and train_aug = (VOC train ∪ SBD train ∪ SBD val) − VOC val. If both have a label, VOC's is used:
 it was drawn with more care and marks the border between things with 255; SBD's has no border. VOC's labels are palette PNGs
 whose index is the class; SBD's are MATLAB files, which only scipy reads. SBD's own pictures are VOC's again and are not read.
 If VOC's two lists are the official ones, known by their MD5, train_aug must be the official one too: 10,582 names.
+SegmentationObject numbers the objects of an image; it is read for val, where mIoU_K scores its segments.
 Source: the VOC 2012 development kit; Hariharan et al., "Semantic contours from inverse detectors".
 """
 
@@ -19,7 +21,17 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from segctl.data.classes import ClassRow, ClassTable, bit_color
-from segctl.data.datasets.pairs import IdMap, Label, LabelFile, PairReader, PictureLabel, check_ids, in_folder, read_list
+from segctl.data.datasets.pairs import (
+    IdMap,
+    Label,
+    LabelFile,
+    NumberedInstances,
+    PairReader,
+    PictureLabel,
+    check_ids,
+    in_folder,
+    read_list,
+)
 from segctl.data.files.archives import File, Files, UnreadableError, open_files
 from segctl.data.files.pictures import DECODER, Picture
 from segctl.data.findings import Finding
@@ -53,6 +65,7 @@ _ENDINGS = {
     "JPEGImages": ".jpg",
     "SegmentationClass": ".png",
     "SegmentationClassAug": ".png",
+    "SegmentationObject": ".png",
     "Segmentation": ".txt",
     "cls": ".mat",
 }
@@ -115,7 +128,7 @@ class _Extra:
 
 def open_voc(paths: Sequence[Path]) -> Source:
     """Find image and label of every listed name. Raises InputError if VOC's own part is missing."""
-    files = open_files(paths, _is_wanted, ("JPEGImages", "SegmentationClass", "SegmentationClassAug"))
+    files = open_files(paths, _is_wanted, ("JPEGImages", "SegmentationClass", "SegmentationClassAug", "SegmentationObject"))
     root = files.folder("JPEGImages")
     train_list, val_list = (files.find(root or "", f"ImageSets/Segmentation/{split}.txt") for split in ("train", "val"))
     if root is None or train_list is None or val_list is None:
@@ -141,6 +154,11 @@ def open_voc(paths: Sequence[Path]) -> Source:
             where = "SegmentationClass" if own else "SBD's cls or SegmentationClassAug"
             problem = f"sample '{name}' is listed, but has no label in {where} of {files.given}"
             problems.append(Finding(name, problem, "get the archive again"))
+    maps = in_folder(files, f"{root}/SegmentationObject", ".png")
+    lacking = [name for name in val if name not in maps]
+    if maps and lacking:
+        problem = f"sample '{lacking[0]}' and {len(lacking) - 1} others of val have no map in SegmentationObject of {files.given}"
+        problems.append(Finding(lacking[0], problem, "get the archive again, or leave SegmentationObject out"))
     official = all(list_md5(splits[split]) == OFFICIAL_MD5[split] for split in ("train", "val"))
     if official and "train_aug" in splits and list_md5(splits["train_aug"]) != OFFICIAL_MD5["train_aug"]:
         # VOC's official lists must lead to the official train_aug: scores on any other "train_aug" cannot be compared.
@@ -159,6 +177,9 @@ def open_voc(paths: Sequence[Path]) -> Source:
         samples=PairReader(
             images={name: Picture(name, "image", pictures[name], ("RGB",)) for name in every if name in pictures},
             labels={name: labels[name] for name in every if name in labels},
+            instances={
+                name: NumberedInstances(Picture(name, "instance map", maps[name], ("P", "L"))) for name in val if name in maps
+            },
         ),
         notes=(*files.notes, *notes),
         problems=tuple(problems),
