@@ -27,4 +27,5 @@ def numbered_instances(values: NDArray[np.integer]) -> NDArray[np.uint16]:
     if there.sum() > MOST_INSTANCES:
         raise ArgumentError(f"got {there.sum()} instances in one map, wanted at most {MOST_INSTANCES}")
     codes: NDArray[np.uint16] = np.where(there, FIRST_INSTANCE - 1 + np.cumsum(there), 0).astype(np.uint16)
-    return np.take(codes, which.reshape(ids.shape))
+    mapped: NDArray[np.uint16] = codes[which.reshape(ids.shape)]
+    return mapped

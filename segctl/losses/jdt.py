@@ -26,7 +26,9 @@ class JDTLoss(Loss[JDTSpec]):
     miou_d, miou_i, miou_c: weights of the three averages (D: sums over the batch, then the mean over classes; I: per image
         and class, over classes first; C: the same, over images first).
     alpha, beta: 1, 1 is Jaccard; 0.5, 0.5 is Dice; anything else Tversky.
-    gamma: focal exponent, at least 1, on each class's term.  log_loss: the term is -log T instead of 1 - T.
+    gamma: focal exponent, at least 1, on each class's term. With norm 2 and alpha other than beta, 1 - T may be below 0; its
+        power has the sign that arithmetic gives it, as in the authors' code, so gamma must be whole there.
+    log_loss: the term is -log T instead of 1 - T.
     smooth: s.  norm: 2 takes sum p·y, sum p² and sum y² for the three sums above.
     active_hard, active_soft: the classes averaged over, "all" or those "present": largest label value above `threshold`.
     class_weights: C numbers that multiply the classes' terms; the sum is divided by the number of active classes.
@@ -129,11 +131,16 @@ class JDTLoss(Loss[JDTSpec]):
             total = tp + error + self.smooth
             terms = error / total.masked_fill(total == 0, 1.0)  # = 1 - T; an empty class without smoothing has no error
         if self.gamma != 1:
-            terms = terms.clamp(min=0) ** self.gamma  # rounding may leave -1e-8, whose power is NaN
+            # Rounding may leave -1e-8, whose power is NaN. Only where 1 - T may truly be below 0 it keeps its sign.
+            terms = (terms if self._may_be_negative() else terms.clamp(min=0)) ** self.gamma
         if self.class_weights is not None:
             terms = terms * self.class_weights.to(terms.dtype)
         active = torch.ones_like(terms, dtype=torch.bool) if mode == "all" else sums.largest_label > self.threshold
         return terms, active
+
+    def _may_be_negative(self) -> bool:
+        """Whether 1 - T can be below 0: fp = sum p² - sum p·y can be, and only alpha = beta makes the error a sum of squares."""
+        return self.norm == 2 and self.alpha != self.beta
 
     def _check_arguments(self) -> None:
         """Refuse arguments without a meaning or a finite value. Raises ArgumentError, which names the first of them."""
@@ -149,6 +156,8 @@ class JDTLoss(Loss[JDTSpec]):
             fault = f"gamma {self.gamma}, wanted at least 1 (below, a perfect match has an infinite gradient)"
         elif self.norm not in (1, 2):
             fault = f"norm {self.norm}, wanted 1 or 2"
+        elif self._may_be_negative() and self.gamma % 1:
+            fault = f"gamma {self.gamma} with norm 2 and alpha other than beta, wanted a whole gamma (1 - T may be below 0 there)"
         elif self.log_loss and self.smooth == 0:
             fault = f"log_loss with smooth {self.smooth}, wanted smooth above 0 (a missed class has no finite logarithm)"
         elif not {"present", "all"}.issuperset(modes):

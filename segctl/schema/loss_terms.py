@@ -53,7 +53,7 @@ class JaccardFamily(Spec):
     beta: NonNegative = 1.0
     """Weight of false negatives."""
     gamma: float = Field(1.0, ge=1)
-    """Focal exponent on (1 - index), or on -log(index) where log_loss is true."""
+    """Focal exponent on (1 - index), or on -log(index) where log_loss is true; whole where norm is 2 and alpha is not beta."""
     smooth: NonNegative = 1e-3
     """Added above and below the fraction line."""
     norm: Literal[1, 2] = 1

@@ -159,7 +159,8 @@ def slow_jdt(
         below = tp + alpha * fp + beta * fn + smooth
         index = (tp + smooth) / below if below else 1.0
         value = -math.log(index) if log_loss else 1 - index
-        value = value if gamma == 1 else max(value, 0.0) ** gamma
+        negative = norm == 2 and alpha != beta
+        value = value if gamma == 1 else (value if negative else max(value, 0.0)) ** gamma
         return value if class_weights is None else class_weights[c] * value
 
     def mean(values: list[float | None]) -> float | None:

@@ -75,6 +75,26 @@ def test_image_means_go_over_classes_first_and_class_means_over_images_first() -
     assert of_classes.item() == pytest.approx(pairs[0] / 2 + (pairs[1] + pairs[2]) / 4, abs=1e-12)
 
 
+def test_norm_2_keeps_an_error_below_zero_for_a_whole_gamma() -> None:
+    """p = (.3, .7) and y = (.6, .4). Class 0: tp .18, fp .09 - .18; class 1: tp .28, fp .49 - .28.
+
+    1 - T = fp / (tp + fp) with alpha 1 and beta 0: -.09 / .09 = -1 and .21 / .49 = 3/7.
+    """
+    p, y = (torch.tensor(values, dtype=torch.float64).view(1, 2, 1) for values in ([0.3, 0.7], [0.6, 0.4]))
+    values = [JDTLoss(alpha=1, beta=0, gamma=gamma, smooth=0.0, norm=2)(p.log(), y).item() for gamma in (1, 2, 3)]
+    assert values == pytest.approx([(-1 + 3 / 7) / 2, (1 + (3 / 7) ** 2) / 2, (-1 + (3 / 7) ** 3) / 2], abs=1e-12)
+    assert JDTLoss(alpha=1, beta=0, gamma=2, norm=2)(p.log(), y).item() == pytest.approx(0.5805, abs=5e-5)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_norm_2_with_unequal_weights_agrees_with_the_slow_reference(seed: int) -> None:
+    logits, label, keep_mask, options = random_case(seed)
+    options |= {"norm": 2, "alpha": 0.9, "beta": 0.1 * (seed % 3), "gamma": float(1 + seed % 3), "smooth": 0.1}
+    options |= {"class_weights": None, "log_loss": False}
+    expected = slow_jdt(logits.numpy(), label.numpy(), None if keep_mask is None else keep_mask.numpy(), **options)
+    assert JDTLoss(**options)(logits, label, keep_mask).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
 # Golden values of the published recipe.
 
 
@@ -382,6 +402,10 @@ def test_an_id_outside_the_classes_is_an_error_and_never_another_class(wrong: in
         ({"miou_i": -1.0}, "JDTLoss got miou_d, miou_i, miou_c [1.0, -1.0, 0.0], wanted none below 0 and one above"),
         ({"beta": -0.5}, "JDTLoss got alpha, beta, smooth [1.0, -0.5, 0.001], wanted none below 0"),
         ({"gamma": 0.5}, "JDTLoss got gamma 0.5, wanted at least 1 (below, a perfect match has an infinite gradient)"),
+        (
+            {"norm": 2, "alpha": 1.0, "beta": 0.0, "gamma": 1.5},
+            "JDTLoss got gamma 1.5 with norm 2 and alpha other than beta, wanted a whole gamma (1 - T may be below 0 there)",
+        ),
         ({"norm": 3}, "JDTLoss got norm 3, wanted 1 or 2"),
         (
             {"log_loss": True, "smooth": 0.0},
