@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from segctl.schema.loss_terms import Active, JaccardFamily, NonNegative, Output, classes
+from segctl.schema.loss_terms import ActiveInMetric, JaccardFamily, NonNegative, Output, classes
 from segctl.schema.spec import Spec
 
 Positive = Annotated[float, Field(gt=0, le=1e9)]
@@ -303,7 +303,7 @@ class SoftJDTSpec(LogitsTerm, JaccardFamily):
     term: ClassVar[str] = "jml.SoftJDT"
     at_label_size: ClassVar[bool] = True
     kind: Literal["soft_jdt"] = "soft_jdt"
-    active: Active = "all"
+    active: ActiveInMetric = "all"
     """Classes averaged over."""
     calibration: CalibrationSpec | None = None
     """null: the teacher's probabilities as they are."""

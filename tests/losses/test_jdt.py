@@ -95,6 +95,41 @@ def test_norm_2_with_unequal_weights_agrees_with_the_slow_reference(seed: int) -
     assert JDTLoss(**options)(logits, label, keep_mask).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("mode", ["probability", "both", "present"])
+def test_classes_by_prediction_and_products_agree_with_the_slow_reference(seed: int, mode: str) -> None:
+    logits, label, keep_mask, options = random_case(seed)
+    options |= {"active_hard": mode, "active_soft": mode, "class_weights": None, "threshold": (0.3, 0.6, 0.9)[seed % 3]}
+    if options["norm"] == 1:
+        options["overlap"] = ("minimum", "product")[seed // 2 % 2]
+    expected = slow_jdt(logits.numpy(), label.numpy(), None if keep_mask is None else keep_mask.numpy(), **options)
+    assert JDTLoss(**options)(logits, label, keep_mask).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_classes_by_prediction_by_hand() -> None:
+    """Class 0 reaches p = .75 and p + y = 1.75, class 1 reaches .6 and 1.6."""
+    first, second = 1 - 0.75 / 1.4, 1 - 0.6 / 1.25
+    for mode, threshold, expected in (
+        ("probability", 0.7, first),
+        ("probability", 0.5, (first + second) / 2),
+        ("both", 1.7 - 1e-9, first),
+        ("both", 1.5, (first + second) / 2),
+        ("probability", 0.8, 0),
+    ):
+        loss = JDTLoss(smooth=0.0, threshold=threshold, active_hard=mode)  # type: ignore[arg-type]
+        assert loss(*two_pixels()).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_products_by_hand() -> None:
+    """p = (.3, .7), y = (.6, .4): sum p·y .18 and .28, sum |p - y| .3 and .3."""
+    p, y = (torch.tensor(values, dtype=torch.float64).view(1, 2, 1) for values in ([0.3, 0.7], [0.6, 0.4]))
+    loss = JDTLoss(smooth=0.0, overlap="product")
+    assert loss(p.log(), y).item() == pytest.approx(1 - (0.18 / 0.48 + 0.28 / 0.58) / 2, abs=1e-12)
+    assert loss(y.log(), y).item() == pytest.approx(0, abs=1e-12)  # a match costs nothing, as with the minimum
+    logits, label = two_pixels()
+    assert loss(logits, label).item() == JDTLoss(smooth=0.0)(logits, label).item()
+
+
 # Golden values of the published recipe.
 
 
@@ -406,6 +441,11 @@ def test_an_id_outside_the_classes_is_an_error_and_never_another_class(wrong: in
             {"norm": 2, "alpha": 1.0, "beta": 0.0, "gamma": 1.5},
             "JDTLoss got gamma 1.5 with norm 2 and alpha other than beta, wanted a whole gamma (1 - T may be below 0 there)",
         ),
+        ({"overlap": "sum"}, "JDTLoss got overlap 'sum', wanted 'minimum' or 'product'"),
+        (
+            {"overlap": "product", "norm": 2},
+            "JDTLoss got overlap 'product' with norm 2, which has products already; wanted norm 1",
+        ),
         ({"norm": 3}, "JDTLoss got norm 3, wanted 1 or 2"),
         (
             {"log_loss": True, "smooth": 0.0},
@@ -413,7 +453,10 @@ def test_an_id_outside_the_classes_is_an_error_and_never_another_class(wrong: in
         ),
         ({"reduce": "sum"}, "JDTLoss got reduce 'sum', wanted 'local' or 'global'"),
         ({"class_weights": [1.0, -1.0]}, "JDTLoss got class_weights with a number below 0"),
-        ({"active_soft": "ALL"}, "JDTLoss got active_hard, active_soft ['present', 'ALL'], wanted 'present' or 'all'"),
+        (
+            {"active_soft": "ALL"},
+            "JDTLoss got active_hard, active_soft ['present', 'ALL'], wanted 'present', 'all', 'probability', 'both'",
+        ),
     ],
 )
 def test_an_argument_without_meaning_is_refused(options: dict[str, Any], message: str) -> None:
