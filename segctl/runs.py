@@ -89,6 +89,7 @@ class Environment(BaseModel):
     parameters: Count | None = None
     method: str | None = None
     initial_weights: str | None = None
+    initial_weights_sha256: str | None = None
     dataset: DatasetRecord | None = None
     teacher: TeacherRecord | None = None
     extended: list[Extension] = []
