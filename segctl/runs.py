@@ -262,12 +262,6 @@ def find_runs(runs_root: Path) -> list[RunFolder]:
     ]
 
 
-def newest_finished(runs_root: Path, preset: str) -> RunFolder | None:
-    """The run of a preset that finished last, or None."""
-    finished = [run for run in find_runs(runs_root) if run.finished and run.preset_name == preset]
-    return max(finished, key=lambda run: run.model.stat().st_mtime_ns, default=None)
-
-
 def newest_unfinished(runs_root: Path, name: str) -> RunFolder:
     """The newest unfinished run in a folder of this name or a numbered sibling. Raises InputError if there is none."""
     pattern = re.compile(rf"{re.escape(name)}(-\d+)?")

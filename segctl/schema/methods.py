@@ -23,7 +23,7 @@ class TeacherSpec(Spec):
     """Where the teacher comes from when `--teacher` does not say."""
 
     preset: str = Field(min_length=1)
-    """The newest finished run of this preset is the teacher."""
+    """The newest finished run of this preset is the teacher; with `--teacher best` the best one by validation."""
     cache: bool = False
     """Compute the teacher's outputs once before step 1, store them beside the runs and reuse them. Requires fixed views: one
     scale and a crop at least as large as every image. Flips are allowed."""
