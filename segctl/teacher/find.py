@@ -86,7 +86,8 @@ def _of_preset(preset: str, best: bool, runs_root: Path, data_root: Path | None,
     if len(candidates) == 1:
         return FoundTeacher(taken.run.model)
     others = ", ".join(str(candidate) for candidate in candidates if candidate is not taken)
-    note = f"teacher chosen: {taken} mIoU_D in validation, the {'best' if best else 'newest'} of {len(candidates)} runs of '{preset}'"
+    which = "best" if best else "newest"
+    note = f"teacher chosen: {taken} mIoU_D in validation, the {which} of {len(candidates)} runs of '{preset}'"
     better = not best and any((candidate.score or 0.0) > (taken.score or 0.0) for candidate in scored)
     return FoundTeacher(taken.run.model, f"{note}; others: {others}" + ("; --teacher best takes the best" if better else ""))
 

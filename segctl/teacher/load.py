@@ -25,9 +25,8 @@ class Teacher:
     """A loaded teacher and where it came from.
 
     path: its file, or `hf:ORG/NAME`.  preset: the preset that made it, or its kind of file.  sha256: the hash of its file.
-
     notes: which runs it was chosen from, and what was assumed about a network that segctl did not make.
-     given_preset: the --teacher-preset that describes it.
+    given_preset: the --teacher-preset that describes it.
     """
 
     model: Network
