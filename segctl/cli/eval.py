@@ -35,6 +35,25 @@ RunArg = Annotated[Path | None, typer.Argument(metavar="RUN", autocompletion=com
 SplitOpt = Annotated[
     str | None, typer.Option("--split", rich_help_panel=RUN, help="The split to score; default: val_split of the preset.")
 ]
+DatasetOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        metavar="NAME",
+        autocompletion=completion.datasets,
+        rich_help_panel=RUN,
+        help="Score on another prepared dataset, whose classes the network knows by name.",
+    ),
+]
+ClassMapOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-map",
+        metavar="FILE",
+        rich_help_panel=RUN,
+        help="With --dataset: YAML mapping of the network's classes to the dataset's, such as truck: car.",
+    ),
+]
 BatchOpt = Annotated[
     int, typer.Option("--batch", metavar="N", min=1, max=4096, rich_help_panel=RUN, help="Images of one size per forward pass.")
 ]
@@ -147,6 +166,8 @@ class FileOptions:
 def evaluate(
     run: RunArg = None,
     split: SplitOpt = None,
+    dataset: DatasetOpt = None,
+    class_map: ClassMapOpt = None,
     protocol: ProtocolOpt = None,
     tile: TileOpt = None,
     stride: StrideOpt = None,
@@ -179,7 +200,8 @@ def evaluate(
 ) -> None:
     """Score a run or the predictions of any framework: mIoU_D, mIoU_I, mIoU_C with intervals, per class and per image."""
     of_run = {
-        "--split": split, "--protocol": protocol, "--tile": tile, "--stride": stride, "--scales": scales,
+        "--split": split, "--dataset": dataset, "--class-map": class_map,
+        "--protocol": protocol, "--tile": tile, "--stride": stride, "--scales": scales,
         "--flip": flip is not None, "--batch": batch != 1, "--precision": precision,
         "--save-predictions": save_predictions, "--calibration": calibration,
         "--device": device, "--processes": processes != 1,
@@ -207,6 +229,8 @@ def evaluate(
             run=RunFolder(run),
             data_root=data_root,
             split=split,
+            dataset=dataset,
+            class_map=class_map,
             device=device,
             precision=precision,
             change=ProtocolChange(protocol, tile, stride, scales, flip),
@@ -296,7 +320,10 @@ def _evaluate_run(request: "EvaluationRequest", processes: int, gates: list[Gate
     from segctl.evaluate.run import evaluate_run, open_request
     from segctl.runtime.world import joined_world, under_launcher
 
-    open_request(request)  # its errors come before processes start
+    opened = open_request(request)  # its errors come before processes start
+    if opened.classes is not None and not under_launcher():
+        for text in opened.classes.warnings():
+            out.warn(text)
     if processes > 1 and not under_launcher():
         from segctl.runtime.launcher import launch
 

@@ -115,7 +115,8 @@ def _show_headline(scores: "ScoresJson") -> None:
     protocol = f", {about['protocol']}" if "protocol" in about else ""
     if about.get("trial"):
         out.warn(f"scored on {about['trial']}; these are not scores of '{about['dataset']}'")
-    title = f"{what}, {about['images']} images{protocol}, in percent"
+    trained = f", a network of {about['trained_on']}" if about.get("trained_on") else ""
+    title = f"{what}{trained}, {about['images']} images{protocol}, in percent"
     rows = [_row(scores, kind) for kind in ("mIoU", "mAcc", "mDice")]
     rows.insert(1, ["  from-to", *(_ends(scores["intervals"][f"mIoU{suffix}"]) for _, suffix in AVERAGES)])
     notes = [*NOTES, f"from-to: {scores['intervals_method']}"]

@@ -47,7 +47,8 @@ SURFACE = {
     "eval": NETWORK | {
         "--split", "--batch", "--save-predictions", "--calibration", "--device", "--processes", "--data-root",
         "--pred", "--gt", "--num-classes", "--classes", "--ignore", "--label-ids", "--resize", "--workers", "--counts",
-        "--instances", "--boundary", "--binary", "--worst", "--segment-px", "--min", "--output", "--json", "--dataset",
+        "--instances", "--boundary", "--binary", "--worst", "--segment-px", "--min", "--output", "--json",
+        "--dataset", "--class-map",
     },
     "predict": NETWORK | {"--output", "--overlay", "--label-ids", "--device", "--data-root"},
     "report": {"--output", "--runs-root", "--split", "--json"},
