@@ -55,16 +55,16 @@ METHODS: dict[Method, DistillerSpec | None] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """A method's bundle as published for one dataset, or for students without an auxiliary head; `why` is a sentence."""
+    """A method's bundle as published for some datasets, or for students without an auxiliary head; `why` is a sentence."""
 
     method: Method
     distiller: DistillerSpec
     why: str
-    dataset: str | None = None
+    datasets: tuple[str, ...] = ()
     aux: bool | None = None
 
     def fits(self, method: Method, dataset: str, aux: bool) -> bool:
-        return self.method == method and self.dataset in (None, dataset) and self.aux in (None, aux)
+        return self.method == method and (not self.datasets or dataset in self.datasets) and self.aux in (None, aux)
 
 
 VARIANTS = (
@@ -72,7 +72,7 @@ VARIANTS = (
         "cirkd",
         DistillerSpec(terms=(term.PixelKLSpec(), term.CrossImageSpec(), term.MemorySpec(pixel_weight=0.01, region_weight=0.01))),
         "on voc, cirkd was published with memory weights 0.01; elsewhere they are 0.1",
-        dataset="voc",
+        datasets=("voc", "voc-sbd-wins"),
     ),
     Variant(
         "maskd",

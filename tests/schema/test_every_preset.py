@@ -120,6 +120,14 @@ def test_students_of_the_cirkd_and_dist_recipes_share_one_teacher() -> None:
         assert run.teacher.preset == "cityscapes-dl101-cirkd"
 
 
+def test_the_jml_presets_of_voc_are_on_the_labels_of_their_scores() -> None:
+    rules = {name: load_preset(name).data.dataset for name in NAMES if name.startswith("voc-")}
+    assert rules == {
+        "voc-dl18": "voc-sbd-wins", "voc-psp18": "voc-sbd-wins", "voc-dl101": "voc-sbd-wins",
+        "voc-dl18-cirkd": "voc", "voc-psp18-cirkd": "voc", "voc-dl101-cirkd": "voc",
+    }  # fmt: skip
+
+
 def test_voc_takes_the_memory_weights_published_for_it() -> None:
     assert "0.01·pixel memory" in total_loss(load_preset("voc-psp18-cirkd"))
 
