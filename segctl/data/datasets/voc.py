@@ -9,8 +9,8 @@ decides. `voc` takes VOC's: it was drawn with more care and marks the border bet
 `voc-sbd-wins` takes SBD's wherever there is one, in train and val alike, as the code behind the JML scores does
 (zifuwanggg/JDTLosses, datas/prepare/prepare_pascal_voc.py at 68ce8ac), so their scores are on its pixels.
 
-VOC's labels are palette PNGs whose index is the class; SBD's are MATLAB files, which only scipy reads. SBD's own pictures are VOC's again and are not read.
-If VOC's two lists are the official ones, known by their MD5, train_aug must be the official one too: 10,582 names.
+VOC's labels are palette PNGs whose index is the class; SBD's are MATLAB files, which only scipy reads. SBD's own pictures are
+VOC's again and are not read. If VOC's two lists are the official ones, known by their MD5, train_aug must be the official one too: 10,582 names.
 SegmentationObject numbers the objects of an image; it is read for val, where mIoU_K scores its segments.
 Source: the VOC 2012 development kit; Hariharan et al., "Semantic contours from inverse detectors".
 """
