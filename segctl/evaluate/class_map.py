@@ -18,14 +18,14 @@ from segctl.ignored import IGNORED
 from segctl.models.external.foreign import plain_name
 from segctl.schema.load import read_tree
 
-NO_CLASS = IGNORED
+UNMAPPED = IGNORED
 """The id of predictions that are no class of the dataset; a prediction of 255 is outside the classes of any dataset."""
 FORM = "write a YAML mapping of the network's classes to the dataset's, such as `truck: car` or `sky: null`"
 
 
 @dataclass(frozen=True)
 class ClassMap:
-    """For each class of the network, in its order, the id of the dataset's class, or NO_CLASS; and the names of both."""
+    """For each class of the network, in its order, the id of the dataset's class, or UNMAPPED; and the names of both."""
 
     ids: tuple[int, ...]
     ours: tuple[str, ...]
@@ -51,11 +51,11 @@ class ClassMap:
 
     def by_name(self) -> dict[str, str | None]:
         """What scores.json says: each class of the network, and the class of the dataset that it counts as."""
-        return {name: None if index == NO_CLASS else self.theirs[index] for name, index in zip(self.ours, self.ids, strict=True)}
+        return {name: None if index == UNMAPPED else self.theirs[index] for name, index in zip(self.ours, self.ids, strict=True)}
 
     def warnings(self) -> list[str]:
         """What is allowed but costs points: classes of the network that count as none, and of the dataset that none gives."""
-        none = [name for name, index in zip(self.ours, self.ids, strict=True) if index == NO_CLASS]
+        none = [name for name, index in zip(self.ours, self.ids, strict=True) if index == UNMAPPED]
         absent = [name for index, name in enumerate(self.theirs) if index not in self.ids]
         found = []
         if none:
@@ -74,7 +74,7 @@ def map_classes(ours: Sequence[str], theirs: Sequence[str], file: Path | None, d
     if file is not None:
         return _from_file(ours, theirs, file, dataset)
     places = {plain_name(name): index for index, name in enumerate(theirs)}
-    ids = tuple(places.get(plain_name(name), NO_CLASS) for name in ours)
+    ids = tuple(places.get(plain_name(name), UNMAPPED) for name in ours)
     if missing := [name for index, name in enumerate(theirs) if index not in ids]:
         raise InputError(
             f"the network knows no class called {', '.join(missing)}, which '{dataset}' has; it knows {', '.join(ours)}",
@@ -93,4 +93,4 @@ def _from_file(ours: Sequence[str], theirs: Sequence[str], file: Path, dataset: 
     if left := [name for name in ours if name not in tree]:
         raise InputError(f"'{file}' says nothing about the network's {', '.join(left)}", "map each class; `null` is none")
     places = {name: index for index, name in enumerate(theirs)}
-    return ClassMap(tuple(NO_CLASS if tree[name] is None else places[tree[name]] for name in ours), tuple(ours), tuple(theirs))
+    return ClassMap(tuple(UNMAPPED if tree[name] is None else places[tree[name]] for name in ours), tuple(ours), tuple(theirs))

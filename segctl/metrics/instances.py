@@ -21,13 +21,12 @@ from numpy.typing import NDArray
 
 from segctl.errors import ArgumentError
 from segctl.ignored import IGNORED
-from segctl.metrics.counts import FN, FP
-from segctl.metrics.counts import TP as TP_PIXELS
+from segctl.metrics.counts import FN, FP, TP
 from segctl.metrics.scores import QBAR_PERCENTS, WORST_PERCENT, mean, worst
 from segctl.metrics.table import CountTable
 
 FIRST_INSTANCE = 1000
-CLASS, SIZE, TP, TP_CATEGORY = 0, 1, 2, 3
+CLASS, SIZE, RIGHT_CLASS, RIGHT_CATEGORY = 0, 1, 2, 3
 """Columns of a row: the instance's class, its pixels, those predicted as its class, those predicted as its category."""
 
 
@@ -56,7 +55,7 @@ def instance_rows(
 ) -> NDArray[np.int64]:
     """The instances of one image, as rows int64 (K, 4).
 
-    prediction, label, instances: integers (H, W).  categories: int64 (256,), the category of each id, for TP_CATEGORY; without
+    prediction, label, instances: integers (H, W).  categories: int64 (256,), the category of each id, for RIGHT_CATEGORY; without
     it every class is its own category. The class of an instance is that of its label; ignored instances are left out.
     Raises ArgumentError where the shapes differ.
     """
@@ -115,12 +114,12 @@ def segments_of(table: CountTable, instances: InstanceTable) -> Segments:
     """
     if instances.names != table.names:
         raise ArgumentError("the instances and the counts are of different images, wanted the same images in the same order")
-    truth, hits = table.counts[..., [TP_PIXELS, FN]].sum(-1).ravel(), table.counts[..., TP_PIXELS].ravel()
+    truth, hits = table.counts[..., [TP, FN]].sum(-1).ravel(), table.counts[..., TP].ravel()
     # One number for each (image, class), so that one bincount sums over its instances.
     cell = instances.image * len(table.class_names) + instances.rows[:, CLASS]
     left, left_hits = truth.copy(), hits.copy()
     np.subtract.at(left, cell, instances.rows[:, SIZE])
-    np.subtract.at(left_hits, cell, instances.rows[:, TP])
+    np.subtract.at(left_hits, cell, instances.rows[:, RIGHT_CLASS])
     if (left < 0).any() or (left_hits < 0).any() or (left_hits > left).any():
         raise ArgumentError("the instances have other pixels than the counts, wanted both of one evaluation")
     rest = np.flatnonzero(left)
@@ -129,7 +128,7 @@ def segments_of(table: CountTable, instances: InstanceTable) -> Segments:
     return Segments(
         cells % len(table.class_names),
         sizes,
-        np.concatenate([instances.rows[:, TP], left_hits[rest]]),
+        np.concatenate([instances.rows[:, RIGHT_CLASS], left_hits[rest]]),
         table.counts[..., FP].ravel()[cells] * (sizes / truth[cells]),
     )
 

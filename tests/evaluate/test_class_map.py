@@ -15,7 +15,7 @@ from segctl.data.datasets.own import OwnFiles, open_own
 from segctl.data.prepare import prepare_source
 from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError
-from segctl.evaluate.class_map import NO_CLASS, map_classes
+from segctl.evaluate.class_map import UNMAPPED, map_classes
 from segctl.metrics.counts import count
 from segctl.metrics.scores import score
 from segctl.metrics.table import CountTable
@@ -23,7 +23,7 @@ from segctl.metrics.table import CountTable
 
 def test_classes_are_the_same_by_name() -> None:
     found = map_classes(["Traffic Light", "road", "wall"], ["road", "traffic-light"], None, "night")
-    assert found.ids == (1, 0, NO_CLASS)
+    assert found.ids == (1, 0, UNMAPPED)
     assert found.of_predictions(torch.tensor([[[0, 1, 2]]], dtype=torch.uint8)).tolist() == [[[1, 0, 255]]]
     assert found.warnings() == ["predictions of wall count as misses: the dataset has no such class"]
     assert not found.is_one_to_one

@@ -9,9 +9,9 @@ decides. `voc` takes VOC's: it was drawn with more care and marks the border bet
 `voc-sbd-wins` takes SBD's wherever there is one, in train and val alike, as the code behind the JML scores does
 (zifuwanggg/JDTLosses, datas/prepare/prepare_pascal_voc.py at 68ce8ac), so their scores are on its pixels.
 
-VOC's labels are palette PNGs whose index is the class; SBD's are MATLAB files, which only scipy reads. SBD's own pictures are
-VOC's again and are not read. If VOC's two lists are the official ones, known by their MD5, train_aug must be the official one too: 10,582 names.
-SegmentationObject numbers the objects of an image; it is read for val, where mIoU_K scores its segments.
+VOC's labels are palette PNGs whose index is the class; SBD's are MATLAB files, which only scipy reads. SBD's own pictures repeat
+VOC's and are not read. If VOC's two lists are the official ones, known by their MD5, train_aug must be the official one too:
+10,582 names. SegmentationObject numbers the objects of an image; it is read for val, where mIoU_K scores its segments.
 Source: the VOC 2012 development kit; Hariharan et al., "Semantic contours from inverse detectors".
 """
 
@@ -33,6 +33,7 @@ from segctl.data.datasets.pairs import (
     PictureLabel,
     check_ids,
     in_folder,
+    list_md5,
     read_list,
 )
 from segctl.data.files.archives import File, Files, UnreadableError, open_files
@@ -52,8 +53,8 @@ CLASSES = ClassTable(
         ClassRow("border", IGNORED, IGNORED, (224, 224, 192)),
     )
 )
-IDS = IdMap.of(CLASSES, "use the labels as they were published")
-SBD_IDS = IdMap(bytes([*range(21), *[IGNORED] * 235]), bytes([*[1] * 21, *[0] * 235]), "get SBD's benchmark.tgz again")
+_IDS = IdMap.of(CLASSES, "use the labels as they were published")
+_SBD_IDS = IdMap(bytes([*range(21), *[IGNORED] * 235]), bytes([*[1] * 21, *[0] * 235]), "get SBD's benchmark.tgz again")
 OFFICIAL_MD5 = {
     "train": "223101833d3a86c8a837814f3e7afe88",
     "val": "5510db06bbb92848a0bf6109eba6d646",
@@ -103,11 +104,11 @@ class SbdLabel:
         try:
             array = np.asarray(loadmat(io.BytesIO(content), variable_names=["GTcls"])["GTcls"][0]["Segmentation"][0])
         except Exception as error:  # scipy raises anything for a damaged file
-            raise self._unreadable("it is no MATLAB file of SBD") from error
+            raise self._unreadable("it is not a MATLAB file of SBD") from error
         if array.dtype != np.uint8 or array.ndim != 2:
             raise self._unreadable(f"it holds {array.dtype} of {array.ndim} dimensions, wanted uint8 of 2")
         array = np.ascontiguousarray(array)  # MATLAB stores columns, OpenCV reads rows
-        check_ids(str(self), array, SBD_IDS)
+        check_ids(str(self), array, _SBD_IDS)
         return Label(array, hashlib.sha256(content).hexdigest(), len(content))
 
     def _content(self) -> bytes:
@@ -170,8 +171,8 @@ def open_voc(paths: Sequence[Path], *, sbd_wins: bool = False) -> Source:
     if maps and lacking:
         problem = f"sample '{lacking[0]}' and {len(lacking) - 1} others of val have no map in SegmentationObject of {files.given}"
         problems.append(Finding(lacking[0], problem, "get the archive again, or leave SegmentationObject out"))
-    official = all(list_md5(splits[split]) == OFFICIAL_MD5[split] for split in ("train", "val"))
-    if official and "train_aug" in splits and list_md5(splits["train_aug"]) != OFFICIAL_MD5["train_aug"]:
+    official = all(list_md5(sorted(splits[split])) == OFFICIAL_MD5[split] for split in ("train", "val"))
+    if official and "train_aug" in splits and list_md5(sorted(splits["train_aug"])) != OFFICIAL_MD5["train_aug"]:
         # VOC's official lists must lead to the official train_aug: scores on any other "train_aug" cannot be compared.
         problem = f"train_aug has {len(splits['train_aug'])} pictures that are not the official 10582"
         problems.append(Finding("", problem, "give the whole of SBD (benchmark.tgz), or of SegmentationClassAug"))
@@ -195,11 +196,6 @@ def open_voc(paths: Sequence[Path], *, sbd_wins: bool = False) -> Source:
         notes=(*files.notes, *notes),
         problems=tuple(problems),
     )
-
-
-def list_md5(names: Sequence[str]) -> str:
-    """MD5 of the sorted names, each ended by a newline."""
-    return hashlib.md5("".join(f"{name}\n" for name in sorted(names)).encode(), usedforsecurity=False).hexdigest()
 
 
 def _is_wanted(name: str) -> bool:
@@ -226,7 +222,7 @@ def _find_extra(files: Files) -> _Extra:
 
 
 def _picture_labels(files: dict[str, File], *modes: str) -> dict[str, PictureLabel]:
-    return {name: PictureLabel(Picture(name, "label", file, modes), IDS) for name, file in files.items()}
+    return {name: PictureLabel(Picture(name, "label", file, modes), _IDS) for name, file in files.items()}
 
 
 def _names(file: File) -> list[str]:
