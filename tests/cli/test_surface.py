@@ -33,7 +33,7 @@ SURFACE = {
     },
     "data check": {"--data-root", "--json"},
     "data info": {"--split", "--data-root", "--json"},
-    "data preview": {"--output", "--split", "--data-root"},
+    "data preview": {"--output", "--split", "--augmented", "--data-root"},
     "data bench": {"--source", "--split", "--crop", "--samples", "--workers", "--data-root", "--json"},
     "presets list": {"--json"},
     "presets show": {"--set", "--json"},
