@@ -250,8 +250,14 @@ def evaluate(
         return
     else:
         raise InputError("there is nothing to score", "give a run, or --pred DIR --gt DIR, or --counts FILE")
+    _warn_of_segments(scores, segment_px)
     show_scores(scores, json)
     check_gates(scores, gates)
+
+
+def _warn_of_segments(scores: "ScoresJson", segment_px: int) -> None:
+    if segment_px and "mIoU_K" not in scores:
+        out.warn("--segment-px changes nothing: there are no instance maps, so there is no mIoU_K")
 
 
 def _refuse(form: str, options: dict[str, object]) -> None:
@@ -338,5 +344,6 @@ def _evaluate_run(request: "EvaluationRequest", processes: int, gates: list[Gate
     with joined_world() as world, out.progress("scoring") as progress:
         scored = evaluate_run(request, world, progress)
     if scored is not None:
+        _warn_of_segments(scored.scores, request.choice.segment_px)
         show_scores(scored.scores, json, folder=scored.folder, worst=scored.worst)
         check_gates(scored.scores, gates)

@@ -229,7 +229,13 @@ def _counter(request: FilesRequest, paired: PngPairs) -> _Counter:
         for row in truth_in.rows:
             if row.raw_id == request.ignored and row.train_id != IGNORED:
                 raise InputError(f"--ignore {request.ignored} is the id of the class '{row.name}'", "leave --ignore out")
-    instances = any(pair.instances is not None for pair in paired.pairs)
+    without = [pair for pair in paired.pairs if pair.instances is None]
+    instances = len(without) < len(paired.pairs)
+    if instances and without:
+        raise InputError(
+            f"'{without[0].truth}' has no instance map beside it, but others of --gt have one",
+            "add the missing maps, or remove them all",
+        )
     categories = None if benchmark is None else benchmark.of_ids(names)
     return _Counter(
         request,

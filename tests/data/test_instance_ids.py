@@ -111,6 +111,21 @@ def test_eval_scores_the_segments_of_any_map(tmp_path: Path, kind: str, capsys: 
     assert "1 of 1 files of ground truth have no instance map in" in capsys.readouterr().err
 
 
+def test_cityscapes_maps_beside_some_of_the_ground_truth_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = np.full((4, 4), 7, np.uint8)
+    for name in ("a_000000_000000", "a_000000_000001"):
+        for folder, ending in (("pred", "leftImg8bit"), ("gt", "gtFine_labelIds")):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(ids).save(tmp_path / folder / f"{name}_{ending}.png")
+    Image.fromarray(ids.astype(np.uint16)).save(tmp_path / "gt" / "a_000000_000000_gtFine_instanceIds.png")
+    given = ["eval", "--pred", str(tmp_path / "pred"), "--gt", str(tmp_path / "gt"), "--label-ids"]
+    assert main(given) == 2
+    assert "a_000000_000001_gtFine_labelIds.png' has no instance map beside it" in capsys.readouterr().err
+    (tmp_path / "gt" / "a_000000_000000_gtFine_instanceIds.png").unlink()
+    assert main([*given, "--segment-px", "3"]) == 0
+    assert "--segment-px changes nothing" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("worst", ["0", "101", "x", "", "5,", "2.5", "-1"])
 def test_a_worst_case_that_is_no_percentage_is_refused(worst: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "--counts", "counts.npz", f"--worst={worst}"]) == 2
