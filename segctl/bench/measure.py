@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from segctl.bench.subjects import Subject
     from segctl.files import Progress
 
-WARM_UP = 3
+WARM_UP_RUNS = 3
 """Runs before the first round: compiling, allocating and choosing kernels happen there."""
 ROUNDS = (7, 100)
 """Fewest and most rounds."""
@@ -33,7 +33,7 @@ SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Measured:
+class BenchRow:
     """What was found of a subject; times in ms of one image, memory in MB. failure: why it could not be measured, or empty."""
 
     subject: "Subject"
@@ -50,7 +50,7 @@ class Measured:
         return None if not self.median_ms else 1000 / self.median_ms
 
 
-def measure(subjects: Sequence["Subject"], conditions: Conditions, progress: "Progress") -> list[Measured]:
+def measure_in_turns(subjects: Sequence["Subject"], conditions: Conditions, progress: "Progress") -> list[BenchRow]:
     """Measure all subjects on one image of random pixels. A subject that fails has a row that says why.
 
     Raises InputError if all of them fail.
@@ -76,11 +76,11 @@ def measure(subjects: Sequence["Subject"], conditions: Conditions, progress: "Pr
     rows = []
     for index, subject in enumerate(subjects):
         if index in failures:
-            rows.append(Measured(subject, failure=failures[index]))
+            rows.append(BenchRow(subject, failure=failures[index]))
             continue
         mine = times[index]
         ratio = median(one / other for one, other in zip(mine, times[first], strict=True))
-        rows.append(Measured(subject, median(mine), quantiles(mine, n=10)[-1], ratio, peaks.get(index), len(mine)))
+        rows.append(BenchRow(subject, median(mine), quantiles(mine, n=10)[-1], ratio, peaks.get(index), len(mine)))
     return rows
 
 
@@ -143,6 +143,6 @@ def _resident_peak() -> float | None:
 
 
 def _warmed(segment: Segment, image: Image) -> Segment:
-    for _ in range(WARM_UP):
+    for _ in range(WARM_UP_RUNS):
         segment(image)
     return segment

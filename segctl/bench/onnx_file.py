@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segctl.errors import InputError, first_line
 
-Size = tuple[int, int]
+ImageSize = tuple[int, int]
 """Height and width of an image, in pixels."""
 Image = NDArray[np.uint8]
 """(1, H, W, 3), RGB."""
@@ -22,7 +22,7 @@ Segment = Callable[[Image], object]
 class Conditions:
     """Under what everything is measured. device: a name of torch's."""
 
-    size: Size
+    size: ImageSize
     threads: int
     device: str
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from segctl.bench.onnx_file import Conditions, Image, Segment, Size, input_of, segment_by_onnx, session_of
+from segctl.bench.onnx_file import Conditions, Image, ImageSize, Segment, input_of, segment_by_onnx, session_of
 from segctl.data.datasets import KNOWN, class_table
 from segctl.data.shards.dataset import find_dataset, open_dataset
 from segctl.errors import InputError, first_line
@@ -52,7 +52,7 @@ class Subject:
         return _torch(_network(self.target, self.data_root), conditions, compiled=self.form == "torch compiled")
 
 
-def usual_size(target: str, data_root: Path) -> Size:
+def usual_size(target: str, data_root: Path) -> ImageSize:
     """The image size that a target is measured at if nobody names one: that of most images of its dataset.
 
     Raises InputError for a target that cannot be measured.
@@ -68,7 +68,7 @@ def usual_size(target: str, data_root: Path) -> Size:
     return crop if prepared is None else prepared.usual_size(next(reversed(prepared.splits)))
 
 
-def subjects_of(target: str, size: Size, data_root: Path, *, compiled: bool) -> Iterator[Subject]:
+def subjects_of(target: str, size: ImageSize, data_root: Path, *, compiled: bool) -> Iterator[Subject]:
     """A run or preset as torch runs it and compiled, then the run's exported .onnx files; or the one file that is named.
 
     Raises InputError for anything else.
@@ -112,7 +112,7 @@ def _saved(target: str) -> SavedModel | None:
     return None
 
 
-def _data_of(target: str) -> tuple[str, Size]:
+def _data_of(target: str) -> tuple[str, ImageSize]:
     """The name of the dataset and the training crop of a run, model file or preset."""
     saved = _saved(target)
     if saved is None:

@@ -27,15 +27,15 @@ app = typer.Typer(
     context_settings=CONTEXT,
     help="Train, distil and evaluate semantic-segmentation models.",
 )
-app.add_typer(data.app, name="data")
-app.add_typer(presets.app, name="presets")
+app.add_typer(data.data_app, name="data")
+app.add_typer(presets.presets_app, name="presets")
 app.command(cls=PlainCommand)(train.train)
 app.command(cls=distill.DistillCommand)(distill.distill)
 app.command(cls=PlainCommand)(compare.compare)
 app.command("eval", cls=PlainCommand)(evaluation.evaluate)
 app.command(cls=PlainCommand)(predict.predict)
 app.command(cls=PlainCommand)(report.report)
-app.command(cls=PlainCommand)(bench.bench)
+app.command("bench", cls=PlainCommand)(bench.bench_targets)
 app.command(cls=PlainCommand)(story.demo)
 
 

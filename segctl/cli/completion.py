@@ -46,7 +46,7 @@ def measurable(incomplete: str) -> list[str]:
     return list(dict.fromkeys([*presets(incomplete), *runs(incomplete), *files]))
 
 
-def settings(incomplete: str) -> list[str]:
+def preset_settings(incomplete: str) -> list[str]:
     """`a.b.c=` for every setting of a preset; a list is completed by its index 0."""
     from segctl.schema.run import DistillRun
 

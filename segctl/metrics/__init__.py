@@ -1,7 +1,7 @@
 """Predictions and labels -> integer counts -> scores with intervals.
 
     counts.py       one image's prediction and label -> (truth, prediction) pairs, and tp, fp, fn
-    boundary.py  calibration.py  instances.py  cityscapes.py    what else can be counted, and the scores of it
+    boundary.py  calibration.py  instances.py  cityscapes_scores.py    what else can be counted, and the scores of it
     tally.py        ImageCounts of one image after another -> Tally, which adds them up -> EvaluationCounts of all images
     table.py        CountTable: tp, fp, fn of each image and class; the part of EvaluationCounts that most scores need
     store.py        EvaluationCounts <-> npz files

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from segctl.bench import measure as module
-from segctl.bench.measure import measure, peak_of, take_turns
+from segctl.bench.measure import measure_in_turns, peak_of, take_turns
 from segctl.bench.onnx_file import Conditions
 from segctl.bench.subjects import Subject
 from segctl.errors import InputError
@@ -31,7 +31,7 @@ class Timed(Subject):
     def segment(self, conditions):
         if not self.ms:
             raise InputError("no such provider", "install it")
-        turns = iter([0.0] * module.WARM_UP + list(self.ms) * 100)
+        turns = iter([0.0] * module.WARM_UP_RUNS + list(self.ms) * 100)
         return lambda image: CLOCK.pass_by(next(turns))
 
 
@@ -60,7 +60,7 @@ def _own_clock(monkeypatch):
 @pytest.mark.usefixtures("_own_clock")
 def test_medians_and_ratios_by_hand():
     """The ratio is the median of 10/20, 30/20, 20/40, 40/40, 20/20 = 1.0, which is not the ratio of the medians, 20/20."""
-    first, second = measure([timed("a", 20, 20, 40, 40, 20), timed("b", 10, 30, 20, 40, 30)], HERE, silent)
+    first, second = measure_in_turns([timed("a", 20, 20, 40, 40, 20), timed("b", 10, 30, 20, 40, 30)], HERE, silent)
     assert (first.median_ms, second.median_ms) == (pytest.approx(20), pytest.approx(30))
     assert first.ratio == pytest.approx(1)
     assert second.ratio == pytest.approx(1.0)  # 0.5, 1.5, 0.5, 1, 1.5
@@ -71,7 +71,7 @@ def test_medians_and_ratios_by_hand():
 
 @pytest.mark.usefixtures("_own_clock")
 def test_a_subject_that_fails_has_a_row_and_the_next_one_is_the_reference():
-    broken, whole = measure([timed("broken"), timed("whole", 10)], HERE, silent)
+    broken, whole = measure_in_turns([timed("broken"), timed("whole", 10)], HERE, silent)
     assert broken.failure == "no such provider"
     assert broken.median_ms is broken.ratio is broken.images_per_s is None
     assert whole.ratio == pytest.approx(1)
@@ -79,7 +79,7 @@ def test_a_subject_that_fails_has_a_row_and_the_next_one_is_the_reference():
 
 def test_if_all_fail_there_is_no_table():
     with pytest.raises(InputError, match="nothing could be measured: no such provider"):
-        measure([timed("broken")], HERE, silent)
+        measure_in_turns([timed("broken")], HERE, silent)
 
 
 def test_a_file_is_measured_without_torch():

@@ -6,18 +6,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segctl.cli import completion
-from segctl.cli.options import DATA_ROOT, DataRootOpt, DeviceOpt, JsonOpt
+from segctl.cli.options import DataRootOpt, DeviceOpt, JsonOpt
 from segctl.cli.output import out
+from segctl.commands import DATA_ROOT
 from segctl.runtime.cores import core_count
 
 if TYPE_CHECKING:
-    from segctl.bench.measure import Measured
+    from segctl.bench.measure import BenchRow
     from segctl.bench.onnx_file import Conditions
 
-COLUMNS = ("what", "form", "M params", "GFLOP", "file, MB", "peak, MB", "median, ms", "90 %, ms", "images/s", "of the first")
+BENCH_COLUMNS = (
+    "what",
+    "form",
+    "M params",
+    "GFLOP",
+    "file, MB",
+    "peak, MB",
+    "median, ms",
+    "90 %, ms",
+    "images/s",
+    "of the first",
+)
 
 
-def bench(
+def bench_targets(
     targets: Annotated[
         list[str],
         typer.Argument(
@@ -41,7 +53,7 @@ def bench(
     json: JsonOpt = False,
 ) -> None:
     """Measure parameters, FLOPs, memory and latency from a uint8 image to its class map, side by side in float32."""
-    from segctl.bench.measure import measure
+    from segctl.bench.measure import measure_in_turns
     from segctl.bench.onnx_file import Conditions
     from segctl.bench.subjects import subjects_of, usual_size
     from segctl.runtime.device import choose_compute
@@ -52,7 +64,7 @@ def bench(
     conditions = Conditions(sides, core_count() if threads is None else threads, str(compute.device))
     subjects = [one for target in targets for one in subjects_of(target, sides, data_root, compiled=compile_)]
     with out.progress("measuring") as progress:
-        rows = measure(subjects, conditions, progress)
+        rows = measure_in_turns(subjects, conditions, progress)
     for row in rows:
         if row.failure:
             out.warn(f"{row.subject.name} as {row.subject.form} is not measured: {row.failure}")
@@ -62,14 +74,14 @@ def bench(
     _show(rows, conditions)
 
 
-def _show(rows: "list[Measured]", conditions: "Conditions") -> None:
+def _show(rows: "list[BenchRow]", conditions: "Conditions") -> None:
     height, width = conditions.size
     threads = f"{conditions.threads} thread{'s' if conditions.threads > 1 else ''}"
     where = threads if conditions.device == "cpu" else f"{conditions.device}, {threads}"
     first = next(row.subject for row in rows if not row.failure)
     out.table(
         f"One image of {height}×{width} on {where}, float32 unless the file is quantised",
-        COLUMNS,
+        BENCH_COLUMNS,
         [_cells(row) for row in rows],
         [
             "GFLOP: torch's count of multiply-adds × 2, without norms, activations and resizing. Time and memory run from an "
@@ -81,7 +93,7 @@ def _show(rows: "list[Measured]", conditions: "Conditions") -> None:
     )
 
 
-def _cells(row: "Measured") -> list[str]:
+def _cells(row: "BenchRow") -> list[str]:
     subject = row.subject
     return [
         subject.name,
@@ -105,7 +117,7 @@ def _megabytes(file: Path | None) -> float | None:
     return None if file is None else file.stat().st_size / 1e6
 
 
-def _json(rows: "list[Measured]", conditions: "Conditions") -> dict[str, Any]:
+def _json(rows: "list[BenchRow]", conditions: "Conditions") -> dict[str, Any]:
     return {
         "size": list(conditions.size),
         "threads": conditions.threads,
