@@ -329,7 +329,9 @@ def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> Writ
             records[name] = SampleRecord(
                 index, height, width, sample.source_bytes, sample.source_sha256, pixels, sample.unknown_pixels
             )
-            labels[name] = LabelCounts.of(sample.label, conversion.source.classes.num_classes, sample.unknown_values)
+            labels[name] = LabelCounts.of(
+                sample.label, conversion.source.classes.num_classes, sample.unknown_values, sample.remarks
+            )
             yield sample
             tick()
 
