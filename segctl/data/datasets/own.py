@@ -227,12 +227,12 @@ def open_own(name: str, own: OwnFiles) -> Source:
         if found.sets or own.format or not masks.members:
             chosen = choose(found, labels.given, beside, own.format)
             if chosen is not None:
-                _refuse(own, ("label_suffix",), f"{labels.given} holds {chosen[1].title} annotations")
+                _refuse(own, ("label_suffix",), f"{labels.given} holds {chosen.title} annotations")
                 return open_annotated(
                     name,
                     apart,
                     labels.names,
-                    chosen[1],
+                    chosen,
                     classes=classes,
                     splits=own.splits,
                     seed=own.seed,

@@ -276,10 +276,10 @@ class AnnotationSet:
         """The name of a class without spaces around it, which is in the table from now on. Raises ShapeError if it is no name."""
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
             raise ShapeError(f"has {shortly(name)} for its class, wanted a name")
-        name = str(name).strip()
-        if self.classes.get(name) is None:
-            self.classes[name] = color
-        return name
+        found = str(name).strip()
+        if self.classes.get(found) is None:
+            self.classes[found] = color
+        return found
 
     def problem(self, sample: str, problem: str, hint: str) -> None:
         self.problems.append(Finding(sample, problem, hint))

@@ -147,7 +147,8 @@ def unpack_counts(text: str) -> np.ndarray:
     """COCO's packed run lengths, int64 (n,).
 
     Each character holds six bits: five of a number, lowest first, and one that says whether more follow; the last one's highest
-    bit is the sign. From the fourth number on, a number is the difference from the one two places before. Raises ShapeError for text that is nothing of the kind.
+    bit is the sign. From the fourth number on, a number is the difference from the one two places before. Raises
+    ShapeError for text that is nothing of the kind.
     """
     if len(text) > 4 * MAX_POINTS:
         raise ShapeError(f"has packed run lengths of {len(text)} characters, wanted at most {4 * MAX_POINTS}")

@@ -101,38 +101,31 @@ def _read(sets: dict[str, AnnotationSet], name: str, document: Document) -> None
         into.problem("", error.message, error.hint)
 
 
-def choose(found: Annotations, given: str, masks: int, only: str | None = None) -> tuple[str, AnnotationSet] | None:
-    """The one format that the files are in; None for masks.
+def choose(found: Annotations, given: str, masks: int, wanted: str | None = None) -> AnnotationSet | None:
+    """The annotations in the one format that the files are in; None for masks.
 
-    given: the folder or file in messages.  masks: how many label pictures lie beside.
+    given: the folder or file in messages.  masks: how many label pictures lie beside.  wanted: the format that a person named.
     Raises InputError if there are two, or none.
     """
-    if only is not None and only != MASKS and only not in found.sets:
+    if wanted == MASKS or (masks and not found.sets and wanted is None):
+        return None
+    options = list(found.sets) if wanted is None else [name for name in found.sets if name == wanted]
+    if not options:
         if found.unreadable:
             raise refusal(found.unreadable)
-        raise InputError(
-            f"{given} holds no annotations in the format {FORMATS[only].title}", "leave out --format to look for others"
-        )
-    if only == MASKS:
-        return None
-    if len(found.sets) + bool(masks) > 1:
-        words = [f"{FORMATS[name].title} ('{annotations.files[-1]}')" for name, annotations in found.sets.items()]
+        if wanted is not None:
+            problem = f"{given} holds no annotations in the format {FORMATS[wanted].title}"
+            raise InputError(problem, "leave out --format to look for others")
+        known = ", ".join(kind.title for kind in FORMATS.values())
+        raise InputError(f"{given} holds neither label pictures nor annotations of a known format", f"known are {known}")
+    if wanted is None and len(options) + bool(masks) > 1:
+        words = [f"{FORMATS[name].title} ('{found.sets[name].files[-1]}')" for name in options]
         words += [f"{masks} label pictures"] if masks else []
-        options = [*found.sets, *([MASKS] if masks else [])]
+        options += [MASKS] if masks else []
         raise InputError(
             f"{given} can be read in {len(words)} ways: {', '.join(words)}",
             f"add {' or '.join(f'--format {option}' for option in options)}",
         )
-    if not found.sets:
-        if masks:
-            return None
-        if found.unreadable:
-            raise refusal(found.unreadable)
-        raise InputError(
-            f"{given} holds neither label pictures nor annotations of a known format",
-            f"known are {', '.join(kind.title for kind in FORMATS.values())}",
-        )
-    (name, annotations), *_ = found.sets.items()
-    if only is not None or not masks:
-        annotations.problems += found.unreadable
-    return name, annotations
+    chosen = found.sets[options[0]]
+    chosen.problems += found.unreadable
+    return chosen

@@ -147,8 +147,8 @@ def unpack_brush(packed: Any, count: int) -> np.ndarray:
     """The values that @thi.ng/rle-pack packed, uint8 (count,).
 
     packed: bytes as numbers. Bits follow each other without gaps: 32 for the number of values, 5 for the bits of a value less
-    one, four times 4 for the bits of a length less one. Then blocks, until there are enough values: a bit that says whether one value
-    is repeated, 2 bits that choose one of the four, a length less one in so many bits, and one value or as many values.
+    one, four times 4 for the bits of a length less one. Then blocks, until there are enough values: a bit that says whether
+    one value is repeated, 2 bits that choose one of the four, a length less one in so many bits, and one value or as many values.
     Raises ShapeError for anything else, or for another number of values than `count`.
     """
     if not isinstance(packed, list) or len(packed) > MAX_BRUSH_BYTES:
