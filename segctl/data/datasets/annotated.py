@@ -15,6 +15,7 @@ from segctl.data.files.pictures import DECODER, Picture
 from segctl.data.findings import Finding
 from segctl.data.labels.annotations import AnnotatedPicture, AnnotationSet
 from segctl.data.labels.draw import draw
+from segctl.data.labels.formats import unusable
 from segctl.data.source import RawSample, Source
 from segctl.errors import InputError
 from segctl.files import content_key
@@ -114,6 +115,8 @@ def open_annotated(
     background, but refuses pictures that no annotation file names.
     Raises InputError if the files as a whole do not fit; what is wrong with single samples is in the source's `problems`.
     """
+    if found.problems and not found.classes:
+        raise unusable(found.problems)
     ignore = unlabelled == UNLABELLED[1]
     table, train_ids, problems = _classes(found, classes, ignore=ignore)
     paths, twice = _sample_paths(pictures)

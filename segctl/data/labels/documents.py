@@ -48,15 +48,14 @@ def parse(path: str, file: File) -> Document:
     except OSError as error:
         raise InputError(f"{where} cannot be read: {error.strerror or error}", AGAIN) from error
     except json.JSONDecodeError as error:
-        cut = error.pos >= len(error.doc.rstrip()) or "Unterminated" in error.msg
+        # A cut may fall inside a number or a word, and then the error is some letters before the end.
+        cut = error.pos > len(error.doc.rstrip()) - 12 or "Unterminated" in error.msg
         what = "it is cut short" if cut else f"{error.msg[:1].lower()}{error.msg[1:]} in line {error.lineno}"
         raise InputError(f"{where} is no JSON: {what}", AGAIN) from error
     except ET.ParseError as error:
         raise InputError(f"{where} is no XML: {error}", AGAIN) from error
     except DefusedXmlException as error:
-        raise InputError(
-            f"{where} declares entities, which no annotation tool does and which can fill the memory", AGAIN
-        ) from error
+        raise InputError(f"{where} declares a document type or entities, which no annotation tool does", AGAIN) from error
     except yaml.YAMLError as error:
         raise InputError(f"{where} is no YAML: {' '.join(str(error).split())}", AGAIN) from error
     except RecursionError as error:
@@ -86,7 +85,7 @@ class _XmlReader:
     """Reads XML without entities, and no deeper than Python may recurse."""
 
     def read(self, content: bytes) -> ET.Element:
-        parser = DefusedXMLParser(target=_Bounded(), forbid_dtd=False, forbid_entities=True, forbid_external=True)
+        parser = DefusedXMLParser(target=_Bounded(), forbid_dtd=True, forbid_entities=True, forbid_external=True)
         stream = io.BytesIO(content)
         while chunk := stream.read(2**16):
             parser.feed(chunk)

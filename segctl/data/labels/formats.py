@@ -1,10 +1,10 @@
 """The formats of annotation files, one line each, and the choice among them by what the files hold."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from segctl.data.files.archives import File
-from segctl.data.findings import Finding, refusal
+from segctl.data.findings import Finding
 from segctl.data.labels import coco, cvat, label_studio, labelme, supervisely, via, yolo
 from segctl.data.labels.annotations import AnnotationSet
 from segctl.data.labels.documents import ENDINGS, Document, parse
@@ -45,6 +45,17 @@ def check_format(name: str | None) -> None:
         raise InputError(f"--format is '{name}'{did_you_mean(name, list(NAMES))}", f"known are {', '.join(NAMES)}")
 
 
+def unusable(findings: Sequence[Finding]) -> InputError:
+    """The error for annotations of which nothing is left to check: the first problem, and how many more there are."""
+    first, others = findings[0], len(findings) - 1
+    more = f" (and {others} more problem{'s' * (others > 1)})" if others else ""
+    return InputError(first.problem + more, first.hint)
+
+
+TABLES = (".yaml", ".yml", "meta.json", "classes.txt")
+"""How files end that hold names of classes."""
+
+
 @dataclass
 class Annotations:
     """What was found among files: a set for each format, and the files that could not be read."""
@@ -60,11 +71,11 @@ def read_annotations(files: Mapping[str, File], only: str | None = None) -> Anno
     """
     found = Annotations()
     wanted = FORMATS if only is None else {only: FORMATS[only]}
-    weak: dict[str, list[Document]] = {name: [] for name in wanted}
-    later: list[tuple[str, Document]] = []
+    empty: list[tuple[str, Document]] = []
     seen: set[str] = set()
+    tables: set[str] = set()
     # Tables of classes come first: the names in a data.yaml are needed to read the lines of a text file.
-    for path in sorted(files, key=lambda path: (not path.lower().endswith((".yaml", ".yml", "meta.json")), path)):
+    for path in sorted(files, key=lambda path: (not path.lower().endswith(TABLES), path)):
         if not path.lower().endswith(ENDINGS):
             continue
         try:
@@ -75,17 +86,17 @@ def read_annotations(files: Mapping[str, File], only: str | None = None) -> Anno
         for name, kind in wanted.items():
             if not kind.accepts(document):
                 continue
-            if kind.is_weak(document) and document.kind != "text":
-                weak[name].append(document)
-                _read(found.sets, name, document)
-            elif kind.is_weak(document):
-                later.append((name, document))
-            else:
+            if not kind.is_weak(document):
                 seen.add(name)
-                _read(found.sets, name, document)
+            elif document.tree:
+                tables.add(name)
+            else:
+                empty.append((name, document))
+                break
+            _read(found.sets, name, document)
             break
-    for name, document in later:
-        if name in seen or weak[name] or name == only:
+    for name, document in empty:
+        if name in seen | tables or name == only:
             seen.add(name)
             _read(found.sets, name, document)
     found.sets = {name: annotations for name, annotations in found.sets.items() if name in seen}
@@ -112,7 +123,7 @@ def choose(found: Annotations, given: str, masks: int, wanted: str | None = None
     options = list(found.sets) if wanted is None else [name for name in found.sets if name == wanted]
     if not options:
         if found.unreadable:
-            raise refusal(found.unreadable)
+            raise unusable(found.unreadable)
         if wanted is not None:
             problem = f"{given} holds no annotations in the format {FORMATS[wanted].title}"
             raise InputError(problem, "leave out --format to look for others")

@@ -91,7 +91,7 @@ def _shape(shape: dict[str, Any], kind: str, into: AnnotationSet) -> Shape:
             return Shape(name, rings=line_rings(points, LINE_WIDTH))
         case "mask":
             left, top, *_ = _two(kind, points)
-            return Shape(name, runs=Runs.of_mask(_mask(shape.get("mask")), round(left), round(top)))
+            return Shape(name, runs=Runs.of_mask(_mask(shape.get("mask")), int(left), int(top)))
         case _:
             raise ShapeError(f"is of the type {shortly(kind)}, which segctl cannot draw")
 

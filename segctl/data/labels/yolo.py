@@ -23,20 +23,29 @@ ADVICE = "wanted 'class x y x y x y …' with x and y from 0 to 1"
 def accepts(document: Document) -> bool:
     if document.kind == "yaml":
         return document.has("names") and any(document.has(key) for key in ("train", "val", "nc", "path"))
-    return document.kind == "text" and (not document.tree or bool(_ROW.fullmatch(document.tree[0])))
+    return document.kind == "text" and (is_weak(document) or bool(_ROW.fullmatch(document.tree[0])))
 
 
 def is_weak(document: Document) -> bool:
-    """Whether it goes with YOLO's files but shows nothing by itself: a data.yaml, or an empty text file."""
-    return document.kind == "yaml" or not document.tree
+    """Whether it goes with YOLO's files but shows nothing by itself: a data.yaml, a list of names, or an empty text file."""
+    return document.kind == "yaml" or not document.tree or _is_list(document)
+
+
+def _is_list(document: Document) -> bool:
+    return document.path.rpartition("/")[2].lower() == "classes.txt"
 
 
 def read(document: Document, into: AnnotationSet) -> None:
-    """Raises InputError if the file as a whole does not fit."""
+    """Raises InputError if the file as a whole does not fit. The names must come before the lines that number them."""
     into.lists_all = False
-    if document.kind == "yaml":
+    if document.kind == "yaml" or _is_list(document):
         _read_names(document, into)
         return
+    if document.tree and not into.classes:
+        raise InputError(
+            f"'{document.path}' numbers its classes, and no data.yaml or classes.txt beside the text files gives their names",
+            "give the data.yaml with --labels, or put a classes.txt with a name a line beside the text files",
+        )
     stem = document.path.rpartition(".")[0]
     picture = into.picture([stem], document.path)
     names, keypoints = list(into.classes), into.keypoints
@@ -50,7 +59,7 @@ def read(document: Document, into: AnnotationSet) -> None:
 
 
 def _read_names(document: Document, into: AnnotationSet) -> None:
-    names = document.tree["names"]
+    names = document.tree if document.kind == "text" else document.tree["names"]
     if isinstance(names, dict):
         keys = sorted(int(key) if re.fullmatch(r"\d{1,4}", str(key)) else -1 for key in names)
         if keys != list(range(len(names))):
@@ -64,7 +73,7 @@ def _read_names(document: Document, into: AnnotationSet) -> None:
     if len(set(found)) < len(found):
         raise InputError(f"'{document.path}' has a name twice", "rename one of the classes")
     into.has_table = True
-    into.keypoints = bool(document.tree.get("kpt_shape"))
+    into.keypoints = document.kind == "yaml" and bool(document.tree.get("kpt_shape"))
     for name in found:
         try:
             into.see_class(name)
