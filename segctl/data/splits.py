@@ -11,7 +11,7 @@ _ROLES = {
 """The words that name a role; a part such as `set` or `images` may follow. Only whole words count: `trains` is a class."""
 _PART = r"(set|split|data|fold|images?|imgs?|labels?)?"
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-"""Words end at whatever is no letter, and before a capital: `images-val`, `train2017`, `testA`, `trainSet`."""
+"""Words end before a capital and at anything that is not a letter: `images-val`, `train2017`, `testA`, `trainSet`."""
 
 
 def must_not_meet(first: str, second: str) -> bool:

@@ -89,6 +89,14 @@ def test_preparing_the_same_bytes_again_does_nothing(folder, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")} == before
 
 
+def test_the_lock_of_a_process_that_was_killed_at_its_very_end_goes_too(folder, tmp_path):
+    root = tmp_path / "data"
+    prepare_source(open_source("camvid", [folder]), root, workers=0)
+    (root / ".camvid.lock").touch()
+    prepare_source(open_source("camvid", [folder]), root, workers=0)
+    assert [path.name for path in root.iterdir()] == ["camvid"]
+
+
 def test_another_codec_or_a_lost_shard_is_prepared_again(folder, tmp_path):
     shard = prepare_source(open_source("camvid", [folder]), tmp_path / "data", workers=0).folder / "camvid-00000-of-00001.h5"
     assert prepare_source(open_source("camvid", [folder]), tmp_path / "data", workers=0, codec="zstd").provenance.codec == "zstd"

@@ -14,7 +14,7 @@ from segctl.data.files.path_index import PathIndex, leads_outside
 from segctl.data.files.pictures import DECODER, Picture
 from segctl.data.findings import Finding
 from segctl.data.labels.annotations import AnnotatedPicture, AnnotationSet
-from segctl.data.labels.draw import draw
+from segctl.data.labels.draw import draw_label_map
 from segctl.data.labels.formats import unusable
 from segctl.data.source import RawSample, Source
 from segctl.errors import InputError
@@ -83,7 +83,7 @@ class AnnotatedReader:
         size = (image.array.shape[0], image.array.shape[1])
         label.check(name, size)
         try:
-            array, remarks = draw(label.annotations.shapes, label.train_ids, size, label.unlabelled)
+            array, remarks = draw_label_map(label.annotations.shapes, label.train_ids, size, label.unlabelled)
         except InputError as error:
             raise InputError(f"sample '{name}' cannot be drawn: {error.message}", error.hint) from error
         return RawSample(

@@ -97,7 +97,7 @@ def _then(first: Key, second: Key) -> Key:
     return lambda path: second(first(path))
 
 
-KEYS = _keys()
+NAME_KEYS = _keys()
 """Pairs of keys, for pictures and for labels, the strictest first."""
 
 

@@ -52,7 +52,7 @@ def check(
             *_shard_findings(dataset, pictures, labels, progress),
             *pictures.findings(),
         ]
-        if dataset.label_counts is None:  # an older segctl counted nothing
+        if dataset.label_counts is None:  # an older segctl stored no counts
             dataset = replace(dataset, label_counts=counts_of_splits(dataset.splits, labels))
         judged = judge_dataset(dataset)
         for text in judged.warnings:

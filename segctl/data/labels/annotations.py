@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from segctl.data.datasets.pairs import Color
 from segctl.data.findings import Finding
 
 MAX_POINTS = 1_000_000
 """The most points of one picture: a person draws some thousands."""
 MAX_COORDINATE = 1e6
 MAX_SIDE = 2**16
-Color = tuple[int, int, int]
 
 
 class ShapeError(ValueError):
@@ -74,7 +74,7 @@ class Runs:
 
 
 @dataclass(frozen=True, eq=False)
-class Shape:
+class AnnotatedShape:
     """One region of one class. It is the union of `rings` without the union of `holes`, or what `runs` say.
 
     rings, holes: float64 (N, 2), x and y of the corners of closed polygons, each filled by the even-odd rule; in pixels, or in
@@ -217,14 +217,14 @@ class AnnotatedPicture:
     names: tuple[str, ...]
     where: str
     size: tuple[int, int] | None = None
-    shapes: list[Shape] = field(default_factory=list)
+    shapes: list[AnnotatedShape] = field(default_factory=list)
     points: int = 0
 
     @property
     def called(self) -> str:
         return self.names[0]
 
-    def add(self, shape: Shape) -> None:
+    def add(self, shape: AnnotatedShape) -> None:
         """Raises ShapeError if the picture then has too many points."""
         self.points += shape.points()
         if self.points > MAX_POINTS:
@@ -284,7 +284,7 @@ class AnnotationSet:
     def problem(self, sample: str, problem: str, hint: str) -> None:
         self.problems.append(Finding(sample, problem, hint))
 
-    def add(self, picture: AnnotatedPicture, what: str, build: Callable[[], Shape]) -> None:
+    def add(self, picture: AnnotatedPicture, what: str, build: Callable[[], AnnotatedShape]) -> None:
         """Add the shape that `build` returns to the picture, or a problem. `what` names the annotation: "polygon 3"."""
         try:
             picture.add(build())

@@ -15,9 +15,9 @@ import numpy as np
 from segctl.data.labels.annotations import (
     MAX_POINTS,
     AnnotatedPicture,
+    AnnotatedShape,
     AnnotationSet,
     Runs,
-    Shape,
     ShapeError,
     TooFewPointsError,
     flat_ring,
@@ -25,24 +25,25 @@ from segctl.data.labels.annotations import (
     size_of,
 )
 from segctl.data.labels.documents import Document
+from segctl.data.labels.format import Format
 from segctl.errors import InputError
 
-ADVICE = "export it again as COCO instances or COCO segmentation"
+_ADVICE = "export it again as COCO instances or COCO segmentation"
 
 
-def accepts(document: Document) -> bool:
+def _accepts(document: Document) -> bool:
     return document.has("images", "annotations") or document.has("images", "categories")
 
 
-def read(document: Document, into: AnnotationSet) -> None:
+def _read(document: Document, into: AnnotationSet) -> None:
     """Raises InputError if the file as a whole does not fit."""
     where, tree = document.path, document.tree
     for key in ("images", "categories", "annotations"):
         if not isinstance(tree.get(key), list) or not all(isinstance(entry, dict) for entry in tree[key]):
-            raise InputError(f"'{where}' has no list of {key}, so it is no COCO file of instances or stuff", ADVICE)
+            raise InputError(f"'{where}' has no list of {key}, so it is no COCO file of instances or stuff", _ADVICE)
     annotations = tree["annotations"]
     if any("segments_info" in annotation for annotation in annotations[:1]):
-        raise InputError(f"'{where}' is a COCO panoptic file, whose regions are in PNG files beside it", ADVICE)
+        raise InputError(f"'{where}' is a COCO panoptic file, whose regions are in PNG files beside it", _ADVICE)
     used = {annotation.get("category_id") for annotation in annotations if _is_key(annotation.get("category_id"))}
     names = _categories(where, tree["categories"], used, into)
     pictures = _pictures(where, tree["images"], into)
@@ -54,7 +55,7 @@ def read(document: Document, into: AnnotationSet) -> None:
             into.problem(
                 "",
                 f"{what} in '{where}' is of the image {shortly(annotation.get('image_id'))}, which the file does not list",
-                ADVICE,
+                _ADVICE,
             )
         elif not annotation.get("segmentation"):
             into.skipped["keypoints" if annotation.get("keypoints") and not annotation.get("bbox") else "boxes"] += 1
@@ -76,11 +77,11 @@ def _categories(where: str, entries: list[dict[str, Any]], used: set[Any], into:
     names: dict[Any, str] = {}
     parents = {entry.get("supercategory") for entry in entries if entry.get("supercategory") != entry.get("name")}
     if not all(_is_key(entry.get("id")) for entry in entries):
-        raise InputError(f"'{where}' has a category without an id", ADVICE)
+        raise InputError(f"'{where}' has a category without an id", _ADVICE)
     for entry in sorted(entries, key=lambda entry: (isinstance(entry["id"], str), entry["id"])):
         identity, name = entry["id"], entry.get("name")
         if identity in names:
-            raise InputError(f"'{where}' has the category id {shortly(identity)} twice", ADVICE)
+            raise InputError(f"'{where}' has the category id {shortly(identity)} twice", _ADVICE)
         if identity not in used and name in parents:
             into.notes.append(f"'{name}' is a group of classes in '{where}' that no annotation uses, and is no class")
             continue
@@ -89,7 +90,7 @@ def _categories(where: str, entries: list[dict[str, Any]], used: set[Any], into:
         try:
             names[identity] = into.see_class(name)
         except ShapeError as error:
-            raise InputError(f"the category {shortly(identity)} in '{where}' {error}", ADVICE) from error
+            raise InputError(f"the category {shortly(identity)} in '{where}' {error}", _ADVICE) from error
     return names
 
 
@@ -99,26 +100,26 @@ def _pictures(where: str, entries: list[dict[str, Any]], into: AnnotationSet) ->
     for entry in entries:
         identity, name = entry.get("id"), entry.get("file_name")
         if not _is_key(identity) or not isinstance(name, str) or not name:
-            raise InputError(f"'{where}' has an image without id or file_name", ADVICE)
+            raise InputError(f"'{where}' has an image without id or file_name", _ADVICE)
         if identity in pictures:
-            raise InputError(f"'{where}' has the image id {shortly(identity)} twice", ADVICE)
+            raise InputError(f"'{where}' has the image id {shortly(identity)} twice", _ADVICE)
         try:
             size = size_of(entry.get("height"), entry.get("width"))
         except ShapeError as error:
-            raise InputError(f"the image '{name}' in '{where}' {error}", ADVICE) from error
+            raise InputError(f"the image '{name}' in '{where}' {error}", _ADVICE) from error
         # Roboflow lays the file beside its pictures, COCO in a folder of its own.
         pictures[identity] = into.picture([f"{folder}/{name}", name] if folder else [name], where, size)
     return pictures
 
 
-def _shape(annotation: dict[str, Any], names: dict[Any, str]) -> Shape:
+def _shape(annotation: dict[str, Any], names: dict[Any, str]) -> AnnotatedShape:
     category = annotation.get("category_id")
     if not _is_key(category) or category not in names:
         raise ShapeError(f"has the category {shortly(category)}, which the file does not list")
     order = -1.0 if annotation.get("iscrowd") else 0.0
     segmentation = annotation["segmentation"]
     if isinstance(segmentation, dict):
-        return Shape(names[category], runs=_runs(segmentation), order=order)
+        return AnnotatedShape(names[category], runs=_runs(segmentation), order=order)
     if not isinstance(segmentation, list):
         raise ShapeError(f"has {shortly(segmentation)} for its segmentation, wanted polygons or run lengths")
     if not all(isinstance(part, list) for part in segmentation):
@@ -127,7 +128,7 @@ def _shape(annotation: dict[str, Any], names: dict[Any, str]) -> Shape:
     rings = tuple(flat_ring(part) for part in segmentation if len(part) not in (2, 4))
     if not rings:
         raise TooFewPointsError("has no polygon of 3 points")
-    return Shape(names[category], rings=rings, order=order)
+    return AnnotatedShape(names[category], rings=rings, order=order)
 
 
 def _runs(segmentation: dict[str, Any]) -> Runs:
@@ -166,3 +167,6 @@ def unpack_counts(text: str) -> np.ndarray:
     lengths[1::2] = np.cumsum(numbers[1::2])
     lengths[2::2] = np.cumsum(numbers[2::2])
     return lengths
+
+
+COCO = Format("COCO", _accepts, _read)

@@ -17,12 +17,12 @@ from functools import partial
 
 import numpy as np
 
+from segctl.data.datasets.pairs import Color
 from segctl.data.labels.annotations import (
     MAX_POINTS,
+    AnnotatedShape,
     AnnotationSet,
-    Color,
     Runs,
-    Shape,
     ShapeError,
     box_ring,
     ellipse_ring,
@@ -32,25 +32,26 @@ from segctl.data.labels.annotations import (
     size_of,
 )
 from segctl.data.labels.documents import Document
+from segctl.data.labels.format import Format
 from segctl.errors import InputError
 
-ADVICE = "export the task from CVAT as 'CVAT for images 1.1'"
+_ADVICE = "export the task from CVAT as 'CVAT for images 1.1'"
 DRAWN = ("polygon", "mask", "box", "ellipse")
-SKIPPED = {"polyline": "lines", "points": "points", "cuboid": "cuboids", "skeleton": "keypoints", "tag": "tags"}
+_SKIPPED = {"polyline": "lines", "points": "points", "cuboid": "cuboids", "skeleton": "keypoints", "tag": "tags"}
 
 
-def accepts(document: Document) -> bool:
+def _accepts(document: Document) -> bool:
     return document.kind == "xml" and document.tree.tag == "annotations"
 
 
-def read(document: Document, into: AnnotationSet) -> None:
+def _read(document: Document, into: AnnotationSet) -> None:
     """Raises InputError if the file as a whole does not fit."""
     where, root = document.path, document.tree
     version = (root.findtext("version") or "").strip()
     if version != "1.1":
-        raise InputError(f"'{where}' has the CVAT version '{version}', wanted 1.1", ADVICE)
+        raise InputError(f"'{where}' has the CVAT version '{version}', wanted 1.1", _ADVICE)
     if root.find("track") is not None:
-        raise InputError(f"'{where}' is a CVAT file of a video, with tracks", ADVICE)
+        raise InputError(f"'{where}' is a CVAT file of a video, with tracks", _ADVICE)
     for label in root.iter("label"):
         name = label.findtext("name")
         if name is not None:
@@ -58,22 +59,22 @@ def read(document: Document, into: AnnotationSet) -> None:
             try:
                 into.see_class(name, _color(label.findtext("color")))
             except ShapeError as error:
-                raise InputError(f"a label in '{where}' {error}", ADVICE) from error
+                raise InputError(f"a label in '{where}' {error}", _ADVICE) from error
     folder = where.rpartition("/")[0]
     for image in root.findall("image"):
         name = image.get("name")
         if not name:
-            raise InputError(f"'{where}' has an image without a name", ADVICE)
+            raise InputError(f"'{where}' has an image without a name", _ADVICE)
         try:
             size = size_of(image.get("height"), image.get("width"))
         except ShapeError as error:
-            raise InputError(f"the image '{name}' in '{where}' {error}", ADVICE) from error
+            raise InputError(f"the image '{name}' in '{where}' {error}", _ADVICE) from error
         picture = into.picture([f"{folder}/{name}", name] if folder else [name], where, size)
         for index, element in enumerate(image, start=1):
             if element.tag in DRAWN:
                 into.add(picture, f"annotation {index} ({element.tag})", partial(_shape, element, into))
             else:
-                into.skipped[SKIPPED.get(element.tag, f"'{element.tag}'")] += 1
+                into.skipped[_SKIPPED.get(element.tag, f"'{element.tag}'")] += 1
 
 
 def _color(text: str | None) -> Color | None:
@@ -83,7 +84,7 @@ def _color(text: str | None) -> Color | None:
     return red, green, blue
 
 
-def _shape(element: ET.Element, into: AnnotationSet) -> Shape:
+def _shape(element: ET.Element, into: AnnotationSet) -> AnnotatedShape:
     name = into.see_class(element.get("label"))
     order = number(element.get("z_order", "0"), "z_order")
 
@@ -93,16 +94,16 @@ def _shape(element: ET.Element, into: AnnotationSet) -> Shape:
     degrees = number(element.get("rotation", "0"), "rotation")
     match element.tag:
         case "polygon":
-            return Shape(name, rings=(ring(_pairs(element.get("points"))),), order=order)
+            return AnnotatedShape(name, rings=(ring(_pairs(element.get("points"))),), order=order)
         case "box":
             corners = box_ring(value("xtl"), value("ytl"), value("xbr"), value("ybr"), degrees)
-            return Shape(name, rings=(corners,), order=order)
+            return AnnotatedShape(name, rings=(corners,), order=order)
         case "ellipse":
             corners = ellipse_ring(value("cx"), value("cy"), value("rx"), value("ry"), degrees)
-            return Shape(name, rings=(corners,), order=order)
+            return AnnotatedShape(name, rings=(corners,), order=order)
         case _:
             height, width, left, top = (int(value(key)) for key in ("height", "width", "left", "top"))
-            return Shape(name, runs=Runs(_lengths(element.get("rle")), height, width, left=left, top=top), order=order)
+            return AnnotatedShape(name, runs=Runs(_lengths(element.get("rle")), height, width, left=left, top=top), order=order)
 
 
 def _pairs(text: str | None) -> np.ndarray:
@@ -120,3 +121,6 @@ def _lengths(text: str | None) -> np.ndarray:
     if not words or len(words) > MAX_POINTS or not all(re.fullmatch(r"\d{1,10}", word) for word in words):
         raise ShapeError("has run lengths that are no whole numbers, or too many of them")
     return np.array(words, np.int64)
+
+
+CVAT = Format("CVAT for images 1.1", _accepts, _read)

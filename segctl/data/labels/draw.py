@@ -11,19 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segctl.data.labels.annotations import Runs, Shape
+from segctl.data.labels.annotations import AnnotatedShape, Runs
 from segctl.errors import InputError
 
 MAX_CROSSINGS = 2**30
 """Edges times the rows that they cross, in one ring: more is no drawing of a person, and takes minutes."""
-CHUNK = 2**21
+CROSSINGS_AT_ONCE = 2**21
 CROSSES = "polygons that cross themselves, filled by the even-odd rule"
 BEYOND = "shapes that reach beyond their picture, cut at its border"
 TINY = "shapes that hold no pixel's centre, not drawn"
 
 
 @dataclass(frozen=True)
-class Window:
+class PixelWindow:
     """A part of a picture: rows top to bottom and columns left to right, ends excluded."""
 
     top: int
@@ -36,8 +36,8 @@ class Window:
         return self.top >= self.bottom or self.left >= self.right
 
 
-def draw(
-    shapes: Sequence[Shape], train_ids: Mapping[str, int], size: tuple[int, int], unlabelled: int
+def draw_label_map(
+    shapes: Sequence[AnnotatedShape], train_ids: Mapping[str, int], size: tuple[int, int], unlabelled: int
 ) -> tuple[np.ndarray, dict[str, int]]:
     """The label map uint8 (H, W) of a picture, and how many shapes are odd in which way (CROSSES, BEYOND, TINY).
 
@@ -50,7 +50,7 @@ def draw(
     remarks: dict[str, int] = {}
     for shape in sorted(shapes, key=lambda shape: (shape.order, -shape.area())):
         left, top, right, bottom = shape.bounds(height, width)
-        window = Window(
+        window = PixelWindow(
             max(0, math.ceil(top - 0.5)),
             max(0, math.ceil(left - 0.5)),
             min(height, math.ceil(bottom - 0.5)),
@@ -69,7 +69,7 @@ def draw(
     return label, remarks
 
 
-def _fill_shape(shape: Shape, window: Window, size: tuple[int, int]) -> tuple[np.ndarray, bool]:
+def _fill_shape(shape: AnnotatedShape, window: PixelWindow, size: tuple[int, int]) -> tuple[np.ndarray, bool]:
     """bool, as large as the window; and whether a ring crosses itself."""
     if shape.runs is not None:
         return _cut(shape.runs, window), False
@@ -85,11 +85,11 @@ def _fill_shape(shape: Shape, window: Window, size: tuple[int, int]) -> tuple[np
     return inside, crosses
 
 
-def _cut(runs: Runs, window: Window) -> np.ndarray:
+def _cut(runs: Runs, window: PixelWindow) -> np.ndarray:
     return runs.mask()[window.top - runs.top : window.bottom - runs.top, window.left - runs.left : window.right - runs.left]
 
 
-def winding_numbers(ring: np.ndarray, window: Window) -> np.ndarray:
+def winding_numbers(ring: np.ndarray, window: PixelWindow) -> np.ndarray:
     """How often a closed polygon, float64 (N, 2) of x and y, winds round the centre of each pixel: int32, as large as the window.
 
     Raises InputError for a polygon of too many crossings.
@@ -107,7 +107,7 @@ def winding_numbers(ring: np.ndarray, window: Window) -> np.ndarray:
     return np.cumsum(steps, axis=1, dtype=np.int32)[:, :-1]
 
 
-def _crossings(ring: np.ndarray, window: Window) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _crossings(ring: np.ndarray, window: PixelWindow) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(row, x, ±1) of each place where an edge crosses the middle of a row of pixels, in chunks."""
     start, end = ring, np.roll(ring, -1, axis=0)
     down = end[:, 1] > start[:, 1]
@@ -124,7 +124,7 @@ def _crossings(ring: np.ndarray, window: Window) -> Iterator[tuple[np.ndarray, n
     begin = 0
     while begin < len(ring):
         done = ends[begin - 1] if begin else 0
-        stop = max(begin + 1, int(np.searchsorted(ends, done + CHUNK, side="right")))
+        stop = max(begin + 1, int(np.searchsorted(ends, done + CROSSINGS_AT_ONCE, side="right")))
         part = slice(begin, stop)
         counts = last[part] - first[part]
         edge = np.repeat(np.arange(begin, stop), counts)

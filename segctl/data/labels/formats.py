@@ -1,41 +1,33 @@
 """The formats of annotation files, one line each, and the choice among them by what the files hold."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from segctl.data.files.archives import File
 from segctl.data.findings import Finding
-from segctl.data.labels import coco, cvat, label_studio, labelme, supervisely, via, yolo
 from segctl.data.labels.annotations import AnnotationSet
+from segctl.data.labels.coco import COCO
+from segctl.data.labels.cvat import CVAT
 from segctl.data.labels.documents import ENDINGS, Document, parse
+from segctl.data.labels.format import Format
+from segctl.data.labels.label_studio import LABEL_STUDIO
+from segctl.data.labels.labelme import LABELME
+from segctl.data.labels.supervisely import SUPERVISELY
+from segctl.data.labels.via import VIA
+from segctl.data.labels.yolo import YOLO
 from segctl.errors import InputError, did_you_mean
 
-
-@dataclass(frozen=True)
-class Format:
-    """A format of annotation files.
-
-    accepts: whether a document is of this format.  read: adds a document to the set; raises InputError.  is_weak: whether an
-    accepted document says nothing without others of its kind.
-    """
-
-    title: str
-    accepts: Callable[[Document], bool]
-    read: Callable[[Document, AnnotationSet], None]
-    is_weak: Callable[[Document], bool] = lambda document: False
-
-
-FORMATS: dict[str, Format] = {
-    "coco": Format("COCO", coco.accepts, coco.read),
-    "yolo": Format("YOLO", yolo.accepts, yolo.read, yolo.is_weak),
-    "labelme": Format("labelme", labelme.accepts, labelme.read),
-    "cvat": Format("CVAT for images 1.1", cvat.accepts, cvat.read),
-    "label-studio": Format("Label Studio", label_studio.accepts, label_studio.read),
-    "supervisely": Format("Supervisely", supervisely.accepts, supervisely.read, supervisely.is_weak),
-    "via": Format("VGG Image Annotator", via.accepts, via.read),
+ANNOTATION_FORMATS: dict[str, Format] = {
+    "coco": COCO,
+    "yolo": YOLO,
+    "labelme": LABELME,
+    "cvat": CVAT,
+    "label-studio": LABEL_STUDIO,
+    "supervisely": SUPERVISELY,
+    "via": VIA,
 }
 MASKS, HUGGING_FACE = "masks", "hf"
-NAMES = (MASKS, *FORMATS, HUGGING_FACE)
+NAMES = (MASKS, *ANNOTATION_FORMATS, HUGGING_FACE)
 """What --format may be."""
 
 
@@ -70,7 +62,7 @@ def read_annotations(files: Mapping[str, File], only: str | None = None) -> Anno
     only: the one format to read.
     """
     found = Annotations()
-    wanted = FORMATS if only is None else {only: FORMATS[only]}
+    wanted = ANNOTATION_FORMATS if only is None else {only: ANNOTATION_FORMATS[only]}
     empty: list[tuple[str, Document]] = []
     seen: set[str] = set()
     tables: set[str] = set()
@@ -104,10 +96,10 @@ def read_annotations(files: Mapping[str, File], only: str | None = None) -> Anno
 
 
 def _read(sets: dict[str, AnnotationSet], name: str, document: Document) -> None:
-    into = sets.setdefault(name, AnnotationSet(FORMATS[name].title))
+    into = sets.setdefault(name, AnnotationSet(ANNOTATION_FORMATS[name].title))
     into.files.append(document.path)
     try:
-        FORMATS[name].read(document, into)
+        ANNOTATION_FORMATS[name].read(document, into)
     except InputError as error:
         into.problem("", error.message, error.hint)
 
@@ -125,12 +117,12 @@ def choose(found: Annotations, given: str, masks: int, wanted: str | None = None
         if found.unreadable:
             raise unusable(found.unreadable)
         if wanted is not None:
-            problem = f"{given} holds no annotations in the format {FORMATS[wanted].title}"
+            problem = f"{given} holds no annotations in the format {ANNOTATION_FORMATS[wanted].title}"
             raise InputError(problem, "leave out --format to look for others")
-        known = ", ".join(kind.title for kind in FORMATS.values())
+        known = ", ".join(kind.title for kind in ANNOTATION_FORMATS.values())
         raise InputError(f"{given} holds neither label pictures nor annotations of a known format", f"known are {known}")
     if wanted is None and len(options) + bool(masks) > 1:
-        words = [f"{FORMATS[name].title} ('{found.sets[name].files[-1]}')" for name in options]
+        words = [f"{ANNOTATION_FORMATS[name].title} ('{found.sets[name].files[-1]}')" for name in options]
         words += [f"{masks} label pictures"] if masks else []
         options += [MASKS] if masks else []
         raise InputError(

@@ -17,9 +17,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from segctl.data.labels.annotations import (
+    AnnotatedShape,
     AnnotationSet,
     Runs,
-    Shape,
     ShapeError,
     ellipse_ring,
     number,
@@ -28,16 +28,17 @@ from segctl.data.labels.annotations import (
     size_of,
 )
 from segctl.data.labels.documents import Document
+from segctl.data.labels.format import Format
 from segctl.errors import InputError
 
-ADVICE = "export the project from Label Studio as JSON"
+_ADVICE = "export the project from Label Studio as JSON"
 PICTURE = re.compile(r"\.(jpe?g|png|bmp|tiff?|webp|gif)$", re.IGNORECASE)
-KINDS = ("polygon", "brush", "ellipse", "rectangle", "keypoint")
-SKIPPED = {"rectangle": "boxes", "keypoint": "keypoints"}
+_KINDS = ("polygon", "brush", "ellipse", "rectangle", "keypoint")
+_SKIPPED = {"rectangle": "boxes", "keypoint": "keypoints"}
 MAX_BRUSH_BYTES = 2**26
 
 
-def accepts(document: Document) -> bool:
+def _accepts(document: Document) -> bool:
     tasks = document.tree
     return document.kind == "json" and isinstance(tasks, list) and bool(tasks) and all(map(_is_task, tasks))
 
@@ -48,24 +49,24 @@ def _is_task(task: Any) -> bool:
     return ("data" in task and ("annotations" in task or "completions" in task)) or "annotator" in task
 
 
-def read(document: Document, into: AnnotationSet) -> None:
+def _read(document: Document, into: AnnotationSet) -> None:
     """Raises InputError if the file as a whole does not fit."""
     where, several = document.path, 0
     for task in document.tree:
         if "data" not in task:
-            raise InputError(f"'{where}' is Label Studio's short form (JSON-MIN)", ADVICE)
+            raise InputError(f"'{where}' is Label Studio's short form (JSON-MIN)", _ADVICE)
         identity = shortly(task.get("id", "?"))
         names = _names(where, identity, task["data"])
         annotations = task.get("annotations", task.get("completions"))
         if not isinstance(annotations, list) or not all(isinstance(annotation, dict) for annotation in annotations):
-            raise InputError(f"task {identity} in '{where}' has no list of annotations", ADVICE)
+            raise InputError(f"task {identity} in '{where}' has no list of annotations", _ADVICE)
         done = [annotation for annotation in annotations if not annotation.get("was_cancelled")]
         several += len(done) > 1
         # Exports list the annotations of a task in the order of their making, the last one is the latest.
         best = next((one for one in done if one.get("ground_truth")), done[-1] if done else {"result": []})
         results = best.get("result")
         if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
-            raise InputError(f"task {identity} in '{where}' has no list of results", ADVICE)
+            raise InputError(f"task {identity} in '{where}' has no list of results", _ADVICE)
         _read_task(where, identity, names, results, into)
     if several:
         into.notes.append(f"{several} tasks have several annotations; the one marked as ground truth, or the last one, is taken")
@@ -76,7 +77,7 @@ def _names(where: str, identity: str, data: Any) -> list[str]:
     texts = data.values() if isinstance(data, dict) else []
     found = [path for text in texts if isinstance(text, str) and PICTURE.search(path := _path(text))]
     if len(found) != 1:
-        raise InputError(f"task {identity} in '{where}' names {len(found)} pictures, wanted one", ADVICE)
+        raise InputError(f"task {identity} in '{where}' names {len(found)} pictures, wanted one", _ADVICE)
     parent, _, name = found[0].rpartition("/")
     # An upload gets eight digits and a hyphen in front of its name.
     bare = re.sub(r"^[0-9a-f]{8}-", "", name)
@@ -98,18 +99,18 @@ def _path(text: str) -> str:
 def _read_task(where: str, identity: str, names: list[str], results: list[dict[str, Any]], into: AnnotationSet) -> None:
     sizes = {(result.get("original_height"), result.get("original_width")) for result in results if "original_width" in result}
     if len(sizes) > 1:
-        raise InputError(f"task {identity} in '{where}' has results for pictures of several sizes", ADVICE)
+        raise InputError(f"task {identity} in '{where}' has results for pictures of several sizes", _ADVICE)
     try:
         size = size_of(*sizes.pop()) if sizes else None
     except (ShapeError, TypeError) as error:
-        raise InputError(f"the picture of task {identity} in '{where}' {error}", ADVICE) from error
+        raise InputError(f"the picture of task {identity} in '{where}' {error}", _ADVICE) from error
     picture = into.picture(names, where, size)
     labels = {result.get("id"): _labels(result) for result in results if result.get("type") == "labels"}
     for index, result in enumerate(results, start=1):
         kind = str(result.get("type")).removesuffix("labels")
-        if kind in SKIPPED:
-            into.skipped[SKIPPED[kind]] += 1
-        elif kind in KINDS:
+        if kind in _SKIPPED:
+            into.skipped[_SKIPPED[kind]] += 1
+        elif kind in _KINDS:
             found = _labels(result) or labels.get(result.get("id"), [])
             into.add(picture, f"result {index} ({kind})", partial(_shape, result, kind, found, size, into))
         elif kind:  # "labels" alone names another result's class
@@ -122,7 +123,9 @@ def _labels(result: dict[str, Any]) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def _shape(result: dict[str, Any], kind: str, labels: list[Any], size: tuple[int, int] | None, into: AnnotationSet) -> Shape:
+def _shape(
+    result: dict[str, Any], kind: str, labels: list[Any], size: tuple[int, int] | None, into: AnnotationSet
+) -> AnnotatedShape:
     value = result["value"] if isinstance(result.get("value"), dict) else {}
     if len(labels) != 1:
         raise ShapeError(f"has {len(labels)} labels, wanted one")
@@ -130,17 +133,17 @@ def _shape(result: dict[str, Any], kind: str, labels: list[Any], size: tuple[int
         raise ShapeError(f"was drawn on the picture turned by {shortly(result['image_rotation'])} degrees")
     name = into.see_class(labels[0])
     if kind == "polygon":
-        return Shape(name, rings=(ring(value.get("points")) / 100,), relative=True)
+        return AnnotatedShape(name, rings=(ring(value.get("points")) / 100,), relative=True)
     if size is None:
         raise ShapeError("has no size of its picture")
     if kind == "ellipse":
         place = [number(value.get(key), key) for key in ("x", "y", "radiusX", "radiusY")]
         x, y, across, down = (part / 100 * side for part, side in zip(place, (*size[::-1], *size[::-1]), strict=True))
-        return Shape(name, rings=(ellipse_ring(x, y, across, down, number(value.get("rotation") or 0, "rotation")),))
+        return AnnotatedShape(name, rings=(ellipse_ring(x, y, across, down, number(value.get("rotation") or 0, "rotation")),))
     if value.get("format") != "rle":
         raise ShapeError(f"has the brush format {shortly(value.get('format'))}, wanted 'rle'")
     pixels = unpack_brush(value.get("rle"), size[0] * size[1] * 4)
-    return Shape(name, runs=Runs.of_mask(pixels.reshape(*size, 4)[..., 3] > 0))
+    return AnnotatedShape(name, runs=Runs.of_mask(pixels.reshape(*size, 4)[..., 3] > 0))
 
 
 def unpack_brush(packed: Any, count: int) -> np.ndarray:
@@ -193,3 +196,6 @@ class _Bits:
     def take_many(self, word: int, count: int) -> np.ndarray:
         """`count` numbers of `word` bits, their lowest 8 bits: uint8 (count,)."""
         return np.array([self.take(word) & 255 for _ in range(count)], np.uint8)
+
+
+LABEL_STUDIO = Format("Label Studio", _accepts, _read)

@@ -19,9 +19,9 @@ from PIL import Image
 
 from segctl.data.labels.annotations import (
     MAX_SIDE,
+    AnnotatedShape,
     AnnotationSet,
     Runs,
-    Shape,
     ShapeError,
     box_ring,
     ellipse_ring,
@@ -32,26 +32,27 @@ from segctl.data.labels.annotations import (
     size_of,
 )
 from segctl.data.labels.documents import Document
+from segctl.data.labels.format import Format
 from segctl.errors import InputError
 
 LINE_WIDTH = 10.0
-ADVICE = "save it again with labelme"
+_ADVICE = "save it again with labelme"
 
 
-def accepts(document: Document) -> bool:
+def _accepts(document: Document) -> bool:
     return document.has("shapes") and any(document.has(key) for key in ("imagePath", "imageData", "imageHeight"))
 
 
-def read(document: Document, into: AnnotationSet) -> None:
+def _read(document: Document, into: AnnotationSet) -> None:
     """Raises InputError if the file as a whole does not fit."""
     where, tree = document.path, document.tree
     shapes, path = tree["shapes"], tree.get("imagePath")
     if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
-        raise InputError(f"'{where}' has no list of shapes", ADVICE)
+        raise InputError(f"'{where}' has no list of shapes", _ADVICE)
     try:
         size = size_of(tree.get("imageHeight"), tree.get("imageWidth"))
     except ShapeError as error:
-        raise InputError(f"the picture of '{where}' {error}", ADVICE) from error
+        raise InputError(f"the picture of '{where}' {error}", _ADVICE) from error
     folder, _, name = where.rpartition("/")
     start = f"{folder}/" if folder else ""
     # The name counts and the folder does not: labelme writes the way from its file to the picture, such as `..\\images\\a.jpg`.
@@ -76,22 +77,22 @@ def _is_line(shape: dict[str, Any]) -> bool:
     return shape.get("shape_type") in ("line", "linestrip")
 
 
-def _shape(shape: dict[str, Any], kind: str, into: AnnotationSet) -> Shape:
+def _shape(shape: dict[str, Any], kind: str, into: AnnotationSet) -> AnnotatedShape:
     name, points = into.see_class(shape.get("label")), shape.get("points")
     match kind:
         case "polygon" | "oriented_rectangle":
-            return Shape(name, rings=(ring(points),))
+            return AnnotatedShape(name, rings=(ring(points),))
         case "rectangle":
-            return Shape(name, rings=(box_ring(*_two(kind, points)),))
+            return AnnotatedShape(name, rings=(box_ring(*_two(kind, points)),))
         case "circle":
             x0, y0, x1, y1 = _two(kind, points)
             radius = math.hypot(x1 - x0, y1 - y0)
-            return Shape(name, rings=(ellipse_ring(x0, y0, radius, radius),))
+            return AnnotatedShape(name, rings=(ellipse_ring(x0, y0, radius, radius),))
         case "line" | "linestrip":
-            return Shape(name, rings=line_rings(points, LINE_WIDTH))
+            return AnnotatedShape(name, rings=line_rings(points, LINE_WIDTH))
         case "mask":
             left, top, *_ = _two(kind, points)
-            return Shape(name, runs=Runs.of_mask(_mask(shape.get("mask")), int(left), int(top)))
+            return AnnotatedShape(name, runs=Runs.of_mask(_mask(shape.get("mask")), int(left), int(top)))
         case _:
             raise ShapeError(f"is of the type {shortly(kind)}, which segctl cannot draw")
 
@@ -126,3 +127,6 @@ def png_mask(content: bytes) -> np.ndarray:
         raise ShapeError("has a mask that is no PNG") from error
     flat = values if values.ndim == 2 else values[..., -1] if values.shape[-1] in (2, 4) else values.any(axis=-1)
     return np.asarray(flat != 0)
+
+
+LABELME = Format("labelme", _accepts, _read)

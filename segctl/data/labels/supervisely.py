@@ -14,13 +14,14 @@ import zlib
 from functools import partial
 from typing import Any
 
-from segctl.data.labels.annotations import AnnotationSet, Runs, Shape, ShapeError, number, ring, shortly, size_of
+from segctl.data.labels.annotations import AnnotatedShape, AnnotationSet, Runs, ShapeError, number, ring, shortly, size_of
 from segctl.data.labels.documents import Document
+from segctl.data.labels.format import Format
 from segctl.data.labels.labelme import png_mask
 from segctl.errors import InputError
 
-ADVICE = "export the project from Supervisely again, in its own JSON format"
-SKIPPED = {
+_ADVICE = "export the project from Supervisely again, in its own JSON format"
+_SKIPPED = {
     "rectangle": "boxes",
     "point": "points",
     "line": "lines",
@@ -31,40 +32,40 @@ SKIPPED = {
 MAX_PNG = 2**27
 
 
-def accepts(document: Document) -> bool:
-    return document.has("objects", "size") or is_weak(document)
+def _accepts(document: Document) -> bool:
+    return document.has("objects", "size") or _is_weak(document)
 
 
-def is_weak(document: Document) -> bool:
+def _is_weak(document: Document) -> bool:
     """Whether it is meta.json, which goes with Supervisely's files but shows nothing by itself."""
     return document.has("classes") and isinstance(document.tree["classes"], list) and "tags" in document.tree
 
 
-def read(document: Document, into: AnnotationSet) -> None:
+def _read(document: Document, into: AnnotationSet) -> None:
     """Raises InputError if the file as a whole does not fit."""
     where, tree = document.path, document.tree
-    if is_weak(document):
+    if _is_weak(document):
         into.has_table = True
         for entry in tree["classes"]:
             try:
                 into.see_class(entry.get("title") if isinstance(entry, dict) else entry, _color(entry))
             except ShapeError as error:
-                raise InputError(f"a class in '{where}' {error}", ADVICE) from error
+                raise InputError(f"a class in '{where}' {error}", _ADVICE) from error
         return
     size, objects = tree["size"], tree["objects"]
     if not isinstance(size, dict) or not isinstance(objects, list) or not all(isinstance(entry, dict) for entry in objects):
-        raise InputError(f"'{where}' has no size or no list of objects", ADVICE)
+        raise InputError(f"'{where}' has no size or no list of objects", _ADVICE)
     try:
         found = size_of(size.get("height"), size.get("width"))
     except ShapeError as error:
-        raise InputError(f"the picture of '{where}' {error}", ADVICE) from error
+        raise InputError(f"the picture of '{where}' {error}", _ADVICE) from error
     # data/ann/a.jpg.json is of data/img/a.jpg; older exports leave the picture's ending out.
     parts = [part for part in where.removesuffix(".json").split("/") if part != "ann"]
     picture = into.picture(["/".join(parts)], where, found)
     for index, entry in enumerate(objects, start=1):
         kind = entry.get("geometryType")
-        if kind in SKIPPED:
-            into.skipped[SKIPPED[kind]] += 1
+        if kind in _SKIPPED:
+            into.skipped[_SKIPPED[kind]] += 1
         else:
             into.add(picture, f"object {index}", partial(_shape, entry, kind, into))
 
@@ -77,13 +78,13 @@ def _color(entry: Any) -> tuple[int, int, int] | None:
     return red, green, blue
 
 
-def _shape(entry: dict[str, Any], kind: Any, into: AnnotationSet) -> Shape:
+def _shape(entry: dict[str, Any], kind: Any, into: AnnotationSet) -> AnnotatedShape:
     name = into.see_class(entry.get("classTitle"))
     if kind == "polygon":
         points = entry.get("points")
         if not isinstance(points, dict) or not isinstance(holes := points.get("interior") or [], list):
             raise ShapeError("has no points")
-        return Shape(name, rings=(ring(points.get("exterior")) + 0.5,), holes=tuple(ring(hole) + 0.5 for hole in holes))
+        return AnnotatedShape(name, rings=(ring(points.get("exterior")) + 0.5,), holes=tuple(ring(hole) + 0.5 for hole in holes))
     if kind != "bitmap":
         raise ShapeError(f"is of the type {shortly(kind)}, which segctl cannot draw")
     bitmap = entry.get("bitmap")
@@ -95,4 +96,7 @@ def _shape(entry: dict[str, Any], kind: Any, into: AnnotationSet) -> Shape:
         content = unpacker.decompress(base64.b64decode(bitmap.get("data") or "", validate=True), MAX_PNG)
     except (TypeError, ValueError, binascii.Error, zlib.error) as error:
         raise ShapeError("has a bitmap that is no packed PNG in base64") from error
-    return Shape(name, runs=Runs.of_mask(png_mask(content), int(number(origin[0], "x")), int(number(origin[1], "y"))))
+    return AnnotatedShape(name, runs=Runs.of_mask(png_mask(content), int(number(origin[0], "x")), int(number(origin[1], "y"))))
+
+
+SUPERVISELY = Format("Supervisely", _accepts, _read, _is_weak)

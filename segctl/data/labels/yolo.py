@@ -12,21 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from segctl.data.labels.annotations import MAX_POINTS, AnnotationSet, Shape, ShapeError, TooFewPointsError, ring, shortly
+from segctl.data.labels.annotations import MAX_POINTS, AnnotatedShape, AnnotationSet, ShapeError, TooFewPointsError, ring, shortly
 from segctl.data.labels.documents import Document
+from segctl.data.labels.format import Format
 from segctl.errors import InputError
 
 _ROW = re.compile(r"\d+(\s+[-+]?[\d.]+([eE][-+]?\d+)?){4,}")
-ADVICE = "wanted 'class x y x y x y …' with x and y from 0 to 1"
+_ADVICE = "wanted 'class x y x y x y …' with x and y from 0 to 1"
 
 
-def accepts(document: Document) -> bool:
+def _accepts(document: Document) -> bool:
     if document.kind == "yaml":
         return document.has("names") and any(document.has(key) for key in ("train", "val", "nc", "path"))
-    return document.kind == "text" and (is_weak(document) or bool(_ROW.fullmatch(document.tree[0])))
+    return document.kind == "text" and (_is_weak(document) or bool(_ROW.fullmatch(document.tree[0])))
 
 
-def is_weak(document: Document) -> bool:
+def _is_weak(document: Document) -> bool:
     """Whether it goes with YOLO's files but shows nothing by itself: a data.yaml, a list of names, or an empty text file."""
     return document.kind == "yaml" or not document.tree or _is_list(document)
 
@@ -35,7 +36,7 @@ def _is_list(document: Document) -> bool:
     return document.path.rpartition("/")[2].lower() == "classes.txt"
 
 
-def read(document: Document, into: AnnotationSet) -> None:
+def _read(document: Document, into: AnnotationSet) -> None:
     """Raises InputError if the file as a whole does not fit. The names must come before the lines that number them."""
     into.lists_all = False
     if document.kind == "yaml" or _is_list(document):
@@ -81,20 +82,23 @@ def _read_names(document: Document, into: AnnotationSet) -> None:
             raise InputError(f"'{document.path}' {error}", "write the names of the classes under `names:`") from error
 
 
-def _shape(line: str, names: list[str]) -> Shape:
+def _shape(line: str, names: list[str]) -> AnnotatedShape:
     words = line.split()
     if len(words) > 2 * MAX_POINTS:
         raise ShapeError(f"has {len(words) // 2} points, wanted at most {MAX_POINTS}")
     try:
         numbers: Any = np.array(words, np.float64)
     except ValueError as error:
-        raise ShapeError(f"is '{line[:40]}', {ADVICE}") from error
+        raise ShapeError(f"is '{line[:40]}', {_ADVICE}") from error
     if len(numbers) % 2 == 0:
-        raise ShapeError(f"has {len(numbers)} numbers, {ADVICE}")
+        raise ShapeError(f"has {len(numbers)} numbers, {_ADVICE}")
     if numbers[0] % 1 or not 0 <= numbers[0] < len(names):
         raise ShapeError(f"has the class {shortly(words[0])}, wanted 0 to {len(names) - 1} ({len(names)} names)")
     if len(numbers) < 7:
         raise TooFewPointsError
     if np.abs(numbers[1:]).max() > 2:
         raise ShapeError(f"has the coordinate {numbers[1:][np.abs(numbers[1:]).argmax()]:g}, wanted 0 to 1")
-    return Shape(names[int(numbers[0])], rings=(ring(numbers[1:].reshape(-1, 2)),), relative=True)
+    return AnnotatedShape(names[int(numbers[0])], rings=(ring(numbers[1:].reshape(-1, 2)),), relative=True)
+
+
+YOLO = Format("YOLO", _accepts, _read, _is_weak)

@@ -128,7 +128,7 @@ def test_traps_in_xml_and_json_are_refused(capsys, tmp_path):
     (tmp_path / "n.json").write_text('{"shapes": [], "imagePath": "a.jpg", "imageWidth": ' + "9" * 5000 + "}")
     refused(capsys, tmp_path, tmp_path / "n.json", "holds a value that cannot be read")
     (tmp_path / "n.json").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0")
-    refused(capsys, tmp_path, tmp_path / "n.json", "cannot be read: it is no text")
+    refused(capsys, tmp_path, tmp_path / "n.json", "cannot be read: it is not text")
 
 
 def with_region(tmp_path: Path, kind: str, corners: list) -> Path:
