@@ -15,7 +15,6 @@ from segctl.data.files.pictures import DECODER, Picture
 from segctl.data.findings import Finding
 from segctl.data.labels.annotations import AnnotatedPicture, AnnotationSet
 from segctl.data.labels.draw import draw_label_map
-from segctl.data.labels.formats import unusable
 from segctl.data.source import RawSample, Source
 from segctl.errors import InputError
 from segctl.files import content_key
@@ -115,10 +114,16 @@ def open_annotated(
     background, but refuses pictures that no annotation file names.
     Raises InputError if the files as a whole do not fit; what is wrong with single samples is in the source's `problems`.
     """
-    if found.problems and not found.classes:
-        raise unusable(found.problems)
     ignore = unlabelled == UNLABELLED[1]
-    table, train_ids, problems = _classes(found, classes, ignore=ignore)
+    names = list(found.classes) if found.has_table else sorted(found.classes)
+    if flaw := _flaw(found, names, ignore=ignore, has_table=classes is not None):
+        # Without classes there is nothing to draw, but a check shall list every problem of the files.
+        listed = (*found.problems,) if found.problems and not names else (flaw, *found.problems)
+        origin = f"annotations from {labels}"
+        return Source(name, RULE, origin, DECODER, ClassTable(()), {}, AnnotatedReader({}, {}), problems=listed)
+    table, train_ids, problems = (
+        _given_classes(found, classes, names, ignore=ignore) if classes else (*_own_classes(found, names, ignore=ignore), [])
+    )
     paths, twice = _sample_paths(pictures)
     annotated, unmatched = _match(found, paths)
     problems += [*twice, *unmatched]
@@ -128,7 +133,7 @@ def open_annotated(
     empty = IGNORED if ignore else train_ids[BACKGROUND]
     blank = {sample: AnnotatedPicture((path,), path) for sample, path in paths.items() if sample not in annotated}
     every = {**annotated, **blank}
-    names = sorted({sample for listed in drawn.splits.values() for sample in listed})
+    samples = sorted({sample for listed in drawn.splits.values() for sample in listed})
     return Source(
         name=name,
         rule=f"{RULE} {'ignore' if ignore else BACKGROUND} {content_key(table.to_json())}",
@@ -137,8 +142,8 @@ def open_annotated(
         classes=table,
         splits=drawn.splits,
         samples=AnnotatedReader(
-            images={sample: Picture(sample, "image", pictures.members[paths[sample]], ("RGB", "L")) for sample in names},
-            labels={sample: DrawnLabel(every[sample], train_ids, empty) for sample in names},
+            images={sample: Picture(sample, "image", pictures.members[paths[sample]], ("RGB", "L")) for sample in samples},
+            labels={sample: DrawnLabel(every[sample], train_ids, empty) for sample in samples},
         ),
         notes=(*pictures.notes, *_notes(found, every, ignore=ignore), *drawn.notes),
         label_advice="correct the annotations or the class table",
@@ -152,10 +157,10 @@ def _notes(found: AnnotationSet, every: Mapping[str, AnnotatedPicture], *, ignor
     empty = sum(not picture.shapes for picture in every.values())
     files = f"'{found.files[0]}'" if len(found.files) == 1 else f"{len(found.files)} files"
     ordered = any(shape.order > 0 for picture in found.pictures for shape in picture.shapes)
-    first = "by z_order, among equals the larger shape first" if ordered else "the larger shape first"
+    first = "shapes are drawn by z_order, larger ones first among equals" if ordered else "larger shapes are drawn first"
     rules = [
         f"labels are {found.title} annotations ({files}): {shapes} shapes on {len(found.pictures)} pictures",
-        f"shapes are drawn {first}; a pixel belongs to a shape that its centre lies in; pixels under no shape are "
+        f"{first}; a pixel belongs to a shape that its centre lies in; pixels under no shape are "
         + ("ignored" if ignore else BACKGROUND),
         *found.rules,
         *found.notes,
@@ -167,39 +172,49 @@ def _notes(found: AnnotationSet, every: Mapping[str, AnnotatedPicture], *, ignor
     return rules
 
 
-def _classes(found: AnnotationSet, given: OwnClasses | None, *, ignore: bool) -> tuple[ClassTable, dict[str, int], list[Finding]]:
-    """The class table, the train id of each class that the annotations name, and what does not fit.
-
-    Without `ignore` the train ids have an entry BACKGROUND.
-    """
-    names = list(found.classes) if found.has_table else sorted(found.classes)
+def _flaw(found: AnnotationSet, names: list[str], *, ignore: bool, has_table: bool) -> Finding | None:
+    """Why no class table can be made of the names of the annotations; None if one can, or if a person gave one."""
     folded = Counter(name.casefold() for name in names)
     if twice := [name for name in names if folded[name.casefold()] > 1]:
         shown = ", ".join(f"'{name}'" for name in twice[:4])
-        raise InputError(f"the classes {shown} differ only in capital letters", "give them one name in the tool that drew them")
-    if given is not None:
-        return _given_classes(found, given, names, ignore=ignore)
-    background = next((name for name in names if name.casefold() in BACKGROUND_NAMES), None)
-    trained = [name for name in names if name not in IGNORED_NAMES and (ignore or name != background)]
-    trained = trained if ignore else [background or BACKGROUND, *trained]
-    if not trained or len(trained) > IGNORED:
-        raise InputError(
-            f"the annotations have {len(trained)} classes, wanted 1 to {IGNORED}", "give a class table with --classes"
-        )
-    if len(trained) == 1 and not ignore:
-        raise InputError("the annotations name no class but the background", "draw regions of at least one class")
-    ids = {name: number for number, name in enumerate(trained)}
+        return Finding("", f"the classes {shown} differ only in capital letters", "give them one name in the tool that drew them")
+    if has_table:
+        return None
+    count = len(_trained(names, ignore=ignore))
+    if count > IGNORED:
+        return Finding("", f"the annotations have {count} classes, wanted at most {IGNORED}", "give a class table with --classes")
+    if count < 2 - ignore:
+        what = "the annotations name no class" + (" but the background" if names else "")
+        return Finding("", what, "draw regions of at least one class")
+    return None
+
+
+def _background(names: list[str]) -> str:
+    """What the class of pixels under no shape is called."""
+    return next((name for name in names if name.casefold() in BACKGROUND_NAMES), BACKGROUND)
+
+
+def _trained(names: list[str], *, ignore: bool) -> list[str]:
+    """The names of the trained classes in their order."""
+    trained = [name for name in names if name not in IGNORED_NAMES]
+    background = _background(names)
+    return trained if ignore else [background, *(name for name in trained if name != background)]
+
+
+def _own_classes(found: AnnotationSet, names: list[str], *, ignore: bool) -> tuple[ClassTable, dict[str, int]]:
+    """The class table, and the train id of each class that the annotations name; without `ignore` also of BACKGROUND."""
+    ids = {name: number for number, name in enumerate(_trained(names, ignore=ignore))}
     shift = int(ignore)  # the palette begins with black, which is the background's
-    rows = [ClassRow(name, None, ids[name], found.classes.get(name) or bit_color(ids[name] + shift)) for name in trained]
+    rows = [ClassRow(name, None, ids[name], found.classes.get(name) or bit_color(ids[name] + shift)) for name in ids]
     rows += [ClassRow(name, None, IGNORED, (0, 0, 0)) for name in names if name in IGNORED_NAMES]
     train_ids = {name: ids.get(name, IGNORED) for name in names}
-    return ClassTable(tuple(rows)), train_ids if ignore else {**train_ids, BACKGROUND: 0}, []
+    return ClassTable(tuple(rows)), train_ids if ignore else {**train_ids, BACKGROUND: 0}
 
 
 def _given_classes(
     found: AnnotationSet, given: OwnClasses, names: list[str], *, ignore: bool
 ) -> tuple[ClassTable, dict[str, int], list[Finding]]:
-    """The same by a person's class table: its rows are found by name, capital letters aside."""
+    """The same by a person's class table, whose rows are found by name, capital letters aside; and what does not fit."""
     rows = {row.name.casefold(): row.train_id for row in given.table.rows}
     used = Counter(shape.class_name for picture in found.pictures for shape in picture.shapes)
     train_ids, problems = {}, []

@@ -95,10 +95,11 @@ def own_files(
     if images is not None and labels is None and huggingface.is_saved(images):
         labels = images  # one folder holds both
     if images is None or labels is None:
-        missing = [
-            option for option, value in {"--images": images, "--labels": labels, "--classes": classes}.items() if value is None
-        ]
-        raise InputError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing", f"give {OWN_LINE} together")
+        missing = [option for option, value in (("--images", images), ("--labels", labels)) if value is None]
+        raise InputError(
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing",
+            "give --images DIR --labels DIR; label maps need --classes FILE too, annotation files do not",
+        )
     return OwnFiles(images, labels, classes, splits, seed, **how)
 
 

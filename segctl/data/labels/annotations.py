@@ -163,6 +163,8 @@ def flat_ring(numbers: Any) -> np.ndarray:
     """Corners float64 (N, 2) from a list x, y, x, y, … Raises ShapeError if it is no polygon."""
     if not isinstance(numbers, list | tuple) or len(numbers) % 2:
         raise ShapeError("has an odd number of coordinates" if isinstance(numbers, list) else "has no list of points")
+    if len(numbers) > 2 * MAX_POINTS:
+        raise ShapeError(f"has {len(numbers) // 2} points, wanted at most {MAX_POINTS}")
     return ring(list(zip(numbers[::2], numbers[1::2], strict=True)))
 
 

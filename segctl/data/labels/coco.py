@@ -28,6 +28,7 @@ from segctl.data.labels.documents import Document
 from segctl.data.labels.format import Format
 from segctl.errors import InputError
 
+_ONLY = "give --labels only such files, by name or by a pattern such as 'annotations/instances_*.json'"
 _ADVICE = "export it again as COCO instances or COCO segmentation"
 
 
@@ -40,7 +41,7 @@ def _read(document: Document, into: AnnotationSet) -> None:
     where, tree = document.path, document.tree
     for key in ("images", "categories", "annotations"):
         if not isinstance(tree.get(key), list) or not all(isinstance(entry, dict) for entry in tree[key]):
-            raise InputError(f"'{where}' has no list of {key}, so it is no COCO file of instances or stuff", _ADVICE)
+            raise InputError(f"'{where}' has no list of {key}, so it is not a COCO file of instances or stuff", _ONLY)
     annotations = tree["annotations"]
     if any("segments_info" in annotation for annotation in annotations[:1]):
         raise InputError(f"'{where}' is a COCO panoptic file, whose regions are in PNG files beside it", _ADVICE)

@@ -111,6 +111,8 @@ def _pairs(text: str | None) -> np.ndarray:
     if len(words) > 2 * MAX_POINTS:
         raise ShapeError(f"has {len(words) // 2} points, wanted at most {MAX_POINTS}")
     try:
+        if 2 * len((text or "").split(";")) != len(words):
+            raise ValueError("an odd point")
         return np.array(words, np.float64).reshape(-1, 2)
     except ValueError as error:
         raise ShapeError(f"has the points {shortly(text)}, wanted 'x,y;x,y;…'") from error

@@ -14,8 +14,8 @@ import numpy as np
 from segctl.data.labels.annotations import AnnotatedShape, Runs
 from segctl.errors import InputError
 
-MAX_CROSSINGS = 2**30
-"""Edges times the rows that they cross, in one ring: more is no drawing of a person, and takes minutes."""
+MAX_CROSSINGS = 2**26
+"""Edges times the rows that they cross, in one ring: more is not the drawing of a person, and takes minutes."""
 CROSSINGS_AT_ONCE = 2**21
 CROSSES = "polygons that cross themselves, filled by the even-odd rule"
 BEYOND = "shapes that reach beyond their picture, cut at its border"

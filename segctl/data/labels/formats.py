@@ -1,6 +1,6 @@
 """The formats of annotation files, one line each, and the choice among them by what the files hold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from segctl.data.files.archives import File
@@ -35,13 +35,6 @@ def check_format(name: str | None) -> None:
     """Raise InputError for a name of no format."""
     if name is not None and name not in NAMES:
         raise InputError(f"--format is '{name}'{did_you_mean(name, list(NAMES))}", f"known are {', '.join(NAMES)}")
-
-
-def unusable(findings: Sequence[Finding]) -> InputError:
-    """The error for annotations of which nothing is left to check: the first problem, and how many more there are."""
-    first, others = findings[0], len(findings) - 1
-    more = f" (and {others} more problem{'s' * (others > 1)})" if others else ""
-    return InputError(first.problem + more, first.hint)
 
 
 TABLES = (".yaml", ".yml", "meta.json", "classes.txt")
@@ -108,14 +101,14 @@ def choose(found: Annotations, given: str, masks: int, wanted: str | None = None
     """The annotations in the one format that the files are in; None for masks.
 
     given: the folder or file in messages.  masks: how many label pictures lie beside.  wanted: the format that a person named.
-    Raises InputError if there are two, or none.
+    Where no file can be read, the set holds nothing but these problems. Raises InputError if there are two formats, or none.
     """
     if wanted == MASKS or (masks and not found.sets and wanted is None):
         return None
     options = list(found.sets) if wanted is None else [name for name in found.sets if name == wanted]
     if not options:
         if found.unreadable:
-            raise unusable(found.unreadable)
+            return AnnotationSet("unreadable", problems=found.unreadable)
         if wanted is not None:
             problem = f"{given} holds no annotations in the format {ANNOTATION_FORMATS[wanted].title}"
             raise InputError(problem, "leave out --format to look for others")

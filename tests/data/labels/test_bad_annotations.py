@@ -182,6 +182,7 @@ def test_classes_that_differ_in_capitals_are_refused(capsys, tmp_path, kind):
     refused(capsys, tmp_path, labels, "differ only in capital letters")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "make"),
     [
@@ -231,3 +232,24 @@ def test_a_yolo_class_without_a_name_and_a_line_of_words_are_refused(capsys, tmp
     refused(capsys, tmp_path, labels, "numbers its classes, and no data.yaml or classes.txt")
     (labels / "classes.txt").write_text("road\ncar\nperson\n")
     assert prepare(capsys, tmp_path, labels)[0] == 0
+
+
+def test_check_lists_files_that_cannot_be_read_at_all(capsys, tmp_path):
+    labels = files.write_labelme(tmp_path)
+    for name in "abc":
+        (labels / f"{name}.json").write_text("{" if name < "c" else "")
+    code, out, _ = prepare(capsys, tmp_path, labels, "--check")
+    assert code == 3
+    assert [f"'{name}.json' is no JSON: it is cut short" in out for name in "abc"] == [True] * 3
+    refused(capsys, tmp_path, labels, "'a.json' is no JSON: it is cut short (and 2 more problems; `--check` lists them)")
+
+
+def test_check_lists_classes_that_collide_beside_other_problems(capsys, tmp_path):
+    def spoil(tree: dict) -> None:
+        tree["categories"][0]["name"] = "Car"
+        tree["annotations"][0]["category_id"] = 5
+
+    code, out, _ = prepare(capsys, tmp_path, coco(tmp_path, spoil), "--check")
+    assert code == 3
+    assert "the classes 'Car', 'car' differ only in capital letters" in out
+    assert "has the category 5" in out

@@ -41,7 +41,7 @@ def test_the_format_that_was_taken_is_told(tmp_path, kind, capsys):
     title = titles.get(kind, kind.replace("-", " ").title())
     assert f"labels are {title} annotations" in err
     assert "5 shapes on" in err
-    assert "the larger shape first" in err
+    assert "larger shapes are drawn first" in err
     assert out.startswith("streets: train 2, val 1; ")
 
 

@@ -24,7 +24,6 @@ from segctl.data.datasets.own import OwnFiles, open_own
 from segctl.data.labels.annotations import Runs, ShapeError
 from segctl.data.labels.coco import unpack_counts
 from segctl.data.labels.label_studio import unpack_brush
-from segctl.errors import InputError
 
 MASK = np.zeros((HEIGHT, WIDTH), bool)
 MASK[5:20, 7:30] = np.random.default_rng(0).random((15, 23)) < 0.5
@@ -324,8 +323,8 @@ def test_the_attribute_that_is_the_class_must_be_sure(tmp_path):
     first["occluded"] = "yes"
     assert label_of(opened(tmp_path, tree), "car").any()
     first["type"] = "big"
-    with pytest.raises(InputError, match="have the attributes 'class', 'occluded', 'type'"):
-        opened(tmp_path, tree)
+    (problem,) = opened(tmp_path, tree).problems
+    assert "have the attributes 'class', 'occluded', 'type', and none of them is sure to be the class" in problem.problem
     for entry in tree.values():
         entry["regions"] = {str(number): {**region, "region_attributes": {}} for number, region in enumerate(entry["regions"])}
     source = opened(tmp_path, {"_via_img_metadata": tree, "_via_settings": {}})
