@@ -51,6 +51,8 @@ from segctl.errors import InputError
 from segctl.files import real_path
 from segctl.ignored import IGNORED
 
+PATIENCE = 50
+"""How many files of no known format to read beside label maps before they are taken for what they are."""
 RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))})
 """Names that no file or folder can have on Windows."""
 
@@ -212,7 +214,9 @@ def open_own(name: str, own: OwnFiles) -> Source:
     labels = _list_labels(own.labels)
     masks = only(labels, [path for path in labels.members if path.lower().endswith((*LABEL_ENDINGS, *LOSSY_ENDINGS))])
     if own.format != MASKS and any(path.lower().endswith(ENDINGS) for path in labels.members):
-        found = read_annotations(_with_names(own.labels, labels), own.format)
+        # Cityscapes lays a file of polygons, which is of no format that is read here, beside each of thousands of label maps.
+        patience = PATIENCE if masks.members and own.format is None else None
+        found = read_annotations(_with_names(own.labels, labels), own.format, patience=patience)
         # A mask counts only if it has the name of a picture: a folder of annotations may hold a legend or a preview.
         apart, beside = _masks_beside(own, pictures, masks) if found.sets or own.format else (pictures, 0)
         if found.sets or own.format or not masks.members:

@@ -49,20 +49,24 @@ class Annotations:
     unreadable: list[Finding] = field(default_factory=list)
 
 
-def read_annotations(files: Mapping[str, File], only: str | None = None) -> Annotations:
+def read_annotations(files: Mapping[str, File], only: str | None = None, *, patience: int | None = None) -> Annotations:
     """Read every annotation file and sort them by format; files of no format (lists, notes) are left out.
 
-    only: the one format to read.
+    only: the one format to read.  patience: give up after so many files if none of them is of a known format.
     """
     found = Annotations()
     wanted = ANNOTATION_FORMATS if only is None else {only: ANNOTATION_FORMATS[only]}
     empty: list[tuple[str, Document]] = []
+    looked = 0
     seen: set[str] = set()
     tables: set[str] = set()
     # Tables of classes come first: the names in a data.yaml are needed to read the lines of a text file.
     for path in sorted(files, key=lambda path: (not path.lower().endswith(TABLES), path)):
         if not path.lower().endswith(ENDINGS):
             continue
+        if looked == patience and not found.sets and not empty:
+            break
+        looked += 1
         try:
             document = parse(path, files[path])
         except InputError as error:

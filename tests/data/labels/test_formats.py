@@ -157,3 +157,19 @@ def test_options_that_do_not_fit_are_refused(tmp_path):
         save(Image.fromarray(np.zeros((30, 40), np.uint8)), tmp_path / "masks" / f"{name}.png")
     with pytest.raises(InputError, match=r"--unlabelled is 'ignore', but '.*' holds label pictures"):
         opened(images, tmp_path / "masks", unlabelled="ignore", classes=tmp_path / "names.txt")
+
+
+def test_files_of_no_format_beside_label_maps_are_not_read_to_the_last(tmp_path):
+    from segctl.data.files.archives import PlainFile
+    from segctl.data.labels.formats import read_annotations
+
+    write_labelme(tmp_path)
+    others = {}
+    for number in range(5):
+        path = tmp_path / f"0{number}_polygons.json"
+        path.write_text('{"imgHeight": 1, "objects": []}')
+        others[path.name] = PlainFile(path.name, path)
+    last = {"z.json": PlainFile("z.json", tmp_path / "labels" / "a.json")}
+    assert list(read_annotations({**others, **last}, patience=6).sets) == ["labelme"]
+    assert list(read_annotations({**others, **last}).sets) == ["labelme"]
+    assert read_annotations({**others, **last}, patience=5).sets == {}
