@@ -32,12 +32,18 @@ class Pattern:
 
 
 def as_pattern(path: Path) -> Pattern | None:
-    """The pattern that a path is; None for a path without wildcards, or one that exists as it stands."""
+    """The pattern that a path is; None for a path without wildcards, or one that exists as it stands.
+
+    Raises InputError for a range that runs backwards, such as `[z-a]`.
+    """
     if not _MAGIC.search(str(path)) or path.exists():
         return None
     parts = path.parts
     first = next(index for index, part in enumerate(parts) if _MAGIC.search(part))
-    return Pattern(Path(*parts[:first]), re.compile(_regex("/".join(parts[first:]))))
+    try:
+        return Pattern(Path(*parts[:first]), re.compile(_regex("/".join(parts[first:]))))
+    except re.error as error:
+        raise InputError(f"the pattern '{path}' cannot be read: {error}", "write a range as [0-9]") from error
 
 
 def _regex(text: str) -> str:

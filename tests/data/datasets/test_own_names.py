@@ -94,6 +94,9 @@ def test_a_pattern_that_means_no_file_is_refused(tmp_path, capsys):
     ]
     assert main(["data", "prepare", "streets", *map(str, words)]) == 2
     assert f"no file below '{tmp_path}/i' is called like '{tmp_path}/i/*.tif'" in capsys.readouterr().err
+    words[1] = tmp_path / "i" / "[z-a].jpg"
+    assert main(["data", "prepare", "streets", *map(str, words)]) == 2
+    assert "cannot be read: bad character range z-a" in capsys.readouterr().err
 
 
 def test_a_folder_may_have_the_signs_of_a_pattern_in_its_name(tmp_path):
