@@ -51,7 +51,7 @@ from segctl.errors import InputError
 from segctl.files import real_path
 from segctl.ignored import IGNORED
 
-PATIENCE = 50
+MAX_STRANGERS = 50
 """How many files of no known format to read beside label maps before they are taken for what they are."""
 RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))})
 """Names that no file or folder can have on Windows."""
@@ -215,7 +215,7 @@ def open_own(name: str, own: OwnFiles) -> Source:
     masks = only(labels, [path for path in labels.members if path.lower().endswith((*LABEL_ENDINGS, *LOSSY_ENDINGS))])
     if own.format != MASKS and any(path.lower().endswith(ENDINGS) for path in labels.members):
         # Cityscapes lays a file of polygons, which is of no format that is read here, beside each of thousands of label maps.
-        patience = PATIENCE if masks.members and own.format is None else None
+        patience = MAX_STRANGERS if masks.members and own.format is None else None
         found = read_annotations(_with_names(own.labels, labels), own.format, patience=patience)
         # A mask counts only if it has the name of a picture: a folder of annotations may hold a legend or a preview.
         apart, beside = _masks_beside(own, pictures, masks) if found.sets or own.format else (pictures, 0)
