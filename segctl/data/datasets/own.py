@@ -1,7 +1,7 @@
-"""A person's own images and labels: a folder (or archive) of each, and a class table.
+"""A person's own images and labels: a folder, archive or pattern of each. Annotation files are opened by `annotated.py`.
 
-An image and its label have the same path below their folders, apart from endings; if the folders differ, the same
-name is enough, and then a name with a suffix (`a_mask.png`). Both may lie in one folder, if names or endings tell them apart.
+Label maps need a class table. An image and its label have the same path below their folders, apart from endings; if the folders
+differ, the same name is enough, and then a name with a suffix (`a_mask.png`). Both may lie in one folder, if names or endings tell them apart.
 Index maps (grey, palette, black and white) are read by the table's ids, RGB masks by its colours; a table of colours alone reads
 every label by its colours.
 """
