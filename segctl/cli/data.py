@@ -65,6 +65,14 @@ def prepare(
             help="Annotations (COCO, YOLO, labelme, CVAT, Label Studio, Supervisely, VIA), or label maps named as the images.",
         ),
     ] = None,
+    instances: Annotated[
+        Path | None,
+        typer.Option(
+            "--instances",
+            metavar="DIR",
+            help="Instance maps by the names of your images, for mIoU_K: one number an instance (8 or 16 bits), or COCO's RGB.",
+        ),
+    ] = None,
     classes: Annotated[
         Path | None,
         typer.Option(
@@ -144,7 +152,7 @@ def prepare(
 
     packing = parse_codec(codec)
     how = {"format": format, "unlabelled": unlabelled, "label_suffix": label_suffix}
-    own = own_files(images, labels, classes, tuple(split or ()), split_seed, **how)
+    own = own_files(images, labels, classes, tuple(split or ()), split_seed, instances, **how)
     paths = source or ([] if own else fetch_archives(name, data_root, release))
     opened = open_source(name, paths, own)
     if check:

@@ -1,9 +1,9 @@
 """A person's own images and labels: a folder, archive or pattern of each. Annotation files are opened by `annotated.py`.
 
 Label maps need a class table. An image and its label have the same path below their folders, apart from endings; if the folders
-differ, the same name is enough, and then a name with a suffix (`a_mask.png`). Both may lie in one folder, if names or endings tell them apart.
-Index maps (grey, palette, black and white) are read by the table's ids, RGB masks by its colours; a table of colours alone reads
-every label by its colours.
+differ, the same name is enough, and then a name with a suffix (`a_mask.png`). Both may lie in one folder, if names or endings
+tell them apart. Index maps (grey, palette, black and white) are read by the table's ids, RGB masks by its colours; a table of
+colours alone reads every label by its colours.
 """
 
 import re
@@ -20,6 +20,7 @@ from segctl.data.datasets.class_file import OwnClasses, read_classes
 from segctl.data.datasets.own_names import (
     IMAGE_ENDINGS,
     IMAGE_FOLDERS,
+    INSTANCE_SUFFIXES,
     LABEL_ENDINGS,
     LABEL_FOLDERS,
     LABEL_SUFFIXES,
@@ -38,7 +39,17 @@ from segctl.data.datasets.own_names import (
     without,
 )
 from segctl.data.datasets.own_splits import split_samples
-from segctl.data.datasets.pairs import ColorMap, IdMap, Label, PairReader, PictureFile, Unknown, by_sample, pair
+from segctl.data.datasets.pairs import (
+    ColorMap,
+    IdMap,
+    Label,
+    NumberedInstances,
+    PairReader,
+    PictureFile,
+    Unknown,
+    by_sample,
+    pair,
+)
 from segctl.data.files.archives import File, Files, PlainFile
 from segctl.data.files.patterns import as_pattern, list_files
 from segctl.data.files.pictures import DECODER, Decoded, Picture
@@ -64,6 +75,7 @@ class OwnFiles:
     classes: a class table; annotation files can do without.  splits: texts such as "val=0.2" or "val=val.txt".  seed: for ratios.
     format: one of `labels.formats.NAMES`, None to look at the files.  unlabelled: what pixels under no shape become, one of
     `annotated.UNLABELLED` or None.  label_suffix: what follows the name of a picture in that of its label.
+    instances: a folder of instance maps (see `instance_ids.py`), for the segments that mIoU_K scores.
     """
 
     images: Path
@@ -71,6 +83,7 @@ class OwnFiles:
     classes: Path | None = None
     splits: tuple[str, ...] = ()
     seed: int = 0
+    instances: Path | None = None
     format: str | None = None
     unlabelled: str | None = None
     label_suffix: str | None = None
@@ -82,6 +95,7 @@ def own_files(
     classes: Path | None,
     splits: tuple[str, ...],
     seed: int,
+    instances: Path | None = None,
     **how: str | None,
 ) -> OwnFiles | None:
     """A person's own data from the options; None if none of them was given. Raises InputError if some are missing.
@@ -93,6 +107,8 @@ def own_files(
         if option := next((option for option, value in given.items() if value is not None), None):
             what = "has its own splits" if option == "--split" else "is not read in this way"
             raise InputError(f"{option} is '{given[option]}', but a published dataset {what}", f"it goes with {OWN_LINE}")
+        if instances is not None:
+            raise InputError(f"--instances is '{instances}', but a published dataset has its own", f"it goes with {OWN_LINE}")
         return None
     if images is not None and labels is None and huggingface.is_saved(images):
         labels = images  # one folder holds both
@@ -102,7 +118,7 @@ def own_files(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing",
             "give --images DIR --labels DIR; label maps need --classes FILE too, annotation files do not",
         )
-    return OwnFiles(images, labels, classes, splits, seed, **how)
+    return OwnFiles(images, labels, classes, splits, seed, instances, **how)
 
 
 @dataclass(frozen=True)
@@ -206,7 +222,7 @@ def open_own(name: str, own: OwnFiles) -> Source:
     classes = None if own.classes is None else read_classes(own.classes)
     if own.format == HUGGING_FACE or (own.format is None and huggingface.is_saved(own.images)):
         saved = huggingface.open_saved(own.images)
-        _refuse(own, ("unlabelled", "label_suffix"), "a dataset of Hugging Face has label maps")
+        _refuse(own, ("unlabelled", "label_suffix", "instances"), "a dataset of Hugging Face has label maps")
         return _open_masks(name, own, classes, saved.images, saved.labels, saved.notes)
     pictures = list_files(own.images, lambda path: path.lower().endswith(IMAGE_ENDINGS))
     if not pictures.members:
@@ -222,7 +238,7 @@ def open_own(name: str, own: OwnFiles) -> Source:
         if found.sets or own.format or not masks.members:
             chosen = choose(found, labels.given, beside, own.format)
             if chosen is not None:
-                _refuse(own, ("label_suffix",), f"{labels.given} holds {chosen.title} annotations")
+                _refuse(own, ("label_suffix", "instances"), f"{labels.given} holds {chosen.title} annotations")
                 return open_annotated(
                     name,
                     apart,
@@ -296,6 +312,7 @@ def _open_masks(
     paired = _pair(pictures, labels, _keys_of(own))
     drawn = split_samples(paired.folders, own.splits, own.seed, paired.paths)
     names = sorted({sample for listed in drawn.splits.values() for sample in listed})
+    instances, lacking = _instances(own, paired, drawn.splits)
     rows = len(classes.table.rows)
     modes = ("L", "P", "1") if classes.ids else ("RGB", "L", "P", "1")
     modes = (*modes, "RGB") if classes.ids and classes.colors else modes
@@ -310,10 +327,11 @@ def _open_masks(
         samples=PairReader(
             images={sample: Picture(sample, "image", paired.pictures[sample], ("RGB", "L")) for sample in names},
             labels={sample: OwnLabel(Picture(sample, role, paired.labels[sample], modes), rule) for sample in names},
+            instances=instances,
         ),
         notes=(*notes, *pictures.notes, *labels.notes, *paired.notes, *drawn.notes),
         label_advice=f"correct the labels, or the table '{own.classes.name}'",
-        problems=(*paired.problems, *drawn.problems),
+        problems=(*paired.problems, *drawn.problems, *lacking),
     )
 
 
@@ -413,6 +431,33 @@ def _pair(pictures: Files, labels: Files, keys: list[tuple[Key, Key]]) -> _Paire
         problems=[*problems, *more, *unpaired],
         notes=notes,
     )
+
+
+def _instances(
+    own: OwnFiles, paired: _Paired, splits: dict[str, list[str]]
+) -> tuple[dict[str, NumberedInstances], list[Finding]]:
+    """The instance map of each sample, and a finding for each sample without one in a split where others have one."""
+    if own.instances is None:
+        return {}, []
+    files = list_files(own.instances, lambda path: path.lower().endswith(LABEL_ENDINGS))
+    found: dict[str, File] = {}
+    for shorten in (path_of, neutral, name_of):
+        keyed, twice = by_sample(files.members, lambda path, shorten=shorten: bare_path(shorten(path), INSTANCE_SUFFIXES))  # type: ignore[misc]
+        found = {name: keyed[key] for name, path in paired.paths.items() if (key := path_of(shorten(path))) in keyed}
+        if found:
+            break
+    if not found:
+        raise InputError(f"no instance map of {files.given} has the name of a picture", "give each the name of its picture")
+    modes = ("RGB", "L", "P", "I;16")
+    maps = {name: NumberedInstances(Picture(name, "instance map", file, modes)) for name, file in found.items()}
+    lacking = [
+        Finding(name, f"sample '{name}' has no instance map, but others of '{split}' have one", "add it, or give a folder of all")
+        for split, names in splits.items()
+        if any(name in maps for name in names)
+        for name in names
+        if name not in maps
+    ]
+    return maps, [*twice, *lacking]
 
 
 def _one_suffix(pictures: Files, labels: Files) -> tuple[Files, tuple[str, ...]]:

@@ -20,7 +20,8 @@ LABEL_SUFFIXES = (
     *("_gtFine_labelIds", "_gtFine_labelTrainIds", "_gtCoarse_labelIds", "_labelIds", "_labelTrainIds"),
     *("_mask", "_masks", "-mask", "_label", "_labels", "_seg", "_segmentation", "_annotation", "_gt", "_L"),
 )
-"""What other tools add to the name of a picture, or to that of its label."""
+INSTANCE_SUFFIXES = ("_instanceIds", "_instances", "_instance", "_panoptic")
+"""What other tools add to the name of a picture, or to that of its label or instance map."""
 
 
 def place_of(file: File) -> Path:
