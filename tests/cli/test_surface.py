@@ -28,7 +28,7 @@ SURFACE = {
     "": {"--version", "--install-completion", "--show-completion"},
     "data list": {"--data-root", "--json"},
     "data prepare": {
-        "--source", "--images", "--labels", "--classes", "--split", "--split-seed",
+        "--source", "--images", "--labels", "--classes", "--split", "--split-seed", "--format", "--unlabelled", "--label-suffix",
         "--instances", "--codec", "--workers", "--limit", "--release", "--check", "--data-root",
     },
     "data check": {"--data-root", "--json"},
