@@ -22,7 +22,8 @@ from segctl.cli.output import out
 
 def predict(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", autocompletion=completion.runs, help="Folder of a finished run, or a model.pt.")
+        Path,
+        typer.Argument(metavar="RUN", autocompletion=completion.runs, help="Folder of a finished run, or a model.safetensors."),
     ],
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGES...", help="Pictures, folders of pictures, or patterns such as 'a/*.jpg'.")

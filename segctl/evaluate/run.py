@@ -19,7 +19,7 @@ from segctl.files import Progress, file_sha256, sweep_partial
 from segctl.metrics.scores import ImageScore, worst_images
 from segctl.metrics.tally import EvaluationCounts, MapCounter
 from segctl.models import load
-from segctl.runs import RunFolder
+from segctl.runs import MODEL_FILE, RunFolder
 from segctl.runtime.cores import loader_workers
 from segctl.runtime.device import Compute, choose_scoring_compute
 from segctl.runtime.signals import requests_between_steps
@@ -79,7 +79,7 @@ def open_request(request: EvaluationRequest) -> OpenedRequest:
     spec = request.run.read_run()
     if not request.run.finished:
         raise InputError(
-            f"the run '{request.run.path}' has not finished: it has no model.pt",
+            f"the run '{request.run.path}' has not finished: it has no {MODEL_FILE}",
             f"finish it with `{request.run.resume_line(request.data_root)}`",
         )
     dataset = open_dataset(request.data_root, spec.data.dataset)
@@ -98,7 +98,7 @@ def open_request(request: EvaluationRequest) -> OpenedRequest:
 
 
 def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | None = None) -> ScoredRun | None:
-    """Score a finished run's model.pt. Only the main process writes files and gets the result; the others get None.
+    """Score a finished run's network. Only the main process writes files and gets the result; the others get None.
 
     Calling it again with the same request resumes an evaluation that was stopped. Raises StoppedError when a signal stops it, and
     InputError as `open_request` does.
@@ -166,7 +166,7 @@ def _about(request: EvaluationRequest, opened: OpenedRequest) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint,
         "protocol": protocol_in_words(opened.protocol),
         "precision": opened.compute.precision,
-        "weights": "model.pt",
+        "weights": request.run.model.name,
         "weights_sha256": file_sha256(request.run.model),
         "step": _weights_step(request.run),
         "classes": [{"name": name, "color": palette[index].tolist()} for index, name in enumerate(dataset.classes.names)],
@@ -174,6 +174,6 @@ def _about(request: EvaluationRequest, opened: OpenedRequest) -> dict[str, Any]:
 
 
 def _weights_step(run: RunFolder) -> int | None:
-    """The step whose weights model.pt holds, according to the run's log."""
+    """The step whose weights the run ships, according to the run's log."""
     ends = [event for event in run.read_log() if event["event"] == "end"]
     return ends[-1].get("weights_step") if ends else None

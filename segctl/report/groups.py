@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from segctl.metrics.table import CountTable
 from segctl.report.collect import Evaluation, Run
+from segctl.runs import MODEL_FILE, OLD_MODEL_FILE
 from segctl.schema.methods import METHODS
 from segctl.schema.run import TrainRun
 from segctl.schema.same_run import group_settings, without_teacher
@@ -177,7 +178,13 @@ def _identity(run: Run, split: str | None = None) -> str:
 
 def _scored(evaluation: Evaluation) -> list[Any]:
     """How a run was scored: what must be equal for two scores to be comparable."""
-    return [evaluation.about.get(key) for key in ("protocol", "weights", "binary")]
+    weights = evaluation.about.get("weights")
+    # Both names are of the network itself, before and after version 0.1.
+    return [
+        evaluation.about.get("protocol"),
+        MODEL_FILE if weights == OLD_MODEL_FILE else weights,
+        evaluation.about.get("binary"),
+    ]
 
 
 def _by(runs: Sequence[Run], identities: Sequence[str]) -> list[tuple[Run, ...]]:

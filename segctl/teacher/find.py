@@ -5,7 +5,7 @@ from pathlib import Path
 from segctl.commands import command_line
 from segctl.errors import InputError
 from segctl.models.external.huggingface import PREFIX
-from segctl.runs import RunFolder, newest_finished
+from segctl.runs import MODEL_FILE, RunFolder, newest_finished
 from segctl.schema.run import DistillRun
 
 
@@ -30,12 +30,12 @@ def find_teacher(run: DistillRun, given: Path | None, runs_root: Path, data_root
         folder = RunFolder(given)
         if not folder.finished:
             raise InputError(
-                f"--teacher '{given}' is not a finished run: it has no model.pt",
+                f"--teacher '{given}' is not a finished run: it has no {MODEL_FILE}",
                 f"finish it with `{folder.resume_line()}`, or give another" if folder.run_yaml.is_file() else "give another",
             )
         return folder.model
     if not given.is_file():
-        raise InputError(f"--teacher '{given}' does not exist", "give a run folder or a model.pt")
+        raise InputError(f"--teacher '{given}' does not exist", f"give a run folder or a {MODEL_FILE}")
     return given
 
 

@@ -15,6 +15,7 @@ from segctl.models.external.foreign import ForeignNetwork, Network, class_order,
 from segctl.models.external.huggingface import load_hugging_face
 from segctl.models.external.weights import fill_network
 from segctl.models.saving import read_if_saved
+from segctl.runs import MODEL_FILE
 from segctl.schema.load import load_preset
 from segctl.schema.run import TrainRun
 from segctl.teacher.find import is_hugging_face, on_the_hub
@@ -78,7 +79,7 @@ def load_teacher(
     if saved is None:
         raise InputError(
             f"'{path}' is a PyTorch file, but not a model that segctl wrote: it does not say which network its weights are of",
-            "add --teacher-preset NAME_OR_FILE, the preset of that network; a run's folder or model.pt needs none",
+            f"add --teacher-preset NAME_OR_FILE, the preset of that network; a run's folder or {MODEL_FILE} needs none",
         )
     model = restore(saved)
     if saved.class_names != names:
