@@ -40,8 +40,9 @@ __all__ = [
 
 _HOMES = {"load": "segctl.models", "evaluate_files": "segctl.evaluate.png_folders"}
 _ROOMS = {
-    "cli", "commands", "data", "distillers", "errors", "evaluate", "files", "ignored", "losses", "metrics", "models", "report",
-    "runs", "runtime", "schema", "teacher", "train",
+    "cli", "commands", "data", "distillers", "errors", "evaluate", "export",
+    "files", "ignored", "losses", "metrics", "models", "programs",
+    "report", "runs", "runtime", "schema", "teacher", "train",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@
                             runs of version 0.1 have a model.pt instead
         profile.json        where a step's time goes, after --profile; profile.md the same for people, trace.json.gz for Perfetto
         tensorboard/        event files, after --tensorboard
+        export/             files that run without segctl: model.onnx and others
         eval/<split>/       scores.json  per_image.csv  per_class.csv  counts.npz  confusion.npz  worst/
 
 Every file appears under its own name only when it is whole.
@@ -194,8 +195,22 @@ class RunFolder:
         return self.path / "eval" / split
 
     @property
+    def exports(self) -> Path:
+        """The files that `segctl export` wrote."""
+        return self.path / "export"
+
+    @property
     def finished(self) -> bool:
         return self.model.is_file()
+
+    def require_finished(self, data_root: Path | None = None) -> None:
+        """Raise InputError, with the command that finishes the run, for a run that has not finished or is none."""
+        self.read_run()
+        if not self.finished:
+            raise InputError(
+                f"the run '{self.path}' has not finished: it has no {MODEL_FILE}",
+                f"finish it with `{self.resume_line(data_root)}`",
+            )
 
     @property
     def preset_name(self) -> str | None:

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError
-from segctl.evaluate.draw_masks import RGB, overlay, write_index
+from segctl.evaluate.draw_masks import RGB, class_colors, overlay, write_index
 from segctl.evaluate.find_pictures import FoundPicture, find_pictures, read_upright
 from segctl.evaluate.png_cityscapes import benchmark_of, train_to_label_ids
 from segctl.evaluate.predictor import predict_classes, protocol_in_words
@@ -237,9 +237,4 @@ def _palette(request: PredictRequest, spec: TrainRun, class_names: list[str]) ->
             return classes.palette()
     except InputError:
         pass  # predicting needs no dataset, only its colours would be nicer
-    palette = np.zeros((256, 3), np.uint8)
-    for index in range(len(class_names)):
-        hue, shade = index * 7 % 12 / 12, (1.0, 0.7, 0.45)[index // 12 % 3]
-        wheel = [abs((hue * 6 + offset) % 6 - 3) - 1 for offset in (0, 4, 2)]
-        palette[index] = [round(255 * shade * min(1.0, max(0.0, value))) for value in wheel]
-    return palette
+    return class_colors(len(class_names))

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from segctl.data.shards.dataset import PreparedDataset, open_dataset
-from segctl.errors import InputError
 from segctl.evaluate.count_images import ClassMap, Extras, SavePrediction, Scoring, count_split
 from segctl.evaluate.draw_masks import write_index
 from segctl.evaluate.partial_results import PartialResults
@@ -19,7 +18,7 @@ from segctl.files import Progress, file_sha256, sweep_partial
 from segctl.metrics.scores import ImageScore, worst_images
 from segctl.metrics.tally import EvaluationCounts, MapCounter
 from segctl.models import load
-from segctl.runs import MODEL_FILE, RunFolder
+from segctl.runs import RunFolder
 from segctl.runtime.cores import loader_workers
 from segctl.runtime.device import Compute, choose_scoring_compute
 from segctl.runtime.signals import requests_between_steps
@@ -77,11 +76,7 @@ class OpenedRequest:
 def open_request(request: EvaluationRequest) -> OpenedRequest:
     """Open what a request names. Raises InputError where the run is not finished, or its dataset or split does not exist."""
     spec = request.run.read_run()
-    if not request.run.finished:
-        raise InputError(
-            f"the run '{request.run.path}' has not finished: it has no {MODEL_FILE}",
-            f"finish it with `{request.run.resume_line(request.data_root)}`",
-        )
+    request.run.require_finished(request.data_root)
     dataset = open_dataset(request.data_root, spec.data.dataset)
     split = spec.data.val_split if request.split is None else request.split
     dataset.names(split)  # raises where there is no such split

@@ -15,7 +15,7 @@ def extend_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     """Resume the run in `folder` with `request.run`, which is the same run with more steps.
 
     The schedule is the longer run's from here on, so the learning rate rises again; a note gives both rates. The network's
-    file of the shorter run is renamed to model-<steps>.safetensors.  Raises InputError if the run is not shorter or has no checkpoint.
+    file of the shorter run becomes model-<steps>.safetensors.  Raises InputError if the run is not shorter or has no checkpoint.
     """
     request.world.together(folder.read_run)  # for its message where the folder is not a run
     with one_writer(folder, request.world):

@@ -87,7 +87,7 @@ def _median_step_s(folder: RunFolder) -> float | None:
 
 
 def _ship_model(session: Session, folder: RunFolder, log: RunLog) -> None:
-    """Write the network's file: the weights of the best validation, or the last. Its presence means "finished", so it comes last."""
+    """Write the network's file: the best validation's weights, or the last. Its presence means "finished", so it comes last."""
     run, state = session.run, session.state
     best = run.train.select == "best" and folder.best.is_file()
     if best and (damage := damage_of_zip(folder.best)):

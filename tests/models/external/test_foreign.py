@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from segctl.errors import InputError
-from segctl.models.external.foreign import class_order, main_and_aux, program_kind, read_facts
+from segctl.files import archive_kind
+from segctl.models.external.foreign import class_order, main_and_aux, read_facts
 
 LOGITS, AUX, FEATURES = torch.zeros(2, 5, 3, 4), torch.ones(2, 5, 3, 4), torch.zeros(2, 7, 3, 4)
 
@@ -84,4 +85,4 @@ def test_facts_that_are_none_are_refused(content: str, message: str, tmp_path: P
 def test_plain_weights_are_no_program(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "plain.pt")
     (tmp_path / "text.pt").write_text("no archive", encoding="utf-8")
-    assert program_kind(tmp_path / "plain.pt") == program_kind(tmp_path / "text.pt") == ""
+    assert archive_kind(tmp_path / "plain.pt") == archive_kind(tmp_path / "text.pt") == ""
