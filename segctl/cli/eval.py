@@ -42,6 +42,19 @@ SaveOpt = Annotated[bool, typer.Option("--save-predictions", rich_help_panel=RUN
 CalibrationOpt = Annotated[
     bool, typer.Option("--calibration", rich_help_panel=RUN, help="Also compute ECE and class-wise SCE from the probabilities.")
 ]
+ModelOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        metavar="FILE",
+        rich_help_panel=RUN,
+        help="Score this exported file of the run (.onnx, .pt2, TorchScript, OpenVINO .xml) in the place of its network.",
+    ),
+]
+TrustModelOpt = Annotated[
+    bool,
+    typer.Option("--trust-program", rich_help_panel=RUN, help="Read a --model of torch, which may run its code."),
+]
 ScoringProcessesOpt = Annotated[
     int,
     typer.Option("--processes", metavar="N", min=1, max=1024, rich_help_panel=RUN, help="Local processes that share the images."),
@@ -128,6 +141,8 @@ class FileOptions:
 
 def evaluate(
     run: RunArg = None,
+    model: ModelOpt = None,
+    trust_program: TrustModelOpt = False,
     split: SplitOpt = None,
     protocol: ProtocolOpt = None,
     tile: TileOpt = None,
@@ -161,7 +176,7 @@ def evaluate(
         "--split": split, "--protocol": protocol, "--tile": tile, "--stride": stride, "--scales": scales,
         "--flip": flip is not None, "--batch": batch != 1, "--precision": precision,
         "--save-predictions": save_predictions, "--calibration": calibration,
-        "--device": device, "--processes": processes != 1,
+        "--device": device, "--processes": processes != 1, "--model": model, "--trust-program": trust_program,
     }  # fmt: skip
     of_files = {
         "--pred": pred, "--gt": gt, "--num-classes": num_classes, "--classes": classes, "--ignore": ignore,
@@ -192,6 +207,8 @@ def evaluate(
             boundary=boundary,
             calibration=calibration,
             save_predictions=save_predictions,
+            program=model,
+            trust_program=trust_program,
         )
         _evaluate_run(request, processes, gates, json)
         return

@@ -7,23 +7,26 @@ from typing import Any
 import torch
 
 from segctl.data.shards.dataset import PreparedDataset, open_dataset
+from segctl.errors import InputError
 from segctl.evaluate.count_images import ClassMap, Extras, SavePrediction, Scoring, count_split
 from segctl.evaluate.draw_masks import write_index
 from segctl.evaluate.partial_results import PartialResults
 from segctl.evaluate.png_cityscapes import benchmark_of
-from segctl.evaluate.predictor import protocol_in_words, protocol_slug
+from segctl.evaluate.program_network import ProgramNetwork, require_fitting
 from segctl.evaluate.tables import ScoresJson, scores_json, write_tables
 from segctl.evaluate.worst_images import write_worst
 from segctl.files import Progress, file_sha256, sweep_partial
 from segctl.metrics.scores import ImageScore, worst_images
 from segctl.metrics.tally import EvaluationCounts, MapCounter
 from segctl.models import load
+from segctl.models.forward import ImageNetwork
+from segctl.programs import open_program
 from segctl.runs import RunFolder
 from segctl.runtime.cores import loader_workers
-from segctl.runtime.device import Compute, choose_scoring_compute
+from segctl.runtime.device import Compute, choose_compute, choose_scoring_compute
 from segctl.runtime.signals import requests_between_steps
 from segctl.runtime.world import World
-from segctl.schema.evaluate import EvaluateSpec, ProtocolChange
+from segctl.schema.evaluate import EvaluateSpec, ProtocolChange, protocol_in_words, protocol_slug
 from segctl.schema.run import TrainRun
 
 WORST = 8
@@ -46,7 +49,8 @@ class EvaluationRequest:
 
     split: the preset's val_split if None.  device, precision: the best there is, and as trained, if None.  change: changes to the
     run's own protocol.  batch: images of one size that go through the network at once.  boundary, calibration: scores to
-    compute as well.  save_predictions: write every class map as an index PNG.
+    compute as well.  save_predictions: write every class map as an index PNG.  program: an exported file to score in the place of
+    the run's network.  trust_program: whether it may be a .pt2 or TorchScript file, which may run its code when it is read.
     """
 
     run: RunFolder
@@ -59,6 +63,8 @@ class EvaluationRequest:
     boundary: bool = False
     calibration: bool = False
     save_predictions: bool = False
+    program: Path | None = None
+    trust_program: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,15 +87,16 @@ def open_request(request: EvaluationRequest) -> OpenedRequest:
     split = spec.data.val_split if request.split is None else request.split
     dataset.names(split)  # raises where there is no such split
     protocol = request.change.apply(spec.evaluate, spec.data.crop)
-    name = split if protocol == spec.evaluate else f"{split}@{protocol_slug(protocol)}"
-    return OpenedRequest(
-        spec,
-        dataset,
-        split,
-        protocol,
-        choose_scoring_compute(request.device, spec.train.precision, request.precision),
-        request.run.evaluation(name),
-    )
+    changes = [] if protocol == spec.evaluate else [protocol_slug(protocol)]
+    if request.program is None:
+        compute = choose_scoring_compute(request.device, spec.train.precision, request.precision)
+    else:
+        if request.precision not in (None, "auto", "fp32"):
+            raise InputError("--precision cannot be combined with --model: the file has its own", "leave --precision out")
+        compute = choose_compute("cpu", "fp32")  # of the counting; the file runs where --device says
+        changes.insert(0, request.program.name)
+    name = "@".join([split, *(["+".join(changes)] if changes else [])])
+    return OpenedRequest(spec, dataset, split, protocol, compute, request.run.evaluation(name))
 
 
 def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | None = None) -> ScoredRun | None:
@@ -100,7 +107,7 @@ def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | 
     """
     opened = open_request(request)
     dataset, compute = opened.dataset, opened.compute
-    model = load(request.run.model, class_names=dataset.classes.names).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = _network(request, opened)
     workers = loader_workers(opened.spec.data.workers, compute.device.type, world.size)
     how = Scoring(opened.protocol, compute, workers, world, request.batch, _extras(request, opened))
     about = _about(request, opened)
@@ -119,6 +126,18 @@ def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | 
         return scored
 
     return world.on_main(write)
+
+
+def _network(request: EvaluationRequest, opened: OpenedRequest) -> ImageNetwork:
+    """The run's network, or the exported file that stands for it."""
+    names = opened.dataset.classes.names
+    if request.program is None:
+        return load(request.run.model, class_names=names).to(opened.compute.device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+    program = open_program(request.program, request.device, trusted=request.trust_program)
+    require_fitting(program, opened.protocol, file_sha256(request.run.model), calibration=request.calibration)
+    if program.class_names != names:
+        raise InputError(f"'{request.program}' has other classes than '{opened.dataset.name}'", "export the run again")
+    return ProgramNetwork(program)
 
 
 def _extras(request: EvaluationRequest, opened: OpenedRequest) -> Extras:
@@ -161,8 +180,9 @@ def _about(request: EvaluationRequest, opened: OpenedRequest) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint,
         "protocol": protocol_in_words(opened.protocol),
         "precision": opened.compute.precision,
-        "weights": request.run.model.name,
-        "weights_sha256": file_sha256(request.run.model),
+        "program": None if request.program is None else request.program.name,
+        "weights": (request.program or request.run.model).name,
+        "weights_sha256": file_sha256(request.program or request.run.model),
         "step": _weights_step(request.run),
         "classes": [{"name": name, "color": palette[index].tolist()} for index, name in enumerate(dataset.classes.names)],
     }

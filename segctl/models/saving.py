@@ -87,7 +87,7 @@ def _checksum(about: dict[str, Any], weights: dict[str, Tensor]) -> str:
     found = xxhash.xxh3_128(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(weights.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

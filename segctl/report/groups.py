@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from segctl.metrics.table import CountTable
-from segctl.report.collect import Evaluation, Run
+from segctl.report.collect import Evaluation, Run, with_exported_files
 from segctl.runs import MODEL_FILE, OLD_MODEL_FILE
 from segctl.schema.methods import METHODS
 from segctl.schema.run import TrainRun
@@ -95,7 +95,7 @@ def spread(values: Sequence[float | None]) -> Spread:
 def comparisons_of(runs: Sequence[Run], split: str | None = None) -> list[Comparison]:
     """The comparisons of all evaluated runs, or of those of one split, sorted by dataset and split."""
     places: dict[tuple[str, str, str], list[Run]] = {}
-    for run in runs:
+    for run in (one for each in runs for one in with_exported_files(each)):
         for name, evaluation in run.evaluations.items():
             if split in (None, name):
                 places.setdefault((run.spec.data.dataset, name, evaluation.fingerprint), []).append(run)

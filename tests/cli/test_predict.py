@@ -182,6 +182,6 @@ def test_the_first_mask_that_cannot_be_written_leaves_nothing(here: Path, monkey
     def fail(*args: object, **more: object) -> None:
         raise SegctlError("cannot write: No space left on device")
 
-    monkeypatch.setattr("segctl.evaluate.predict_pictures.write_index", fail)
+    monkeypatch.setattr("segctl.inference.predict_pictures.write_index", fail)
     assert main(["predict", "run", "in", "-o", "out", "--overlay"]) == 1
     assert not (here / "out").exists()
