@@ -85,13 +85,9 @@ class ClassTable:
     def to_json(self) -> dict[str, Any]:
         return {"binary": self.binary, "rows": [asdict(row) for row in self.rows]}
 
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "ClassTable":
-        return cls(tuple(_row(row) for row in value["rows"]), bool(value["binary"]))
-
 
 MAX_VALUES = 32
-"""How many values outside the class table are counted by themselves; a label with more has blended colours."""
+"""How many values outside the class table are counted one by one; a label with more has blended colours."""
 
 
 @dataclass(frozen=True)
@@ -130,15 +126,6 @@ class LabelCounts:
             unknown=dict(unknown.most_common(MAX_VALUES)),
         )
 
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "LabelCounts":
-        return cls(**{**value, "classes": tuple(value["classes"])})
-
     @property
     def pixels(self) -> int:
         return sum(self.classes) + self.ignored
-
-
-def _row(value: dict[str, Any]) -> ClassRow:
-    more = (value.get("category"), bool(value.get("has_instances")))
-    return ClassRow(value["name"], value["raw_id"], value["train_id"], tuple(value["color"]), *more)

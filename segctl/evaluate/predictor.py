@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segctl.data.batches.views import PADDING_RGB
+from segctl.data.batches.augment import PADDING_RGB
 from segctl.models import at_label_size
 from segctl.models.forward import ImageNetwork, forward_uint8
 from segctl.runtime.device import Compute

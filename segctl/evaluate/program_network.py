@@ -5,10 +5,12 @@ import torch
 from torch import Tensor, nn
 
 from segctl.errors import InputError
-from segctl.models.external.foreign import SMALLEST
 from segctl.models.outputs import Prediction
 from segctl.programs import Program
 from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol
+
+_SMALLEST = 1e-30
+"""Probabilities of 0 are moved here before their logarithm."""
 
 
 class ProgramNetwork(nn.Module):
@@ -38,7 +40,7 @@ class ProgramNetwork(nn.Module):
             case "logits":
                 logits = found
             case "probabilities":
-                logits = found.clamp(min=SMALLEST).log()
+                logits = found.clamp(min=_SMALLEST).log()
         return Prediction(logits, None, None)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from segctl.data.batches.views import PADDING_RGB
+from segctl.data.batches.augment import PADDING_RGB
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError
 from segctl.evaluate.predictor import predict_classes

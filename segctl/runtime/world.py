@@ -4,15 +4,18 @@ torch.distributed.
 The same command runs in one process, under torch's launcher (RANK, WORLD_SIZE, ...) and under Slurm's srun (SLURM_PROCID, ...).
 """
 
+import atexit
 import os
 import re
+import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from inspect import signature
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -30,7 +33,7 @@ ORDER_FREE_PROCESSES = 2
 """A sum over at most this many processes does not depend on the order of its terms: a + b = b + a to the last bit."""
 
 LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "nccl")
-"""Parts of an operation's error message, in lower case, if the process at its other end has gone."""
+"""Parts of an operation's error message, in lower case, if the process at its other end has ended."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class World:
         return self._reduced(values, dist.ReduceOp.SUM)
 
     def largest(self, values: Tensor) -> Tensor:
-        """The maximum over all processes, element by element, on every rank; values as for `total`."""
+        """The maximum over all processes, element by element, on every rank; values of any shape, as for `total`."""
         return self._reduced(values, dist.ReduceOp.MAX)
 
     def together(self, work: Callable[[], T]) -> T:
@@ -152,7 +155,7 @@ class World:
 
     @contextmanager
     def losing_peers(self) -> Iterator[None]:
-        """Raise PeerError if an operation fails because another process has gone."""
+        """Raise PeerError if an operation fails because another process has ended."""
         try:
             yield
         except RuntimeError as error:
@@ -161,6 +164,7 @@ class World:
             raise PeerError() from error
 
     def _reduced(self, values: Tensor, operation: "dist.ReduceOp.RedOpType") -> Tensor:
+        """`values` of all processes reduced to one tensor of their shape; with one process, `values` itself."""
         if self.size == 1:
             return values
         reduced = values.clone()
@@ -198,6 +202,22 @@ def leave_world() -> None:
     """Close the connections that `join_world` opened."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def end_process(code: int) -> NoReturn:
+    """End this process with what it has registered for its end, but without taking the interpreter down.
+
+    gloo's background threads may still drop a reference to a Python object, for which they wait for the interpreter. A thread
+    that waits while the interpreter is taken down is ended by it inside C++ code, which then ends the process with SIGABRT.
+    """
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # a closed pipe, a closed stream, no stream
+            stream.flush()
+    os._exit(code)
 
 
 def under_launcher() -> bool:

@@ -19,9 +19,12 @@ import segctl.data.datasets.camvid
 
 view = DataSpec(dataset="camvid", crop=(16, 16))
 top, seen = str(pathlib.Path(loader.__file__).parents[2]), set()
-sys.setprofile(lambda frame, event, argument: seen.add(frame.f_code.co_filename) if event == "call" else None)
+follow = lambda frame, event, argument: seen.add(frame.f_code.co_filename) if event == "call" else None
+sys.setprofile(follow)
 prepare_source(open_source("camvid", [pathlib.Path(sys.argv[1])]), pathlib.Path(sys.argv[2]), workers=1)
+sys.setprofile(None)  # dataset.json holds no picture
 dataset = open_dataset(pathlib.Path(sys.argv[2]), "camvid")
+sys.setprofile(follow)
 next(loader.training_batches(dataset, "train", view=view, batch_size=1, seed=0, first_step=0, last_step=1, workers=0))
 sys.setprofile(None)
 print("\\n".join(sorted(file.removeprefix(top) for file in seen if file.startswith(top))))

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segctl.cli import completion
-from segctl.cli.options import DATA_ROOT, DataRootOpt, JsonOpt
+from segctl.cli.options import DataRootOpt, JsonOpt
 from segctl.cli.output import out
-from segctl.commands import command_line
+from segctl.commands import DATA_ROOT, command_line
 from segctl.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from segctl.data.advice import not_prepared, prepare_again
 from segctl.data.classes import ClassTable, LabelCounts
 from segctl.data.shards.shard import SHARD_FORMAT, ShardReader
 from segctl.errors import InputError, did_you_mean
+from segctl.files import as_record, parse_json, parse_record, read_plain_text
 
 INDEX_NAME = "dataset.json"
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
-"""What reading a dataset.json raises that is missing or not as it was written."""
 
 
 class DamagedIndexError(InputError):
-    """There is a dataset.json, but it is not as it was written."""
+    """A dataset.json exists, but it is damaged."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,10 @@ class SampleRecord:
     source_sha256: str
     pixels_sha256: str
     unknown_pixels: int = 0
-    """Pixels whose colour is no class's; they are ignored."""
+    """Pixels whose colour belongs to no class; they are ignored."""
+    class_pixels: dict[str, int] | None = None
+    """The pixels of each class that the label shows, by train id (text, because JSON has no other keys); None if an older segctl
+    packed the sample."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class PreparedDataset:
         return sum(record.source_bytes for record in self.samples.values())
 
     def unknown_pixels(self) -> dict[str, int]:
-        """The number of pixels whose colour is no class's, for each sample that has some."""
+        """The number of pixels whose colour belongs to no class, for each sample that has some."""
         return {name: record.unknown_pixels for name, record in self.samples.items() if record.unknown_pixels}
 
     def image(self, name: str, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
@@ -131,8 +134,24 @@ class PreparedDataset:
         return self.reader.read(record.shard, group, name, (top, left, height, width))
 
 
-class _FormatError(Exception):
-    """Another version of segctl wrote the dataset.json."""
+class _Format(BaseModel):
+    """What a dataset.json of any segctl holds."""
+
+    format: int
+
+
+class _Index(BaseModel):
+    """The content of dataset.json."""
+
+    name: str
+    fingerprint: str
+    provenance: Provenance
+    classes: ClassTable
+    splits: dict[str, list[str]]
+    groups: dict[str, str] | None
+    shards: dict[str, str]
+    samples: dict[str, SampleRecord]
+    labels: dict[str, LabelCounts] | None = None
 
 
 def open_dataset(data_root: Path, name: str) -> PreparedDataset:
@@ -143,48 +162,48 @@ def open_dataset(data_root: Path, name: str) -> PreparedDataset:
         raise not_prepared(name, data_root, here)
     try:
         return _open(folder)
-    except _FormatError as error:
-        raise InputError(f"'{folder}' was prepared by {error}, wanted {SHARD_FORMAT}", prepare_again(name, data_root)) from error
-    except _UNREADABLE as error:
-        raise DamagedIndexError(
-            f"'{folder / INDEX_NAME}' is no index that this segctl can read ({error})", prepare_again(name, data_root)
-        ) from error
+    except InputError as error:
+        raise type(error)(error.message, prepare_again(name, data_root)) from error
 
 
 def find_dataset(data_root: Path, name: str) -> PreparedDataset | None:
     """The prepared dataset; None if there is none that this segctl can read."""
+    if not (data_root / name / INDEX_NAME).is_file():
+        return None
     try:
         return _open(data_root / name)
-    except (_FormatError, InputError, *_UNREADABLE):
+    except InputError:
         return None
 
 
 def _open(folder: Path) -> PreparedDataset:
-    """Raises _FormatError, or one of _UNREADABLE."""
-    index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
-    if index["format"] != SHARD_FORMAT:
-        version = "an older" if index["format"] == 1 else "another"
-        raise _FormatError(f"{version} segctl: its format is {index['format']}")
-    if index.get("checksum") != _checksum(index):
-        raise ValueError("it does not match its own checksum")
+    path = folder / INDEX_NAME
+    try:
+        text = read_plain_text(path)
+        tree = parse_json(text, f"'{path}'")
+        version = as_record(tree, _Format, f"'{path}'").format
+        if version == SHARD_FORMAT and tree.get("checksum") != _checksum(tree):
+            raise InputError(f"'{path}' is damaged: it does not match its own checksum")
+        index = parse_record(text, _Index, f"'{path}'") if version == SHARD_FORMAT else None
+    except InputError as error:
+        raise DamagedIndexError(error.message) from error
+    if index is None:
+        made_by = "an older segctl" if version == 1 else "another segctl"
+        raise InputError(f"'{folder}' was prepared by {made_by}: its format is {version}, wanted {SHARD_FORMAT}")
     return PreparedDataset(
-        name=index["name"],
+        name=index.name,
         folder=folder,
-        classes=ClassTable.from_json(index["classes"]),
-        splits=index["splits"],
-        groups=index["groups"],
-        fingerprint=index["fingerprint"],
-        provenance=Provenance(**index["provenance"]),
-        shards=tuple(index["shards"]),
-        shard_hashes=tuple(index["shards"].values()),
-        samples={name: SampleRecord(**record) for name, record in index["samples"].items()},
-        reader=ShardReader([folder / shard for shard in index["shards"]]),
-        label_counts=_label_counts(index.get("labels")),
+        classes=index.classes,
+        splits=index.splits,
+        groups=index.groups,
+        fingerprint=index.fingerprint,
+        provenance=index.provenance,
+        shards=tuple(index.shards),
+        shard_hashes=tuple(index.shards.values()),
+        samples=index.samples,
+        reader=ShardReader([folder / shard for shard in index.shards]),
+        label_counts=index.labels,
     )
-
-
-def _label_counts(value: dict[str, Any] | None) -> dict[str, LabelCounts] | None:
-    return None if value is None else {split: LabelCounts.from_json(counts) for split, counts in value.items()}
 
 
 def to_index(dataset: PreparedDataset) -> dict[str, Any]:

@@ -47,7 +47,7 @@ from segctl.data.shards.tiles import (
     unpack,
 )
 from segctl.data.source import RawSample
-from segctl.errors import InputError, SegctlError, did_you_mean
+from segctl.errors import InputError, did_you_mean
 from segctl.files import write_whole
 
 Codec = Literal["lz4", "zstd", "source", "none"]
@@ -56,7 +56,7 @@ SHARD_FORMAT = 2
 """Of the shards and of dataset.json. Format 1 had HDF5's own checksums and no index."""
 
 _DAMAGE = (DamagedTileError, OSError, KeyError, RuntimeError, ValueError, TypeError)
-"""What a file that is not as it was written can raise, in HDF5, in Pillow and here."""
+"""The errors that a damaged file can raise, in HDF5, in Pillow and here."""
 
 
 def parse_codec(text: str) -> Codec:
@@ -163,6 +163,7 @@ class _Writer:
         self.tiles.append((dataset.id.get_offset(), len(content), checksum(content)))
 
     def _add_tiles(self, key: str, array: np.ndarray, packing: Packing) -> None:
+        """Write an array (H, W) or (H, W, 3) of any integer type, tile by tile."""
         entry = ArrayEntry(len(self.tiles), packing, array.dtype.str, even_grid(array.shape))
         grid = entry.grid
         chunks = (*grid.tile, *array.shape[2:])
@@ -205,7 +206,7 @@ def _filters(packing: Packing) -> dict[str, Any]:
 def _read_index(path: Path) -> tuple[dict[str, Any], np.ndarray]:
     """The index of a shard: by an array's key the fields of its ArrayEntry; and uint64 (T, 3) offset, bytes, XXH3 of every tile.
 
-    Raises DamagedTileError if a checksum does not match, and what h5py raises if the file is no HDF5 file.
+    Raises DamagedTileError if a checksum does not match, and what h5py raises if the file is not an HDF5 file.
     """
     with h5py.File(path, "r", locking=False) as file:
         arrays, tiles = (_checked(file[f"index/{name}"]) for name in ("arrays", "tiles"))
@@ -286,7 +287,7 @@ class ShardReader:
     def read(self, shard: int, group: str, name: str, region: Region) -> np.ndarray:
         """A region of a sample, (h, w) or (h, w, 3) in the dtype that was written; only the tiles it touches are read.
 
-        Raises SegctlError that names the sample if the file is missing or damaged.
+        Raises InputError that names the sample if the file is missing or damaged.
         """
         with self._worded_damage(shard, group, name):
             opened = self._file(shard)
@@ -335,7 +336,7 @@ class ShardReader:
         try:
             yield
         except _DAMAGE as error:
-            raise SegctlError(
+            raise InputError(
                 f"the {group[:-1]} of sample '{name}' cannot be read from '{path}': {_reason(error, path)}",
                 f"run `{check_line(path.parent)}` to see what else is damaged, then prepare the dataset again",
             ) from error

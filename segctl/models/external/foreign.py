@@ -8,7 +8,6 @@ Without it, the classes must be the dataset's own in its own order, pixels are n
 size.
 """
 
-import json
 import math
 import re
 import warnings
@@ -19,10 +18,11 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from segctl.errors import InputError, first_line
-from segctl.files import archive_kind
+from segctl.files import archive_kind, damage_of_zip, read_record
 from segctl.models.external.weights import require_finite
 from segctl.models.normalize import Normalizing
 from segctl.models.outputs import Prediction, upsample
@@ -31,7 +31,7 @@ from segctl.models.segmenter import Segmenter
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-SMALLEST = 1e-6
+LEAST_PROBABILITY = 1e-6
 """Probabilities are moved this far from 0 (and, for sigmoids, from 1) before their logarithm."""
 SLACK = 0.01
 """How far the sum of a pixel's probabilities may be from 1; half precision rounds that much over many classes."""
@@ -157,16 +157,17 @@ class ForeignNetwork(Normalizing):
             case "logits":
                 return found
             case "softmax":
-                return found.float().clamp(min=SMALLEST).log()
+                return found.float().clamp(min=LEAST_PROBABILITY).log()
             case "sigmoid":
-                return found.float().clamp(SMALLEST, 1 - SMALLEST).logit()
+                return found.float().clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY).logit()
 
     def _run(self, images: Tensor) -> Any:
+        """The network's own output for images float32 (B, 3, H, W). Any error but a lack of memory becomes an InputError."""
         try:
             return self.net(images)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # a stranger's program raises what it likes
+        except Exception as error:  # a stranger's program may raise any error
             reason = own_reason(error)
             wanted = re.search(r"to have (\d+) channels, but got 3", reason)
             if wanted:
@@ -185,6 +186,7 @@ class ForeignNetwork(Normalizing):
             ) from error
 
     def _keep_features(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """A hook before the classifier: keeps its first input (B, D, h, w)."""
         self._features = inputs[0]
 
 
@@ -267,6 +269,8 @@ def load_program(path: Path, class_names: Sequence[str], *, trusted: bool = Fals
             "add --trust-program if you trust whoever made it; a file of plain weights (--teacher-preset) runs no code",
         )
     facts = read_facts(path.with_suffix(".json"))
+    if damage := damage_of_zip(path):
+        raise InputError(f"'{path}' is damaged: {damage}", "copy it again, or write it again")
     try:
         if kind == "TorchScript":
             with warnings.catch_warnings():
@@ -288,28 +292,27 @@ def _order_of(facts: Facts, class_names: Sequence[str], path: Path) -> list[int]
     return class_order(facts.class_names, class_names, f"'{path}'")
 
 
+class _GivenFacts(BaseModel):
+    """The fields of the .json file beside a program; pixels count from 0 to 1."""
+
+    class_names: list[str] | None = None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    multiple: int = Field(1, ge=1, le=1024)
+
+
 def read_facts(path: Path) -> Facts:
     """The .json file beside a program, or the defaults without one. Raises InputError if the file cannot be read as that."""
     if not path.is_file():
         return Facts()
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        names, multiple = tree.get("class_names"), tree.get("multiple", 1)
-        mean = tuple(map(float, tree.get("mean", IMAGENET_MEAN)))
-        std = tuple(map(float, tree.get("std", IMAGENET_STD)))
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"cannot read '{path}': {error}", "it holds class_names, mean, std and multiple") from error
-    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise InputError(f"'{path}': class_names is {names!r}, wanted a list of names", 'such as ["road", "sky"]')
-    if type(multiple) is not int or not 1 <= multiple <= 1024:
-        raise InputError(f"'{path}': multiple is {multiple!r}, wanted a whole number from 1 to 1024", "leave it out for 1")
-    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
-        raise InputError(
-            f"'{path}': mean {mean} and std {std}, wanted three numbers each, std above 0", "pixels count from 0 to 1"
-        )
+    hint = "it holds class_names, mean, std and multiple, and each may be left out"
+    given = read_record(path, _GivenFacts, hint)
+    mean, std = given.mean, given.std
+    if not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+        raise InputError(f"'{path}': mean {mean} and std {std}, wanted finite numbers, std above 0", hint)
     if max(mean + std) > 1 or min(mean) < 0:
         raise InputError(
             f"'{path}': mean {mean} and std {std} are not those of pixels from 0 to 1",
             "pixels count from 0 to 1 here: divide mean and std by 255",
         )
-    return Facts(names, mean, std, multiple=multiple)
+    return Facts(given.class_names, mean, std, multiple=given.multiple)

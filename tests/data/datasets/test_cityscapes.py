@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import cityscapes_files
@@ -7,7 +6,6 @@ import pytest
 from archive_files import write_folder, write_zip
 from cityscapes_files import FRAMES, draw_frame, png
 
-from segctl.data.classes import ClassTable
 from segctl.data.datasets import open_source
 from segctl.data.datasets.cityscapes import LAYOUT, open_cityscapes
 from segctl.data.datasets.cityscapes_classes import AVERAGE_INSTANCE_PX, CLASSES
@@ -199,7 +197,3 @@ def test_the_class_table_is_the_official_one():
     categories = {row.category for row in CLASSES.rows}
     assert categories == {"void", "flat", "construction", "object", "nature", "sky", "human", "vehicle"}
     assert CLASSES.palette()[13].tolist() == [0, 0, 142]
-
-
-def test_the_class_table_survives_json():
-    assert ClassTable.from_json(json.loads(json.dumps(CLASSES.to_json()))) == CLASSES

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from segctl.data.files import lock
-from segctl.data.files.lock import locked
+from segctl.data.files.lock import locked, remove_abandoned
 from segctl.errors import InputError, SegctlError
 
 
@@ -58,6 +58,17 @@ def test_a_killed_holder_gives_the_lock_back_at_once(tmp_path):
     with locked(path, "work"):
         assert json.loads(path.read_text())["pid"] == os.getpid()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_of_a_killed_holder_can_be_removed_and_that_of_a_living_one_cannot(tmp_path):
+    path = tmp_path / "work.lock"
+    path.write_text("{}")
+    remove_abandoned(path)
+    assert not path.exists()
+    remove_abandoned(path)
+    with locked(path, "working"):
+        remove_abandoned(path)
+        assert path.exists()
 
 
 def test_a_forked_process_of_the_holder_does_not_hold_on(tmp_path):

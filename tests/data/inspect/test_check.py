@@ -138,7 +138,7 @@ def test_a_changed_index_is_a_finding(root):
     path = root / "camvid" / INDEX_NAME
     path.write_text(path.read_text().replace('"height": 300', '"height": 301'))
     (finding,) = check(root, "camvid")
-    assert finding.problem == f"'{path}' is no index that this segctl can read (it does not match its own checksum)"
+    assert finding.problem == f"'{path}' is damaged: it does not match its own checksum"
 
 
 def test_a_changed_space_is_a_finding(root):

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from segctl.errors import InputError
 from segctl.files import archive_kind
-from segctl.models.external.foreign import class_order, main_and_aux, read_facts
+from segctl.models.external.foreign import class_order, load_program, main_and_aux, read_facts
 
 LOGITS, AUX, FEATURES = torch.zeros(2, 5, 3, 4), torch.ones(2, 5, 3, 4), torch.zeros(2, 7, 3, 4)
 
@@ -63,16 +64,16 @@ def test_missing_classes_are_listed() -> None:
     ("content", "message"),
     [
         ("{", "cannot read"),
-        ("[]", "cannot read"),
-        ('{"mean": ["a", 1, 2]}', "cannot read"),
-        ('{"std": [1, 1]}', "std (1.0, 1.0), wanted three numbers each"),
+        ("[]", "is damaged: it holds a list, wanted an object with fields"),
+        ('{"mean": ["a", 1, 2]}', "mean.0 is 'a', wanted a valid number"),
+        ('{"std": [1, 1]}', "std.2 is missing"),
         ('{"mean": [123.675, 116.28, 103.53]}', "are not those of pixels from 0 to 1"),
         ('{"std": [58.4, 57.1, 57.4]}', "are not those of pixels from 0 to 1"),
-        ('{"mean": [NaN, 0, 0]}', "wanted three numbers each"),
-        ('{"class_names": "road"}', "class_names is 'road', wanted a list of names"),
-        ('{"multiple": 0}', "multiple is 0, wanted a whole number from 1 to 1024"),
+        ('{"mean": [NaN, 0, 0]}', "wanted finite numbers, std above 0"),
+        ('{"class_names": "road"}', "class_names is 'road', wanted a valid array"),
+        ('{"multiple": 0}', "multiple is 0, wanted greater than or equal to 1"),
         ("[" * 100_000, "cannot read"),
-        ('{"std": [1, 0, 1]}', "std (1.0, 0.0, 1.0), wanted three numbers each, std above 0"),
+        ('{"std": [1, 0, 1]}', "std (1.0, 0.0, 1.0), wanted finite numbers, std above 0"),
     ],
 )
 def test_facts_that_are_none_are_refused(content: str, message: str, tmp_path: Path) -> None:
@@ -80,6 +81,17 @@ def test_facts_that_are_none_are_refused(content: str, message: str, tmp_path: P
     with pytest.raises(InputError) as error:
         read_facts(tmp_path / "teacher.json")
     assert message in error.value.message
+
+
+def test_a_program_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.pt"
+    torch.jit.save(torch.jit.script(nn.Conv2d(3, 64, 3)), path)
+    content = bytearray(path.read_bytes())
+    weights = torch.jit.load(path).weight.detach().numpy().tobytes()
+    content[content.index(weights) + 100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"is damaged: '.*' in it does not match its checksum"):
+        load_program(path, ["road"], trusted=True)
 
 
 def test_plain_weights_are_no_program(tmp_path: Path) -> None:
