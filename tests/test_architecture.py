@@ -18,7 +18,10 @@ STEPS = {
 
 DATASET_NAMES = {"CLASSES", "LAYOUT"}
 """Every file in data/datasets/ that opens a dataset may have its own; docs/add-a-dataset.md says what they are."""
-ENTRY_POINTS = {"main": {"__main__.py", "cli/__init__.py"}}
+ENTRY_POINTS = {
+    "main": {"__main__.py", "cli/__init__.py"},
+    "load": {"inference/network.py", "models/build.py"},  # segctl.load takes pictures, segctl.models.load gives the module
+}
 
 
 def room_of(module: str) -> str | None:

@@ -17,7 +17,7 @@ class ProgramNetwork(nn.Module):
     """Images uint8 (B, H, W, 3) -> Prediction whose logits (B, C, H, W) are those of the file.
 
     Probabilities become their logarithms, which have the same softmax. Labels become 1 at the class and 0 elsewhere, which have
-    the same classes, and nothing else: see `require_fitting`.
+    the same classes, and nothing else: see `require_program_fits`.
     """
 
     def __init__(self, program: Program) -> None:
@@ -28,7 +28,7 @@ class ProgramNetwork(nn.Module):
         self.training = False
 
     def normalize(self, images: Tensor) -> Tensor:
-        """The images as they are: the file normalises them itself."""
+        """Images uint8 (B, H, W, 3) as they are: the file normalises them itself."""
         return images
 
     def forward(self, images: Tensor) -> Prediction:
@@ -44,7 +44,7 @@ class ProgramNetwork(nn.Module):
         return Prediction(logits, None, None)
 
 
-def require_fitting(program: Program, protocol: EvaluateSpec, weights_sha256: str, *, calibration: bool = False) -> None:
+def require_program_fits(program: Program, protocol: EvaluateSpec, weights_sha256: str, *, calibration: bool = False) -> None:
     """Raise InputError for a file of another run, and for labels where a protocol averages or calibration wants probabilities."""
     facts, where = program.facts, f"'{program.path}'"
     if facts.weights_sha256 != weights_sha256:

@@ -12,7 +12,7 @@ from segctl.evaluate.count_images import ClassMap, Extras, SavePrediction, Scori
 from segctl.evaluate.draw_masks import write_index
 from segctl.evaluate.partial_results import PartialResults
 from segctl.evaluate.png_cityscapes import benchmark_of
-from segctl.evaluate.program_network import ProgramNetwork, require_fitting
+from segctl.evaluate.program_network import ProgramNetwork, require_program_fits
 from segctl.evaluate.tables import ScoresJson, scores_json, write_tables
 from segctl.evaluate.worst_images import write_worst
 from segctl.files import Progress, file_sha256, sweep_partial
@@ -134,7 +134,7 @@ def _network(request: EvaluationRequest, opened: OpenedRequest) -> ImageNetwork:
     if request.program is None:
         return load(request.run.model, class_names=names).to(opened.compute.device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
     program = open_program(request.program, request.device, trusted=request.trust_program)
-    require_fitting(program, opened.protocol, file_sha256(request.run.model), calibration=request.calibration)
+    require_program_fits(program, opened.protocol, file_sha256(request.run.model), calibration=request.calibration)
     if program.class_names != names:
         raise InputError(f"'{request.program}' has other classes than '{opened.dataset.name}'", "export the run again")
     return ProgramNetwork(program)

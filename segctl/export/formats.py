@@ -133,7 +133,7 @@ def write_openvino(path: Path, network: Segmenter, facts: ProgramFacts) -> None:
     _write_bytes(path, text)
 
 
-FORMATS = {
+EXPORT_FORMATS = {
     "onnx": Format(".onnx", write_onnx),
     "torch": Format(".pt2", write_torch),
     "torchscript": Format(".torchscript.pt", write_torchscript),
@@ -145,11 +145,13 @@ def require_format(name: str) -> Format:
     """The format of this name, its package installed. Raises InputError."""
     from segctl.errors import did_you_mean
 
-    if name not in FORMATS:
-        raise InputError(f"--format '{name}' is not known{did_you_mean(name, list(FORMATS))}", f"use {', '.join(FORMATS)}")
+    if name not in EXPORT_FORMATS:
+        raise InputError(
+            f"--format '{name}' is not known{did_you_mean(name, list(EXPORT_FORMATS))}", f"use {', '.join(EXPORT_FORMATS)}"
+        )
     if name == "openvino":
         require_openvino()
-    return FORMATS[name]
+    return EXPORT_FORMATS[name]
 
 
 def _size(facts: ProgramFacts) -> tuple[int, int] | None:

@@ -70,7 +70,7 @@ def spread_evenly(names: Sequence[str], count: int | None) -> list[str]:
     return [names[index * len(names) // count] for index in range(count)]
 
 
-def compare(
+def compare_with_run(
     network: Segmenter, program: Program, dataset: PreparedDataset, names: Sequence[str], progress: Progress | None = None
 ) -> Parity:
     """Run the network (float32, on the CPU) and the file on the named images, each in one piece at its own size.

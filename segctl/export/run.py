@@ -10,11 +10,11 @@ from segctl.errors import CheckError, InputError
 from segctl.evaluate.draw_masks import class_colors
 from segctl.evaluate.scores_record import read_scores
 from segctl.export.formats import OPSET, require_format
-from segctl.export.parity import Parity, Tolerance, compare, spread_evenly
+from segctl.export.parity import Parity, Tolerance, compare_with_run, spread_evenly
 from segctl.files import Progress, file_sha256, move_whole
 from segctl.models import SavedModel, Segmenter, read, restore
 from segctl.programs import ProgramFacts, open_program
-from segctl.programs.facts import DataFacts, Output
+from segctl.programs.facts import DataFacts, ProgramOutput
 from segctl.runs import RunFolder
 from segctl.schema.run import TrainRun
 
@@ -34,7 +34,7 @@ class ExportRequest:
     run: RunFolder
     data_root: Path
     format: str = "onnx"
-    output: Output = "labels"
+    output: ProgramOutput = "labels"
     size: tuple[int, int] | None = None
     parity: int | None = None
     tolerance: Tolerance = field(default_factory=Tolerance)
@@ -84,7 +84,7 @@ def export_run(request: ExportRequest, progress: Progress | None = None) -> Expo
             trial = Path(folder) / path.name
             form.write(trial, network, facts)
             program = open_program(trial, trusted=True)
-            parity = compare(network, program, dataset, names, progress) if dataset and compared else None
+            parity = compare_with_run(network, program, dataset, names, progress) if dataset and compared else None
             passed = parity is None or parity.within(request.tolerance)
             target = path if passed else failed
             for part in sorted(Path(folder).iterdir()):  # OpenVINO's .bin before its .xml, which makes the pair whole

@@ -14,12 +14,12 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from segctl.errors import InputError, first_line
 from segctl.models import Segmenter, at_label_size
 from segctl.models.tracing import traced_for_any_size
-from segctl.programs.facts import Output
+from segctl.programs.facts import ProgramOutput
 
-EXAMPLE = (97, 130)
+EXAMPLE_SIZE = (97, 130)
 """Height and width of the image that a program for any size is traced with: prime, or twice a prime, so that no division comes
 out even by chance."""
-LARGEST_SIDE = 1 << 20
+_LARGEST_SIDE = 1 << 20
 
 
 class DeployedNetwork(nn.Module):
@@ -28,7 +28,7 @@ class DeployedNetwork(nn.Module):
     Normalises, runs the network without its auxiliary head, and brings its logits to the images' size, as evaluation does.
     """
 
-    def __init__(self, network: Segmenter, output: Output) -> None:
+    def __init__(self, network: Segmenter, output: ProgramOutput) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).float().eval()
         self.network.aux = None
@@ -47,13 +47,13 @@ class DeployedNetwork(nn.Module):
                 return logits.softmax(1)
 
 
-def trace(network: Segmenter, output: Output, size: tuple[int, int] | None) -> ExportedProgram:
+def trace(network: Segmenter, output: ProgramOutput, size: tuple[int, int] | None) -> ExportedProgram:
     """The network as a program for any batch, and for images of `size` (height, width), or of any size for None.
 
     Raises InputError where torch cannot trace the network.
     """
     module = DeployedNetwork(network, output)
-    height, width = size or EXAMPLE
+    height, width = size or EXAMPLE_SIZE
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     free = {0: Dim.AUTO, 1: Dim.AUTO, 2: Dim.AUTO} if size is None else {0: Dim.AUTO}
     try:
@@ -69,10 +69,10 @@ def trace(network: Segmenter, output: Output, size: tuple[int, int] | None) -> E
     return program
 
 
-def trace_script(network: Segmenter, output: Output, size: tuple[int, int] | None) -> Any:
+def trace_script(network: Segmenter, output: ProgramOutput, size: tuple[int, int] | None) -> Any:
     """The same as a TorchScript program, batch norms folded into their convolutions."""
     module = DeployedNetwork(network, output)
-    example = torch.zeros(2, *(size or EXAMPLE), 3, dtype=torch.uint8)
+    example = torch.zeros(2, *(size or EXAMPLE_SIZE), 3, dtype=torch.uint8)
     try:
         with warnings.catch_warnings(), torch.no_grad(), _tracing_for(size):
             warnings.simplefilter("ignore")
@@ -110,7 +110,7 @@ def _without_assumptions(program: ExportedProgram) -> None:
     hold for all sizes but that it cannot prove.
     """
     for symbol in program.range_constraints:
-        program.range_constraints[symbol] = ValueRanges(1, LARGEST_SIDE)
+        program.range_constraints[symbol] = ValueRanges(1, _LARGEST_SIDE)
     graph = program.graph
     for node in list(graph.nodes):
         name = str(node.target)

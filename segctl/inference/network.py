@@ -19,9 +19,8 @@ from segctl.inference.label_map import LabelMap
 from segctl.programs import Program, is_program, open_program
 from segctl.schema.evaluate import EvaluateSpec, ProtocolChange, protocol_in_words
 
-Picture = str | Path | Image.Image | NDArray[np.uint8]
+AnyPicture = str | Path | Image.Image | NDArray[np.uint8]
 """A file, a PIL image, or an array uint8 (H, W, 3) of red, green and blue."""
-Predicted = LabelMap | tuple[LabelMap, NDArray[np.float32]]
 
 
 class PictureNetwork(ABC):
@@ -42,10 +41,10 @@ class PictureNetwork(ABC):
         return file_sha256(self.path)
 
     @overload
-    def predict(self, image: Picture, *, probabilities: bool = False) -> Any: ...
+    def predict(self, image: AnyPicture, *, probabilities: bool = False) -> Any: ...
     @overload
-    def predict(self, image: Sequence[Picture], *, probabilities: bool = False) -> list[Any]: ...
-    def predict(self, image: Picture | Sequence[Picture], *, probabilities: bool = False) -> Any:
+    def predict(self, image: Sequence[AnyPicture], *, probabilities: bool = False) -> list[Any]: ...
+    def predict(self, image: AnyPicture | Sequence[AnyPicture], *, probabilities: bool = False) -> Any:
         """The class of each pixel of a picture, uint8 (H, W), at its own size; an array that notebooks show over the picture.
 
         image: a path, a PIL image, or an array uint8 (H, W, 3) of red, green and blue.  A list of these, or an array
@@ -58,7 +57,7 @@ class PictureNetwork(ABC):
             return [self._predict_one(as_rgb(one), probabilities) for one in image]
         return self._predict_one(as_rgb(image), probabilities)
 
-    def _predict_one(self, image: RGB, probabilities: bool) -> Predicted:
+    def _predict_one(self, image: RGB, probabilities: bool) -> LabelMap | tuple[LabelMap, NDArray[np.float32]]:
         if not probabilities:
             return LabelMap.of(self.ids(image[None])[0], image, self.class_names, self.palette)
         found = self.class_probabilities(image[None])[0]
@@ -84,9 +83,11 @@ class ExportedNetwork(PictureNetwork):
         self.protocol, self.precision = protocol_in_words(EvaluateSpec()), "int8" if program.facts.int8 else "fp32"
 
     def ids(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """uint8 (B, H, W, 3) -> uint8 (B, H, W)."""
         return self.program.labels(images)
 
     def class_probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 (B, H, W, 3) -> float32 (B, C, H, W). Raises InputError for a file that returns labels."""
         return self.program.probabilities(images)
 
     def __repr__(self) -> str:

@@ -50,6 +50,7 @@ class RunNetwork(PictureNetwork):
         return f"<network of {self.preset}: {len(self.class_names)} classes, '{self.path}'>"
 
     def ids(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """uint8 (B, H, W, 3) -> uint8 (B, H, W)."""
         with out_of_memory_in_words(self._compute.device, PREDICT_WITH_LESS):
             found: NDArray[np.uint8] = (
                 predict_classes(self.module, self._sent(images), self._protocol, self._compute).cpu().numpy()
@@ -57,6 +58,7 @@ class RunNetwork(PictureNetwork):
         return found
 
     def class_probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 (B, H, W, 3) -> float32 (B, C, H, W), the mean over the protocol's views."""
         with out_of_memory_in_words(self._compute.device, PREDICT_WITH_LESS):
             found = class_probabilities(self.module, self._sent(images), self._protocol, self._compute)
         return found.float().cpu().numpy()

@@ -62,7 +62,7 @@ def save(path: Path, model: Segmenter, run: TrainRun, class_names: Sequence[str]
 
 
 def write_saved(path: Path, run: dict[str, Any], class_names: list[str], weights: dict[str, Tensor]) -> None:
-    """Write a model file from its parts, as its ending says: `.safetensors`, or else by torch.save."""
+    """Write a model file from its parts, as its ending says: `.safetensors`, or else by torch.save. weights: of any shape."""
     if path.suffix == ".safetensors":
         from safetensors.torch import save as to_bytes
 

@@ -13,8 +13,8 @@ EXTRA_FILE = "segctl.json"
 """The name of the text inside .pt2 and TorchScript archives."""
 EXPORT_AGAIN = "export it again with `segctl export RUN`"
 
-Output = Literal["labels", "logits", "probabilities"]
-OUTPUTS: tuple[Output, ...] = ("labels", "logits", "probabilities")
+ProgramOutput = Literal["labels", "logits", "probabilities"]
+OUTPUTS: tuple[ProgramOutput, ...] = ("labels", "logits", "probabilities")
 
 
 class DataFacts(BaseModel):
@@ -39,7 +39,7 @@ class ProgramFacts(BaseModel):
     colors: list[list[int]]
     mean: list[float]
     std: list[float]
-    output: Output
+    output: ProgramOutput
     size: list[int] | None = None
     opset: int | None = None
     weights_sha256: str

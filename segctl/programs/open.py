@@ -8,10 +8,10 @@ from segctl.files import archive_kind, damage_of_zip
 from segctl.programs.base import Program
 from segctl.programs.facts import EXPORT_AGAIN
 
-Kind = Literal["onnx", "openvino", "torch", "torchscript"]
+ProgramKind = Literal["onnx", "openvino", "torch", "torchscript"]
 
 
-def kind_of(path: Path) -> Kind | None:
+def kind_of(path: Path) -> ProgramKind | None:
     """The format of an exported file, by its name and, for torch's archives, by what is inside; None for any other file."""
     if path.suffix in (".onnx", ".xml"):
         return "onnx" if path.suffix == ".onnx" else "openvino"

@@ -98,13 +98,13 @@ def picture(path: Path, height: int, width: int) -> None:
 def test_a_file_that_differs_is_exit_code_3_and_keeps_a_name_that_says_so(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    compare = export_module.compare
+    compare = export_module.compare_with_run
 
     def with_another_network(network, *rest, **named):
         network.classifier.bias.data[0] += 3
         return compare(network, *rest, **named)
 
-    monkeypatch.setattr(export_module, "compare", with_another_network)
+    monkeypatch.setattr(export_module, "compare_with_run", with_another_network)
     assert main(SCRIPT) == 3
     said = capsys.readouterr().err
     assert "the exported file differs from the run: " in said
@@ -167,7 +167,7 @@ def test_an_export_that_fails_leaves_nothing(here: Path, monkeypatch: pytest.Mon
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(export_module, "compare", stop)
+    monkeypatch.setattr(export_module, "compare_with_run", stop)
     assert main(SCRIPT) == 130
     assert not (here / "run" / "export").exists()
 
