@@ -14,7 +14,7 @@ import torch
 import xxhash
 from torch.export import ExportedProgram
 
-from segctl.errors import InputError
+from segctl.errors import InputError, did_you_mean
 from segctl.export.trace import cannot_trace, trace, trace_script
 from segctl.files import write_whole
 from segctl.models import Segmenter
@@ -143,12 +143,9 @@ EXPORT_FORMATS = {
 
 def require_format(name: str) -> Format:
     """The format of this name, its package installed. Raises InputError."""
-    from segctl.errors import did_you_mean
-
     if name not in EXPORT_FORMATS:
-        raise InputError(
-            f"--format '{name}' is not known{did_you_mean(name, list(EXPORT_FORMATS))}", f"use {', '.join(EXPORT_FORMATS)}"
-        )
+        known = list(EXPORT_FORMATS)
+        raise InputError(f"--format '{name}' is not known{did_you_mean(name, known)}", f"use {', '.join(known)}")
     if name == "openvino":
         require_openvino()
     return EXPORT_FORMATS[name]

@@ -4,6 +4,7 @@ import copy
 import math
 import operator
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -88,10 +89,8 @@ def cannot_trace(size: tuple[int, int] | None, error: Exception) -> InputError:
     return InputError(f"this network cannot be exported for {what}: {first_line(error)[:300]}", hint)
 
 
-def _tracing_for(size: tuple[int, int] | None) -> Any:
-    import contextlib
-
-    return traced_for_any_size() if size is None else contextlib.nullcontext()
+def _tracing_for(size: tuple[int, int] | None) -> AbstractContextManager[None]:
+    return traced_for_any_size() if size is None else nullcontext()
 
 
 def _require_free(program: ExportedProgram, free: dict[int, Any]) -> None:
