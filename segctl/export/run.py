@@ -1,5 +1,6 @@
 """`segctl export`: a finished run -> one file that runs anywhere, kept under its name only if it says what the run says."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,10 +12,12 @@ from segctl.evaluate.draw_masks import class_colors
 from segctl.evaluate.scores_record import read_scores
 from segctl.export.formats import OPSET, require_format
 from segctl.export.parity import Parity, Tolerance, compare_with_run, spread_evenly
-from segctl.files import Progress, file_sha256, move_whole
+from segctl.export.quantize import calibration_crops, quantised
+from segctl.files import Progress, file_sha256, move_whole, write_whole
 from segctl.models import SavedModel, Segmenter, read, restore
 from segctl.programs import ProgramFacts, open_program
 from segctl.programs.facts import DataFacts, ProgramOutput
+from segctl.programs.onnx_file import with_facts
 from segctl.runs import RunFolder
 from segctl.schema.run import TrainRun
 
@@ -28,7 +31,8 @@ class ExportRequest:
     """Which run to export, and how.
 
     size: height and width of the only images that the file takes; any size if None.  parity: how many images of the validation
-    split the file is compared on; all if None, 0 for no comparison.
+    split the file is compared on; all if None, 0 for no comparison.  int8: quantise the ONNX file, with ranges of maps measured
+    on `calibration_images` training crops drawn by `seed`.
     """
 
     run: RunFolder
@@ -38,6 +42,9 @@ class ExportRequest:
     size: tuple[int, int] | None = None
     parity: int | None = None
     tolerance: Tolerance = field(default_factory=Tolerance)
+    int8: bool = False
+    calibration_images: int = 64
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,8 @@ def export_run(request: ExportRequest, progress: Progress | None = None) -> Expo
     CheckError where the file differs too much: then it stays under a name that says so.
     """
     form = require_format(request.format)
+    if request.int8 and request.format != "onnx":
+        raise InputError(f"--int8 cannot be combined with --format {request.format}", "leave --format out: int8 is for ONNX")
     request.run.require_finished(request.data_root)
     spec = request.run.read_run()
     path = request.run.exports / f"{file_stem(request)}{form.ending}"
@@ -69,9 +78,8 @@ def export_run(request: ExportRequest, progress: Progress | None = None) -> Expo
     if path.exists():
         raise InputError(f"'{path}' exists already", "delete it, or move it to another folder")
     compared = request.parity != 0
-    dataset = (
-        open_dataset(request.data_root, spec.data.dataset) if compared else find_dataset(request.data_root, spec.data.dataset)
-    )
+    find = open_dataset if compared or request.int8 else find_dataset
+    dataset = find(request.data_root, spec.data.dataset)
     saved = read(request.run.model)
     network = restore(saved, class_names=dataset.classes.names if dataset and compared else None)
     names = spread_evenly(dataset.names(spec.data.val_split), request.parity) if dataset and compared else []
@@ -83,8 +91,15 @@ def export_run(request: ExportRequest, progress: Progress | None = None) -> Expo
         with TemporaryDirectory(prefix=".export.part", dir=request.run.exports) as folder:
             trial = Path(folder) / path.name
             form.write(trial, network, facts)
-            program = open_program(trial, trusted=True)
-            parity = compare_with_run(network, program, dataset, names, progress) if dataset and compared else None
+
+            def compared_with_run() -> Parity | None:
+                program = open_program(trial, trusted=True)
+                return compare_with_run(network, program, dataset, names, progress) if dataset and compared else None
+
+            if request.int8 and dataset:
+                parity = _quantise(request, trial, facts, spec, dataset, compared_with_run)
+            else:
+                parity = compared_with_run()
             passed = parity is None or parity.within(request.tolerance)
             target = path if passed else failed
             for part in sorted(Path(folder).iterdir()):  # OpenVINO's .bin before its .xml, which makes the pair whole
@@ -103,6 +118,36 @@ def export_run(request: ExportRequest, progress: Progress | None = None) -> Expo
     return Exported(path, facts, parity)
 
 
+def _quantise(
+    request: ExportRequest,
+    file: Path,
+    facts: ProgramFacts,
+    spec: TrainRun,
+    dataset: PreparedDataset,
+    compared: Callable[[], Parity | None],
+) -> Parity | None:
+    """Quantise a new .onnx file in place; if it differs too much, again with the first layer and the classifier in float32.
+
+    Returns the comparison of the file that stays.
+    """
+    written = open_program(file).facts.checked_bytes
+    body = file.read_bytes()[:written]
+    crop = request.size or spec.data.crop
+    crops = list(calibration_crops(dataset, spec.data.train_split, crop, request.calibration_images, request.seed))
+    parity = None
+    for spare_ends in (False, True):
+        content = with_facts(quantised(body, crops, spare_ends=spare_ends), facts)
+        write_whole(file, lambda partial, content=content: _fill(partial, content))  # type: ignore[misc]
+        parity = compared()
+        if parity is None or parity.within(request.tolerance):
+            break
+    return parity
+
+
+def _fill(partial: Path, content: bytes) -> None:
+    partial.write_bytes(content)
+
+
 def file_stem(request: ExportRequest) -> str:
     """The name of an exported file without its ending: `model`, with what is not the default, such as `model-logits-512x1024`."""
     parts: list[str] = ["model"]
@@ -110,6 +155,8 @@ def file_stem(request: ExportRequest) -> str:
         parts.append(request.output)
     if request.size is not None:
         parts.append(f"{request.size[0]}x{request.size[1]}")
+    if request.int8:
+        parts.append("int8")
     return "-".join(parts)
 
 
@@ -128,6 +175,7 @@ def _facts(
         std=(network.pixel_std.flatten() / 255).tolist(),
         output=request.output,
         size=None if request.size is None else list(request.size),
+        int8=request.int8,
         opset=OPSET if request.format in ("onnx", "openvino") else None,
         weights_sha256=sha256,
         data=DataFacts(

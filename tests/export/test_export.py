@@ -135,6 +135,7 @@ def test_without_its_data_a_run_is_exported_only_when_asked_to(
     [
         (["nothing"], "'nothing' is not a run"),
         (["run", "--format", "onyx"], "--format 'onyx' is not known, did you mean 'onnx'?"),
+        (["run", "--int8", "--format", "torch"], "--int8 cannot be combined with --format torch"),
         (["run", "--output", "label"], "--output 'label' is not known, did you mean 'labels'?"),
         (["run", "--size", "0x5"], "cannot read --size '0x5'"),
         (["run", "--size", "512"], "cannot read --size '512'"),
@@ -181,3 +182,13 @@ def test_parity_by_hand() -> None:
     assert found.in_words() == "0.3 % of the pixels of 2 images differ; mIoU_D 59.95 against 60.00 of the run"
     assert spread_evenly(list("abcdefgh"), 3) == ["a", "c", "f"]
     assert spread_evenly(list("ab"), 5) == ["a", "b"]
+
+
+@pytest.mark.slow
+def test_int8_is_a_quarter_of_the_size_and_scores_within_its_tolerance(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "run", "--int8", "--calibration-images", "6", "--tolerance", "5", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["file"] == "run/export/model-int8.onnx"
+    assert told["bytes"] < 0.5 * (here / "run" / "export" / "model.onnx").stat().st_size
+    assert abs(told["parity"]["mIoU_D"] - told["parity"]["mIoU_D_of_run"]) <= 5
+    assert open_program(Path(told["file"])).facts.int8

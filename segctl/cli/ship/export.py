@@ -40,15 +40,24 @@ def export(
         ),
     ] = None,
     tolerance: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--tolerance",
             metavar="X",
             min=0,
             max=100,
-            help="Percent of pixels, and points of mIoU_D, by which the file may differ.",
+            help="Percent of pixels, and points of mIoU_D, the file may differ by; default: 0.1, or 0.5 points with --int8.",
         ),
-    ] = 0.1,
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantise the ONNX file to 8 bits, with ranges measured on training crops.")
+    ] = False,
+    calibration_images: Annotated[
+        int, typer.Option("--calibration-images", metavar="N", min=1, max=10**6, help="Training crops that --int8 measures.")
+    ] = 64,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Which training crops --int8 draws.")
+    ] = 0,
     data_root: DataRootOpt = DATA_ROOT,
     json: JsonOpt = False,
 ) -> None:
@@ -63,7 +72,9 @@ def export(
     if chosen is None:
         raise InputError(f"--output '{output}' is not known{did_you_mean(output, list(OUTPUTS))}", f"use {', '.join(OUTPUTS)}")
     sides = None if size is None else read_size("--size", size)
-    request = ExportRequest(RunFolder(run), data_root, format, chosen, sides, parity, Tolerance(tolerance, tolerance))
+    points = tolerance if tolerance is not None else 0.5 if int8 else 0.1
+    allowed = Tolerance(100.0 if int8 else points, points)  # rounding moves many borders by a pixel, and no score
+    request = ExportRequest(RunFolder(run), data_root, format, chosen, sides, parity, allowed, int8, calibration_images, seed)
     out.note(f"exporting '{run}' as {format}")
     with out.progress("comparing the file with the run") as progress:
         exported = export_run(request, progress)
