@@ -15,7 +15,7 @@ from segctl.errors import ArgumentError
 from segctl.evaluate.draw_masks import RGB
 from segctl.files import file_sha256
 from segctl.inference.find_pictures import read_upright
-from segctl.inference.label_map import LabelMap
+from segctl.inference.picture_labels import PictureLabels
 from segctl.programs import Program, is_program, open_program
 from segctl.schema.evaluate import EvaluateSpec, ProtocolChange, protocol_in_words
 
@@ -57,11 +57,11 @@ class PictureNetwork(ABC):
             return [self._predict_one(as_rgb(one), probabilities) for one in image]
         return self._predict_one(as_rgb(image), probabilities)
 
-    def _predict_one(self, image: RGB, probabilities: bool) -> LabelMap | tuple[LabelMap, NDArray[np.float32]]:
+    def _predict_one(self, image: RGB, probabilities: bool) -> PictureLabels | tuple[PictureLabels, NDArray[np.float32]]:
         if not probabilities:
-            return LabelMap.of(self.ids(image[None])[0], image, self.class_names, self.palette)
+            return PictureLabels.of(self.ids(image[None])[0], image, self.class_names, self.palette)
         found = self.class_probabilities(image[None])[0]
-        return LabelMap.of(found.argmax(0).astype(np.uint8), image, self.class_names, self.palette), found
+        return PictureLabels.of(found.argmax(0).astype(np.uint8), image, self.class_names, self.palette), found
 
     @abstractmethod
     def ids(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:

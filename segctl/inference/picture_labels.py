@@ -16,7 +16,7 @@ LONGEST_SHOWN_SIDE = 960
 """Pixels of an overlay in a notebook; larger ones are shown smaller."""
 
 
-class LabelMap(np.ndarray):
+class PictureLabels(np.ndarray):
     """The class of each pixel, uint8 (H, W), with its picture: an array in every respect, and an overlay in notebooks.
 
     image: uint8 (H, W, 3).  class_names: by id.  palette: uint8 (256, 3), the colour of each id.
@@ -27,9 +27,9 @@ class LabelMap(np.ndarray):
     palette: NDArray[np.uint8]
 
     @staticmethod
-    def of(ids: NDArray[np.uint8], image: RGB, class_names: Sequence[str], palette: NDArray[np.uint8]) -> "LabelMap":
+    def of(ids: NDArray[np.uint8], image: RGB, class_names: Sequence[str], palette: NDArray[np.uint8]) -> "PictureLabels":
         """ids uint8 (H, W) of `image`."""
-        found = ids.view(LabelMap)
+        found = ids.view(PictureLabels)
         found.image, found.class_names, found.palette = image, list(class_names), palette
         return found
 
