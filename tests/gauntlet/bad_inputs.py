@@ -62,7 +62,7 @@ def make_world(folder: Path) -> None:
     assert main(["train", "--preset", str(folder / "toy.yaml"), "--run", str(folder / "runs" / "toy"), *_roots(folder)]) == 0
     assert main(["eval", str(folder / "runs" / "toy"), "--data-root", str(root)]) == 0
     half = folder / "runs" / "half"
-    shutil.copytree(folder / "runs" / "toy", half, ignore=shutil.ignore_patterns("model.pt", "eval"))
+    shutil.copytree(folder / "runs" / "toy", half, ignore=shutil.ignore_patterns("model.safetensors", "eval"))
     published = folder / "source"
     for given, ours in (("train", "pictures"), ("trainannot", "labels"), ("valannot", "gt"), ("valannot", "pred")):
         (folder / ours).mkdir()
@@ -569,7 +569,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "runs/toy/environment.json": ("report runs/toy", "eval runs/toy"),
     "runs/toy/log.jsonl": ("report runs/toy",),
     "runs/toy/run.yaml": ("report runs/toy", "eval runs/toy", "predict runs/toy pictures -o masks"),
-    "runs/toy/model.pt": ("eval runs/toy", " ".join(DISTILL)),
+    "runs/toy/model.safetensors": ("eval runs/toy", " ".join(DISTILL)),
     "runs/half/environment.json": (" ".join(RESUME),),
     "runs/half/log.jsonl": (" ".join(RESUME),),
     "runs/half/run.yaml": (" ".join(RESUME),),
