@@ -5,21 +5,14 @@ test holds the table to what it finds.
 """
 
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from segctl.data.datasets import KNOWN
+from segctl.data.datasets import KNOWN, class_table
 from segctl.models.cost import cost_of
 from segctl.schema.load import load_preset, preset_names
 
 TABLE = Path(__file__).parent.parent / "presets" / "costs.json"
-
-
-def classes_of(dataset: str) -> int:
-    """The number of classes of a dataset in segctl's table."""
-    file = KNOWN[dataset].opener.partition(".")[0]
-    return int(import_module(f"segctl.data.datasets.{file}").CLASSES.num_classes)
 
 
 def cost(name: str) -> dict[str, Any]:
@@ -28,7 +21,7 @@ def cost(name: str) -> dict[str, Any]:
     size = KNOWN[run.data.dataset].image_size
     if size is None:
         raise ValueError(f"the dataset '{run.data.dataset}' has no image_size in segctl/data/datasets")
-    found = cost_of(run.model, classes_of(run.data.dataset), size)
+    found = cost_of(run.model, class_table(run.data.dataset).num_classes, size)
     return {"parameters": found.parameters, "gflop": round(found.gflop, 2), "size": list(size)}
 
 

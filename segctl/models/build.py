@@ -26,6 +26,7 @@ def build_model(spec: ModelSpec, num_classes: int, class_names: Sequence[str] | 
     model = _build(spec if start is None else spec.model_copy(update={"weights": "none"}), num_classes)
     if start is not None:
         model.weights_note = _take_from(model, start, class_names)
+        model.backbone.weights_file = start.path
     return model
 
 
@@ -41,7 +42,7 @@ def _build(spec: ModelSpec, num_classes: int) -> Segmenter:
 
 
 def _run_to_start_from(weights: str) -> SavedModel | None:
-    """The run that model.weights names, as a folder or as its model.pt; None for anything else."""
+    """The run that model.weights names, as a folder or as its model file; None for anything else."""
     path = Path(weights).expanduser()
     if weights in ("timm", "none") or not path.exists():
         return None

@@ -20,6 +20,7 @@ from segctl.errors import InputError, did_you_mean, first_line
 from segctl.models.backbone import Backbone
 from segctl.models.external.hub import cached_weights, hub_address, why_unreachable
 from segctl.models.external.weights import Rename, fill_backbone
+from segctl.models.tracing import tracing
 
 Options = tuple[tuple[str, Any], ...]
 """Keyword arguments of timm.create_model, beside the name."""
@@ -70,10 +71,11 @@ class TimmBackbone(Backbone):
         height, width = images.shape[-2:]
         # Some networks add or window maps of several strides and need sides that are a multiple: pad, and cut the maps back.
         below, right = -height % self._multiple, -width % self._multiple
-        maps: list[Tensor] = self.net(F.pad(images, (0, right, 0, below)) if below or right else images)
+        padded = self._multiple > 1 if tracing() else bool(below or right)
+        maps: list[Tensor] = self.net(F.pad(images, (0, right, 0, below)) if padded else images)
         if self._channels_last:
             maps = [x.permute(0, 3, 1, 2) for x in maps]
-        if below or right:
+        if padded:
             maps = [x[..., : -(-height // s), : -(-width // s)] for x, s in zip(maps, self.strides, strict=True)]
         return maps
 
@@ -129,10 +131,13 @@ def build_backbone(name: str, output_stride: int, weights: str, stages: int | No
     _check_name(name)
     fit = _fit(name, output_stride, stages, changes)
     if weights == "timm":
-        return TimmBackbone(name, _with_timm_weights(name, fit), fit)
+        backbone = TimmBackbone(name, _with_timm_weights(name, fit), fit)
+        backbone.weights_file = _timm_file(name)
+        return backbone
     backbone = TimmBackbone(name, _create(name, fit.options), fit)
     if weights != "none":
-        backbone.load_weights(Path(weights).expanduser())
+        backbone.weights_file = Path(weights).expanduser()
+        backbone.load_weights(backbone.weights_file)
     return backbone
 
 
@@ -256,6 +261,14 @@ def _last_stride(name: str, options: Options) -> int | None:
         return int(info.reduction()[-1])
     except NO_SUCH_MAPS:
         return None
+
+
+def _timm_file(name: str) -> Path | None:
+    """The downloaded file of a network's ImageNet weights; None where timm keeps it in no cache that is known here."""
+    import timm
+
+    config: Any = timm.get_pretrained_cfg(name)
+    return cached_weights(config.hf_hub_id) if config.hf_hub_id else None
 
 
 def _with_timm_weights(name: str, fit: Fit) -> nn.Module:

@@ -26,7 +26,7 @@ from segctl.models.forward import forward_uint8
 from segctl.models.outputs import Outputs
 from segctl.runtime.signals import requests_between_steps
 from segctl.train.session import Session
-from segctl.train.tasks import DistillationTask, cached_outputs
+from segctl.train.tasks import DistillationTask, cached_outputs, returned_by
 
 STAGES_FOLDER = ".stages"
 PUBLISHED_SHARE = 4
@@ -177,7 +177,8 @@ def _teacher_of(session: Session, batch: Batch) -> Outputs:
     assert isinstance(session.task, DistillationTask)
     label, device = batch.labels, session.compute.device
     if batch.teacher_outputs:
-        return cached_outputs({name: maps.to(device) for name, maps in batch.teacher_outputs.items()}, label)
+        maps = {name: maps.to(device) for name, maps in batch.teacher_outputs.items()}
+        return cached_outputs(maps, label, returned_by(session.task.teacher))
     with session.compute.autocast():
         prediction = forward_uint8(session.task.teacher, batch.images.to(device))
     return Outputs(prediction, (label.shape[-2], label.shape[-1]))

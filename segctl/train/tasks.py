@@ -114,7 +114,7 @@ class DistillationTask(SupervisedTask):
         with phase("student"):
             student = _outputs(self._student(self.model, images), label)
         if teacher_outputs is not None:
-            teacher = cached_outputs(teacher_outputs, label, getattr(self.teacher, "returns", Prediction))
+            teacher = cached_outputs(teacher_outputs, label, returned_by(self.teacher))
         else:
             with phase("teacher"), torch.inference_mode():
                 teacher = _outputs(self._teacher_forward(self.teacher, images), label)
@@ -131,6 +131,11 @@ def cached_outputs(maps: Mapping[str, Tensor], label: Tensor, returns: type[Pred
     returns: the kind of prediction that the teacher itself returns.
     """
     return _outputs(returns(maps["main"], maps.get("aux"), maps.get("features")), label)
+
+
+def returned_by(network: nn.Module) -> type[Prediction]:
+    """The kind of prediction that a network returns."""
+    return network.returns if isinstance(network, Segmenter) else Prediction
 
 
 def _outputs(prediction: Prediction, label: Tensor) -> Outputs:

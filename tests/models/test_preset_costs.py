@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from segctl.data.datasets import class_table
 from segctl.models.cost import cost_of
 from segctl.schema.load import load_preset, preset_costs, preset_names
 from segctl.schema.run import DistillRun
@@ -50,7 +51,7 @@ def test_a_row_is_what_torch_counts(name):
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_a_small_student_is_small_and_its_teacher_is_five_times_dearer(dataset, kind):
     run = load_preset(f"{dataset}-{kind}")
-    classes = script().classes_of(dataset)
+    classes = class_table(dataset).num_classes
     found = cost_of(run.model, classes, (1024, 2048))
     most, gflop = BOUNDS[kind]
     assert found.parameters <= most

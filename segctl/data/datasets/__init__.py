@@ -10,6 +10,7 @@ from segctl import __version__
 from segctl.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from segctl.data.classes import ClassTable
     from segctl.data.datasets.own import OwnFiles
     from segctl.data.source import Source
 
@@ -51,6 +52,9 @@ KNOWN: dict[str, KnownDataset] = {
     ),
     "shapes": KnownDataset("shapes.open_shapes", "nothing", "drawn by segctl", image_size=(128, 160)),
     "voc": KnownDataset("voc.open_voc", "nothing, or --source", "host.robots.ox.ac.uk/pascal/VOC and SBD", image_size=(375, 500)),
+    "voc-sbd-wins": KnownDataset(
+        "voc.open_voc_sbd_wins", "nothing, or --source", "the same files; SBD's label where both have one", image_size=(375, 500)
+    ),
 }
 
 
@@ -77,6 +81,14 @@ def open_source(name: str, paths: Sequence[Path], own_files: "OwnFiles | None" =
         raise InputError(f"'{name}' needs --source and got none", module.LAYOUT)
     source: Source = getattr(module, function)(paths)
     return source
+
+
+def class_table(name: str) -> "ClassTable":
+    """The classes of a dataset in the table, without any of its files. Raises InputError for another name."""
+    if name not in KNOWN:
+        raise unknown_dataset(name)
+    found: ClassTable = import_module(f"segctl.data.datasets.{KNOWN[name].opener.partition('.')[0]}").CLASSES
+    return found
 
 
 def unknown_dataset(name: str) -> InputError:
