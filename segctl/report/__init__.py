@@ -23,8 +23,9 @@ from segctl.errors import InputError, did_you_mean
 from segctl.files import move_whole, require_plain, write_text
 from segctl.report import html, markdown
 from segctl.report.analysis import image_table, measure
-from segctl.report.collect import Collection, collect
+from segctl.report.collect import Collection, Run, collect
 from segctl.report.content import Page
+from segctl.report.diff import Diff, build_diff, diff_runs
 from segctl.report.explorer.album import Budget, collect_album
 from segctl.report.groups import Comparison, comparisons_of, grouped
 from segctl.report.headline import first_of, trio_of
@@ -47,8 +48,8 @@ def write_report(
     """Write a Markdown file, a web page of the same content beside it, and the figures in `<name>_files/`.
 
     path: of either file; the web page is the one that ends in .html.  runs: run folders; if empty, every run under `runs_root`.
-    split: report only this evaluated split.  budget: how many pictures the web page keeps. Raises InputError before drawing where the report cannot be written; a report that
-    fails leaves nothing new.
+    split: report only this evaluated split.  budget: how many pictures the web page keeps. Raises InputError before drawing where
+    the report cannot be written; a report that fails leaves nothing new.
     """
     places = _places(path)
     collection = collect(runs, runs_root)
@@ -63,6 +64,31 @@ def write_report(
     return Report(path, web, collection, comparisons)
 
 
+@dataclass(frozen=True)
+class DiffReport:
+    """The files that were written about the difference of two runs, and the numbers in them."""
+
+    path: Path
+    web: Path
+    first: Run
+    second: Run
+    diffs: tuple[Diff, ...]
+
+
+def write_diff(
+    first: Path, second: Path, runs_root: Path, path: Path, split: str | None = None, budget: Budget | None = None
+) -> DiffReport:
+    """Write where the second run is better and where worse, by class, image, size of region and at the boundary.
+
+    The files are those of `write_report`. Raises InputError where the runs cannot be compared.
+    """
+    places = _places(path)
+    budget = budget or Budget()
+    a, b, diffs = diff_runs(first, second, runs_root, split, budget)
+    path, web = _write(places, lambda drawer: build_diff(a, b, diffs, drawer, budget))
+    return DiffReport(path, web, a, b, tuple(diffs))
+
+
 def _frame(
     collection: Collection, comparisons: tuple[Comparison, ...], split: str | None, drawer: Drawer, budget: Budget
 ) -> Frame:
@@ -74,8 +100,9 @@ def _frame(
     pictures = {}
     for comparison in comparisons:
         trio = trio_of(comparison, runs)
-        more = [] if trio.teacher is None or trio.teacher_group is not None else [trio.teacher]
-        pictures[comparison.place] = collect_album(comparison, more, trio.pair, positions, scores.get(comparison.place), budget)
+        pictures[comparison.place] = collect_album(
+            comparison, trio.teacher, trio.pair, positions, scores.get(comparison.place), budget
+        )
     return Frame(collection, comparisons, measured, split, drawer, scores, pictures, positions, first_of(comparisons, runs))
 
 

@@ -17,10 +17,10 @@ LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
 """Okabe and Ito's colours, which colour-blind readers can tell apart, and four more; readable on white and on dark paper."""
 
 WIDTH = 960
-"""The width of every figure, in units of which its smallest text is 11 high."""
+"""The width of every figure, in units of which its text is 12 high."""
 
-CHARACTER = 6.3
-"""The mean width of a character of 11 units of a sans-serif font, to leave room for names."""
+CHARACTER = 6.8
+"""The mean width of a character of 12 units of a sans-serif font, to leave room for names."""
 
 LONGEST_NAME = 34
 MOST_POINTS = 400
@@ -105,7 +105,7 @@ def draw_bars(classes: Sequence[str], groups: Sequence[Bars]) -> str:
             top, color = 10 + row * index + 3 + thickness * number, color_of(group.position)
             value, interval = group.values[index], group.intervals[index]
             if value is None:
-                parts.append(_text(left + 4, top + thickness - 1, "n/a", fill=color, size=min(11, thickness + 2)))
+                parts.append(_text(left + 4, top + thickness - 1, "n/a", fill=color, size=min(12, thickness + 2)))
                 continue
             title = f"{group.name}, {name}: {value:.2f}"
             title += "" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]"
@@ -178,9 +178,9 @@ def draw_differences(names: Sequence[str], groups: Sequence[Bars]) -> str:
                     f'stroke="{color}" stroke-width="2"/>'
                 )
             if value is not None:
-                title = f"{group.name}, {names[index]}: {value:+.2f}"
+                title = _escaped(f"{group.name}, {names[index]}: {value:+.2f}")
                 parts.append(
-                    f'<circle cx="{axes.x(value):.1f}" cy="{middle}" r="3.6" fill="{color}"><title>{_escaped(title)}</title></circle>'
+                    f'<circle cx="{axes.x(value):.1f}" cy="{middle}" r="3.6" fill="{color}"><title>{title}</title></circle>'
                 )
     return _sheet(parts, [], tall * math.ceil(len(groups) / across))
 
@@ -285,7 +285,7 @@ def _sheet(parts: Sequence[str], legend: Sequence[tuple[str, int]], height: floa
     height = top + 22 if legend else height
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" height="{height:.0f}" '
-        f'font-family="system-ui, Segoe UI, Roboto, DejaVu Sans, sans-serif" font-size="11">'
+        f'font-family="system-ui, Segoe UI, Roboto, DejaVu Sans, sans-serif" font-size="12">'
         f'<rect class="paper" width="{WIDTH}" height="{height:.0f}" fill="#ffffff"/>{"".join([*parts, *entries])}</svg>'
     )
 
@@ -304,10 +304,10 @@ def _short(name: str, longest: int = LONGEST_NAME) -> str:
 
 
 def _text(
-    x: float, y: float, text: str, *, anchor: str = "start", fill: str = "", size: float = 11, weight: str = "", title: str = ""
+    x: float, y: float, text: str, *, anchor: str = "start", fill: str = "", size: float = 12, weight: str = "", title: str = ""
 ) -> str:
     ink = f'fill="{fill}"' if fill else 'class="ink" fill="#1d1f21"'
-    more = (f' font-size="{size:g}"' if size != 11 else "") + (f' font-weight="{weight}"' if weight else "")
+    more = (f' font-size="{size:g}"' if size != 12 else "") + (f' font-weight="{weight}"' if weight else "")
     whole = f"<title>{_escaped(title)}</title>" if title and printable(title) != text else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {ink}{more}>{_escaped(text)}{whole}</text>'
 

@@ -93,8 +93,8 @@ ABOUT_CURVES = (
     "cannot be compared."
 )
 ABOUT_WORST = (
-    "The images of lowest mIoU_I, the mean IoU over the classes in the image's ground truth. In the last column wrong pixels are "
-    "red."
+    "The images of lowest mIoU_I, the mean IoU over the classes in the image's ground truth. On the web page a click opens one in "
+    "the explorer; in a strip of pictures, wrong pixels are red in the last one."
 )
 
 

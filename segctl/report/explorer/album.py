@@ -6,7 +6,7 @@ of the pixels' bytes, exact, and undone by one line of the page's script.
 
 import io
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -37,11 +37,14 @@ about 50 MB."""
 
 @dataclass(frozen=True)
 class Budget:
-    """How many pictures of each split the page keeps, None for all; and where prepared datasets are, beside the runs' own roots."""
+    """How many pictures of each split the page keeps, None for all; data_root: where prepared datasets are.
+
+    The runs' own roots are tried as well.
+    """
 
     pictures: int | None = DEFAULT_PICTURES
     data_root: Path | None = None
-    progress: Callable[[str], Progress] | None = None
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Collected:
 
 def collect_album(
     comparison: Comparison,
-    more: Sequence[Run],
+    teacher: Run | None,
     pair: tuple[Run, Run] | None,
     positions: Mapping[str, int],
     scores: ImageTable | None,
@@ -63,12 +66,14 @@ def collect_album(
 ) -> Collected:
     """The pictures of a comparison.
 
-    more: runs that were not scored here but are worth showing, such as a teacher from elsewhere.  pair: the runs (distilled,
-    undistilled) whose largest gains must be among the pictures.  positions: the colour of each run by label.
+    teacher: shown first, even if it was not scored here.  pair: the runs (distilled, undistilled) whose largest gains must be
+    among the pictures.  positions: the colour of each run by label.
     """
     if budget.pictures == 0:
         return Collected(None)
-    runs = [*(run for group in comparison.groups for run in group.runs), *more]
+    here = [run for group in comparison.groups for run in group.runs]
+    ahead = [*([] if teacher is None else [teacher]), *([] if pair is None else pair[::-1])]
+    runs = list({run.label: run for run in [*ahead, *here]}.values())
     first = comparison.groups[0].evaluations[0]
     roots = [
         *([] if budget.data_root is None else [budget.data_root]),
@@ -81,16 +86,14 @@ def collect_album(
     if isinstance(prepared, str):
         return _from_drawn(comparison, runs, labels, scores, budget, both, prepared)
     names = prepared.names(split_of(first))
-    chosen = choose(
-        names, _by_run(scores), pair, [run.evaluations[comparison.split].worst for run in runs[: -len(more) or None]], budget
-    )
+    worst = [run.evaluations[comparison.split].worst for run in here]
+    chosen = choose(names, _by_run(scores), pair, worst, budget)
     longest = longest_px(len(chosen))
     pictures: dict[str, tuple[int, int, bytes, bytes]] = {}
     for name in chosen:
         image, truth = reduced_image(prepared.image(name), longest), reduced_map(prepared.label(name), longest)
         pictures[name] = (image.shape[1], image.shape[0], jpeg(image), pack(truth))
     notes, clocks, predictions = [], {}, []
-    tell = budget.progress("predicting pictures") if budget.progress is not None else None
     for number, run in enumerate(runs):
         clock = Clock("")
         maps: list[bytes | None] = []
@@ -98,8 +101,8 @@ def collect_album(
             with faults_as_unfit():
                 for found in label_maps(run, run.evaluations.get(comparison.split), prepared, chosen, clock):
                     maps.append(pack(reduced_map(found, longest)))
-                    if tell is not None:
-                        tell(number * len(chosen) + len(maps), len(runs) * len(chosen))
+                    if budget.progress is not None:
+                        budget.progress(number * len(chosen) + len(maps), len(runs) * len(chosen))
         except UnfitMapsError as error:
             notes.append(f"`{run.label}` has no predictions here: {error.message}")
             maps = [None] * len(chosen)
