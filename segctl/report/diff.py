@@ -301,8 +301,8 @@ def _sentence(a: Run, b: Run, found: Diff) -> str:
         return f"`{b.label}` against `{a.label}` on {images:,} images of {found.comparison.place}."
     low, high = row.difference.low, row.difference.high
     return (
-        f"`{b.label}` against `{a.label}` on {images:,} images of {found.comparison.place}: {row.difference.value:+.2f} points of "
-        f"mIoU_D [{low:+.2f}, {high:+.2f}], {row.verdict}."
+        f"`{b.label}` against `{a.label}` on {images:,} images of {found.comparison.place}: {row.difference.value:+.2f} points "
+        f"of mIoU_D [{low:+.2f}, {high:+.2f}], {row.verdict}."
     )
 
 
@@ -373,13 +373,14 @@ def _about_images(found: Diff) -> str:
         return "No image has a score in both runs."
     return (
         f"A single image has no interval. Over all of them mIoU_I differs by {row.difference.value:+.2f} "
-        f"[{row.difference.low:+.2f}, {row.difference.high:+.2f}]: {row.verdict}. The largest gains and losses in points of mIoU_I:"
+        f"[{row.difference.low:+.2f}, {row.difference.high:+.2f}]: {row.verdict}. The largest gains and losses in points of "
+        "mIoU_I:"
     )
 
 
 def _image_table(found: Diff) -> Table:
     gains = [(name, value) for name, value in found.images.items() if value > 0][:SHOWN]
-    losses = [(name, value) for name, value in reversed(found.images.items()) if value < 0][:SHOWN]
+    losses = [(name, value) for name, value in [*found.images.items()][::-1] if value < 0][:SHOWN]
     rows = [
         [better[0], f"{better[1]:+.2f}", worse[0], f"{worse[1]:+.2f}"]
         for better, worse in (tuple(("–", 0.0) if each is None else each for each in pair) for pair in zip_longest(gains, losses))

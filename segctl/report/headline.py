@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,9 +75,11 @@ def teacher_run(student: Run, runs: Sequence[Run]) -> Run | None:
     if found is not None or not (folder / "run.yaml").is_file():
         return found
     try:
-        return read_run(RunFolder(folder))
+        read = read_run(RunFolder(folder))
     except (SegctlError, OSError):
         return None
+    taken = any(run.label == read.label for run in runs)
+    return replace(read, label=f"teacher {read.label}") if taken else read
 
 
 def first_of(comparisons: Sequence[Comparison], runs: Sequence[Run]) -> Trio | None:

@@ -93,8 +93,8 @@ ABOUT_CURVES = (
     "cannot be compared."
 )
 ABOUT_WORST = (
-    "The images of lowest mIoU_I, the mean IoU over the classes in the image's ground truth. On the web page a click opens one in "
-    "the explorer; in a strip of pictures, wrong pixels are red in the last one."
+    "The images of lowest mIoU_I, the mean IoU over the classes in the image's ground truth. On the web page a click opens one "
+    "in the explorer; in a strip of pictures, wrong pixels are red in the last one."
 )
 
 
@@ -181,16 +181,17 @@ def _first_screen(frame: Frame) -> list[PageBlock]:
     place = trio.comparison.place
     collected = frame.pictures.get(place, Collected(None))
     blocks.append(tiles(trio, frame.measured[place], frame.positions, collected.clocks))
-    found = None if collected.album is None else most_improved(trio, collected.album)
-    if collected.album is None or found is None:
+    album = collected.album
+    found = None if album is None else most_improved(trio, album)
+    if album is None or found is None:
         return blocks
     picture, points = found
-    maps = row_maps(trio, collected.album, picture)
-    legend = legend_in_view(collected.album.classes, [each for _, each in maps])
+    maps = row_maps(trio, album, picture)
+    legend = legend_in_view(album.classes, [each for _, each in maps])
     why = "" if points is None else f", where the distilled student is most above the undistilled one ({points:+.2f} mIoU_I)"
     title = f"{picture.name} of {place}: {', '.join(['image', *(role for role, _ in maps)])}{why}"
-    strip = frame.drawer.picture("first-row", title, lambda path: draw_row(picture, maps, collected.album.classes, legend, path))
-    return [*blocks, PictureRow(strip, row_uris(picture, maps, collected.album.classes), legend, picture.width)]
+    strip = frame.drawer.picture("first-row", title, lambda path: draw_row(picture, maps, album.classes, legend, path))
+    return [*blocks, PictureRow(strip, row_uris(picture, maps, album.classes), legend, picture.width)]
 
 
 def _pictures(frame: Frame) -> list[Section]:

@@ -136,7 +136,7 @@ def side_by_side_table(members: Sequence[Group]) -> Table:
 def scores_table(comparison: Comparison, names: Sequence[str]) -> Table:
     """The named scores, one row per group; a score is bold where it is above that of `none` beyond the noise of seeds."""
     groups = comparison.groups
-    rows = [
+    rows: list[list[str | Cell]] = [
         [
             f"{group.label}{_seeds(group)}",
             *(Cell(score_text(group.score(name)), better(gain(group, groups, name))) for name in names),

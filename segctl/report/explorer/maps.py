@@ -80,6 +80,7 @@ def label_maps(
     clock: gets the time of each image where the network runs.  Raises UnfitMapsError where there are none.
     """
     saved = None if evaluation is None else run.folder.evaluation(evaluation.split) / "predictions"
+    maps: Iterator[LabelMap]
     if saved is not None and names and all((saved / f"{name}.png").is_file() for name in names):
         maps = (_saved(saved / f"{name}.png") for name in names)
     else:
