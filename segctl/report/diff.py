@@ -315,8 +315,8 @@ def _summary(found: Diff) -> Table:
     ]
     gains = list(found.images.values())
     signs = [sum(value > 0 for value in gains), sum(value < 0 for value in gains), sum(value == 0 for value in gains)]
-    rows.append(["images (each alone, so without noise)", *map(str, signs)])
-    return table(("", "better", "worse", "neither"), rows)
+    rows.append(["images (each by its score alone)", *map(str, signs)])
+    return table(("beyond noise", "better", "worse", "neither"), rows)
 
 
 def _rows(a: Run, b: Run, found: Diff, album: Album, drawer: Drawer) -> list[PageBlock]:
@@ -338,7 +338,9 @@ def _rows(a: Run, b: Run, found: Diff, album: Album, drawer: Drawer) -> list[Pag
             if packed is not None:
                 maps.append((run.label, unpack(packed, picture.height, picture.width)))
         points = found.images[picture.name]
-        title = f"{picture.name}: where `{b.label}` is most {'above' if points > 0 else 'below'} ({points:+.2f} mIoU_I)"
+        title = (
+            f"{picture.name}: where `{b.label}` is most {'above' if points > 0 else 'below'} `{a.label}` ({points:+.2f} mIoU_I)"
+        )
         legend = legend_in_view(album.classes, [each for _, each in maps])
         draw = partial(draw_row, picture, maps, album.classes, legend)
         strip = drawer.picture(f"row-{picture.name}", title, draw)

@@ -91,7 +91,7 @@ def _tiles(block: Tiles) -> str:
         [tile.role, tile.name, tile.score, tile.note, *(dict(tile.facts).get(name, "–") for name in names)]
         for tile in block.tiles
     ]
-    parts = [_table(table(("", "network", "mIoU_D, %", "how", *names), rows))]
+    parts = [_table(table(("role", "network", "mIoU_D, %", "how", *names), rows))]
     if block.gain:
         parts.append(f"**{_text(block.gain)}.** {_text(block.meaning)}")
     elif block.meaning:

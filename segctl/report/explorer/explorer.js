@@ -17,9 +17,12 @@ const unpack = async (text, width) => {
 /* Pictures follow the script in the page, so the page is usable before the last of them has been read. */
 const sourceOf = (id) =>
   new Promise((resolve) => {
-    const find = () => document.getElementById(id)?.textContent;
-    if (document.readyState !== "loading" || document.getElementById(id)?.nextElementSibling) resolve(find());
-    else document.addEventListener("DOMContentLoaded", () => resolve(find()), { once: true });
+    const look = () => {
+      const found = document.getElementById(id);
+      if (found?.nextElementSibling || document.readyState !== "loading") resolve(found.textContent);
+      else setTimeout(look, 20); /* an element that has a next one is whole */
+    };
+    look();
   });
 
 const channels = (color) => [1, 3, 5].map((start) => parseInt(color.slice(start, start + 2), 16));
