@@ -11,6 +11,7 @@ from segctl.ignored import IGNORED
 from segctl.metrics.intervals import Difference
 from segctl.report import write_diff
 from segctl.report.diff import BETTER, SAME, WORSE, distance_bands, region_bins, verdict
+from segctl.report.explorer.album import Budget
 from tests.report.run_folders import Making, make_run
 from tests.report.test_explorer import saved, toy  # noqa: F401
 
@@ -70,7 +71,8 @@ def test_bands_are_distances_from_a_contour(monkeypatch):
 def test_a_better_run_is_better_everywhere_and_the_page_says_so(toy, tmp_path):  # noqa: F811
     saved(tmp_path / "runs" / "weak", Making(skill=0.5))
     saved(tmp_path / "runs" / "strong", Making(skill=0.95, overrides=("train.steps=90",)))
-    written = write_diff(tmp_path / "runs" / "weak", tmp_path / "runs" / "strong", tmp_path / "runs", tmp_path / "d.md")
+    runs, budget = tmp_path / "runs", Budget(None, tmp_path)
+    written = write_diff(runs / "weak", runs / "strong", runs, tmp_path / "d.md", budget=budget)
     (found,) = written.diffs
     assert found.scores[0].verdict == BETTER
     assert {row.verdict for row in (*found.sizes, *found.boundary)} >= {BETTER}
@@ -89,7 +91,8 @@ def test_shares_of_right_pixels_are_those_counted_pixel_by_pixel(toy, tmp_path):
     weak, strong = Making(skill=0.6), Making(skill=0.9)
     saved(tmp_path / "runs" / "weak", weak)
     saved(tmp_path / "runs" / "strong", strong)
-    (found,) = write_diff(tmp_path / "runs" / "weak", tmp_path / "runs" / "strong", tmp_path, tmp_path / "d.md").diffs
+    runs, budget = tmp_path / "runs", Budget(0, tmp_path)
+    (found,) = write_diff(runs / "weak", runs / "strong", runs, tmp_path / "d.md", budget=budget).diffs
     for column, making in (("first", weak), ("second", strong)):
         right, total = np.zeros(4), np.zeros(4)
         for index in range(6):

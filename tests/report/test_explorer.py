@@ -4,6 +4,7 @@ import io
 import json
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,7 +128,7 @@ def test_the_page_keeps_every_picture_once_and_says_what_is_missing(toy, tmp_pat
     saved(tmp_path / "runs" / "b", Making(seed=1))
     gone = tmp_path / "runs" / "c"
     make_run(gone, Making(method="kd"))  # its model.pt is no network
-    found = write_report([], tmp_path / "runs", tmp_path / "r.md", budget=Budget(None))
+    found = write_report([], tmp_path / "runs", tmp_path / "r.md", budget=Budget(None, tmp_path))
     text = found.web.read_text(encoding="utf-8")
     assert text.count('id="picture-1-') == 6
     assert "`c` has no predictions here: " in found.path.read_text(encoding="utf-8")
@@ -140,7 +141,7 @@ def test_the_page_keeps_every_picture_once_and_says_what_is_missing(toy, tmp_pat
 def test_no_pictures_and_one_picture_can_be_asked_for(toy, tmp_path):
     saved(tmp_path / "runs" / "a", Making())
     for count, wanted in ((0, 0), (1, 1)):
-        web = write_report([], tmp_path / "runs", tmp_path / "r.md", budget=Budget(count)).web
+        web = write_report([], tmp_path / "runs", tmp_path / "r.md", budget=Budget(count, tmp_path)).web
         assert web.read_text(encoding="utf-8").count('id="picture-') == wanted
 
 
@@ -170,9 +171,9 @@ def test_an_evaluation_without_colours_still_has_pictures(shelf, tmp_path):
 def test_another_dataset_of_that_name_is_not_shown(toy, read):
     toy.fingerprint = "another"
     found = find_prepared([], read["none-s0"].evaluations["val"], "camvid")
-    assert found == "'camvid' is not under "
-    found = find_prepared([RunFolder.__new__(RunFolder)], read["none-s0"].evaluations["val"], "camvid")
-    assert "is not the one that was scored" in str(found)
+    assert found == "the runs do not say where the dataset 'camvid' is: give --data-root"
+    found = find_prepared([Path("data")], read["none-s0"].evaluations["val"], "camvid")
+    assert found == "the dataset 'camvid' under 'data' is not the one that was scored"
 
 
 def test_a_budget_of_pictures_holds_without_the_dataset(read):

@@ -61,6 +61,8 @@ def find_prepared(roots: Sequence[Path], evaluation: Evaluation, dataset: str) -
         if found.fingerprint == evaluation.fingerprint and split in found.splits:
             return found
         other = True
+    if not roots:
+        return f"the runs do not say where the dataset '{dataset}' is: give --data-root"
     where = ", ".join(f"'{root}'" for root in dict.fromkeys(roots))
     return (
         f"the dataset '{dataset}' under {where} is not the one that was scored" if other else f"'{dataset}' is not under {where}"
