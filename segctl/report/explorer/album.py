@@ -90,9 +90,13 @@ def collect_album(
     chosen = choose(names, _by_run(scores), pair, worst, budget)
     longest = longest_px(len(chosen))
     pictures: dict[str, tuple[int, int, bytes, bytes]] = {}
-    for name in chosen:
-        image, truth = reduced_image(prepared.image(name), longest), reduced_map(prepared.label(name), longest)
-        pictures[name] = (image.shape[1], image.shape[0], jpeg(image), pack(truth))
+    try:
+        with faults_as_unfit():
+            for name in chosen:
+                image, truth = reduced_image(prepared.image(name), longest), reduced_map(prepared.label(name), longest)
+                pictures[name] = (image.shape[1], image.shape[0], jpeg(image), pack(truth))
+    except UnfitMapsError as error:
+        return _from_drawn(comparison, runs, labels, scores, budget, both, error.message)
     notes, clocks, predictions = [], {}, []
     for number, run in enumerate(runs):
         clock = Clock("")

@@ -60,7 +60,8 @@ const explorer = (element) => {
   /* A class is in an image where some run has an IoU of it there. */
   const hasKind = (name) => {
     const row = place.get(name);
-    return row === undefined || scored.some((run) => (runScores[run].IoU[row][state.kind] ?? null) !== null);
+    const column = scores.classes.indexOf(content.classes[state.kind][0]); /* a binary dataset scores one class of two */
+    return row === undefined || column < 0 || scored.some((run) => runScores[run].IoU[row][column] !== null);
   };
   const reorder = (keep) => {
     order = content.pictures
