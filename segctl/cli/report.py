@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segctl.cli import completion
-from segctl.cli.options import DATA_ROOT, RUNS_ROOT, DataRootOpt, JsonOpt, RunsRootOpt
+from segctl.cli.options import DataRootOpt, JsonOpt, RunsRootOpt
 from segctl.cli.output import out
+from segctl.commands import DATA_ROOT, RUNS_ROOT
 from segctl.errors import InputError
 
 if TYPE_CHECKING:

@@ -123,8 +123,8 @@ def _write(places: tuple[Path, Path], draw: Callable[[Drawer], Page]) -> tuple[P
     with _workshop(path) as workshop:
         (workshop / figures).mkdir()
         page = draw(Drawer(workshop, figures))
-        write_text(workshop / path.name, markdown.render(page))
-        write_text(workshop / web.name, html.render(page, workshop))
+        write_text(workshop / path.name, markdown.render_markdown(page))
+        write_text(workshop / web.name, html.render_html(page, workshop))
         # All files are on the disk now, so a full disk cannot leave a new page beside an old one.
         for file in [*sorted((workshop / figures).iterdir()), workshop / path.name, workshop / web.name]:
             move_whole(file, path.parent / file.relative_to(workshop))

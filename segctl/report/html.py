@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, assert_never
 
-from segctl.errors import printable
+from segctl.errors import NEWLINE, printable
 from segctl.report.content import (
     Album,
     Cell,
@@ -32,12 +32,11 @@ from segctl.report.content import (
 )
 from segctl.report.figures import LINE_COLORS, color_of
 
-NEWLINE = "\n"
 CRISP_PX = 400
 """Pictures of at most this width are enlarged on the page, pixel by pixel."""
 
 
-def render(page: Page, folder: Path) -> str:
+def render_html(page: Page, folder: Path) -> str:
     """The whole page. folder: where the paths of figures begin.
 
     The page's content security policy names its one style and its one script by hash, and lets nothing else run or be fetched.
