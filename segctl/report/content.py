@@ -119,11 +119,11 @@ class ImageTable:
 
 
 @dataclass(frozen=True)
-class Picture:
+class AlbumPicture:
     """An image with its label map and a run's label maps, packed.
 
     jpeg: the image, at most `Album.longest_px` on its longer side.  truth, predictions: label maps of the same size, packed by
-    `report.explorer.album.pack`; None for a run without a prediction of this image.
+    `report.explorer.album.pack_map`; None for a run without a prediction of this image.
     """
 
     name: str
@@ -146,7 +146,7 @@ class Album:
     place: str
     runs: tuple[tuple[str, int], ...]
     classes: tuple[tuple[str, str], ...]
-    pictures: tuple[Picture, ...]
+    pictures: tuple[AlbumPicture, ...]
     longest_px: int
     images: int
     scores: ImageTable | None = None

@@ -39,8 +39,8 @@ from segctl.report.content import (
     Table,
     table,
 )
-from segctl.report.explorer.album import Budget, Collected, collect_album, gains_of, miou_by_run, unpack
-from segctl.report.explorer.maps import LabelMap, UnfitMapsError, faults_as_unfit, find_prepared, label_maps, split_of
+from segctl.report.explorer.album import Budget, Collected, collect_album, gains_of, miou_by_run, unpack_map
+from segctl.report.explorer.maps import LabelMap, UnfitMapsError, faults_as_unfit, find_prepared, label_maps, split_scored
 from segctl.report.figures import draw_differences
 from segctl.report.groups import Comparison, Group, setting_text
 from segctl.report.headline import legend_in_view
@@ -49,7 +49,7 @@ from segctl.report.strips import draw_row, row_uris
 from segctl.report.tables import HEADLINE
 from segctl.schema.same_run import changes
 
-SIZES = ((0.0, "below 0.1 % of the image"), (0.001, "0.1 % to 1 %"), (0.01, "1 % to 10 %"), (0.1, "10 % and more"))
+REGION_SIZES = ((0.0, "below 0.1 % of the image"), (0.001, "0.1 % to 1 %"), (0.01, "1 % to 10 %"), (0.1, "10 % and more"))
 """The bins of regions: the least share of the image's pixels, and the words for the bin."""
 
 BANDS = ("at the contour", "near it", "inside")
@@ -74,7 +74,7 @@ ABOUT_BOUNDARY = (
 )
 
 
-class Row(NamedTuple):
+class DiffRow(NamedTuple):
     """A score of both runs in percent, and the difference with its interval; None where undefined."""
 
     name: str
@@ -95,10 +95,10 @@ class Diff:
     """
 
     comparison: Comparison
-    scores: tuple[Row, ...]
-    classes: tuple[Row, ...]
-    sizes: tuple[Row, ...]
-    boundary: tuple[Row, ...]
+    scores: tuple[DiffRow, ...]
+    classes: tuple[DiffRow, ...]
+    sizes: tuple[DiffRow, ...]
+    boundary: tuple[DiffRow, ...]
     images: Mapping[str, float]
     notes: tuple[str, ...]
     measured: Measured
@@ -177,7 +177,7 @@ def _diff(a: Run, b: Run, split: str, budget: Budget) -> Diff:
     binary = groups[0].binary
     found = paired_differences([before], [after], binary=binary)
     one, two = score(before, binary=binary), score(after, binary=binary)
-    scores = tuple(Row(name, one[name], two[name], found.scores[name]) for name in (*HEADLINE, "mIoU_I_q5", "Acc"))
+    scores = tuple(DiffRow(name, one[name], two[name], found.scores[name]) for name in (*HEADLINE, "mIoU_I_q5", "Acc"))
     sizes, boundary, notes = _from_maps(a, b, comparison, before, budget)
     measured = _measured(groups, found, after, binary)
     content = image_table([_measured((groups[0], groups[0]), found, before, binary, position=0), measured])
@@ -194,18 +194,18 @@ def _measured(groups: Sequence[Group], found: Differences, table_: CountTable, b
 
 def _class_rows(
     before: CountTable, after: CountTable, differences: Mapping[str, Difference | None], binary: bool, column: str = "IoU_D"
-) -> tuple[Row, ...]:
+) -> tuple[DiffRow, ...]:
     first, second = ({str(row["class"]): row[column] for row in per_class(found, binary=binary)} for found in (before, after))
 
     def number(value: Any) -> float | None:
         return None if value is None else float(value)
 
-    return tuple(Row(name, number(first[name]), number(second[name]), found) for name, found in differences.items())
+    return tuple(DiffRow(name, number(first[name]), number(second[name]), found) for name, found in differences.items())
 
 
 def _from_maps(
     a: Run, b: Run, comparison: Comparison, counts: CountTable, budget: Budget
-) -> tuple[tuple[Row, ...], tuple[Row, ...], tuple[str, ...]]:
+) -> tuple[tuple[DiffRow, ...], tuple[DiffRow, ...], tuple[str, ...]]:
     """The rows of region sizes and of the boundary, from the label maps of every image; or why there are none."""
     mine = a.evaluations[comparison.split]
     roots = [*([] if budget.data_root is None else [budget.data_root]), *(root for run in (a, b) if (root := run.data_root))]
@@ -213,7 +213,7 @@ def _from_maps(
     missing = "no scores by size of region and at the boundary"
     if isinstance(prepared, str):
         return (), (), (f"{missing}: {prepared}",)
-    names, classes = prepared.names(split_of(mine)), len(prepared.classes.names)
+    names, classes = prepared.names(split_scored(mine)), len(prepared.classes.names)
     tell = budget.progress
     sizes, bands, contours = _Counted(), _Counted(), _Counted()
     maps: list[Iterator[LabelMap]] = [label_maps(run, run.evaluations[comparison.split], prepared, names) for run in (a, b)]
@@ -224,7 +224,7 @@ def _from_maps(
                 bins, near = region_bins(truth, classes), distance_bands(truth, classes)
                 for side, prediction in enumerate(found):
                     right = prediction == truth
-                    sizes.add(side, _shares(bins, right, len(SIZES)))
+                    sizes.add(side, _shares(bins, right, len(REGION_SIZES)))
                     bands.add(side, _shares(near, right, len(BANDS)))
                     contours.add(side, boundary_counts(prediction, truth, classes))
                 if tell is not None:
@@ -232,13 +232,13 @@ def _from_maps(
     except UnfitMapsError as error:
         return (), (), (f"{missing}: {error.message}",)
     groups = None if counts.groups is None else tuple(dict(zip(counts.names, counts.groups, strict=True))[name] for name in names)
-    by_size = sizes.rows(names, [words for _, words in SIZES], groups)
+    by_size = sizes.rows(names, [words for _, words in REGION_SIZES], groups)
     by_band = bands.rows(names, BANDS, groups)
     binary = comparison.groups[0].binary
     one, two = contours.tables(names, prepared.classes.names, groups)
     found_there = paired_differences([one], [two], binary=binary)
     means = score(one, binary=binary), score(two, binary=binary)
-    total = Row("mBIoU_D", means[0]["mIoU_D"], means[1]["mIoU_D"], found_there.scores["mIoU_D"])
+    total = DiffRow("mBIoU_D", means[0]["mIoU_D"], means[1]["mIoU_D"], found_there.scores["mIoU_D"])
     by_class = _class_rows(one, two, found_there.per_class, binary)
     named = tuple(row._replace(name=f"Boundary IoU of {row.name}") for row in by_class)
     return by_size, (*by_band, total, *named), ()
@@ -251,13 +251,14 @@ class _Counted:
         self._sides: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] = ([], [])
 
     def add(self, side: int, counts: NDArray[np.int64]) -> None:
+        """Keep the counts int64 (K, 3) of an image. side: 0 for the first run, 1 for the second."""
         self._sides[side].append(counts)
 
     def tables(self, names: Sequence[str], kinds: Sequence[str], groups: tuple[str, ...] | None) -> tuple[CountTable, CountTable]:
         one, two = (CountTable(tuple(names), tuple(kinds), np.stack(side), groups) for side in self._sides)
         return one, two
 
-    def rows(self, names: Sequence[str], kinds: Sequence[str], groups: tuple[str, ...] | None) -> tuple[Row, ...]:
+    def rows(self, names: Sequence[str], kinds: Sequence[str], groups: tuple[str, ...] | None) -> tuple[DiffRow, ...]:
         one, two = self.tables(names, kinds, groups)
         return _class_rows(one, two, paired_differences([one], [two]).per_class, binary=False)
 
@@ -270,11 +271,11 @@ def _shares(kinds: NDArray[np.uint8], right: NDArray[np.bool_], count: int) -> N
 
 
 def region_bins(truth: LabelMap, classes: int) -> NDArray[np.uint8]:
-    """Of each pixel uint8 (H, W) the bin of SIZES of its connected region; 255 where it is ignored. truth: uint8 (H, W)."""
+    """Of each pixel uint8 (H, W) the bin of its connected region in REGION_SIZES; 255 if ignored. truth: uint8 (H, W)."""
     import cv2
 
     bins = np.full(truth.shape, IGNORED, np.uint8)
-    starts = np.array([start for start, _ in SIZES[1:]]) * truth.size
+    starts = np.array([start for start, _ in REGION_SIZES[1:]]) * truth.size
     for kind in np.unique(truth[truth < classes]):
         _, parts, stats, _ = cv2.connectedComponentsWithStats((truth == kind).astype(np.uint8), connectivity=8)
         area = stats[:, cv2.CC_STAT_AREA]
@@ -332,11 +333,11 @@ def _rows(a: Run, b: Run, found: Diff, album: Album, drawer: Drawer) -> list[Pag
     ends = [picture for index, picture in enumerate([*shown[:1], *shown[1:][-1:]]) if (found.images[picture.name] > 0) != index]
     blocks: list[PageBlock] = []
     for picture in ends:
-        maps = [("truth", unpack(picture.truth, picture.height, picture.width))]
+        maps = [("truth", unpack_map(picture.truth, picture.height, picture.width))]
         for run, place in zip((a, b), places, strict=True):
             packed = picture.predictions[place]
             if packed is not None:
-                maps.append((run.label, unpack(packed, picture.height, picture.width)))
+                maps.append((run.label, unpack_map(packed, picture.height, picture.width)))
         points = found.images[picture.name]
         title = (
             f"{picture.name}: where `{b.label}` is most {'above' if points > 0 else 'below'} `{a.label}` ({points:+.2f} mIoU_I)"
@@ -391,11 +392,11 @@ def _image_table(found: Diff) -> Table:
     return table(("better on", "by", "worse on", "by "), rows)
 
 
-def _table(name: str, columns: Sequence[str], rows: Sequence[Row]) -> Table:
+def _table(name: str, columns: Sequence[str], rows: Sequence[DiffRow]) -> Table:
     return table((name, *columns), [[row.name, *row_cells(row)] for row in rows])
 
 
-def row_cells(row: Row) -> list[str]:
+def row_cells(row: DiffRow) -> list[str]:
     """Both scores, the difference with its interval, and the verdict, as text."""
     return [_percent(row.first), _percent(row.second), _points(row.difference), row.verdict]
 
@@ -423,7 +424,7 @@ def _setting(value: Any) -> str:
     return setting_text(value)
 
 
-def _row_json(row: Row) -> dict[str, Any]:
+def _row_json(row: DiffRow) -> dict[str, Any]:
     return {
         "name": row.name,
         "first": row.first,

@@ -12,15 +12,15 @@ from segctl.errors import SegctlError
 from segctl.files import real_path
 from segctl.report.analysis import Measured, interval_text
 from segctl.report.collect import Collection, Run, read_run
-from segctl.report.content import UNDEFINED, Album, Picture, Tile, Tiles
-from segctl.report.explorer.album import gains_of, miou_by_run, unpack
+from segctl.report.content import UNDEFINED, Album, AlbumPicture, Tile, Tiles
+from segctl.report.explorer.album import gains_of, miou_by_run, unpack_map
 from segctl.report.gains import better, beyond_seeds, gain, paired
 from segctl.report.groups import Comparison, Group, undistilled
 from segctl.report.tables import score_text
 from segctl.runs import RunFolder
 
 if TYPE_CHECKING:
-    from segctl.report.explorer.maps import Clock, LabelMap
+    from segctl.report.explorer.maps import LabelMap, NetworkTimes
 
 Colors = Sequence[tuple[str, str]]
 
@@ -106,7 +106,7 @@ def sentence(trio: Trio | None, collection: Collection) -> str:
     return f"{_student(trio.distilled)} was trained {_length(trio.distilled)}, {both}{how}, and {place}."
 
 
-def tiles(trio: Trio, measured: Sequence[Measured], positions: Mapping[str, int], clocks: Mapping[str, "Clock"]) -> Tiles:
+def tiles(trio: Trio, measured: Sequence[Measured], positions: Mapping[str, int], clocks: Mapping[str, "NetworkTimes"]) -> Tiles:
     """The numbers of up to three networks, and what distillation gained."""
 
     def of_group(role: str, group: Group) -> Tile:
@@ -152,7 +152,7 @@ def gain_in_words(trio: Trio, measured: Sequence[Measured]) -> tuple[str, str]:
     return f"{found.mean:+.2f} points of mIoU_D by distillation", meaning
 
 
-def most_improved(trio: Trio, album: Album) -> tuple[Picture, float | None] | None:
+def most_improved(trio: Trio, album: Album) -> tuple[AlbumPicture, float | None] | None:
     """The picture of the album on which the distilled student is most above the undistilled one, with the points.
 
     Without a pair, or its pictures, the first picture of which the shown run has a prediction.
@@ -175,7 +175,7 @@ def most_improved(trio: Trio, album: Album) -> tuple[Picture, float | None] | No
     return None if found is None else (found, None)
 
 
-def row_maps(trio: Trio, album: Album, picture: Picture) -> list[tuple[str, "LabelMap"]]:
+def row_maps(trio: Trio, album: Album, picture: AlbumPicture) -> list[tuple[str, "LabelMap"]]:
     """The label maps beside the image, from the truth on, each with its role."""
     roles: list[tuple[str, Run | None]] = [("teacher", trio.teacher)]
     if trio.pair is not None:
@@ -185,11 +185,11 @@ def row_maps(trio: Trio, album: Album, picture: Picture) -> list[tuple[str, "Lab
     elif trio.alone is not None:
         roles.append(("prediction", trio.alone.runs[0]))
     labels = [label for label, _ in album.runs]
-    found = [("truth", unpack(picture.truth, picture.height, picture.width))]
+    found = [("truth", unpack_map(picture.truth, picture.height, picture.width))]
     for role, run in roles:
         packed = picture.predictions[labels.index(run.label)] if run is not None and run.label in labels else None
         if packed is not None:
-            found.append((role, unpack(packed, picture.height, picture.width)))
+            found.append((role, unpack_map(packed, picture.height, picture.width)))
     return found
 
 
@@ -232,7 +232,7 @@ def _teacher_word(trio: Trio) -> str:
     return str(trio.distilled.runs[0].teacher.get("preset") or UNDEFINED)
 
 
-def _unscored_teacher(trio: Trio, clocks: Mapping[str, "Clock"]) -> Tile:
+def _unscored_teacher(trio: Trio, clocks: Mapping[str, "NetworkTimes"]) -> Tile:
     """The teacher by what the student's run noted of it."""
     assert trio.distilled is not None
     student = trio.distilled.runs[0]
@@ -246,7 +246,7 @@ def _unscored_teacher(trio: Trio, clocks: Mapping[str, "Clock"]) -> Tile:
     return Tile("teacher", _teacher_word(trio), score, note, facts, -1)
 
 
-def _facts(runs: Sequence[Run], clocks: Mapping[str, "Clock"]) -> tuple[tuple[str, str], ...]:
+def _facts(runs: Sequence[Run], clocks: Mapping[str, "NetworkTimes"]) -> tuple[tuple[str, str], ...]:
     """Parameters, GFLOP, time of an image and size of the file: what is known of them."""
     times = [found for run in runs if run.label in clocks and (found := clocks[run.label].median) is not None]
     known: list[tuple[str, float | None, Callable[[float], str]]] = [

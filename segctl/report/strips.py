@@ -11,7 +11,7 @@ from segctl.data.files.pictures import read_image
 from segctl.errors import printable
 from segctl.files import write_whole
 from segctl.report.collect import TILES, Rgb, WorstImage
-from segctl.report.content import Picture, RowTile
+from segctl.report.content import AlbumPicture, RowTile
 from segctl.report.explorer.maps import LabelMap
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def draw_worst(images: Sequence[WorstImage], colors: Mapping[str, Rgb], path: Pa
 
 
 def draw_row(
-    picture: Picture,
+    picture: AlbumPicture,
     maps: Sequence[tuple[str, LabelMap]],
     classes: Sequence[tuple[str, str]],
     legend: Sequence[tuple[str, str]],
@@ -67,7 +67,9 @@ def draw_row(
     write_whole(path, lambda partial: sheet.save(partial, format="PNG"))
 
 
-def row_uris(picture: Picture, maps: Sequence[tuple[str, LabelMap]], classes: Sequence[tuple[str, str]]) -> tuple[RowTile, ...]:
+def row_uris(
+    picture: AlbumPicture, maps: Sequence[tuple[str, LabelMap]], classes: Sequence[tuple[str, str]]
+) -> tuple[RowTile, ...]:
     """The image and label maps as data URIs with their roles; label maps as index PNGs, whose colours stay exact."""
     found = [RowTile("image", _uri("jpeg", picture.jpeg))]
     for role, ids in maps:

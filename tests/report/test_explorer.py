@@ -20,12 +20,12 @@ from segctl.report.explorer.album import (
     collect_album,
     jpeg,
     longest_px,
-    pack,
+    pack_map,
     reduced_image,
     reduced_map,
-    unpack,
+    unpack_map,
 )
-from segctl.report.explorer.maps import Clock, UnfitMapsError, drawn_images, find_prepared, label_maps
+from segctl.report.explorer.maps import NetworkTimes, UnfitMapsError, drawn_images, find_prepared, label_maps
 from segctl.report.groups import comparisons_of
 from segctl.runs import RunFolder
 from tests.report.run_folders import CLASSES, COLORS, Making, make_run, scene
@@ -76,12 +76,12 @@ def saved(path, making):
 def test_a_label_map_survives_packing():
     for shape in ((1, 1), (7, 5), (64, 48)):
         ids = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-        assert np.array_equal(unpack(pack(ids), *shape), ids)
+        assert np.array_equal(unpack_map(pack_map(ids), *shape), ids)
 
 
 def test_packing_by_hand():
     """Rows 1 2 and 1 3: the second is stored as 0 (1 xor 1) and 1 (2 xor 3)."""
-    assert zlib.decompress(pack(np.array([[1, 2], [1, 3]], np.uint8))) == bytes([1, 2, 0, 1])
+    assert zlib.decompress(pack_map(np.array([[1, 2], [1, 3]], np.uint8))) == bytes([1, 2, 0, 1])
 
 
 def test_pictures_shrink_to_the_budget_and_ids_are_never_mixed():
@@ -186,5 +186,5 @@ def test_a_budget_of_pictures_holds_without_the_dataset(read):
 
 
 def test_the_first_image_does_not_count_for_the_time():
-    assert Clock("cpu", [900.0, 1.0, 2.0, 3.0, 4.0]).median == 2.5
-    assert Clock("cpu", [900.0, 1.0]).median is None
+    assert NetworkTimes("cpu", [900.0, 1.0, 2.0, 3.0, 4.0]).median == 2.5
+    assert NetworkTimes("cpu", [900.0, 1.0]).median is None

@@ -7,7 +7,7 @@ import pytest
 from segctl.report import write_report
 from segctl.report.analysis import measure
 from segctl.report.collect import collect, read_run
-from segctl.report.explorer.maps import Clock
+from segctl.report.explorer.maps import NetworkTimes
 from segctl.report.gains import Gain, better, beyond_seeds, gain
 from segctl.report.groups import comparisons_of
 from segctl.report.headline import first_of, gain_in_words, sentence, tiles, trio_of
@@ -82,7 +82,7 @@ def test_tiles_show_what_is_known_and_nothing_else(tmp_path):
     groups[1] = replace(groups[1], runs=tuple(read_run(run.folder) for run in groups[1].runs))
     trio, measured = trio_from(groups)
     positions = {run.label: index for index, group in enumerate(groups) for run in group.runs}
-    clocks = {groups[1].runs[0].label: Clock("cpu", [9.0, 2.0, 2.0, 2.0, 2.0])}
+    clocks = {groups[1].runs[0].label: NetworkTimes("cpu", [9.0, 2.0, 2.0, 2.0, 2.0])}
     found = tiles(trio, measured, positions, clocks).tiles
     assert [tile.role for tile in found] == ["teacher", "undistilled", "distilled"]
     assert (found[0].score, found[0].note) == ("52.31", "on 32 images, the check before training")

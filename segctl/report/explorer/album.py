@@ -16,23 +16,23 @@ from numpy.typing import NDArray
 
 from segctl.files import Progress
 from segctl.report.collect import Run
-from segctl.report.content import Album, ImageColumn, ImageTable, Picture
+from segctl.report.content import Album, AlbumPicture, ImageColumn, ImageTable
 from segctl.report.explorer.maps import (
-    Clock,
     LabelMap,
+    NetworkTimes,
     UnfitMapsError,
     drawn_images,
     faults_as_unfit,
     find_prepared,
     label_maps,
-    split_of,
+    split_scored,
 )
 from segctl.report.groups import Comparison
 
 DEFAULT_PICTURES = 40
-FEW, LARGE_PX, SMALL_PX = 60, 1024, 512
-"""Up to FEW pictures are kept at LARGE_PX on the longer side, more at SMALL_PX, so that 500 pictures of ten runs stay below
-about 50 MB."""
+FEW_PICTURES, LARGE_PX, SMALL_PX = 60, 1024, 512
+"""Up to FEW_PICTURES are kept at LARGE_PX on the longer side, more at SMALL_PX, so that a page of 500 street scenes and ten runs
+stays below 100 MB."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Collected:
 
     album: Album | None
     notes: tuple[str, ...] = ()
-    clocks: Mapping[str, Clock] = field(default_factory=dict)
+    clocks: Mapping[str, NetworkTimes] = field(default_factory=dict)
 
 
 def collect_album(
@@ -85,7 +85,7 @@ def collect_album(
     prepared = find_prepared(roots, first, comparison.dataset)
     if isinstance(prepared, str):
         return _from_drawn(comparison, runs, labels, scores, budget, both, prepared)
-    names = prepared.names(split_of(first))
+    names = prepared.names(split_scored(first))
     worst = [run.evaluations[comparison.split].worst for run in here]
     chosen = choose(names, _by_run(scores), pair, worst, budget)
     longest = longest_px(len(chosen))
@@ -94,17 +94,17 @@ def collect_album(
         with faults_as_unfit():
             for name in chosen:
                 image, truth = reduced_image(prepared.image(name), longest), reduced_map(prepared.label(name), longest)
-                pictures[name] = (image.shape[1], image.shape[0], jpeg(image), pack(truth))
+                pictures[name] = (image.shape[1], image.shape[0], jpeg(image), pack_map(truth))
     except UnfitMapsError as error:
         return _from_drawn(comparison, runs, labels, scores, budget, both, error.message)
     notes, clocks, predictions = [], {}, []
     for number, run in enumerate(runs):
-        clock = Clock("")
+        clock = NetworkTimes("")
         maps: list[bytes | None] = []
         try:
             with faults_as_unfit():
                 for found in label_maps(run, run.evaluations.get(comparison.split), prepared, chosen, clock):
-                    maps.append(pack(reduced_map(found, longest)))
+                    maps.append(pack_map(reduced_map(found, longest)))
                     if budget.progress is not None:
                         budget.progress(number * len(chosen) + len(maps), len(runs) * len(chosen))
         except UnfitMapsError as error:
@@ -114,7 +114,9 @@ def collect_album(
         predictions.append(maps)
     colors = prepared.classes.palette()
     classes = tuple((name, f"#{colors[index].tobytes().hex()}") for index, name in enumerate(prepared.classes.names))
-    kept = tuple(Picture(name, *pictures[name], tuple(maps[index] for maps in predictions)) for index, name in enumerate(chosen))
+    kept = tuple(
+        AlbumPicture(name, *pictures[name], tuple(maps[index] for maps in predictions)) for index, name in enumerate(chosen)
+    )
     return Collected(Album(comparison.place, labels, classes, kept, longest, len(names), scores, both), tuple(notes), clocks)
 
 
@@ -140,8 +142,10 @@ def _from_drawn(
         found = images[name]
         image = reduced_image(found.image, longest)
         maps = [found.predictions.get(run.label) for run in runs]
-        packed = tuple(None if each is None else pack(reduced_map(each, longest)) for each in maps)
-        kept.append(Picture(name, image.shape[1], image.shape[0], jpeg(image), pack(reduced_map(found.truth, longest)), packed))
+        packed = tuple(None if each is None else pack_map(reduced_map(each, longest)) for each in maps)
+        kept.append(
+            AlbumPicture(name, image.shape[1], image.shape[0], jpeg(image), pack_map(reduced_map(found.truth, longest)), packed)
+        )
     classes = tuple((name, f"#{bytes(color).hex()}") for name, color in colors)
     images_in_all = int(comparison.groups[0].evaluations[0].about.get("images") or len(kept))
     return Collected(Album(comparison.place, labels, classes, tuple(kept), longest, images_in_all, scores, pair), (with_reason,))
@@ -199,18 +203,18 @@ def miou_by_run(scores: ImageTable) -> dict[str, dict[str, float | None]]:
 
 def longest_px(pictures: int) -> int:
     """The longer side, at most, of each of so many pictures."""
-    return LARGE_PX if pictures <= FEW else SMALL_PX
+    return LARGE_PX if pictures <= FEW_PICTURES else SMALL_PX
 
 
-def pack(ids: LabelMap) -> bytes:
+def pack_map(ids: LabelMap) -> bytes:
     """A label map uint8 (H, W) as bytes: each row XOR the row above it, deflated."""
     rows = ids.copy()
     rows[1:] ^= ids[:-1]
     return zlib.compress(rows.tobytes(), 9)
 
 
-def unpack(packed: bytes, height: int, width: int) -> LabelMap:
-    """What `pack` packed: uint8 (H, W)."""
+def unpack_map(packed: bytes, height: int, width: int) -> LabelMap:
+    """What `pack_map` packed: uint8 (H, W)."""
     rows = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, width)
     found: LabelMap = np.bitwise_xor.accumulate(rows, axis=0)
     return found

@@ -37,7 +37,7 @@ class UnfitMapsError(SegctlError):
 
 
 @dataclass
-class Clock:
+class NetworkTimes:
     """How long a network took for each image, in milliseconds, and on which device."""
 
     device: str
@@ -53,7 +53,7 @@ def find_prepared(roots: Sequence[Path], evaluation: Evaluation, dataset: str) -
     """The dataset that an evaluation scored, under one of the roots; or why there is none, in words."""
     from segctl.data.shards.dataset import find_dataset
 
-    split, other = split_of(evaluation), False
+    split, other = split_scored(evaluation), False
     for root in dict.fromkeys(roots):
         found = find_dataset(root, dataset)
         if found is None:
@@ -69,13 +69,13 @@ def find_prepared(roots: Sequence[Path], evaluation: Evaluation, dataset: str) -
     )
 
 
-def split_of(evaluation: Evaluation) -> str:
+def split_scored(evaluation: Evaluation) -> str:
     """The split of the dataset; the evaluation's name adds the protocol after an @ where it is not the run's own."""
     return str(evaluation.about.get("split") or evaluation.split.split("@")[0])
 
 
 def label_maps(
-    run: Run, evaluation: Evaluation | None, dataset: "PreparedDataset", names: Sequence[str], clock: Clock | None = None
+    run: Run, evaluation: Evaluation | None, dataset: "PreparedDataset", names: Sequence[str], clock: NetworkTimes | None = None
 ) -> Iterator[LabelMap]:
     """The run's label map of each named image, in order, at the image's size.
 
@@ -113,7 +113,7 @@ def _require_scored(found: LabelMap, truth: LabelMap, row: NDArray[np.int64] | N
 
 
 def _predicted(
-    run: Run, evaluation: Evaluation | None, dataset: "PreparedDataset", names: Sequence[str], clock: Clock | None
+    run: Run, evaluation: Evaluation | None, dataset: "PreparedDataset", names: Sequence[str], clock: NetworkTimes | None
 ) -> Iterator[LabelMap]:
     if evaluation is not None and "@" in evaluation.split:
         raise UnfitMapsError("it was scored with another protocol, whose label maps only `segctl eval --save-predictions` keeps")
