@@ -141,6 +141,7 @@ class Album:
     place: the comparison's.  runs: label and position of each prediction.  classes: name and colour, such as `#804080`, in the
     order of ids; ids after them and 255 are ignored.  scores: of all images, so that pictures can be sorted by them.
     pair: the two runs by whose difference the pictures are sorted at first, the subtracted one last.
+    from_dataset: whether the pictures are any of the split, and not only those that `segctl eval` drew.
     """
 
     place: str
@@ -151,6 +152,7 @@ class Album:
     images: int
     scores: ImageTable | None = None
     pair: tuple[int, int] | None = None
+    from_dataset: bool = True
 
     @property
     def bytes(self) -> int:

@@ -153,13 +153,17 @@ class _Writer:
             "place": printable(album.place),
             "runs": album.runs,
             "classes": album.classes,
-            "pictures": [[picture.name, picture.width, picture.height] for picture in album.pictures],
+            "pictures": [
+                [picture.name, picture.width, picture.height, "".join("01"[each is not None] for each in picture.predictions)]
+                for picture in album.pictures
+            ],
             "images": album.images,
             "scores": None if album.scores is None else self._number_of(album.scores),
             "pair": album.pair,
         }
         size = f"{album.bytes * 4 / 3 / 1e6:,.1f} MB of this page, at most {album.longest_px:,} pixels on the longer side"
-        said = f"{len(album.pictures):,} of {album.images:,} images: {size}. `--pictures all` keeps all, `--pictures 0` none."
+        more = " `--pictures all` keeps all, `--pictures 0` none." if album.from_dataset else ""
+        said = f"{len(album.pictures):,} of {album.images:,} images: {size}.{more}"
         empty = "<noscript><p>The explorer needs JavaScript.</p></noscript>"
         return f'<div class="explorer" data-content="{self._content(content)}">{empty}</div><p class="hint">{_text(said)}</p>'
 

@@ -186,6 +186,40 @@ def test_a_row_of_the_table_of_images_opens_its_picture(tab):
     assert shown(tab) == name
 
 
+def test_the_first_picture_shows_both_runs_that_are_compared(tab):
+    """Without the dataset not every picture has every run; panels without a prediction are hidden."""
+    shown(tab)
+    panels = tab.locator(".explorer >> nth=0 >> css=.panel:visible figcaption b").all_inner_texts()
+    assert panels[:4] == ["image", "truth", "none-s0", "jml-s0"]
+
+
+def test_a_chip_hides_a_run(tab):
+    explorer = tab.locator(".explorer >> nth=0")
+    shown(tab)
+    before = explorer.locator(".panel:visible").count()
+    explorer.locator(".chip input").first.uncheck()
+    tab.wait_for_timeout(150)
+    assert explorer.locator(".panel:visible").count() == before - 1
+
+
+def test_dragging_an_enlarged_picture_moves_all_panels_alike(tab):
+    explorer = tab.locator(".explorer >> nth=0")
+    shown(tab)
+    for _ in range(3):
+        explorer.press("+")
+    tab.wait_for_timeout(150)
+    explorer.evaluate("element => element.scrollIntoView({behavior: 'instant'})")
+    before = [painted(tab, index) for index in range(2)]
+    box = tab.locator(".panel canvas").first.bounding_box()
+    tab.mouse.move(box["x"] + 100, box["y"] + 60)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + 40, box["y"] + 30, steps=4)
+    tab.mouse.up()
+    tab.mouse.move(1, 1)
+    tab.wait_for_timeout(150)
+    assert all(painted(tab, index) != pixels for index, pixels in enumerate(before))
+
+
 def test_keys_turn_pictures_and_zoom_all_panels(tab):
     explorer = tab.locator(".explorer >> nth=0")
     first = shown(tab)

@@ -148,7 +148,9 @@ def _from_drawn(
         )
     classes = tuple((name, f"#{bytes(color).hex()}") for name, color in colors)
     images_in_all = int(comparison.groups[0].evaluations[0].about.get("images") or len(kept))
-    return Collected(Album(comparison.place, labels, classes, tuple(kept), longest, images_in_all, scores, pair), (with_reason,))
+    return Collected(
+        Album(comparison.place, labels, classes, tuple(kept), longest, images_in_all, scores, pair, False), (with_reason,)
+    )
 
 
 def choose(

@@ -63,11 +63,13 @@ const explorer = (element) => {
     const column = scores.classes.indexOf(content.classes[state.kind][0]); /* a binary dataset scores one class of two */
     return row === undefined || column < 0 || scored.some((run) => runScores[run].IoU[row][column] !== null);
   };
+  /* Pictures that show the runs in question come first; without the dataset, not every picture has every run. */
+  const isKept = (index) => [state.run, state.minus].every((run) => run < 0 || content.pictures[index][3][run] !== "0");
   const reorder = (keep) => {
     order = content.pictures
       .map(([name], index) => ({ name, index, value: valueOf(name) }))
       .filter(({ name }) => state.kind < 0 || !scores || hasKind(name))
-      .sort((a, b) => compare(a.value, b.value, state.sign) || compare(a.name, b.name, 1));
+      .sort((a, b) => isKept(b.index) - isKept(a.index) || compare(a.value, b.value, state.sign) || compare(a.name, b.name, 1));
     list.replaceChildren(
       ...order.map(({ name, value }, at) => {
         const button = make("button", { type: "button", title: name }, make("span", { textContent: name }), make("b", { textContent: text(value) }));
@@ -129,6 +131,7 @@ const explorer = (element) => {
   const panels = [{ title: "image", map: -2, position: null }, { title: "truth", map: -1, position: null }];
   content.runs.forEach(([label, position], map) => panels.push({ title: label, map, position }));
   for (const panel of panels) {
+    panel.wanted = true;
     panel.canvas = make("canvas", {});
     panel.canvas.setAttribute("role", "img");
     panel.caption = make("span", { className: "count" });
@@ -153,6 +156,8 @@ const explorer = (element) => {
     const { left, top, size } = window_();
     const part = [left * picture.width, top * picture.height, size * picture.width, size * picture.height];
     for (const panel of panels) {
+      const empty = panel.map >= 0 && !picture.maps[panel.map];
+      panel.figure.hidden = empty || !panel.wanted;
       const width = panel.canvas.clientWidth;
       if (!width) continue;
       const sharp = Math.max(1, window.devicePixelRatio || 1);
@@ -164,8 +169,7 @@ const explorer = (element) => {
       pen.clearRect(0, 0, across, down);
       pen.imageSmoothingEnabled = across / part[2] < 1; /* enlarged pixels stay crisp */
       pen.drawImage(picture.image, ...part, 0, 0, across, down);
-      const empty = panel.map >= 0 && !picture.maps[panel.map];
-      if (panel.map > -2 && !empty) {
+      if (panel.map > -2) {
         pen.imageSmoothingEnabled = false;
         pen.globalAlpha = state.alpha;
         pen.drawImage(overlay(picture, panel.map), ...part, 0, 0, across, down);
@@ -185,15 +189,14 @@ const explorer = (element) => {
           pen.stroke();
         }
       }
-      panel.caption.textContent = captionOf(panel, picture, empty);
+      panel.caption.textContent = captionOf(panel, picture);
       panel.canvas.style.touchAction = state.zoom > 1 ? "none" : "pan-x pan-y";
       panel.canvas.setAttribute("aria-label", `${panel.title} of ${content.pictures[picture.index][0]}`);
     }
     zoomed.textContent = `${state.zoom.toFixed(1)}×`;
   };
 
-  const captionOf = (panel, picture, empty) => {
-    if (empty) return "no prediction kept";
+  const captionOf = (panel, picture) => {
     const name = content.pictures[picture.index][0];
     if (state.cursor && panel.map > -2) {
       const x = Math.min(picture.width - 1, Math.floor(state.cursor[0] * picture.width));
@@ -311,7 +314,7 @@ const explorer = (element) => {
   const chips = panels.map((panel) => {
     const box = make("input", { type: "checkbox", checked: true });
     box.addEventListener("change", () => {
-      panel.figure.hidden = !box.checked;
+      panel.wanted = box.checked;
       draw();
     });
     return make("label", { className: "chip" }, box, panel.position === null ? "" : dot(panel.position), panel.title);
