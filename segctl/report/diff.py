@@ -286,13 +286,15 @@ def region_bins(truth: LabelMap, classes: int) -> NDArray[np.uint8]:
 
 def distance_bands(truth: LabelMap, classes: int) -> NDArray[np.uint8]:
     """Of each pixel uint8 (H, W) its band of BANDS; 255 where it is ignored. truth: uint8 (H, W)."""
-    valid = truth < classes
-    ids, wide = truth.astype(np.int32), boundary_distance(*truth.shape)
-    bands = np.full(truth.shape, IGNORED, np.uint8)
+    wide = boundary_distance(*truth.shape)
+    # `on_boundary` takes the image's own edge for a contour, as Boundary IoU does. Ignored pixels around the image make it none.
+    padded = np.pad(truth, wide, constant_values=IGNORED)
+    valid, ids = padded < classes, padded.astype(np.int32)
+    bands = np.full(padded.shape, IGNORED, np.uint8)
     bands[valid] = 2
     bands[on_boundary(ids, valid, classes, wide)] = 1
     bands[on_boundary(ids, valid, classes, max(1, wide // 4))] = 0
-    return bands
+    return bands[wide:-wide, wide:-wide]
 
 
 def _sentence(a: Run, b: Run, found: Diff) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from segctl.errors import SegctlError
 from segctl.files import real_path
 from segctl.report.analysis import Measured, interval_text
-from segctl.report.collect import Collection, Run, read_run
+from segctl.report.collect import Collection, Evaluation, Run, read_run
 from segctl.report.content import UNDEFINED, Album, AlbumPicture, Tile, Tiles
 from segctl.report.explorer.album import gains_of, miou_by_run, unpack_map
 from segctl.report.gains import better, beyond_seeds, gain, paired
@@ -236,14 +236,22 @@ def _unscored_teacher(trio: Trio, clocks: Mapping[str, "NetworkTimes"]) -> Tile:
     """The teacher by what the student's run noted of it."""
     assert trio.distilled is not None
     student = trio.distilled.runs[0]
-    value = (student.teacher.get("scores") or {}).get("mIoU_D")
-    score = UNDEFINED if value is None else f"{value:.2f}"
-    images = student.teacher.get("images")
+    facts = () if trio.teacher is None else _facts([trio.teacher], clocks)
+    value, images = (student.teacher.get("scores") or {}).get("mIoU_D"), student.teacher.get("images")
     note = (
         "not scored" if value is None else f"on {images if images is not None else UNDEFINED} images, the check before training"
     )
-    facts = () if trio.teacher is None else _facts([trio.teacher], clocks)
+    elsewhere = None if trio.teacher is None else scored_elsewhere(trio.teacher, student.evaluations[trio.comparison.split])
+    if elsewhere is not None:
+        value, note = elsewhere, f"on {_images(trio.comparison)}, as its own run says"
+    score = UNDEFINED if value is None else f"{value:.2f}"
     return Tile("teacher", _teacher_word(trio), score, note, facts, -1)
+
+
+def scored_elsewhere(teacher: Run, mine: Evaluation) -> float | None:
+    """The mIoU_D of a teacher on the data of a student's evaluation; None where it was not scored there."""
+    found = teacher.evaluations.get(mine.split)
+    return found.scores["mIoU_D"] if found is not None and found.fingerprint == mine.fingerprint else None
 
 
 def _facts(runs: Sequence[Run], clocks: Mapping[str, "NetworkTimes"]) -> tuple[tuple[str, str], ...]:

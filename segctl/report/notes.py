@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from segctl.report.analysis import Measured
 from segctl.report.collect import Run
+from segctl.report.content import UNDEFINED
 from segctl.report.groups import Comparison, Group, spread
-from segctl.report.headline import teacher_run
+from segctl.report.headline import scored_elsewhere, teacher_run
 from segctl.report.published import has_published_split, preset_changes
 from segctl.report.tables import score_text, teacher_score
 
@@ -77,10 +78,8 @@ def _teachers(groups: Sequence[Group], runs: Sequence[Run]) -> list[str]:
     methods: dict[str, list[str]] = {}
     for run, mine in ((run, run.evaluations[group.split]) for group in groups for run in group.runs if run.teacher):
         teacher = teacher_run(run, runs)
-        found = None if teacher is None else teacher.evaluations.get(mine.split)
-        same = found is not None and found.fingerprint == mine.fingerprint
-        score = found.scores["mIoU_D"] if found is not None and same else None
-        here = "" if found is None or score is None else f"; {score:.2f} here, on {found.about.get('images', 'n/a')} images"
+        score = None if teacher is None else scored_elsewhere(teacher, mine)
+        here = "" if score is None else f"; {score:.2f} here, on {mine.about.get('images', UNDEFINED)} images"
         text = f"{run.teacher.get('preset')}, mIoU_D {teacher_score(run)} in the check before training{here}"
         methods.setdefault(text, []).append(run.method)
     return [f"teacher of {', '.join(dict.fromkeys(taught))}: {teacher}" for teacher, taught in methods.items()]

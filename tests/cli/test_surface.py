@@ -50,7 +50,7 @@ SURFACE = {
         "--boundary", "--binary", "--min", "--output", "--json",
     },
     "predict": NETWORK | {"--output", "--overlay", "--label-ids", "--device", "--data-root"},
-    "report": {"--output", "--runs-root", "--split", "--json"},
+    "report": {"--output", "--diff", "--pictures", "--runs-root", "--data-root", "--split", "--json"},
     "demo": {"--steps"},
 }  # fmt: skip
 

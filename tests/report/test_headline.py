@@ -69,6 +69,9 @@ def test_the_teacher_is_found_among_the_runs_and_on_the_disk(tmp_path):
     assert trio.teacher is not None
     assert trio.teacher.folder.path == teacher
     assert trio.teacher_group is None  # it is not among the runs of this report
+    tile = tiles(trio, measure(comparison), {run.label: 0 for run in runs}, {}).tiles[0]
+    value = trio.teacher.evaluations["val"].scores["mIoU_D"]
+    assert (tile.score, tile.note) == (f"{value:.2f}", "on 6 images, as its own run says")
     both = (*runs, read_run(RunFolder(teacher)))
     (comparison,) = comparisons_of(both)
     found = trio_of(comparison, both).teacher_group
