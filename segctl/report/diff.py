@@ -40,7 +40,7 @@ from segctl.report.content import (
     table,
 )
 from segctl.report.explorer.album import Budget, Collected, collect_album, gains_of, miou_by_run, unpack_map
-from segctl.report.explorer.maps import IdMap, UnfitMapsError, faults_as_unfit, find_prepared, label_maps, split_scored
+from segctl.report.explorer.maps import ClassIds, UnfitMapsError, faults_as_unfit, find_prepared, label_maps, split_scored
 from segctl.report.figures import draw_differences
 from segctl.report.groups import Comparison, Group, setting_text
 from segctl.report.headline import legend_in_view
@@ -216,7 +216,7 @@ def _from_maps(
     names, classes = prepared.names(split_scored(mine)), len(prepared.classes.names)
     tell = budget.progress
     sizes, bands, contours = _Counted(), _Counted(), _Counted()
-    maps: list[Iterator[IdMap]] = [label_maps(run, run.evaluations[comparison.split], prepared, names) for run in (a, b)]
+    maps: list[Iterator[ClassIds]] = [label_maps(run, run.evaluations[comparison.split], prepared, names) for run in (a, b)]
     try:
         with faults_as_unfit():
             for number, (name, *found) in enumerate(zip(names, *maps, strict=True), 1):
@@ -270,7 +270,7 @@ def _shares(kinds: NDArray[np.uint8], right: NDArray[np.bool_], count: int) -> N
     return np.stack([hits, np.zeros_like(hits), misses], axis=-1).astype(np.int64)
 
 
-def region_bins(truth: IdMap, classes: int) -> NDArray[np.uint8]:
+def region_bins(truth: ClassIds, classes: int) -> NDArray[np.uint8]:
     """Of each pixel uint8 (H, W) the bin of its connected region in REGION_SIZES; 255 if ignored. truth: uint8 (H, W)."""
     import cv2
 
@@ -284,7 +284,7 @@ def region_bins(truth: IdMap, classes: int) -> NDArray[np.uint8]:
     return bins
 
 
-def distance_bands(truth: IdMap, classes: int) -> NDArray[np.uint8]:
+def distance_bands(truth: ClassIds, classes: int) -> NDArray[np.uint8]:
     """Of each pixel uint8 (H, W) its band of BANDS; 255 where it is ignored. truth: uint8 (H, W)."""
     wide = boundary_distance(*truth.shape)
     # `on_boundary` takes the image's own edge for a contour, as Boundary IoU does. Ignored pixels around the image make it none.

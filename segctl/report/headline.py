@@ -20,7 +20,7 @@ from segctl.report.tables import score_text
 from segctl.runs import RunFolder
 
 if TYPE_CHECKING:
-    from segctl.report.explorer.maps import IdMap, NetworkTimes
+    from segctl.report.explorer.maps import ClassIds, NetworkTimes
 
 Colors = Sequence[tuple[str, str]]
 
@@ -175,7 +175,7 @@ def most_improved(trio: Trio, album: Album) -> tuple[AlbumPicture, float | None]
     return None if found is None else (found, None)
 
 
-def row_maps(trio: Trio, album: Album, picture: AlbumPicture) -> list[tuple[str, "IdMap"]]:
+def row_maps(trio: Trio, album: Album, picture: AlbumPicture) -> list[tuple[str, "ClassIds"]]:
     """The label maps beside the image, from the truth on, each with its role."""
     roles: list[tuple[str, Run | None]] = [("teacher", trio.teacher)]
     if trio.pair is not None:
@@ -193,7 +193,7 @@ def row_maps(trio: Trio, album: Album, picture: AlbumPicture) -> list[tuple[str,
     return found
 
 
-def legend_in_view(colors: Colors, maps: Sequence["IdMap"]) -> tuple[tuple[str, str], ...]:
+def legend_in_view(colors: Colors, maps: Sequence["ClassIds"]) -> tuple[tuple[str, str], ...]:
     """The classes that are in one of the label maps."""
     seen = {int(kind) for found in maps for kind in np.unique(found)}
     return tuple(entry for index, entry in enumerate(colors) if index in seen)

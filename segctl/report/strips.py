@@ -12,7 +12,7 @@ from segctl.errors import printable
 from segctl.files import write_whole
 from segctl.report.collect import TILES, Rgb, WorstImage
 from segctl.report.content import AlbumPicture, RowTile
-from segctl.report.explorer.maps import IdMap
+from segctl.report.explorer.maps import ClassIds
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,7 +44,7 @@ def draw_worst(images: Sequence[WorstImage], colors: Mapping[str, Rgb], path: Pa
 
 def draw_row(
     picture: AlbumPicture,
-    maps: Sequence[tuple[str, IdMap]],
+    maps: Sequence[tuple[str, ClassIds]],
     classes: Sequence[tuple[str, str]],
     legend: Sequence[tuple[str, str]],
     path: Path,
@@ -67,7 +67,9 @@ def draw_row(
     write_whole(path, lambda partial: sheet.save(partial, format="PNG"))
 
 
-def row_uris(picture: AlbumPicture, maps: Sequence[tuple[str, IdMap]], classes: Sequence[tuple[str, str]]) -> tuple[RowTile, ...]:
+def row_uris(
+    picture: AlbumPicture, maps: Sequence[tuple[str, ClassIds]], classes: Sequence[tuple[str, str]]
+) -> tuple[RowTile, ...]:
     """The image and label maps as data URIs with their roles; label maps as index PNGs, whose colours stay exact."""
     found = [RowTile("image", _uri("jpeg", picture.jpeg))]
     for role, ids in maps:
@@ -77,7 +79,7 @@ def row_uris(picture: AlbumPicture, maps: Sequence[tuple[str, IdMap]], classes: 
     return tuple(found)
 
 
-def colored(ids: IdMap, classes: Sequence[tuple[str, str]]) -> "Image":
+def colored(ids: ClassIds, classes: Sequence[tuple[str, str]]) -> "Image":
     """A label map uint8 (H, W) as a picture with class colours as its palette; ids of no class are black."""
     from PIL import Image
 

@@ -18,7 +18,7 @@ from segctl.files import Progress
 from segctl.report.collect import Run
 from segctl.report.content import Album, AlbumPicture, ImageColumn, ImageTable
 from segctl.report.explorer.maps import (
-    IdMap,
+    ClassIds,
     NetworkTimes,
     UnfitMapsError,
     drawn_images,
@@ -208,17 +208,17 @@ def longest_px(pictures: int) -> int:
     return LARGE_PX if pictures <= FEW_PICTURES else SMALL_PX
 
 
-def pack_map(ids: IdMap) -> bytes:
+def pack_map(ids: ClassIds) -> bytes:
     """A label map uint8 (H, W) as bytes: each row XOR the row above it, deflated."""
     rows = ids.copy()
     rows[1:] ^= ids[:-1]
     return zlib.compress(rows.tobytes(), 9)
 
 
-def unpack_map(packed: bytes, height: int, width: int) -> IdMap:
+def unpack_map(packed: bytes, height: int, width: int) -> ClassIds:
     """What `pack_map` packed: uint8 (H, W)."""
     rows = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, width)
-    found: IdMap = np.bitwise_xor.accumulate(rows, axis=0)
+    found: ClassIds = np.bitwise_xor.accumulate(rows, axis=0)
     return found
 
 
@@ -230,7 +230,7 @@ def reduced_image(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
     return image if size is None else np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
 
-def reduced_map(ids: IdMap, longest: int) -> IdMap:
+def reduced_map(ids: ClassIds, longest: int) -> ClassIds:
     """The label map uint8 (H, W), shrunk as its image; ids are never mixed."""
     from PIL import Image
 

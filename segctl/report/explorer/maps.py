@@ -25,7 +25,7 @@ from segctl.report.collect import Evaluation, Rgb, Run
 if TYPE_CHECKING:
     from segctl.data.shards.dataset import PreparedDataset
 
-IdMap = NDArray[np.uint8]
+ClassIds = NDArray[np.uint8]
 """The class id of each pixel, uint8 (H, W); 255 is ignored."""
 
 MOST_DIFFERENT = 0.01
@@ -76,13 +76,13 @@ def split_scored(evaluation: Evaluation) -> str:
 
 def label_maps(
     run: Run, evaluation: Evaluation | None, dataset: "PreparedDataset", names: Sequence[str], clock: NetworkTimes | None = None
-) -> Iterator[IdMap]:
+) -> Iterator[ClassIds]:
     """The run's label map of each named image, in order, at the image's size.
 
     clock: gets the time of each image where the network runs.  Raises UnfitMapsError where there are none.
     """
     saved = None if evaluation is None else run.folder.evaluation(evaluation.split) / "predictions"
-    maps: Iterator[IdMap]
+    maps: Iterator[ClassIds]
     if saved is not None and names and all((saved / f"{name}.png").is_file() for name in names):
         maps = (_saved(saved / f"{name}.png") for name in names)
     else:
@@ -97,11 +97,11 @@ def label_maps(
         yield found
 
 
-def _saved(path: Path) -> IdMap:
+def _saved(path: Path) -> ClassIds:
     return np.asarray(read_label(PlainFile(str(path), path))).astype(np.uint8)
 
 
-def _require_scored(found: IdMap, truth: IdMap, row: NDArray[np.int64] | None, classes: int, name: str) -> None:
+def _require_scored(found: ClassIds, truth: ClassIds, row: NDArray[np.int64] | None, classes: int, name: str) -> None:
     """Raise UnfitMapsError where a label map is not the one that the counts (C, 3) of its image are of."""
     if found.shape != truth.shape:
         raise UnfitMapsError(f"the saved prediction of '{name}' has another size than the image")
@@ -114,7 +114,7 @@ def _require_scored(found: IdMap, truth: IdMap, row: NDArray[np.int64] | None, c
 
 def _predicted(
     run: Run, evaluation: Evaluation | None, dataset: "PreparedDataset", names: Sequence[str], clock: NetworkTimes | None
-) -> Iterator[IdMap]:
+) -> Iterator[ClassIds]:
     if evaluation is not None and "@" in evaluation.split:
         raise UnfitMapsError("it was scored with another protocol, whose label maps only `segctl eval --save-predictions` keeps")
     if not run.folder.finished:
@@ -158,8 +158,8 @@ class DrawnImage:
     """An image that `segctl eval` drew for some runs: image uint8 (H, W, 3), truth, and the label maps by run's label."""
 
     image: NDArray[np.uint8]
-    truth: IdMap
-    predictions: Mapping[str, IdMap]
+    truth: ClassIds
+    predictions: Mapping[str, ClassIds]
 
 
 def drawn_images(runs: Sequence[Run], split: str) -> tuple[dict[str, DrawnImage], list[tuple[str, Rgb]]]:
@@ -193,7 +193,7 @@ def _tile(path: Path) -> NDArray[np.uint8]:
     return read_image(PlainFile(str(path), path))
 
 
-def _ids(tile: NDArray[np.uint8], colors: Sequence[Rgb]) -> IdMap:
+def _ids(tile: NDArray[np.uint8], colors: Sequence[Rgb]) -> ClassIds:
     """Colours uint8 (H, W, 3) -> ids uint8 (H, W); 255 where the colour is none of them."""
     keys = tile.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
     ids = np.full(keys.shape, IGNORED, np.uint8)
