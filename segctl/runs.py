@@ -66,6 +66,14 @@ class ChangedSettings(BaseModel):
     at_step: Count = 0
 
 
+class CostRecord(BaseModel):
+    """What one prediction of the run's network costs: see `segctl.models.cost.Cost`."""
+
+    parameters: Count
+    gflop: Seconds
+    size: Annotated[list[Count], Field(min_length=2, max_length=2)]
+
+
 class Environment(BaseModel):
     """The fields of environment.json that a command reads back. A run of an earlier version may lack some."""
 
@@ -87,6 +95,7 @@ class Environment(BaseModel):
     seconds_per_step: Seconds | None = None
     peak_memory_mb: Seconds | None = None
     parameters: Count | None = None
+    cost: CostRecord | None = None
     method: str | None = None
     initial_weights: str | None = None
     initial_weights_sha256: str | None = None

@@ -11,7 +11,8 @@ import segctl
 PACKAGE = Path(segctl.__file__).parent
 STEPS = {
     "errors": 0, "commands": 0, "ignored": 0, "files": 1, "schema": 1, "runs": 2, "runtime": 2, "metrics": 2, "data": 3,
-    "models": 3, "losses": 3, "distillers": 4, "evaluate": 5, "teacher": 6, "train": 7, "report": 7, "cli": 8, "__main__": 9,
+    "models": 3, "losses": 3, "distillers": 4, "evaluate": 5, "teacher": 6, "train": 7, "report": 7, "bench": 7,
+    "cli": 8, "__main__": 9,
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ def build_model(spec: ModelSpec, num_classes: int, class_names: Sequence[str] | 
     class_names: of its classes. If model.weights is a run, its classes of the same names are taken too.
     """
     start = _run_to_start_from(spec.weights)
-    backbone = build_backbone(spec.backbone, spec.output_stride, spec.weights if start is None else "none")
+    backbone = build_backbone(spec.backbone, spec.output_stride, spec.weights if start is None else "none", spec.stages)
     widths = reference_widths(backbone.channels[-1])
     head = head_class(spec.head).of(spec, backbone, widths)
     if spec.aux and len(backbone.channels) < 2:

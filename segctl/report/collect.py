@@ -113,6 +113,17 @@ class Run:
         return self.environment.get("teacher") or {}
 
     @property
+    def parameters(self) -> int | None:
+        """Parameters of one prediction; for a run of an older segctl those of training, auxiliary classifier included."""
+        found = self.cost.get("parameters", self.environment.get("parameters"))
+        return None if found is None else int(found)
+
+    @property
+    def cost(self) -> Mapping[str, Any]:
+        """`parameters`, `gflop` and `size` [H, W] of one prediction; empty for a run of an older segctl."""
+        return self.environment.get("cost") or {}
+
+    @property
     def data_root(self) -> Path | None:
         """The folder of prepared datasets that the run was trained from; None where an older segctl did not keep it."""
         kept = self.environment.get("data_root")

@@ -80,14 +80,21 @@ class ProtocolChange:
             raise InputError(
                 f"--stride is {stride:g}, wanted a fraction of the tile above 0 and at most 1", "such as --stride 0.5"
             )
-        return SlidingProtocol(tile=base.tile if self.tile is None else _tile(self.tile), stride=stride)
+        return SlidingProtocol(tile=base.tile if self.tile is None else read_size("--tile", self.tile), stride=stride)
 
 
-def _tile(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([1-9]\d*)[x×]([1-9]\d*)", text)
+LARGEST_SIDE = 65_536
+
+
+def read_size(option: str, text: str) -> tuple[int, int]:
+    """Height and width of `512x1024`, the value of `option`. Raises InputError."""
+    found = re.fullmatch(r"([1-9]\d{0,9})[x×]([1-9]\d{0,9})", text)
     if found is None:
-        raise InputError(f"cannot read --tile '{text}'", "write it as HEIGHTxWIDTH in pixels, such as --tile 512x1024")
-    return int(found[1]), int(found[2])
+        raise InputError(f"cannot read {option} '{text}'", f"write it as HEIGHTxWIDTH in pixels, such as {option} 512x1024")
+    height, width = int(found[1]), int(found[2])
+    if max(height, width) > LARGEST_SIDE:
+        raise InputError(f"{option} '{text}' has a side of more than {LARGEST_SIDE:,} pixels", f"such as {option} 512x1024")
+    return height, width
 
 
 def _scales(text: str) -> tuple[float, ...]:

@@ -50,6 +50,7 @@ SURFACE = {
         "--instances", "--boundary", "--binary", "--worst", "--segment-px", "--min", "--output", "--json",
         "--dataset", "--class-map",
     },
+    "bench": {"--size", "--threads", "--compile", "--device", "--data-root", "--json"},
     "predict": NETWORK | {"--output", "--overlay", "--label-ids", "--device", "--data-root"},
     "report": {"--output", "--diff", "--pictures", "--runs-root", "--data-root", "--split", "--json"},
     "demo": {"--steps"},
@@ -67,7 +68,7 @@ def test_the_options_of_a_command_are_these(command: str, capsys: pytest.Capture
 def test_the_commands_are_these(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     listed = re.findall(r"^│ ([a-z]+)  ", capsys.readouterr().out, flags=re.MULTILINE)
-    assert listed == ["data", "presets", "train", "distill", "compare", "eval", "predict", "report", "demo"]
+    assert listed == ["data", "presets", "train", "distill", "compare", "eval", "predict", "bench", "report", "demo"]
 
 
 @pytest.mark.parametrize("command", ["train", "predict", "data info", "presets show"])

@@ -95,6 +95,7 @@ def environment(path: Path, making: Making, steps: int) -> dict[str, Any]:
         "steps": steps,
         "seconds_per_step": 0.12134 if making.finished else None,
         "parameters": 12_788_950,
+        "cost": {"parameters": 12_640_235, "gflop": 71.49, "size": [360, 480]},
         "method": making.method,
         "initial_weights": "none",
         "dataset": {"name": "camvid", "fingerprint": making.fingerprint},
