@@ -255,11 +255,20 @@ def scored_elsewhere(teacher: Run, mine: Evaluation) -> float | None:
 
 
 def _facts(runs: Sequence[Run], clocks: Mapping[str, "NetworkTimes"]) -> tuple[tuple[str, str], ...]:
-    """Parameters, GFLOP, time of an image and size of the file: what is known of them."""
+    """Parameters and GFLOP of a prediction, time of an image and size of the file: what is known of them.
+
+    A run of an older version has no cost; its parameters include those that only training needs.
+    """
     times = [found for run in runs if run.label in clocks and (found := clocks[run.label].median) is not None]
+    cost = runs[0].environment.get("cost") or {}
+    at = f" at {'×'.join(map(str, cost['size']))}" if cost.get("size") else ""
     known: list[tuple[str, float | None, Callable[[float], str]]] = [
-        ("parameters", _mean(runs, "parameters"), lambda value: f"{value / 1e6:.2f} M"),
-        ("GFLOP", _mean(runs, "gflop"), lambda value: f"{value:.3g}"),
+        (
+            "parameters",
+            _number(cost.get("parameters", runs[0].environment.get("parameters"))),
+            lambda value: f"{value / 1e6:.2f} M",
+        ),
+        (f"GFLOP{at}", _number(cost.get("gflop")), lambda value: f"{value:.3g}"),
         (
             f"ms an image ({clocks[runs[0].label].device}, here)" if times else "",
             statistics.fmean(times) if times else None,
@@ -270,9 +279,8 @@ def _facts(runs: Sequence[Run], clocks: Mapping[str, "NetworkTimes"]) -> tuple[t
     return tuple((name, text(value)) for name, value, text in known if value is not None)
 
 
-def _mean(runs: Sequence[Run], name: str) -> float | None:
-    found = [float(value) for run in runs if isinstance(value := run.environment.get(name), int | float)]
-    return statistics.fmean(found) if found else None
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _file_bytes(run: Run) -> float | None:

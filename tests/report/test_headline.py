@@ -81,7 +81,7 @@ def test_the_teacher_is_found_among_the_runs_and_on_the_disk(tmp_path):
 
 def test_tiles_show_what_is_known_and_nothing_else(tmp_path):
     groups = group_of(tmp_path, {"none": [50.0], "kd": [51.0]})
-    put(groups[1].runs[0].folder.environment, gflop=12.34)
+    put(groups[1].runs[0].folder.environment, cost={"parameters": 9_500_000, "gflop": 12.34, "size": [360, 480]})
     groups[1] = replace(groups[1], runs=tuple(read_run(run.folder) for run in groups[1].runs))
     trio, measured = trio_from(groups)
     positions = {run.label: index for index, group in enumerate(groups) for run in group.runs}
@@ -92,7 +92,7 @@ def test_tiles_show_what_is_known_and_nothing_else(tmp_path):
     assert found[0].facts == ()
     assert dict(found[1].facts) == {"parameters": "12.79 M", "file": "0.0 MB"}
     assert dict(found[2].facts) == {
-        "parameters": "12.79 M", "GFLOP": "12.3", "ms an image (cpu, here)": "2", "file": "0.0 MB",
+        "parameters": "9.50 M", "GFLOP at 360×480": "12.3", "ms an image (cpu, here)": "2", "file": "0.0 MB",
     }  # fmt: skip
 
 
