@@ -35,7 +35,7 @@ def build_model(spec: ModelSpec, num_classes: int, class_names: Sequence[str] | 
 
 
 def _run_to_start_from(weights: str) -> SavedModel | None:
-    """The run that model.weights names, as a folder or as its model.pt; None for anything else."""
+    """The run that model.weights names, as a folder or as its model file; None for anything else."""
     path = Path(weights).expanduser()
     if weights in ("timm", "none") or not path.exists():
         return None

@@ -19,6 +19,7 @@ from segctl.errors import InputError, did_you_mean, first_line
 from segctl.models.backbone import Backbone
 from segctl.models.external.hub import cached_weights, hub_address, why_unreachable
 from segctl.models.external.weights import fill_backbone
+from segctl.models.tracing import tracing
 
 Options = tuple[tuple[str, Any], ...]
 """Keyword arguments of timm.create_model, beside the name."""
@@ -73,10 +74,11 @@ class TimmBackbone(Backbone):
         height, width = images.shape[-2:]
         # Some networks add or window maps of several strides and need sides that are a multiple: pad, and cut the maps back.
         below, right = -height % self._multiple, -width % self._multiple
-        maps: list[Tensor] = self.net(F.pad(images, (0, right, 0, below)) if below or right else images)
+        padded = self._multiple > 1 if tracing() else bool(below or right)
+        maps: list[Tensor] = self.net(F.pad(images, (0, right, 0, below)) if padded else images)
         if self._channels_last:
             maps = [x.permute(0, 3, 1, 2) for x in maps]
-        if below or right:
+        if padded:
             maps = [x[..., : -(-height // s), : -(-width // s)] for x, s in zip(maps, self.strides, strict=True)]
         return maps
 

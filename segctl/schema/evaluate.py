@@ -1,5 +1,6 @@
 """How a run is scored."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -107,3 +108,30 @@ def _scales(text: str) -> tuple[float, ...]:
             f"cannot read --scales '{text}'", "write different scales from 0 to 16 with commas, such as --scales 0.75,1,1.25"
         )
     return scales
+
+
+LONGEST_SLUG = 80
+
+
+def protocol_in_words(spec: EvaluateSpec) -> str:
+    """`whole image, single scale, no flip`, or `sliding 512×1024 tiles, stride 0.6667 of a tile, scales 0.75, 1, with flip`."""
+    match spec.protocol:
+        case SlidingProtocol(tile=(height, width), stride=stride):
+            place = f"sliding {height}×{width} tiles, stride {stride:.4g} of a tile"
+        case _:
+            place = "whole image"
+    scales = "single scale" if spec.scales == (1.0,) else "scales " + ", ".join(f"{scale:g}" for scale in spec.scales)
+    return f"{place}, {scales}, {'with' if spec.flip else 'no'} flip"
+
+
+def protocol_slug(spec: EvaluateSpec) -> str:
+    """A protocol as a folder's name: `sliding-512x1024-0.6667+scales-0.75-1+flip`; with a hash where that is too long."""
+    match spec.protocol:
+        case SlidingProtocol(tile=(height, width), stride=stride):
+            parts = [f"sliding-{height}x{width}-{stride:.4g}"]
+        case _:
+            parts = ["whole"]
+    if spec.scales != (1.0,):
+        parts.append("scales-" + "-".join(f"{scale:g}" for scale in spec.scales))
+    slug = "+".join([*parts, *(["flip"] if spec.flip else [])])
+    return slug if len(slug) <= LONGEST_SLUG else f"{parts[0]}+{hashlib.sha256(slug.encode()).hexdigest()[:12]}"

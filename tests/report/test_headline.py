@@ -82,7 +82,8 @@ def test_the_teacher_is_found_among_the_runs_and_on_the_disk(tmp_path):
 def test_tiles_show_what_is_known_and_nothing_else(tmp_path):
     groups = group_of(tmp_path, {"none": [50.0], "kd": [51.0]})
     put(groups[1].runs[0].folder.environment, cost={"parameters": 9_500_000, "gflop": 12.34, "size": [360, 480]})
-    groups[1] = replace(groups[1], runs=tuple(read_run(run.folder) for run in groups[1].runs))
+    put(groups[0].runs[0].folder.environment, cost=None)  # a run of an older version
+    groups = [replace(group, runs=tuple(read_run(run.folder) for run in group.runs)) for group in groups]
     trio, measured = trio_from(groups)
     positions = {run.label: index for index, group in enumerate(groups) for run in group.runs}
     clocks = {groups[1].runs[0].label: NetworkTimes("cpu", [9.0, 2.0, 2.0, 2.0, 2.0])}

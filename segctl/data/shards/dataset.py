@@ -232,7 +232,11 @@ def to_index(dataset: PreparedDataset) -> dict[str, Any]:
 
 
 def _label_index(counts: Mapping[str, LabelCounts]) -> dict[str, Any]:
-    return {split: {**asdict(labels), "classes": list(labels.classes)} for split, labels in counts.items()}
+    found = {split: {**asdict(labels), "classes": list(labels.classes)} for split, labels in counts.items()}
+    for labels in found.values():
+        if not labels["remarks"]:  # only drawn annotations have any
+            del labels["remarks"]
+    return found
 
 
 def signed(index: Mapping[str, Any]) -> dict[str, Any]:
