@@ -16,7 +16,7 @@ from segctl.report import write_report
 from segctl.report.collect import read_run
 from segctl.report.explorer.album import (
     Budget,
-    choose,
+    choose_pictures,
     collect_album,
     jpeg,
     longest_px,
@@ -100,12 +100,12 @@ def test_the_largest_gains_and_losses_of_the_pair_are_kept(read):
     gains = {name: float(index if index % 2 else -index) for index, name in enumerate(names)}
     pair = (read["jml-s0"], read["none-s0"])
     scores = {"jml-s0": gains, "none-s0": dict.fromkeys(names, 0.0)}
-    chosen = choose(names, scores, pair, [], Budget(10))
+    chosen = choose_pictures(names, scores, pair, [], Budget(10))
     assert len(chosen) == 10
     assert {"i99", "i97", "i98", "i96"} <= set(chosen)
     assert chosen == sorted(chosen, key=names.index)
-    assert choose(names, scores, pair, [], Budget(None)) == names
-    assert len(choose(names, {}, None, [], Budget(7))) == 7
+    assert choose_pictures(names, scores, pair, [], Budget(None)) == names
+    assert len(choose_pictures(names, {}, None, [], Budget(7))) == 7
 
 
 def test_saved_predictions_are_shown_without_a_network(toy, tmp_path):

@@ -87,7 +87,7 @@ def collect_album(
         return _from_drawn(comparison, runs, labels, scores, budget, both, prepared)
     names = prepared.names(split_scored(first))
     worst = [run.evaluations[comparison.split].worst for run in here]
-    chosen = choose(names, _by_run(scores), pair, worst, budget)
+    chosen = choose_pictures(names, _by_run(scores), pair, worst, budget)
     longest = longest_px(len(chosen))
     pictures: dict[str, tuple[int, int, bytes, bytes]] = {}
     try:
@@ -153,7 +153,7 @@ def _from_drawn(
     )
 
 
-def choose(
+def choose_pictures(
     names: Sequence[str],
     scores: Mapping[str, Mapping[str, float | None]],
     pair: tuple[Run, Run] | None,
