@@ -106,7 +106,7 @@ def first_slots(pixels: int, num_classes: int, device: torch.device) -> Tensor:
 
 
 def sum_by_slot(values: Tensor, slots: Tensor, num_classes: int) -> Tensor:
-    """Sum the values (B, N) of each class over its slots, int64 (B, N) -> (B, C)."""
-    blocks = -(-values.shape[1] // BLOCK)
-    sums = values.new_zeros(values.shape[0], blocks * num_classes).scatter_add(1, slots, values)
-    return sums.view(-1, blocks, num_classes).sum(1)
+    """Sum the values (*L, N) of each class over its slots, int64 (*L, N) -> (*L, C); *L any leading dimensions."""
+    blocks = -(-values.shape[-1] // BLOCK)
+    sums = values.new_zeros(*values.shape[:-1], blocks * num_classes).scatter_add(-1, slots, values)
+    return sums.view(*values.shape[:-1], blocks, num_classes).sum(-2)
