@@ -19,6 +19,7 @@ class Block:
     """Pixels in the precision of sums: logits (R, C, n), label int64 (R, n) or probabilities (R, C, n), valid (R, n) or None.
 
     Ignored pixels have class 0 or all-zero probabilities; their logits are finite. norm, with_log: see `plain_sums`.
+    label_log: sum y·log y of each row (R, C), if it is known; else it is computed from soft labels.
     """
 
     logits: Tensor
@@ -26,6 +27,7 @@ class Block:
     valid: Tensor | None
     norm: int
     with_log: bool
+    label_log: Tensor | None = None
 
     @staticmethod
     def of(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, with_log: bool) -> "Block":
@@ -36,16 +38,16 @@ class Block:
         return Block(logits, label, valid, norm, with_log)
 
 
-def softmax_into(block: Block, out: Tensor) -> Tensor | None:
-    """softmax(logits) into out (R, C, n), 0 at ignored pixels; out may be the logits' own memory.
+def softmax_into(out: Tensor, logits: Tensor, valid: Tensor | None, with_log: bool) -> Tensor | None:
+    """softmax of the logits (R, C, n) into out (R, C, n), which may be their own memory; 0 where valid (R, n) is False.
 
     Returns the logarithm of the sum over classes of exp(logits), (R, 1, n), if with_log, else None.
     """
-    largest = block.logits.amax(1, keepdim=True)  # subtracted first, because exp of a large logit is infinite
-    torch.sub(block.logits, largest, out=out).exp_()
+    largest = logits.amax(1, keepdim=True)  # subtracted first, because exp of a large logit is infinite
+    torch.sub(logits, largest, out=out).exp_()
     total = out.sum(1, keepdim=True)
-    out.mul_(total.reciprocal() if block.valid is None else block.valid.unsqueeze(1) / total)
-    return largest.add_(total.log_()) if block.with_log else None
+    out.mul_(total.reciprocal() if valid is None else valid.unsqueeze(1) / total)
+    return largest.add_(total.log_()) if with_log else None
 
 
 def sums_of_block(block: Block, p: Tensor, log_total: Tensor | None, room: Tensor, first: Tensor) -> Tensor:
@@ -82,7 +84,10 @@ def _soft(block: Block, p: Tensor, log_total: Tensor | None, room: Tensor, first
     log_likelihood = label_log = torch.zeros_like(size)
     if log_total is not None:
         log_likelihood = torch.sub(block.logits, log_total, out=room).mul_(q).sum(2)
-        label_log = torch.clamp(q, min=torch.finfo(q.dtype).tiny, out=room).log_().mul_(q).sum(2)
+        if block.label_log is not None:
+            label_log = block.label_log
+        else:
+            label_log = torch.clamp(q, min=torch.finfo(q.dtype).tiny, out=room).log_().mul_(q).sum(2)
     return [common, size, labelled, q.amax(2), log_likelihood, label_log]
 
 

@@ -137,7 +137,7 @@ def _sum_blocks(reading: Reading, p: Tensor | None) -> Iterator[Tensor]:
         for place in queue:
             block = reading.at(place)
             out = scratch.first(block) if p is None else p[place.images, :, place.pixels]
-            log_total = softmax_into(block, out)
+            log_total = softmax_into(out, block.logits, block.valid, block.with_log)
             table[place.number].copy_(sums_of_block(block, out, log_total, scratch.second(block), scratch.slots(block)))
 
     share_out(work, places, device)
@@ -161,7 +161,7 @@ def _gradient(reading: Reading, p: Tensor | None, *grads: Tensor) -> Tensor:
             target = gradient[place.images, :, place.pixels]
             probabilities = target if in_place else scratch.first(block)
             if p is None:
-                softmax_into(block, probabilities)
+                softmax_into(probabilities, block.logits, block.valid, with_log=False)
             columns = tuple(grad[place.images].unsqueeze(2) for grad in grads)
             gradient_of_block(block, probabilities, columns, scratch.second(block))
             if not in_place:
