@@ -86,6 +86,7 @@ class SoftKL(Term[SoftKLSpec]):
         return SoftKL(spec.logits, spec.temperature, calibration_of(spec.calibration))
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        """Logits (B, C, H, W) at label size, label integer (B, H, W). Returns a scalar of at least 0."""
         check_aux(teacher, self.logits, "soft_kl")
         if self.calibration is as_they_are:
             temperature = self.loss.temperature
@@ -117,6 +118,7 @@ class SoftJDT(Term[SoftJDTSpec]):
         return SoftJDT(loss, spec.logits, calibration_of(spec.calibration))
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        """Logits (B, C, H, W) at label size, label integer (B, H, W). Returns a scalar, from 0 to 1 with the defaults."""
         check_aux(teacher, self.logits, "soft_jdt")
         if self.calibration is as_they_are:
             sums = sums_between(student, teacher, self.logits, label, norm=self.loss.norm)

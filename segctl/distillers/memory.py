@@ -20,7 +20,7 @@ from segctl.schema.distill_terms import MemorySpec
 
 Queue = Literal["faithful", "fixed"]
 
-PICK, PIXELS, REGIONS = range(3)
+_PICK, _PIXELS, _REGIONS = range(3)
 """What is drawn at random: an image's pixels, and the slots of either ring that a step compares with."""
 
 
@@ -93,7 +93,7 @@ class ClassQueues(nn.Module):
         present = self._count(ids).nonzero().squeeze(1)
         sums = torch.zeros_like(self.regions[:, 0]).index_add(0, ids, image[found])
         # Shuffle, then sort by class: a stable sort leaves each class's pixels in random order; the first `each` are the draw.
-        shuffled = self.drawn(len(ids), PICK, position)
+        shuffled = self.drawn(len(ids), _PICK, position)
         chosen = shuffled[ids[shuffled].argsort(stable=True)]
         chosen = chosen[self._rank_within(ids[chosen]) < min(self.each, self.pixels.shape[1])]
         source = found[chosen] if self.queue == "fixed" else self._ordinals(ids)[chosen]
@@ -189,6 +189,8 @@ class Memory(Term[MemorySpec]):
         return Memory(queues, student_channels, (spec.pixel_samples, spec.region_samples), spec.temperature)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> dict[str, Tensor]:
+        """Features (B, D, h, w) and (B, D', h, w), label integer (B, H, W). Returns two scalars of at least 0, and stores the
+        teacher's features."""
         ours, theirs = paired_features(student, teacher)
         on_grid = label_on_grid(label, grid_of(ours))
         theirs = F.normalize(theirs, dim=1)
@@ -197,13 +199,13 @@ class Memory(Term[MemorySpec]):
         rows = F.normalize(self.projector(ours), dim=1).permute(0, 2, 3, 1)[valid]
         teacher_rows = theirs.permute(0, 2, 3, 1)[valid]
         return {
-            "pixel": self._divergence(rows, teacher_rows, PIXELS),
-            "region": self._divergence(rows, teacher_rows, REGIONS),
+            "pixel": self._divergence(rows, teacher_rows, _PIXELS),
+            "region": self._divergence(rows, teacher_rows, _REGIONS),
         }
 
     def _divergence(self, rows: Tensor, teacher_rows: Tensor, kind: int) -> Tensor:
-        """rows, teacher_rows: unit vectors (M, D') of the valid pixels. kind: PIXELS or REGIONS. Returns a scalar."""
-        ring, samples = (self.queues.pixels, self.queues.regions)[kind - PIXELS], self.samples[kind - PIXELS]
+        """rows, teacher_rows: unit vectors (M, D') of the valid pixels. kind: _PIXELS or _REGIONS. Returns a scalar."""
+        ring, samples = (self.queues.pixels, self.queues.regions)[kind - _PIXELS], self.samples[kind - _PIXELS]
         slots = self.queues.drawn(ring.shape[1], kind)[:samples]
         bank = ring[:, slots].flatten(0, 1).unsqueeze(0).to(rows.dtype)
         return row_divergence(rows, bank, teacher_rows, bank, self.temperature)

@@ -33,7 +33,7 @@ ORDER_FREE_PROCESSES = 2
 """A sum over at most this many processes does not depend on the order of its terms: a + b = b + a to the last bit."""
 
 LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "nccl")
-"""Parts of an operation's error message, in lower case, if the process at its other end has gone."""
+"""Parts of an operation's error message, in lower case, if the process at its other end has ended."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class World:
         return self._reduced(values, dist.ReduceOp.SUM)
 
     def largest(self, values: Tensor) -> Tensor:
-        """The maximum over all processes, element by element, on every rank; values as for `total`."""
+        """The maximum over all processes, element by element, on every rank; values of any shape, as for `total`."""
         return self._reduced(values, dist.ReduceOp.MAX)
 
     def together(self, work: Callable[[], T]) -> T:
@@ -155,7 +155,7 @@ class World:
 
     @contextmanager
     def losing_peers(self) -> Iterator[None]:
-        """Raise PeerError if an operation fails because another process has gone."""
+        """Raise PeerError if an operation fails because another process has ended."""
         try:
             yield
         except RuntimeError as error:
@@ -164,6 +164,7 @@ class World:
             raise PeerError() from error
 
     def _reduced(self, values: Tensor, operation: "dist.ReduceOp.RedOpType") -> Tensor:
+        """`values` of all processes reduced to one tensor of their shape; with one process, `values` itself."""
         if self.size == 1:
             return values
         reduced = values.clone()

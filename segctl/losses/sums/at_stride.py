@@ -28,10 +28,10 @@ from segctl.losses.sums.fast import differentiable_gradient
 from segctl.losses.sums.plain import Sums, first_slots, plain_sums
 from segctl.losses.sums.threads import share_out
 
-ELEMENTS = 1 << 19
+STRIDE_BLOCK_ELEMENTS = 1 << 19
 """Probabilities in a block, 2 MiB of float32."""
 LOG2_E = 1 / math.log(2)
-LEAST_BLOCKS = 64
+LEAST_STRIDE_BLOCKS = 64
 """Smallest number of blocks in a batch, so that the threads' scratch memory stays small beside the upsampled logits."""
 SMALLEST_TOTAL = 2.0**-100
 """Smallest sum of 2^logits that is not close to what float32 cannot hold."""
@@ -44,16 +44,16 @@ class SoftAtStride(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Maps of (h, w) and the size (H, W) they are upsampled to, bilinear."""
+class Upsampling:
+    """UpsampledMaps of (h, w) and the size (H, W) they are upsampled to, bilinear."""
 
     shape: tuple[int, int]
     size: tuple[int, int]
     align_corners: bool
 
 
-class Rows(NamedTuple):
-    """Rows of an upsampled image: which of them, the rows [low, high) of its small map that they are made from, and the weights.
+class UpsampledRows(NamedTuple):
+    """Some rows of an upsampled image: which, the rows [low, high) of its small map that they are made from, and the weights.
 
     weights (rows, high - low)
     """
@@ -70,24 +70,24 @@ def _full_precision() -> torch.autocast:
     return torch.autocast("cpu", enabled=False)
 
 
-class Maps:
+class UpsampledMaps:
     """Logits (B, C, h, w) to be upsampled some rows at a time, shifted and scaled for `_softmax`; in the precision of sums."""
 
     def __init__(self, maps: Tensor, size: tuple[int, int], align_corners: bool) -> None:
-        self.grid = Grid((maps.shape[2], maps.shape[3]), size, align_corners)
+        self.grid = Upsampling((maps.shape[2], maps.shape[3]), size, align_corners)
         maps = maps.detach().to(sum_dtype(maps))
         maps = (maps - maps.amax(1, keepdim=True)).mul_(LOG2_E).permute(0, 2, 1, 3).contiguous()
         self.columns = _weights(maps.shape[3], size[1], align_corners, maps.dtype)[0]
         with _full_precision():
             self.wide = (maps.view(-1, maps.shape[3]) @ self.columns.T).view(*maps.shape[:3], size[1])
 
-    def rows(self, image: int, rows: slice) -> Rows:
+    def rows(self, image: int, rows: slice) -> UpsampledRows:
         weights, low, high = _weights(self.grid.shape[0], self.grid.size[0], self.grid.align_corners, self.wide.dtype)
         first, last = low[rows.start], high[rows.stop - 1]
-        return Rows(image, rows, first, last, weights[rows, first:last])
+        return UpsampledRows(image, rows, first, last, weights[rows, first:last])
 
-    def upsample_into(self, out: Tensor, place: Rows) -> None:
-        """The place's rows into out (rows, C, W)."""
+    def upsample_into(self, out: Tensor, place: UpsampledRows) -> None:
+        """Write the place's rows into out (R, C, W)."""
         few = self.wide[place.image, place.low : place.high]
         torch.mm(place.weights, few.view(len(few), -1), out=out.view(len(out), -1))
 
@@ -128,11 +128,11 @@ def _softmax(out: Tensor, logits: Tensor, valid: Tensor | None, with_log: bool) 
 
 
 @dataclass(frozen=True)
-class Reading:
+class StrideReading:
     """The arguments of a batch: maps of the logits; the label, hard (B, H, W), soft (B, C, H, W) or a teacher's maps; valid."""
 
-    maps: Maps
-    label: Tensor | Maps
+    maps: UpsampledMaps
+    label: Tensor | UpsampledMaps
     valid: Tensor | None
     norm: int
     with_log: bool
@@ -143,15 +143,17 @@ class Reading:
         images, _, classes, _ = self.maps.wide.shape
         return images, classes, *self.maps.grid.size
 
-    def places(self) -> list[tuple[int, Rows]]:
+    def places(self) -> list[tuple[int, UpsampledRows]]:
         images, classes, height, width = self.shape
-        elements = min(ELEMENTS, max(ELEMENTS >> 3, images * classes * height * width // LEAST_BLOCKS))
+        elements = min(
+            STRIDE_BLOCK_ELEMENTS, max(STRIDE_BLOCK_ELEMENTS >> 3, images * classes * height * width // LEAST_STRIDE_BLOCKS)
+        )
         rows = -(-height // min(height, -(-classes * height * width // elements)))
         corners = [(image, start) for image in range(images) for start in range(0, height, rows)]
         return list(enumerate(self.maps.rows(image, slice(start, min(start + rows, height))) for image, start in corners))
 
-    def block(self, place: Rows, scratch: "_Scratch") -> Block:
-        """The place's rows, upsampled into scratch "logits" and, for a teacher, "label"; its logits are those of `Maps`."""
+    def block(self, place: UpsampledRows, scratch: "_Scratch") -> Block:
+        """The place's rows, upsampled into scratch "logits" and, for a teacher, "label"; logits as in `UpsampledMaps`."""
         image, rows = place.image, place.rows
         logits = scratch.buffer("logits", rows)
         self.maps.upsample_into(logits, place)
@@ -169,7 +171,7 @@ class Reading:
 class _Scratch:
     """A thread's own memory for blocks, made at first use."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: StrideReading) -> None:
         _, self._classes, _, self._width = reading.shape
         self._dtype = reading.maps.wide.dtype
         self._buffers: dict[str, Tensor] = {}
@@ -198,16 +200,16 @@ def stride_sums(
     or `SoftAtStride`; valid bool (B, H, W) or None for all. norm, with_log: see `plain_sums`.
     """
     soft = isinstance(label, SoftAtStride)
-    tensor = _saveable(label.logits) if isinstance(label, SoftAtStride) else label
+    tensor = saveable(label.logits) if isinstance(label, SoftAtStride) else label
     return Sums(*_StrideSums.apply(logits, tensor, soft, size, valid, norm, with_log, align_corners))
 
 
-def _saveable(maps: Tensor) -> Tensor:
-    """Autograd cannot save tensors of inference mode."""
+def saveable(maps: Tensor) -> Tensor:
+    """Maps of any shape, detached, and copied if they were made in inference mode: autograd cannot save those."""
     return maps.detach().clone() if maps.is_inference() else maps.detach()
 
 
-def upsampled(maps: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+def upsample_bilinear(maps: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
     """(B, C, h, w) -> (B, C, *size), bilinear, in at least float32."""
     return F.interpolate(maps.to(sum_dtype(maps)), size, mode="bilinear", align_corners=align_corners)
 
@@ -221,10 +223,11 @@ class _Options:
     with_log: bool
     align_corners: bool
 
-    def reading(self, logits: Tensor, label: Tensor, valid: Tensor | None) -> Reading:
-        maps = Maps(logits, self.size, self.align_corners)
-        teacher = Maps(label.to(maps.wide.dtype), self.size, self.align_corners) if self.at_stride else label
-        return Reading(maps, teacher, valid, self.norm, self.with_log)
+    def reading(self, logits: Tensor, label: Tensor, valid: Tensor | None) -> StrideReading:
+        """logits (B, C, h, w); label and valid as `stride_sums` takes them, or a teacher's logits (B, C, h', w')."""
+        maps = UpsampledMaps(logits, self.size, self.align_corners)
+        teacher = UpsampledMaps(label.to(maps.wide.dtype), self.size, self.align_corners) if self.at_stride else label
+        return StrideReading(maps, teacher, valid, self.norm, self.with_log)
 
 
 class _StrideSums(torch.autograd.Function):
@@ -245,22 +248,22 @@ class _StrideSums(torch.autograd.Function):
         options: _Options = ctx.options
         none = (None,) * 7
         if torch.is_grad_enabled():
-            q = upsampled(label, options.size, options.align_corners).softmax(1) if options.at_stride else label
-            large = upsampled(logits, options.size, options.align_corners)
+            q = upsample_bilinear(label, options.size, options.align_corners).softmax(1) if options.at_stride else label
+            large = upsample_bilinear(logits, options.size, options.align_corners)
             sums = plain_sums(large, q, valid, options.norm, options.with_log)
             return differentiable_gradient(sums, logits, grads), *none
         gradient = _gradient(options.reading(logits, label, valid), grads[0], grads[1], grads[4])
         return gradient.to(logits.dtype), *none
 
 
-def _sum_blocks(reading: Reading) -> Iterator[Tensor]:
+def _sum_blocks(reading: StrideReading) -> Iterator[Tensor]:
     """The six sums (B, C) in the order of `Sums`, added in float64 in the order of the blocks, whichever thread took which."""
     images, classes, _, _ = reading.shape
     places = reading.places()
     table = torch.zeros(len(places), len(Sums._fields), classes, dtype=torch.float64)
     largest, log_likelihood = Sums._fields.index("largest_label"), Sums._fields.index("log_likelihood")
 
-    def work(queue: Iterator[tuple[int, Rows]]) -> None:
+    def work(queue: Iterator[tuple[int, UpsampledRows]]) -> None:
         scratch = _Scratch(reading)
         for number, place in queue:
             block = reading.block(place, scratch)
@@ -278,7 +281,7 @@ def _sum_blocks(reading: Reading) -> Iterator[Tensor]:
         yield rows.amax(1) if index == largest else rows.sum(1)
 
 
-def _gradient(reading: Reading, *grads: Tensor) -> Tensor:
+def _gradient(reading: StrideReading, *grads: Tensor) -> Tensor:
     """(B, C, h, w) from the gradients (B, C) of intersection, predicted and log_likelihood.
 
     Neighbouring blocks share rows of the small maps, so each block's part is kept and they are added in their order.
@@ -286,7 +289,7 @@ def _gradient(reading: Reading, *grads: Tensor) -> Tensor:
     places = reading.places()
     parts: list[Tensor | None] = [None] * len(places)
 
-    def work(queue: Iterator[tuple[int, Rows]]) -> None:
+    def work(queue: Iterator[tuple[int, UpsampledRows]]) -> None:
         scratch = _Scratch(reading)
         for number, place in queue:
             block = reading.block(place, scratch)

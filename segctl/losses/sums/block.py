@@ -31,7 +31,7 @@ class Block:
 
     @staticmethod
     def of(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, with_log: bool) -> "Block":
-        """The block of labels of any type, with the ignored pixels' labels blanked."""
+        """The block of logits (R, C, n), and a label of any type with its ignored pixels blanked."""
         label = label.to(torch.int64 if is_hard(label) else logits.dtype)
         if valid is not None:
             label = label.masked_fill(~(valid if is_hard(label) else valid.unsqueeze(1)), 0)

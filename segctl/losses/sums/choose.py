@@ -10,6 +10,7 @@ from torch import Tensor
 from segctl.losses.pixels import finite_where_ignored
 from segctl.losses.sums.at_stride import SoftAtStride, stride_sums
 from segctl.losses.sums.fast import block_sums
+from segctl.losses.sums.on_gpu import checked_sums
 from segctl.losses.sums.plain import Sums, plain_sums
 
 WORTHWHILE = 1 << 20
@@ -46,17 +47,20 @@ def sums_at_stride(
 ) -> Sums | None:
     """The sums (B, C) of `stride_sums`, or None where upsampling first is better; arguments as theirs.
 
-    It takes a CPU, maps of at most half the label's height and width, upsampled logits of at least WORTHWHILE numbers, finite
-    logits, and matrix products in full precision. Under `plain`, torch.compile and torch.func it is not taken.
+    It takes maps of at most half the label's height and width, and upsampled logits of at least WORTHWHILE numbers; on a CPU,
+    finite logits and matrix products in full precision; on a GPU, what `checked_sums` says. Under `plain`, torch.compile and
+    torch.func it is not taken.
     """
     images, classes, *grid = logits.shape
     theirs = label.logits if isinstance(label, SoftAtStride) else None
     others = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or _plain.get()
     small = images * classes * size[0] * size[1] < WORTHWHILE or 2 * grid[0] > size[0] or 2 * grid[1] > size[1]
     learns = isinstance(label, Tensor) and label.requires_grad
-    if others or small or learns or logits.device.type != "cpu" or torch.get_float32_matmul_precision() != "highest":
+    if others or small or learns or (theirs is not None and theirs.shape[:2] != logits.shape[:2]):
         return None
-    if theirs is not None and theirs.shape[:2] != logits.shape[:2]:
+    if logits.is_cuda:
+        return checked_sums(logits, label, size, valid, norm, with_log)
+    if logits.device.type != "cpu" or torch.get_float32_matmul_precision() != "highest":
         return None
     # A product with a matrix spreads a NaN at an ignored pixel over its row; the other ways can leave it out.
     if not all(bool(maps.isfinite().all()) for maps in (logits, theirs) if maps is not None):

@@ -19,13 +19,13 @@ from segctl.losses.sums.block import Block, gradient_of_block, softmax_into, sum
 from segctl.losses.sums.plain import Sums, first_slots, plain_sums
 from segctl.losses.sums.threads import share_out
 
-ELEMENTS = 1 << 20
+BLOCK_ELEMENTS = 1 << 20
 """Probabilities in a block, 4 MiB of float32. A sixteenth of it took twice as long; twice as many saved nothing."""
 LEAST_BLOCKS = 32
 """Smallest number of blocks in a batch, so that each thread's two blocks of scratch memory stay small beside the logits."""
 
 
-class Place(NamedTuple):
+class PixelRange(NamedTuple):
     """Some neighbouring pixels of one image, or all pixels of the batch."""
 
     number: int
@@ -43,7 +43,7 @@ class Reading:
     norm: int
     with_log: bool
 
-    def at(self, place: Place) -> Block:
+    def at(self, place: PixelRange) -> Block:
         logits = self.logits[place.images, :, place.pixels].to(sum_dtype(self.logits))
         label = self.label[place.images, ..., place.pixels]
         valid = None if self.valid is None else self.valid[place.images, place.pixels]
@@ -55,15 +55,15 @@ class Reading:
         images, classes, pixels = self.logits.shape
         if self.logits.is_cuda:
             return images, pixels
-        elements = min(ELEMENTS, max(ELEMENTS >> 1, self.logits.numel() // LEAST_BLOCKS))
+        elements = min(BLOCK_ELEMENTS, max(BLOCK_ELEMENTS >> 1, self.logits.numel() // LEAST_BLOCKS))
         return 1, -(-pixels // -(-classes * pixels // elements))
 
-    def places(self) -> list[Place]:
+    def places(self) -> list[PixelRange]:
         images, _, pixels = self.logits.shape
         rows, length = self.block_shape
         corners = [(image, start) for image in range(0, images, rows) for start in range(0, pixels, length)]
         return [
-            Place(number, slice(image, image + rows), slice(start, min(start + length, pixels)))
+            PixelRange(number, slice(image, image + rows), slice(start, min(start + length, pixels)))
             for number, (image, start) in enumerate(corners)
         ]
 
@@ -132,7 +132,7 @@ def _sum_blocks(reading: Reading, p: Tensor | None) -> Iterator[Tensor]:
     rows = reading.block_shape[0]
     table = torch.zeros(len(places), len(Sums._fields), rows, classes, dtype=wide_dtype(device), device=device)
 
-    def work(queue: Iterator[Place]) -> None:
+    def work(queue: Iterator[PixelRange]) -> None:
         scratch = _Scratch(reading)
         for place in queue:
             block = reading.at(place)
@@ -154,7 +154,7 @@ def _gradient(reading: Reading, p: Tensor | None, *grads: Tensor) -> Tensor:
     # Half-precision logits get a gradient of their own type, but it is computed in float32 and then copied.
     in_place = gradient.dtype == sum_dtype(gradient)
 
-    def work(queue: Iterator[Place]) -> None:
+    def work(queue: Iterator[PixelRange]) -> None:
         scratch = _Scratch(reading)
         for place in queue:
             block = reading.at(place)

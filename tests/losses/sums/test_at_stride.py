@@ -20,7 +20,7 @@ KINDS = ("hard", "soft", "teacher")
 def many_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Blocks of a row or two, with and without threads of Python."""
     before = torch.get_num_threads()
-    monkeypatch.setattr(at_stride, "ELEMENTS", 1 << 7)
+    monkeypatch.setattr(at_stride, "STRIDE_BLOCK_ELEMENTS", 1 << 7)
     torch.set_num_threads(request.param)
     yield
     torch.set_num_threads(before)
@@ -142,7 +142,7 @@ def test_a_second_backward_pass_and_second_derivatives_are_right(kind: str) -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_threads_do_not_change_a_digit(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(at_stride, "ELEMENTS", 1 << 7)
+    monkeypatch.setattr(at_stride, "STRIDE_BLOCK_ELEMENTS", 1 << 7)
     logits, label, size, valid = draw_case(2, kind)
     logits = logits.float().requires_grad_()
     before, found = torch.get_num_threads(), []
