@@ -60,7 +60,9 @@ def sums_between(
     found = {log: student.shared.get((*key, log)) for log in (True, False)}
     sums: Sums | None = found[True] or (None if with_log else found[False])
     if sums is None:
-        ours, theirs = student.at_head_stride(name) / temperature, teacher.at_head_stride(name).detach() / temperature
+        ours, theirs = student.at_head_stride(name), teacher.at_head_stride(name).detach()
+        if temperature != 1:
+            ours, theirs = ours.to(sum_dtype(ours)) / temperature, theirs.to(sum_dtype(theirs)) / temperature
         size = (label.shape[-2], label.shape[-1])
         sums = sums_at_stride(ours, SoftAtStride(theirs), size, label != IGNORED, norm, with_log)
         student.shared[(*key, with_log)] = sums

@@ -10,7 +10,7 @@ from torch import Tensor
 from segctl.losses.pixels import finite_where_ignored
 from segctl.losses.sums.at_stride import SoftAtStride, stride_sums
 from segctl.losses.sums.fast import block_sums
-from segctl.losses.sums.on_gpu import checked_sums
+from segctl.losses.sums.on_gpu import checked_compiled_sums, checked_sums
 from segctl.losses.sums.plain import Sums, plain_sums
 
 WORTHWHILE = 1 << 20
@@ -33,11 +33,15 @@ def sums_of(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, with
     """The sums (B, C) of `plain_sums`, or the same from `block_sums`; arguments as theirs.
 
     The fast sums take CPU and CUDA tensors, labels without a gradient of their own, and batches of at least WORTHWHILE logits.
-    Under torch.compile the plain ones are taken, because the compiler fuses them by itself.
+    Under torch.compile the plain ones are taken, because the compiler fuses them by itself. On a GPU they are compiled here, and
+    the fast ones are for where that fails.
     """
     suits = logits.device.type in ("cpu", "cuda") and not label.requires_grad and logits.numel() >= WORTHWHILE
     if torch.compiler.is_compiling() or _plain.get() or not suits:
         return plain_sums(logits, label, valid, norm, with_log)
+    compiled = checked_compiled_sums(logits, label, valid, norm, with_log) if logits.is_cuda else None
+    if compiled is not None:
+        return compiled
     logits = finite_where_ignored(logits, valid)
     return block_sums(logits, label, valid, norm, with_log)
 

@@ -1,7 +1,7 @@
-"""The sums of logits at head stride by two Triton kernels: see `segctl.losses.sums.kernels`.
+"""Sums on a GPU: of logits at head stride by Triton kernels (`segctl.losses.sums.kernels`), of others by torch's compiler.
 
-The first batch of each kind is computed a second time by torch's own operations. If the kernels cannot be built on this device,
-or give other numbers, a warning says so and the plain way is taken from then on.
+Part of the first batch of each kind is computed a second time by torch's own operations. If the kernels cannot be built on this
+device, or give other numbers, a warning says so and torch's own operations are used from then on.
 """
 
 import warnings
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from segctl.losses.pixels import is_hard
 from segctl.losses.sums.at_stride import SoftAtStride, saveable, upsample_bilinear
+from segctl.losses.sums.fast import block_sums
 from segctl.losses.sums.plain import Sums, plain_sums
 
 MOST_KERNEL_CLASSES = 256
@@ -172,34 +173,63 @@ def checked_sums(
     fits = logits.shape[1] <= MOST_KERNEL_CLASSES and logits.dtype != torch.float64 and find_spec("triton") is not None
     if not (fits and known):
         return None
-    kind = (logits.device, logits.dtype, kernel_constants(logits.shape[1])["BC"], soft, valid is None, norm, with_log)
-    if kind not in _verdicts:
-        few = SoftAtStride(label.logits[:2]) if isinstance(label, SoftAtStride) else label[:2]
-        _verdicts[kind] = _is_right(logits[:2], few, size, None if valid is None else valid[:2], norm, with_log)
-    return kernel_sums(logits, label, size, valid, norm, with_log) if _verdicts[kind] else None
+    few = SoftAtStride(label.logits[:2]) if isinstance(label, SoftAtStride) else label[:2]
+    tensor, mask = few.logits if isinstance(few, SoftAtStride) else few, None if valid is None else valid[:2]
+    call = KernelCall(size, norm, with_log, not soft, align_corners=False)
+    right = _is_right(
+        ("kernels", logits.device, logits.dtype, kernel_constants(logits.shape[1])["BC"], soft, valid is None, norm, with_log),
+        logits[:2],
+        lambda x: kernel_sums(x, few, size, mask, norm, with_log),
+        lambda x: plain_at_size(x, tensor, mask, call),
+    )
+    return kernel_sums(logits, label, size, valid, norm, with_log) if right else None
+
+
+def checked_compiled_sums(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, with_log: bool) -> Sums | None:
+    """The sums of `plain_sums`, each (B, C), compiled into a few kernels; None if the compiler fails or gives other numbers.
+
+    Arguments as theirs. The first call with arguments of a kind compiles, which takes a while, and tries the result.
+    """
+    if logits.dtype == torch.float64 or find_spec("triton") is None:
+        return None
+    right = _is_right(
+        ("compiled", logits.device, logits.dtype, is_hard(label), valid is None, norm, with_log),
+        logits,
+        lambda x: _compiled_plain_sums()(x, label, valid, norm, with_log),
+        lambda x: block_sums(x, label, valid, norm, with_log),
+    )
+    return _compiled_plain_sums()(logits, label, valid, norm, with_log) if right else None
+
+
+@lru_cache(maxsize=1)
+def _compiled_plain_sums() -> Callable[..., Sums]:
+    compiled: Callable[..., Sums] = torch.compile(plain_sums)
+    return compiled
 
 
 _verdicts: dict[tuple[object, ...], bool] = {}
-"""Whether the kernels gave right numbers, by the kind of arguments."""
+"""Whether a fast way gave right numbers, by its kind of arguments."""
 
 
-def _is_right(
-    logits: Tensor, label: Tensor | SoftAtStride, size: tuple[int, int], valid: Tensor | None, norm: int, with_log: bool
-) -> bool:
-    tensor = label.logits if isinstance(label, SoftAtStride) else label
-    call = KernelCall(size, norm, with_log, not isinstance(label, SoftAtStride), align_corners=False)
-    wanted = _with_gradient(lambda x: plain_at_size(x, tensor, valid, call), logits)
+def _is_right(kind: tuple[object, ...], logits: Tensor, fast: Callable[[Tensor], Sums], exact: Callable[[Tensor], Sums]) -> bool:
+    """Whether the fast sums of logits (B, C, *D) and their gradient are near the exact ones; tried once for each kind."""
+    if kind in _verdicts:
+        return _verdicts[kind]
+    wanted, reason = _with_gradient(exact, logits), ""
     try:
-        found = _with_gradient(lambda x: kernel_sums(x, label, size, valid, norm, with_log), logits)
+        found = _with_gradient(fast, logits)
     except Exception as error:  # a compiler can fail in as many ways as there are machines, and training need not
-        reason = f"they cannot be built or run here ({type(error).__name__}: {str(error).strip().splitlines()[:1]})"
+        first = next(iter(str(error).strip().splitlines()), "")
+        reason = f"they cannot be built or run here ({type(error).__name__}: {first})"
     else:
         off = max(float((x - y).abs().max() / y.abs().max().clamp(min=1e-6)) for x, y in zip(found, wanted, strict=True))
-        if off <= (KERNEL_TOLERANCE if logits.dtype == torch.float32 else 10 * KERNEL_TOLERANCE):
-            return True
-        reason = f"they differ from torch's own operations by {off:.2g} of the largest number"
-    warnings.warn(f"the losses do not use their GPU kernels: {reason}; they take torch's own operations", stacklevel=2)
-    return False
+        if not off <= (KERNEL_TOLERANCE if logits.dtype == torch.float32 else 10 * KERNEL_TOLERANCE):
+            reason = f"they differ from torch's own operations by {off:.2g} of the largest number"
+    if reason:
+        text = f"the losses do not use their GPU kernels ({kind[0]}): {reason}; torch's own operations are used instead"
+        warnings.warn(text, stacklevel=2)
+    _verdicts[kind] = not reason
+    return not reason
 
 
 def _with_gradient(sums_of: Callable[[Tensor], Sums], logits: Tensor) -> list[Tensor]:
