@@ -30,6 +30,8 @@ from segctl.losses.sums.threads import share_out
 
 STRIDE_BLOCK_ELEMENTS = 1 << 19
 """Probabilities in a block, 2 MiB of float32."""
+PIECES = 16
+"""Pieces of the product that widens the maps, for as many threads as there can be."""
 LOG2_E = 1 / math.log(2)
 LEAST_STRIDE_BLOCKS = 64
 """Smallest number of blocks in a batch, so that the threads' scratch memory stays small beside the upsampled logits."""
@@ -65,9 +67,20 @@ class UpsampledRows(NamedTuple):
     weights: Tensor
 
 
-def _full_precision() -> torch.autocast:
-    """Autocast would take products of matrices in half precision, which torch's upsampling does not."""
-    return torch.autocast("cpu", enabled=False)
+def _product(tall: Tensor, matrix: Tensor) -> Tensor:
+    """(N, K) @ (K, M), in pieces on the threads of `share_out`, which also turns autocast off.
+
+    A product on all cores would leave the library's own threads spinning for a fifth of a second, on cores that the blocks need.
+    """
+    out = tall.new_empty(len(tall), matrix.shape[1])
+    pieces = list(zip(tall.chunk(PIECES), out.chunk(PIECES), strict=True))
+
+    def work(queue: Iterator[tuple[Tensor, Tensor]]) -> None:
+        for part, target in queue:
+            torch.mm(part, matrix, out=target)
+
+    share_out(work, pieces, torch.device("cpu"))
+    return out
 
 
 class UpsampledMaps:
@@ -78,8 +91,7 @@ class UpsampledMaps:
         maps = maps.detach().to(sum_dtype(maps))
         maps = (maps - maps.amax(1, keepdim=True)).mul_(LOG2_E).permute(0, 2, 1, 3).contiguous()
         self.columns = _weights(maps.shape[3], size[1], align_corners, maps.dtype)[0]
-        with _full_precision():
-            self.wide = (maps.view(-1, maps.shape[3]) @ self.columns.T).view(*maps.shape[:3], size[1])
+        self.wide = _product(maps.view(-1, maps.shape[3]), self.columns.T).view(*maps.shape[:3], size[1])
 
     def rows(self, image: int, rows: slice) -> UpsampledRows:
         weights, low, high = _weights(self.grid.shape[0], self.grid.size[0], self.grid.align_corners, self.wide.dtype)
@@ -93,8 +105,7 @@ class UpsampledMaps:
 
     def gradient_of(self, wide: Tensor) -> Tensor:
         """The gradient of the logits (B, C, h, w) from that of the widened maps (B, h, C, W), which is not scaled."""
-        with _full_precision():
-            narrow = wide.view(-1, wide.shape[3]) @ self.columns
+        narrow = _product(wide.view(-1, wide.shape[3]), self.columns)
         return narrow.view(*wide.shape[:3], -1).permute(0, 2, 1, 3).contiguous()
 
 
