@@ -26,7 +26,7 @@ from segctl.losses.pixels import is_hard, sum_dtype
 from segctl.losses.sums.block import Block, gradient_of_block, sums_of_block
 from segctl.losses.sums.fast import differentiable_gradient
 from segctl.losses.sums.plain import Sums, first_slots, plain_sums
-from segctl.losses.sums.threads import share_out
+from segctl.losses.sums.threads import share_out, single_threaded
 
 STRIDE_BLOCK_ELEMENTS = 1 << 19
 """Probabilities in a block, 2 MiB of float32."""
@@ -88,8 +88,9 @@ class UpsampledMaps:
 
     def __init__(self, maps: Tensor, size: tuple[int, int], align_corners: bool) -> None:
         self.grid = Upsampling((maps.shape[2], maps.shape[3]), size, align_corners)
-        maps = maps.detach().to(sum_dtype(maps))
-        maps = (maps - maps.amax(1, keepdim=True)).mul_(LOG2_E).permute(0, 2, 1, 3).contiguous()
+        with single_threaded():
+            maps = maps.detach().to(sum_dtype(maps))
+            maps = (maps - maps.amax(1, keepdim=True)).mul_(LOG2_E).permute(0, 2, 1, 3).contiguous()
         self.columns = _weights(maps.shape[3], size[1], align_corners, maps.dtype)[0]
         self.wide = _product(maps.view(-1, maps.shape[3]), self.columns.T).view(*maps.shape[:3], size[1])
 
@@ -311,9 +312,10 @@ def _gradient(reading: StrideReading, *grads: Tensor) -> Tensor:
             parts[number] = place.weights.T @ p.view(len(p), -1)
 
     share_out(work, places, torch.device("cpu"))
-    wide = torch.zeros_like(reading.maps.wide)
-    for (_, place), part in zip(places, parts, strict=True):
-        assert part is not None  # mypy cannot know that every place was worked on
-        few = wide[place.image, place.low : place.high]
-        few += part.view_as(few)
+    with single_threaded():
+        wide = torch.zeros_like(reading.maps.wide)
+        for (_, place), part in zip(places, parts, strict=True):
+            assert part is not None  # mypy cannot know that every place was worked on
+            few = wide[place.image, place.low : place.high]
+            few += part.view_as(few)
     return reading.maps.gradient_of(wide)
