@@ -16,6 +16,7 @@ from segctl.losses.kl import KLLoss
 from segctl.losses.pixels import checked_pixels, is_hard
 from segctl.losses.sums.choose import sums_at_stride, sums_of
 from segctl.losses.sums.plain import Sums
+from segctl.losses.sums.threads import single_threaded
 from segctl.schema.loss_terms import Output
 
 
@@ -95,7 +96,8 @@ def _sums_at_stride(terms: Sequence[NamedLoss], logits: Tensor, label: Tensor, k
         return None
     size = (label.shape[-2], label.shape[-1])
     large = logits[:, :, :1, :1].expand(-1, -1, *size)  # no memory: only its shape and type are looked at
-    valid = checked_pixels(large, label, IGNORED, keep_mask)
+    with single_threaded():
+        valid = checked_pixels(large, label, IGNORED, keep_mask)
     with_log = any(not isinstance(term.module, JDTLoss) for term in terms)
     return sums_at_stride(logits, label, size, valid, norm=1, with_log=with_log)
 

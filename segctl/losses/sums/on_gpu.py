@@ -92,7 +92,12 @@ class KernelCall:
 def kernel_constants(classes: int) -> dict[str, int]:
     """The sizes of a program for a number of classes: so many pixels and warps that no register is spilled."""
     block = max(16, 1 << (classes - 1).bit_length())
-    return {"C": classes, "BC": block, "BN": 32 if block <= 32 else 16, "num_warps": 4 if block <= 64 else 8}
+    return {
+        "C": classes,
+        "BC": block,
+        "BN": 32 if block <= 32 else 16 if block <= 128 else 8,
+        "num_warps": 4 if block <= 64 else 8,
+    }
 
 
 def kernel_sums(
