@@ -11,23 +11,24 @@ from torch import Tensor
 from segctl.data.batches.loader import Sample, evaluation_samples, rank_share
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import SegctlError
+from segctl.evaluate.class_map import ClassMap
 from segctl.evaluate.partial_results import PartialResults
 from segctl.evaluate.predictor import class_probabilities, predict_classes
 from segctl.files import Progress
 from segctl.metrics.calibration import fill_bins
 from segctl.metrics.counts import checked_pairs, queue_pairs
 from segctl.metrics.tally import EvaluationCounts, ImageCounts, MapCounter, Tally, merge_counts
-from segctl.models.external.foreign import Network
+from segctl.models.forward import ImageNetwork
 from segctl.runtime.determinism import any_image_size
 from segctl.runtime.device import Compute
 from segctl.runtime.memory import SCORE_WITH_LESS, out_of_memory_in_words
 from segctl.runtime.world import World
 from segctl.schema.evaluate import EvaluateSpec
 
-ClassMap = NDArray[np.uint8]
+LabelMap = NDArray[np.uint8]
 """The class id of each pixel: uint8 (H, W)."""
 
-SavePrediction = Callable[[str, ClassMap], None]
+SavePrediction = Callable[[str, LabelMap], None]
 """Called with an image's name and its class map."""
 
 
@@ -56,7 +57,8 @@ class Extras:
 class Scoring:
     """How images are scored. workers: loader processes.  world: the processes that share the images.
 
-    batch: at most this many neighbouring images of one size go through the network at once.
+    batch: at most this many neighbouring images of one size go through the network at once.  classes: what the network's classes
+    are in a dataset that it was not trained on; None where they are the same.
     """
 
     protocol: EvaluateSpec
@@ -65,6 +67,7 @@ class Scoring:
     world: World = field(default_factory=World)
     batch: int = 1
     extras: Extras = Extras()
+    classes: ClassMap | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class _Batch:
 
 
 def count_images(
-    model: Network,
+    model: ImageNetwork,
     dataset: PreparedDataset,
     names: Sequence[str],
     how: Scoring,
@@ -103,7 +106,7 @@ def count_images(
 
 
 def count_split(
-    model: Network,
+    model: ImageNetwork,
     dataset: PreparedDataset,
     split: str,
     how: Scoring,
@@ -115,7 +118,7 @@ def count_split(
 
 
 def count_shared(
-    model: Network,
+    model: ImageNetwork,
     dataset: PreparedDataset,
     names: list[str],
     how: Scoring,
@@ -148,7 +151,7 @@ def count_shared(
     return merge_counts([*resumed, *whole], names)
 
 
-def _predicted(model: Network, dataset: PreparedDataset, names: Sequence[str], how: Scoring) -> Iterator[_Batch]:
+def _predicted(model: ImageNetwork, dataset: PreparedDataset, names: Sequence[str], how: Scoring) -> Iterator[_Batch]:
     """The batches of the named images, in order, predicted and queued for counting."""
     device = how.compute.device
     for samples in _same_size(evaluation_samples(dataset, list(names), workers=how.workers), how.batch):
@@ -156,10 +159,14 @@ def _predicted(model: Network, dataset: PreparedDataset, names: Sequence[str], h
         label = torch.stack([sample.label for sample in samples]).to(device, non_blocking=True)
         if how.extras.calibration:
             probabilities = class_probabilities(model, images, how.protocol, how.compute)
+            if how.classes is not None:
+                probabilities = how.classes.of_probabilities(probabilities)
             prediction, bins = probabilities.argmax(1).to(torch.uint8), fill_bins(probabilities, label)
         else:
             prediction, bins = predict_classes(model, images, how.protocol, how.compute), None
-        yield _Batch(samples, prediction, queue_pairs(prediction, label, model.num_classes), bins)
+            if how.classes is not None:
+                prediction = how.classes.of_predictions(prediction)
+        yield _Batch(samples, prediction, queue_pairs(prediction, label, dataset.classes.num_classes), bins)
 
 
 def _one_behind(batches: Iterator[_Batch]) -> Iterator[_Batch]:

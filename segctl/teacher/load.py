@@ -1,6 +1,6 @@
 """Load a teacher's network from any file that holds one, with its classes in the dataset's order."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +9,13 @@ from torch import nn
 
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError
-from segctl.files import file_sha256, real_path
+from segctl.files import archive_kind, file_sha256, real_path
 from segctl.models import Segmenter, build_model, restore
-from segctl.models.external.foreign import ForeignNetwork, Network, class_order, load_program, program_kind
+from segctl.models.external.foreign import ForeignNetwork, Network, class_order, load_program
 from segctl.models.external.huggingface import load_hugging_face
 from segctl.models.external.weights import fill_network
 from segctl.models.saving import read_if_saved
+from segctl.runs import MODEL_FILE
 from segctl.schema.load import load_preset
 from segctl.schema.run import TrainRun
 from segctl.teacher.find import is_hugging_face, on_the_hub
@@ -25,7 +26,8 @@ class Teacher:
     """A loaded teacher and where it came from.
 
     path: its file, or `hf:ORG/NAME`.  preset: the preset that made it, or its kind of file.  sha256: the hash of its file.
-    notes: what was assumed about a network that segctl did not make.  given_preset: the --teacher-preset that describes it.
+    notes: which runs it was chosen from, and what was assumed about a network that segctl did not make.
+    given_preset: the --teacher-preset that describes it.
     """
 
     model: Network
@@ -34,6 +36,10 @@ class Teacher:
     sha256: str
     notes: tuple[str, ...] = ()
     given_preset: str | None = None
+
+    def chosen(self, note: str) -> "Teacher":
+        """The same teacher; the note says which runs it was chosen from, or is empty."""
+        return replace(self, notes=(note, *self.notes)) if note else self
 
     @property
     def is_program(self) -> bool:
@@ -70,15 +76,15 @@ def load_teacher(
         _require_same_data(run, dataset, path)
         model, note = _plain_weights(path, run, names)
         return Teacher(model, path, run.name, file_sha256(path), (note,) if note else (), given_preset=preset)
-    if program_kind(path):
+    if archive_kind(path):
         network = load_program(path, names, trusted=trust_program)
         notes = (_assumed(path), *_recognised(network, dataset, crop))
-        return Teacher(network, path, program_kind(path), file_sha256(path), notes)
+        return Teacher(network, path, archive_kind(path), file_sha256(path), notes)
     saved = read_if_saved(path)
     if saved is None:
         raise InputError(
             f"'{path}' is a PyTorch file, but not a model that segctl wrote: it does not say which network its weights are of",
-            "add --teacher-preset NAME_OR_FILE, the preset of that network; a run's folder or model.pt needs none",
+            f"add --teacher-preset NAME_OR_FILE, the preset of that network; a run's folder or {MODEL_FILE} needs none",
         )
     model = restore(saved)
     if saved.class_names != names:

@@ -8,7 +8,8 @@ from toy import PRESET, STUDENT, Silent, toy_run
 
 from segctl.data.batches.loader import Batch, training_batches
 from segctl.errors import SegctlError
-from segctl.models import load
+from segctl.files import file_sha256
+from segctl.models import load, read
 from segctl.runs import RunFolder
 from segctl.schema.run import DistillRun
 from segctl.train.build import build_session
@@ -40,7 +41,7 @@ def test_the_logged_loss_is_the_sum_of_its_terms(trained: RunFolder) -> None:
 
 def test_every_file_of_a_run_is_there(trained: RunFolder) -> None:
     names = {path.name for path in trained.path.iterdir()}
-    assert names == {"run.yaml", "environment.json", "log.jsonl", "train.log", "last.pt", "best.pt", "model.pt"}
+    assert names == {"run.yaml", "environment.json", "log.jsonl", "train.log", "last.pt", "best.pt", "model.safetensors"}
 
 
 def test_every_checkpoint_loads_with_weights_only(trained: RunFolder) -> None:
@@ -68,10 +69,19 @@ def test_the_shipped_network_is_the_moving_average(trained: RunFolder) -> None:
     assert not torch.equal(weight, last["task"][f"model.{name}"])
 
 
+def test_environment_has_the_hash_of_the_first_weights(trained: RunFolder, toy_data: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    run = toy_run(model={"weights": str(trained.path)}, train={"steps": 1})
+    start_run(Request(run, toy_data, tmp_path, device="cpu"), folder, Silent())
+    assert folder.read_environment()["initial_weights_sha256"] == file_sha256(trained.model)
+
+
 def test_environment_says_where_the_run_came_from(trained: RunFolder) -> None:
     environment = trained.read_environment()
     assert environment["command"] == "segctl train"
     assert environment["method"] == "none"
+    assert (environment["initial_weights"], environment["initial_weights_sha256"]) == ("none", None)
+    assert environment["tf32"] == {"convolutions": False, "products": False}
     assert environment["dataset"]["name"] == "camvid"
     assert environment["finished"] is not None
     assert environment["seconds_per_step"] > 0
@@ -81,7 +91,9 @@ def test_the_best_validation_is_shipped_when_asked(toy_data: Path, tmp_path: Pat
     folder = RunFolder(tmp_path / "run")
     run = toy_run(train={"steps": 6, "validate_every": 2, "select": "best"})
     start_run(Request(run, toy_data, tmp_path), folder, Silent())
-    assert folder.model.read_bytes() == folder.best.read_bytes()
+    shipped, best = read(folder.model), read(folder.best)
+    assert (shipped.run, shipped.class_names) == (best.run, best.class_names)
+    assert all(torch.equal(shipped.weights[name], tensor) for name, tensor in best.weights.items())
 
 
 def test_every_method_starts_from_the_same_student(toy_data: Path, toy_teacher: Path) -> None:
