@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from segctl.files import append_line, write_text
+from segctl.files import append_line, without_infinities, write_text
 from segctl.runs import RunFolder
 from segctl.train.trackers import Board, open_board
 from segctl.train.watch import StepReport, Watch
@@ -32,7 +32,7 @@ class RunLog:
         if not self.writes:
             return
         kept = [event for event in self.folder.read_log() if event.get("step", 0) <= step and event["event"] != "end"]
-        write_text(self.folder.log, "".join(json.dumps(event) + "\n" for event in kept))
+        write_text(self.folder.log, "".join(_line(event) + "\n" for event in kept))
 
     def note(self, text: str) -> None:
         """Show a decision or an event, and write it to train.log."""
@@ -61,9 +61,13 @@ class RunLog:
         """Write one line of log.jsonl, and its numbers for TensorBoard."""
         if not self.writes:
             return
-        append_line(self.folder.log, json.dumps({"event": kind, **content}))
+        append_line(self.folder.log, _line({"event": kind, **content}))
         if self.board is not None:
             self.board.event(kind, content)
+
+
+def _line(event: dict[str, Any]) -> str:
+    return json.dumps(without_infinities(event), allow_nan=False)
 
 
 def _percent(value: float | None) -> str:

@@ -9,7 +9,9 @@ from typing import Protocol
 class StepReport:
     """Means over the steps since the last report; times in seconds, memory in MB.
 
-    gradient_norm: of the last step, before any clipping.  left_s: how long the rest of the run takes at this pace.
+    gradient_norm: of the last step, before any clipping; infinite if that step was skipped.  skipped: how many of the steps
+    changed no weight, because fp16 made a gradient infinite; the scale of the gradients is halved then.
+    left_s: how long the rest of the run takes at this pace.
     """
 
     step: int
@@ -22,6 +24,7 @@ class StepReport:
     left_s: float
     images_per_s: float
     memory_mb: float
+    skipped: int = 0
 
     def short(self) -> str:
         """`loss 0.412   0.31 s/step`."""
@@ -31,7 +34,8 @@ class StepReport:
         """`step 20/200   loss 0.412 = cross_entropy_main 0.318 + jdt_main 0.094   0.31 s/step   56 s left`."""
         parts = " + ".join(f"{name} {value:.3f}" for name, value in self.terms.items())
         left = f"   {_duration(self.left_s)} left" if self.step < steps else ""
-        return f"step {self.step}/{steps}   loss {self.loss:.3f} = {parts}   {self.step_s:.2f} s/step{left}"
+        skipped = f"   {self.skipped} steps skipped (fp16)" if self.skipped else ""
+        return f"step {self.step}/{steps}   loss {self.loss:.3f} = {parts}   {self.step_s:.2f} s/step{left}{skipped}"
 
 
 class Watch(Protocol):
