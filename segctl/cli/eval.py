@@ -264,7 +264,7 @@ def _evaluate_run(request: "EvaluationRequest", processes: int, gates: list[Gate
 
         launch(processes, out.arguments)
         return
-    with joined_world() as world, out.progress("scoring") as progress:
+    with joined_world(out.note_of_any_rank) as world, out.progress("scoring") as progress:
         scored = evaluate_run(request, world, progress)
     if scored is not None:
         show_scores(scored.scores, json, folder=scored.folder, worst=scored.worst)

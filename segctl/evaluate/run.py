@@ -21,7 +21,7 @@ from segctl.metrics.tally import EvaluationCounts, MapCounter
 from segctl.models import load
 from segctl.runs import RunFolder
 from segctl.runtime.cores import loader_workers
-from segctl.runtime.device import Compute, choose_scoring_compute
+from segctl.runtime.device import Compute, choose_scoring_compute, require_own_gpus
 from segctl.runtime.signals import requests_between_steps
 from segctl.runtime.world import World
 from segctl.schema.evaluate import EvaluateSpec, ProtocolChange
@@ -105,8 +105,9 @@ def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | 
     """
     opened = open_request(request)
     dataset, compute = opened.dataset, opened.compute
+    require_own_gpus(compute.device, world)
     model = load(request.run.model, class_names=dataset.classes.names).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    workers = loader_workers(opened.spec.data.workers, compute.device.type, world.size)
+    workers = loader_workers(opened.spec.data.workers, compute.device.type, world.local_size)
     how = Scoring(opened.protocol, compute, workers, world, request.batch, _extras(request, opened))
     about = _about(request, opened)
     with requests_between_steps() as requests:
