@@ -28,6 +28,7 @@ from segctl.files import Progress, as_record, file_sha256, read_json, real_path,
 from segctl.models import SavedModel, Segmenter, read, restore
 from segctl.runtime.device import Compute, choose_scoring_compute
 from segctl.runtime.memory import out_of_memory_in_words
+from segctl.runtime.upload import upload
 from segctl.schema.evaluate import EvaluateSpec, ProtocolChange
 from segctl.schema.load import validate_run
 from segctl.schema.run import TrainRun
@@ -87,7 +88,7 @@ class _Session:
 
     def write(self, picture: FoundPicture, image: RGB) -> None:
         """Write the outputs of a picture uint8 (H, W, 3). The mask comes last: where it exists, the picture is done."""
-        batch = torch.from_numpy(image)[None].to(self.compute.device)
+        batch = upload(torch.from_numpy(image)[None], self.compute.device)
         ids: NDArray[np.uint8] = predict_classes(self.model, batch, self.protocol, self.compute)[0].cpu().numpy()
         mask, mixed = _outputs(self.request, picture)
         if self.request.overlay:

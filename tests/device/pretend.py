@@ -52,7 +52,7 @@ def _place() -> str:
     other = "?"
     while frame is not None:
         file = frame.f_code.co_filename
-        if "/segctl/segctl/" in file or f"{Path('/segctl/')}" in file and "/tests/" not in file:
+        if "/segctl/segctl/" in file or (f"{Path('/segctl/')}" in file and "/tests/" not in file):
             return f"{file.rsplit('/segctl/', 1)[1]}:{frame.f_lineno}"
         if other == "?" and file != __file__ and "/torch/" not in file:
             other = f"{file}:{frame.f_lineno}"
@@ -116,6 +116,8 @@ def pinned(tensor: Tensor) -> bool:
 
 
 def _pin(tensor: Tensor, device: Any = None) -> Tensor:
+    if pinned(tensor):
+        return tensor
     copied = tensor.detach().clone()
     PINNED[copied.untyped_storage().data_ptr()] = copied.untyped_storage()
     return copied
@@ -139,7 +141,17 @@ INDEXING = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, 
 COPIES = {aten.copy_.default, aten._to_copy.default}
 MAY_MIX = {*COPIES, aten._has_compatible_shallow_copy_type.default, aten.set_.source_Tensor}
 
-NO_KERNEL = {"detach", "alias", "lift_fresh", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "is_same_size"}
+NO_KERNEL = {
+    "detach",
+    "alias",
+    "lift_fresh",
+    "empty",
+    "empty_like",
+    "new_empty",
+    "empty_strided",
+    "new_empty_strided",
+    "is_same_size",
+}
 
 
 def _cudnn_batch_norm(x, weight, bias, mean, var, training, momentum, eps):  # type: ignore[no-untyped-def]

@@ -8,8 +8,8 @@ from typing import Any
 from toy import PRESET, STUDENT, Silent, toy_run
 
 from segctl.runs import RunFolder
-from segctl.schema.methods import METHODS
 from segctl.schema.load import with_method
+from segctl.schema.methods import METHODS
 from segctl.schema.run import TrainRun
 from segctl.train.build import build_session
 from segctl.train.loop import steps
