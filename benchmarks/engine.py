@@ -47,10 +47,9 @@ from segctl.train import loop, resume, start
 from segctl.train.build import build_session
 from segctl.train.loop import steps
 from segctl.train.optimizer import build_optimizer
-from segctl.train.run_log import RunLog
+from segctl.train.run_log import RunLog, StepReport
 from segctl.train.session import Request, Session
 from segctl.train.tasks import SupervisedTask
-from segctl.train.watch import StepReport
 
 LOADED = time.time()
 PASSES = ("student", "loss", "backward", "optimiser")

@@ -34,7 +34,7 @@ from PIL import Image
 
 from segctl.data.batches.views import draw_view, read_view
 from segctl.data.classes import ClassRow, ClassTable
-from segctl.data.inspect.bench import Encoded, bytes_read, common_pipeline, decode
+from segctl.data.inspect.bench import Encoded, bytes_read, common_pipeline, decode_encoded
 from segctl.data.prepare import prepare_source
 from segctl.data.shards.dataset import open_dataset
 from segctl.data.shards.shard import CODECS
@@ -166,7 +166,7 @@ def measure(
             works: dict[str, Callable[[], object]] = {
                 codec: partial(read_view, datasets[codec], name, view) for codec in arguments.codecs
             }
-            works |= {"common": partial(common_pipeline, files[name], view), "decode": partial(decode, files[name])}
+            works |= {"common": partial(common_pipeline, files[name], view), "decode": partial(decode_encoded, files[name])}
             for rival in works if number % 2 else reversed(works):
                 rivals[rival].append(fastest(works[rival], arguments.repeats, clock))
             for codec in arguments.codecs:

@@ -113,11 +113,14 @@ def first_line(error: BaseException) -> str:
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+NEWLINE = "\n"
+
+
 def printable(text: str, keep: str = "") -> str:
     """Text in which characters that steer a terminal, or turn the direction of writing, are spelled out, such as `\\x1b`.
 
     Names of files and classes come from strangers: an escape code in one could change a terminal's title, or hide a line.
-    keep: characters that stay, such as a newline between the sentences of a message.
+    keep: characters that stay, such as NEWLINE between the sentences of a message.
     """
     return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else _spelled_out(found[0]), text)
 

@@ -54,7 +54,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         # torch's writer turns a full disk into a RuntimeError with one of these texts; any other RuntimeError is a bug.
         if not any(sign in str(error) for sign in ("write", "writing", "inline_container", "PytorchStreamWriter")):
             raise
-        # torch calls a full disk "unexpected pos 30577792 vs 30577680", which helps nobody.
+        # torch calls a full disk "unexpected pos 30577792 vs 30577680", which does not help.
         raise SegctlError(f"cannot write '{path}': the disk is full or does not take more data", FREE_SPACE) from error
     finally:
         if partial is not None:
@@ -201,7 +201,7 @@ def parse_record(text: str, kind: type[Record], where: str, hint: str = "") -> R
 
 
 def as_record(tree: Any, kind: type[Record], where: str, hint: str = "") -> Record:
-    """A value that was read from a file as a typed record; `true` is no number. Raises InputError as `read_record`."""
+    """A value that was read from a file as a typed record; `true` is not a number. Raises InputError as `read_record`."""
     return _checked(tree, lambda: kind.model_validate(tree, strict=True), where, hint)
 
 
@@ -242,8 +242,8 @@ def _kind_of(value: Any) -> str:
 def damage_of_zip(path: Path) -> str:
     """What is wrong with a zip archive, such as a file that torch wrote; empty if every member matches its CRC-32 checksum.
 
-    Empty too for a file that is no zip archive, and for one without checksums, which torch writes on request. torch itself does
-    not check them: a flipped bit becomes another weight. Reads at about 1 GB/s.
+    Empty too for a file that is not a zip archive, and for one without checksums, which torch writes on request. torch itself
+    does not check them: a flipped bit becomes another weight. Reads at about 1 GB/s.
     """
     if not zipfile.is_zipfile(path):
         return ""

@@ -214,7 +214,7 @@ class RunFolder:
         return tree
 
     def require_environment(self) -> "Environment":
-        """environment.json as a record. Raises InputError for a run without it: nobody could say what it was started with."""
+        """environment.json as a record. Raises InputError for a run without it: nothing else says what it was started with."""
         if not self.environment.is_file():
             raise InputError(f"the run '{self.path}' has lost its environment.json", PUT_BACK)
         return as_record(self.read_environment(), Environment, f"'{self.environment}'", PUT_BACK)

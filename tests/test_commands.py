@@ -99,7 +99,7 @@ def test_what_is_not_prepared_is_then_looked_at_and_repaired(person):
     for offset in offsets:
         content[offset + 5] ^= 1
     shard.write_bytes(content)
-    said = person.types("data", "info", "shapes", "--data-root", person.data, code=1)
+    said = person.types("data", "info", "shapes", "--data-root", person.data, code=2)
     said = person.types_what_was_said(said, code=3)
     person.types_what_was_said(said[said.index("error: ") :], *FEW)
     assert "every sample is as it was packed" in person.types("data", "check", "shapes", "--data-root", person.data)

@@ -26,8 +26,8 @@ app = typer.Typer(
     context_settings=CONTEXT,
     help="Train, distil and evaluate semantic-segmentation models.",
 )
-app.add_typer(data.app, name="data")
-app.add_typer(presets.app, name="presets")
+app.add_typer(data.data_app, name="data")
+app.add_typer(presets.presets_app, name="presets")
 app.command(cls=PlainCommand)(train.train)
 app.command(cls=distill.DistillCommand)(distill.distill)
 app.command(cls=PlainCommand)(compare.compare)

@@ -7,8 +7,6 @@ import typer
 
 from segctl.cli import completion
 from segctl.cli.options import (
-    DATA_ROOT,
-    RUNS_ROOT,
     DataRootOpt,
     JsonOpt,
     RunsRootOpt,
@@ -19,7 +17,7 @@ from segctl.cli.options import (
     TrustOpt,
 )
 from segctl.cli.output import out
-from segctl.commands import command_line
+from segctl.commands import DATA_ROOT, RUNS_ROOT, command_line
 from segctl.errors import InputError, did_you_mean
 from segctl.runtime.device_name import check_device_name
 

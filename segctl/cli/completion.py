@@ -40,7 +40,7 @@ def runs(incomplete: str) -> list[str]:
     return list(dict.fromkeys([*(path for path in found if path.startswith(incomplete)), *_paths(incomplete, ())]))
 
 
-def settings(incomplete: str) -> list[str]:
+def preset_settings(incomplete: str) -> list[str]:
     """`a.b.c=` for every setting of a preset; a list is completed by its index 0."""
     from segctl.schema.run import DistillRun
 

@@ -9,11 +9,12 @@ import typer
 from segctl.cli import completion
 from segctl.cli.data_tables import megabytes, show_findings, show_info, show_prepared
 from segctl.cli.help import PlainCommand, PlainGroup
-from segctl.cli.options import DATA_ROOT, DataRootOpt, JsonOpt
+from segctl.cli.options import DataRootOpt, JsonOpt
 from segctl.cli.output import out
+from segctl.commands import DATA_ROOT
 from segctl.runtime.signals import handling
 
-app = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="Prepare, check and look at datasets.")
+data_app = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="Prepare, check and look at datasets.")
 
 NameArg = Annotated[
     str,
@@ -21,8 +22,8 @@ NameArg = Annotated[
 ]
 
 
-@app.command("list", cls=PlainCommand)
-def list_datasets(data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> None:
+@data_app.command("list", cls=PlainCommand)
+def data_list(data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> None:
     """List the datasets: what they need, where they come from, and whether they are prepared."""
     from dataclasses import asdict
 
@@ -44,7 +45,7 @@ def _end(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-@app.command(cls=PlainCommand)
+@data_app.command(cls=PlainCommand)
 @handling({"SIGTERM": _end, "SIGHUP": _end})  # so that temporary files are removed, as after Ctrl-C
 def prepare(
     name: NameArg,
@@ -135,8 +136,8 @@ def prepare(
     show_prepared(dataset)
 
 
-@app.command(cls=PlainCommand)
-def check(name: NameArg, data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> None:
+@data_app.command("check", cls=PlainCommand)
+def data_check(name: NameArg, data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = False) -> None:
     """Read every sample back and compare it with its checksum and the class table. Exit code 3 if there is a problem."""
     from segctl.data.advice import prepare_again
     from segctl.data.inspect.check import check
@@ -153,7 +154,7 @@ def check(name: NameArg, data_root: DataRootOpt = DATA_ROOT, json: JsonOpt = Fal
         out.result(f"{name}: every sample is as it was packed" + (f" ({trial})" if trial else ""))
 
 
-@app.command(cls=PlainCommand)
+@data_app.command(cls=PlainCommand)
 def info(
     name: NameArg,
     split: Annotated[
@@ -163,12 +164,12 @@ def info(
     json: JsonOpt = False,
 ) -> None:
     """Count the images, sizes and classes of each split."""
-    from segctl.data.inspect.info import describe
+    from segctl.data.inspect.info import describe_splits
     from segctl.data.shards.dataset import open_dataset
 
     dataset = open_dataset(data_root, name)
     with out.progress(f"counting {name}") as progress:
-        splits = describe(dataset, split or (), progress)
+        splits = describe_splits(dataset, split or (), progress)
     if json:
         about = {"dataset": dataset.name, "trial": dataset.trial, "fingerprint": dataset.fingerprint}
         notes = {"notes": dataset.provenance.notes, "unknown_pixels": dataset.unknown_pixels()}
@@ -178,28 +179,33 @@ def info(
     show_info(dataset, splits)
 
 
-@app.command(cls=PlainCommand)
+@data_app.command(cls=PlainCommand)
 def preview(
     name: NameArg,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="The PNG to write; default: NAME-SPLIT.png.")
     ] = None,
     split: Annotated[str | None, typer.Option("--split", help="The split to show; default: the first.")] = None,
+    augmented: Annotated[
+        str | None,
+        typer.Option("--augmented", metavar="PRESET", help="Draw what a network is trained on under this preset: its views."),
+    ] = None,
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
     """Draw a contact sheet: images, labels in colour, and a legend."""
     from segctl.data.inspect.preview import write_preview
     from segctl.data.shards.dataset import open_dataset
+    from segctl.schema.load import load_preset
 
     dataset = open_dataset(data_root, name)
     split = split or next(iter(dataset.splits))
     path = output or Path(f"{name}-{split}.png")
-    names = write_preview(dataset, split, path)
+    names = write_preview(dataset, split, path, load_preset(augmented).data if augmented else None)
     out.result(f"{path}: {len(names)} samples of {name} {split}")
 
 
-@app.command(cls=PlainCommand)
-def bench(
+@data_app.command("bench", cls=PlainCommand)
+def data_bench(
     name: NameArg,
     source: Annotated[
         list[Path] | None,
@@ -238,6 +244,7 @@ def bench(
         ("decode alone", found.decode_ms, found.bytes_encoded),
     ):
         rows.append([what, f"{1000 / time_ms:.1f}", f"{time_ms:.2f}", f"{read / 1e6:.2f}"])
+    rows += [[f"augmentation: {kind}", "", f"{time_ms:.2f}", ""] for kind, time_ms in found.augment_ms.items()]
     notes = [
         f"{found.codec}, crop {found.crop[0]}×{found.crop[1]}, scale 0.5 to 2, flip; medians of {found.samples}",
         f"decoding is of {found.decoded}; shards are {found.times_faster:.1f} times as fast; first batch after "

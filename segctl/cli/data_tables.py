@@ -52,7 +52,7 @@ def show_prepared(dataset: "PreparedDataset") -> None:
 
 
 def remarks(dataset: "PreparedDataset") -> list[str]:
-    """Notes on what was left out, and on pixels whose colour is no class's."""
+    """Notes on what was left out, and on pixels whose colour belongs to no class."""
     unknown = dataset.unknown_pixels()
     stray = (
         [f"{sum(unknown.values())} pixels in {len(unknown)} samples have a colour of no class and are ignored"] if unknown else []

@@ -31,7 +31,7 @@ def demo(
 
 
 def _commands(folder: Path, steps: int | None) -> list[list[str]]:
-    """The commands that are still to do: finished runs are left alone, and a stopped one is gone on with."""
+    """The commands that are left to run: finished runs are skipped, and a stopped one is resumed."""
     from segctl.runs import RunFolder
 
     data, runs = ["--data-root", str(folder / "data")], folder / "runs"

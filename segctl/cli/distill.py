@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class DistillCommand(PlainCommand):
-    """`segctl distill`. Its help names the methods when it is printed: importing their table takes 0.15 s of every command."""
+    """`segctl distill`. Its help imports the list of methods only when it is printed, because the import takes 0.15 s."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         from segctl.schema.methods import METHODS

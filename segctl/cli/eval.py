@@ -8,7 +8,6 @@ import typer
 
 from segctl.cli import completion
 from segctl.cli.options import (
-    DATA_ROOT,
     DataRootOpt,
     DeviceOpt,
     FlipOpt,
@@ -21,6 +20,7 @@ from segctl.cli.options import (
 )
 from segctl.cli.output import out
 from segctl.cli.scores import Gate, check_gates, parse_gates, show_scores
+from segctl.commands import DATA_ROOT
 from segctl.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,33 +28,39 @@ if TYPE_CHECKING:
     from segctl.evaluate.tables import ScoresJson
     from segctl.metrics.tally import EvaluationCounts
 
-RUN, FILES, COUNTS = "scoring a run", "scoring --pred against --gt", "scoring --counts"
+RUN_PANEL, FILES_PANEL, COUNTS_PANEL = "scoring a run", "scoring --pred against --gt", "scoring --counts"
 """The three forms of the command, as help panels and errors name them."""
 
 RunArg = Annotated[Path | None, typer.Argument(metavar="RUN", autocompletion=completion.runs, help="Folder of a finished run.")]
 SplitOpt = Annotated[
-    str | None, typer.Option("--split", rich_help_panel=RUN, help="The split to score; default: val_split of the preset.")
+    str | None, typer.Option("--split", rich_help_panel=RUN_PANEL, help="The split to score; default: val_split of the preset.")
 ]
 BatchOpt = Annotated[
-    int, typer.Option("--batch", metavar="N", min=1, max=4096, rich_help_panel=RUN, help="Images of one size per forward pass.")
+    int,
+    typer.Option("--batch", metavar="N", min=1, max=4096, rich_help_panel=RUN_PANEL, help="Images of one size per forward pass."),
 ]
-SaveOpt = Annotated[bool, typer.Option("--save-predictions", rich_help_panel=RUN, help="Write every class map as an index PNG.")]
+SaveOpt = Annotated[
+    bool, typer.Option("--save-predictions", rich_help_panel=RUN_PANEL, help="Write every class map as an index PNG.")
+]
 CalibrationOpt = Annotated[
-    bool, typer.Option("--calibration", rich_help_panel=RUN, help="Also compute ECE and class-wise SCE from the probabilities.")
+    bool,
+    typer.Option("--calibration", rich_help_panel=RUN_PANEL, help="Also compute ECE and class-wise SCE from the probabilities."),
 ]
 ScoringProcessesOpt = Annotated[
     int,
-    typer.Option("--processes", metavar="N", min=1, max=1024, rich_help_panel=RUN, help="Local processes that share the images."),
+    typer.Option(
+        "--processes", metavar="N", min=1, max=1024, rich_help_panel=RUN_PANEL, help="Local processes that share the images."
+    ),
 ]
 PredOpt = Annotated[
-    Path | None, typer.Option("--pred", metavar="DIR", rich_help_panel=FILES, help="Predictions: PNGs of class ids.")
+    Path | None, typer.Option("--pred", metavar="DIR", rich_help_panel=FILES_PANEL, help="Predictions: PNGs of class ids.")
 ]
 TruthOpt = Annotated[
-    Path | None, typer.Option("--gt", metavar="DIR", rich_help_panel=FILES, help="Ground truth: PNGs of class ids.")
+    Path | None, typer.Option("--gt", metavar="DIR", rich_help_panel=FILES_PANEL, help="Ground truth: PNGs of class ids.")
 ]
 NumClassesOpt = Annotated[
     int | None,
-    typer.Option("--num-classes", metavar="C", min=2, max=4096, rich_help_panel=FILES, help="Class ids are 0 to C - 1."),
+    typer.Option("--num-classes", metavar="C", min=2, max=4096, rich_help_panel=FILES_PANEL, help="Class ids are 0 to C - 1."),
 ]
 IgnoreOpt = Annotated[
     int | None,
@@ -63,7 +69,7 @@ IgnoreOpt = Annotated[
         metavar="ID",
         min=0,
         max=65535,
-        rich_help_panel=FILES,
+        rich_help_panel=FILES_PANEL,
         help="Ground truth of this id is not scored; default: 255, or 65535 for more than 255 classes.",
     ),
 ]
@@ -72,26 +78,26 @@ ClassesOpt = Annotated[
     typer.Option(
         "--classes",
         metavar="FILE",
-        rich_help_panel=FILES,
+        rich_help_panel=FILES_PANEL,
         help="Class names in the order of ids (.txt), or a class table (.csv, .yaml).",
     ),
 ]
 LabelIdsOpt = Annotated[
-    bool, typer.Option("--label-ids", rich_help_panel=FILES, help="The PNGs hold Cityscapes label ids, not train ids.")
+    bool, typer.Option("--label-ids", rich_help_panel=FILES_PANEL, help="The PNGs hold Cityscapes label ids, not train ids.")
 ]
 ResizeOpt = Annotated[
     str | None,
     typer.Option(
-        "--resize", metavar="nearest", rich_help_panel=FILES, help="Resize predictions to the size of their ground truth."
+        "--resize", metavar="nearest", rich_help_panel=FILES_PANEL, help="Resize predictions to the size of their ground truth."
     ),
 ]
 WorkersOpt = Annotated[
     int | None,
-    typer.Option("--workers", metavar="N", min=1, max=1024, rich_help_panel=FILES, help="Threads; default: one per core."),
+    typer.Option("--workers", metavar="N", min=1, max=1024, rich_help_panel=FILES_PANEL, help="Threads; default: one per core."),
 ]
 CountsOpt = Annotated[
     Path | None,
-    typer.Option("--counts", metavar="FILE", rich_help_panel=COUNTS, help="A counts.npz to score again, without images."),
+    typer.Option("--counts", metavar="FILE", rich_help_panel=COUNTS_PANEL, help="A counts.npz to score again, without images."),
 ]
 BoundaryOpt = Annotated[bool, typer.Option("--boundary", help="Also compute Boundary IoU (not with --counts).")]
 BinaryOpt = Annotated[
@@ -169,14 +175,14 @@ def evaluate(
     }  # fmt: skip
     gates = parse_gates(min_ or [])
     if counts is not None:
-        _refuse(COUNTS, {"RUN": run, **of_run, **of_files, "--boundary": boundary})
+        _refuse(COUNTS_PANEL, {"RUN": run, **of_run, **of_files, "--boundary": boundary})
         scores = _score_counts(counts, binary, output)
     elif pred is not None or gt is not None:
-        _refuse(FILES, {"RUN": run, **of_run})
+        _refuse(FILES_PANEL, {"RUN": run, **of_run})
         files = FileOptions(pred, gt, num_classes, classes, label_ids, resize, workers, boundary, binary, ignore)
         scores = _score_pngs(files, output)
     elif run is not None:
-        _refuse(RUN, {**of_files, "--binary": binary, "--output": output})
+        _refuse(RUN_PANEL, {**of_files, "--binary": binary, "--output": output})
         from segctl.evaluate.run import EvaluationRequest
         from segctl.runs import RunFolder
         from segctl.schema.evaluate import ProtocolChange

@@ -33,7 +33,7 @@ class PlainCommand(_Plain, TyperCommand):
         for before, argument in zip(["", *args], args, strict=False):
             option, sign, value = argument.partition("=")
             if before == "--":
-                break  # what follows is no option; click judges it
+                break  # no option follows; click checks the rest
             named = option if sign and option.startswith("--") else before
             if not (value if sign and option.startswith("--") else argument):
                 what = named if named.startswith("-") else "an argument"

@@ -58,7 +58,7 @@ def lay_out(columns: Row, rows: Sequence[Row], width: int, drop: Sequence[str] =
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """The text in lines of at most `width` characters, broken at spaces alone: a longer word gets a line of its own."""
+    """The text in lines of at most `width` characters, broken only at spaces: a longer word gets a line of its own."""
     lines: list[str] = []
     for word in text.split(" "):
         if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:

@@ -8,25 +8,21 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from segctl import commands
 from segctl.cli import completion
+from segctl.commands import DATA_ROOT, DATA_VARIABLE, RUNS_ROOT, RUNS_VARIABLE
 from segctl.runtime.device_name import check_device_name
 
-DATA_ROOT, RUNS_ROOT = commands.DATA_ROOT, commands.RUNS_ROOT
-
 DataRootOpt = Annotated[
-    Path, typer.Option("--data-root", envvar=commands.DATA_VARIABLE, help="Folder of prepared datasets.", show_default=True)
+    Path, typer.Option("--data-root", envvar=DATA_VARIABLE, help="Folder of prepared datasets.", show_default=True)
 ]
-RunsRootOpt = Annotated[
-    Path, typer.Option("--runs-root", envvar=commands.RUNS_VARIABLE, help="Folder of runs.", show_default=True)
-]
+RunsRootOpt = Annotated[Path, typer.Option("--runs-root", envvar=RUNS_VARIABLE, help="Folder of runs.", show_default=True)]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 SetOpt = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="A.B=C",
-        autocompletion=completion.settings,
+        autocompletion=completion.preset_settings,
         help="Change a value of the preset, such as train.steps=100 (repeatable).",
     ),
 ]
@@ -110,7 +106,7 @@ TrustOpt = Annotated[
     typer.Option("--trust-program", help="Read a TorchScript or torch.export teacher, although that may run its code."),
 ]
 
-NETWORK = "how the network is applied, if not as the run says"
+NETWORK = "evaluation protocol, if it differs from the run's own"
 ProtocolOpt = Annotated[
     str | None,
     typer.Option("--protocol", metavar="NAME", rich_help_panel=NETWORK, help="whole or sliding; default: the run's own."),

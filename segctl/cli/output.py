@@ -26,7 +26,7 @@ from rich.progress import (
 from rich.text import Text
 
 from segctl.cli.layout import lay_out, wrap
-from segctl.errors import PeerError, ProcessError, SegctlError, StoppedError, printable
+from segctl.errors import NEWLINE, PeerError, ProcessError, SegctlError, StoppedError, printable
 from segctl.files import Progress
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -34,7 +34,6 @@ PIPE_WIDTH = 160
 """Width of tables in a file or a pipe."""
 
 MIN_WIDTH = 20
-NEWLINE = "\n"
 
 
 class Printer:
@@ -202,7 +201,7 @@ class Printer:
 
 
 def _text(text: str) -> Text:
-    """Text of one or more lines, without what steers a terminal."""
+    """Text of one or more lines, without characters that control a terminal."""
     return Text(printable(text, keep="\n\t"))
 
 

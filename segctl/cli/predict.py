@@ -7,7 +7,6 @@ import typer
 
 from segctl.cli import completion
 from segctl.cli.options import (
-    DATA_ROOT,
     DataRootOpt,
     DeviceOpt,
     FlipOpt,
@@ -18,6 +17,7 @@ from segctl.cli.options import (
     TileOpt,
 )
 from segctl.cli.output import out
+from segctl.commands import DATA_ROOT
 
 
 def predict(

@@ -10,10 +10,10 @@ from segctl.cli.help import PlainCommand, PlainGroup
 from segctl.cli.options import JsonOpt, SetOpt
 from segctl.cli.output import out
 
-app = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="List, show and check presets.")
+presets_app = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="List, show and check presets.")
 
 
-@app.command("list", cls=PlainCommand)
+@presets_app.command("list", cls=PlainCommand)
 def list_presets(json: JsonOpt = False) -> None:
     """List the shipped presets."""
     from segctl.schema.load import load_preset, preset_names
@@ -36,7 +36,7 @@ def list_presets(json: JsonOpt = False) -> None:
     )
 
 
-@app.command(cls=PlainCommand)
+@presets_app.command(cls=PlainCommand)
 def show(
     preset: Annotated[
         str,
@@ -62,8 +62,8 @@ def show(
     out.result("\n" + "\n".join(f"# {line}" for line in total_loss(run).splitlines()))
 
 
-@app.command(cls=PlainCommand)
-def check(
+@presets_app.command("check", cls=PlainCommand)
+def presets_check(
     file: Annotated[Path, typer.Argument(metavar="FILE", autocompletion=completion.presets, help="A YAML file.")],
     set_: SetOpt = None,
 ) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.progress import Progress, TaskID
 
 from segctl.cli.output import PLAIN_LINE_EVERY_S, out
-from segctl.train.watch import StepReport
+from segctl.train.run_log import StepReport
 
 
 class BarWatch:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segctl.cli import completion
-from segctl.cli.options import RUNS_ROOT, JsonOpt, RunsRootOpt
+from segctl.cli.options import JsonOpt, RunsRootOpt
 from segctl.cli.output import out
+from segctl.commands import RUNS_ROOT
 
 if TYPE_CHECKING:
     from segctl.report.groups import Comparison

@@ -50,7 +50,7 @@ def described_run(options: RunOptions) -> "TrainRun":
         return read_preset(options.preset, changes)
     if options.run is not None and (options.resume or extend_to is not None):
         folder = RunFolder(options.run)
-        folder.read_run()  # for its message where the folder is not a run
+        folder.read_run()  # for its error if the folder is not a run
         return read_preset(str(folder.run_yaml), changes)
     raise InputError("no run is given: wanted --preset NAME, or --resume --run DIR", "`segctl presets list` shows the presets")
 
@@ -60,7 +60,7 @@ def train_run(run: "TrainRun", name: str, options: RunOptions) -> None:
 
     name: of a new run's folder, if the options do not give one.
     """
-    if options.profile:  # before torch is imported: it warns that its profiler missed tensors made earlier
+    if options.profile:  # before torch is imported: torch warns of tensors made before its profiler
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from segctl.cli.progress import watching
     from segctl.runs import RunFolder, free_folder, newest_unfinished
@@ -99,7 +99,7 @@ def train_run(run: "TrainRun", name: str, options: RunOptions) -> None:
         if options.dry_run:
             found = dry_run(request, watch)
         else:
-            # The main process chooses the folder: the others may look when it exists already.
+            # Only the main process chooses the folder: another process might look after the folder has been made.
             if options.run is not None:
                 folder = RunFolder(options.run)
             elif resumes:

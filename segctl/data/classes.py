@@ -87,7 +87,7 @@ class ClassTable:
 
 
 MAX_VALUES = 32
-"""How many values outside the class table are counted by themselves; a label with more has blended colours."""
+"""How many values outside the class table are counted one by one; a label with more has blended colours."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from pydantic import BaseModel
 from segctl import __version__
 from segctl.data.classes import LabelCounts
 from segctl.data.files.lock import locked, made_folder, remove_abandoned
-from segctl.data.findings import refusal
+from segctl.data.findings import Finding, refusal
 from segctl.data.shards.dataset import (
     INDEX_NAME,
     PreparedDataset,
@@ -47,13 +47,14 @@ from segctl.data.shards.dataset import (
 from segctl.data.shards.shard import SHARD_FORMAT, Codec, ShardReader, write_shard
 from segctl.data.shards.tiles import file_hash
 from segctl.data.source import RawSample, Source
+from segctl.data.splits import overlaps
 from segctl.errors import InputError, SegctlError
 from segctl.files import Progress, content_key, read_record, sweep_partial, write_text
 from segctl.runtime.cores import core_count
 
 SHARD_BYTES = 2**29
 MIN_SHARDS, MIN_SHARD_SAMPLES = 4, 32
-POLL_S = 0.1
+_POLL_S = 0.1
 """How often progress is reported while processes convert."""
 
 Records = dict[str, SampleRecord]
@@ -99,6 +100,9 @@ def prepare_source(
     """
     if source.problems:
         raise refusal(source.problems)
+    if shared := overlaps(source.splits):
+        hint = "take each sample out of one of them, so that no network is scored on what it was trained on"
+        raise refusal([Finding(one.sample, f"sample '{one.sample}' {one.problem}", hint) for one in shared])
     whole, source = source, source if limit is None else _limited(source, limit)
     limit = None if source.splits == whole.splits else limit
     lock = data_root / f".{source.name}.lock"
@@ -314,6 +318,8 @@ def _key(conversion: Conversion, index: int) -> str:
 def _take_over(conversion: Conversion, index: int, tick: Callable[[], None]) -> WrittenShard | None:
     filename, names = conversion.shards[index]
     path = conversion.folder / filename
+    if not record_path(path).is_file():
+        return None
     try:
         found = read_record(record_path(path), _ShardRecord)
         current = found.key == _key(conversion, index) and found.file_hash == file_hash(path)
@@ -336,10 +342,17 @@ def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> Writ
             sample = conversion.source.samples.read(name)
             height, width = sample.label.shape
             pixels = pixels_sha256(sample.image, sample.label)
-            records[name] = SampleRecord(
-                index, height, width, sample.source_bytes, sample.source_sha256, pixels, sample.unknown_pixels
-            )
             labels[name] = LabelCounts.of(sample.label, conversion.source.classes.num_classes, sample.unknown_values)
+            records[name] = SampleRecord(
+                index,
+                height,
+                width,
+                sample.source_bytes,
+                sample.source_sha256,
+                pixels,
+                sample.unknown_pixels,
+                {str(train_id): count for train_id, count in enumerate(labels[name].classes) if count},
+            )
             yield sample
             tick()
 
@@ -372,7 +385,7 @@ def _in_processes(conversion: Conversion, workers: int, progress: Progress) -> l
         futures = [pool.submit(_write_in_worker, index) for index in range(len(conversion.shards))]
         waiting = set(futures)
         while waiting:
-            finished, waiting = wait(waiting, POLL_S, FIRST_EXCEPTION)
+            finished, waiting = wait(waiting, _POLL_S, FIRST_EXCEPTION)
             for future in finished:
                 future.result()
             progress(counter.value, conversion.total)

@@ -26,7 +26,7 @@ class RawSample:
     source_bytes: int
     """How many bytes those were."""
     unknown_pixels: int = 0
-    """Pixels whose colour is no class's; their label is 255."""
+    """Pixels whose colour belongs to no class; their label is 255."""
     unknown_values: Mapping[str, int] = field(default_factory=dict)
     """Pixels of the most frequent values that the class table does not name: "255" or "255,255,255"; their label is 255."""
     image_file: bytes | None = None

@@ -1,6 +1,10 @@
 """Which splits may share samples, by their names: no sample of an evaluated split may be in a training split."""
 
 import re
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+from segctl.data.findings import Finding
 
 _ROLES = {
     "trainval": r"train(ing)?val(id(ation)?)?",
@@ -11,7 +15,7 @@ _ROLES = {
 """The words that name a role; a part such as `set` or `images` may follow. Only whole words count: `trains` is a class."""
 _PART = r"(set|split|data|fold|images?|imgs?|labels?)?"
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-"""Words end at whatever is no letter, and before a capital: `images-val`, `train2017`, `testA`, `trainSet`."""
+"""Words end before a capital and at anything that is not a letter: `images-val`, `train2017`, `testA`, `trainSet`."""
 
 
 def must_not_meet(first: str, second: str) -> bool:
@@ -28,6 +32,16 @@ def must_not_meet(first: str, second: str) -> bool:
     if "trainval" in (role, other):
         return False
     return fold == other_fold or (role if not fold else other if not other_fold else None) == "val"
+
+
+def overlaps(splits: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """Samples in two splits that must not share any."""
+    return [
+        Finding(sample, f"is in two splits, '{first}' and '{second}'")
+        for (first, names), (second, others) in combinations(splits.items(), 2)
+        if must_not_meet(first, second)
+        for sample in sorted(set(names) & set(others))
+    ]
 
 
 def _meaning(split: str) -> tuple[str | None, str]:

@@ -13,7 +13,7 @@ from segctl.losses.pixels import sum_dtype
 from segctl.models.outputs import Outputs, Prediction, upsample
 from segctl.schema.loss_terms import Output
 
-Grid = tuple[int, int]
+GridSize = tuple[int, int]
 """Height and width of a map, in its own pixels."""
 
 
@@ -26,9 +26,9 @@ class Shape:
 
     classes: int
     channels: int | None
-    features: Grid | None
-    logits: Grid
-    aux: Grid | None
+    features: GridSize | None
+    logits: GridSize
+    aux: GridSize | None
 
     @classmethod
     def of(cls, prediction: Prediction) -> "Shape":
@@ -42,7 +42,7 @@ class Shape:
             aux=None if aux is None else grid_of(aux),
         )
 
-    def of_logits(self, name: Output) -> Grid | None:
+    def of_logits(self, name: Output) -> GridSize | None:
         """The grid of the main or of the auxiliary logits; None for a network without auxiliary logits."""
         return self.logits if name == "main" else self.aux
 
@@ -59,7 +59,7 @@ class Pair:
         if self.student.channels is None or self.teacher.channels is None:
             raise InputError(
                 f"the distillation term '{kind}' compares features, and this teacher gives none",
-                "use terms on logits alone, such as --method kd, dist or jml, or a teacher that segctl trained",
+                "use terms that compare only logits, such as --method kd, dist or jml, or a teacher that segctl trained",
             )
         return self.student.channels, self.teacher.channels
 
@@ -102,13 +102,13 @@ def check_maps(student: Tensor, teacher: Tensor, temperature: float = 1.0, same_
     ours, theirs = tuple(student.shape), tuple(teacher.shape)
     wanted = ours if same_channels else (*ours[:1], *theirs[1:2], *ours[2:])
     if student.ndim != 4 or theirs != wanted:
-        rule = "of the same shape" if same_channels else "that differ in their channels alone"
+        rule = "of the same shape" if same_channels else "that differ only in their channels"
         raise ArgumentError(f"got maps of student {ours} and teacher {theirs}, wanted two (B, D, h, w) {rule}")
     if not temperature > 0:
         raise ArgumentError(f"got temperature {temperature}, wanted above 0")
 
 
-def label_on_grid(label: Tensor, grid: Grid) -> Tensor:
+def label_on_grid(label: Tensor, grid: GridSize) -> Tensor:
     """The label (B, H, W) of any integer type at (h, w) by nearest neighbour: int64 (B, h, w), 255 still ignored."""
     # Through float, because torch resizes no integers; class ids up to 2**24 come back exactly.
     nearest = F.interpolate(label.unsqueeze(1).float(), size=grid, mode="nearest")
@@ -132,6 +132,6 @@ def class_slots(label: Tensor, num_classes: int) -> Tensor:
     return (images * (num_classes + 1) + known).flatten()
 
 
-def grid_of(maps: Tensor) -> Grid:
+def grid_of(maps: Tensor) -> GridSize:
     """(B, D, h, w) -> (h, w)."""
     return maps.shape[-2], maps.shape[-1]

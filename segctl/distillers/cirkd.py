@@ -16,7 +16,7 @@ from segctl.losses.pixels import sum_dtype
 from segctl.models.outputs import Outputs
 from segctl.schema.distill_terms import CrossImageSpec
 
-ELEMENTS = 2**24
+SIMILARITIES_AT_ONCE = 2**24
 """Similarities held at a time: 64 MiB in float32. Two 512×1024 crops at stride 8 have four maps of 256 MiB each."""
 
 
@@ -48,6 +48,7 @@ class CrossImage(Term[CrossImageSpec]):
         return CrossImage(spec.temperature, spec.group)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        """Features (B, D, h, w) and (B, D', h, w); the label is not read. Returns a scalar of at least 0."""
         ours, theirs = paired_features(student, teacher)
         parts = [
             len(ours[part]) / len(ours) * cross_image_similarity(ours[part], theirs[part], self.temperature)
@@ -78,12 +79,13 @@ class _RowDivergence(torch.autograd.Function):
         ctx: Any, rows: Tensor, keys: Tensor, teacher_rows: Tensor, teacher_keys: Tensor, temperature: float,
         counted: Tensor | None,
     ) -> Tensor:  # fmt: skip
+        """Arguments as for `row_divergence`. Keeps the gradients to rows (M, D) and keys (G, n, D) for `backward`."""
         groups, each = keys.shape[:2]
         flat_keys, flat_teacher_keys = keys.flatten(0, 1), teacher_keys.flatten(0, 1)
         keys_learn = ctx.needs_input_grad[1]  # a bank of stored keys does not
         total = rows.new_zeros(())
         to_rows, to_keys = torch.zeros_like(rows), torch.zeros_like(flat_keys) if keys_learn else None
-        at_once = max(1, ELEMENTS // (groups * each))
+        at_once = max(1, SIMILARITIES_AT_ONCE // (groups * each))
         for start in range(0, len(rows), at_once):
             part = slice(start, start + at_once)
             log_t = (teacher_rows[part] @ flat_teacher_keys.T).div_(temperature).view(-1, groups, each).log_softmax(2)
@@ -106,6 +108,7 @@ class _RowDivergence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
+        """slope: a scalar, the gradient of the result. Returns the gradients to rows (M, D) and keys (G, n, D)."""
         to_rows, to_keys = ctx.saved_tensors
         factor = slope * ctx.scale
         return factor * to_rows, None if to_keys is None else factor * to_keys, None, None, None, None

@@ -45,6 +45,7 @@ class ChannelLogits(Term[ChannelSpec]):
         return ChannelLogits(spec.logits, spec.temperature)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        """Logits (B, C, h, w) at head stride; the label is not read. Returns a scalar of at least 0."""
         return channel_divergence(*paired_logits(student, teacher, self.logits, "cwd"), self.temperature)
 
 
@@ -85,5 +86,6 @@ class ChannelFeatures(Term[ChannelFeaturesSpec]):
         return ChannelFeatures(*pair.channels(spec.kind), spec.temperature, spec.divide_by)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        """Features (B, D, h, w) and (B, D', h, w); the label is not read. Returns a scalar of at least 0."""
         ours, theirs = paired_features(student, teacher)
         return self.factor * channel_divergence(self.adapter(ours), theirs, self.temperature)

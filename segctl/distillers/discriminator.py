@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from segctl.distillers.align import Grid, Pair, grid_of, paired_logits
+from segctl.distillers.align import GridSize, Pair, grid_of, paired_logits
 from segctl.distillers.base import Opponent, Term
 from segctl.models.outputs import Outputs, upsample
 from segctl.runtime.upload import upload
 from segctl.schema.distill_terms import AdversarialSpec
 from segctl.schema.loss_terms import Output
 
-SMALLEST = 64
+_SMALLEST = 64
 """Pixels a side that the discriminator's last layer needs."""
 SLOPE = 0.1
 """Of its leaky ReLUs."""
@@ -68,9 +68,9 @@ class Discriminator(nn.Sequential):
         )
 
 
-def wide_enough(grid: Grid) -> Grid:
+def wide_enough(grid: GridSize) -> GridSize:
     """The grid (h, w) itself, or the smallest grid of the same aspect ratio that the discriminator takes."""
-    scale = max(1.0, SMALLEST / min(grid))
+    scale = max(1.0, _SMALLEST / min(grid))
     return max(grid[0], round(grid[0] * scale)), max(grid[1], round(grid[1] * scale))
 
 
@@ -87,7 +87,7 @@ class Adversarial(Term[AdversarialSpec]):
         self,
         logits: Output,
         num_classes: int,
-        grid: Grid,
+        grid: GridSize,
         loss: Literal["hinge", "wgan_gp"] = "hinge",
         gradient_penalty: float = 10.0,
         lr: float = 4e-4,
@@ -110,6 +110,7 @@ class Adversarial(Term[AdversarialSpec]):
         return Adversarial(spec.logits, pair.student.classes, grid, spec.loss, spec.gradient_penalty, spec.lr, spec.betas)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> dict[str, Tensor]:
+        """Logits (B, C, h, w) at head stride; the label is not read. Returns two scalars; `generator` may be below 0."""
         ours, theirs = paired_logits(student, teacher, self.logits, "adversarial")
         size = wide_enough(grid_of(ours))
         fake, real = upsample(ours, size), upsample(theirs, size)

@@ -10,7 +10,7 @@ from segctl.models.outputs import Outputs
 from segctl.schema.distill_terms import RelationSpec
 from segctl.schema.loss_terms import Output
 
-EPSILON = 1e-8
+_EPSILON = 1e-8
 
 
 def relation_distance(student: Tensor, teacher: Tensor, beta: float, gamma: float) -> Tensor:
@@ -32,7 +32,7 @@ def _correlation(a: Tensor, b: Tensor, dim: int) -> Tensor:
     """Pearson's correlation of (C, N) and (C, N) along a dimension: (N,) for 0, (C,) for 1."""
     a, b = a - a.mean(dim, keepdim=True), b - b.mean(dim, keepdim=True)
     norms = torch.linalg.vector_norm(a, dim=dim) * torch.linalg.vector_norm(b, dim=dim)
-    return (a * b).sum(dim).div(norms + EPSILON)
+    return (a * b).sum(dim).div(norms + _EPSILON)
 
 
 class Relation(Term[RelationSpec]):
@@ -53,6 +53,7 @@ class Relation(Term[RelationSpec]):
         return Relation(spec.logits, spec.beta, spec.gamma, spec.group)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        """Logits (B, C, h, w) at head stride; the label is not read. Returns a scalar from 0 to 2 (beta + gamma)."""
         ours, theirs = paired_logits(student, teacher, self.logits, "dist")
         parts = [
             len(ours[part]) / len(ours) * relation_distance(ours[part], theirs[part], self.beta, self.gamma)

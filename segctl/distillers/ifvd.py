@@ -13,7 +13,7 @@ from segctl.errors import ArgumentError
 from segctl.models.outputs import Outputs
 from segctl.schema.distill_terms import IntraClassSpec
 
-EPSILON = 1e-6
+_EPSILON = 1e-6
 
 
 def intra_class_variation(student: Tensor, teacher: Tensor, label: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
@@ -41,7 +41,7 @@ def _similarity_to_class(features: Tensor, slots: Tensor, count: int, ignored: T
     pixels = features.permute(0, 2, 3, 1).flatten(0, 2)
     sums = pixels.new_zeros(count, pixels.shape[1]).index_add(0, slots, pixels)
     sizes = pixels.new_zeros(count).index_add(0, slots, pixels.new_ones(len(slots)))
-    centres = (sums / (sizes + EPSILON).unsqueeze(1))[slots]
+    centres = (sums / (sizes + _EPSILON).unsqueeze(1))[slots]
     return F.cosine_similarity(pixels, pixels.where(ignored.unsqueeze(1), centres), dim=1)
 
 
@@ -59,5 +59,6 @@ class IntraClass(Term[IntraClassSpec]):
         return IntraClass(pair.student.classes)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        """Features (B, D, h, w) and (B, D', h, w), label integer (B, H, W). Returns a scalar from 0 to 4."""
         ours, theirs = paired_features(student, teacher)
         return intra_class_variation(ours, theirs, label_on_grid(label, grid_of(ours)), self.num_classes)

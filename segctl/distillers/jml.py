@@ -57,6 +57,7 @@ class SoftKL(Term[SoftKLSpec]):
         return SoftKL(spec.logits, spec.temperature, calibration_of(spec.calibration))
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        """Logits (B, C, H, W) at label size, label integer (B, H, W). Returns a scalar of at least 0."""
         check_aux(teacher, self.logits, "soft_kl")
         q = self.calibration(soft_label(teacher.upsampled(self.logits), self.loss.temperature), label)
         loss: Tensor = self.loss(student.upsampled(self.logits), q, label != IGNORED)
@@ -83,6 +84,7 @@ class SoftJDT(Term[SoftJDTSpec]):
         return SoftJDT(loss, spec.logits, calibration_of(spec.calibration))
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        """Logits (B, C, H, W) at label size, label integer (B, H, W). Returns a scalar, from 0 to 1 with the defaults."""
         check_aux(teacher, self.logits, "soft_jdt")
         q = self.calibration(soft_label(teacher.upsampled(self.logits)), label)
         loss: Tensor = self.loss(student.upsampled(self.logits), q, label != IGNORED)

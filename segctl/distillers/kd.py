@@ -38,4 +38,5 @@ class PixelKL(Term[PixelKLSpec]):
         return PixelKL(spec.logits, spec.temperature)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        """Logits (B, C, h, w) at head stride; the label is not read. Returns a scalar of at least 0."""
         return pixel_kl(*paired_logits(student, teacher, self.logits, "kd"), self.temperature)

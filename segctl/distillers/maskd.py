@@ -108,6 +108,7 @@ class MaskedLogits(Term[MaskedSpec]):
         self.tokens.copy_(stage.tokens.detach())
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        """Logits (B, C, h, w) at head stride; the label is not read. Returns a scalar of at least 0."""
         ours, theirs = paired_logits(student, teacher, self.logits, "maskd")
         masks = receptive_masks(self.tokens.to(theirs.dtype), theirs)
         return masked_distance(ours, theirs, masks)

@@ -21,7 +21,7 @@ from segctl.schema.distill_terms import MemorySpec
 
 Queue = Literal["faithful", "fixed"]
 
-PICK, PIXELS, REGIONS = range(3)
+_PICK, _PIXELS, _REGIONS = range(3)
 """What is drawn at random: an image's pixels, and the slots of either ring that a step compares with."""
 
 
@@ -98,7 +98,7 @@ class ClassQueues(nn.Module):
         sums = images.new_zeros(number * (classes + 1), images.shape[2]).index_add(0, slots, images.flatten(0, 1))
         regions = F.normalize(sums.view(number, classes + 1, -1)[:, :classes], dim=2)
         # Shuffle, then sort by class: a stable sort leaves each class's pixels in random order; its first ones are the draw.
-        shuffled = upload(torch.stack([self.drawn(each, PICK, position) for position in positions]), ids.device)
+        shuffled = upload(torch.stack([self.drawn(each, _PICK, position) for position in positions]), ids.device)
         order = shuffled.gather(1, ids.gather(1, shuffled).argsort(dim=1, stable=True))
         places = first[:, :classes, None] + torch.arange(most, device=ids.device)
         source = order.gather(1, places.clamp(max=each - 1).flatten(1))
@@ -200,6 +200,8 @@ class Memory(Term[MemorySpec]):
         return Memory(queues, student_channels, (spec.pixel_samples, spec.region_samples), spec.temperature)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> dict[str, Tensor]:
+        """Features (B, D, h, w) and (B, D', h, w), label integer (B, H, W). Returns two scalars of at least 0, and stores the
+        teacher's features."""
         ours, theirs = paired_features(student, teacher)
         on_grid = label_on_grid(label, grid_of(ours))
         theirs = F.normalize(theirs, dim=1)
@@ -211,13 +213,13 @@ class Memory(Term[MemorySpec]):
         if valid.device.type == "cpu":  # a GPU would tell the host how many are left, so it computes them all
             rows, teacher_rows, counted = rows[valid], teacher_rows[valid], None
         return {
-            "pixel": self._divergence(rows, teacher_rows, counted, PIXELS),
-            "region": self._divergence(rows, teacher_rows, counted, REGIONS),
+            "pixel": self._divergence(rows, teacher_rows, counted, _PIXELS),
+            "region": self._divergence(rows, teacher_rows, counted, _REGIONS),
         }
 
     def _divergence(self, rows: Tensor, teacher_rows: Tensor, counted: Tensor | None, kind: int) -> Tensor:
-        """rows, teacher_rows: unit vectors (M, D'). counted: the rows that count, bool (M,). kind: PIXELS or REGIONS."""
-        ring, samples = (self.queues.pixels, self.queues.regions)[kind - PIXELS], self.samples[kind - PIXELS]
+        """rows, teacher_rows: unit vectors (M, D'). counted: the rows that count, bool (M,). kind: _PIXELS or _REGIONS."""
+        ring, samples = (self.queues.pixels, self.queues.regions)[kind - _PIXELS], self.samples[kind - _PIXELS]
         slots = upload(self.queues.drawn(ring.shape[1], kind)[:samples], ring.device)
         bank = ring[:, slots].flatten(0, 1).unsqueeze(0).to(rows.dtype)
         return row_divergence(rows, bank, teacher_rows, bank, self.temperature, counted)

@@ -14,7 +14,7 @@ from segctl.distillers.base import Term
 from segctl.models.outputs import Outputs
 from segctl.schema.distill_terms import PairwiseSpec
 
-EPSILON = 1e-12
+_EPSILON = 1e-12
 
 
 def pairwise_similarity(student: Tensor, teacher: Tensor, pool: int | float, norm_gradient: bool = True) -> Tensor:
@@ -33,7 +33,7 @@ def _similarities(features: Tensor, pool: int | float, norm_gradient: bool) -> T
     """(B, D, h, w) -> (B, M, M), M pooled positions."""
     window = [pool if isinstance(pool, int) else max(1, int(pool * side)) for side in features.shape[-2:]]
     nodes = F.max_pool2d(features, window, window, ceil_mode=True).flatten(2)
-    norm = torch.linalg.vector_norm(nodes, dim=1, keepdim=True).clamp(min=EPSILON)
+    norm = torch.linalg.vector_norm(nodes, dim=1, keepdim=True).clamp(min=_EPSILON)
     unit = nodes / (norm if norm_gradient else norm.detach())
     return torch.bmm(unit.transpose(1, 2), unit)
 
@@ -53,4 +53,5 @@ class Pairwise(Term[PairwiseSpec]):
         return Pairwise(spec.pool, spec.norm_gradient)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
+        """Features (B, D, h, w) and (B, D', h, w); the label is not read. Returns a scalar from 0 to 4."""
         return pairwise_similarity(*paired_features(student, teacher), self.pool, self.norm_gradient)

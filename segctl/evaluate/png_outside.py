@@ -29,7 +29,7 @@ MANY_OUTSIDE = 1.0
 MOST, FEW = 0.5, 0.1
 """Other ids are certain where at least MOST of the pixels in question have them and fewer than FEW have the right ones."""
 
-SHOWN = 5
+_SHOWN = 5
 
 
 def find_strays(
@@ -67,14 +67,14 @@ class JudgedPredictions:
             return
         share = 100 * outside.total() / pixels
         missing = [self._called(index) for index in np.flatnonzero((self._truth > 0) & (self._predicted == 0)).tolist()]
-        kinds = ", ".join(f"{found} ({100 * number / pixels:.2g} %)" for found, number in outside.most_common(SHOWN))
-        kinds += ", ..." if len(outside) > SHOWN else ""
+        kinds = ", ".join(f"{found} ({100 * number / pixels:.2g} %)" for found, number in outside.most_common(_SHOWN))
+        kinds += ", ..." if len(outside) > _SHOWN else ""
         where = f"{share:.2g} % of the pixels are predicted as none of the {len(self.names)} classes: {_ids(outside)} {kinds}"
         hint = "; add --label-ids if they hold Cityscapes label ids" if len(self.names) == 19 and not self.allowed else ""
         if missing:
-            more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+            more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
             verb = "class {} is" if len(missing) == 1 else "classes {} are"
-            yield f"{verb.format(', '.join(missing[:SHOWN]) + more)} never predicted, while {where}{hint}"
+            yield f"{verb.format(', '.join(missing[:_SHOWN]) + more)} never predicted, while {where}{hint}"
         elif share > MANY_OUTSIDE or len(outside) == 1:
             yield f"{where}{hint}"
 

@@ -38,9 +38,9 @@ OTHER_ENDING = re.compile(
 """Endings that programs add to a stem, one after another. They are left out only where stems do not pair with them."""
 
 AFFIX_IMAGES = 2
-"""An ending that nobody knows is left out only if this many images have it: `a_2` alone may be another image than `a`."""
+"""An unknown ending is left out only if this many images have it: `a_2` alone may be another image than `a`."""
 
-SHOWN = 3
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _no_partner(lonely: list[Path], count: int, what: str, partner: str, where: 
 
 
 def _some(paths: list[Path]) -> str:
-    return ", ".join(f"'{path.name}'" for path in paths[:SHOWN]) + (", ..." if len(paths) > SHOWN else "")
+    return ", ".join(f"'{path.name}'" for path in paths[:_SHOWN]) + (", ..." if len(paths) > _SHOWN else "")
 
 
 def _instances_of(truth: Path) -> Path | None:

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segctl.data.batches.views import PADDING_RGB
+from segctl.data.batches.augment import PADDING_RGB
 from segctl.models import at_label_size
 from segctl.models.external.foreign import Network
 from segctl.models.forward import forward_uint8
 from segctl.runtime.device import Compute
 from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol, WholeProtocol
 
-LONGEST_SLUG = 80
+_LONGEST_SLUG = 80
 
 Window = tuple[slice, slice]
 """The rows and columns of a tile."""
@@ -175,4 +175,4 @@ def protocol_slug(spec: EvaluateSpec) -> str:
     if spec.scales != (1.0,):
         parts.append("scales-" + "-".join(f"{scale:g}" for scale in spec.scales))
     slug = "+".join([*parts, *(["flip"] if spec.flip else [])])
-    return slug if len(slug) <= LONGEST_SLUG else f"{parts[0]}+{hashlib.sha256(slug.encode()).hexdigest()[:12]}"
+    return slug if len(slug) <= _LONGEST_SLUG else f"{parts[0]}+{hashlib.sha256(slug.encode()).hexdigest()[:12]}"

@@ -142,6 +142,7 @@ def _saver(opened: OpenedRequest) -> SavePrediction:
     palette, folder = opened.dataset.classes.palette(), opened.folder / "predictions"
 
     def save(name: str, prediction: ClassMap) -> None:
+        """prediction: uint8 (H, W), train ids."""
         write_index(folder / f"{name}.png", prediction, palette)
 
     return save

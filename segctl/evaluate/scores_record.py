@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from segctl.files import as_record, read_json
+from segctl.runs import Count
 
-Count = Annotated[int, Field(ge=0)]
 Score = float | None
 EVALUATE_AGAIN = "run `segctl eval` on that run again"
 

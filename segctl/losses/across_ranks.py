@@ -39,14 +39,17 @@ def _among_others() -> bool:
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
+        """Values of any shape, equal on all ranks -> their sum, of that shape."""
         return _summed(values)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        """The gradient of this rank's sum -> the sum of all ranks' gradients, of that shape."""
         return _summed(grads[0])
 
 
 def _summed(values: Tensor) -> Tensor:
+    """The sum of all ranks' values, of any shape, without gradient."""
     total = values.detach().contiguous().clone()
     dist.all_reduce(total)
     return total

@@ -11,7 +11,7 @@ S = TypeVar("S", bound=LossTerm)
 
 
 class Averaged(Protocol):
-    """A loss or a distillation term, as far as adding up micro-batches needs it."""
+    """What adding up micro-batches needs to know of a loss or a distillation term."""
 
     @property
     def mean_over_pixels(self) -> bool:

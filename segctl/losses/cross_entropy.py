@@ -15,7 +15,7 @@ from segctl.losses.pixels import (
     log_likelihood,
     mean_over_valid,
     sum_dtype,
-    weighted,
+    times_class_weights,
     weights_at,
     weights_of,
 )
@@ -58,7 +58,9 @@ class CrossEntropyLoss(Loss[CrossEntropySpec]):
         if is_hard(label):
             errors = -log_likelihood(logits, label, valid) * weights
         else:
-            errors = -log_likelihood(logits, weighted(class_weights, blank_ignored(label, valid).to(weights.dtype)), valid)
+            errors = -log_likelihood(
+                logits, times_class_weights(class_weights, blank_ignored(label, valid).to(weights.dtype)), valid
+            )
         errors = errors if valid is None else errors.masked_fill(~valid, 0.0)
         return errors.sum() / _at_least_tiny(weights.sum())
 
@@ -72,5 +74,5 @@ class CrossEntropyLoss(Loss[CrossEntropySpec]):
 
 
 def _at_least_tiny(total: Tensor) -> Tensor:
-    """A divisor that makes 0/0 a 0: the total is 0 if every pixel is ignored or has weight 0."""
+    """A divisor (scalar) that makes 0/0 a 0: the total is 0 if every pixel is ignored or has weight 0."""
     return total.clamp(min=torch.finfo(total.dtype).tiny)

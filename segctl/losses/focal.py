@@ -17,7 +17,7 @@ from segctl.losses.pixels import (
     log_likelihood,
     mean_over_valid,
     sum_dtype,
-    weighted,
+    times_class_weights,
     weights_at,
     weights_of,
 )
@@ -65,7 +65,7 @@ class FocalLoss(Loss[FocalSpec]):
         log_p = finite_where_ignored(logits, valid).log_softmax(1, dtype=sum_dtype(logits))
         errors = -blank_ignored(label, valid).to(log_p.dtype) * self._focus(log_p) * log_p
         if self.class_weights is not None:
-            errors = weighted(self.class_weights, errors)
+            errors = times_class_weights(self.class_weights, errors)
         return mean_over_valid(errors.sum(1), valid)
 
     def _focus(self, log_p: Tensor) -> Tensor:

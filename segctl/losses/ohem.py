@@ -1,4 +1,4 @@
-"""Cross-entropy over the hard pixels of a batch alone."""
+"""Cross-entropy over only the hard pixels of a batch."""
 
 import math
 
@@ -13,7 +13,7 @@ from segctl.schema.loss_terms import OhemSpec
 
 
 class HardPixelLoss(Loss[OhemSpec]):
-    """Mean cross-entropy over the pixels whose label has a probability below `threshold`, at least over a share of all.
+    """Mean cross-entropy over the pixels whose label has a probability below `threshold`, and over at least a share of all.
 
     threshold: a pixel is hard where -sum_c y_c log p_c is above -log threshold (hard labels: where p_y is below it).
     min_share: if fewer than this share of the valid pixels are hard, the hardest pixels fill it up.
@@ -23,7 +23,7 @@ class HardPixelLoss(Loss[OhemSpec]):
     defaults 0.7 and 1/16 of the pixels are those of arXiv:1808.00897's published code.
     """
 
-    mean_over_pixels = True  # a mean over the hard pixels alone, so micro-batches add up to the batch only roughly
+    mean_over_pixels = True  # a mean over only the hard pixels, so micro-batches add up to the batch only roughly
 
     def __init__(self, threshold: float = 0.7, min_share: float = 1 / 16, ignore_index: int | None = IGNORED) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ def is_hard(label: Tensor) -> bool:
 
 
 def sum_dtype(logits: Tensor) -> torch.dtype:
-    """float32, because half-precision sums overflow; float64 for float64 logits."""
+    """The dtype of sums over logits of any shape: float32, because half precision overflows; float64 for float64 logits."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
@@ -32,7 +32,7 @@ def checked_pixels(logits: Tensor, label: Tensor, ignore_index: int | None, keep
     """`valid_pixels` of a batch whose shapes and class ids are right; every loss begins with it. Raises ArgumentError."""
     check_shapes(logits, label, keep_mask)
     valid = valid_pixels(label, ignore_index, keep_mask)
-    check_ids(label, valid, logits.shape[1])
+    check_class_ids(label, valid, logits.shape[1])
     return valid
 
 
@@ -76,11 +76,11 @@ def check_shapes(logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> Non
         raise ArgumentError(f"keep_mask is {keep_mask.dtype} {tuple(keep_mask.shape)}, wanted torch.bool {pixels}")
 
 
-def check_ids(label: Tensor, valid: Tensor | None, num_classes: int) -> None:
+def check_class_ids(label: Tensor, valid: Tensor | None, num_classes: int) -> None:
     """Refuse class ids outside 0 to num_classes - 1 at valid pixels of a hard label (B, *D). Raises ArgumentError.
 
-    valid bool (B, *D), None for all. On the CPU it takes 2 ms for a million pixels. On a GPU a sentence would wait for the device
-    in every step, so there the device itself asserts it, some operations later and without the id.
+    valid bool (B, *D), None for all. On the CPU it takes 2 ms for a million pixels. On a GPU an error with the
+    id would make every step wait for the device, so the device itself asserts the range, a few operations later, without the id.
     """
     if not is_hard(label) or label.device.type not in ("cpu", "cuda") or torch.compiler.is_compiling():
         return
@@ -108,8 +108,8 @@ def log_or_lowest(probabilities: Tensor) -> Tensor:
 def blank_ignored(probabilities: Tensor, valid: Tensor | None) -> Tensor:
     """The probabilities (B, C, *D) with 0 at ignored pixels; valid bool (B, *D) or None for all.
 
-    It comes before any other operation on them. To leave out a pixel's loss afterwards is too late: a NaN there (the mean of no
-    rater is 0/0) times a gradient of 0 is NaN.
+    Call this before any other operation on them. Masking a pixel's loss afterwards is too late: a NaN there (the mean of no
+    raters is 0/0) times a gradient of 0 is NaN.
     """
     return probabilities if valid is None else probabilities.masked_fill(~valid.unsqueeze(1), 0.0)
 
@@ -117,8 +117,8 @@ def blank_ignored(probabilities: Tensor, valid: Tensor | None) -> Tensor:
 def finite_where_ignored(logits: Tensor, valid: Tensor | None) -> Tensor:
     """The logits (B, C, *D), with 0 at ignored pixels if any logit is NaN or infinite; valid bool (B, *D) or None for all.
 
-    Only on the CPU, where the question costs a twentieth of the loss. Always to fill them would cost a third of it, and on a GPU
-    the question would wait for the device; there a network that gives NaN at ignored pixels is lost anyway.
+    Only on the CPU, where the check costs a twentieth of the loss; filling them every time would cost a third. On a GPU the check
+    would wait for the device, and a network that gives NaN at ignored pixels there is lost anyway.
     """
     transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
     if valid is None or logits.device.type != "cpu" or transformed:
@@ -144,11 +144,11 @@ def weights_at(class_weights: Tensor, label: Tensor, valid: Tensor | None, dtype
         ids = label.long() if valid is None else label.long().masked_fill(~valid, 0)
         weights = class_weights.to(dtype)[ids]
     else:
-        weights = weighted(class_weights, blank_ignored(label, valid).to(dtype)).sum(1)
+        weights = times_class_weights(class_weights, blank_ignored(label, valid).to(dtype)).sum(1)
     return weights if valid is None else weights.masked_fill(~valid, 0.0)
 
 
-def weighted(class_weights: Tensor, values: Tensor) -> Tensor:
+def times_class_weights(class_weights: Tensor, values: Tensor) -> Tensor:
     """w_c times the values of class c; class_weights w (C,), values (B, C, *D)."""
     return class_weights.to(values.dtype).view(-1, *[1] * (values.ndim - 2)) * values
 
@@ -188,6 +188,6 @@ def mean_over_valid(values: Tensor, valid: Tensor | None) -> Tensor:
 def count_valid(labels: Tensor) -> Tensor:
     """How many pixels of each label uint8 (B, H, W), in main memory, are not ignored: int64 (B,).
 
-    By NumPy, which counts bytes 150 times as fast as torch sums booleans (see benchmarks/results/valid-pixels-2026-11-23.json).
+    NumPy counts bytes 150 times as fast as torch sums booleans (see benchmarks/results/valid-pixels-2026-11-23.json).
     """
     return torch.tensor([np.count_nonzero(label != IGNORED) for label in labels.numpy()])

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from segctl.errors import ArgumentError
 from segctl.ignored import IGNORED
-from segctl.losses.pixels import check_ids, is_hard
+from segctl.losses.pixels import check_class_ids, is_hard
 
 
 def smooth(label: Tensor, num_classes: int, epsilon: float, ignore_index: int = IGNORED) -> Tensor:
@@ -46,7 +46,7 @@ def average_raters(
         raise ArgumentError(f"rater_mask is {got}, wanted torch.bool {tuple(ratings.shape)}")
     counted = ratings.long() != ignore_index
     counted = counted if rater_mask is None else counted & rater_mask
-    check_ids(ratings, counted, num_classes)
+    check_class_ids(ratings, counted, num_classes)
     votes = torch.zeros(ratings.shape[0], num_classes, *ratings.shape[2:], device=ratings.device)
     votes.scatter_add_(1, ratings.long().masked_fill(~counted, 0), counted.float())
     number = counted.sum(1)
@@ -81,7 +81,7 @@ def _checked(label: Tensor, num_classes: int, epsilon: float, ignore_index: int)
     if not 0 <= epsilon <= 1:
         raise ArgumentError(f"epsilon is {epsilon}, wanted 0 to 1")
     label = label.long()
-    check_ids(label, label != ignore_index, num_classes)
+    check_class_ids(label, label != ignore_index, num_classes)
     return label
 
 

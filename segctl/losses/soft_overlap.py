@@ -40,7 +40,7 @@ class SoftOverlap(Loss[S]):
         """sum p·y, sum p and sum y, per image (B, C) or over the batch (1, C); arguments as `forward` takes them."""
         valid = checked_pixels(logits, label, self.ignore_index, keep_mask)
         sums = plain_sums(logits, label, valid, norm=1)
-        if not is_hard(label):  # min(p, y) is p·y for hard labels alone
+        if not is_hard(label):  # min(p, y) is p·y only for hard labels
             sums = sums._replace(intersection=plain_sums(logits, label, valid, norm=2).intersection)
         return sums if self.per_image else sums.over_batch()
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from segctl.errors import ArgumentError
 from segctl.ignored import IGNORED
-from segctl.losses.pixels import check_ids, check_shapes, log_or_lowest, wide_dtype
+from segctl.losses.pixels import check_class_ids, check_shapes, log_or_lowest, wide_dtype
 from segctl.losses.soft_labels import boundary
 from segctl.runtime.upload import upload
 
@@ -38,7 +38,7 @@ def calibrate(
     """
     check_shapes(probabilities, label, None)
     label = label.long()
-    check_ids(label, label != IGNORED, probabilities.shape[1])
+    check_class_ids(label, label != IGNORED, probabilities.shape[1])
     if keys < 1 or not bandwidth > 0:
         raise ArgumentError(f"got keys {keys} and bandwidth {bandwidth}, wanted at least 1 and above 0")
     q = probabilities.detach()

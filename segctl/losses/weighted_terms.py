@@ -49,7 +49,7 @@ class LossTerms(nn.Module):
 
 
 def _can_share(loss: Loss[Any], label: Tensor) -> TypeGuard[CrossEntropyLoss | KLLoss | JDTLoss]:
-    """Whether a loss can be computed from sums over the pixels that are not 255, taken with norm 1."""
+    """Whether a loss can be computed from sums over the pixels that are not 255, taken with norm 1; label of any shape."""
     match loss:
         case JDTLoss():
             return loss.norm == 1 and loss.ignore_index == IGNORED
@@ -75,6 +75,7 @@ def _shared_sums(terms: Sequence[NamedLoss], logits: Tensor, label: Tensor, keep
 
 
 def _value(loss: Loss[Any], sums: Sums | None, logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> Tensor:
+    """A loss's value, a scalar: from the shared sums (B, C) where it can use them, else from logits and label as given."""
     if sums is None or not _can_share(loss, label):
         value: Tensor = loss(logits, label, keep_mask)
         return value

@@ -3,7 +3,7 @@
 A pixel of a class is on its boundary where a pixel of another class, or the outside of the image, is within `distance` pixels
 of it (in rows and in columns). Per class, tp, fp and fn are counted between the boundary of the label's class and the boundary
 of the predicted class, so the counts have the shape of counts.py and are scored by the same rules.
-An ignored area makes no boundary and none of its pixels count, because nobody knows where the true contour runs in it.
+An ignored area makes no boundary and none of its pixels count, because the true contour in it is unknown.
 """
 
 import cv2

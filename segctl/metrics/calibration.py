@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BINS = 10
-PIXELS, CONFIDENCE, RIGHT = 0, 1, 2
+_PIXELS, _CONFIDENCE, _RIGHT = 0, 1, 2
 """Columns of a bin: number of pixels, sum of their confidence, number of right pixels."""
 
 CALIBRATION_SCORES = ("ECE_D", "ECE_I", "SCE_D", "SCE_I")
@@ -75,7 +75,7 @@ def _add(bins: "Tensor", first: "Tensor", confidence: "Tensor", right: "Tensor",
 
 def calibration_scores(table: CalibrationTable, *, binary: bool = False) -> dict[str, float | None]:
     """ECE_D, ECE_I, SCE_D and SCE_I in percent; None without a valid pixel. binary: SCE is that of the foreground alone."""
-    kept = table.bins[table.bins[:, 0, :, PIXELS].sum(-1) > 0]
+    kept = table.bins[table.bins[:, 0, :, _PIXELS].sum(-1) > 0]
     if not len(kept):
         return dict.fromkeys(CALIBRATION_SCORES)
     dataset, images = _errors(kept.sum(0)), _errors(kept)
@@ -92,6 +92,6 @@ def calibration_scores(table: CalibrationTable, *, binary: bool = False) -> dict
 def _errors(bins: NDArray[np.float64]) -> NDArray[np.float64]:
     """The error (...) of bins (..., BINS, 3), as a fraction."""
     # Pixels / all pixels · |right / pixels - confidence / pixels| is |right - confidence| / all pixels.
-    gap = np.abs(bins[..., RIGHT] - bins[..., CONFIDENCE]).sum(-1)
-    found: NDArray[np.float64] = gap / bins[..., PIXELS].sum(-1)
+    gap = np.abs(bins[..., _RIGHT] - bins[..., _CONFIDENCE]).sum(-1)
+    found: NDArray[np.float64] = gap / bins[..., _PIXELS].sum(-1)
     return found

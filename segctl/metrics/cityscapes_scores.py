@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segctl.ignored import IGNORED
-from segctl.metrics.counts import FN, FP
-from segctl.metrics.counts import TP as HITS
-from segctl.metrics.instances import CLASS, SIZE, TP, TP_CATEGORY, InstanceTable
+from segctl.metrics.counts import FN, FP, TP
+from segctl.metrics.instances import CLASS, RIGHT_CATEGORY, RIGHT_CLASS, SIZE, InstanceTable
 from segctl.metrics.scores import mean
 from segctl.metrics.table import CountTable
 
@@ -55,7 +54,7 @@ class Benchmark:
 def category_scores(benchmark: Benchmark, table: CountTable, confusion: NDArray[np.int64]) -> dict[str, float | None]:
     """IoU of each category and their mean, in percent. confusion: int64 (C, C) over the table's images, rows are the truth."""
     counts = table.counts.sum(0)
-    truth = counts[:, HITS] + counts[:, FN]
+    truth = counts[:, TP] + counts[:, FN]
     found = {}
     for category, classes in _members(benchmark, table).items():
         hits = confusion[np.ix_(classes, classes)].sum()
@@ -77,7 +76,9 @@ def instance_weighted_scores(
     names, false_positives = table.class_names, table.counts[..., FP].sum(0)
     sizes = np.array([benchmark.average_px.get(name, np.nan) for name in names])
     by_class = {
-        name: _instance_weighted_iou(instances, [names.index(name)], TP, float(false_positives[names.index(name)]), sizes)
+        name: _instance_weighted_iou(
+            instances, [names.index(name)], RIGHT_CLASS, float(false_positives[names.index(name)]), sizes
+        )
         for name in benchmark.average_px
     }
     by_category = {}
@@ -87,7 +88,7 @@ def instance_weighted_scores(
             if category in benchmark.unscored:
                 # The confusion matrix has no column for unscored ids, so their false positives are added here.
                 strays += float(unscored.sum() - unscored[classes].sum())
-            by_category[category] = _instance_weighted_iou(instances, classes, TP_CATEGORY, strays, sizes)
+            by_category[category] = _instance_weighted_iou(instances, classes, RIGHT_CATEGORY, strays, sizes)
     return _percents(
         {"miIoU": mean(list(by_class.values())), "miIoU_category": mean(list(by_category.values()))}
         | {f"iIoU.{name}": iou for name, iou in by_class.items()}
@@ -100,13 +101,18 @@ def _members(benchmark: Benchmark, table: CountTable) -> dict[str, list[int]]:
 
 
 def _strays(confusion: NDArray[np.int64], classes: list[int]) -> int:
-    """Pixels of other classes that were predicted as one of these."""
+    """Pixels of other classes that were predicted as one of these; confusion int64 (C, C), rows are the truth."""
     return int(confusion[:, classes].sum() - confusion[np.ix_(classes, classes)].sum())
 
 
 def _instance_weighted_iou(
     instances: InstanceTable, classes: list[int], hits: int, strays: float, sizes: NDArray[np.float64]
 ) -> float:
+    """iIoU of some classes together, a fraction; NaN where they have no pixel.
+
+    hits: the column of `instances.rows`, int64 (K, 4), that counts as right.  strays: false positives in pixels.
+    sizes: float64 (C,), the pixels of an average instance of each class.
+    """
     rows = instances.rows[np.isin(instances.rows[:, CLASS], classes)]
     weight = sizes[rows[:, CLASS]] / rows[:, SIZE]
     right, missed = (rows[:, hits] * weight).sum(), ((rows[:, SIZE] - rows[:, hits]) * weight).sum()

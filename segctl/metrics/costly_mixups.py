@@ -52,6 +52,7 @@ def _corrected(counts: NDArray[np.int64], truth: int, prediction: int, pixels: i
 
 
 def _mean_iou(counts: NDArray[np.int64], binary: bool) -> float:
+    """Mean IoU as a fraction from counts int64 (C, 3), over the classes that occur; of class 1 alone if `binary`."""
     iou = ratios(counts)["IoU"][1:] if binary else ratios(counts)["IoU"]
     defined = iou[~np.isnan(iou)]
     return float(defined.mean()) if len(defined) else 0.0

@@ -38,7 +38,7 @@ def count(prediction: Any, label: Any, num_classes: int, ignore_index: int = IGN
     """True positives, false positives and false negatives per image and class.
 
     prediction, label: integers (B, H, W), NumPy arrays or tensors on one device.  Returns int64 (B, C, 3): tp, fp, fn.
-    Raises ArgumentError for shapes that differ, ids that are no integers, and labels that are neither class nor `ignore_index`.
+    Raises ArgumentError for different shapes, ids that are not integers, and labels that are neither a class nor `ignore_index`.
     """
     return counts_of(pairs(prediction, label, num_classes, ignore_index))
 
@@ -148,7 +148,7 @@ def queue_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_
     """The unchecked pairs of tensors (B, H, W): int64 (B, C + 2, C + 1) on their device, for `checked_pairs`.
 
     Nothing here waits for a GPU, so it can count one batch while the host prepares the next. Row C holds ignored pixels (zeros
-    where a CPU counted), row C + 1 pixels whose label is no class.
+    where a CPU counted), row C + 1 pixels whose label is not a class.
     """
     if label.device.type != "cpu":
         return scatter_pairs(prediction, label, num_classes, ignore_index)
@@ -158,7 +158,10 @@ def queue_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_
 
 
 def scatter_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignore_index: int = IGNORED) -> "Tensor":
-    """`queue_pairs` by one scatter over the whole batch: what a GPU runs, and any other device can."""
+    """`queue_pairs` by one scatter over the whole batch: what a GPU runs, and any other device can.
+
+    prediction, label: integers (B, H, W).  Returns int64 (B, C + 2, C + 1), as `queue_pairs` does.
+    """
     import torch
 
     if prediction.is_floating_point() or label.is_floating_point():
@@ -177,12 +180,12 @@ def scatter_pairs(prediction: "Tensor", label: "Tensor", num_classes: int, ignor
 
 
 def checked_pairs(queued: "Tensor", ignore_index: int = IGNORED) -> "Tensor":
-    """The pairs int64 (B, C, C + 1) of what `queue_pairs` counted. Raises ArgumentError where a label id was no class."""
+    """The pairs int64 (B, C, C + 1) of what `queue_pairs` counted. Raises ArgumentError if a label id is not a class."""
     num_classes = queued.shape[2] - 1
     strange = int(queued[:, num_classes + 1].sum())
     if strange:
         wanted = f"wanted 0 to {num_classes - 1} or {ignore_index} (ignored)"
-        raise ArgumentError(f"{strange} pixels of a label have an id that is no class, {wanted}")
+        raise ArgumentError(f"{strange} pixels of a label have an id that is not a class, {wanted}")
     return queued[:, :num_classes]
 
 
@@ -195,6 +198,7 @@ def _stack(columns: list[Any]) -> Any:
 
 
 def _integers(ids: NDArray[Any]) -> NDArray[Any]:
+    """Class ids of any shape, Booleans as uint8. Raises ArgumentError for other types."""
     if ids.dtype == np.bool_:
         return ids.view(np.uint8)
     if not np.issubdtype(ids.dtype, np.integer):

@@ -8,7 +8,7 @@ The score of a class is the mean over all its instances in the dataset. For a cl
 in each image counts as one instance, so its score is IoU_C. mIoU_K is the mean over classes. Pixels of a class with instances
 that belong to no instance (a crowd) are left out.
 
-An instance map is uint16, coded as in Cityscapes: raw class id · 1000 + number; values below 1000 are no instance.
+An instance map is uint16, coded as in Cityscapes: raw class id · 1000 + number; values below 1000 belong to no instance.
 """
 
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from segctl.metrics.scores import mean, pair_ratios
 from segctl.metrics.table import CountTable
 
 FIRST_INSTANCE = 1000
-CLASS, SIZE, TP, TP_CATEGORY = 0, 1, 2, 3
+CLASS, SIZE, RIGHT_CLASS, RIGHT_CATEGORY = 0, 1, 2, 3
 """Columns of a row: the instance's class, its pixels, those predicted as its class, those predicted as its category."""
 
 
@@ -52,7 +52,7 @@ def instance_rows(
 ) -> NDArray[np.int64]:
     """The instances of one image, as rows int64 (K, 4).
 
-    prediction, label, instances: integers (H, W).  categories: int64 (256,), the category of each id, for TP_CATEGORY; without
+    prediction, label, instances: integers (H, W).  categories: int64 (256,), the category of each id, for RIGHT_CATEGORY; without
     it every class is its own category. The class of an instance is that of its label; ignored instances are left out.
     Raises ArgumentError where the shapes differ.
     """
@@ -87,7 +87,7 @@ def instance_iou(table: CountTable, instances: InstanceTable) -> NDArray[np.floa
     """IoU of each instance as a fraction, float64 (K,); false positives are shared by size."""
     # One number for each (image, class), so that one bincount sums the sizes of its instances.
     cell = instances.image * len(table.class_names) + instances.rows[:, CLASS]
-    size, hits = instances.rows[:, SIZE], instances.rows[:, TP]
+    size, hits = instances.rows[:, SIZE], instances.rows[:, RIGHT_CLASS]
     together = np.bincount(cell, weights=size, minlength=table.counts[..., FP].size)
     shared = table.counts[..., FP].ravel()[cell] * (size / together[cell])
     found: NDArray[np.float64] = hits / (size + shared)

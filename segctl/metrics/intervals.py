@@ -199,6 +199,7 @@ def _mean_gaps(before: list[dict[str, float | None]], after: list[dict[str, floa
 
 
 def _difference(value: float | None, values: NDArray[np.float64], how: Bootstrap) -> Difference | None:
+    """The difference measured, and its interval from the resampled differences float64 (R,); None if either is undefined."""
     found = _interval(values, how)
     return None if value is None or found is None else Difference(value, *found)
 
@@ -229,6 +230,7 @@ def _classes(table: CountTable, binary: bool) -> tuple[str, ...]:
 
 
 def _method(table: CountTable, units: NDArray[np.int64], how: Bootstrap) -> str:
+    """A sentence on the bootstrap. units: int64 (N,), the group of each image, -1 for one that is left out."""
     images, count = int((units >= 0).sum()), int(units.max(initial=-1)) + 1
     over = f"{images:,} images" if count == images else f"{count:,} groups of {images:,} images"
     return f"{how.confidence:g} % percentile bootstrap over {over}, {how.resamples:,} resamples, seed {how.seed}"

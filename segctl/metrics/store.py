@@ -153,7 +153,7 @@ class _Stored:
             wanted = ", ".join("any" if size is None else str(size) for size in shape)
             raise self.fault(f"array '{name}' is {found.dtype} {found.shape}, wanted {np.dtype(dtype)} ({wanted})")
         if found.size and not (found.min() >= 0 and float(found.sum(dtype=np.float64)) < MOST_PIXELS):  # NaN compares as false
-            raise self.fault(f"array '{name}' holds numbers that are no counts: they are negative, too large or not finite")
+            raise self.fault(f"array '{name}' holds numbers that are not counts: they are negative, too large or not finite")
         return found
 
     def texts(self, name: str) -> tuple[str, ...]:
@@ -241,6 +241,7 @@ def _table_arrays(table: CountTable) -> Arrays:
 
 
 def _instance_arrays(instances: InstanceTable, unscored: NDArray[np.int64] | None) -> Arrays:
+    """The arrays of a file by name; unscored int64 (C,) as in EvaluationCounts, or None."""
     arrays = {"names": _texts(instances.names), "image": instances.image, "rows": instances.rows}
     return arrays if unscored is None else arrays | {"unscored": unscored}
 

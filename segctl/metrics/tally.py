@@ -24,7 +24,7 @@ class ImageCounts:
     """What was counted of one image. pairs: int64 (C, C + 1), see `counts.pairs`; the others are None unless asked for.
 
     boundary: int64 (C, 3).  instances: int64 (K, 4).  bins: float64 (1 + C, BINS, 3).  unscored: int64 (C,), pixels of each
-    class that were predicted as an unscored class of a scored category (see cityscapes.py).
+    class that were predicted as an unscored class of a scored category (see cityscapes_scores.py).
     """
 
     name: str
@@ -123,6 +123,7 @@ class Tally:
         )
 
     def _table(self, counts: NDArray[np.int64]) -> CountTable:
+        """counts: int64 (N, C, 3) of the images added so far."""
         groups = None if self.groups is None else tuple(self.groups[name] for name in self.names)
         return CountTable(tuple(self.names), self.class_names, counts, groups)
 
@@ -163,9 +164,9 @@ def _merge_bins(parts: Sequence[CalibrationTable], names: tuple[str, ...]) -> Ca
 
 
 def all_scores(counts: EvaluationCounts, *, binary: bool = False, benchmark: Benchmark | None = None) -> dict[str, float | None]:
-    """Every score that the counts give, in percent: those of scores.py, then those of what else was counts.
+    """Every score that the counts give, in percent: those of scores.py, then those of everything else that was counted.
 
-    benchmark: that of the classes, where they are of one; adds its categories, and iIoU where instances were counts.
+    benchmark: the one that the classes belong to, if any; adds its categories, and iIoU where instances were counted.
     """
     table, confusion = counts.table, counts.confusion
     found = score(table, binary=binary)

@@ -56,7 +56,7 @@ class Outputs:
     def features(self) -> Tensor:
         """(B, D, h, w), the input of the final classifier. Raises InputError for a network that hides it."""
         if self.prediction.features is None:
-            raise InputError("a term asks for features, but this network gives none", "use terms on logits alone")
+            raise InputError("a term asks for features, but this network gives none", "use terms that compare only logits")
         return self.prediction.features
 
     def at_head_stride(self, name: OutputName) -> Tensor:

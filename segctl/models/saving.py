@@ -115,6 +115,6 @@ def fill(model: Segmenter, saved: SavedModel) -> None:
 def _nothing_there(path: Path) -> InputError:
     if path.is_dir():
         return InputError(
-            f"'{path}' holds no {MODEL_FILE}: it is no run, or one that has not finished", "finish it with --resume"
+            f"'{path}' holds no {MODEL_FILE}: it is not a run, or the run has not finished", "finish it with --resume"
         )
     return InputError(f"no run folder or model file at '{path}'", f"give a folder that `segctl train` wrote, or its {MODEL_FILE}")

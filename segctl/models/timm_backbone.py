@@ -61,8 +61,9 @@ class TimmBackbone(Backbone):
         self._channels_last = fit.channels_last
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """float (B, 3, H, W), normalised -> maps (B, channels[i], ⌈H/strides[i]⌉, ⌈W/strides[i]⌉), finest first."""
         height, width = images.shape[-2:]
-        # Some networks add or window maps of several strides and take sides of a multiple alone: pad, and cut the maps again.
+        # Some networks add or window maps of several strides and need sides that are a multiple: pad, and cut the maps back.
         below, right = -height % self._multiple, -width % self._multiple
         maps: list[Tensor] = self.net(F.pad(images, (0, right, 0, below)) if below or right else images)
         if self._channels_last:
@@ -77,7 +78,7 @@ class TimmBackbone(Backbone):
         if not file.is_file():
             near = did_you_mean(str(file), ["timm", "none"])
             raise InputError(f"model.weights: no file at '{file}'{near}", "give timm, none, or a file of backbone weights")
-        with torch.device("meta"):  # for the names of its weights alone
+        with torch.device("meta"):  # only for the names of its weights
             whole = timm.create_model(self.name)
         problem, self.note = fill_backbone(self.net, whole.state_dict(), file)
         if problem:

@@ -56,8 +56,8 @@ def write_report(runs: Sequence[Path], runs_root: Path, path: Path, split: str |
         (workshop / figures).mkdir()
         measured = {comparison.place: measure(comparison) for comparison in comparisons}
         page = build(Frame(collection, comparisons, measured, split, Drawer(workshop, figures)), made)
-        write_text(workshop / path.name, markdown.render(page))
-        write_text(workshop / web.name, html.render(page, workshop))
+        write_text(workshop / path.name, markdown.render_markdown(page))
+        write_text(workshop / web.name, html.render_html(page, workshop))
         # All files are on the disk now, so a full disk cannot leave a new page beside an old one.
         for file in [*sorted((workshop / figures).iterdir()), workshop / path.name, workshop / web.name]:
             move_whole(file, path.parent / file.relative_to(workshop))

@@ -14,7 +14,7 @@ from segctl.report.collect import Run
 from segctl.report.content import UNDEFINED
 from segctl.report.groups import Group, undistilled
 
-CONFIDENCE = 0.95
+CONFIDENCE_LEVEL = 0.95
 COLUMN = "gain over none"
 """The name of the column in every table."""
 
@@ -115,4 +115,4 @@ def _seeds(seeds: Sequence[int]) -> str:
 def _student_quantile(freedom: int) -> float:
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, 0.5 + CONFIDENCE / 2))
+    return float(stdtrit(freedom, 0.5 + CONFIDENCE_LEVEL / 2))

@@ -13,7 +13,7 @@ from typing import Any, assert_never
 
 from segctl.data.files.archives import PlainFile
 from segctl.data.files.pictures import read_image
-from segctl.errors import printable
+from segctl.errors import NEWLINE, printable
 from segctl.report.content import (
     Cell,
     Code,
@@ -30,7 +30,6 @@ from segctl.report.content import (
     Words,
 )
 
-NEWLINE = "\n"
 WEB_TILE_PX = 1024
 """The longer side of an embedded tile, at most."""
 
@@ -38,7 +37,7 @@ PHOTOGRAPHS = ("image", "error")
 """Tiles that are embedded as JPEG. The others show class colours, which JPEG would change."""
 
 
-def render(page: Page, folder: Path) -> str:
+def render_html(page: Page, folder: Path) -> str:
     """The whole page. folder: where the paths of figures begin."""
     writer = _Writer(folder)
     sections = "\n".join(writer.section(section) for section in page.sections)

@@ -6,7 +6,7 @@ import statistics
 from typing import assert_never
 from urllib.parse import quote
 
-from segctl.errors import printable
+from segctl.errors import NEWLINE, printable
 from segctl.report.content import (
     Cell,
     Code,
@@ -25,10 +25,9 @@ from segctl.report.content import (
 )
 
 IMAGES_SHOWN = 10
-NEWLINE = "\n"
 
 
-def render(page: Page) -> str:
+def render_markdown(page: Page) -> str:
     """The whole page."""
     parts = [f"# {_text(page.title)}", *map(_block, page.lead), *map(_section, page.sections)]
     return "\n\n".join(parts) + "\n"

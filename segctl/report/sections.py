@@ -44,7 +44,7 @@ from segctl.report.tables import (
 from segctl.schema.formula import total_loss
 
 WORST_SHOWN = 4
-LONGEST_SLUG = 120
+_LONGEST_SLUG = 120
 
 HOW_TO_READ = Notes(
     (
@@ -106,7 +106,7 @@ class Drawer:
 
 def slug(name: str) -> str:
     """A name without characters that file systems or URLs treat specially, and short enough for a file."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:LONGEST_SLUG]
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:_LONGEST_SLUG]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ SCORE_WITH_LESS = (
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The largest memory use so far in MB: allocated on the GPU, or resident in this process. 0 where nobody can tell."""
+    """The largest memory use so far in MB: allocated on the GPU, or resident in this process. 0 where it is unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     try:
@@ -31,7 +31,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def _peak_by_psutil() -> float:
-    """The peak in MB where there is no module `resource`: on Windows. Elsewhere psutil knows only the present use."""
+    """The peak in MB where there is no module `resource`: on Windows. Elsewhere psutil reports only the current use."""
     try:
         import psutil
     except ImportError:

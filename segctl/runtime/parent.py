@@ -1,4 +1,4 @@
-"""A process that another segctl started ends when that one ends, even by SIGKILL, and is not left training alone.
+"""End a process when the segctl process that started it ends, even by SIGKILL, so that no process trains on alone.
 
 Imports no torch, because the command line calls it before anything else.
 """
@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 
 VARIABLE = "SEGCTL_PARENT"
-"""The variable by which a process tells those that it starts its own number."""
+"""The variable in which a process passes its own number to the processes that it starts."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -22,7 +22,7 @@ def parent_variable() -> dict[str, str]:
 def end_with_parent() -> None:
     """In a process that segctl started: ask the system for SIGTERM when the parent ends, so that a run saves its state and stops.
 
-    Linux alone can do this. Elsewhere the lock of a run's folder keeps a second process from joining one that was left behind.
+    Only Linux can do this. Elsewhere the lock of a run's folder keeps a second process from joining one that was left behind.
     """
     parent = os.environ.pop(VARIABLE, "")  # popped, because the parent of this process's own children is another
     if not parent or sys.platform != "linux":

@@ -36,21 +36,21 @@ def handling(handlers: Mapping[str, Handler | None]) -> Iterator[None]:
 
 
 class Agreed(NamedTuple):
-    """What signals have told any process of a run; the same on all processes."""
+    """What signals have asked of any process of a run; the same on all processes."""
 
     stop: signal.Signals | None
     save: bool
 
 
 class Requests:
-    """What signals have told this process: `stop` is the signal that ends the run, `save` wants a checkpoint."""
+    """What signals have asked of this process: `stop` is the signal that ends the run, `save` asks for a checkpoint."""
 
     def __init__(self) -> None:
         self.stop: signal.Signals | None = None
         self.save = False
 
     def agree(self, world: "World") -> Agreed:
-        """What any process has been told so far. All processes get the same, so that they stop and save at the same step."""
+        """What any process has been asked until now. All processes get the same, so that they stop and save at the same step."""
         import torch
 
         stop, save = world.largest(torch.tensor([self.stop or 0, int(self.save)])).tolist()

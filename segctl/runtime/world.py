@@ -47,7 +47,7 @@ LOST = (
     "connection closed by peer", "connection reset by peer", "broken pipe", "connection refused",
     "connection closed by remote peer", "remote process exited", "ncclremoteerror",
 )  # fmt: skip
-"""Parts of an operation's error message, in lower case, if the process at its other end has gone."""
+"""Parts of an operation's error message, in lower case, if the process at its other end has ended."""
 
 NCCL_LINES = 4
 """Lines of NCCL's text in a message: the place, the kind of error, what it means, and the last error of the library."""
@@ -101,7 +101,7 @@ class World:
         return self._reduced(values, dist.ReduceOp.SUM)
 
     def largest(self, values: Tensor) -> Tensor:
-        """The maximum over all processes, element by element, on every rank; values as for `total`."""
+        """The maximum over all processes, element by element, on every rank; values of any shape, as for `total`."""
         return self._reduced(values, dist.ReduceOp.MAX)
 
     def together(self, work: Callable[[], T]) -> T:
@@ -172,7 +172,7 @@ class World:
 
     @contextmanager
     def losing_peers(self) -> Iterator[None]:
-        """Raise PeerError if an operation fails because another process has gone, and SegctlError with NCCL's own words if NCCL
+        """Raise PeerError if an operation fails because another process has ended, and SegctlError with NCCL's own words if NCCL
         fails for another reason, such as two processes on one GPU or a driver that is too old."""
         try:
             yield
@@ -191,6 +191,7 @@ class World:
             raise
 
     def _reduced(self, values: Tensor, operation: "dist.ReduceOp.RedOpType") -> Tensor:
+        """`values` of all processes reduced to one tensor of their shape; with one process, `values` itself."""
         if self.size == 1:
             return values
         reduced = values.clone()

@@ -82,6 +82,8 @@ def _metric_faults(run: TrainRun) -> list[Fault]:
 def _teacher_faults(run: TrainRun) -> list[Fault]:
     """A teacher cache needs the same view of an image in every epoch. Only the data tell whether the crop covers every image."""
     low, high = run.data.scale
+    if isinstance(run, DistillRun) and run.teacher.cache and run.data.augment:
+        return [Fault("teacher.cache", "got true with data.augment, which changes every view, wanted data.augment []")]
     if isinstance(run, DistillRun) and run.teacher.cache and low != high:
         return [Fault("teacher.cache", f"got true with data.scale [{low}, {high}], wanted one scale, such as data.scale [1, 1]")]
     return []

@@ -13,7 +13,7 @@ from segctl.schema.loss_terms import Active, JaccardFamily, NonNegative, Output,
 from segctl.schema.spec import Spec
 
 Positive = Annotated[float, Field(gt=0, le=1e9)]
-Count = Annotated[int, Field(ge=1)]
+AtLeastOne = Annotated[int, Field(ge=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -188,15 +188,15 @@ class MemorySpec(FeatureTerm):
     queue: Literal["faithful", "fixed"] = "faithful"
     """`faithful` stores, for a class of N pixels, some of the image's first N pixels, as the published code does by mistake;
     `fixed` stores pixels of that class."""
-    pixel_slots: Count = 20_000
+    pixel_slots: AtLeastOne = 20_000
     """Length of each class's pixel queue."""
-    region_slots: Count = 2_000
+    region_slots: AtLeastOne = 2_000
     """Length of each class's region queue."""
-    pixels_each: Count = 16
+    pixels_each: AtLeastOne = 16
     """Pixels stored per image and class."""
-    pixel_samples: Count = 4096
+    pixel_samples: AtLeastOne = 4096
     """Stored pixels that each pixel is compared with, divided evenly over the classes."""
-    region_samples: Count = 1024
+    region_samples: AtLeastOne = 1024
     """Stored regions that each pixel is compared with, divided evenly over the classes."""
 
     @property
@@ -215,7 +215,7 @@ class MemorySpec(FeatureTerm):
 class MaskStageSpec(Spec):
     """How MasKD learns its masks before the student's first step."""
 
-    steps: Count | None = None
+    steps: AtLeastOne | None = None
     """Steps; null takes a quarter of the run's own, which is the published 10,000 of 40,000."""
     lr: Positive = 0.1
     """Peak learning rate."""
@@ -234,7 +234,7 @@ class MaskedSpec(LogitsTerm):
 
     term: ClassVar[str] = "maskd.MaskedLogits"
     kind: Literal["maskd"] = "maskd"
-    tokens: Count = 8
+    tokens: AtLeastOne = 8
     """Masks."""
     stage: MaskStageSpec = MaskStageSpec()
     """How the masks are learnt; terms with equal settings share them."""
@@ -267,7 +267,7 @@ class CalibrationSpec(Spec):
     `bandwidth`, so a preset must choose them.
     """
 
-    keys: Count
+    keys: AtLeastOne
     """Pixels of an image that others are compared with."""
     bandwidth: Positive
     """How far apart probabilities may be and still count as similar; of the order of 0.01."""

@@ -92,7 +92,7 @@ class CrossEntropySpec(LossTerm):
     """One factor per class; the mean is then divided by the weights of the valid pixels."""
 
     def formula(self, label: str, soft: bool) -> str:
-        return call("CE", self.logits, label, weighted(self.class_weights))
+        return call("CE", self.logits, label, _weighting(self.class_weights))
 
 
 class FocalSpec(LossTerm):
@@ -106,11 +106,11 @@ class FocalSpec(LossTerm):
     """One factor per class, alpha in the paper."""
 
     def formula(self, label: str, soft: bool) -> str:
-        return call("Focal", self.logits, label, [f"γ={self.gamma:g}", *weighted(self.class_weights)])
+        return call("Focal", self.logits, label, [f"γ={self.gamma:g}", *_weighting(self.class_weights)])
 
 
 class OhemSpec(LossTerm):
-    """Mean cross-entropy over the hard pixels alone: online hard example mining; hard or soft labels."""
+    """Mean cross-entropy over only the hard pixels: online hard example mining; hard or soft labels."""
 
     loss: ClassVar[str] = "ohem.HardPixelLoss"
     kind: Literal["ohem"] = "ohem"
@@ -147,11 +147,11 @@ class JDTSpec(LossTerm, JaccardFamily):
 
     def formula(self, label: str, soft: bool) -> str:
         averaged = classes(self.active_soft, "all") if soft else classes(self.active_hard, "present")
-        return self.index_formula(self.logits, label, [*averaged, *weighted(self.class_weights)])
+        return self.index_formula(self.logits, label, [*averaged, *_weighting(self.class_weights)])
 
 
 class OverlapTerm(LossTerm):
-    """What the baselines beside the metric loss have in common."""
+    """The settings that all baselines of the metric loss share."""
 
     per_image: bool = False
     """true: each image by itself; false: the batch as one image."""
@@ -219,10 +219,10 @@ def call(name: str, logits: str, label: str, options: list[str]) -> str:
 
 
 def classes(active: Active, usual: Active) -> list[str]:
-    """Which classes are averaged over, where it is not the usual ones."""
+    """Which classes are averaged over, if not the usual ones."""
     return [] if active == usual else [f"{active} classes"]
 
 
-def weighted(class_weights: ClassWeights | None) -> list[str]:
+def _weighting(class_weights: ClassWeights | None) -> list[str]:
     """A word for class weights, where there are any."""
     return [] if class_weights is None else ["weighted classes"]

@@ -77,13 +77,13 @@ VARIANTS = (
     Variant(
         "maskd",
         DistillerSpec(terms=(term.MaskedSpec(),)),
-        "this student has no auxiliary head, so maskd compares the main logits alone, as published for MobileNetV2",
+        "this student has no auxiliary head, so maskd compares only the main logits, as published for MobileNetV2",
         aux=False,
     ),
     Variant(
         "dist",
         DistillerSpec(terms=(term.RelationSpec(),)),
-        "this student has no auxiliary head, so dist compares the main logits alone",
+        "this student has no auxiliary head, so dist compares only the main logits",
         aux=False,
     ),
 )

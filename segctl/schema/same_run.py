@@ -75,8 +75,8 @@ TABLE = (
 
 
 STEERED = ("optim.lr", "train.clip_norm", "train.precision")
-"""Settings that change numbers, and with another value of which a stopped run may be resumed all the same, because the message
-about a loss of NaN advises it. The run's folder records the change."""
+"""Settings that change numbers, but that a person may change when resuming a stopped run, because the message about a NaN loss
+advises it. The run's folder records the change."""
 
 
 class Change(NamedTuple):
@@ -103,7 +103,7 @@ def changes(before: TrainRun, after: TrainRun) -> list[Change]:
 
 
 def conflicts(stored: TrainRun, asked: TrainRun) -> list[Change]:
-    """What keeps a stored run from being the one asked for: resuming and `segctl compare` refuse these."""
+    """The changes that make a stored run another run than the requested one; resuming and `segctl compare` refuse them."""
     found = [(change, _row(change, stored, asked)) for change in changes(stored, asked)]
     return [change for change, row in found if row is None or not row.within_a_run]
 
@@ -118,7 +118,7 @@ def steering_changes(stored: TrainRun, asked: TrainRun) -> list[Change]:
 
 
 def rounding_changes(stored: TrainRun, asked: TrainRun) -> list[Change]:
-    """What makes a resumed run differ in its last digits from one that was never stopped."""
+    """The changes that make a resumed run differ in its last digits from one that was never stopped."""
     found = [(change, _row(change, stored, asked)) for change in changes(stored, asked)]
     return [change for change, row in found if row is not None and row.within_a_run and row.effect == "last digits"]
 

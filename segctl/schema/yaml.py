@@ -1,6 +1,6 @@
 """YAML for presets: the file is what it looks like.
 
-A key stands once and nothing is repeated by reference.  Plain words are read as YAML 1.2 reads them: only `true` and `false` are
+A key occurs once, and nothing is repeated by reference.  Plain words are read as YAML 1.2 reads them: only `true` and `false` are
 booleans, `1e-4` is a number, and `yes`, `1:30` and `2024-02-30` are text, so that a typo is refused where a number is wanted.
 """
 
@@ -32,7 +32,7 @@ class _StrictLoader(yaml.SafeLoader):
             if not isinstance(key, ScalarNode):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be one word", key.start_mark)
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' occurs twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 

@@ -40,7 +40,6 @@ from segctl.teacher.load import Teacher
 CACHE_FOLDER = ".answers"
 CACHE_FORMAT = 1
 
-Note = Callable[[str], None]
 Advance = Callable[[int, int], None]
 """Called with (done, total)."""
 
@@ -66,7 +65,7 @@ class TeacherCache:
             f"{total:,.1f} MB in '{outputs.folder}', {state}"
         )
 
-    def fill(self, world: World, note: Note, advance: Advance, resume_line: str) -> None:
+    def fill(self, world: World, note: Callable[[str], None], advance: Advance, resume_line: str) -> None:
         """Compute the missing files, each process some of them; afterwards the teacher's network moves to the CPU.
 
         Raises StoppedError on Ctrl-C and SIGTERM; finished files are kept.

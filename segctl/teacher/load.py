@@ -87,7 +87,7 @@ def load_teacher(
 
 
 def _recognised(network: ForeignNetwork, dataset: PreparedDataset, crop: tuple[int, int] | None) -> tuple[str, ...]:
-    """Let the network show on one picture of the dataset whether it returns probabilities; the sentence about it, if it does."""
+    """Find out from one picture of the dataset whether the network returns probabilities; a sentence about it if it does."""
     image = dataset.image(next(name for names in dataset.splits.values() for name in names))
     if crop is not None:
         height, width = (min(side, wanted) for side, wanted in zip(image.shape[:2], crop, strict=True))
@@ -95,7 +95,7 @@ def _recognised(network: ForeignNetwork, dataset: PreparedDataset, crop: tuple[i
     try:
         with torch.inference_mode():
             note = network.recognise(torch.from_numpy(image).unsqueeze(0))
-    except InputError:  # it takes other sizes alone; the first view of the run says the same
+    except InputError:  # it takes only other sizes; the first view of the run raises the same error
         return ()
     return (note,) if note else ()
 

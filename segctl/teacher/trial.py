@@ -51,7 +51,7 @@ def require_passed(trial: Trial, path: Path) -> None:
     if not trial.passed:
         raise InputError(
             f"the teacher '{path}' has learnt too little: {trial}, wanted at least {trial.constant + MARGIN:.2f}",
-            "check that it is the right file; --dry-run shows its score without refusing it",
+            "check that it is the right file; --dry-run shows its score and does not refuse it",
         )
 
 

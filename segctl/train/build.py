@@ -6,6 +6,7 @@ import torch
 
 from segctl.data.batches.loader import check_batch
 from segctl.data.batches.micro_batches import micro_batches
+from segctl.data.batches.views import Views
 from segctl.data.shards.dataset import open_dataset
 from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
@@ -39,8 +40,8 @@ PROCESS_STRIDE = 1_000_003
 def build_session(request: Request, *, fresh: bool = True) -> Session:
     """Build everything a run needs; write nothing.
 
-    fresh: whether the network starts from its initial weights; if False a checkpoint will bring them, so they are not looked
-    for.  Raises InputError for anything that the run needs and that does not exist or does not fit.
+    fresh: whether the network starts from its initial weights; if False a checkpoint replaces them, so they are not
+    loaded.  Raises InputError for anything that the run needs and that does not exist or does not fit.
     """
     world = request.world
     session = world.together(lambda: _build(request, fresh))
@@ -60,6 +61,7 @@ def _build(request: Request, fresh: bool) -> Session:
     dataset = open_dataset(request.data_root, run.data.dataset)
     dataset.names(run.data.val_split)
     check_batch(dataset, run.data.train_split, run.train.batch_size, world.size)
+    Views.of(dataset, run.data.train_split, run.data)  # refuses before step 1 what it cannot augment
     if world.size > 1 and (faults := group_faults(run, world.size)):
         raise PresetError(f"preset '{run.name}' over {world.size} processes", faults, "use fewer processes, or a larger batch")
     set_determinism(run.train.deterministic)

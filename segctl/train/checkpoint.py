@@ -97,6 +97,7 @@ class State:
         world.on_main(lambda: self._write(path, about, random_states))
 
     def _write(self, path: Path, about: dict[str, Any], random_states: list[dict[str, Tensor]]) -> None:
+        """random_states: for each rank the states of its generators, uint8 (n,), by kind of device."""
         content = {
             "format": CHECKPOINT_FORMAT,
             "about": about,
@@ -229,6 +230,7 @@ def _random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """state: a generator's state for each kind of device, uint8 (n,), as `_random_state` gives it."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

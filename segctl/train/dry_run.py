@@ -21,9 +21,9 @@ from segctl.train.loop import take_step
 from segctl.train.mask_stage import StageFolder, learn_stages
 from segctl.train.profile.profiler import Profiler, show_profile
 from segctl.train.profile.summary import TRIAL
+from segctl.train.run_log import Watch
 from segctl.train.session import Request, Session
 from segctl.train.start import score_teacher
-from segctl.train.watch import Watch
 
 
 def dry_run(request: Request, watch: Watch) -> dict[str, float]:

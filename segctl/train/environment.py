@@ -15,7 +15,7 @@ from segctl.teacher.trial import Trial
 from segctl.train.session import Request, Session
 
 
-def describe(session: Session, request: Request, trial: Trial | None) -> dict[str, Any]:
+def describe_environment(session: Session, request: Request, trial: Trial | None) -> dict[str, Any]:
     """Versions, device, command, data and teacher of a run that is about to start; times in UTC, as JSON values."""
     run = session.run
     return {

@@ -7,8 +7,8 @@ from segctl.schema.run import TrainRun, with_steps
 from segctl.train.environment import now
 from segctl.train.optimizer import learning_rate
 from segctl.train.resume import continue_run, reopen
+from segctl.train.run_log import Watch
 from segctl.train.session import Request, Session, one_writer
-from segctl.train.watch import Watch
 
 
 def extend_run(request: Request, folder: RunFolder, watch: Watch) -> None:

@@ -15,10 +15,9 @@ from segctl.train.checkpoint import Checkpoint, read_checkpoint
 from segctl.train.environment import now
 from segctl.train.loop import run_to_end
 from segctl.train.profile.summary import Window, plan_window
-from segctl.train.run_log import RunLog
+from segctl.train.run_log import RunLog, Watch
 from segctl.train.session import Request, Session, one_writer
 from segctl.train.trackers import require_tensorboard
-from segctl.train.watch import Watch
 
 
 def resume_run(request: Request, folder: RunFolder, watch: Watch) -> None:
@@ -182,7 +181,7 @@ def _load_checkpoint(session: Session, checkpoint: Checkpoint, path: Path, watch
 
 
 def _profile_window(session: Session, log: RunLog) -> Window | None:
-    """The steps to profile in the rest of the run. Too few steps are no reason to refuse to resume, so they are only noted."""
+    """The steps to profile in the rest of the run. If there are too few, the run still resumes, and a note says so."""
     try:
         return plan_window(session.run.train.steps - session.state.step, session.workers)
     except InputError as error:

@@ -122,6 +122,7 @@ class Session:
             f"data {self.dataset.name}   {run.data.train_split} {len(self.dataset.names(run.data.train_split))} images, "
             f"{run.data.val_split} {len(self.dataset.names(run.data.val_split))}   loader workers {self.workers}"
             + (f"   {self.dataset.trial}" if self.dataset.trial else ""),
+            *([f"augmentation {', '.join(step.kind for step in run.data.augment)}"] if run.data.augment else []),
             f"model {run.model.head} on {run.model.backbone}, weights {run.model.weights}   {parameters:,} parameters",
             f"batch {train.batch_size}"
             + (f" over {self.world.size} processes" if self.world.size > 1 else "")

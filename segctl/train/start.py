@@ -11,13 +11,12 @@ from segctl.runs import RunFolder, free_folder
 from segctl.schema.run import DistillRun, TrainRun
 from segctl.teacher.trial import Trial, require_passed, try_teacher
 from segctl.train.build import build_session
-from segctl.train.environment import describe
+from segctl.train.environment import describe_environment
 from segctl.train.loop import run_to_end
 from segctl.train.profile.summary import plan_window
-from segctl.train.run_log import RunLog
+from segctl.train.run_log import RunLog, Watch
 from segctl.train.session import Request, Session, one_writer
 from segctl.train.trackers import require_tensorboard
-from segctl.train.watch import Watch
 
 
 def start_run(request: Request, folder: RunFolder, watch: Watch, *, free_name: str | None = None) -> RunFolder:
@@ -38,7 +37,7 @@ def start_run(request: Request, folder: RunFolder, watch: Watch, *, free_name: s
     if trial is not None and session.teacher is not None:
         require_passed(trial, session.teacher.path)
     window = world.together(lambda: plan_window(session.run.train.steps, session.workers)) if request.profile else None
-    environment = describe(session, request, trial)
+    environment = describe_environment(session, request, trial)
     folder = world.from_main(lambda: _make_folder(folder, session.run, environment, free_name))
     with one_writer(folder, world):
         log = RunLog(folder, session.run.train.steps, watch, writes=world.is_main)

@@ -14,9 +14,8 @@ from segctl.runtime.memory import peak_memory_mb
 from segctl.runtime.phases import Moment, moment, phase, seconds
 from segctl.runtime.world import World
 from segctl.train.profile.loader_advice import Feeding
-from segctl.train.run_log import RunLog
+from segctl.train.run_log import RunLog, StepReport
 from segctl.train.session import Session
-from segctl.train.watch import StepReport
 
 WAITING_TOO_LONG = 0.25
 """Warn when a step spends at least this fraction of its time waiting for data."""

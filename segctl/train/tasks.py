@@ -131,8 +131,10 @@ def cached_outputs(maps: Mapping[str, Tensor], label: Tensor) -> Outputs:
 
 
 def _outputs(prediction: Prediction, label: Tensor) -> Outputs:
+    """Outputs for a label (B, H, W); prediction has logits (B, C, h, w)."""
     return Outputs(prediction, (label.shape[-2], label.shape[-1]))
 
 
 def _step(terms: dict[str, Tensor]) -> Step:
+    """terms: weighted scalars by name."""
     return Step(torch.stack(list(terms.values())).sum(), {name: value.detach() for name, value in terms.items()})

@@ -6,7 +6,8 @@ from pathlib import Path
 import typer
 from typer.testing import CliRunner
 
-from segctl.cli.options import RUNS_ROOT, RunOptions, with_run_options
+from segctl.cli.options import RunOptions, with_run_options
+from segctl.commands import RUNS_ROOT
 
 
 def filled(arguments: list[str], *, without: tuple[str, ...] = ()) -> RunOptions:

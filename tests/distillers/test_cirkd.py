@@ -24,7 +24,7 @@ def plainly(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 @pytest.mark.parametrize("elements", [1, 100, 10**6])
 def test_value_and_gradient_are_those_of_the_plain_formula(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cirkd, "ELEMENTS", elements)
+    monkeypatch.setattr(cirkd, "SIMILARITIES_AT_ONCE", elements)
     student, teacher = golden_features()
     student.requires_grad_()
     value = cross_image_similarity(student, teacher, 0.1)

@@ -197,7 +197,7 @@ def test_a_strange_label_is_refused_on_the_gpu_path():
     queued = scatter_pairs(torch.zeros_like(label), label, 2)
     with pytest.raises(InputError) as error:
         checked_pairs(queued)
-    assert str(error.value) == "2 pixels of a label have an id that is no class, wanted 0 to 1 or 255 (ignored)"
+    assert str(error.value) == "2 pixels of a label have an id that is not a class, wanted 0 to 1 or 255 (ignored)"
 
 
 def test_shapes_that_differ_are_refused():

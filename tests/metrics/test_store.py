@@ -180,7 +180,7 @@ def test_numbers_that_are_no_counts_are_refused(tmp_path, table, value):
     counts = table.counts.copy()
     counts[0, 0, 0] = value
     rewrite(tmp_path / "counts.npz", counts=counts)
-    with pytest.raises(InputError, match="array 'counts' holds numbers that are no counts: they are negative, too large"):
+    with pytest.raises(InputError, match="array 'counts' holds numbers that are not counts: they are negative, too large"):
         load_table(tmp_path / "counts.npz")
 
 
@@ -189,7 +189,7 @@ def test_bins_that_are_not_finite_are_refused(tmp_path):
     with np.load(tmp_path / "calibration.npz") as file:
         bins = file["bins"] * np.nan
     rewrite(tmp_path / "calibration.npz", bins=bins)
-    with pytest.raises(InputError, match=r"calibration\.npz': array 'bins' holds numbers that are no counts"):
+    with pytest.raises(InputError, match=r"calibration\.npz': array 'bins' holds numbers that are not counts"):
         load_counts(tmp_path / "counts.npz")
 
 

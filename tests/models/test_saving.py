@@ -100,7 +100,7 @@ def test_no_such_path(tmp_path):
 def test_folder_without_model(tmp_path):
     assert (
         refused(tmp_path)
-        == f"'{tmp_path}' holds no model.pt: it is no run, or one that has not finished; finish it with --resume"
+        == f"'{tmp_path}' holds no model.pt: it is not a run, or the run has not finished; finish it with --resume"
     )
 
 

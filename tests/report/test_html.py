@@ -8,7 +8,7 @@ import pytest
 
 from segctl.report import write_report
 from segctl.report.content import Code, Page, Paragraph, Section, table
-from segctl.report.html import render
+from segctl.report.html import render_html
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -79,7 +79,7 @@ def test_naming_the_web_page_names_the_markdown_too(shelf, tmp_path):
 
 def test_text_is_escaped_and_backticks_are_code(tmp_path):
     blocks = (Paragraph("a <b> & `x < y`"), Code("1 < 2"), table(["<h>"], [["<i>"]]))
-    found = render(Page("A <title>", (), (Section("S", blocks),)), tmp_path)
+    found = render_html(Page("A <title>", (), (Section("S", blocks),)), tmp_path)
     assert "<title>A &lt;title&gt;</title>" in found
     assert "<p>a &lt;b&gt; &amp; <code>x &lt; y</code></p>" in found
     assert "<pre><code>1 &lt; 2</code></pre>" in found

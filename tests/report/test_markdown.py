@@ -3,16 +3,16 @@
 from pathlib import Path
 
 from segctl.report.content import Cell, Code, Definitions, Figure, Notes, Page, Paragraph, Section, table
-from segctl.report.markdown import render
+from segctl.report.markdown import render_markdown
 
 
 def rendered(*blocks):
-    return render(Page("T", (), (Section("S", blocks),))).removeprefix("# T\n\n## S\n\n").removesuffix("\n")
+    return render_markdown(Page("T", (), (Section("S", blocks),))).removeprefix("# T\n\n## S\n\n").removesuffix("\n")
 
 
 def test_a_page_by_hand():
     page = Page("Runs", (Paragraph("lead"),), (Section("One", (Paragraph("text"),)), Section("Two", (), level=3)))
-    assert render(page) == "# Runs\n\nlead\n\n## One\n\ntext\n\n### Two\n"
+    assert render_markdown(page) == "# Runs\n\nlead\n\n## One\n\ntext\n\n### Two\n"
 
 
 def test_a_table_is_padded_and_its_numbers_are_on_the_right():

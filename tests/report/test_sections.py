@@ -296,7 +296,7 @@ def test_a_report_that_fails_leaves_nothing_new_and_the_old_one(shelf, tmp_path,
     def fail(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("segctl.report.html.render", fail)
+    monkeypatch.setattr("segctl.report.html.render_html", fail)
     for path in (tmp_path / "r.md", tmp_path / "new" / "deep" / "r.md"):
         with pytest.raises(OSError, match="No space left"):
             write_report([shelf / "city-jml"], shelf, path)

@@ -139,7 +139,7 @@ def test_a_file_that_is_no_yaml_names_the_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("name: x\nname: y\n", "line 2 is not valid YAML: the key 'name' stands twice"),
+        ("name: x\nname: y\n", "line 2 is not valid YAML: the key 'name' occurs twice"),
         ("a: &a [1]\nb: *a\n", r"line 2 is not valid YAML: aliases \(\*name\) are not allowed"),
     ],
 )

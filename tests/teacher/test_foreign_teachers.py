@@ -340,7 +340,7 @@ def test_a_oneformer_is_refused_in_one_sentence(dataset: PreparedDataset, tmp_pa
     pytest.importorskip("transformers")
     config = {"architectures": ["OneFormerForUniversalSegmentation"]}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(InputError, match="is a OneFormer, which wants a task text beside each image"):
+    with pytest.raises(InputError, match="is a OneFormer, which needs a text beside each image"):
         load_teacher(tmp_path, dataset)
 
 
@@ -408,4 +408,4 @@ def test_a_hugging_face_network_of_another_task_is_refused(dataset: PreparedData
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["BertModel"]}), encoding="utf-8")
     with pytest.raises(InputError) as error:
         load_teacher(tmp_path, dataset)
-    assert error.value.message == f"'{tmp_path}' is no network for semantic segmentation: its architecture is BertModel"
+    assert error.value.message == f"'{tmp_path}' is not a network for semantic segmentation: its architecture is BertModel"

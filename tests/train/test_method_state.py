@@ -13,9 +13,9 @@ from segctl.schema.run import TrainRun
 from segctl.train.build import build_session
 from segctl.train.dry_run import dry_run
 from segctl.train.resume import resume_run
+from segctl.train.run_log import StepReport
 from segctl.train.session import Request, Session
 from segctl.train.start import start_run
-from segctl.train.watch import StepReport
 
 TERMS = [
     {"kind": "kd"},

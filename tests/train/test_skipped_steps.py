@@ -16,9 +16,8 @@ from segctl.train.build import build_session
 from segctl.train.checkpoint import Best, State, read_checkpoint
 from segctl.train.loop import fit
 from segctl.train.optimizer import learning_rate
-from segctl.train.run_log import RunLog
+from segctl.train.run_log import RunLog, StepReport
 from segctl.train.session import Request, Session
-from segctl.train.watch import StepReport
 
 
 def state() -> State:

@@ -14,10 +14,9 @@ from segctl.runs import RunFolder
 from segctl.runtime.world import World
 from segctl.train import step_stats as meters
 from segctl.train.build import build_session
-from segctl.train.run_log import RunLog
+from segctl.train.run_log import RunLog, StepReport
 from segctl.train.session import Request, Session
 from segctl.train.step_stats import Alarm, StepStats
-from segctl.train.watch import StepReport
 
 REPORT = StepReport(
     step=20, loss=1.5, terms={"jdt_main": 1.5}, lr=0.1, gradient_norm=2.0, data_s=0.0, step_s=1.0, left_s=180.0,

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from segctl.data.batches.teacher_outputs import TeacherOutputs
-from segctl.data.batches.views import draw_view, read_view
+from segctl.data.batches.views import Views
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError, SegctlError
 from segctl.schema.data import DataSpec
@@ -110,7 +110,10 @@ def training_batches(  # noqa: PLR0913 - one call says everything about a stream
     names = dataset.names(split)
     stream = Stream(len(names), batch_size, seed, rank, size)
     return _through_workers(
-        _TrainingSteps(dataset, names, view, stream, teacher_outputs), range(first_step, last_step), workers, start_method
+        _TrainingSteps(names, Views.of(dataset, split, view), stream, teacher_outputs),
+        range(first_step, last_step),
+        workers,
+        start_method,
     )
 
 
@@ -153,9 +156,8 @@ class _Failure:
 
 @dataclass(frozen=True)
 class _TrainingSteps(Dataset[Batch | _Failure]):
-    dataset: PreparedDataset
     samples: list[str]
-    view: DataSpec
+    views: Views
     stream: Stream
     teacher_outputs: TeacherOutputs | None
 
@@ -168,15 +170,14 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
     def _batch(self, step: int) -> Batch:
         began = time.perf_counter()
         positions = self.stream.positions(step)
-        height, width = self.view.crop
+        height, width = self.views.spec.crop
         images = np.empty((len(positions), height, width, 3), np.uint8)
         labels = np.empty((len(positions), height, width), np.uint8)
         names, seen = [], []
         for row, position in enumerate(positions):
             epoch, index = self.stream.at(position)
             name = self.samples[index]
-            drawn = draw_view(self.dataset.size(name), self.view, self.stream.random(epoch, index))
-            read_view(self.dataset, name, drawn, (images[row], labels[row]))
+            drawn, _, _ = self.views.read(name, self.stream.random(epoch, index), (images[row], labels[row]))
             names.append(name)
             seen.append((index, drawn.flip))
         outputs = {} if self.teacher_outputs is None else self.teacher_outputs.read(seen)

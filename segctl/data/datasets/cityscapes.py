@@ -5,7 +5,7 @@
 
 Train ids come from labelIds through the class table. `…_labelTrainIds.png`, which people make with a script, is read if labelIds
 are missing. Splits without pictures are left out with a note, and so is a test split without labels; the published labels of
-test hold only void. Instance maps are read for val alone, the split on which instances are scored.
+test hold only void. Instance maps are read only for val, the split on which instances are scored.
 Source: mcordts/cityscapesScripts, README and helpers/labels.py.
 """
 
@@ -24,7 +24,7 @@ from segctl.data.source import Source
 from segctl.errors import InputError
 from segctl.ignored import IGNORED
 
-COUNTS = {"train": 2975, "val": 500, "test": 1525, "train_extra": 19998}
+_OFFICIAL_COUNTS = {"train": 2975, "val": 500, "test": 1525, "train_extra": 19998}
 LAYOUT = (
     "give leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, each with --source, or the folder that holds leftImg8bit/ "
     "and gtFine/"
@@ -33,12 +33,12 @@ LABEL_IDS = IdMap.of(CLASSES, "use the labels of gtFine_trainvaltest.zip")
 TRAIN_IDS = IdMap(
     bytes([*range(19), *[IGNORED] * 237]), bytes([*[1] * 19, *[0] * 236, 1]), "make the labelTrainIds again, or give labelIds"
 )
-KINDS = ("image", "labelIds", "labelTrainIds", "instanceIds")
+_KINDS = ("image", "labelIds", "labelTrainIds", "instanceIds")
 
 
 @dataclass(frozen=True)
 class _Split:
-    """The files of one split, by sample: `files` maps each of KINDS to them."""
+    """The files of one split, by sample: `files` maps each of _KINDS to them."""
 
     name: str
     files: dict[str, dict[str, File]]
@@ -60,7 +60,7 @@ class _Split:
 def open_cityscapes(paths: Sequence[Path]) -> Source:
     """Pair images with labels. Raises InputError if no split has both."""
     files = open_files(paths, lambda name: name.endswith(".png"), ("leftImg8bit", "gtFine", "gtCoarse"))
-    found = {split: _find(files, split) for split in COUNTS}
+    found = {split: _find(files, split) for split in _OFFICIAL_COUNTS}
     if not any(split.images for split in found.values()):
         raise InputError(
             f"the Cityscapes source {files.given} has no pictures (leftImg8bit/SPLIT/CITY/…_leftImg8bit.png)", LAYOUT
@@ -107,7 +107,7 @@ def _labels_of(split: str) -> str:
 def _find(files: Files, split: str) -> _Split:
     found: dict[str, dict[str, File]] = {}
     problems: list[Finding] = []
-    for kind in KINDS:
+    for kind in _KINDS:
         marker = "leftImg8bit" if kind == "image" else _labels_of(split)
         ending = "leftImg8bit" if kind == "image" else f"{marker}_{kind}"
         root = files.folder(marker)
@@ -148,5 +148,5 @@ def _notes(split: _Split) -> list[str]:
         return [] if split.name == "train_extra" else [f"{split.name} is left out: it has no pictures"]
     if not split.labels:
         return [f"{split.name} is left out: it has no labels"]
-    count, official = len(split.images), COUNTS[split.name]
+    count, official = len(split.images), _OFFICIAL_COUNTS[split.name]
     return [] if count == official else [f"{split.name} has {count} of the official {official} pictures"]

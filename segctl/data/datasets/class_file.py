@@ -40,7 +40,7 @@ ALIASES = {
 """What other tools call the columns."""
 SEPARATORS = ",;\t"
 WORDS = {"": False, "no": False, "false": False, "0": False, "none": False, "yes": True, "true": True, "1": True}
-WANTED = "write a row for each class, with the columns name, id and color as needed, and ignored for what is not trained"
+_WANTED = "write a row for each class, with the columns name, id and color as needed, and ignored for what is not trained"
 
 
 @dataclass(frozen=True)
@@ -97,21 +97,21 @@ def _load(path: Path) -> tuple[list[Mapping[str, Any]], bool]:
         text = decode_text(PlainFile(str(path), path).read())
     except (OSError, UnreadableError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"the class table '{path}' cannot be read: {reason}", WANTED) from error
+        raise InputError(f"the class table '{path}' cannot be read: {reason}", _WANTED) from error
     if path.suffix.lower() not in (".yaml", ".yml"):
         return _table_rows(path, text), False
     try:
         tree = load_yaml(text)
     except yaml.YAMLError as error:
-        raise InputError(f"the class table '{path}' is no YAML: {' '.join(str(error).split())}", WANTED) from error
+        raise InputError(f"the class table '{path}' is not valid YAML: {' '.join(str(error).split())}", _WANTED) from error
     top = tree if isinstance(tree, dict) else {"classes": tree}
     rows, binary = top.get("classes"), top.get("binary", False)
     for key in top.keys() - {"classes", "binary"}:
-        raise InputError(f"the class table '{path}' has the key '{key}'{did_you_mean(str(key), ['classes', 'binary'])}", WANTED)
+        raise InputError(f"the class table '{path}' has the key '{key}'{did_you_mean(str(key), ['classes', 'binary'])}", _WANTED)
     if not isinstance(binary, bool):
-        raise InputError(f"the class table '{path}' has {binary!r} for binary, wanted true or false", WANTED)
+        raise InputError(f"the class table '{path}' has {binary!r} for binary, wanted true or false", _WANTED)
     if not isinstance(rows, list):
-        raise InputError(f"the class table '{path}' is no list of classes", WANTED)
+        raise InputError(f"the class table '{path}' is not a list of classes", _WANTED)
     return [row if isinstance(row, dict) else {"name": row} for row in rows], binary
 
 
@@ -132,7 +132,7 @@ def _table_rows(path: Path, text: str) -> list[Mapping[str, Any]]:
         rows = list(csv.DictReader(io.StringIO(text.strip("\r\n")), delimiter=separator, skipinitialspace=True))
     except csv.Error as error:
         raise InputError(
-            f"the class table '{path}' is no CSV: {error}", "look for a quotation mark that is not closed"
+            f"the class table '{path}' is not valid CSV: {error}", "look for a quotation mark that is not closed"
         ) from error
     return [row for row in rows if any(_is_text(value) for value in row.values())]
 
@@ -158,15 +158,15 @@ def _row(path: Path, number: int, entry: Mapping[str, Any]) -> _Row:
             f"row {number} of '{path}' has a column '{key}'{did_you_mean(key, KEYS)}", f"known are {', '.join(KEYS)}"
         )
     if isinstance(fields.get("name"), list | dict):
-        raise InputError(f"row {number} of '{path}' has {fields['name']!r} for its name, wanted text", WANTED)
+        raise InputError(f"row {number} of '{path}' has {fields['name']!r} for its name, wanted text", _WANTED)
     name = str(fields.get("name") or "").strip()
     if not name:
-        raise InputError(f"row {number} of '{path}' has no name", WANTED)
+        raise InputError(f"row {number} of '{path}' has no name", _WANTED)
     if re.search(r"[\x00-\x1f\x7f]", name):
-        raise InputError(f"row {number} of '{path}' has a name with a line break or control character: {name!r}", WANTED)
+        raise InputError(f"row {number} of '{path}' has a name with a line break or control character: {name!r}", _WANTED)
     ignored = WORDS.get(str(fields.get("ignored") or "").strip().lower())
     if ignored is None:
-        raise InputError(f"row {number} of '{path}' has '{fields['ignored']}' for ignored, wanted yes or no", WANTED)
+        raise InputError(f"row {number} of '{path}' has '{fields['ignored']}' for ignored, wanted yes or no", _WANTED)
     raw_id = fields.get("id")
     channels = [fields.get(channel) for channel in "rgb"]
     color = channels if any(channel not in (None, "") for channel in channels) else fields.get("color")
@@ -183,7 +183,7 @@ def _color(where: str, value: Any) -> Color | None:
         return red, green, blue
     parts = list(value) if isinstance(value, list | tuple) else re.split(r"[,;\s]+", str(value).strip())
     if len(parts) != 3:
-        raise InputError(f"{where} has the color '{value}', wanted three values or #rrggbb", WANTED)
+        raise InputError(f"{where} has the color '{value}', wanted three values or #rrggbb", _WANTED)
     red, green, blue = (_byte(where, "color", part) for part in parts)
     return red, green, blue
 
@@ -192,24 +192,24 @@ def _byte(where: str, what: str, value: Any) -> int:
     text = str(value).strip()
     if not re.fullmatch(r"0*[0-9]{1,3}", text) or int(text[-3:]) > 255:
         shown = text if len(text) < 20 else f"{text[:20]}..."
-        raise InputError(f"{where} has '{shown}' for its {what}, wanted 0 to 255", WANTED)
+        raise InputError(f"{where} has '{shown}' for its {what}, wanted 0 to 255", _WANTED)
     return int(text)
 
 
 def _check(path: Path, rows: list[_Row], binary: bool) -> None:
     trained = [row.name for row in rows if not row.ignored]
     if not trained or len(trained) > IGNORED:
-        raise InputError(f"the class table '{path}' has {len(trained)} classes to train, wanted 1 to {IGNORED}", WANTED)
+        raise InputError(f"the class table '{path}' has {len(trained)} classes to train, wanted 1 to {IGNORED}", _WANTED)
     for what, values in (("name", [row.name for row in rows]), ("id", [row.raw_id for row in rows]), ("color", _colors(rows))):
         present = [value for value in values if value is not None]
         if len(set(present)) != len(present):
             twice = next(value for value in present if present.count(value) > 1)
-            raise InputError(f"the class table '{path}' has the {what} {twice!r} twice", WANTED)
+            raise InputError(f"the class table '{path}' has the {what} {twice!r} twice", _WANTED)
         if what != "name" and present and len(present) != len(rows) and not (what == "color" and rows[0].raw_id is not None):
             raise InputError(f"the class table '{path}' has {what}s for {len(present)} of {len(rows)} rows", "give all or none")
     if binary and len(trained) != 2:
         raise InputError(
-            f"the class table '{path}' is binary with {len(trained)} classes, wanted background and foreground", WANTED
+            f"the class table '{path}' is binary with {len(trained)} classes, wanted background and foreground", _WANTED
         )
 
 

@@ -11,7 +11,6 @@ of each fold must have its known MD5.
 Source: the challenge's data page; folds as in zifuwanggg/JDTLosses.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from segctl.data.classes import ClassRow, ClassTable
-from segctl.data.datasets.pairs import PairReader, PictureLabel, Unknown, by_sample, pair
+from segctl.data.datasets.pairs import PairReader, PictureLabel, Unknown, by_sample, list_md5, pair
 from segctl.data.files.archives import Files, open_files
 from segctl.data.files.pictures import DECODER, Picture
 from segctl.data.findings import Finding
@@ -43,7 +42,7 @@ THRESHOLD = 128
 RED = 4
 FOLDS = 5
 OFFICIAL_COUNT = 803
-OFFICIAL_MD5 = "9d2070029f8fed5935028b7fef7431ff"
+OFFICIAL_NAMES_MD5 = "9d2070029f8fed5935028b7fef7431ff"
 FOLD_MD5 = (
     "629b0dd9a409e88f0f028c5d29036686",
     "e58dd51be1fbf60a9aebeba3f271f020",
@@ -86,7 +85,7 @@ def open_deepglobe(paths: Sequence[Path]) -> Source:
     names = sort_names(both)
     splits, problems = _splits(names)
     notes = [f"{len(unlabelled)} pictures of valid and test are left out: they have no masks"] if unlabelled else []
-    if list_md5(names) != OFFICIAL_MD5:
+    if names_md5(names) != OFFICIAL_NAMES_MD5:
         notes.append(f"these are {len(names)} pictures, not the official {OFFICIAL_COUNT}: the folds are cut by the same rule")
     return Source(
         name="deepglobe",
@@ -109,9 +108,9 @@ def sort_names(names: Sequence[str] | set[str]) -> list[str]:
     return sorted(names, key=lambda name: f"{name}_sat.jpg")
 
 
-def list_md5(names: Sequence[str]) -> str:
-    """MD5 of the picture files' names, each ended by a newline."""
-    return hashlib.md5("".join(f"{name}_sat.jpg\n" for name in names).encode(), usedforsecurity=False).hexdigest()
+def names_md5(names: Sequence[str]) -> str:
+    """MD5 of the picture files' names, in the order of `names`."""
+    return list_md5([f"{name}_sat.jpg" for name in names])
 
 
 def _id_of(path: str, ending: str) -> str | None:
@@ -134,6 +133,6 @@ def _splits(names: list[str]) -> tuple[dict[str, list[str]], list[Finding]]:
         held = set(val)
         splits[f"train_fold{fold}"] = [name for name in names if name not in held]
         splits[f"val_fold{fold}"] = val
-        if list_md5(names) == OFFICIAL_MD5 and list_md5(val) != FOLD_MD5[fold]:
+        if names_md5(names) == OFFICIAL_NAMES_MD5 and names_md5(val) != FOLD_MD5[fold]:
             problems.append(Finding("", f"val_fold{fold} is not the official list", "report this as a bug"))
     return splits, problems

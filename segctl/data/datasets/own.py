@@ -1,6 +1,6 @@
 """A person's own images and labels: a folder (or archive) of each, and a class table.
 
-An image and its label have the same path below their folders, endings apart; if the folders are built differently, the same
+An image and its label have the same path below their folders, apart from endings; if the folders differ, the same
 name is enough, and then a name with a suffix (`a_mask.png`). Both may lie in one folder, if names or endings tell them apart.
 Index maps (grey, palette, black and white) are read by the table's ids, RGB masks by its colours; a table of colours alone reads
 every label by its colours.
@@ -17,7 +17,7 @@ from segctl.data.classes import ClassTable
 from segctl.data.datasets import OWN_LINE
 from segctl.data.datasets.class_file import read_classes
 from segctl.data.datasets.own_splits import split_samples
-from segctl.data.datasets.pairs import ColorMap, IdMap, Label, PairReader, Unknown, by_sample, pair
+from segctl.data.datasets.pairs import ColorMap, IdMap, Label, PairReader, PictureFile, Unknown, by_sample, pair
 from segctl.data.files.archives import File, Files, PlainFile, open_files
 from segctl.data.files.pictures import DECODER, Decoded, Picture
 from segctl.data.findings import Finding
@@ -139,35 +139,25 @@ class OwnRule:
 
 
 @dataclass(frozen=True)
-class OwnLabel:
+class OwnLabel(PictureFile):
     """A label file of a person's own data, read as its content and the class table say."""
 
-    picture: Picture
     rule: OwnRule
-
-    def __str__(self) -> str:
-        return str(self.picture)
-
-    def size(self) -> tuple[int, int]:
-        return self.picture.size()
 
     def decode(self) -> Label:
         decoded = self.picture.decode()
         array, unknown = self.rule.train_ids(self.picture, decoded)
         return Label(array, decoded.sha256, len(decoded.content), unknown)
 
-    def digest(self) -> str:
-        return self.picture.digest()
-
 
 def check_own_name(name: str, known: list[str]) -> None:
     """Raise InputError for a name that a person's own dataset cannot have."""
     if name in known:
-        raise InputError(f"'{name}' is the name of a dataset that segctl knows", "call your own dataset something else")
+        raise InputError(f"'{name}' is the name of a dataset that segctl knows", "give your own dataset another name")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or name == "downloads":
         raise InputError(f"a dataset cannot be called '{name}'", "use letters, digits, - and _")
     if name.lower() in RESERVED:
-        raise InputError(f"a dataset cannot be called '{name}': Windows reserves the name", "call it something else")
+        raise InputError(f"a dataset cannot be called '{name}': Windows reserves the name", "give it another name")
 
 
 def open_own(name: str, own: OwnFiles) -> Source:
@@ -230,7 +220,7 @@ def _told_apart(own: OwnFiles, pictures: Files, labels: Files) -> tuple[Files, F
             return _only(pictures, others), _only(labels, chosen)
     raise InputError(
         f"'{own.images}' is given for pictures and labels alike, so '{paths[0]}' was taken for its own label",
-        "give the folder of the pictures with --images and that of the labels with --labels, or call labels like 'NAME_mask.png'",
+        "give the folder of the pictures with --images and that of the labels with --labels, or name labels like 'NAME_mask.png'",
     )
 
 
@@ -283,7 +273,7 @@ def _pair(pictures: Files, labels: Files) -> _Paired:
     if not both:
         first, second = (_path_of(next(iter(files.members))) for files in (pictures, labels))
         raise InputError(
-            f"no picture of {pictures.given} has a label of its name in {labels.given}: pictures are called like '{first}', "
+            f"no picture of {pictures.given} has a label of its name in {labels.given}: pictures have names like '{first}', "
             f"labels like '{second}'",
             f"give a label the name of its picture, or that name and one of {', '.join(LABEL_SUFFIXES[5:])}",
         )

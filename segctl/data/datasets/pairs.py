@@ -5,7 +5,7 @@ Below stand the rules, the pairing of images with labels, and the reader of pair
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -72,6 +72,7 @@ class IdMap:
         return cls(classes.raw_to_train().tobytes(), known.tobytes(), advice, unlisted)
 
     def train_ids(self, what: object, values: np.ndarray) -> tuple[np.ndarray, Unknown]:
+        """Raw ids uint8 (H, W) -> train ids uint8 (H, W). Raises InputError for the first id that may not occur."""
         check_ids(str(what), values, self)
         counts = {f"{raw}": int(np.count_nonzero(values == raw)) for raw in self.unlisted}
         unknown = Unknown(values={value: count for value, count in counts.items() if count})
@@ -124,6 +125,7 @@ class ColorMap:
         return cls(tuple(sorted(train_ids.items())), advice)
 
     def train_ids(self, what: object, values: np.ndarray) -> tuple[np.ndarray, Unknown]:
+        """RGB uint8 (H, W, 3) -> train ids uint8 (H, W). Raises InputError above MAX_UNKNOWN."""
         wide = values.astype(np.int32)
         codes = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
         label, known = (table[codes] for table in _color_tables(self))
@@ -182,11 +184,10 @@ class LabelFile(Protocol):
 
 
 @dataclass(frozen=True)
-class PictureLabel:
-    """A label that is a picture, and the rule that makes train ids of its values."""
+class PictureFile:
+    """What every label file that is a picture has in common; see LabelFile."""
 
     picture: Picture
-    rule: LabelRule
 
     def __str__(self) -> str:
         return str(self.picture)
@@ -194,13 +195,20 @@ class PictureLabel:
     def size(self) -> tuple[int, int]:
         return self.picture.size()
 
+    def digest(self) -> str:
+        return self.picture.digest()
+
+
+@dataclass(frozen=True)
+class PictureLabel(PictureFile):
+    """A label that is a picture, and the rule that makes train ids of its values."""
+
+    rule: LabelRule
+
     def decode(self) -> Label:
         decoded = self.picture.decode()
         array, unknown = self.rule.train_ids(self.picture, decoded.array)
         return Label(array, decoded.sha256, len(decoded.content), unknown)
-
-    def digest(self) -> str:
-        return self.picture.digest()
 
 
 @dataclass(frozen=True)
@@ -337,3 +345,8 @@ def read_list(file: File, sample_of: Callable[[str], str]) -> tuple[list[str], l
             repeated.append(Finding(name, f"'{file.where}' lists '{name}' more than once", "remove the repeated line"))
         names[name] = None
     return list(names), repeated
+
+
+def list_md5(lines: Iterable[str]) -> str:
+    """MD5 of the lines, each ended by a newline, as hexadecimal digits: it tells whether a split is the official list."""
+    return hashlib.md5("".join(f"{line}\n" for line in lines).encode(), usedforsecurity=False).hexdigest()

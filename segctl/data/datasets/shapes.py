@@ -35,7 +35,7 @@ LAYOUT = ""
 SPLIT_SIZES = {"train": 240, "val": 60}
 SIZES = ((128, 160), (112, 144), (144, 176))
 """(H, W) in pixels; a picture has one of them."""
-SEED = 2024
+_SEED = 2024
 DIRECTIONS = ((1, 0, 1), (4, 3, 5), (3, 4, 5), (12, 5, 13), (5, 12, 13), (15, 8, 17), (8, 15, 17), (21, 20, 29), (20, 21, 29))
 """(u, v, norm) with u² + v² = norm²."""
 PAINT = {
@@ -47,7 +47,7 @@ PAINT = {
     "line": (170, 60, 190),
     "dot": (60, 220, 220),
 }
-"""The usual colour of an object of a class. It varies: circle and ring, for example, overlap, so that the form must decide."""
+"""The usual colour of an object of a class. It varies: those of circle and ring overlap, so only the shape tells them apart."""
 RECIPE = (
     # class, drawn in this share of the pictures (percent), at most how many, smallest and largest radius in pixels
     ("square", 60, 2, 10, 48),
@@ -70,7 +70,7 @@ def open_shapes(paths: Sequence[Path]) -> Source:
         raise InputError(f"'shapes' is drawn by segctl, but --source is '{paths[0]}'", "leave --source out")
     return Source(
         name="shapes",
-        rule=f"shapes/1 seed {SEED}",
+        rule=f"shapes/1 seed {_SEED}",
         origin="drawn by segctl",
         decoder="none",
         classes=CLASSES,
@@ -100,7 +100,7 @@ class _Dice:
 
     def __init__(self, name: str) -> None:
         split, index = name.rsplit("-", 1)
-        self._bits = np.random.PCG64(np.random.SeedSequence([SEED, list(SPLIT_SIZES).index(split), int(index)]))
+        self._bits = np.random.PCG64(np.random.SeedSequence([_SEED, list(SPLIT_SIZES).index(split), int(index)]))
 
     def between(self, low: int, high: int) -> int:
         """A whole number from low to high, both included."""

@@ -5,7 +5,7 @@
 
 Splits: train, val, trainval and train_aug = (VOC train ∪ SBD train ∪ SBD val) − VOC val. If both have a label, VOC's is used:
 it was drawn with more care and marks the border between things with 255; SBD's has no border. VOC's labels are palette PNGs
-whose index is the class; SBD's are MATLAB files, which only scipy reads. SBD's own pictures are VOC's again and are not read.
+whose index is the class; SBD's are MATLAB files, which only scipy reads. SBD's own pictures repeat VOC's and are not read.
 If VOC's two lists are the official ones, known by their MD5, train_aug must be the official one too: 10,582 names.
 Source: the VOC 2012 development kit; Hariharan et al., "Semantic contours from inverse detectors".
 """
@@ -19,7 +19,17 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from segctl.data.classes import ClassRow, ClassTable, bit_color
-from segctl.data.datasets.pairs import IdMap, Label, LabelFile, PairReader, PictureLabel, check_ids, in_folder, read_list
+from segctl.data.datasets.pairs import (
+    IdMap,
+    Label,
+    LabelFile,
+    PairReader,
+    PictureLabel,
+    check_ids,
+    in_folder,
+    list_md5,
+    read_list,
+)
 from segctl.data.files.archives import File, Files, UnreadableError, open_files
 from segctl.data.files.pictures import DECODER, Picture
 from segctl.data.findings import Finding
@@ -37,8 +47,8 @@ CLASSES = ClassTable(
         ClassRow("border", IGNORED, IGNORED, (224, 224, 192)),
     )
 )
-IDS = IdMap.of(CLASSES, "use the labels as they were published")
-SBD_IDS = IdMap(bytes([*range(21), *[IGNORED] * 235]), bytes([*[1] * 21, *[0] * 235]), "get SBD's benchmark.tgz again")
+_IDS = IdMap.of(CLASSES, "use the labels as they were published")
+_SBD_IDS = IdMap(bytes([*range(21), *[IGNORED] * 235]), bytes([*[1] * 21, *[0] * 235]), "get SBD's benchmark.tgz again")
 OFFICIAL_MD5 = {
     "train": "223101833d3a86c8a837814f3e7afe88",
     "val": "5510db06bbb92848a0bf6109eba6d646",
@@ -87,11 +97,11 @@ class SbdLabel:
         try:
             array = np.asarray(loadmat(io.BytesIO(content), variable_names=["GTcls"])["GTcls"][0]["Segmentation"][0])
         except Exception as error:  # scipy raises anything for a damaged file
-            raise self._unreadable("it is no MATLAB file of SBD") from error
+            raise self._unreadable("it is not a MATLAB file of SBD") from error
         if array.dtype != np.uint8 or array.ndim != 2:
             raise self._unreadable(f"it holds {array.dtype} of {array.ndim} dimensions, wanted uint8 of 2")
         array = np.ascontiguousarray(array)  # MATLAB stores columns, OpenCV reads rows
-        check_ids(str(self), array, SBD_IDS)
+        check_ids(str(self), array, _SBD_IDS)
         return Label(array, hashlib.sha256(content).hexdigest(), len(content))
 
     def _content(self) -> bytes:
@@ -141,8 +151,8 @@ def open_voc(paths: Sequence[Path]) -> Source:
             where = "SegmentationClass" if own else "SBD's cls or SegmentationClassAug"
             problem = f"sample '{name}' is listed, but has no label in {where} of {files.given}"
             problems.append(Finding(name, problem, "get the archive again"))
-    official = all(list_md5(splits[split]) == OFFICIAL_MD5[split] for split in ("train", "val"))
-    if official and "train_aug" in splits and list_md5(splits["train_aug"]) != OFFICIAL_MD5["train_aug"]:
+    official = all(list_md5(sorted(splits[split])) == OFFICIAL_MD5[split] for split in ("train", "val"))
+    if official and "train_aug" in splits and list_md5(sorted(splits["train_aug"])) != OFFICIAL_MD5["train_aug"]:
         # VOC's official lists must lead to the official train_aug: scores on any other "train_aug" cannot be compared.
         problem = f"train_aug has {len(splits['train_aug'])} pictures that are not the official 10582"
         problems.append(Finding("", problem, "give the whole of SBD (benchmark.tgz), or of SegmentationClassAug"))
@@ -163,11 +173,6 @@ def open_voc(paths: Sequence[Path]) -> Source:
         notes=(*files.notes, *notes),
         problems=tuple(problems),
     )
-
-
-def list_md5(names: Sequence[str]) -> str:
-    """MD5 of the sorted names, each ended by a newline."""
-    return hashlib.md5("".join(f"{name}\n" for name in sorted(names)).encode(), usedforsecurity=False).hexdigest()
 
 
 def _is_wanted(name: str) -> bool:
@@ -194,7 +199,7 @@ def _find_extra(files: Files) -> _Extra:
 
 
 def _picture_labels(files: dict[str, File], *modes: str) -> dict[str, PictureLabel]:
-    return {name: PictureLabel(Picture(name, "label", file, modes), IDS) for name, file in files.items()}
+    return {name: PictureLabel(Picture(name, "label", file, modes), _IDS) for name, file in files.items()}
 
 
 def _names(file: File) -> list[str]:

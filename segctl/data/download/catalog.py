@@ -9,7 +9,7 @@ from typing import Literal
 
 from segctl.errors import InputError, did_you_mean
 
-Kind = Literal["zip", "tar", "tgz"]
+ArchiveKind = Literal["zip", "tar", "tgz"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class RemoteFile:
     """A file to download. `byte_count` and `checksum` (algorithm, hex) are None if nobody publishes them."""
 
     name: str
-    kind: Kind
+    kind: ArchiveKind
     urls: tuple[str, ...]
     byte_count: int | None = None
     checksum: tuple[str, str] | None = None
@@ -66,7 +66,7 @@ _APPROVED = RemoteFile(
     16_567_585,
     ("sha256", "0792d4a2eb7150f417cc4745ac5ce51ec3bb4b2aa099c775d212b69c5afe6526"),
 )
-FILES: dict[tuple[str, str], tuple[RemoteFile, ...]] = {
+DOWNLOADS: dict[tuple[str, str], tuple[RemoteFile, ...]] = {
     ("voc", ""): (_VOC, _SBD),
     ("camvid", "480x360"): (_SEGNET,),
     ("camvid", "960x720"): (_STILLS, _APPROVED),
@@ -76,9 +76,9 @@ FILES: dict[tuple[str, str], tuple[RemoteFile, ...]] = {
 
 def remote_files(name: str, release: str | None = None) -> tuple[RemoteFile, ...]:
     """The files of a dataset's release; none if it cannot be downloaded. Raises InputError for an unknown release."""
-    releases = [known for dataset, known in FILES if dataset == name]
+    releases = [known for dataset, known in DOWNLOADS if dataset == name]
     if release is not None and release not in filter(None, releases):
         named = [known for known in releases if known]
         have = f"wanted {' or '.join(named)}{did_you_mean(release, named)}" if named else f"but '{name}' has only one"
         raise InputError(f"the release is '{release}', {have}", "leave --release out")
-    return FILES[name, release or releases[0]] if releases else ()
+    return DOWNLOADS[name, release or releases[0]] if releases else ()

@@ -76,7 +76,7 @@ def _numbers(session: requests.Session, url: str, patience: Patience) -> dict[st
     try:
         return {entry["name"]: entry["packageID"] for entry in _ask(session, url, patience).json()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise SegctlError(f"{url} is no list of packages", "try again later, or give the zips with --source") from error
+        raise SegctlError(f"{url} is not a list of packages", "try again later, or give the zips with --source") from error
 
 
 def _ask(session: requests.Session, url: str, patience: Patience) -> requests.Response:

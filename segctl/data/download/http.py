@@ -36,7 +36,7 @@ _PASSING = {408, 425, 429, 500, 502, 503, 504}
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait, in seconds, and how often to try again. Old hosts are slow to answer.
+    """How long to wait, in seconds, and how often to try again. Old hosts are slow to respond.
 
     retries: without coming further than ever before.  requests: for one URL in all, however far each comes.
     """
@@ -88,7 +88,7 @@ def new_session() -> requests.Session:
 
 
 def _is_here(file: RemoteFile, folder: Path) -> bool:
-    """Whether a file was downloaded before and still is what was downloaded: a damaged one is removed, and so fetched again.
+    """Whether a file was downloaded before and is still undamaged; a damaged one is removed, so that it is fetched again.
 
     The file was checked before it got its final name, but it may have been there for months.
     """
@@ -281,7 +281,7 @@ def _broken_member(part: Path) -> str:
         EOFError,
         NotImplementedError,
     ) as error:  # NotImplementedError: a compression method that Python lacks
-        return f"it is no whole zip ({error})"
+        return f"it is not a complete zip ({error})"
     return f"its member '{broken}' is damaged" if broken else ""
 
 

@@ -6,7 +6,7 @@ cannot be read from the middle, so the wanted files (SBD's labels: some tens of 
 to a temporary file, which is removed when the process ends.
 
 No member is ever written under its own name. An archive is refused if it holds names that lead outside of it, a name twice,
-encrypted members, or sizes that are lies. Links and devices are skipped with a note; files that other systems leave
+encrypted members, or false sizes. Links and devices are skipped with a note; files that other systems leave
 (`__MACOSX`, `._*`, `.DS_Store`) are skipped without one.
 
 Names are compared in Unicode's composed form (NFC): a Mac writes `é` as two characters, other systems as one.
@@ -58,7 +58,7 @@ class UnreadableError(ValueError):
 
 
 class SpecialFileError(UnreadableError):
-    """What stands under a file's name is a pipe, a socket, a device or a folder."""
+    """A path names a pipe, a socket, a device or a folder instead of a file."""
 
 
 class File(Protocol):
@@ -142,7 +142,7 @@ class ZipMember:
             handle.seek(sum(struct.unpack("<HH", header[26:30])), os.SEEK_CUR)
             # Deflate never grows its input by more than a few bytes a block: 1 KiB more is enough for `limit` bytes.
             packed = handle.read(self.compressed_size if limit is None else min(self.compressed_size, limit + 1024))
-        # One byte more than declared shows a member that lies; a bomb is not unpacked any further.
+        # One byte more than declared shows that the declared size is false; a zip bomb is not unpacked any further.
         content = self._unpack(packed, self.size + 1 if limit is None else limit)
         if limit is None:
             self._check(content)
@@ -167,7 +167,7 @@ class ZipMember:
 def decode_text(content: bytes) -> str:
     """Text as people's programs write it: UTF-8, UTF-16 (Excel's "Unicode text") or Windows' cp1252.
 
-    Raises UnreadableError for content that is no text, such as a picture.
+    Raises UnreadableError for content that is not text, such as a picture.
     """
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         encodings = ["utf-16"]
@@ -182,7 +182,7 @@ def decode_text(content: bytes) -> str:
             continue
         if not re.search(r"[\x00-\x08\x0e-\x1f\x7f]", text):
             return text
-    raise UnreadableError("it is no text")
+    raise UnreadableError("it is not text")
 
 
 def read_lines(file: File) -> list[str]:
@@ -192,7 +192,7 @@ def read_lines(file: File) -> list[str]:
         return [line.strip() for line in text.splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         reason = str(error) if isinstance(error, SpecialFileError) else "it cannot be read as text"
-        raise InputError(f"'{file.where}' is no list of names: {reason}", "replace it") from error
+        raise InputError(f"'{file.where}' is not a list of names: {reason}", "replace it") from error
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def open_files(paths: Sequence[Path], wanted: Wanted, own_names: Sequence[str] =
     """List the `wanted` files of all given folders and archives.
 
     A folder that is itself called one of `own_names` keeps that name as the first part of its files' paths: `--source …/gtFine`
-    works like the folder above it. Raises InputError for a path that does not exist, is no archive, or is a damaged or
+    works like the folder above it. Raises InputError for a path that does not exist, is not an archive, or is a damaged or
     dishonest archive.
     """
     given = " and ".join(f"'{path}'" for path in paths)
@@ -315,7 +315,7 @@ def require_sound_name(name: str, where: str) -> None:
 
 
 def _is_left_by_others(name: str) -> bool:
-    """Whether the system or an editor left a file or folder of that name, so that it is no part of a dataset."""
+    """Whether the system or an editor left a file or folder of that name, so that it does not belong to a dataset."""
     return name.startswith(".") or name in LEFT_BY_OTHERS
 
 

@@ -1,4 +1,4 @@
-"""One process at a time, in a folder that goes again if the work fails: `locked` and `made_folder`.
+"""One process at a time (`locked`), and a folder that is removed again if the work fails (`made_folder`).
 
 The lock is a file that the system holds for the process that works, and that names this process.
 
@@ -22,8 +22,8 @@ from pydantic import BaseModel, Field
 from segctl.errors import InputError, SegctlError
 from segctl.files import read_record
 
-LETTING_GO_S, POLL_S = 5.0, 0.05
-"""How long a lock is waited for whose holder is no longer alive, and how often it is tried."""
+_LETTING_GO_S, _POLL_S = 5.0, 0.05
+"""Seconds to wait for a lock whose holder is no longer alive, and seconds between two tries."""
 
 
 class _Owner(BaseModel):
@@ -65,7 +65,7 @@ def made_folder(folder: Path, what: str = "") -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with suppress(OSError):  # what a next attempt can use, such as whole shards, keeps its folders
+        with suppress(OSError):  # a folder with something in it stays: the next attempt can use whole shards
             for path in made:
                 path.rmdir()
         raise
@@ -100,7 +100,7 @@ def remove_abandoned(path: Path) -> None:
 
 def _take(path: Path, work: str) -> int:
     """The descriptor of the locked file."""
-    latest = time.monotonic() + LETTING_GO_S
+    latest = time.monotonic() + _LETTING_GO_S
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
@@ -118,7 +118,7 @@ def _take(path: Path, work: str) -> int:
             # A holder that has just been killed may take a moment to let go: its processes end one after the other.
             if _is_alive(_read(path)) or time.monotonic() > latest:
                 raise _busy(path, work)
-            time.sleep(POLL_S)
+            time.sleep(_POLL_S)
 
 
 def _is_still(path: Path, descriptor: int) -> bool:
@@ -137,7 +137,7 @@ def _busy(path: Path, work: str) -> SegctlError:
 
 
 def _sign(descriptor: int) -> None:
-    """Write into the file who holds it. The text is only for messages, so a full disk is no reason to stop."""
+    """Write into the file who holds it. Only messages use the text, so a full disk stops nothing."""
     mine = _Owner(
         pid=os.getpid(),
         host=socket.gethostname(),
@@ -168,9 +168,9 @@ def _is_alive(owner: _Owner | None) -> bool:
 
 
 def _started(pid: int) -> float | None:
-    """When a process started, in seconds since 1970; None if there is no such process, and 0 where nobody can tell."""
+    """When a process started, in seconds since 1970; None if there is no such process, and 0 where it is unknown."""
     try:
-        import psutil  # not above: it is only asked about a file system without locks, and may lack what it needs itself
+        import psutil  # not above: only a file system without locks needs it, and its import may fail
     except ImportError:
         return 0.0
     try:

@@ -24,7 +24,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from segctl.data.files.archives import File, SpecialFileError, UnreadableError
 from segctl.errors import InputError, SegctlError, first_line
 
-# PIL warns from 89 million pixels on and about every crooked EXIF block; what matters of it is judged here, in sentences.
+# PIL warns above 89 million pixels and about every malformed EXIF block. The cases that matter raise errors in this file.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -494,5 +494,5 @@ class Picture:
         """uint8 (H, W, 2 or 4) -> the same without its last channel, the opacity. Raises _UnfitError if one is transparent."""
         clear = int(np.count_nonzero(values[..., -1] != 255))
         if clear:
-            raise _UnfitError(f"has {clear} transparent pixels, whose colour is nobody's choice", "save it without transparency")
+            raise _UnfitError(f"has {clear} transparent pixels, whose colour is undefined", "save it without transparency")
         return np.ascontiguousarray(values[..., 0] if values.shape[-1] == 2 else values[..., :-1])

@@ -5,25 +5,28 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import get_args
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from segctl.data.batches.loader import training_batches
-from segctl.data.batches.views import View, draw_view, read_view, view_regions
+from segctl.data.batches.views import View, Views, draw_view, read_view, view_regions
 from segctl.data.files.pictures import decode as decode_picture
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.data.source import Source
 from segctl.errors import InputError
 from segctl.ignored import IGNORED
-from segctl.schema.data import DataSpec
+from segctl.schema.data import AugmentStep, DataSpec
 
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 STD = np.array([58.395, 57.12, 57.375], np.float32)
-SEED = 1
+_SEED = 1
 BATCH = 8
 WARM_UP = 3
+MOST_AUGMENTED = 50
+"""How many views an operation of `data.augment` is measured on at most."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Bench:
 
     rates: samples a second by number of workers; 0 is this process alone.  start_s: seconds until the first batch, likewise.
     shards_ms, common_ms, decode_ms: milliseconds a sample.  bytes_read, bytes_encoded: bytes a sample.
-    decoded: what the common pipeline decoded, in words.
+    decoded: what the common pipeline decoded, in words.  augment_ms: milliseconds a view of each operation of `data.augment`.
     """
 
     dataset: str
@@ -55,6 +58,7 @@ class Bench:
     bytes_read: float
     bytes_encoded: float
     decoded: str
+    augment_ms: dict[str, float]
 
     @property
     def times_faster(self) -> float:
@@ -98,7 +102,33 @@ def bench(
         bytes_read=read,
         bytes_encoded=float(np.mean([len(files.image) + len(files.label) for files in kept.values()])),
         decoded="PNG copies in memory" if source is None else "the source's pictures, labels as PNG copies, in memory",
+        augment_ms=_augment_ms(dataset, split, spec, names, min(samples, MOST_AUGMENTED)),
     )
+
+
+def _augment_ms(dataset: PreparedDataset, split: str, spec: DataSpec, names: list[str], samples: int) -> dict[str, float]:
+    """Milliseconds that each operation adds to a view at its default strength, always applied: the median of `samples` views.
+
+    With and without it are measured in turn on the same sample; one thread. Operations that this dataset lacks are left out.
+    """
+    before, plain, found = cv2.getNumThreads(), Views.of(dataset, split, spec), {}
+    cv2.setNumThreads(0)
+    try:
+        for kind in get_args(get_args(AugmentStep)[0]):
+            step = kind(probability=1.0)
+            try:
+                views = Views.of(dataset, split, spec.model_copy(update={"augment": (step,)}))
+            except InputError:  # an older segctl did not count each sample's classes
+                continue
+            extra = []
+            for number in range(samples):
+                name = names[number % min(len(names), BATCH)]
+                times = [milliseconds(partial(one.read, name, np.random.default_rng([_SEED, number]))) for one in (plain, views)]
+                extra.append(times[1] - times[0])
+            found[step.kind] = float(np.median(extra))
+    finally:
+        cv2.setNumThreads(before)
+    return found
 
 
 def _usual_crop(dataset: PreparedDataset, name: str) -> tuple[int, int]:
@@ -113,6 +143,7 @@ def encode(dataset: PreparedDataset, name: str, source: Source | None) -> Encode
 
 
 def _png(array: np.ndarray) -> bytes:
+    """uint8 (H, W) or (H, W, 3) -> the bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG")
     return buffer.getvalue()
@@ -129,10 +160,12 @@ def _in_pairs(dataset: PreparedDataset, kept: dict[str, Encoded], spec: DataSpec
     try:
         for number in range(samples + WARM_UP):
             name = names[number % len(names)]
-            view = draw_view(dataset.size(name), spec, np.random.default_rng([SEED, number]))
+            view = draw_view(dataset.size(name), spec, np.random.default_rng([_SEED, number]))
             files = kept[name]
             shards = milliseconds(partial(read_view, dataset, name, view))
-            times.append((shards, milliseconds(partial(common_pipeline, files, view)), milliseconds(partial(decode, files))))
+            times.append(
+                (shards, milliseconds(partial(common_pipeline, files, view)), milliseconds(partial(decode_encoded, files)))
+            )
             read += bytes_read(dataset, name, view)
     finally:
         cv2.setNumThreads(before)
@@ -159,7 +192,7 @@ def _through_the_loader(dataset: PreparedDataset, split: str, spec: DataSpec, sa
     steps = 1 + max(1, samples // batch)
     began = time.perf_counter()
     batches = training_batches(
-        dataset, split, view=spec, batch_size=batch, seed=SEED, first_step=0, last_step=steps, workers=workers
+        dataset, split, view=spec, batch_size=batch, seed=_SEED, first_step=0, last_step=steps, workers=workers
     )
     next(batches)
     first = time.perf_counter()
@@ -168,7 +201,7 @@ def _through_the_loader(dataset: PreparedDataset, split: str, spec: DataSpec, sa
     return (steps - 1) * batch / (time.perf_counter() - first), first - began
 
 
-def decode(files: Encoded) -> tuple[np.ndarray, np.ndarray]:
+def decode_encoded(files: Encoded) -> tuple[np.ndarray, np.ndarray]:
     """Image uint8 (H, W, 3) RGB by OpenCV, as most people do it, or InputError if it cannot; label uint8 (H, W) by PIL."""
     image = cv2.imdecode(np.frombuffer(files.image, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
@@ -178,7 +211,7 @@ def decode(files: Encoded) -> tuple[np.ndarray, np.ndarray]:
 
 def common_pipeline(files: Encoded, view: View) -> tuple[np.ndarray, np.ndarray]:
     """Decode, float32, resize whole, pad, crop, flip, normalise: image float32 (3, h, w), label uint8 (h, w)."""
-    pixels, ids = decode(files)
+    pixels, ids = decode_encoded(files)
     size = (view.columns.scaled, view.rows.scaled)
     pixels = cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     ids = cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST)

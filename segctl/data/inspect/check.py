@@ -23,6 +23,7 @@ from segctl.data.shards.dataset import (
     pixels_sha256,
 )
 from segctl.data.shards.tiles import file_hash
+from segctl.data.splits import overlaps
 from segctl.errors import SegctlError
 from segctl.ignored import IGNORED
 
@@ -47,12 +48,12 @@ def check(
     labels: dict[str, LabelCounts] = {}
     try:
         found = [
-            *pictures.overlaps(),
+            *overlaps(dataset.splits),
             *_index_findings(dataset),
             *_shard_findings(dataset, pictures, labels, progress),
             *pictures.findings(),
         ]
-        if dataset.label_counts is None:  # an older segctl counted nothing
+        if dataset.label_counts is None:  # an older segctl stored no counts
             dataset = replace(dataset, label_counts=counts_of_splits(dataset.splits, labels))
         judged = judge_dataset(dataset)
         for text in judged.warnings:

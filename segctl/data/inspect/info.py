@@ -58,7 +58,7 @@ class SplitInfo:
         }
 
 
-def describe(
+def describe_splits(
     dataset: PreparedDataset, splits: Sequence[str] = (), progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[SplitInfo]:
     """Count the given splits, or all. Each label is read once, however many splits list it."""
@@ -73,6 +73,7 @@ def describe(
 
 
 def _split_info(dataset: PreparedDataset, split: str, counts: np.ndarray) -> SplitInfo:
+    """counts: int64 (N, 256), the pixels of each train id in each image."""
     names, classes = dataset.splits[split], dataset.classes.num_classes
     sizes = Counter(f"{width}×{height}" for height, width in map(dataset.size, names))
     groups = Counter(dataset.groups[name] for name in names) if dataset.groups else Counter[str]()

@@ -12,8 +12,8 @@ from segctl.data.findings import Finding
 from segctl.data.shards.dataset import PreparedDataset
 
 MAX_IGNORED = 0.3
-"""Warn from this fraction of ignored pixels in a split on."""
-SHOWN = 5
+"""Warn when at least this fraction of a split's pixels is ignored."""
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def judge_labels(counts: Mapping[str, LabelCounts], classes: ClassTable, advice:
         if empty and _takes_their_place(whole, empty, classes):
             problem = f"no label shows {_list(empty)}; the labels hold {words}, which the class table does not name"
             certain.append(Finding("", problem, _advice(whole, empty, advice)))
-        elif empty or not _is_id(whole):  # the id 255 means ignored by custom, so it alone is no news
+        elif empty or not _is_id(whole):  # the id 255 usually means ignored, so 255 alone needs no warning
             warnings.append(f"the labels hold {words}, which the class table does not name: these pixels are ignored")
     return LabelJudgement(certain, warnings)
 
@@ -123,8 +123,8 @@ def _split_warnings(counts: Mapping[str, LabelCounts], classes: ClassTable) -> l
 
 
 def _list(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:SHOWN])
-    return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    shown = ", ".join(f"'{name}'" for name in names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _percent(part: int, whole: int) -> str:

@@ -20,7 +20,7 @@ INDEX_NAME = "dataset.json"
 
 
 class DamagedIndexError(InputError):
-    """There is a dataset.json, but it is not as it was written."""
+    """A dataset.json exists, but it is damaged."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,10 @@ class SampleRecord:
     source_sha256: str
     pixels_sha256: str
     unknown_pixels: int = 0
-    """Pixels whose colour is no class's; they are ignored."""
+    """Pixels whose colour belongs to no class; they are ignored."""
+    class_pixels: dict[str, int] | None = None
+    """The pixels of each class that the label shows, by train id (text, because JSON has no other keys); None if an older segctl
+    packed the sample."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class PreparedDataset:
         return sum(record.source_bytes for record in self.samples.values())
 
     def unknown_pixels(self) -> dict[str, int]:
-        """The number of pixels whose colour is no class's, for each sample that has some."""
+        """The number of pixels whose colour belongs to no class, for each sample that has some."""
         return {name: record.unknown_pixels for name, record in self.samples.items() if record.unknown_pixels}
 
     def image(self, name: str, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
@@ -165,6 +168,8 @@ def open_dataset(data_root: Path, name: str) -> PreparedDataset:
 
 def find_dataset(data_root: Path, name: str) -> PreparedDataset | None:
     """The prepared dataset; None if there is none that this segctl can read."""
+    if not (data_root / name / INDEX_NAME).is_file():
+        return None
     try:
         return _open(data_root / name)
     except InputError:

@@ -56,7 +56,7 @@ SHARD_FORMAT = 2
 """Of the shards and of dataset.json. Format 1 had HDF5's own checksums and no index."""
 
 _DAMAGE = (DamagedTileError, OSError, KeyError, RuntimeError, ValueError, TypeError)
-"""What a file that is not as it was written can raise, in HDF5, in Pillow and here."""
+"""The errors that a damaged file can raise, in HDF5, in Pillow and here."""
 
 
 def parse_codec(text: str) -> Codec:
@@ -163,6 +163,7 @@ class _Writer:
         self.tiles.append((dataset.id.get_offset(), len(content), checksum(content)))
 
     def _add_tiles(self, key: str, array: np.ndarray, packing: Packing) -> None:
+        """Write an array (H, W) or (H, W, 3) of any integer type, tile by tile."""
         entry = ArrayEntry(len(self.tiles), packing, array.dtype.str, even_grid(array.shape))
         grid = entry.grid
         chunks = (*grid.tile, *array.shape[2:])
@@ -205,7 +206,7 @@ def _filters(packing: Packing) -> dict[str, Any]:
 def _read_index(path: Path) -> tuple[dict[str, Any], np.ndarray]:
     """The index of a shard: by an array's key the fields of its ArrayEntry; and uint64 (T, 3) offset, bytes, XXH3 of every tile.
 
-    Raises DamagedTileError if a checksum does not match, and what h5py raises if the file is no HDF5 file.
+    Raises DamagedTileError if a checksum does not match, and what h5py raises if the file is not an HDF5 file.
     """
     with h5py.File(path, "r", locking=False) as file:
         arrays, tiles = (_checked(file[f"index/{name}"]) for name in ("arrays", "tiles"))

@@ -20,7 +20,7 @@ from segctl.losses.pixels import is_hard, sum_dtype, wide_dtype
 from segctl.losses.sums.plain import Sums, first_slots, plain_sums, sum_by_slot
 from segctl.losses.sums.threads import share_out
 
-ELEMENTS = 1 << 20
+BLOCK_ELEMENTS = 1 << 20
 """Probabilities in a block, 4 MiB of float32. A sixteenth of it took twice as long; twice as many saved nothing."""
 LEAST_BLOCKS = 32
 """Smallest number of blocks in a batch, so that each thread's two blocks of scratch memory stay small beside the logits."""
@@ -59,7 +59,7 @@ class Reading:
         _, classes, pixels = self.logits.shape
         if self.logits.is_cuda:
             return pixels
-        elements = min(ELEMENTS, max(ELEMENTS >> 1, self.logits.numel() // LEAST_BLOCKS))
+        elements = min(BLOCK_ELEMENTS, max(BLOCK_ELEMENTS >> 1, self.logits.numel() // LEAST_BLOCKS))
         return -(-pixels // -(-classes * pixels // elements))
 
     def blocks(self) -> list[Block]:

@@ -32,7 +32,7 @@ from segctl.models.segmenter import Segmenter
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-SMALLEST = 1e-6
+LEAST_PROBABILITY = 1e-6
 """Probabilities are moved this far from 0 (and, for sigmoids, from 1) before their logarithm."""
 SLACK = 0.01
 """How far the sum of a pixel's probabilities may be from 1; half precision rounds that much over many classes."""
@@ -166,16 +166,17 @@ class ForeignNetwork(Normalizing):
             case "logits":
                 return found
             case "softmax":
-                return found.float().clamp(min=SMALLEST).log()
+                return found.float().clamp(min=LEAST_PROBABILITY).log()
             case "sigmoid":
-                return found.float().clamp(SMALLEST, 1 - SMALLEST).logit()
+                return found.float().clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY).logit()
 
     def _run(self, images: Tensor) -> Any:
+        """The network's own output for images float32 (B, 3, H, W). Any error but a lack of memory becomes an InputError."""
         try:
             return self.net(images)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # a stranger's program raises what it likes
+        except Exception as error:  # a stranger's program may raise any error
             reason = own_reason(error)
             wanted = re.search(r"to have (\d+) channels, but got 3", reason)
             if wanted:
@@ -200,6 +201,7 @@ class ForeignNetwork(Normalizing):
             ) from error
 
     def _keep_features(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """A hook before the classifier: keeps its first input (B, D, h, w)."""
         self._features = inputs[0]
 
 

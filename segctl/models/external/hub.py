@@ -4,7 +4,7 @@ from pathlib import Path
 
 import requests
 
-FILES = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """A repository's weights, the preferred file first."""
 TIMEOUT_S = 3.0
 
@@ -20,7 +20,7 @@ def cached_weights(repository: str) -> Path | None:
     """The downloaded weights of a hub repository such as `timm/resnet18d.ra2_in1k` on this machine, or None."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = (try_to_load_from_cache(repository, name) for name in FILES)
+    found = (try_to_load_from_cache(repository, name) for name in WEIGHT_FILES)
     return next((Path(path) for path in found if isinstance(path, str)), None)
 
 

@@ -20,15 +20,13 @@ from torch.nn import functional as F
 
 from segctl.errors import InputError, first_line
 from segctl.files import file_sha256, read_json
-from segctl.models.external.foreign import IMAGENET_MEAN, IMAGENET_STD, Facts, ForeignNetwork, class_order
+from segctl.models.external.foreign import IMAGENET_MEAN, IMAGENET_STD, LEAST_PROBABILITY, Facts, ForeignNetwork, class_order
 from segctl.models.external.weights import require_finite
 
 PREFIX = "hf:"
-FILES = ["config.json", "preprocessor_config.json", "processor_config.json", "*.safetensors", "*.safetensors.index.json"]
+SNAPSHOT_FILES = ["config.json", "preprocessor_config.json", "processor_config.json", "*.safetensors", "*.safetensors.index.json"]
 PICKLED = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
 """Weights of a repository without .safetensors; transformers reads them with weights_only, which runs no code."""
-SMALLEST = 1e-6
-"""Smaller probabilities are raised to this before their logarithm."""
 
 
 class SemanticMasks(nn.Module):
@@ -42,7 +40,7 @@ class SemanticMasks(nn.Module):
         output = self.net(pixel_values=images)
         classes = output.class_queries_logits.float().softmax(-1)[..., :-1]
         maps = torch.einsum("bqc,bqhw->bchw", classes, output.masks_queries_logits.float().sigmoid())
-        return F.normalize(maps, p=1.0, dim=1).clamp(min=SMALLEST).log()
+        return F.normalize(maps, p=1.0, dim=1).clamp(min=LEAST_PROBABILITY).log()
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def load_hugging_face(source: str, class_names: Sequence[str]) -> HuggingFaceNet
     if multiple > 1:
         found.multiple = multiple
         notes += (
-            f"the teacher sees whole patches alone: images are padded to a multiple of {multiple} pixels, and its outputs cut",
+            f"the teacher sees only whole patches: images are padded to a multiple of {multiple} pixels, and outputs cut back",
         )
     return HuggingFaceNetwork(found, _digest(folder), notes)
 
@@ -146,9 +144,9 @@ def _folder(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=FILES))
+        folder = Path(snapshot_download(name, allow_patterns=SNAPSHOT_FILES))
         if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name, allow_patterns=[*FILES, *PICKLED]))
+            folder = Path(snapshot_download(name, allow_patterns=[*SNAPSHOT_FILES, *PICKLED]))
         return folder
     except Exception as error:  # the hub's errors change with the HTTP library beneath it
         reason = first_line(error)
@@ -160,15 +158,15 @@ def _kind(config: dict[str, Any], source: str) -> str:
     saved_as = " ".join(map(str, config.get("architectures") or []))
     if "OneFormer" in saved_as:
         raise InputError(
-            f"'{source}' is a OneFormer, which wants a task text beside each image; segctl gives images alone",
-            "give a network that takes images alone, such as a Mask2Former or SegFormer",
+            f"'{source}' is a OneFormer, which needs a text beside each image; segctl gives it only images",
+            "give a network that needs only images, such as a Mask2Former or SegFormer",
         )
     if "ForSemanticSegmentation" in saved_as:
         return "AutoModelForSemanticSegmentation"
     if "ForUniversalSegmentation" in saved_as or "ForInstanceSegmentation" in saved_as:
         return "AutoModelForUniversalSegmentation"
     raise InputError(
-        f"'{source}' is no network for semantic segmentation: its architecture is {saved_as or 'not named'}",
+        f"'{source}' is not a network for semantic segmentation: its architecture is {saved_as or 'not named'}",
         "give one whose architecture ends in ForSemanticSegmentation or ForUniversalSegmentation",
     )
 

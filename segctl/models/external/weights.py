@@ -32,7 +32,7 @@ SPARE = ("num_batches_tracked", "pixel_mean", "pixel_std")
 DEPTH = 4
 """How deep tables of weights may be nested in a file."""
 
-Table = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 
 def unpickled(file: Path, hint: str = "") -> Any:
@@ -45,7 +45,7 @@ def unpickled(file: Path, hint: str = "") -> Any:
     try:
         with _harmless_objects():
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds for bytes that are no checkpoint
+    except Exception as error:  # torch raises a dozen kinds of errors for bytes that are not a checkpoint
         if "TorchScript" in str(error):
             raise InputError(
                 f"'{file}' is a TorchScript program, wanted a file of plain weights",
@@ -54,7 +54,7 @@ def unpickled(file: Path, hint: str = "") -> Any:
         if strangers := _strangers(file):
             raise InputError(
                 f"'{file}' holds objects beside its weights ({_some(strangers)}), and reading them could run code",
-                "save the weights alone where the file was made: `torch.save(network.state_dict(), 'weights.pt')`",
+                "where the file was made, save only the weights: `torch.save(network.state_dict(), 'weights.pt')`",
             ) from error
         raise InputError(f"cannot read '{file}': it is damaged, cut short, or no PyTorch file of plain weights", hint) from error
 
@@ -68,7 +68,7 @@ def _harmless_objects() -> AbstractContextManager[Any]:
 
 
 def _strangers(file: Path) -> list[str]:
-    """The names of the objects in a file that torch refuses to make; empty if it is no file of torch's."""
+    """The names of the objects in a file that torch refuses to make; empty if torch did not write it."""
     try:
         with _harmless_objects():
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
@@ -76,7 +76,7 @@ def _strangers(file: Path) -> list[str]:
         return []
 
 
-def read_tables(file: Path) -> dict[str, Table]:
+def read_tables(file: Path) -> dict[str, StateDict]:
     """Every mapping of names to tensors in a .safetensors or PyTorch file by its place, such as `ema`; likeliest first.
 
     Raises InputError if the file cannot be read or holds none.
@@ -87,7 +87,7 @@ def read_tables(file: Path) -> dict[str, Table]:
     return tables
 
 
-def _tables(content: Any, place: tuple[str, ...], depth: int) -> Iterator[tuple[str, Table]]:
+def _tables(content: Any, place: tuple[str, ...], depth: int) -> Iterator[tuple[str, StateDict]]:
     if not isinstance(content, Mapping):
         return
     rank = {key: number for number, key in enumerate(WRAPPERS)}
@@ -111,7 +111,7 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
 class Found(NamedTuple):
     """A network's weights in a file: where they stand there, and how many names outside that prefix are left aside."""
 
-    table: Table
+    table: StateDict
     place: str
     prefix: str
     left: list[str]
@@ -140,7 +140,7 @@ def find_weights(file: Path, wanted: Iterable[str], plain: Callable[[str], str] 
             if len(meant) != 1:
                 raise InputError(
                     f"'{file}' holds the network {len(fits)} times, under {' and '.join(map(repr, sorted(fits)))}",
-                    "save the weights of one of them alone",
+                    "save the weights of only one of them",
                 )
             fits = meant
         best = "" if "" in fits or not votes else fits[0] if fits else votes.most_common(1)[0][0]
@@ -242,7 +242,7 @@ def first_misfit(wanted: Mapping[str, Tensor], got: Mapping[str, Any]) -> str:
 
 
 def require_finite(weights: Mapping[str, Tensor], where: Path | str) -> None:
-    """Refuse weights with a NaN or an infinite number: of a run that diverged, or of a damaged file. Raises InputError."""
+    """Refuse weights, of any shape, with a NaN or an infinite number: a run diverged, or a file is damaged. Raises InputError."""
     broken = [name for name, tensor in weights.items() if not_finite(tensor)]
     if broken:
         raise InputError(
@@ -261,4 +261,5 @@ def _some(names: list[str]) -> str:
 
 
 def _shape(tensor: Tensor) -> str:
+    """The shape of a tensor for a message, such as 19×256×1×1."""
     return "×".join(map(str, tensor.shape)) or "one number"

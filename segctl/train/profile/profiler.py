@@ -13,10 +13,9 @@ from segctl.runs import RunFolder
 from segctl.runtime.phases import Clock, Phase, hold
 from segctl.train.profile.summary import COLUMNS, LABELS, Profile, Window, advice
 from segctl.train.profile.trace import CPU, CUDA, Recorder, busy_s, peak_mb_by_phase, read_events
-from segctl.train.run_log import RunLog
+from segctl.train.run_log import RunLog, Watch
 from segctl.train.session import Session
 from segctl.train.step_stats import feeding_of
-from segctl.train.watch import Watch
 
 Keep = Callable[[Profile, bytes], None]
 

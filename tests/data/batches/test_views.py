@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from segctl.data.batches.views import PADDING_RGB, Span, View, draw_view, read_view, view_regions
+from segctl.data.batches.augment import PADDING_RGB
+from segctl.data.batches.views import Span, View, draw_view, read_view, view_regions
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.schema.data import DataSpec
 

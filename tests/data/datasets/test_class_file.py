@@ -67,11 +67,11 @@ def test_a_binary_table_is_marked(tmp_path):
         ("name,color\nroad,#000000\ncar,\n", ".csv", "the class table '{path}' has colors for 1 of 2 rows"),
         ("name,ignored\nroad,yes\n", ".csv", "the class table '{path}' has 0 classes to train, wanted 1 to 255"),
         ("", ".csv", "the class table '{path}' has 0 classes to train, wanted 1 to 255"),
-        ("- a\n- b\nbinary: true", ".yaml", "the class table '{path}' is no YAML"),
+        ("- a\n- b\nbinary: true", ".yaml", "the class table '{path}' is not valid YAML"),
         ("clases: [a]\n", ".yaml", "the class table '{path}' has the key 'clases', did you mean 'classes'?"),
         ("- [a, b]\n", ".yaml", "row 1 of '{path}' has ['a', 'b'] for its name, wanted text"),
         ("classes: [a, b]\nbinary: yes\n", ".yaml", "the class table '{path}' has 'yes' for binary, wanted true or false"),
-        ("classes: 7\n", ".yaml", "the class table '{path}' is no list of classes"),
+        ("classes: 7\n", ".yaml", "the class table '{path}' is not a list of classes"),
         (
             "binary: true\nclasses: [a, b, c]\n",
             ".yaml",
@@ -134,7 +134,7 @@ def test_the_labelmap_of_cvat_is_a_table_of_colours(tmp_path):
     [
         (f"name,id\nroad,{'9' * 5000}\n", "for its id, wanted 0 to 255"),
         ("name,id\nroad,\u00b2\n", "for its id, wanted 0 to 255"),
-        ('name,id\n"' + "x" * 200_000, "is no CSV"),
+        ('name,id\n"' + "x" * 200_000, "is not valid CSV"),
         ('name,id\n"a\nb",1\n', "a line break or control character"),
     ],
 )

@@ -7,7 +7,7 @@ from cityscapes_files import png
 from deepglobe_files import IDS, SIZE, draw_mask, jpeg, tree
 
 from segctl.data.datasets import deepglobe, open_source
-from segctl.data.datasets.deepglobe import FOLD_MD5, LAYOUT, OFFICIAL_MD5, list_md5, open_deepglobe, sort_names
+from segctl.data.datasets.deepglobe import FOLD_MD5, LAYOUT, OFFICIAL_NAMES_MD5, names_md5, open_deepglobe, sort_names
 from segctl.data.findings import Finding
 from segctl.data.prepare import prepare_source
 from segctl.data.source import Source
@@ -62,13 +62,13 @@ def test_folds_are_fifths_of_the_sorted_names_and_the_rest_is_only_trained_on(tm
 
 
 def test_the_official_names_must_give_the_official_folds(tmp_path, monkeypatch):
-    monkeypatch.setattr(deepglobe, "OFFICIAL_MD5", list_md5(IDS))
-    folds = [list_md5(IDS[2 * fold : 2 * fold + 2]) for fold in range(5)]
+    monkeypatch.setattr(deepglobe, "OFFICIAL_NAMES_MD5", names_md5(IDS))
+    folds = [names_md5(IDS[2 * fold : 2 * fold + 2]) for fold in range(5)]
     monkeypatch.setattr(deepglobe, "FOLD_MD5", tuple(folds))
     assert (opened(tmp_path, tree()).problems, opened(tmp_path, tree()).notes) == ((), ())
     monkeypatch.setattr(deepglobe, "FOLD_MD5", (*folds[:4], FOLD_MD5[4]))
     assert opened(tmp_path, tree()).problems == (Finding("", "val_fold4 is not the official list", "report this as a bug"),)
-    assert OFFICIAL_MD5 not in folds
+    assert OFFICIAL_NAMES_MD5 not in folds
 
 
 @pytest.mark.parametrize("write", [write_folder, write_zip, write_tar])

@@ -189,7 +189,7 @@ def test_names_that_never_match_are_said_with_examples(tmp_path):
         path.rename(path.with_name(f"{path.stem}_other.png"))
     error = refusal(files, "val=0.5")
     assert error.message == (
-        f"no picture of '{files[0]}' has a label of its name in '{files[1]}': pictures are called like 'a', labels like 'a_other'"
+        f"no picture of '{files[0]}' has a label of its name in '{files[1]}': pictures have names like 'a', labels like 'a_other'"
     )
 
 

@@ -7,7 +7,8 @@ from archive_files import write_folder, write_tar, write_tgz, write_zip
 from voc_files import SBD_TOP, TOP, TRAIN, VAL, sbd_label, voc_label
 
 from segctl.data.datasets import open_source, voc
-from segctl.data.datasets.voc import CLASSES, LAYOUT, list_md5, open_voc
+from segctl.data.datasets.pairs import list_md5
+from segctl.data.datasets.voc import CLASSES, LAYOUT, open_voc
 from segctl.data.findings import Finding, refusal
 from segctl.data.prepare import prepare_source
 from segctl.data.source import Source
@@ -76,18 +77,18 @@ def test_lists_that_are_not_the_official_ones_are_said(archives):
 
 
 def test_official_lists_must_lead_to_the_official_train_aug(archives, monkeypatch):
-    official = {"train": list_md5(TRAIN), "val": list_md5(VAL), "train_aug": list_md5(AUG)}
+    official = {"train": list_md5(sorted(TRAIN)), "val": list_md5(sorted(VAL)), "train_aug": list_md5(sorted(AUG))}
     monkeypatch.setattr(voc, "OFFICIAL_MD5", official)
     assert (open_voc(archives).problems, open_voc(archives).notes) == ((), ())
-    monkeypatch.setattr(voc, "OFFICIAL_MD5", official | {"train_aug": list_md5([*AUG, "2011_000001"])})
+    monkeypatch.setattr(voc, "OFFICIAL_MD5", official | {"train_aug": list_md5(sorted([*AUG, "2011_000001"]))})
     problem = "train_aug has 4 pictures that are not the official 10582"
     assert open_voc(archives).problems == (
         Finding("", problem, "give the whole of SBD (benchmark.tgz), or of SegmentationClassAug"),
     )
 
 
-def test_the_md5_of_a_list_is_that_of_its_sorted_lines():
-    assert list_md5(["b", "a"]) == "dd8c6a395b5dd36c56d23275028f526c"
+def test_the_md5_of_a_list_is_that_of_its_lines():
+    assert list_md5(["a", "b"]) == "dd8c6a395b5dd36c56d23275028f526c"
 
 
 def test_a_missing_picture_and_a_missing_label_are_findings(tmp_path):
@@ -127,7 +128,7 @@ def test_a_damaged_mat_file_is_named(tmp_path, content):
     with pytest.raises(InputError) as caught:
         source.samples.read("2008_000002")
     where = f"{SBD_TOP}/cls/2008_000002.mat"
-    assert caught.value.message == f"the label of sample '2008_000002' ({where}) cannot be read: it is no MATLAB file of SBD"
+    assert caught.value.message == f"the label of sample '2008_000002' ({where}) cannot be read: it is not a MATLAB file of SBD"
 
 
 def test_without_scipy_a_sentence_says_what_to_install(tmp_path, monkeypatch):

@@ -2,13 +2,13 @@ import re
 
 import pytest
 
-from segctl.data.download.catalog import FILES, remote_files
+from segctl.data.download.catalog import DOWNLOADS, remote_files
 from segctl.errors import InputError
 
 
 def test_every_file_has_a_sound_url_and_checksum():
     lengths = {"md5": 32, "sha1": 40, "sha256": 64}
-    for files in FILES.values():
+    for files in DOWNLOADS.values():
         for file in files:
             assert file.urls
             assert all(re.match(r"https?://[\w.-]+/", url) for url in file.urls)

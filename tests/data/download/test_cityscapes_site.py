@@ -118,7 +118,7 @@ def test_a_list_that_is_no_list_is_one_sentence(tmp_path):
 
     with serve(answer) as site, pytest.raises(SegctlError) as caught:
         fetch(site.url, tmp_path)
-    assert caught.value.message == f"{site.url}/downloads/?list is no list of packages"
+    assert caught.value.message == f"{site.url}/downloads/?list is not a list of packages"
 
 
 def test_the_password_goes_to_no_other_host(tmp_path):

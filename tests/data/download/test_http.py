@@ -232,7 +232,7 @@ def test_without_a_checksum_every_member_is_tested(tmp_path):
     with serve(lambda request: request.file(bytes(hurt))) as site:
         assert "its member 'a.bin' is damaged" in fails(tmp_path, site.url, file=file).message
     with serve(lambda request: request.file(ZIP[:-30])) as site:
-        assert "it is no whole zip" in fails(tmp_path, site.url, file=file).message
+        assert "it is not a complete zip" in fails(tmp_path, site.url, file=file).message
     with serve(lambda request: request.file(ZIP)) as site:
         assert get(tmp_path, site.url, file=file).read_bytes() == ZIP
 

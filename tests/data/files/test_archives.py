@@ -255,7 +255,7 @@ def test_a_list_is_read_as_lines(tmp_path):
         [write_zip(tmp_path / "d", {"l.txt": b"\xef\xbb\xbfone\r\n\r\n two \r\n", "b.txt": b"\x89PNG\r\n\x1a\n\0\0"})], everything
     )
     assert read_lines(files.members["l.txt"]) == ["one", "two"]
-    with pytest.raises(InputError, match=r"'b\.txt in 'd\.zip'' is no list of names: it cannot be read as text"):
+    with pytest.raises(InputError, match=r"'b\.txt in 'd\.zip'' is not a list of names: it cannot be read as text"):
         read_lines(files.members["b.txt"])
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from segctl.data.batches.views import draw_view, read_view
 from segctl.data.datasets import open_source
-from segctl.data.inspect.bench import Encoded, bench, bytes_read, common_pipeline, decode, encode
+from segctl.data.inspect.bench import Encoded, bench, bytes_read, common_pipeline, decode_encoded, encode
 from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError
 from segctl.schema.data import DataSpec
@@ -33,7 +33,7 @@ def test_the_sources_own_pictures_are_decoded_where_it_is_given(dataset, source)
 
 def test_encoding_and_decoding_change_nothing(dataset):
     name = dataset.names("train")[0]
-    image, label = decode(encode(dataset, name, None))
+    image, label = decode_encoded(encode(dataset, name, None))
     assert np.array_equal(image, dataset.image(name))
     assert np.array_equal(label, dataset.label(name))
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from segctl.data.datasets import open_source
-from segctl.data.inspect.info import describe
+from segctl.data.inspect.info import describe_splits
 from segctl.data.prepare import prepare_source
 
 CAMVID_PIXELS = {
@@ -16,7 +16,7 @@ CAMVID_IMAGES = [366, 365, 366, 367, 349, 319, 351, 173, 360, 317, 201]
 
 
 def test_counts_equal_a_slow_count(dataset):
-    for split in describe(dataset):
+    for split in describe_splits(dataset):
         labels = [dataset.label(name) for name in dataset.names(split.split)]
         for train_id in range(11):
             assert split.pixels[train_id] == sum((label == train_id).sum() for label in labels)
@@ -26,38 +26,38 @@ def test_counts_equal_a_slow_count(dataset):
 
 
 def test_shares_are_of_the_pixels_that_are_not_ignored(dataset):
-    train, _ = describe(dataset)
+    train, _ = describe_splits(dataset)
     assert train.shares.sum() == pytest.approx(100)
     everything = train.pixels.sum() + train.ignored_pixels
     assert train.ignored_share == pytest.approx(100 * train.ignored_pixels / everything)
 
 
 def test_sizes_and_groups_are_counted(dataset):
-    train, val = describe(dataset)
+    train, val = describe_splits(dataset)
     assert train.sizes == {"520×300": 1, "96×120": 1, "80×64": 1, "310×200": 1, "128×96": 1, "70×90": 1}
     assert train.groups == {"0001TP": 1, "0016E5": 5}
     assert val.groups == {"0016E5": 2}
 
 
 def test_many_sizes_have_a_shortest_and_a_longest_side(dataset):
-    assert describe(dataset)[0].sides == (64, 520)
+    assert describe_splits(dataset)[0].sides == (64, 520)
 
 
 def test_single_splits_are_counted_alone(dataset):
-    (val,) = describe(dataset, ["val"])
+    (val,) = describe_splits(dataset, ["val"])
     assert (val.split, val.count) == ("val", 2)
 
 
 def test_a_dataset_without_groups_has_none(shapes_root):
     from segctl.data.shards.dataset import open_dataset
 
-    train, val = describe(open_dataset(shapes_root, "shapes"))
+    train, val = describe_splits(open_dataset(shapes_root, "shapes"))
     assert (train.count, val.count) == (240, 60)
     assert train.groups == {}
 
 
 def test_the_machine_readable_form_has_plain_numbers(dataset):
-    train, _ = describe(dataset)
+    train, _ = describe_splits(dataset)
     tree = train.to_json(dataset.classes.names)
     assert tree["classes"]["Sky"]["pixels"] == int(train.pixels[0])
     assert type(tree["classes"]["Sky"]["pixels"]) is int
@@ -68,7 +68,7 @@ def test_the_machine_readable_form_has_plain_numbers(dataset):
 @pytest.mark.skipif("SEGCTL_CAMVID" not in os.environ, reason="SEGCTL_CAMVID names no folder with the real CamVid")
 def test_the_real_counts_are_the_published_ones(tmp_path):
     dataset = prepare_source(open_source("camvid", [Path(os.environ["SEGCTL_CAMVID"])]), tmp_path)
-    splits = {split.split: split for split in describe(dataset)}
+    splits = {split.split: split for split in describe_splits(dataset)}
     assert list(splits) == ["train", "val"]
     for split, pixels in CAMVID_PIXELS.items():
         assert splits[split].pixels.tolist() == pixels

@@ -18,7 +18,7 @@ from segctl.losses.sums.plain import Sums, plain_sums
 def many_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Blocks of a few pixels, with and without threads of Python."""
     before = torch.get_num_threads()
-    monkeypatch.setattr(fast, "ELEMENTS", 40)
+    monkeypatch.setattr(fast, "BLOCK_ELEMENTS", 40)
     torch.set_num_threads(request.param)
     yield
     torch.set_num_threads(before)
@@ -183,7 +183,7 @@ def test_every_piece_of_work_is_done_once(workers: int) -> None:
 
 @pytest.mark.parametrize("seed", range(0, 20, 4))
 def test_threads_and_blocks_do_not_change_a_digit_from_run_to_run(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast, "ELEMENTS", 40)
+    monkeypatch.setattr(fast, "BLOCK_ELEMENTS", 40)
     logits, label, valid = draw_case(seed)
     before, sums = torch.get_num_threads(), []
     for workers in (1, 2, 2):

@@ -74,15 +74,16 @@ def test_the_one_prefix_under_which_all_names_stand_is_removed_and_said(wrap, no
 
 def test_two_copies_of_a_network_are_not_guessed_between(tmp_path):
     torch.save({**under("first.", weights()), **under("second.", OTHER)}, tmp_path / "w.pth")
-    with pytest.raises(InputError, match=r"holds the network 2 times, under 'first\.' and 'second\.'; save the weights of one"):
+    with pytest.raises(
+        InputError, match=r"holds the network 2 times, under 'first\.' and 'second\.'; save the weights of only one"
+    ):
         find_weights(tmp_path / "w.pth", weights())
 
 
 def test_objects_that_could_run_code_are_named_with_the_way_out(tmp_path):
     torch.save({"state_dict": weights(), "where": Path("x")}, tmp_path / "w.pth")
-    with pytest.raises(
-        InputError, match=r"holds objects beside its weights \(pathlib.*\), and reading them could run code; save the"
-    ):
+    named = r"holds objects beside its weights \(pathlib.*\), and reading them could run code; "
+    with pytest.raises(InputError, match=named + "where the file was made, save only the weights"):
         unpickled(tmp_path / "w.pth")
 
 
