@@ -21,7 +21,7 @@ from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol, WholeProtocol
 
 _LONGEST_SLUG = 80
 
-Window = tuple[slice, slice]
+_Window = tuple[slice, slice]
 """The rows and columns of a tile."""
 
 TILES_AT_ONCE = 4
@@ -111,8 +111,8 @@ def _sliding_logits(model: Network, images: Tensor, sliding: SlidingProtocol, co
 
 
 def _logits_of_windows(
-    model: Network, images: Tensor, windows: list[Window], compute: Compute
-) -> Iterator[tuple[Window, Tensor]]:
+    model: Network, images: Tensor, windows: list[_Window], compute: Compute
+) -> Iterator[tuple[_Window, Tensor]]:
     """The logits (B, C, h, w) of each window of images (B, H, W, 3), in their order.
 
     A GPU takes several windows at once, because one hardly fills it. Whoever scores in tiles may do so for want of memory: where

@@ -95,6 +95,7 @@ class _SyncedBatchNormAct(SyncedBatchNorm):
     act: nn.Module
 
     def forward(self, input: Tensor) -> Tensor:
+        """(B, D, h, w) -> the same, normalised, perhaps dropped out, and activated."""
         found: Tensor = self.act(self.drop(super().forward(input)))
         return found
 

@@ -33,6 +33,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         return made
 
     def forward(self, input: Tensor) -> Tensor:
+        """(B, D, h, w) -> the same; on all processes at once."""
         alone = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
         if alone or not self.training or self.momentum is None:
             return super().forward(input)
@@ -50,6 +51,7 @@ class _Normalise(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None,
         running_mean: Tensor | None, running_var: Tensor | None, momentum: float, eps: float,
     ) -> Tensor:  # fmt: skip
+        """x (B, D, h, w), the other tensors (D,) -> (B, D, h, w). Moves the running statistics."""
         x, on_gpu = _dense(x), x.is_cuda
         mean, invstd = torch.batch_norm_stats(x, eps) if on_gpu else stats(x, eps)
         mine = torch.cat([mean, invstd, mean.new_full((1,), x.numel() // x.shape[1])])
@@ -65,6 +67,7 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        """slope: the gradient (B, D, h, w) of the result. Returns those of x (B, D, h, w), weight (D,) and bias (D,)."""
         x, weight, mean, invstd, counts = ctx.saved_tensors
         slope = _dense(slope)
         wants = ctx.needs_input_grad

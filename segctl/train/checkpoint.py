@@ -69,7 +69,7 @@ class State:
         return norm
 
     def update_average(self, network: nn.Module, norm: Tensor) -> None:
-        """Average the network in, if the run has an average and the step with gradients of this norm was not skipped."""
+        """Average the network in, if the run has an average and the step was not skipped; norm: of its gradients, a scalar."""
         if self.average is not None:
             self.average.update(network, norm.isfinite() if self.scaler.is_enabled() else None)
 

@@ -11,10 +11,16 @@ from tests.device.there import run_there
 
 STEPS = 2
 """Steps between the reports of a run of 300."""
-HARD: list[dict[str, Any]] = [{"kind": "lovasz", "logits": "main"}, {"kind": "lovasz", "logits": "aux", "per_image": True}, {"kind": "ohem", "logits": "main"}]  # fmt: skip
+HARD = [
+    {"kind": "lovasz", "logits": "main"},
+    {"kind": "lovasz", "logits": "aux", "per_image": True},
+    {"kind": "ohem", "logits": "main"},
+]
 CALIBRATION = {"keys": 20, "bandwidth": 0.1}
 
-CASES: dict[str, tuple[str, dict[str, Any], int]] = {
+Case = tuple[str, dict[str, Any], int]
+
+CASES: dict[str, Case] = {
     **{method: (method, {"ema": 0.9, "clip_norm": 1.0}, 0) for method in METHODS},
     "fp16": ("skd", {"precision": "fp16", "ema": 0.9}, 0),
     "accumulate": ("cirkd", {"accumulate": 2, "precision": "fp32"}, 0),
@@ -43,13 +49,17 @@ def waits_of(
     return found
 
 
-@pytest.mark.parametrize(
-    "names", [pytest.param(("jml",), id="one method"), pytest.param(tuple(CASES), id="all", marks=pytest.mark.slow)]
-)
-def test_no_step_waits_for_the_gpu(
-    names: tuple[str, ...], guard: Path, toy_data: Path, toy_teacher: Path, tmp_path: Path
-) -> None:
+def check(names: tuple[str, ...], guard: Path, data: Path, teacher: Path, folder: Path) -> None:
     cases = {name: CASES[name] for name in names}
-    found = run_there(guard, tmp_path, waits_of, cases, toy_data, toy_teacher, tmp_path)
+    found = run_there(guard, folder, waits_of, cases, data, teacher, folder)
     expected = {name: STEPS * waits for name, (_, _, waits) in cases.items()}
     assert {name: len(waits) for name, waits in found.items()} == expected, found
+
+
+def test_a_step_of_one_method_does_not_wait(guard: Path, toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
+    check(("cirkd",), guard, toy_data, toy_teacher, tmp_path)
+
+
+@pytest.mark.slow
+def test_no_step_waits(guard: Path, toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
+    check(tuple(CASES), guard, toy_data, toy_teacher, tmp_path)
