@@ -22,7 +22,12 @@ def build_optimizer(
     groups = _parameter_groups(spec, task, backbone, {id(parameter) for parameter in apart})
     match spec:
         case SGDSpec():
-            return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, fused=fused or None)
+            sgd = torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, fused=fused or None)
+            if fused and spec.momentum:
+                # torch's kernel leaves the momentum as it finds it in memory if fp16 skips the very first step.
+                for weight in (weight for group in sgd.param_groups for weight in group["params"]):
+                    sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+            return sgd
         case AdamWSpec():
             return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=fused or None)
         case _:

@@ -15,7 +15,7 @@ from segctl.runtime.world import World
 from segctl.train.build import build_session
 from segctl.train.checkpoint import Best, State, read_checkpoint
 from segctl.train.loop import fit
-from segctl.train.optimizer import learning_rate
+from segctl.train.optimizer import build_optimizer, learning_rate
 from segctl.train.run_log import RunLog, StepReport
 from segctl.train.session import Request, Session
 
@@ -49,6 +49,27 @@ def test_a_skipped_step_changes_neither_weights_nor_average_nor_the_schedule(tmp
     assert found.count_skips() == 1
     assert (found.step, found.skipped, found.scheduled) == (2, 1, 1)
     assert found.count_skips() == 0
+
+
+def test_momentum_begins_at_zero_if_the_first_step_is_skipped() -> None:
+    """torch's fused kernel would begin with whatever the memory held."""
+    torch.manual_seed(0)
+    fused, plain = TwoLayers(), TwoLayers()
+    plain.load_state_dict(fused.state_dict())
+    spec = toy_run().optim
+    optimizers = [build_optimizer(spec, net, net.backbone, fused=net is fused) for net in (fused, plain)]
+    assert all(buffer["momentum_buffer"].count_nonzero() == 0 for buffer in optimizers[0].state.values())
+    assert len(optimizers[0].state) == len(list(fused.parameters()))
+    optimizers[0].found_inf = torch.ones(())
+    for step in range(3):
+        for net, optimizer in zip((fused, plain), optimizers, strict=True):
+            for weight in net.parameters():
+                weight.grad = weight.detach().clone()
+            if step or net is fused:
+                optimizer.step()
+        optimizers[0].found_inf = None
+    for mine, other in zip(fused.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, other)
 
 
 def test_a_checkpoint_keeps_what_was_reported_apart_from_what_was_not(tmp_path: Path) -> None:
