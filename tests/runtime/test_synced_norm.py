@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from forked import run_in_processes
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
+from segctl.models.timm_backbone import synchronised
 from segctl.runtime import synced_norm
 from segctl.runtime.synced_norm import SyncedBatchNorm
 
@@ -93,3 +95,14 @@ def test_half_precision_keeps_statistics_in_float32(monkeypatch: pytest.MonkeyPa
     out = synced_norm.elemt(x, None, None, mean, invstd, 1e-5)
     assert out.dtype == torch.bfloat16
     assert abs(float(out.float().std()) - 1) < 0.01
+
+
+def test_all_norms_of_a_network_are_synchronised_but_an_opponent_s() -> None:
+    """A penalty on the opponent's gradient differentiates its norm twice."""
+    net = nn.Sequential(BatchNormAct2d(4), nn.Sequential(nn.BatchNorm2d(4)), nn.Sequential(nn.BatchNorm2d(4)))
+    names, x = list(net.state_dict()), torch.randn(2, 4, 3, 3)
+    expected = net.eval()(x)
+    synchronised(net, apart=[net[2]])
+    assert [isinstance(norm, SyncedBatchNorm) for norm in (net[0], net[1][0], net[2][0])] == [True, True, False]
+    assert list(net.state_dict()) == names
+    torch.testing.assert_close(net(x), expected)
