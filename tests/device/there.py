@@ -7,6 +7,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,26 @@ def build_guard(folder: Path) -> Path | str:
 
 def run_there(guard: Path, folder: Path, work: Callable[..., Any], *arguments: Any) -> Any:
     """What `work(*arguments)` gives in a process with the pretend device. Fails with that process's traceback."""
-    result = folder / f"{work.__name__}.pickle"
+    return _finished(*_started(guard, folder / f"{work.__name__}.pickle", work, arguments))
+
+
+def run_ranks_there(guard: Path, folder: Path, work: Callable[[int, int], Any], size: int) -> list[Any]:
+    """What `work(rank, size)` gives in each of several processes with the pretend device and a strict group for it."""
+    from tests.device.fake_nccl import take_part
+
+    started = [
+        _started(guard, folder / f"{rank}.pickle", take_part, (rank, size, folder / "meeting", work)) for rank in range(size)
+    ]
+    return [_finished(*each) for each in started]
+
+
+def _started(guard: Path, result: Path, work: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[BaseProcess, Path]:
     process = multiprocessing.get_context("forkserver").Process(target=_work, args=(guard, result, work, arguments))
     process.start()
+    return process, result
+
+
+def _finished(process: BaseProcess, result: Path) -> Any:
     process.join()
     assert result.is_file(), f"the process ended with {process.exitcode}"
     failure, found = pickle.loads(result.read_bytes())
