@@ -26,7 +26,7 @@ def list_presets(json: JsonOpt = False) -> None:
     rows = []
     for run in runs:
         teacher = run.teacher.preset if isinstance(run, DistillRun) else ""
-        model = f"{run.model.head} {run.model.backbone}"
+        model = f"{run.model.head} {run.model.backbone.partition('.')[0]}"  # the tag of the weights is in `presets show`
         rows.append([run.name, run.data.dataset, model, run.recipe, f"{run.train.steps}", f"{run.train.batch_size}", teacher])
     out.table(
         "Presets",

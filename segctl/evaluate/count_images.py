@@ -11,6 +11,7 @@ from torch import Tensor
 from segctl.data.batches.loader import Sample, evaluation_samples, rank_share
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import SegctlError
+from segctl.evaluate.class_map import ClassMap
 from segctl.evaluate.partial_results import PartialResults
 from segctl.evaluate.predictor import class_probabilities, predict_classes
 from segctl.files import Progress
@@ -25,10 +26,10 @@ from segctl.runtime.upload import upload
 from segctl.runtime.world import World
 from segctl.schema.evaluate import EvaluateSpec
 
-ClassMap = NDArray[np.uint8]
+LabelMap = NDArray[np.uint8]
 """The class id of each pixel: uint8 (H, W)."""
 
-SavePrediction = Callable[[str, ClassMap], None]
+SavePrediction = Callable[[str, LabelMap], None]
 """Called with an image's name and its class map."""
 
 
@@ -57,7 +58,8 @@ class Extras:
 class Scoring:
     """How images are scored. workers: loader processes.  world: the processes that share the images.
 
-    batch: at most this many neighbouring images of one size go through the network at once.
+    batch: at most this many neighbouring images of one size go through the network at once.  classes: what the network's classes
+    are in a dataset that it was not trained on; None where they are the same.
     """
 
     protocol: EvaluateSpec
@@ -66,6 +68,7 @@ class Scoring:
     world: World = field(default_factory=World)
     batch: int = 1
     extras: Extras = Extras()
+    classes: ClassMap | None = None
 
 
 @dataclass(frozen=True)
@@ -157,10 +160,14 @@ def _predicted(model: Network, dataset: PreparedDataset, names: Sequence[str], h
         label = _on_device([sample.label for sample in samples], device)
         if how.extras.calibration:
             probabilities = class_probabilities(model, images, how.protocol, how.compute)
+            if how.classes is not None:
+                probabilities = how.classes.of_probabilities(probabilities)
             prediction, bins = probabilities.argmax(1).to(torch.uint8), fill_bins(probabilities, label)
         else:
             prediction, bins = predict_classes(model, images, how.protocol, how.compute), None
-        yield _Batch(samples, prediction, queue_pairs(prediction, label, model.num_classes), bins)
+            if how.classes is not None:
+                prediction = how.classes.of_predictions(prediction)
+        yield _Batch(samples, prediction, queue_pairs(prediction, label, dataset.classes.num_classes), bins)
 
 
 def _on_device(parts: list[Tensor], device: torch.device) -> Tensor:

@@ -38,11 +38,11 @@ class Compute:
     def __str__(self) -> str:
         reason = self.precision_reason
         if self.device.type == "cuda":
-            reason += "; TF32 for what stays in float32" if self._wants_tf32 else "; full float32, without TF32"
+            reason += "; TF32 for what stays in float32" if self.wants_tf32 else "; full float32, without TF32"
         return f"device {self.device} ({self.device_reason})   precision {self.precision} ({reason})"
 
     @property
-    def _wants_tf32(self) -> bool:
+    def wants_tf32(self) -> bool:
         """Whether float32 products may round their factors to 10 bits (TF32).
 
         fp32 means float32. Beside bf16 and fp16, whose factors have 7 and 10 bits, full products would be slow for nothing.
@@ -52,8 +52,8 @@ class Compute:
     def set_products(self) -> None:
         """Make convolutions and matrix products of this process round alike: torch's own defaults differ between the two."""
         if self.device.type == "cuda":
-            torch.backends.cuda.matmul.allow_tf32 = self._wants_tf32
-            torch.backends.cudnn.allow_tf32 = self._wants_tf32
+            torch.backends.cuda.matmul.allow_tf32 = self.wants_tf32
+            torch.backends.cudnn.allow_tf32 = self.wants_tf32
 
 
 def choose_compute(device: str | None, precision: str = "auto") -> Compute:
@@ -188,6 +188,16 @@ def _choose_precision(name: str, device: torch.device) -> tuple[Precision, str]:
             return "bf16", "as given" if _has_fast_bf16(device) else "as given; this device emulates it, which is slow"
         case _:
             return "fp32", "as given"
+
+
+def tf32(compute: Compute) -> dict[str, bool]:
+    """Whether float32 convolutions and matrix products round their factors to TF32 (10 bits): only GPUs from 8.0 (Ampere) on can.
+
+    segctl sets both alike (`Compute.set_products`); torch's own default would round convolutions alone.
+    """
+    device = compute.device
+    there = compute.wants_tf32 and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return {"convolutions": there, "products": there}
 
 
 def _has_fast_fp16(device: torch.device) -> bool:

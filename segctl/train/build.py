@@ -68,13 +68,15 @@ def _build(request: Request, fresh: bool) -> Session:
     compute = choose_compute(request.device, run.train.precision)
     teacher, teacher_shape, cache = None, None, None
     if isinstance(run, DistillRun):
+        found = find_teacher(run, request.teacher, request.runs_root, request.data_root, dataset.fingerprint)
         teacher = load_teacher(
-            find_teacher(run, request.teacher, request.runs_root, request.data_root),
+            found.path,
             dataset,
             request.teacher_preset,
             trust_program=request.trust_program,
             crop=run.data.crop,
         )
+        teacher = teacher.chosen(found.note)
         teacher.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         teacher_shape = _output_shape(teacher.model, run.data.crop)
         _require_aux(run, teacher, teacher_shape)

@@ -94,8 +94,9 @@ def open_comparison(
     dataset = open_dataset(request.data_root, run.data.dataset)
     if list(methods) == ["none"]:
         return run, None
-    path = find_teacher(run, given, request.runs_root, request.data_root)
-    return run, load_teacher(path, dataset, request.teacher_preset, trust_program=request.trust_program, crop=run.data.crop)
+    found = find_teacher(run, given, request.runs_root, request.data_root, dataset.fingerprint)
+    teacher = load_teacher(found.path, dataset, request.teacher_preset, trust_program=request.trust_program, crop=run.data.crop)
+    return run, teacher.chosen(found.note)
 
 
 def plan_jobs(run: DistillRun, methods: Sequence[Method], seeds: int, runs_root: Path) -> list[Job]:

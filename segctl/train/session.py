@@ -30,7 +30,8 @@ from segctl.train.tasks import DistillationTask, SupervisedTask
 class Request:
     """A run, and what only this start of it decides: where data and runs are, on which device and processes it trains.
 
-    teacher: a run's folder, a file or `hf:ORG/NAME`; None takes the newest run of the preset's teacher.
+    teacher: a run's folder, a file or `hf:ORG/NAME`; `best` the best run of the preset's
+        teacher by validation; None takes the newest.
     teacher_preset: the preset that describes the network of a teacher that is a file of plain weights.
     trust_program: whether a teacher that is a TorchScript or torch.export file may be read, which may run its code.
     command: the command line, for environment.json.

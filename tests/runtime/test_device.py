@@ -8,7 +8,8 @@ import torch
 
 from segctl.errors import InputError
 from segctl.runtime import device as rooms
-from segctl.runtime.device import Compute, choose_compute, require_own_gpus
+from segctl.runtime.device import choose_compute, require_own_gpus
+from segctl.runtime.device import tf32 as tf32_of
 from segctl.runtime.world import World
 
 BUILT_FOR = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
@@ -129,7 +130,11 @@ def test_a_card_that_is_slow_in_bf16_hears_of_fp16(machine: Machine) -> None:
 
 @pytest.mark.parametrize(("precision", "tf32"), [("fp32", False), ("bf16", True), ("fp16", True)])
 def test_convolutions_and_products_round_alike_and_the_line_says_how(machine: Machine, precision: str, tf32: bool) -> None:
-    line = str(choose_compute("cuda", precision))
+    compute = choose_compute("cuda", precision)
+    line = str(compute)
+    assert tf32_of(compute) == {"convolutions": tf32, "products": tf32}  # as environment.json records it
+    machine.capability = (7, 5)  # knows no TF32, whatever is allowed
+    assert tf32_of(compute) == {"convolutions": False, "products": False}
     assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is tf32
     assert ("TF32 for what stays in float32" in line) is tf32
     assert ("full float32, without TF32" in line) is not tf32
@@ -139,4 +144,4 @@ def test_a_cpu_s_products_are_left_alone(machine: Machine) -> None:
     compute = choose_compute("cpu", "fp32")
     assert torch.backends.cudnn.allow_tf32 is True
     assert str(compute) == "device cpu (as given)   precision fp32 (as given)"
-    assert isinstance(compute, Compute)
+    assert tf32_of(compute) == {"convolutions": False, "products": False}
