@@ -40,16 +40,21 @@ def counted(data: Path, protocol: dict[str, Any], batch: int, calibration: bool,
     return (found.confusion, bins), Counter(what for what, _ in LOG.waits)
 
 
-def both(data: Path) -> dict[str, Any]:
+def both(data: Path, names: tuple[str, ...]) -> dict[str, Any]:
     found = {}
-    for name, protocol in PROTOCOLS.items():
+    for name in names:
         for batch, calibration in ((1, False), (3, True)):
-            found[f"{name} {batch}"] = [counted(data, protocol, batch, calibration, device) for device in ("cpu", "cuda")]
+            found[f"{name} {batch}"] = [counted(data, PROTOCOLS[name], batch, calibration, device) for device in ("cpu", "cuda")]
     return found
 
 
-def test_every_protocol_counts_as_on_the_cpu_and_waits_once_for_a_result(guard: Path, toy_data: Path, tmp_path: Path) -> None:
-    for name, ((here, _), (there, waits)) in run_there(guard, tmp_path, both, toy_data).items():
+@pytest.mark.parametrize(
+    "names", [pytest.param(("whole",), id="one"), pytest.param(tuple(PROTOCOLS), id="all", marks=pytest.mark.slow)]
+)
+def test_protocols_count_as_on_the_cpu_and_wait_once_for_a_result(
+    names: tuple[str, ...], guard: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    for name, ((here, _), (there, waits)) in run_there(guard, tmp_path, both, toy_data, names).items():
         assert np.array_equal(here[0], there[0]), name
         images, calibration = (5, False) if name.endswith("1") else (2, True)  # five images are two batches
         if calibration:
