@@ -97,7 +97,7 @@ def predicted(data: Path, teacher: Path, folder: Path) -> list[bytes]:
     """The masks of one picture, from the CPU and from the pretend GPU."""
     from PIL import Image
 
-    from segctl.evaluate.predict_pictures import PredictRequest, predict_files
+    from segctl.inference.predict_pictures import PredictRequest, predict_files
 
     picture = folder / "picture.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)).save(picture)
