@@ -54,8 +54,10 @@ def sums_between(
     """The sums (B, C) of the student's upsampled logits and the teacher's probabilities over the valid pixels, both logits / T.
 
     Computed at the first call and reused: sums with the logarithm serve terms without it. None where the whole maps have to be
-    upsampled (see `sums_at_stride`).
+    upsampled (see `sums_at_stride`), and where a network aligns corners.
     """
+    if student.prediction.align_corners or teacher.prediction.align_corners:
+        return None
     key = ("sums", teacher, name, norm, temperature)
     found = {log: student.shared.get((*key, log)) for log in (True, False)}
     sums: Sums | None = found[True] or (None if with_log else found[False])

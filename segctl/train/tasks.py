@@ -79,7 +79,8 @@ class SupervisedTask(nn.Module):
 
     def task_terms(self, outputs: Outputs, label: Tensor, share: Share, factor: float = 1.0) -> dict[str, Tensor]:
         """The weighted terms of the task loss, scalars by name; `factor` multiplies all of them."""
-        values = self.losses(outputs.upsampled, self.soften(label), label != IGNORED, outputs.at_head_stride)
+        at_head_stride = None if outputs.prediction.align_corners else outputs.at_head_stride
+        values = self.losses(outputs.upsampled, self.soften(label), label != IGNORED, at_head_stride)
         return {term.name: factor * term.weight * share.of(term.module) * values[term.name] for term in self.losses.terms}
 
 
