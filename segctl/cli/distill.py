@@ -63,6 +63,6 @@ def _with_method(run: "DistillRun", method: str) -> "TrainRun":
             other = sibling(run.name, published.recipe)
             where = "" if other is None else f"; preset '{other}' has it"
             out.note(f"published for {method}: {number}, with the {published.recipe} recipe, not this one ({run.recipe}){where}")
-    if (variant := variant_of(method, run.data.dataset, run.model.aux)) is not None:
+    if (variant := variant_of(method, run.data.dataset, run.model.aux, run.data.labelled == 1)) is not None:
         out.note(variant.why)
     return with_method(run, method)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from segctl.distillers.align import Pair, check_aux
@@ -16,7 +17,7 @@ from segctl.losses.sums.choose import sums_at_stride
 from segctl.losses.sums.plain import Sums
 from segctl.losses.teacher_calibration import calibrate
 from segctl.models.outputs import Outputs
-from segctl.schema.distill_terms import CalibrationSpec, SoftJDTSpec, SoftKLSpec
+from segctl.schema.distill_terms import CalibrationSpec, Compared, SoftJDTSpec, SoftKLSpec
 from segctl.schema.loss_terms import Output
 
 
@@ -41,24 +42,30 @@ def calibration_of(spec: CalibrationSpec | None) -> Calibration:
     return partial(calibrate, keys=spec.keys, bandwidth=spec.bandwidth, balanced=spec.balanced, kernel_size=spec.kernel_size)
 
 
+def compared_pixels(label: Tensor, pixels: Compared) -> Tensor:
+    """bool (B, H, W): the pixels of a label (B, H, W) over which a term counts."""
+    return torch.ones_like(label, dtype=torch.bool) if pixels == "all" else label != IGNORED
+
+
 def sums_between(
     student: Outputs,
     teacher: Outputs,
     name: Output,
     label: Tensor,
     *,
+    pixels: Compared = "labelled",
     norm: int = 1,
     temperature: float = 1.0,
     with_log: bool = False,
 ) -> Sums | None:
-    """The sums (B, C) of the student's upsampled logits and the teacher's probabilities over the valid pixels, both logits / T.
+    """The sums (B, C) of the student's upsampled logits and the teacher's probabilities over `pixels`, both logits / T.
 
     Computed at the first call and reused: sums with the logarithm serve terms without it. None where the whole maps have to be
     upsampled (see `sums_at_stride`), and where a network aligns corners.
     """
     if student.prediction.align_corners or teacher.prediction.align_corners:
         return None
-    key = ("sums", teacher, name, norm, temperature)
+    key = ("sums", teacher, name, pixels, norm, temperature)
     found = {log: student.shared.get((*key, log)) for log in (True, False)}
     sums: Sums | None = found[True] or (None if with_log else found[False])
     if sums is None:
@@ -66,52 +73,69 @@ def sums_between(
         if temperature != 1:
             ours, theirs = ours.to(sum_dtype(ours)) / temperature, theirs.to(sum_dtype(theirs)) / temperature
         size = (label.shape[-2], label.shape[-1])
-        sums = sums_at_stride(ours, SoftAtStride(theirs), size, label != IGNORED, norm, with_log)
+        sums = sums_at_stride(ours, SoftAtStride(theirs), size, compared_pixels(label, pixels), norm, with_log)
         student.shared[(*key, with_log)] = sums
     return sums
 
 
 class SoftKL(Term[SoftKLSpec]):
-    """T² times the mean over the valid pixels of KL(teacher || student), both at label size.
+    """T² times the mean over the labelled pixels, or over all, of KL(teacher || student), both at label size.
 
     Source: arXiv:2302.05666, the cross-entropy part of JML-KD in its KL form; T = 1 there.
     """
 
     mean_over_pixels = True
 
-    def __init__(self, logits: Output = "main", temperature: float = 1.0, calibration: Calibration = as_they_are) -> None:
+    def __init__(
+        self,
+        logits: Output = "main",
+        temperature: float = 1.0,
+        calibration: Calibration = as_they_are,
+        pixels: Compared = "labelled",
+    ) -> None:
         super().__init__()
+        self.pixels: Compared = pixels
+        if pixels == "all":
+            self.mean_over_pixels = False  # parts of a batch then add up by their images
         self.logits: Output = logits
         self.loss = KLLoss(temperature)
         self.calibration = calibration
 
     @staticmethod
     def of(spec: SoftKLSpec, pair: Pair) -> "SoftKL":
-        return SoftKL(spec.logits, spec.temperature, calibration_of(spec.calibration))
+        return SoftKL(spec.logits, spec.temperature, calibration_of(spec.calibration), spec.pixels)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         """Logits (B, C, H, W) at label size, label integer (B, H, W). Returns a scalar of at least 0."""
         check_aux(teacher, self.logits, "soft_kl")
         if self.calibration is as_they_are:
             temperature = self.loss.temperature
-            sums = sums_between(student, teacher, self.logits, label, temperature=temperature, with_log=True)
+            sums = sums_between(student, teacher, self.logits, label, pixels=self.pixels, temperature=temperature, with_log=True)
             if sums is not None:
                 return self.loss.of_sums(sums)
         q = self.calibration(soft_label(teacher.upsampled(self.logits), self.loss.temperature), label)
-        loss: Tensor = self.loss(student.upsampled(self.logits), q, label != IGNORED)
+        loss: Tensor = self.loss(student.upsampled(self.logits), q, compared_pixels(label, self.pixels))
         return loss
 
 
 class SoftJDT(Term[SoftJDTSpec]):
-    """A Jaccard, Dice or Tversky metric loss against the teacher's probabilities, at label size, over the valid pixels.
+    """A Jaccard, Dice or Tversky metric loss against the teacher's probabilities, at label size, over the labelled pixels
+    or over all.
 
     Source: arXiv:2302.05666; all classes are active there, and on the main logits only.
     """
 
     mean_over_pixels = False
 
-    def __init__(self, loss: JDTLoss, logits: Output = "main", calibration: Calibration = as_they_are) -> None:
+    def __init__(
+        self,
+        loss: JDTLoss,
+        logits: Output = "main",
+        calibration: Calibration = as_they_are,
+        pixels: Compared = "labelled",
+    ) -> None:
         super().__init__()
+        self.pixels: Compared = pixels
         self.logits: Output = logits
         self.loss = loss
         self.calibration = calibration
@@ -119,15 +143,15 @@ class SoftJDT(Term[SoftJDTSpec]):
     @staticmethod
     def of(spec: SoftJDTSpec, pair: Pair) -> "SoftJDT":
         loss = JDTLoss.of_family(spec, active_hard="present", active_soft=spec.active)
-        return SoftJDT(loss, spec.logits, calibration_of(spec.calibration))
+        return SoftJDT(loss, spec.logits, calibration_of(spec.calibration), spec.pixels)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         """Logits (B, C, H, W) at label size, label integer (B, H, W). Returns a scalar, from 0 to 1 with the defaults."""
         check_aux(teacher, self.logits, "soft_jdt")
         if self.calibration is as_they_are:
-            sums = sums_between(student, teacher, self.logits, label, norm=self.loss.norm)
+            sums = sums_between(student, teacher, self.logits, label, pixels=self.pixels, norm=self.loss.norm)
             if sums is not None:
                 return self.loss.of_sums(sums, hard=False)
         q = self.calibration(soft_label(teacher.upsampled(self.logits)), label)
-        loss: Tensor = self.loss(student.upsampled(self.logits), q, label != IGNORED)
+        loss: Tensor = self.loss(student.upsampled(self.logits), q, compared_pixels(label, self.pixels))
         return loss

@@ -1,7 +1,7 @@
 """Faults that only show between the blocks of a preset."""
 
 from segctl.errors import Fault
-from segctl.schema.distill_terms import DistillTerm, reads
+from segctl.schema.distill_terms import DistillTerm, SoftJDTSpec, SoftKLSpec, reads
 from segctl.schema.labels import BoundaryLabels, HardLabels
 from segctl.schema.loss_terms import JaccardFamily, KLSpec, LossTerm, LovaszSpec, OhemSpec, OverlapTerm
 from segctl.schema.run import DistillRun, TrainRun
@@ -15,6 +15,7 @@ def cross_check(run: TrainRun) -> list[Fault]:
         *_label_faults(run),
         *_metric_faults(run),
         *_teacher_faults(run),
+        *_unlabelled_faults(run),
         *_loop_faults(run),
         *group_faults(run),
     ]
@@ -87,6 +88,19 @@ def _teacher_faults(run: TrainRun) -> list[Fault]:
     if isinstance(run, DistillRun) and run.teacher.cache and low != high:
         return [Fault("teacher.cache", f"got true with data.scale [{low}, {high}], wanted one scale, such as data.scale [1, 1]")]
     return []
+
+
+def _unlabelled_faults(run: TrainRun) -> list[Fault]:
+    """A calibration corrects the teacher where the label says that it is wrong, so it needs a label at every pixel."""
+    terms = run.distiller.terms if isinstance(run, DistillRun) else ()
+    return [
+        Fault(
+            f"distiller.terms.{index}.calibration",
+            "got a calibration with pixels 'all', wanted pixels 'labelled' or no calibration",
+        )
+        for index, term in enumerate(terms)
+        if isinstance(term, SoftKLSpec | SoftJDTSpec) and term.pixels == "all" and term.calibration is not None
+    ]
 
 
 def _loop_faults(run: TrainRun) -> list[Fault]:

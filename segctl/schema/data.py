@@ -176,5 +176,8 @@ class DataSpec(Spec):
     """Probability of a horizontal flip."""
     augment: Annotated[tuple[AugmentStep, ...], Field(max_length=32)] = ()
     """Further operations on a view, in this order."""
+    labelled: float = Field(1.0, gt=0, le=1)
+    """Share of the training pictures whose labels are used. The others have only pixels, from which a teacher can still teach.
+    The names of the pictures choose, so every seed and every method has the same labels."""
     workers: int | None = Field(None, ge=0, le=512)
     """Loader processes; null: segctl chooses by the number of cores."""

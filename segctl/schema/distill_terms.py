@@ -285,19 +285,27 @@ class CalibrationSpec(Spec):
         return f"teacher calibrated(h {self.bandwidth:g}, {keys}, {self.kernel_size}×{self.kernel_size})"
 
 
+Compared = Literal["labelled", "all"]
+"""The pixels over which a soft label counts: those that have a label, as published, or all of them, padding included. Only `all`
+learns from pictures without labels."""
+
+
 class SoftKLSpec(LogitsTerm):
-    """KL(teacher || student) at label resolution over valid pixels: the pixel term of JML-KD (arXiv:2302.05666)."""
+    """KL(teacher || student) at label resolution: the pixel term of JML-KD (arXiv:2302.05666)."""
 
     term: ClassVar[str] = "jml.SoftKL"
     at_label_size: ClassVar[bool] = True
     kind: Literal["soft_kl"] = "soft_kl"
     temperature: float = Field(1.0, gt=0)
     """Softmax temperature; the term is multiplied by its square."""
+    pixels: Compared = "labelled"
+    """Compare the labelled pixels, as published, or all of them."""
     calibration: CalibrationSpec | None = None
     """null: the teacher's probabilities as they are."""
 
     def formula(self) -> list[str]:
-        return [f"{self.weight:g}·KL({_temperature(self.temperature)}{_teacher(self.calibration)} ‖ {self.place})"]
+        where = f"{self.place}{', all pixels' if self.pixels == 'all' else ''}"
+        return [f"{self.weight:g}·KL({_temperature(self.temperature)}{_teacher(self.calibration)} ‖ {where})"]
 
 
 class SoftJDTSpec(LogitsTerm, JaccardFamily):
@@ -308,11 +316,14 @@ class SoftJDTSpec(LogitsTerm, JaccardFamily):
     kind: Literal["soft_jdt"] = "soft_jdt"
     active: ActiveInMetric = "all"
     """Classes averaged over."""
+    pixels: Compared = "labelled"
+    """Compare the labelled pixels, as published, or all of them."""
     calibration: CalibrationSpec | None = None
     """null: the teacher's probabilities as they are."""
 
     def formula(self) -> list[str]:
-        index = self.index_formula(self.place, _teacher(self.calibration), classes(self.active, "all"))
+        where = f"{self.place}{', all pixels' if self.pixels == 'all' else ''}"
+        index = self.index_formula(where, _teacher(self.calibration), classes(self.active, "all"))
         return [f"{self.weight:g}·{index}"]
 
 

@@ -178,7 +178,7 @@ def with_method(run: DistillRun, method: Method) -> TrainRun:
 
     Raises PresetError where the bundle does not fit the run, such as a term on auxiliary logits that the student lacks.
     """
-    bundle = published_bundle(method, run.data.dataset, run.model.aux)
+    bundle = published_bundle(method, run.data.dataset, run.model.aux, run.data.labelled == 1)
     changed = run.without_teacher() if bundle is None else run.model_copy(update={"distiller": bundle})
     if faults := cross_check(changed):
         raise PresetError(f"preset '{run.name}' with method {method}", faults)

@@ -32,6 +32,18 @@ class TeacherSpec(Spec):
 Method = str
 """A key of METHODS, which is the only list of the methods."""
 
+
+def _jml(pixels: term.Compared) -> DistillerSpec:
+    return DistillerSpec(
+        label_weight=0.5,
+        terms=(
+            term.SoftKLSpec(logits="main", weight=0.0625, pixels=pixels),
+            term.SoftKLSpec(logits="aux", weight=0.0625, pixels=pixels),
+            term.SoftJDTSpec(logits="main", weight=0.375, smooth=1.0, pixels=pixels),
+        ),
+    )
+
+
 METHODS: dict[Method, DistillerSpec | None] = {
     "none": None,
     "kd": DistillerSpec(terms=(term.PixelKLSpec(),)),
@@ -41,30 +53,33 @@ METHODS: dict[Method, DistillerSpec | None] = {
     "cirkd": DistillerSpec(terms=(term.PixelKLSpec(), term.CrossImageSpec(), term.MemorySpec())),
     "maskd": DistillerSpec(terms=(term.MaskedSpec(), term.MaskedSpec(logits="aux", weight=0.4))),
     "dist": DistillerSpec(terms=(term.RelationSpec(), term.RelationSpec(logits="aux", weight=0.4))),
-    "jml": DistillerSpec(
-        label_weight=0.5,
-        terms=(
-            term.SoftKLSpec(logits="main", weight=0.0625),
-            term.SoftKLSpec(logits="aux", weight=0.0625),
-            term.SoftJDTSpec(logits="main", weight=0.375, smooth=1.0),
-        ),
-    ),
+    "jml": _jml("labelled"),
 }
 """Each method's published bundle, as on Cityscapes; `none` is the undistilled student."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A method's bundle as published for some datasets, or for students without an auxiliary head; `why` is a sentence."""
+    """A method's bundle for some datasets, for students without an auxiliary head, or for pictures that partly lack labels.
+
+    why: a sentence.
+    """
 
     method: Method
     distiller: DistillerSpec
     why: str
     datasets: tuple[str, ...] = ()
     aux: bool | None = None
+    labelled: bool = True
+    """Whether every picture has a label."""
 
-    def fits(self, method: Method, dataset: str, aux: bool) -> bool:
-        return self.method == method and (not self.datasets or dataset in self.datasets) and self.aux in (None, aux)
+    def fits(self, method: Method, dataset: str, aux: bool, labelled: bool) -> bool:
+        return (
+            self.method == method
+            and (not self.datasets or dataset in self.datasets)
+            and self.aux in (None, aux)
+            and (self.labelled or not labelled)
+        )
 
 
 VARIANTS = (
@@ -86,6 +101,12 @@ VARIANTS = (
         "this student has no auxiliary head, so dist compares only the main logits",
         aux=False,
     ),
+    Variant(
+        "jml",
+        _jml("all"),
+        "a part of the pictures has no label (data.labelled), so jml compares all pixels with the teacher, labelled or not",
+        labelled=False,
+    ),
 )
 
 
@@ -95,15 +116,18 @@ def require_method(name: str, option: str = "--method") -> None:
         raise InputError(f"{option} '{name}' is not known{did_you_mean(name, list(METHODS))}", f"use one of {', '.join(METHODS)}")
 
 
-def variant_of(method: Method, dataset: str, aux: bool) -> Variant | None:
-    """The variant that replaces METHODS[method] for a student on this dataset, with an auxiliary head or without, or None."""
-    return next((variant for variant in VARIANTS if variant.fits(method, dataset, aux)), None)
+def variant_of(method: Method, dataset: str, aux: bool, labelled: bool = True) -> Variant | None:
+    """The variant that replaces METHODS[method] for a student on this dataset, or None.
+
+    aux: whether the student has an auxiliary head.  labelled: whether every training picture has a label.
+    """
+    return next((variant for variant in VARIANTS if variant.fits(method, dataset, aux, labelled)), None)
 
 
-def published_bundle(method: Method, dataset: str, aux: bool) -> DistillerSpec | None:
+def published_bundle(method: Method, dataset: str, aux: bool, labelled: bool = True) -> DistillerSpec | None:
     """The bundle of a method's published number for a student on this dataset; None for `none`. Raises InputError."""
     require_method(method)
-    variant = variant_of(method, dataset, aux)
+    variant = variant_of(method, dataset, aux, labelled)
     return METHODS[method] if variant is None else variant.distiller
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from segctl.commands import RUNS_ROOT
 from segctl.data.batches.teacher_outputs import TeacherOutputs
+from segctl.data.batches.views import unlabelled_names
 from segctl.data.files.lock import locked
 from segctl.data.inspect.labels import judge_dataset
 from segctl.data.shards.dataset import PreparedDataset
@@ -113,6 +114,12 @@ class Session:
             more += ["--trust-program"]
         return resume_line(folder, self.run, *more, data_root=self.dataset.folder.parent, runs_root=self.runs_root)
 
+    def _labels_in_words(self) -> str:
+        """How many of the training pictures have labels; empty if all have."""
+        names = self.dataset.names(self.run.data.train_split)
+        hidden = len(unlabelled_names(names, self.run.data.labelled))
+        return f" ({len(names) - hidden} with labels)" if hidden else ""
+
     def decisions(self) -> list[str]:
         """What was decided for this run and why, one line each, to print before step 1."""
         run, train = self.run, self.run.train
@@ -120,7 +127,8 @@ class Session:
         lines = [
             str(self.compute),
             *determinism_in_words(train.deterministic, self.compute.device),
-            f"data {self.dataset.name}   {run.data.train_split} {len(self.dataset.names(run.data.train_split))} images, "
+            f"data {self.dataset.name}   {run.data.train_split} {len(self.dataset.names(run.data.train_split))} images"
+            f"{self._labels_in_words()}, "
             f"{run.data.val_split} {len(self.dataset.names(run.data.val_split))}   loader workers {self.workers}"
             + (f"   {self.dataset.trial}" if self.dataset.trial else ""),
             *([f"augmentation {', '.join(step.kind for step in run.data.augment)}"] if run.data.augment else []),

@@ -1,5 +1,7 @@
 """JML-KD: soft labels from the teacher at label size."""
 
+import math
+
 import pytest
 import torch
 from distillers_golden import golden_inputs, golden_pair, outputs, pair_of
@@ -7,14 +9,16 @@ from torch import Tensor
 
 from segctl.distillers import build_distiller, jml
 from segctl.distillers.jml import SoftJDT, SoftKL, soft_label
+from segctl.errors import PresetError
 from segctl.losses import CrossEntropyLoss, JDTLoss, KLLoss
 from segctl.losses.sums import choose
 from segctl.losses.teacher_calibration import calibrate
 from segctl.models.outputs import upsample
 from segctl.schema.distill_terms import CalibrationSpec, SoftJDTSpec, SoftKLSpec
 from segctl.schema.formula import total_loss
-from segctl.schema.load import load_preset
-from segctl.schema.methods import METHODS, DistillerSpec
+from segctl.schema.load import load_preset, with_method
+from segctl.schema.methods import METHODS, DistillerSpec, method_of, published_bundle
+from segctl.schema.run import DistillRun
 
 
 def test_golden_kl_over_valid_pixels() -> None:
@@ -146,3 +150,54 @@ def test_the_terms_of_the_recipe_share_one_reading_of_each_output(monkeypatch: p
     assert not ours._upsampled
     assert not theirs._upsampled
     torch.testing.assert_close(values["soft_kl_aux"], values["soft_kl_main"])
+
+
+@pytest.mark.parametrize("kind", ["soft_kl", "soft_jdt"])
+def test_all_pixels_count_where_the_term_says_so_and_labels_then_change_nothing(kind: str) -> None:
+    student, teacher, label = golden_inputs()
+    assert (label == 255).any()
+    labelled, everything = torch.zeros_like(label), torch.full_like(label, 255)
+    term: dict[str, SoftKL | SoftJDT] = {
+        pixels: SoftKL(pixels=pixels) if kind == "soft_kl" else SoftJDT(JDTLoss(smooth=1.0), pixels=pixels)  # type: ignore[arg-type, misc]
+        for pixels in ("labelled", "all")
+    }
+    values = [term["all"](outputs(student), outputs(teacher), each).item() for each in (label, labelled, everything)]
+    assert values == [pytest.approx(term["labelled"](outputs(student), outputs(teacher), labelled).item(), abs=1e-6)] * 3
+    assert term["labelled"](outputs(student), outputs(teacher), label).item() != pytest.approx(values[0], abs=1e-3)
+    assert term["labelled"](outputs(student), outputs(teacher), everything).item() == 0 or kind == "soft_jdt"
+
+
+def test_two_terms_over_other_pixels_share_no_sums() -> None:
+    """One pixel of two is ignored: the mean over both is half the sum, by hand."""
+    student, teacher = torch.zeros(1, 2, 1, 2), torch.tensor([[[[0.0, 4.0]], [[0.0, 0.0]]]])
+    label = torch.tensor([[[0, 255]]])
+    shared = outputs(student, size=(1, 2))
+    q = 1 / (1 + math.exp(-4))
+    by_hand = (q * math.log(2 * q) + (1 - q) * math.log(2 * (1 - q))) / 2
+    theirs = outputs(teacher, size=(1, 2))
+    assert SoftKL()(shared, theirs, label).item() == pytest.approx(0, abs=1e-6)
+    assert SoftKL(pixels="all")(shared, theirs, label).item() == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_parts_of_a_batch_add_up_by_images_where_all_pixels_count() -> None:
+    assert SoftKL().mean_over_pixels
+    assert not SoftKL(pixels="all").mean_over_pixels
+
+
+def test_jml_compares_all_pixels_where_a_part_of_the_pictures_has_no_label() -> None:
+    whole, partly = (published_bundle("jml", "camvid", True, labelled) for labelled in (True, False))
+    assert whole == METHODS["jml"]
+    assert partly is not None
+    assert [term.pixels for term in partly.terms] == ["all"] * 3  # type: ignore[union-attr]
+    assert method_of(partly) == method_of(whole) == "jml"
+    run = load_preset("camvid-psp18", ["data.labelled=0.5"])
+    assert isinstance(run, DistillRun)
+    distilled = with_method(run, "jml")
+    assert isinstance(distilled, DistillRun)
+    assert distilled.distiller == partly
+    assert "all pixels" in total_loss(distilled)
+
+
+def test_a_calibration_needs_a_label_at_every_pixel() -> None:
+    with pytest.raises(PresetError, match=r"calibration: got a calibration with pixels 'all', wanted pixels 'labelled'"):
+        load_preset("camvid-psp18", ["distiller.terms.0.pixels=all", "distiller.terms.0.calibration={keys: 8, bandwidth: 0.01}"])

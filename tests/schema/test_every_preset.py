@@ -57,7 +57,7 @@ def test_students_ship_with_the_published_bundle_of_their_recipe(name: str) -> N
     if isinstance(run, DistillRun):
         method = method_of(run.distiller)
         assert method in {"jml": ["jml"], "scratch": ["jml"], "cirkd": ["cirkd"], "dist": ["dist", "maskd"]}[run.recipe]
-        assert run.distiller == published_bundle(method, run.data.dataset, run.model.aux)  # type: ignore[arg-type]
+        assert run.distiller == published_bundle(method, run.data.dataset, run.model.aux, run.data.labelled == 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", NAMES)

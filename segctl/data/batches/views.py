@@ -6,7 +6,8 @@ to six times as fast as its warpAffine. The resize starts at a source pixel that
 fiftieth, so resizing the part and resizing the whole sample the same places.
 """
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -187,12 +188,14 @@ class Views:
     Augmentation is drawn from the same generator as the view and after it, so a run without augmentation sees the views that it
     always saw.
 
-    holders: for each class the samples whose labels show it.  rarity: for each class 1 / (its share of the split's pixels), 0 for
-    a class that no label shows. Both are empty where no operation looks for classes.
+    unlabelled: the samples whose labels are hidden.  holders: for each class the samples whose labels show it.  rarity: for each
+    class 1 / (its share of the labelled pixels), 0 for a class that no label shows. Both are empty where no operation looks for
+    classes.
     """
 
     dataset: PreparedDataset
     spec: DataSpec
+    unlabelled: frozenset[str] = frozenset()
     holders: dict[int, list[str]] = field(default_factory=dict)
     rarity: dict[int, float] = field(default_factory=dict)
 
@@ -200,13 +203,14 @@ class Views:
     def of(cls, dataset: PreparedDataset, split: str, spec: DataSpec) -> Self:
         """Raises InputError where an operation names an unknown class, or needs counts that an old dataset lacks."""
         seeking = [step for step in spec.augment if isinstance(step, ClassCropSpec | CopyPasteSpec)]
+        unlabelled = frozenset(unlabelled_names(dataset.names(split), spec.labelled))
         if not seeking:
-            return cls(dataset, spec)
+            return cls(dataset, spec, unlabelled)
         for index, step in enumerate(spec.augment):
             _class_ids(step, dataset, f"data.augment.{index}.classes")
         holders: dict[int, list[str]] = {}
         pixels: dict[int, int] = {}
-        for name in dataset.names(split):
+        for name in (name for name in dataset.names(split) if name not in unlabelled):
             counts = dataset.samples[name].class_pixels
             if counts is None:
                 raise InputError(
@@ -218,13 +222,13 @@ class Views:
                 holders.setdefault(int(train_id), []).append(name)
                 pixels[int(train_id)] = pixels.get(int(train_id), 0) + count
         total = sum(pixels.values())
-        return cls(dataset, spec, holders, {train_id: total / count for train_id, count in pixels.items()})
+        return cls(dataset, spec, unlabelled, holders, {train_id: total / count for train_id, count in pixels.items()})
 
     def draw(self, name: str, random: np.random.Generator) -> View:
         """The view of a sample, moved onto a rare class where `class_crop` says so."""
         view = draw_view(self.dataset.size(name), self.spec, random)
         for step in self.spec.augment:
-            if isinstance(step, ClassCropSpec) and random.random() < step.probability:
+            if isinstance(step, ClassCropSpec) and random.random() < step.probability and name not in self.unlabelled:
                 shown = set(map(int, self.dataset.samples[name].class_pixels or ()))
                 view = self._aimed(name, view, self._some_class(step, shown, random), random)
         return view
@@ -238,6 +242,8 @@ class Views:
         """
         view = self.draw(name, random)
         image, label = read_view(self.dataset, name, view, out)
+        if name in self.unlabelled:
+            label[:] = IGNORED
         for step in self.spec.augment:
             if isinstance(step, ClassCropSpec) or random.random() >= step.probability:
                 continue
@@ -276,6 +282,16 @@ class Views:
         places = np.flatnonzero(self.dataset.label(name) == train_id)
         row, column = divmod(int(random.choice(places)), view.columns.source)
         return replace(view, rows=_around(view.rows, row, random), columns=_around(view.columns, column, random))
+
+
+def unlabelled_names(names: Sequence[str], labelled: float) -> list[str]:
+    """The names whose labels are hidden when only the share `labelled`, above 0 and at most 1, of the pictures has labels.
+
+    At least one name keeps its label. Hashes of the names choose: any order of the names gives the same choice, and a smaller
+    share keeps a part of what a larger one keeps.
+    """
+    count = max(1, round(labelled * len(names)))
+    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[count:]
 
 
 def _around(span: Span, source: int, random: np.random.Generator) -> Span:

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 from segctl.data.batches.augment import PADDING_RGB
-from segctl.data.batches.views import Span, View, draw_view, read_view, view_regions
+from segctl.data.batches.views import Span, View, Views, draw_view, read_view, unlabelled_names, view_regions
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.schema.data import DataSpec
 
@@ -231,3 +231,28 @@ def test_a_scale_of_nearly_one_samples_the_same_places():
     for start in range(0, 1034):
         image, _ = read_view(Ramps(), "", View((2, 1024), Span(2, 2, 0, 2, 0), Span(2048, 2057, start, 1024, 0), flip=False))
         assert np.abs(image - whole[:, start : start + 1024]).max() <= 1, start
+
+
+def test_hidden_labels_are_chosen_by_name_and_a_smaller_share_is_part_of_a_larger_one():
+    names = [f"picture-{index}" for index in range(40)]
+    kept = {share: set(names) - set(unlabelled_names(names, share)) for share in (0.001, 0.125, 0.5, 1.0)}
+    assert [len(each) for each in kept.values()] == [1, 5, 20, 40]
+    assert kept[0.001] < kept[0.125] < kept[0.5] < kept[1.0]
+    assert set(unlabelled_names(names[::-1], 0.125)) == set(names) - kept[0.125]
+
+
+@pytest.mark.parametrize("augment", [(), ({"kind": "class_crop", "probability": 1}, {"kind": "copy_paste", "probability": 0})])
+def test_an_unlabelled_picture_keeps_its_pixels_and_loses_its_label(dataset, augment):
+    plain = DataSpec(dataset="camvid", crop=(32, 48), augment=augment)
+    half = Views.of(dataset, "train", plain.model_copy(update={"labelled": 0.5}))
+    names = dataset.names("train")
+    assert 0 < len(half.unlabelled) < len(names)
+    assert not half.unlabelled & {name for found in half.holders.values() for name in found}
+    for name in names:
+        _, image, label = half.read(name, np.random.default_rng(1))
+        if name in half.unlabelled:
+            view = draw_view(dataset.size(name), plain, np.random.default_rng(1))  # no class is looked for
+            np.testing.assert_array_equal(image, read_view(dataset, name, view)[0])
+            assert (label == 255).all()
+        else:
+            assert (label != 255).any()
