@@ -1,0 +1,213 @@
+"""The plan of a benchmark of distillation: a YAML file, written before the first run, and the runs that follow from it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from segctl.errors import InputError
+from segctl.files import content_key
+from segctl.runs import RunFolder
+from segctl.schema.load import read_preset, read_tree, with_method
+from segctl.schema.methods import Method, require_method
+from segctl.schema.run import DistillRun, TrainRun
+
+HERE = Path(__file__).parent
+
+
+class Part(BaseModel):
+    """The base of the blocks of a plan: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Budget(Part):
+    """What may be spent, fixed before the first run: CPU hours = hours times cores."""
+
+    hours: float = Field(gt=0)
+    cores: int = Field(ge=1)
+
+
+class TeacherPlan(Part):
+    """The teacher: `steps` are the lengths to which it is extended, one after the other.
+
+    It stops at the first extension that gains less than `least_gain` points of mIoU_D on the validation split, or at the end.
+    """
+
+    preset: str
+    changes: tuple[str, ...] = ()
+    steps: tuple[int, ...] = Field(min_length=1)
+    least_gain: float
+
+
+class StudentPlan(Part):
+    """A student's preset and what is changed in it."""
+
+    preset: str
+    changes: tuple[str, ...] = ()
+    exported: Method = "jml"
+    """The method whose run of seed 0 is exported, quantised and timed."""
+
+
+class LongerPlan(Part):
+    """Runs that show how far from converged the others are."""
+
+    factor: float = Field(gt=1)
+    methods: tuple[Method, ...]
+    seeds: int = Field(ge=1)
+
+
+class LossPlan(Part):
+    """Undistilled runs that compare losses: every loss with every kind of labels, but for the pairs of `without`."""
+
+    student: str
+    seeds: int = Field(ge=1)
+    losses: dict[str, list[dict[str, Any]]]
+    labels: dict[str, dict[str, Any]]
+    without: tuple[tuple[str, str], ...] = ()
+
+
+class Plan(Part):
+    """The whole plan. `methods` gives each method its number of seeds, from seed 0 on."""
+
+    name: str = Field(pattern="^[a-z0-9-]+$")
+    budget: Budget
+    parallel: int = Field(ge=1)
+    """Runs at once, each on one thread."""
+    split: str
+    rules: tuple[str, ...]
+    """What was decided before the first run, in sentences for the page."""
+    changes: tuple[str, ...] = ()
+    """Changes of every run, the teacher's too."""
+    teacher: TeacherPlan
+    students: dict[str, StudentPlan]
+    steps: int = Field(ge=1)
+    methods: dict[Method, int]
+    longer: LongerPlan | None = None
+    losses: LossPlan | None = None
+    smallest_classes: int = Field(3, ge=1)
+    """How many of the smallest classes, by pixels of the training split, are shown one by one."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of the plan: which table it is for, what distinguishes it there, and the arguments after `segctl distill`.
+
+    table: methods, longer or losses.  weights: the file of initial weights, None for random ones.
+    """
+
+    table: str
+    student: str
+    method: Method
+    loss: str | None
+    labels: str | None
+    seed: int
+    preset: str
+    changes: tuple[str, ...]
+    run: TrainRun
+    folder: RunFolder
+    weights: Path | None
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def key(self) -> str:
+        """What makes two runs of one name the same: preset and settings, without the paths of the weights."""
+        settings = self.run.model_dump(mode="json")
+        settings["model"]["weights"] = None if self.weights is None else self.weights.name
+        return content_key(settings)
+
+
+def read_plan(path: Path) -> Plan:
+    """Raises InputError for a file that is not a plan."""
+    try:
+        plan = Plan.model_validate(read_tree(path))
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise InputError(f"'{path}' is not a plan: {faults}", "benchmarks/camvid/plan.yaml is one") from None
+    for method in {*plan.methods, *(plan.longer.methods if plan.longer else ())}:
+        require_method(method, f"{path}: methods:")
+    if plan.losses is not None and plan.losses.student not in plan.students:
+        raise InputError(f"{path}: losses.student: '{plan.losses.student}' is not in students", "name one of the plan's students")
+    return plan
+
+
+def preset_of(name: str) -> str:
+    """A file beside the plan's code, or the name of a shipped preset."""
+    beside = HERE / name
+    return str(beside) if beside.is_file() else name
+
+
+def with_weights(preset: str, changes: tuple[str, ...], weights: Path | None) -> tuple[tuple[str, ...], Path | None]:
+    """The changes, with `model.weights` the file in the folder `weights` that is named after the backbone; and that file.
+
+    A plan that sets model.weights itself is left as it is. Raises InputError where the file is missing.
+    """
+    if any(change.startswith("model.weights=") for change in changes):
+        return changes, None
+    backbone = read_preset(preset, changes).model.backbone.partition(".")[0]
+    if weights is None:
+        return changes, None  # timm's own, by their name
+    file = weights / f"{backbone}.pth"
+    if not file.is_file():
+        raise InputError(f"'{weights}' has no {file.name}", "put the ImageNet weights of that backbone there")
+    return (*changes, f"model.backbone={backbone}", f"model.weights={file}"), file
+
+
+def planned_runs(plan: Plan, runs_root: Path, weights: Path | None) -> list[Planned]:
+    """The students' runs in the order in which they are trained: seed by seed, so that an interrupted benchmark has whole seeds.
+
+    Raises PresetError or InputError for settings that do not fit each other.
+    """
+    longest = max([*plan.methods.values(), plan.losses.seeds if plan.losses else 0])
+    return [run for seed in range(longest) for run in _of_seed(plan, seed, runs_root, weights)]
+
+
+def _of_seed(plan: Plan, seed: int, runs_root: Path, weights: Path | None) -> Iterator[Planned]:
+    for student in plan.students:
+        for method, seeds in plan.methods.items():
+            if seed < seeds:
+                yield _planned(plan, "methods", student, method, seed, runs_root, weights)
+    for student in plan.students if plan.longer else ():
+        assert plan.longer is not None
+        if seed < plan.longer.seeds:
+            for method in plan.longer.methods:
+                yield _planned(plan, "longer", student, method, seed, runs_root, weights)
+    if plan.losses is not None and seed < plan.losses.seeds:
+        for labels in plan.losses.labels:
+            for loss in plan.losses.losses:
+                if (loss, labels) not in plan.losses.without:
+                    yield _planned(plan, "losses", plan.losses.student, "none", seed, runs_root, weights, loss, labels)
+
+
+def _planned(  # noqa: PLR0913 - what tells one run from another
+    plan: Plan, table: str, student: str, method: Method, seed: int, runs_root: Path, weights: Path | None,
+    loss: str | None = None, labels: str | None = None,
+) -> Planned:  # fmt: skip
+    described = plan.students[student]
+    preset = preset_of(described.preset)
+    changes, file = with_weights(preset, (*plan.changes, *described.changes), weights)
+    steps = plan.steps
+    if table == "longer":
+        assert plan.longer is not None
+        steps = round(plan.longer.factor * steps)
+    changes = (*changes, f"train.steps={steps}", f"train.validate_every={steps}", f"train.seed={seed}")
+    if loss is not None and labels is not None and plan.losses is not None:
+        changes = (*changes, f"loss={_flow(plan.losses.losses[loss])}", f"labels={_flow(plan.losses.labels[labels])}")
+    run = read_preset(preset, changes)
+    if not isinstance(run, DistillRun):
+        raise InputError(f"students.{student}: '{described.preset}' has no teacher", "give a student's preset")
+    parts = [student, *({"methods": [method], "longer": [method, "longer"]}.get(table) or ["loss", str(loss), str(labels)])]
+    folder = RunFolder(runs_root / "-".join([*parts, f"seed{seed}"]))
+    return Planned(table, student, method, loss, labels, seed, preset, changes, with_method(run, method), folder, file)
+
+
+def _flow(value: list[dict[str, Any]] | Mapping[str, Any]) -> str:
+    """A value as `--set` reads it: YAML in one line."""
+    if isinstance(value, list):
+        return f"[{', '.join(_flow(each) for each in value)}]"
+    return "{" + ", ".join(f"{name}: {inner}" for name, inner in value.items()) + "}"
