@@ -70,8 +70,8 @@ def _teacher(results: Sequence[Result]) -> str:
     history = ", ".join(f"{value:.2f} after {steps:,}" for steps, value in found["history"])
     cost = found["cost"] or {}
     return (
-        f"Teacher: {found['parameters'] / 1e6:.2f} M parameters, {cost.get('gflop', math.nan):.2f} GFLOP, weights {found['weights']}; "
-        f"mIoU_D on val by steps: {history}."
+        f"Teacher: {found['parameters'] / 1e6:.2f} M parameters, {cost.get('gflop', math.nan):.2f} GFLOP, "
+        f"weights {found['weights']}; mIoU_D on val by steps: {history}."
     )
 
 
@@ -83,8 +83,8 @@ def _methods(plan: Plan, student: str, runs: Sequence[Result]) -> list[str]:
     first = runs[0]
     cost = first["cost"] or {}
     about = (
-        f"{first['parameters'] / 1e6:.2f} M parameters, {cost.get('gflop', math.nan):.2f} GFLOP; initial weights {first['weights']}; "
-        f"{first['steps']} steps."
+        f"{first['parameters'] / 1e6:.2f} M parameters, {cost.get('gflop', math.nan):.2f} GFLOP; "
+        f"initial weights {first['weights']}; {first['steps']} steps."
     )
     costs = [
         ("s/step", lambda one: one["seconds_per_step"]),
