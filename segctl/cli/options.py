@@ -32,6 +32,15 @@ PresetOpt = Annotated[
         "--preset", metavar="NAME_OR_FILE", autocompletion=completion.presets, help="A shipped preset's name, or a YAML file."
     ),
 ]
+DataOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="NAME",
+        autocompletion=completion.datasets,
+        help="The prepared dataset to fit a preset to that names none, such as dl101, fast or tiny.",
+    ),
+]
 DeviceOpt = Annotated[
     str | None,
     typer.Option(
@@ -140,6 +149,7 @@ class RunOptions:
     """The options of `distill`, in the order of its help; `train` has those without a teacher."""
 
     preset: PresetOpt = None
+    data: DataOpt = None
     method: MethodOpt = None
     teacher: TeacherOpt = None
     teacher_preset: TeacherPresetOpt = None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from segctl.report.analysis import Measured
 from segctl.report.groups import Comparison, Group, spread
-from segctl.report.published import has_published_split, preset_changes
+from segctl.report.published import has_published_split, preset_changes, published_scores
 from segctl.report.tables import score_text, teacher_score
 
 
@@ -57,13 +57,13 @@ def _recipes(groups: Sequence[Group]) -> list[str]:
     if not spec.published:
         return ["no numbers are published for this preset"]
     if not has_published_split(groups[0]):
-        return [f"numbers are published for the split {spec.data.val_split} only, so none are shown"]
-    other = list(dict.fromkeys(score.recipe for score in spec.published if score.recipe != spec.recipe))
+        return ["the numbers published for this preset are of other data, another split or another score, so none are shown"]
+    other = list(dict.fromkeys(score.recipe for score in published_scores(groups[0]) if score.recipe != spec.recipe))
     if not other:
         return []
     return [
         f"the published numbers of recipe {', '.join(other)} come from another optimiser, schedule, augmentation or protocol "
-        f"than ours (recipe {spec.recipe}): a difference to them is not a difference of methods"
+        f"than ours (recipe {spec.recipe or 'none'}): a difference to them is not a difference of methods"
     ]
 
 

@@ -58,7 +58,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
     columns = (
         ("run", lambda run: f"`{run.label}`"),
         ("preset", lambda run: run.spec.name),
-        ("recipe", lambda run: run.spec.recipe),
+        ("recipe", lambda run: run.spec.recipe or "–"),
         ("method", lambda run: run.method),
         ("teacher", _teacher_name),
         ("status", status),
@@ -197,19 +197,18 @@ def _ours(pair: Pairing, groups: Sequence[Group], interval: Callable[[Group], st
         interval(pair.ours),
         f"{found.n}",
         gain_cell(pair.ours, groups),
-        spec.recipe,
+        spec.recipe or "–",
         f"{spec.train.steps:,} × {spec.train.batch_size}",
     ]
 
 
-def _theirs(pair: Pairing, our_recipe: str) -> list[str | Cell]:
+def _theirs(pair: Pairing, our_recipe: str | None) -> list[str | Cell]:
     if pair.theirs is None:
         return ["none published", "–", "–", "–"]
-    metric = "" if pair.theirs.metric == "mIoU_D" else f" ({pair.theirs.metric})"
-    return [f"{pair.theirs.value:.2f}{metric}", pair.theirs.recipe, pair.theirs.source, _caveats(pair.theirs, our_recipe)]
+    return [f"{pair.theirs.value:.2f}", pair.theirs.recipe, pair.theirs.source, _caveats(pair.theirs, our_recipe)]
 
 
-def _caveats(theirs: PublishedScore, our_recipe: str) -> str:
+def _caveats(theirs: PublishedScore, our_recipe: str | None) -> str:
     other = "" if theirs.recipe == our_recipe else "other recipe than ours"
     return "; ".join(filter(None, [theirs.note, other])) or "none noted"
 

@@ -15,6 +15,8 @@ from segctl.schema.schedule import PolySpec
 from segctl.schema.spec import Spec
 from segctl.schema.train import TrainSpec
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What a preset may be called."""
 Recipe = Literal["jml", "cirkd", "dist", "scratch"]
 
 
@@ -38,10 +40,10 @@ class PublishedScore(Spec):
 class TrainRun(Spec):
     """A run without a teacher."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=NAME)
     """The preset's name, which is its file's name without `.yaml`."""
-    recipe: Recipe
-    """The family of optimiser, schedule and augmentation that this run follows; only tables use it."""
+    recipe: Recipe | None = None
+    """The published family of optimiser, schedule and augmentation that this run follows, for tables alone; null: none."""
     data: DataSpec
     """The dataset, its splits and the augmentation."""
     model: ModelSpec

@@ -119,6 +119,7 @@ def _build(request: Request, fresh: bool) -> Session:
         state=state,
         teacher_cache=cache,
         runs_root=request.runs_root,
+        reasons=request.reasons,
     )
 
 

@@ -35,6 +35,7 @@ class Request:
     teacher_preset: the preset that describes the network of a teacher that is a file of plain weights.
     trust_program: whether a teacher that is a TorchScript or torch.export file may be read, which may run its code.
     command: the command line, for environment.json.
+    reasons: why segctl chose what the preset leaves open, in sentences.
     profile: measure where a step's time goes.  tensorboard: write scalars for TensorBoard too.
     """
 
@@ -49,6 +50,7 @@ class Request:
     world: World = field(default_factory=World)
     profile: bool = False
     tensorboard: bool = False
+    reasons: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -80,6 +82,7 @@ class Session:
     state: State
     teacher_cache: TeacherCache | None = None
     runs_root: Path = RUNS_ROOT
+    reasons: tuple[str, ...] = ()
 
     @property
     def teacher_outputs(self) -> TeacherOutputs | None:
@@ -128,6 +131,7 @@ class Session:
             + (f" in {train.accumulate} micro-batches" if train.accumulate > 1 else "")
             + f"   steps {train.steps}   seed {train.seed}",
         ]
+        lines += self.reasons
         lines += [self.model.weights_note] if self.model.weights_note else []
         if self.world.size > 1:
             lines += local_losses(run)
