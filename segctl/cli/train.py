@@ -34,8 +34,9 @@ def described_run(options: RunOptions) -> "OpenedPreset":
 
     Its blocks are not judged together yet: the command may leave out or replace the distiller first.
     """
-    from segctl.data.fitted_preset import open_preset
+    from segctl.data.fitted_preset import OpenedPreset, open_preset
     from segctl.runs import RunFolder
+    from segctl.schema.load import read_preset
 
     extend_to = options.extend_to
     if extend_to is not None and (options.run is None or options.preset is not None or options.steps is not None):
@@ -49,10 +50,12 @@ def described_run(options: RunOptions) -> "OpenedPreset":
     changes += ["train.deterministic=true"] if options.deterministic else []
     if options.preset is not None:
         return open_preset(options.preset, changes, options.data, options.data_root)
+    if options.data is not None:
+        raise InputError("--data needs --preset, which it fits to a dataset; a run has its own", "leave --data out")
     if options.run is not None and (options.resume or extend_to is not None):
         folder = RunFolder(options.run)
         folder.read_run()  # for its error if the folder is not a run
-        return open_preset(str(folder.run_yaml), changes, options.data, options.data_root)
+        return OpenedPreset(read_preset(str(folder.run_yaml), changes))
     raise InputError("no run is given: wanted --preset NAME, or --resume --run DIR", "`segctl presets list` shows the presets")
 
 
@@ -83,7 +86,7 @@ def train_run(run: "TrainRun", name: str, options: RunOptions, reasons: tuple[st
 
         launch(options.processes, out.arguments)
         return
-    with joined_world() as world, watching() as watch:
+    with joined_world(out.note_of_any_rank) as world, watching() as watch:
         request = Request(
             run=run,
             data_root=options.data_root,

@@ -138,7 +138,7 @@ def without_dataset(name_or_path: str, tree: Tree) -> InputError:
     """The error for a preset without a dataset where no dataset is given."""
     line = command_line("distill" if "distiller" in tree else "train", "--preset", name_or_path, "--data", "NAME")
     return InputError(
-        f"preset '{name_or_path}' is for any dataset, and none is named", f"such as `{line}`; see `segctl data list`"
+        f"preset '{name_or_path}' is for any dataset, and none is named", f"such as `{line}`; `segctl data list` shows the names"
     )
 
 
