@@ -116,6 +116,11 @@ class Session:
             more += ["--trust-program"]
         return resume_line(folder, self.run, *more, data_root=self.dataset.folder.parent, runs_root=self.runs_root)
 
+    def _epochs(self) -> float:
+        """How often the run sees every training image."""
+        train = self.run.train
+        return train.steps * train.batch_size / len(self.dataset.names(self.run.data.train_split))
+
     def decisions(self) -> list[str]:
         """What was decided for this run and why, one line each, to print before step 1."""
         run, train = self.run, self.run.train
@@ -131,7 +136,7 @@ class Session:
             f"batch {train.batch_size}"
             + (f" over {self.world.size} processes" if self.world.size > 1 else "")
             + (f" in {train.accumulate} micro-batches" if train.accumulate > 1 else "")
-            + f"   steps {train.steps}   seed {train.seed}",
+            + f"   steps {train.steps}   epochs {self._epochs():.3g}   seed {train.seed}",
         ]
         lines += self.reasons
         lines += [self.model.weights_note] if self.model.weights_note else []
