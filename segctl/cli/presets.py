@@ -25,7 +25,7 @@ def list_presets(json: JsonOpt = False) -> None:
     from segctl.schema.load import GENERIC_CLASSES, all_names, find_preset, is_generic, preset_costs, read_tree
 
     if json:
-        out.json(all_names())
+        out.json(sorted(all_names()))
         return
     rows, costs = [], preset_costs()
     for name in all_names():
