@@ -5,6 +5,7 @@ from segctl.schema.distill_terms import DistillTerm, reads
 from segctl.schema.labels import BoundaryLabels, HardLabels
 from segctl.schema.loss_terms import JaccardFamily, KLSpec, LossTerm, LovaszSpec, OverlapTerm
 from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.schedule import ConstantSpec
 
 
 def cross_check(run: TrainRun) -> list[Fault]:
@@ -96,7 +97,7 @@ def _loop_faults(run: TrainRun) -> list[Fault]:
         faults.append(
             Fault("train.accumulate", f"got {train.accumulate}, wanted a divisor of train.batch_size ({train.batch_size})")
         )
-    if run.schedule.floor_lr > run.optim.lr:
+    if not isinstance(run.schedule, ConstantSpec) and run.schedule.floor_lr > run.optim.lr:
         faults.append(Fault("schedule.floor_lr", f"got {run.schedule.floor_lr}, wanted at most optim.lr ({run.optim.lr})"))
     return faults
 

@@ -149,7 +149,8 @@ def _block(annotation: Any, node: Any) -> Any:
     choices = blocks_in(annotation)
     if len(choices) == 1 or not isinstance(node, dict):
         return annotation if len(choices) != 1 or isinstance(node, list) else choices[0]
-    return next(choice for choice in choices if choice.model_fields["kind"].default == node.get("kind"))
+    # A block without a kind is of the first one: only `schedule` may leave it out.
+    return next((choice for choice in choices if choice.model_fields["kind"].default == node.get("kind")), choices[0])
 
 
 def blocks_in(annotation: Any) -> list[type[BaseModel]]:

@@ -1,8 +1,8 @@
 """A whole preset: one run, checked across its blocks."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from segctl.schema.data import DataSpec
 from segctl.schema.evaluate import EvaluateSpec
@@ -11,7 +11,7 @@ from segctl.schema.loss_terms import LossTermSpec
 from segctl.schema.methods import DistillerSpec, TeacherSpec
 from segctl.schema.models import ModelSpec
 from segctl.schema.optim import OptimSpec
-from segctl.schema.schedule import PolySpec
+from segctl.schema.schedule import PolySpec, ScheduleSpec
 from segctl.schema.spec import Spec
 from segctl.schema.train import TrainSpec
 
@@ -52,7 +52,7 @@ class TrainRun(Spec):
     """The task loss."""
     optim: OptimSpec
     """The optimiser."""
-    schedule: PolySpec = PolySpec()
+    schedule: ScheduleSpec = PolySpec()
     """The learning rate over the steps."""
     train: TrainSpec
     """The loop."""
@@ -60,6 +60,12 @@ class TrainRun(Spec):
     """The evaluation protocol."""
     published: tuple[PublishedScore, ...] = ()
     """Published scores that reports show beside ours."""
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _poly_if_unsaid(cls, block: Any) -> Any:
+        """Presets from before there were other schedules may leave out the kind."""
+        return {"kind": "poly"} | block if isinstance(block, dict) and "kind" not in block else block
 
 
 class DistillRun(TrainRun):
