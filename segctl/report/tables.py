@@ -156,10 +156,12 @@ def class_tables(comparison: Comparison) -> list[Table]:
 
 
 def status(run: Run) -> str:
-    """`finished`, `finished, not evaluated` or `unfinished, step 1,200`."""
+    """`finished`, `stopped early, step 800`, either with `, not evaluated`, or `unfinished, step 1,200`."""
     if not run.folder.finished:
         return f"unfinished, step {run.curves.last_step:,}"
-    return "finished" if run.evaluations else "finished, not evaluated"
+    early = run.spec.train.early_stop is not None and run.curves.last_step < run.spec.train.steps
+    ended = f"stopped early, step {run.curves.last_step:,}" if early else "finished"
+    return ended if run.evaluations else f"{ended}, not evaluated"
 
 
 def score_text(found: Spread) -> str:

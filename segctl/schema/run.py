@@ -1,6 +1,7 @@
 """A whole preset: one run, checked across its blocks."""
 
-from typing import Any, Literal
+import math
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -81,6 +82,20 @@ class DistillRun(TrainRun):
         return TrainRun(**{name: getattr(self, name) for name in TrainRun.model_fields})
 
 
-def with_steps(run: TrainRun, steps: int) -> TrainRun:
+R = TypeVar("R", bound=TrainRun)
+
+
+def with_steps(run: R, steps: int) -> R:
     """The same run of another length."""
-    return run.model_copy(update={"train": run.train.model_copy(update={"steps": steps})})
+    return run.model_copy(update={"train": run.train.model_copy(update={"steps": steps, "epochs": None})})
+
+
+def with_accumulation(run: R, accumulate: int) -> R:
+    """The same run, its batches in another number of micro-batches."""
+    return run.model_copy(update={"train": run.train.model_copy(update={"accumulate": accumulate})})
+
+
+def with_epochs_counted(run: R, images: int) -> R:
+    """The run of train.epochs over `images` training images as one of steps, rounded up; a run of train.steps as it is."""
+    epochs = run.train.epochs
+    return run if epochs is None else with_steps(run, math.ceil(epochs * images / run.train.batch_size))

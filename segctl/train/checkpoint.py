@@ -19,10 +19,25 @@ CHECKPOINT_FORMAT = 2
 
 @dataclass
 class Best:
-    """The best validation so far, by mIoU_D in percent; step 0 before the first one."""
+    """The best validation so far, by train.select_by in percent; step 0 before the first one."""
 
     score: float = float("-inf")
     step: int = 0
+
+
+@dataclass
+class Waiting:
+    """How early stopping stands: the score to exceed, in percent, and how many validations in a row did not."""
+
+    score: float = float("-inf")
+    validations: int = 0
+
+    def add(self, score: float | None, min_gain: float) -> None:
+        """Count a validation; an undefined score is no better one."""
+        if score is not None and score > self.score + min_gain:
+            self.score, self.validations = score, 0
+        else:
+            self.validations += 1
 
 
 @dataclass
@@ -42,6 +57,7 @@ class State:
     step: int
     validated: int
     best: Best
+    waiting: Waiting
 
     def clear_gradients(self) -> None:
         """Forget the gradients of the last step."""
@@ -80,6 +96,7 @@ class State:
             "step": self.step,
             "validated": self.validated,
             "best": {"score": self.best.score, "step": self.best.step},
+            "waiting": {"score": self.waiting.score, "validations": self.waiting.validations},
             "task": self.task.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "opponents": self.opponents.state_dict() if self.opponents is not None else None,
@@ -127,6 +144,7 @@ class State:
             raise InputError(f"'{path}' does not fit this run: {first_line(error)}", START_AGAIN) from error
         self.step, self.validated = content.step, content.validated
         self.best = Best(content.best.score, content.best.step)
+        self.waiting = Waiting(content.waiting.score, content.waiting.validations)
 
 
 def _norm(weights: list[nn.Parameter]) -> Tensor:
@@ -144,6 +162,11 @@ START_AGAIN = "delete that file and resume: the run then starts again at its fir
 class _BestRecord(BaseModel):
     score: float
     step: int = Field(ge=0)
+
+
+class _WaitingRecord(BaseModel):
+    score: float = float("-inf")
+    validations: int = Field(0, ge=0)
 
 
 class Owner(BaseModel):
@@ -166,6 +189,7 @@ class Checkpoint(BaseModel):
     step: int = Field(ge=0)
     validated: int = Field(ge=0)
     best: _BestRecord
+    waiting: _WaitingRecord = _WaitingRecord()  # checkpoints of earlier versions have none
     task: InstanceOf[dict[str, Tensor]]
     optimizer: InstanceOf[dict[str, Any]]
     opponents: InstanceOf[dict[str, Any]] | None

@@ -70,7 +70,7 @@ def _run_to_end(session: Session, folder: RunFolder, log: RunLog, runs_root: Pat
         environment["seconds"] = earlier_s + time.perf_counter() - began
         environment["seconds_per_step"] = _median_step_s(folder)
         environment["peak_memory_mb"] = max(earlier_peak, peak_memory_mb(session.compute.device))
-        environment["finished"] = now() if session.state.step == session.run.train.steps else None
+        environment["finished"] = now() if session.ended else None
         write_json(folder.environment, environment)
 
     profiler = None if window is None else world.on_main(lambda: profiler_of_run(session, window, folder, log))
@@ -97,8 +97,11 @@ def _ship_model(session: Session, folder: RunFolder, log: RunLog) -> None:
             f"delete it, then resume with `{line}`: model.pt then holds the last step's weights",
         )
     step = state.best.step if best else state.step
-    chosen = f"the best validation, after step {step} ({state.best.score:.2f} mIoU_D)" if best else f"step {step}"
+    chosen = f"the best validation, after step {step} ({state.best.score:.2f} {run.train.select_by})" if best else f"step {step}"
     log.event("end", {"step": state.step, "weights_step": step, "weights_of": chosen})
+    if session.stopped_early:
+        waited, score = state.waiting.validations, state.waiting.score
+        log.note(f"stopped early: {waited} validations in a row without a better {run.train.watched} than {score:.2f}")
     log.note(f"finished after {state.step} steps; model.pt holds the weights of {chosen}")
     if best:
 
@@ -134,10 +137,21 @@ def steps(
     train, state = session.run.train, session.state
     stats = StepStats(session, log)
     checkpoint_due = Alarm(60 * train.checkpoint_minutes, session.world)
+
+    def save_state() -> None:
+        session.world.together(state.require_finite)
+        state.save(folder.last, session.owner(), session.world)
+        checkpoint_due.restart()
+        saved()
+
     with requests_between_steps() as requests:
         # A run that was stopped during a validation has taken the step but lacks the scores.
         if _validation_is_due(session):
             validate(session, folder, log, requests)
+            if session.stopped_early:
+                save_state()
+        if session.stopped_early:  # the run ended here, and was killed before it wrote model.pt
+            return
         for batch in stats.timed(_batches(session)):
             set_learning_rates(state.optimizer, session.run.schedule, state.step, train.steps)
             device = session.compute.device
@@ -157,17 +171,16 @@ def steps(
                     validate(session, folder, log, requests)
                     agreed = requests.agree(session.world)  # a signal may have ended the validation
                 # Every process must call checkpoint_due() at the same steps, so it comes last: the rest is the same on all.
-                planned = state.step % train.checkpoint_every == 0 or state.step == train.steps
+                planned = state.step % train.checkpoint_every == 0 or session.ended
                 if planned or agreed.stop or agreed.save or checkpoint_due():
                     requests.save = False
-                    session.world.together(state.require_finite)
-                    state.save(folder.last, session.owner(), session.world)
-                    checkpoint_due.restart()
-                    saved()
+                    save_state()
             if agreed.stop:
                 raise _stopped(agreed.stop, session, folder, log)
             with stats.paused():
                 yield batch
+            if session.stopped_early:
+                return
 
 
 def _validation_is_due(session: Session) -> bool:

@@ -66,6 +66,8 @@ def reopen(request: Request, folder: RunFolder, watch: Watch, stored: TrainRun, 
         )
     if checkpoint is not None:
         world.together(lambda: _load_checkpoint(session, checkpoint, folder.last, watch))
+        if any(each.at_step >= checkpoint.step for each in environment.extended):
+            session.state.waiting.validations = 0  # the checkpoint is of the shorter run
     world.on_main(lambda: sweep_partial(folder.path))
     if steered:
         world.on_main(lambda: _record_changes(folder, session, steered))

@@ -22,6 +22,7 @@ from segctl.schema.cross_checks import local_losses
 from segctl.schema.run import TrainRun
 from segctl.teacher.cache import TeacherCache
 from segctl.teacher.load import Teacher
+from segctl.train.auto.by_dataset import has_auto_weights, weights_in_words
 from segctl.train.checkpoint import State
 from segctl.train.tasks import DistillationTask, SupervisedTask
 
@@ -93,6 +94,17 @@ class Session:
         assert isinstance(shipped, Segmenter)
         return shipped
 
+    @property
+    def stopped_early(self) -> bool:
+        """Whether train.early_stop ends the run after the steps taken so far."""
+        early_stop = self.run.train.early_stop
+        return early_stop is not None and self.state.waiting.validations >= early_stop.patience
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has taken its last step."""
+        return self.stopped_early or self.state.step == self.run.train.steps
+
     def owner(self) -> dict[str, Any]:
         """What identifies the run that a checkpoint belongs to, as `checkpoint.Owner`; another owner cannot resume from it."""
         teacher = None if self.teacher is None else self.teacher.sha256
@@ -110,6 +122,11 @@ class Session:
             more += ["--trust-program"]
         return resume_line(folder, self.run, *more, data_root=self.dataset.folder.parent, runs_root=self.runs_root)
 
+    def _epochs(self) -> float:
+        """How often the run sees every training image."""
+        train = self.run.train
+        return train.steps * train.batch_size / len(self.dataset.names(self.run.data.train_split))
+
     def decisions(self) -> list[str]:
         """What was decided for this run and why, one line each, to print before step 1."""
         run, train = self.run, self.run.train
@@ -125,8 +142,15 @@ class Session:
             f"batch {train.batch_size}"
             + (f" over {self.world.size} processes" if self.world.size > 1 else "")
             + (f" in {train.accumulate} micro-batches" if train.accumulate > 1 else "")
-            + f"   steps {train.steps}   seed {train.seed}",
+            + f"   steps {train.steps}   epochs {self._epochs():.3g}   seed {train.seed}",
         ]
+        if train.early_stop is not None:
+            lines.append(
+                f"early stopping: after {train.early_stop.patience} validations in a row, "
+                f"{train.early_stop.patience * train.validate_every} steps, without a better "
+                f"{train.watched}"
+            )
+        lines += [weights_in_words(run, self.dataset)] if has_auto_weights(run) else []
         lines += [self.model.weights_note] if self.model.weights_note else []
         if self.world.size > 1:
             lines += local_losses(run)

@@ -1,7 +1,7 @@
 """Validation during a run, and its best weights."""
 
 from segctl.evaluate.count_images import Scoring, StoppedCountingError, count_split
-from segctl.metrics.scores import score
+from segctl.metrics.scores import class_scores, score
 from segctl.models import save
 from segctl.runs import RunFolder
 from segctl.runtime.signals import Requests
@@ -27,10 +27,18 @@ def validate(session: Session, folder: RunFolder, log: RunLog, requests: Request
         counted = count_split(model, session.dataset, run.data.val_split, how, advance)
     except StoppedCountingError:
         return
-    scores = score(counted.table, binary=session.dataset.classes.binary)
+    binary, early_stop = session.dataset.classes.binary, run.train.early_stop
+    scores = score(counted.table, binary=binary)
+    named = dict.fromkeys((run.train.select_by, run.train.watched))
+    if not named.keys() <= scores.keys():
+        of_classes = class_scores(counted.table, binary=binary)
+        # A class that the split's images do not show has no row in some tables, and no score.
+        scores |= {name: of_classes.get(name) for name in named if name not in scores}
     log.validated(state.step, scores)
     state.validated = state.step
-    value = scores["mIoU_D"]
+    if early_stop is not None:
+        state.waiting.add(scores[run.train.watched], early_stop.min_gain)
+    value = scores[run.train.select_by]
     if value is not None and value > state.best.score:
         state.best.score, state.best.step = value, state.step
         world.on_main(lambda: save(folder.best, model, run, session.dataset.classes.names))
