@@ -8,7 +8,8 @@
         last.pt  best.pt    checkpoints to resume from, and the best validation's weights
         model.pt            weights only; written when the run has finished, so its presence means "finished"
         profile.json        where a step's time goes, after --profile; profile.md the same for people, trace.json.gz for Perfetto
-        tensorboard/        event files, after --tensorboard
+        tensorboard/        event files, after --track tensorboard
+        trackers.json       what the trackers of --track have been given
         eval/<split>/       scores.json  per_image.csv  per_class.csv  counts.npz  confusion.npz  worst/
 
 Every file appears under its own name only when it is whole.
@@ -171,6 +172,10 @@ class RunFolder:
     @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
+
+    @property
+    def trackers(self) -> Path:
+        return self.path / "trackers.json"
 
     @property
     def last(self) -> Path:

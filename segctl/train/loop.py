@@ -46,11 +46,14 @@ def run_to_end(session: Session, folder: RunFolder, log: RunLog, runs_root: Path
     session.world.on_main(lambda: remember_resume_command(line))
     try:
         _run_to_end(session, folder, log, runs_root, window, line)
+        log.close(finished=True)
     except SegctlError as error:
         if error.hint != FREE_SPACE:
             raise
         # The same command again would be refused: the run's folder exists by now.
         raise SegctlError(error.message, f"free disk space, then resume with `{line}`") from error
+    finally:
+        log.close(finished=False)  # does nothing to trackers that are closed
 
 
 def _run_to_end(session: Session, folder: RunFolder, log: RunLog, runs_root: Path, window: Window | None, line: str) -> None:

@@ -17,7 +17,7 @@ from segctl.train.loop import run_to_end
 from segctl.train.profile.summary import Window, plan_window
 from segctl.train.run_log import RunLog, Watch
 from segctl.train.session import Request, Session, one_writer
-from segctl.train.trackers import require_tensorboard
+from segctl.train.trackers.tracking import require_trackers, trackers_of
 
 
 def resume_run(request: Request, folder: RunFolder, watch: Watch) -> None:
@@ -40,9 +40,8 @@ def reopen(request: Request, folder: RunFolder, watch: Watch, stored: TrainRun, 
     run, for the error message if it does not agree.
     """
     world = request.world
-    tensorboard = request.tensorboard or folder.tensorboard.is_dir()
-    if tensorboard:
-        world.together(require_tensorboard)
+    track = world.together(lambda: trackers_of(folder, request.track))
+    world.together(lambda: require_trackers(track))
     environment = world.together(folder.require_environment)
     teacher = environment.teacher
     if request.teacher is None and teacher is not None:
@@ -74,8 +73,7 @@ def reopen(request: Request, folder: RunFolder, watch: Watch, stored: TrainRun, 
         world.wait()
     log = RunLog(folder, session.run.train.steps, watch, writes=world.is_main)
     log.continue_from(session.state.step)
-    if tensorboard:
-        log.open_tensorboard(session.state.step)
+    world.together(lambda: log.track(track, session.run, session.state.step))
     return session, log
 
 

@@ -35,7 +35,7 @@ class Request:
     teacher_preset: the preset that describes the network of a teacher that is a file of plain weights.
     trust_program: whether a teacher that is a TorchScript or torch.export file may be read, which may run its code.
     command: the command line, for environment.json.
-    profile: measure where a step's time goes.  tensorboard: write scalars for TensorBoard too.
+    profile: measure where a step's time goes.  track: names of trackers to give the run's curves to.
     """
 
     run: TrainRun
@@ -48,7 +48,7 @@ class Request:
     command: str = ""
     world: World = field(default_factory=World)
     profile: bool = False
-    tensorboard: bool = False
+    track: tuple[str, ...] = ()
 
 
 @contextmanager

@@ -1,12 +1,18 @@
 """Validation during a run, and its best weights."""
 
+from pathlib import Path
+
 from segctl.evaluate.count_images import Scoring, StoppedCountingError, count_split
-from segctl.metrics.scores import class_scores, score
+from segctl.evaluate.worst_images import draw_worst
+from segctl.metrics.scores import class_scores, score, worst_images
 from segctl.models import save
 from segctl.runs import RunFolder
 from segctl.runtime.signals import Requests
 from segctl.train.run_log import RunLog
 from segctl.train.session import Session
+
+SHOWN = 4
+"""Worst images that trackers are given after each validation."""
 
 
 def validate(session: Session, folder: RunFolder, log: RunLog, requests: Requests) -> None:
@@ -29,6 +35,10 @@ def validate(session: Session, folder: RunFolder, log: RunLog, requests: Request
         return
     binary, early_stop = session.dataset.classes.binary, run.train.early_stop
     scores = score(counted.table, binary=binary)
+
+    def draw(place: Path) -> list[Path]:
+        return draw_worst(place, worst_images(counted.table, SHOWN, binary=binary), model, session.dataset, how)
+
     named = dict.fromkeys((run.train.select_by, run.train.watched))
     if not named.keys() <= scores.keys():
         of_classes = class_scores(counted.table, binary=binary)
@@ -38,6 +48,7 @@ def validate(session: Session, folder: RunFolder, log: RunLog, requests: Request
     state.validated = state.step
     if early_stop is not None:
         state.waiting.add(scores[run.train.watched], early_stop.min_gain)
+    world.on_main(lambda: log.show_worst(state.step, draw))
     value = scores[run.train.select_by]
     if value is not None and value > state.best.score:
         state.best.score, state.best.step = value, state.step
