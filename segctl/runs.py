@@ -90,6 +90,7 @@ class Environment(BaseModel):
     parameters: Count | None = None
     method: str | None = None
     initial_weights: str | None = None
+    initial_weights_sha256: str | None = None
     dataset: DatasetRecord | None = None
     teacher: TeacherRecord | None = None
     extended: list[Extension] = []
@@ -264,12 +265,6 @@ def find_runs(runs_root: Path) -> list[RunFolder]:
     return [
         RunFolder(path) for path in sorted(folders, key=lambda path: (path.joinpath("run.yaml").stat().st_mtime_ns, path.name))
     ]
-
-
-def newest_finished(runs_root: Path, preset: str) -> RunFolder | None:
-    """The run of a preset that finished last, or None."""
-    finished = [run for run in find_runs(runs_root) if run.finished and run.preset_name == preset]
-    return max(finished, key=lambda run: run.model.stat().st_mtime_ns, default=None)
 
 
 def newest_unfinished(runs_root: Path, name: str) -> RunFolder:

@@ -65,6 +65,8 @@ def compare(
     changes = (*(set_ or []), *([] if steps is None else [f"train.steps={steps}"]))
     request = ComparisonRequest(preset, changes, teacher_preset, data_root, runs_root, trust_program)
     run, shared_teacher = open_comparison(request, names, teacher)
+    for note in () if shared_teacher is None else shared_teacher.notes:
+        out.note(note)
     jobs = plan_jobs(run, names, seeds, runs_root)
     for job in jobs:
         require_fitting(job, shared_teacher)

@@ -60,6 +60,14 @@ def prepare(
             "--labels", metavar="DIR", help="Label maps; each has the name of its image, with or without a suffix such as _mask."
         ),
     ] = None,
+    instances: Annotated[
+        Path | None,
+        typer.Option(
+            "--instances",
+            metavar="DIR",
+            help="Instance maps by the names of your images, for mIoU_K: one number an instance (8 or 16 bits), or COCO's RGB.",
+        ),
+    ] = None,
     classes: Annotated[
         Path | None,
         typer.Option(
@@ -114,7 +122,7 @@ def prepare(
     from segctl.data.shards.shard import parse_codec
 
     packing = parse_codec(codec)
-    own = own_files(images, labels, classes, tuple(split or ()), split_seed)
+    own = own_files(images, labels, classes, tuple(split or ()), split_seed, instances)
     paths = source or ([] if own else fetch_archives(name, data_root, release))
     opened = open_source(name, paths, own)
     if check:

@@ -26,7 +26,7 @@ from segctl.errors import InputError
 if TYPE_CHECKING:
     from segctl.evaluate.run import EvaluationRequest
     from segctl.evaluate.tables import ScoresJson
-    from segctl.metrics.tally import EvaluationCounts
+    from segctl.metrics.tally import Choice, EvaluationCounts
 
 RUN_PANEL, FILES_PANEL, COUNTS_PANEL = "scoring a run", "scoring --pred against --gt", "scoring --counts"
 """The three forms of the command, as help panels and errors name them."""
@@ -34,6 +34,25 @@ RUN_PANEL, FILES_PANEL, COUNTS_PANEL = "scoring a run", "scoring --pred against 
 RunArg = Annotated[Path | None, typer.Argument(metavar="RUN", autocompletion=completion.runs, help="Folder of a finished run.")]
 SplitOpt = Annotated[
     str | None, typer.Option("--split", rich_help_panel=RUN_PANEL, help="The split to score; default: val_split of the preset.")
+]
+DatasetOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        metavar="NAME",
+        autocompletion=completion.datasets,
+        rich_help_panel=RUN_PANEL,
+        help="Score on another prepared dataset, whose classes the network knows by name.",
+    ),
+]
+ClassMapOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-map",
+        metavar="FILE",
+        rich_help_panel=RUN_PANEL,
+        help="With --dataset: YAML mapping of the network's classes to the dataset's, such as truck: car.",
+    ),
 ]
 BatchOpt = Annotated[
     int,
@@ -91,6 +110,15 @@ ResizeOpt = Annotated[
         "--resize", metavar="nearest", rich_help_panel=FILES_PANEL, help="Resize predictions to the size of their ground truth."
     ),
 ]
+InstancesOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--instances",
+        metavar="DIR",
+        rich_help_panel=FILES_PANEL,
+        help="Instance maps by the names of --gt, for mIoU_K: a number per instance, or COCO's RGB.",
+    ),
+]
 WorkersOpt = Annotated[
     int | None,
     typer.Option("--workers", metavar="N", min=1, max=1024, rich_help_panel=FILES_PANEL, help="Threads; default: one per core."),
@@ -103,6 +131,14 @@ BoundaryOpt = Annotated[bool, typer.Option("--boundary", help="Also compute Boun
 BinaryOpt = Annotated[
     bool,
     typer.Option("--binary", help="Score the foreground (class 1 of 2) alone. Not with a run: its dataset decides."),
+]
+WorstOpt = Annotated[
+    str | None,
+    typer.Option("--worst", metavar="Q,Q,...", help="Also compute these worst cases, in percent, such as 1,10; _q5 always is."),
+]
+SegmentOpt = Annotated[
+    int,
+    typer.Option("--segment-px", metavar="N", min=0, max=10**9, help="Leave segments of fewer pixels out of mIoU_K and mDice_K."),
 ]
 MinOpt = Annotated[
     list[str] | None,
@@ -130,11 +166,14 @@ class FileOptions:
     boundary: bool
     binary: bool
     ignored: int | None
+    instances: Path | None
 
 
 def evaluate(
     run: RunArg = None,
     split: SplitOpt = None,
+    dataset: DatasetOpt = None,
+    class_map: ClassMapOpt = None,
     protocol: ProtocolOpt = None,
     tile: TileOpt = None,
     stride: StrideOpt = None,
@@ -153,10 +192,13 @@ def evaluate(
     ignore: IgnoreOpt = None,
     label_ids: LabelIdsOpt = False,
     resize: ResizeOpt = None,
+    instances: InstancesOpt = None,
     workers: WorkersOpt = None,
     counts: CountsOpt = None,
     boundary: BoundaryOpt = False,
     binary: BinaryOpt = False,
+    worst: WorstOpt = None,
+    segment_px: SegmentOpt = 0,
     min_: MinOpt = None,
     output: OutputOpt = None,
     data_root: DataRootOpt = DATA_ROOT,
@@ -164,23 +206,25 @@ def evaluate(
 ) -> None:
     """Score a run or the predictions of any framework: mIoU_D, mIoU_I, mIoU_C with intervals, per class and per image."""
     of_run = {
-        "--split": split, "--protocol": protocol, "--tile": tile, "--stride": stride, "--scales": scales,
+        "--split": split, "--dataset": dataset, "--class-map": class_map,
+        "--protocol": protocol, "--tile": tile, "--stride": stride, "--scales": scales,
         "--flip": flip is not None, "--batch": batch != 1, "--precision": precision,
         "--save-predictions": save_predictions, "--calibration": calibration,
         "--device": device, "--processes": processes != 1,
     }  # fmt: skip
     of_files = {
         "--pred": pred, "--gt": gt, "--num-classes": num_classes, "--classes": classes, "--ignore": ignore,
-        "--label-ids": label_ids, "--resize": resize, "--workers": workers,
+        "--label-ids": label_ids, "--resize": resize, "--workers": workers, "--instances": instances,
     }  # fmt: skip
-    gates = parse_gates(min_ or [])
+    choice = _choice(worst, segment_px)
+    gates = parse_gates(min_ or [], choice)
     if counts is not None:
         _refuse(COUNTS_PANEL, {"RUN": run, **of_run, **of_files, "--boundary": boundary})
-        scores = _score_counts(counts, binary, output)
+        scores = _score_counts(counts, binary, choice, output)
     elif pred is not None or gt is not None:
         _refuse(FILES_PANEL, {"RUN": run, **of_run})
-        files = FileOptions(pred, gt, num_classes, classes, label_ids, resize, workers, boundary, binary, ignore)
-        scores = _score_pngs(files, output)
+        files = FileOptions(pred, gt, num_classes, classes, label_ids, resize, workers, boundary, binary, ignore, instances)
+        scores = _score_pngs(files, choice, output)
     elif run is not None:
         _refuse(RUN_PANEL, {**of_files, "--binary": binary, "--output": output})
         from segctl.evaluate.run import EvaluationRequest
@@ -191,6 +235,8 @@ def evaluate(
             run=RunFolder(run),
             data_root=data_root,
             split=split,
+            dataset=dataset,
+            class_map=class_map,
             device=device,
             precision=precision,
             change=ProtocolChange(protocol, tile, stride, scales, flip),
@@ -198,13 +244,20 @@ def evaluate(
             boundary=boundary,
             calibration=calibration,
             save_predictions=save_predictions,
+            choice=choice,
         )
         _evaluate_run(request, processes, gates, json)
         return
     else:
         raise InputError("there is nothing to score", "give a run, or --pred DIR --gt DIR, or --counts FILE")
+    _warn_of_segments(scores, segment_px)
     show_scores(scores, json)
     check_gates(scores, gates)
+
+
+def _warn_of_segments(scores: "ScoresJson", segment_px: int) -> None:
+    if segment_px and "mIoU_K" not in scores:
+        out.warn("--segment-px changes nothing: there are no instance maps, so there is no mIoU_K")
 
 
 def _refuse(form: str, options: dict[str, object]) -> None:
@@ -214,15 +267,28 @@ def _refuse(form: str, options: dict[str, object]) -> None:
         raise InputError(f"{given[0]} cannot be combined with {form}", f"leave {given[0]} out; see `segctl eval --help`")
 
 
-def _score_counts(path: Path, binary: bool, output: Path | None) -> "ScoresJson":
+def _choice(worst: str | None, segment_px: int) -> "Choice":
+    """The scores that were asked for beside the usual ones. Raises InputError for percentages that are not whole, 1 to 100."""
+    from segctl.metrics.tally import Choice
+
+    try:
+        percents = () if worst is None else tuple(dict.fromkeys(map(int, worst.split(","))))
+    except ValueError:
+        percents = (0,)
+    if not all(1 <= percent <= 100 for percent in percents):
+        raise InputError(f"cannot read --worst '{worst}'", "give whole percentages from 1 to 100, such as --worst 1,10")
+    return Choice(percents, segment_px)
+
+
+def _score_counts(path: Path, binary: bool, choice: "Choice", output: Path | None) -> "ScoresJson":
     from segctl.evaluate.saved_counts import score_counts
 
-    counts, scores = score_counts(path, binary)
+    counts, scores = score_counts(path, binary, choice)
     _write(output, counts, scores)
     return scores
 
 
-def _score_pngs(options: FileOptions, output: Path | None) -> "ScoresJson":
+def _score_pngs(options: FileOptions, choice: "Choice", output: Path | None) -> "ScoresJson":
     from segctl.evaluate.png_classes import given_classes
     from segctl.evaluate.png_folders import FilesRequest, score_files
     from segctl.runtime.cores import core_count
@@ -243,6 +309,8 @@ def _score_pngs(options: FileOptions, output: Path | None) -> "ScoresJson":
         boundary=options.boundary,
         workers=options.workers or core_count(),
         ignored=options.ignored,
+        instances=options.instances,
+        choice=choice,
     )
     with out.progress("scoring") as progress:
         scored = score_files(request, progress)
@@ -264,7 +332,10 @@ def _evaluate_run(request: "EvaluationRequest", processes: int, gates: list[Gate
     from segctl.evaluate.run import evaluate_run, open_request
     from segctl.runtime.world import joined_world, under_launcher
 
-    open_request(request)  # its errors come before processes start
+    opened = open_request(request)  # its errors come before processes start
+    if opened.classes is not None and not under_launcher():
+        for text in opened.classes.warnings():
+            out.warn(text)
     if processes > 1 and not under_launcher():
         from segctl.runtime.launcher import launch
 
@@ -273,5 +344,6 @@ def _evaluate_run(request: "EvaluationRequest", processes: int, gates: list[Gate
     with joined_world() as world, out.progress("scoring") as progress:
         scored = evaluate_run(request, world, progress)
     if scored is not None:
+        _warn_of_segments(scored.scores, request.choice.segment_px)
         show_scores(scored.scores, json, folder=scored.folder, worst=scored.worst)
         check_gates(scored.scores, gates)

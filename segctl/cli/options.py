@@ -96,7 +96,7 @@ TeacherOpt = Annotated[
         metavar="RUN_OR_FILE",
         autocompletion=completion.runs,
         help="The teacher: a run, a weights file, a TorchScript or torch.export file, a Hugging Face folder, or hf:ORG/NAME; "
-        "default: the newest run of the preset's teacher.",
+        "best: the best finished run of the preset's teacher by validation; default: the newest.",
     ),
 ]
 TeacherPresetOpt = Annotated[

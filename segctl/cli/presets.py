@@ -26,8 +26,9 @@ def list_presets(json: JsonOpt = False) -> None:
     rows = []
     for run in runs:
         teacher = run.teacher.preset if isinstance(run, DistillRun) else ""
-        model = f"{run.model.head} {run.model.backbone}"
-        rows.append([run.name, run.data.dataset, model, run.recipe, f"{run.train.steps}", f"{run.train.batch_size}", teacher])
+        model = f"{run.model.head} {run.model.backbone.partition('.')[0]}"  # the tag of the weights is in `presets show`
+        steps = f"{run.train.steps}" if run.train.epochs is None else f"{run.train.epochs:g} epochs"
+        rows.append([run.name, run.data.dataset, model, run.recipe, steps, f"{run.train.batch_size}", teacher])
     out.table(
         "Presets",
         ["name", "dataset", "model", "recipe", "steps", "batch", "teacher"],

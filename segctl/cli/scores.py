@@ -1,5 +1,6 @@
 """Prints scores, and checks them against the minimum values of `--min`."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,6 +12,7 @@ from segctl.errors import CheckError, InputError, did_you_mean
 if TYPE_CHECKING:
     from segctl.evaluate.tables import ScoresJson
     from segctl.metrics.scores import ImageScore
+    from segctl.metrics.tally import Choice
 
 AVERAGES = (
     ("D", "_D"), ("I", "_I"), ("C", "_C"), ("I q5", "_I_q5"), ("C q5", "_C_q5"), ("I q̄", "_I_qbar"), ("C q̄", "_C_qbar"),
@@ -23,7 +25,7 @@ ROUNDING = 1e-9
 """A score may exceed the end of its interval by this much without lying outside it."""
 OPTIONAL_SCORES = (
     ("Boundary IoU", ("mBIoU_D", "mBIoU_I", "mBIoU_C")),
-    ("Instances", ("mIoU_K",)),
+    ("Segments", ("mIoU_K", "mIoU_K_q5", "mIoU_K_qbar", "mDice_K", "mDice_K_q5", "mDice_K_qbar")),
     ("Cityscapes", ("mIoU_category", "miIoU", "miIoU_category")),
     ("Calibration errors", ("ECE_D", "ECE_I", "SCE_D", "SCE_I")),
 )
@@ -40,11 +42,12 @@ class Gate(NamedTuple):
     value: float
 
 
-def parse_gates(gates: Sequence[str]) -> list[Gate]:
+def parse_gates(gates: Sequence[str], choice: "Choice") -> list[Gate]:
     """The gates of `--min`. Raises InputError for one that is not NAME=VALUE or names no score, before anything is scored."""
-    from segctl.metrics.scores import SCORE_NAMES
+    from segctl.metrics.scores import SCORE_NAMES, worst_names
 
-    known = [*SCORE_NAMES, *(name for _, names in OPTIONAL_SCORES for name in names)]
+    segments = (f"m{kind}_K_q{q}" for q in choice.percents for kind in ("IoU", "Dice"))
+    known = [*SCORE_NAMES, *worst_names(choice.percents), *segments, *(name for _, names in OPTIONAL_SCORES for name in names)]
     found = [_parse(gate) for gate in gates]
     for gate in found:
         if gate.name not in known and "." not in gate.name:  # `IoU.car` is the score of a class, which only the evaluation knows
@@ -112,7 +115,8 @@ def _show_headline(scores: "ScoresJson") -> None:
     protocol = f", {about['protocol']}" if "protocol" in about else ""
     if about.get("trial"):
         out.warn(f"scored on {about['trial']}; these are not scores of '{about['dataset']}'")
-    title = f"{what}, {about['images']} images{protocol}, in percent"
+    trained = f", a network of {about['trained_on']}" if about.get("trained_on") else ""
+    title = f"{what}{trained}, {about['images']} images{protocol}, in percent"
     rows = [_row(scores, kind) for kind in ("mIoU", "mAcc", "mDice")]
     rows.insert(1, ["  from-to", *(_ends(scores["intervals"][f"mIoU{suffix}"]) for _, suffix in AVERAGES)])
     notes = [*NOTES, f"from-to: {scores['intervals_method']}"]
@@ -135,7 +139,13 @@ def _show_optional(scores: "ScoresJson") -> None:
     for title, names in OPTIONAL_SCORES:
         if found := [name for name in names if name in scores]:
             out.values(title, [(name, _percent(scores[name])) for name in found])
-    if any(name in scores for _, names in OPTIONAL_SCORES for name in names):
+    usual = {name for _, names in OPTIONAL_SCORES for name in names} | {
+        f"m{kind}{suffix}" for kind in ("IoU", "Acc", "Dice") for _, suffix in AVERAGES
+    }
+    more = [name for name in scores if re.fullmatch(r"m\w+_[ICK]_q\d+", name) and name not in usual]
+    if more:
+        out.values("Worst cases", [(name, _percent(scores[name])) for name in more])
+    if more or any(name in scores for _, names in OPTIONAL_SCORES for name in names):
         out.result("")
 
 

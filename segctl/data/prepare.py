@@ -31,7 +31,7 @@ from pydantic import BaseModel
 from segctl import __version__
 from segctl.data.classes import LabelCounts
 from segctl.data.files.lock import locked, made_folder, remove_abandoned
-from segctl.data.findings import refusal
+from segctl.data.findings import Finding, refusal
 from segctl.data.shards.dataset import (
     INDEX_NAME,
     PreparedDataset,
@@ -47,6 +47,7 @@ from segctl.data.shards.dataset import (
 from segctl.data.shards.shard import SHARD_FORMAT, Codec, ShardReader, write_shard
 from segctl.data.shards.tiles import file_hash
 from segctl.data.source import RawSample, Source
+from segctl.data.splits import overlaps
 from segctl.errors import InputError, SegctlError
 from segctl.files import Progress, content_key, read_record, sweep_partial, write_text
 from segctl.runtime.cores import core_count
@@ -99,6 +100,9 @@ def prepare_source(
     """
     if source.problems:
         raise refusal(source.problems)
+    if shared := overlaps(source.splits):
+        hint = "take each sample out of one of them, so that no network is scored on what it was trained on"
+        raise refusal([Finding(one.sample, f"sample '{one.sample}' {one.problem}", hint) for one in shared])
     whole, source = source, source if limit is None else _limited(source, limit)
     limit = None if source.splits == whole.splits else limit
     lock = data_root / f".{source.name}.lock"

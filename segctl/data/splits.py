@@ -1,6 +1,10 @@
 """Which splits may share samples, by their names: no sample of an evaluated split may be in a training split."""
 
 import re
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+from segctl.data.findings import Finding
 
 _ROLES = {
     "trainval": r"train(ing)?val(id(ation)?)?",
@@ -28,6 +32,16 @@ def must_not_meet(first: str, second: str) -> bool:
     if "trainval" in (role, other):
         return False
     return fold == other_fold or (role if not fold else other if not other_fold else None) == "val"
+
+
+def overlaps(splits: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """Samples in two splits that must not share any."""
+    return [
+        Finding(sample, f"is in two splits, '{first}' and '{second}'")
+        for (first, names), (second, others) in combinations(splits.items(), 2)
+        if must_not_meet(first, second)
+        for sample in sorted(set(names) & set(others))
+    ]
 
 
 def _meaning(split: str) -> tuple[str | None, str]:

@@ -1,6 +1,9 @@
 """CIRKD: how each pixel relates to all pixels of another image, as the teacher's pixels do.
 
 The method is this term and those of `memory.py`, beside KD. Both compare rows of similarities by `row_divergence`.
+
+The reference's features have 256 (teacher) and 128 (student) channels. Weights and temperature hold for any others, because a
+similarity is a cosine and does not grow with the number of channels.
 """
 
 from typing import Any

@@ -16,6 +16,9 @@ from segctl.models.outputs import Outputs
 from segctl.schema.distill_terms import ChannelFeaturesSpec, ChannelSpec
 from segctl.schema.loss_terms import Output
 
+PUBLISHED_FACTOR = 256 / 128
+"""Channels of the reference's teacher over those of its students."""
+
 
 def channel_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T² times the mean over images and channels of KL(softmax over pixels of teacher / T || that of student / T).
@@ -62,8 +65,10 @@ class ChannelAdapter(nn.Conv2d):
 class ChannelFeatures(Term[ChannelFeaturesSpec]):
     """`channel_divergence` of features, behind a ChannelAdapter where the numbers of channels differ.
 
-    divide_by "student" divides the sum over the compared channels by the student's own number before the adapter: with 128
-    and 256 channels the loss is twice the mean. The published code does so, and its weight of 50 belongs to that.
+    The published code sums over the 256 channels of its teacher and divides by the 128 of its student: twice the mean, which its
+    weight of 50 was tuned with (winycg/CIRKD, losses/cwd.py at 2d8ad0f). divide_by "published" is twice the mean whatever the
+    widths are; "student" divides by the student's own number, so a teacher of 512 or 768 channels makes the term two or three
+    times as strong; "compared" is the mean.
     """
 
     mean_over_pixels = False
@@ -73,13 +78,13 @@ class ChannelFeatures(Term[ChannelFeaturesSpec]):
         student_channels: int,
         teacher_channels: int,
         temperature: float = 4.0,
-        divide_by: Literal["student", "compared"] = "student",
+        divide_by: Literal["published", "student", "compared"] = "published",
     ) -> None:
         super().__init__()
         differ = student_channels != teacher_channels
         self.adapter: nn.Module = ChannelAdapter(student_channels, teacher_channels) if differ else nn.Identity()
         self.temperature = temperature
-        self.factor = teacher_channels / student_channels if divide_by == "student" else 1.0
+        self.factor = {"published": PUBLISHED_FACTOR, "student": teacher_channels / student_channels, "compared": 1.0}[divide_by]
 
     @staticmethod
     def of(spec: ChannelFeaturesSpec, pair: Pair) -> "ChannelFeatures":

@@ -2,6 +2,9 @@
 
 The method is this term beside KD and the discriminator of `discriminator.py`. Weight 20 is that of CIRKD's port, which the
 published column comes from; IFVD's own code has 200, beside an element-mean KD of weight 10.
+
+The reference's features have 256 (teacher) and 128 (student) channels. The weight holds for any others, because a cosine does not
+grow with the number of channels.
 """
 
 from torch import Tensor

@@ -1,6 +1,9 @@
 """CIRKD's memory terms: how each pixel relates to teacher pixels and regions of earlier images.
 
 Weight 0.1 each; 0.01 on PASCAL VOC, where 0.1 is known to end below the undistilled student.
+
+The reference's teacher has 256 channels, so its 19 queues of 20,000 pixels and 2,000 regions take 428 MB; a teacher of 512 takes
+twice that. The weights hold for any width, because similarities are cosines.
 """
 
 from collections.abc import Iterator, Sequence

@@ -3,6 +3,9 @@
 The method is this term beside KD and the discriminator of `discriminator.py`. Defaults are those of CIRKD's port, which the
 published column comes from: a 2×2 max-pool (the paper averages) and gradients through the norms. SKD's own code pools to 2×2
 or 3×3 nodes (`pool` 0.5) and takes the norms as constants (`norm_gradient` false).
+
+The reference's features have 256 (teacher) and 128 (student) channels. The weight holds for any others, because a cosine does not
+grow with the number of channels.
 """
 
 import torch

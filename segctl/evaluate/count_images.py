@@ -11,6 +11,7 @@ from torch import Tensor
 from segctl.data.batches.loader import Sample, evaluation_samples, rank_share
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import SegctlError
+from segctl.evaluate.class_map import ClassMap
 from segctl.evaluate.partial_results import PartialResults
 from segctl.evaluate.predictor import class_probabilities, predict_classes
 from segctl.files import Progress
@@ -24,10 +25,10 @@ from segctl.runtime.memory import SCORE_WITH_LESS, out_of_memory_in_words
 from segctl.runtime.world import World
 from segctl.schema.evaluate import EvaluateSpec
 
-ClassMap = NDArray[np.uint8]
+LabelMap = NDArray[np.uint8]
 """The class id of each pixel: uint8 (H, W)."""
 
-SavePrediction = Callable[[str, ClassMap], None]
+SavePrediction = Callable[[str, LabelMap], None]
 """Called with an image's name and its class map."""
 
 
@@ -56,7 +57,8 @@ class Extras:
 class Scoring:
     """How images are scored. workers: loader processes.  world: the processes that share the images.
 
-    batch: at most this many neighbouring images of one size go through the network at once.
+    batch: at most this many neighbouring images of one size go through the network at once.  classes: what the network's classes
+    are in a dataset that it was not trained on; None where they are the same.
     """
 
     protocol: EvaluateSpec
@@ -65,6 +67,7 @@ class Scoring:
     world: World = field(default_factory=World)
     batch: int = 1
     extras: Extras = Extras()
+    classes: ClassMap | None = None
 
 
 @dataclass(frozen=True)
@@ -156,10 +159,14 @@ def _predicted(model: Network, dataset: PreparedDataset, names: Sequence[str], h
         label = torch.stack([sample.label for sample in samples]).to(device, non_blocking=True)
         if how.extras.calibration:
             probabilities = class_probabilities(model, images, how.protocol, how.compute)
+            if how.classes is not None:
+                probabilities = how.classes.of_probabilities(probabilities)
             prediction, bins = probabilities.argmax(1).to(torch.uint8), fill_bins(probabilities, label)
         else:
             prediction, bins = predict_classes(model, images, how.protocol, how.compute), None
-        yield _Batch(samples, prediction, queue_pairs(prediction, label, model.num_classes), bins)
+            if how.classes is not None:
+                prediction = how.classes.of_predictions(prediction)
+        yield _Batch(samples, prediction, queue_pairs(prediction, label, dataset.classes.num_classes), bins)
 
 
 def _one_behind(batches: Iterator[_Batch]) -> Iterator[_Batch]:

@@ -22,14 +22,14 @@ from segctl.evaluate.png_cityscapes import benchmark_of
 from segctl.evaluate.png_classes import GivenClasses
 from segctl.evaluate.png_ids import predictions_to_train_ids, truth_to_train_ids
 from segctl.evaluate.png_outside import JudgedPredictions, Strays, find_strays
-from segctl.evaluate.png_pairs import Ids, PngPair, PngPairs, pair_pngs, read_ids
+from segctl.evaluate.png_pairs import Ids, PngPair, PngPairs, pair_pngs, read_ids, read_instances
 from segctl.evaluate.tables import ScoresJson, scores_json
 from segctl.files import Progress
 from segctl.ignored import IGNORED
 from segctl.metrics.counts import FN, TP
 from segctl.metrics.counts import pairs as count_pairs
 from segctl.metrics.table import CountTable
-from segctl.metrics.tally import EvaluationCounts, ImageCounts, MapCounter, Tally, merge_counts
+from segctl.metrics.tally import USUAL, Choice, EvaluationCounts, ImageCounts, MapCounter, Tally, merge_counts
 
 MOST_IGNORED = 30.0
 """Warn when more than this percentage of the ground truth is ignored."""
@@ -48,6 +48,8 @@ class FilesRequest:
     binary: score the foreground (class 1 of 2) alone.  resize: resize predictions to the size of their ground truth, nearest
     pixel; without it other sizes are refused.  boundary: also compute Boundary IoU.  workers: threads.
     ignored: the id of ignored pixels of the ground truth; if None, 255, or 65535 where 255 is a class.
+    instances: a folder of instance maps with the names of the ground truth (see instance_ids.py).  choice: which scores beside
+    the usual.
     """
 
     predictions: Path
@@ -58,6 +60,8 @@ class FilesRequest:
     boundary: bool = False
     workers: int = 1
     ignored: int | None = None
+    instances: Path | None = None
+    choice: Choice = USUAL
 
     @property
     def ignored_id(self) -> int:
@@ -104,9 +108,21 @@ class _Counter:
             raise InputError(f"'{pair.truth}': {error.message}", _label_hint(self.request)) from error
         image = ImageCounts(pair.name, found)
         if self.maps is not None:
-            image = self.maps.add(image, prediction, truth, None if pair.instances is None else read_ids(pair.instances))
+            image = self.maps.add(image, prediction, truth, self._instances(pair.instances, truth.shape))
         strays = find_strays(sized, prediction, truth, classes, self.ignored) if found[:, -1].any() else Strays()
         return _Counted(image, truth.size, int(raw.max(initial=0)), strays)
+
+    def _instances(self, path: Path | None, shape: tuple[int, ...]) -> Ids | None:
+        """The instance map (H, W): one beside a Cityscapes ground truth is coded as wanted, others are numbered anew."""
+        if path is None:
+            return None
+        found = read_ids(path) if self.request.instances is None else read_instances(path)
+        if found.shape != shape:
+            raise InputError(
+                f"'{path}' has {found.shape[1]}×{found.shape[0]} pixels, but its ground truth has {shape[1]}×{shape[0]}",
+                "give instance maps at the size of the ground truth",
+            )
+        return found
 
     def ignored_ids(self) -> list[int]:
         """The ids of ground truth that are ignored."""
@@ -143,7 +159,7 @@ def score_files(request: FilesRequest, progress: Progress | None = None) -> Scor
 
     Raises InputError naming the file that does not fit, and where the predictions certainly hold other ids (see png_outside.py).
     """
-    paired = pair_pngs(request.predictions, request.truths)
+    paired = pair_pngs(request.predictions, request.truths, request.instances)
     if paired.kind != "plain" and request.classes.names == PLAIN_19:
         # The file names announce Cityscapes, so its class names replace the bare numbers 0 to 18.
         request = replace(request, classes=GivenClasses(tuple(CLASSES.names)))
@@ -171,7 +187,7 @@ def score_files(request: FilesRequest, progress: Progress | None = None) -> Scor
         "ignored_percent": ignored_share,
     }
     benchmark = benchmark_of(request.classes.names)
-    scores = scores_json(counts, about, binary=request.binary, benchmark=benchmark)
+    scores = scores_json(counts, about, binary=request.binary, benchmark=benchmark, choice=request.choice)
     return ScoredFiles(counts, scores, tuple(warnings))
 
 
@@ -213,7 +229,13 @@ def _counter(request: FilesRequest, paired: PngPairs) -> _Counter:
         for row in truth_in.rows:
             if row.raw_id == request.ignored and row.train_id != IGNORED:
                 raise InputError(f"--ignore {request.ignored} is the id of the class '{row.name}'", "leave --ignore out")
-    instances = any(pair.instances is not None for pair in paired.pairs)
+    without = [pair for pair in paired.pairs if pair.instances is None]
+    instances = len(without) < len(paired.pairs)
+    if instances and without:
+        raise InputError(
+            f"'{without[0].truth}' has no instance map beside it, but others of --gt have one",
+            "add the missing maps, or remove them all",
+        )
     categories = None if benchmark is None else benchmark.of_ids(names)
     return _Counter(
         request,

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segctl.data.files.archives import PlainFile, files_below
-from segctl.data.files.pictures import read_label
-from segctl.errors import InputError
+from segctl.data.files.pictures import read_instance_ids, read_label
+from segctl.data.instance_ids import numbered_instances
+from segctl.errors import ArgumentError, InputError
 
 Ids = NDArray[np.integer]
 TruthKind = Literal["labelIds", "labelTrainIds", "plain"]
@@ -61,11 +62,12 @@ class PngPairs:
     kind: TruthKind
 
 
-def pair_pngs(predictions: Path, truths: Path) -> PngPairs:
+def pair_pngs(predictions: Path, truths: Path, instances: Path | None = None) -> PngPairs:
     """Pair the PNGs under two folders by stem, or by their path below the folder where stems repeat.
 
     Where stems do not pair as they are, the usual endings (`_pred`, `_mask` ...) are left out, then one beginning and ending that
-    all predictions share. Raises InputError where a folder has no PNG, a file has no partner, or two files have one image's name.
+    all predictions share. instances: a folder of instance maps with the names of the ground truth; if None, the `_instanceIds`
+    beside it are taken. Raises InputError where a folder has no PNG, a file has no partner, or two files have one image's name.
     """
     truth_files, kind = _choose(_pngs(truths, "--gt"))
     prediction_files = _pngs(predictions, "--pred")
@@ -80,7 +82,11 @@ def pair_pngs(predictions: Path, truths: Path) -> PngPairs:
         raise _no_partner(lonely, len(wanted), "ground truth", "prediction", predictions, left or sorted(found.values()))
     if left:
         raise _no_partner(left, len(found), "prediction", "ground truth", truths, sorted(wanted.values()))
-    pairs = [PngPair(name, found[partner[name]], wanted[name], _instances_of(wanted[name])) for name in sorted(wanted)]
+    if instances is None:
+        maps = {name: _instances_of(wanted[name]) for name in wanted}
+    else:
+        maps = _given_instances(wanted, instances, by_path)
+    pairs = [PngPair(name, found[partner[name]], wanted[name], maps[name]) for name in sorted(wanted)]
     return PngPairs(tuple(pairs), kind)
 
 
@@ -186,6 +192,29 @@ def _no_partner(lonely: list[Path], count: int, what: str, partner: str, where: 
 
 def _some(paths: list[Path]) -> str:
     return ", ".join(f"'{path.name}'" for path in paths[:_SHOWN]) + (", ..." if len(paths) > _SHOWN else "")
+
+
+def _given_instances(wanted: dict[str, Path], folder: Path, by_path: bool) -> dict[str, Path | None]:
+    """The instance map of each ground truth, by its name or by its name and an ending. Raises InputError where one has none."""
+    files = _keyed(_pngs(folder, "--instances"), folder, by_path)
+    endings = {re.sub(r"_(instanceIds|instances?|panoptic)$", "", _without_gt(name)): path for name, path in files.items()}
+    found = {name: files.get(name) or endings.get(_without_gt(name)) for name in wanted}
+    lonely = sorted(wanted[name] for name, path in found.items() if path is None)
+    if lonely:
+        raise _no_partner(lonely, len(wanted), "ground truth", "instance map", folder, sorted(files.values()))
+    return dict(found)
+
+
+def _without_gt(name: str) -> str:
+    return re.sub(r"_gt(Fine|Coarse)(?=_|$)", "", name)
+
+
+def read_instances(path: Path) -> NDArray[np.uint16]:
+    """An instance map of any numbers (see `instance_ids.py`), uint16 (H, W). Raises InputError naming the file."""
+    try:
+        return numbered_instances(read_instance_ids(PlainFile(str(path), path)))
+    except ArgumentError as error:
+        raise InputError(f"'{path}': {error.message}") from error
 
 
 def _instances_of(truth: Path) -> Path | None:

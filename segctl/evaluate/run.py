@@ -8,7 +8,8 @@ import torch
 
 from segctl.data.shards.dataset import PreparedDataset, open_dataset
 from segctl.errors import InputError
-from segctl.evaluate.count_images import ClassMap, Extras, SavePrediction, Scoring, count_split
+from segctl.evaluate.class_map import ClassMap, map_classes
+from segctl.evaluate.count_images import Extras, LabelMap, SavePrediction, Scoring, count_split
 from segctl.evaluate.draw_masks import write_index
 from segctl.evaluate.partial_results import PartialResults
 from segctl.evaluate.png_cityscapes import benchmark_of
@@ -17,8 +18,8 @@ from segctl.evaluate.tables import ScoresJson, scores_json, write_tables
 from segctl.evaluate.worst_images import write_worst
 from segctl.files import Progress, file_sha256, sweep_partial
 from segctl.metrics.scores import ImageScore, worst_images
-from segctl.metrics.tally import EvaluationCounts, MapCounter
-from segctl.models import load
+from segctl.metrics.tally import USUAL, Choice, EvaluationCounts, MapCounter
+from segctl.models import load, read
 from segctl.runs import RunFolder
 from segctl.runtime.cores import loader_workers
 from segctl.runtime.device import Compute, choose_scoring_compute
@@ -45,14 +46,18 @@ class ScoredRun:
 class EvaluationRequest:
     """Which run to score, on what, and how.
 
-    split: the preset's val_split if None.  device, precision: the best there is, and as trained, if None.  change: changes to the
-    run's own protocol.  batch: images of one size that go through the network at once.  boundary, calibration: scores to
-    compute as well.  save_predictions: write every class map as an index PNG.
+    split: the preset's val_split if None.  device, precision: the best there is, and as trained, if None.
+    dataset: another prepared dataset than the run's own, whose classes are the network's by name, or by the file class_map (see
+    class_map.py).  change: changes to the run's own protocol.  batch: images of one size that go through the network at once.
+    boundary, calibration: scores to compute as well.  save_predictions: write every class map as an index PNG.
+    choice: which scores beside the usual.
     """
 
     run: RunFolder
     data_root: Path
     split: str | None = None
+    dataset: str | None = None
+    class_map: Path | None = None
     device: str | None = None
     precision: str | None = None
     change: ProtocolChange = field(default_factory=ProtocolChange)
@@ -60,15 +65,18 @@ class EvaluationRequest:
     boundary: bool = False
     calibration: bool = False
     save_predictions: bool = False
+    choice: Choice = USUAL
 
 
 @dataclass(frozen=True)
 class OpenedRequest:
-    """A request whose run, dataset and split exist. folder: where the evaluation's files go."""
+    """A request whose run, dataset and split exist. folder: where the evaluation's files go.  classes: what the network's classes
+    are in the dataset; None for the run's own."""
 
     spec: TrainRun
     dataset: PreparedDataset
     split: str
+    classes: ClassMap | None
     protocol: EvaluateSpec
     compute: Compute
     folder: Path
@@ -82,18 +90,37 @@ def open_request(request: EvaluationRequest) -> OpenedRequest:
             f"the run '{request.run.path}' has not finished: it has no model.pt",
             f"finish it with `{request.run.resume_line(request.data_root)}`",
         )
-    dataset = open_dataset(request.data_root, spec.data.dataset)
+    name = spec.data.dataset if request.dataset is None else request.dataset
+    if request.class_map is not None and name == spec.data.dataset:
+        raise InputError("--class-map is for another dataset than the run's own", "add --dataset NAME, or leave --class-map out")
+    dataset = open_dataset(request.data_root, name)
     split = spec.data.val_split if request.split is None else request.split
+    if name != spec.data.dataset and request.split is None and split not in dataset.splits:
+        if len(dataset.splits) > 1:
+            raise InputError(
+                f"dataset '{name}' has no split '{split}', which the run validates on",
+                f"add --split: {', '.join(dataset.splits)}",
+            )
+        split = next(iter(dataset.splits))
     dataset.names(split)  # raises where there is no such split
+    classes = None
+    if name != spec.data.dataset:
+        classes = map_classes(read(request.run.model).class_names, dataset.classes.names, request.class_map, name)
+        if request.calibration and not classes.is_one_to_one:
+            raise InputError(
+                f"--calibration needs the probability of each class of '{name}', and the network has others",
+                "leave --calibration out",
+            )
     protocol = request.change.apply(spec.evaluate, spec.data.crop)
-    name = split if protocol == spec.evaluate else f"{split}@{protocol_slug(protocol)}"
+    place = split if name == spec.data.dataset else f"{split}@{name}"
     return OpenedRequest(
         spec,
         dataset,
         split,
+        classes,
         protocol,
         choose_scoring_compute(request.device, spec.train.precision, request.precision),
-        request.run.evaluation(name),
+        request.run.evaluation(place if protocol == spec.evaluate else f"{place}@{protocol_slug(protocol)}"),
     )
 
 
@@ -105,9 +132,10 @@ def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | 
     """
     opened = open_request(request)
     dataset, compute = opened.dataset, opened.compute
-    model = load(request.run.model, class_names=dataset.classes.names).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    names = dataset.classes.names if opened.classes is None else None
+    model = load(request.run.model, class_names=names).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     workers = loader_workers(opened.spec.data.workers, compute.device.type, world.size)
-    how = Scoring(opened.protocol, compute, workers, world, request.batch, _extras(request, opened))
+    how = Scoring(opened.protocol, compute, workers, world, request.batch, _extras(request, opened), opened.classes)
     about = _about(request, opened)
     with requests_between_steps() as requests:
         partial = PartialResults(opened.folder / ".parts", about | _what_is_counted(request), requests)
@@ -115,7 +143,7 @@ def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | 
 
     def write() -> ScoredRun:
         binary = dataset.classes.binary
-        scores = scores_json(counts, about, binary=binary, benchmark=benchmark_of(dataset.classes.names))
+        scores = scores_json(counts, about, binary=binary, benchmark=benchmark_of(dataset.classes.names), choice=request.choice)
         scored = ScoredRun(opened.folder, counts, scores, worst_images(counts.table, WORST, binary=binary))
         write_tables(opened.folder, counts, scores)
         write_worst(opened.folder / "worst", scored.worst, model, dataset, how)
@@ -140,7 +168,7 @@ def _extras(request: EvaluationRequest, opened: OpenedRequest) -> Extras:
 def _saver(opened: OpenedRequest) -> SavePrediction:
     palette, folder = opened.dataset.classes.palette(), opened.folder / "predictions"
 
-    def save(name: str, prediction: ClassMap) -> None:
+    def save(name: str, prediction: LabelMap) -> None:
         """prediction: uint8 (H, W), train ids."""
         write_index(folder / f"{name}.png", prediction, palette)
 
@@ -165,6 +193,8 @@ def _about(request: EvaluationRequest, opened: OpenedRequest) -> dict[str, Any]:
         "trial": dataset.trial,
         "split": opened.split,
         "fingerprint": dataset.fingerprint,
+        "rule": dataset.provenance.rule,
+        **({} if opened.classes is None else _other_dataset(opened.spec, opened.classes)),
         "protocol": protocol_in_words(opened.protocol),
         "precision": opened.compute.precision,
         "weights": "model.pt",
@@ -172,6 +202,11 @@ def _about(request: EvaluationRequest, opened: OpenedRequest) -> dict[str, Any]:
         "step": _weights_step(request.run),
         "classes": [{"name": name, "color": palette[index].tolist()} for index, name in enumerate(dataset.classes.names)],
     }
+
+
+def _other_dataset(spec: TrainRun, classes: ClassMap) -> dict[str, Any]:
+    """What scores.json says about a dataset that the network was not trained on."""
+    return {"trained_on": spec.data.dataset, "class_map": None if classes.is_identity else classes.by_name()}
 
 
 def _weights_step(run: RunFolder) -> int | None:

@@ -27,6 +27,9 @@ class About(BaseModel):
     split: str | None = None
     step: Count | None = None
     fingerprint: str | None = None
+    rule: str | None = None
+    trained_on: str | None = None
+    class_map: dict[str, str | None] | None = None
     protocol: str | None = None
     precision: str | None = None
     weights: str | None = None

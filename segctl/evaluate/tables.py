@@ -14,7 +14,7 @@ from segctl.metrics.cityscapes_scores import Benchmark
 from segctl.metrics.intervals import Bootstrap, Interval, intervals
 from segctl.metrics.scores import PER_CLASS_COLUMNS, SCORE_NAMES, per_class, per_image
 from segctl.metrics.store import save_counts
-from segctl.metrics.tally import EvaluationCounts, all_scores
+from segctl.metrics.tally import USUAL, Choice, EvaluationCounts, all_scores
 from segctl.runtime.cores import core_count
 
 ScoresJson = dict[str, Any]
@@ -28,10 +28,11 @@ def scores_json(
     binary: bool,
     benchmark: Benchmark | None = None,
     how: Bootstrap | None = None,
+    choice: Choice = USUAL,
 ) -> ScoresJson:
     """The content of scores.json. `about` gets what the counts themselves know: the number of images, ignored images, ..."""
     table = counts.table
-    scores = all_scores(counts, binary=binary, benchmark=benchmark)
+    scores = all_scores(counts, binary=binary, benchmark=benchmark, choice=choice)
     found = intervals(table, binary=binary, how=how or Bootstrap(threads=core_count()))
     named = {name.partition(".")[0] for name in scores if "." in name}
     rows = [
@@ -46,7 +47,8 @@ def scores_json(
     if "IoU_category" in named:
         content["per_category"] = _categories(scores)
     content["about"] = {
-        **about,
+        **{name: value for name, value in about.items() if name != "segment_px"},
+        **choice.in_words(),
         "images": len(table.names),
         "binary": binary,
         "ignored_images": table.ignored_images,

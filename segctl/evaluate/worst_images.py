@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segctl.data.shards.dataset import PreparedDataset
-from segctl.evaluate.count_images import ClassMap, Scoring
+from segctl.evaluate.count_images import LabelMap, Scoring
 from segctl.evaluate.draw_masks import RGB, write_picture
 from segctl.evaluate.predictor import predict_classes
 from segctl.files import write_json
@@ -54,14 +54,17 @@ def draw_worst(folder: Path, worst: list[ImageScore], model: Segmenter, dataset:
     return files
 
 
-def _predict_one(model: Segmenter, image: RGB, how: Scoring) -> ClassMap:
+def _predict_one(model: Segmenter, image: RGB, how: Scoring) -> LabelMap:
     """The class map uint8 (H, W) of an image uint8 (H, W, 3)."""
     batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(how.compute.device)
-    found: ClassMap = predict_classes(model, batch, how.protocol, how.compute)[0].cpu().numpy()
+    prediction = predict_classes(model, batch, how.protocol, how.compute)
+    if how.classes is not None:
+        prediction = how.classes.of_predictions(prediction)
+    found: LabelMap = prediction[0].cpu().numpy()
     return found
 
 
-def _tiles(image: RGB, label: ClassMap, prediction: ClassMap, palette: NDArray[np.uint8]) -> dict[str, RGB]:
+def _tiles(image: RGB, label: LabelMap, prediction: LabelMap, palette: NDArray[np.uint8]) -> dict[str, RGB]:
     """Four pictures uint8 (H, W, 3) by kind. `error` is red where wrong, a faint grey image where right, black where ignored.
 
     label, prediction: (H, W).  palette: (256, 3).

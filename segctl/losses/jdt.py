@@ -1,7 +1,7 @@
 """The Jaccard, Dice and Tversky metric losses: IoU losses that take soft labels."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ from segctl.errors import ArgumentError
 from segctl.ignored import IGNORED
 from segctl.losses.across_ranks import max_over_ranks, sum_over_ranks
 from segctl.losses.base import Loss
-from segctl.losses.pixels import check_class_weights, checked_pixels, is_hard, weights_of
+from segctl.losses.pixels import check_class_weights, checked_pixels, finite_where_ignored, is_hard, sum_dtype, weights_of
 from segctl.losses.sums.choose import sums_of
 from segctl.losses.sums.plain import Sums
-from segctl.schema.loss_terms import Active, JaccardFamily, JDTSpec, Reduce
+from segctl.schema.loss_terms import ActiveInMetric, JaccardFamily, JDTSpec, Overlap, Reduce
 
 
 class JDTLoss(Loss[JDTSpec]):
@@ -26,9 +26,14 @@ class JDTLoss(Loss[JDTSpec]):
     miou_d, miou_i, miou_c: weights of the three averages (D: sums over the batch, then the mean over classes; I: per image
         and class, over classes first; C: the same, over images first).
     alpha, beta: 1, 1 is Jaccard; 0.5, 0.5 is Dice; anything else Tversky.
-    gamma: focal exponent, at least 1, on each class's term.  log_loss: the term is -log T instead of 1 - T.
+    gamma: focal exponent, at least 1, on each class's term. With norm 2 and alpha other than beta, 1 - T may be below 0; its
+        power has the sign that arithmetic gives it, as in the authors' code, so gamma must be whole there.
+    log_loss: the term is -log T instead of 1 - T.
     smooth: s.  norm: 2 takes sum p·y, sum p² and sum y² for the three sums above.
-    active_hard, active_soft: the classes averaged over, "all" or those "present": largest label value above `threshold`.
+    active_hard, active_soft: the classes averaged over, "all" or those "present": largest label value above `threshold`;
+        "probability": largest p above it; "both": largest p + y above it.
+    overlap: "product" takes sum p·y for tp in T and leaves fp and fn as they are (JML2, zifuwanggg/JDTLosses,
+        losses/jaccard_metric_losses.py at 32b3f23). On hard labels it is the same; on soft ones a match still costs nothing.
     class_weights: C numbers that multiply the classes' terms; the sum is divided by the number of active classes.
     ignore_index: the id of ignored pixels in hard labels. For soft labels, give `keep_mask`.
     reduce: "global" takes sums and means over the images of all ranks, so that D stays D when one GPU holds few images; then
@@ -57,16 +62,17 @@ class JDTLoss(Loss[JDTSpec]):
         threshold: float = 0.01,
         ignore_index: int | None = None,
         class_weights: Sequence[float] | Tensor | None = None,
-        active_hard: Active = "present",
-        active_soft: Active = "all",
+        active_hard: ActiveInMetric = "present",
+        active_soft: ActiveInMetric = "all",
         reduce: Reduce = "local",
+        overlap: Overlap = "minimum",
     ) -> None:
         super().__init__()
         self.miou_d, self.miou_i, self.miou_c = miou_d, miou_i, miou_c
         self.alpha, self.beta, self.gamma, self.smooth = alpha, beta, gamma, smooth
         self.norm, self.log_loss, self.threshold = norm, log_loss, threshold
         self.ignore_index = ignore_index
-        self.active_hard, self.active_soft, self.reduce = active_hard, active_soft, reduce
+        self.active_hard, self.active_soft, self.reduce, self.overlap = active_hard, active_soft, reduce, overlap
         self._check_arguments()
         self.register_buffer("class_weights", weights_of(class_weights, "JDTLoss"))
 
@@ -76,7 +82,10 @@ class JDTLoss(Loss[JDTSpec]):
 
     @staticmethod
     def of_family(
-        spec: JaccardFamily, active_hard: Active, active_soft: Active, class_weights: Sequence[float] | None = None
+        spec: JaccardFamily,
+        active_hard: ActiveInMetric,
+        active_soft: ActiveInMetric,
+        class_weights: Sequence[float] | None = None,
     ) -> "JDTLoss":
         """The metric loss of a task term or of a distillation term; 255 is ignored."""
         return JDTLoss(
@@ -95,32 +104,51 @@ class JDTLoss(Loss[JDTSpec]):
             active_hard=active_hard,
             active_soft=active_soft,
             reduce=spec.reduce,
+            overlap=spec.overlap,
         )
 
     def forward(self, logits: Tensor, label: Tensor, keep_mask: Tensor | None = None) -> Tensor:
         valid = checked_pixels(logits, label, self.ignore_index, keep_mask)
-        return self.of_sums(sums_of(logits, label, valid, self.norm), is_hard(label))
+        hard = is_hard(label)
+        sums = sums_of(logits, label, valid, self.norm)
+        if self._mode(hard) in ("probability", "both"):
+            sums = sums._replace(largest_label=_largest(logits, label, valid, with_label=self._mode(hard) == "both"))
+        products = None if self.overlap == "minimum" or hard else sums_of(logits, label, valid, 2).intersection
+        return self.of_sums(sums, hard, products)
 
-    def of_sums(self, sums: Sums, hard: bool) -> Tensor:
-        """The loss, a scalar, of sums (B, C) that were taken with this loss's norm; `hard` says whether the labels were."""
+    def takes_label_sums(self, hard: bool) -> bool:
+        """Whether `of_sums` needs nothing but the sums that other losses share."""
+        return self._mode(hard) in ("all", "present") and (hard or self.overlap == "minimum")
+
+    def _mode(self, hard: bool) -> ActiveInMetric:
+        return self.active_hard if hard else self.active_soft
+
+    def of_sums(self, sums: Sums, hard: bool, products: Tensor | None = None) -> Tensor:
+        """The loss, a scalar, of sums (B, C) that were taken with this loss's norm; `hard` says whether the labels were.
+
+        products: sum p·y (B, C) where it stands for tp in T.
+        """
         check_class_weights(self.class_weights, sums.predicted.shape[1])
-        mode = self.active_hard if hard else self.active_soft
+        mode = self._mode(hard)
         loss = sums.intersection.new_zeros(())
         if self.miou_d > 0:
-            whole = sums.over_batch()
-            terms, active = self._terms(_over_ranks(whole) if self.reduce == "global" else whole, mode)
+            whole, common = sums.over_batch(), None if products is None else products.sum(0, keepdim=True)
+            if self.reduce == "global":
+                whole, common = _over_ranks(whole), None if common is None else sum_over_ranks(common)
+            terms, active = self._terms(whole, mode, common)
             loss = loss + self.miou_d * _mean_over_images(terms, active, _as_it_is)
         if self.miou_i > 0 or self.miou_c > 0:
-            terms, active = self._terms(sums, mode)
+            terms, active = self._terms(sums, mode, products)
             total = sum_over_ranks if self.reduce == "global" else _as_it_is
             loss = loss + self.miou_i * _mean_over_images(terms, active, total)
             loss = loss + self.miou_c * _mean_over_classes(terms, active, total)
         return loss
 
-    def _terms(self, sums: Sums, mode: Active) -> tuple[Tensor, Tensor]:
+    def _terms(self, sums: Sums, mode: ActiveInMetric, products: Tensor | None) -> tuple[Tensor, Tensor]:
         """Each class's term, and bool which ones are averaged over; both (B, C), or (1, C) for sums over the batch."""
         tp = sums.intersection
         error = self.alpha * (sums.predicted - tp) + self.beta * (sums.labelled - tp)
+        tp = tp if products is None else products
         if self.log_loss:
             terms = torch.log1p(
                 error / (tp + self.smooth)
@@ -129,17 +157,22 @@ class JDTLoss(Loss[JDTSpec]):
             total = tp + error + self.smooth
             terms = error / total.masked_fill(total == 0, 1.0)  # = 1 - T; an empty class without smoothing has no error
         if self.gamma != 1:
-            terms = terms.clamp(min=0) ** self.gamma  # rounding may leave -1e-8, whose power is NaN
+            # Rounding may leave -1e-8, whose power is NaN. Only where 1 - T may truly be below 0 it keeps its sign.
+            terms = (terms if self._may_be_negative() else terms.clamp(min=0)) ** self.gamma
         if self.class_weights is not None:
             terms = terms * self.class_weights.to(terms.dtype)
         active = torch.ones_like(terms, dtype=torch.bool) if mode == "all" else sums.largest_label > self.threshold
         return terms, active
 
+    def _may_be_negative(self) -> bool:
+        """Whether 1 - T can be below 0: fp = sum p² - sum p·y can be, and only alpha = beta makes the error a sum of squares."""
+        return self.norm == 2 and self.alpha != self.beta
+
     def _check_arguments(self) -> None:
         """Refuse arguments without a meaning or a finite value. Raises ArgumentError, which names the first of them."""
         means = [self.miou_d, self.miou_i, self.miou_c]
         factors = [self.alpha, self.beta, self.smooth]
-        modes = [self.active_hard, self.active_soft]
+        modes, known = [self.active_hard, self.active_soft], get_args(ActiveInMetric)
         fault = ""
         if not (min(means) >= 0 and sum(means) > 0):
             fault = f"miou_d, miou_i, miou_c {means}, wanted none below 0 and one above"
@@ -149,14 +182,39 @@ class JDTLoss(Loss[JDTSpec]):
             fault = f"gamma {self.gamma}, wanted at least 1 (below, a perfect match has an infinite gradient)"
         elif self.norm not in (1, 2):
             fault = f"norm {self.norm}, wanted 1 or 2"
+        elif self._may_be_negative() and self.gamma % 1:
+            fault = f"gamma {self.gamma} with norm 2 and alpha other than beta, wanted a whole gamma (1 - T may be below 0 there)"
         elif self.log_loss and self.smooth == 0:
             fault = f"log_loss with smooth {self.smooth}, wanted smooth above 0 (a missed class has no finite logarithm)"
-        elif not {"present", "all"}.issuperset(modes):
-            fault = f"active_hard, active_soft {modes}, wanted 'present' or 'all'"
+        elif not set(known).issuperset(modes):
+            fault = f"active_hard, active_soft {modes}, wanted {', '.join(map(repr, known))}"
+        elif self.overlap not in get_args(Overlap):
+            fault = f"overlap '{self.overlap}', wanted 'minimum' or 'product'"
+        elif self.overlap == "product" and self.norm == 2:
+            fault = "overlap 'product' with norm 2, which has products already; wanted norm 1"
         elif self.reduce not in ("local", "global"):
             fault = f"reduce '{self.reduce}', wanted 'local' or 'global'"
         if fault:
             raise ArgumentError(f"JDTLoss got {fault}")
+
+
+@torch.no_grad()
+def _largest(logits: Tensor, label: Tensor, valid: Tensor | None, with_label: bool) -> Tensor:
+    """The largest p, or p + y, of each image and class over the valid pixels, (B, C); 0 without any.
+
+    Arguments as `plain_sums` takes them.
+    """
+    flat = finite_where_ignored(logits, valid).reshape(*logits.shape[:2], -1)
+    values = flat.softmax(1, dtype=sum_dtype(logits))
+    if with_label and is_hard(label):
+        ids = label.long().reshape(len(values), 1, -1)
+        ids = ids if valid is None else ids.masked_fill(~valid.reshape(len(values), 1, -1), 0)
+        values = values.scatter_add(1, ids, torch.ones_like(values[:, :1]))
+    elif with_label:
+        values = values + label.to(values.dtype).reshape(values.shape)
+    if valid is not None:
+        values = values.masked_fill(~valid.reshape(len(values), 1, -1), 0.0)
+    return values.amax(2) if values.shape[2] else values.new_zeros(values.shape[:2])
 
 
 def _as_it_is(values: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def _can_share(loss: Loss[Any], label: Tensor) -> TypeGuard[CrossEntropyLoss | K
     """Whether a loss can be computed from sums over the pixels that are not 255, taken with norm 1; label of any shape."""
     match loss:
         case JDTLoss():
-            return loss.norm == 1 and loss.ignore_index == IGNORED
+            return loss.norm == 1 and loss.ignore_index == IGNORED and loss.takes_label_sums(is_hard(label))
         case CrossEntropyLoss():
             return loss.ignore_index == IGNORED
         case KLLoss():

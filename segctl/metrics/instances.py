@@ -1,16 +1,19 @@
-"""Instances in the ground truth -> how well each was segmented, and mIoU_K, the mean over instances and then over classes.
+"""Segments of the ground truth -> how well each was segmented, and mIoU_K, the mean over segments and then over classes.
 
-A semantic segmentation has no instances, so a false positive belongs to no instance. mIoU_K (named after arXiv:2310.19252;
-what follows is segctl's definition) shares an image's false positives of a class among the class's instances in that image, in
-proportion to their size:
-    IoU of instance k of class c in image i = tp_k / (size_k + fp_ic · size_k / sum of the sizes of c's instances in i)
-The score of a class is the mean over all its instances in the dataset. For a class without any instance (road, sky), the region
-in each image counts as one instance, so its score is IoU_C. mIoU_K is the mean over classes. Pixels of a class with instances
-that belong to no instance (a crowd) are left out.
+The segments of an image are those of the panoptic conversion of its dataset: each instance, and for each class what is left
+without an instance: the whole region of a class that has none (road, sky), and in Cityscapes a *group* (a crowd of persons).
+A semantic segmentation has no instances, so a false positive belongs to no segment. An image's false positives of a class are
+shared among the class's segments in that image, in proportion to their size:
+    IoU of segment k of class c in image i = tp_k / (size_k + fp_ic * size_k / size_ic)
+where size_ic is all ground truth of c in i, groups included. Dice likewise. The score of a class is the mean over its segments
+in the dataset, mIoU_K the mean over classes; worst q takes the lowest q percent of each class's segments.
+Source: zifuwanggg/JDTLosses, metrics/miouk_metric.py at af6c1f6, the code of the authors of arXiv:2310.19252.
 
-An instance map is uint16, coded as in Cityscapes: raw class id · 1000 + number; values below 1000 belong to no instance.
+An instance map is uint16. Values of 1000 and above are instances (in Cityscapes raw class id * 1000 + number), values below
+are none; the class of an instance is that of its label.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,8 +21,8 @@ from numpy.typing import NDArray
 
 from segctl.errors import ArgumentError
 from segctl.ignored import IGNORED
-from segctl.metrics.counts import FP
-from segctl.metrics.scores import mean, pair_ratios
+from segctl.metrics.counts import FN, FP, TP
+from segctl.metrics.scores import QBAR_PERCENTS, WORST_PERCENT, mean, worst
 from segctl.metrics.table import CountTable
 
 FIRST_INSTANCE = 1000
@@ -83,29 +86,69 @@ def join_instances(parts: list[tuple[str, NDArray[np.int64]]]) -> InstanceTable:
     return InstanceTable(tuple(name for name, _ in parts), image.astype(np.int64), rows)
 
 
-def instance_iou(table: CountTable, instances: InstanceTable) -> NDArray[np.float64]:
-    """IoU of each instance as a fraction, float64 (K,); false positives are shared by size."""
-    # One number for each (image, class), so that one bincount sums the sizes of its instances.
-    cell = instances.image * len(table.class_names) + instances.rows[:, CLASS]
-    size, hits = instances.rows[:, SIZE], instances.rows[:, RIGHT_CLASS]
-    together = np.bincount(cell, weights=size, minlength=table.counts[..., FP].size)
-    shared = table.counts[..., FP].ravel()[cell] * (size / together[cell])
-    found: NDArray[np.float64] = hits / (size + shared)
-    return found
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """The segments of many images: the class int64 (K,) of each, its pixels, those that are right, and its share of the class's
+    false positives in its image, float64 (K,)."""
+
+    classes: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    hits: NDArray[np.int64]
+    strays: NDArray[np.float64]
+
+    def ratios(self) -> dict[str, NDArray[np.float64]]:
+        """IoU and Dice of each segment as fractions, float64 (K,)."""
+        whole = self.sizes + self.strays
+        return {"IoU": self.hits / whole, "Dice": 2 * self.hits / (self.hits + whole)}
+
+    def at_least(self, pixels: int) -> "Segments":
+        """The segments of at least so many pixels; their shares of the false positives stay."""
+        kept = self.sizes >= pixels
+        return Segments(self.classes[kept], self.sizes[kept], self.hits[kept], self.strays[kept])
 
 
-def instance_scores(table: CountTable, instances: InstanceTable) -> dict[str, float | None]:
-    """mIoU_K in percent, and `IoU_K.<class>` of each class; None where no ground truth has the class.
+def segments_of(table: CountTable, instances: InstanceTable) -> Segments:
+    """The instances, and per image and class the ground truth that belongs to none, as one more segment.
 
     table: the counts of the same images in the same order. Raises ArgumentError for other images.
     """
     if instances.names != table.names:
         raise ArgumentError("the instances and the counts are of different images, wanted the same images in the same order")
-    iou, classes = instance_iou(table, instances), instances.rows[:, CLASS]
-    regions = pair_ratios(table.counts, binary=False)["IoU"]
-    values = [
-        mean(iou[classes == index]) if (classes == index).any() else mean(regions[:, index])
-        for index in range(len(table.class_names))
-    ]
-    scores = {"mIoU_K": mean(values)} | {f"IoU_K.{name}": value for name, value in zip(table.class_names, values, strict=True)}
+    truth, hits = table.counts[..., [TP, FN]].sum(-1).ravel(), table.counts[..., TP].ravel()
+    # One number for each (image, class), so that one bincount sums over its instances.
+    cell = instances.image * len(table.class_names) + instances.rows[:, CLASS]
+    left, left_hits = truth.copy(), hits.copy()
+    np.subtract.at(left, cell, instances.rows[:, SIZE])
+    np.subtract.at(left_hits, cell, instances.rows[:, RIGHT_CLASS])
+    if (left < 0).any() or (left_hits < 0).any() or (left_hits > left).any():
+        raise ArgumentError("the instances have other pixels than the counts, wanted both of one evaluation")
+    rest = np.flatnonzero(left)
+    cells = np.concatenate([cell, rest])
+    sizes = np.concatenate([instances.rows[:, SIZE], left[rest]])
+    return Segments(
+        cells % len(table.class_names),
+        sizes,
+        np.concatenate([instances.rows[:, RIGHT_CLASS], left_hits[rest]]),
+        table.counts[..., FP].ravel()[cells] * (sizes / truth[cells]),
+    )
+
+
+def instance_scores(
+    table: CountTable, instances: InstanceTable, *, percents: Iterable[int] = (), segment_px: int = 0
+) -> dict[str, float | None]:
+    """mIoU_K and mDice_K, their worst case `_q5` and `_qbar`, and `IoU_K.<class>` of each class, in percent.
+
+    None where no ground truth has the class. percents: more worst cases, 1 to 100.  segment_px: leave smaller segments out.
+    Raises ArgumentError as `segments_of` does.
+    """
+    found = segments_of(table, instances).at_least(segment_px)
+    ratios, classes = found.ratios(), range(len(table.class_names))
+    scores: dict[str, float] = {}
+    for kind, values in ratios.items():
+        columns = [values[found.classes == index] for index in classes]
+        scores[f"m{kind}_K"] = mean([mean(column) for column in columns])
+        for q in dict.fromkeys((WORST_PERCENT, *percents)):
+            scores[f"m{kind}_K_q{q}"] = mean([worst(column, q) for column in columns])
+        scores[f"m{kind}_K_qbar"] = mean([mean([worst(column, q) for column in columns]) for q in QBAR_PERCENTS])
+    scores |= {f"IoU_K.{name}": mean(ratios["IoU"][found.classes == i]) for i, name in enumerate(table.class_names)}
     return {name: None if np.isnan(value) else 100 * value for name, value in scores.items()}

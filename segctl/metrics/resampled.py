@@ -4,7 +4,7 @@ Letters: R resamples, N images, C scored classes. `draws`, int (R, N), says how 
 image twice means scoring it twice. D is a matrix product of draws and counts; I and C are products of draws and values.
 
 The worst q percent need the values in order, v_1 <= v_2 <= ..., which is the same for all resamples. Let d_i be the draws of the
-first i values, n all draws and k = max(1, floor(q n / 100)) the draws to keep. Then the mean of the kept values is the sum over
+first i values, n all draws and k = `worst_count(q, n)` the draws to keep. Then the mean of the kept values is the sum over
 i of min(d_i, k) / k · (v_i - v_(i+1)), where the v after the last one is 0. So it is a matrix product too, of the differences
 of values and a function of the cumulative draws that does not depend on the values.
 """
@@ -17,7 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segctl.metrics.counts import TP
-from segctl.metrics.scores import KINDS, QBAR_PERCENTS, WORST_PERCENT, Floats, mean, pair_ratios, ratios, scored_classes
+from segctl.metrics.scores import (
+    KINDS,
+    QBAR_PERCENTS,
+    WORST_PERCENT,
+    Floats,
+    mean,
+    pair_ratios,
+    ratios,
+    scored_classes,
+    worst_count,
+)
 from segctl.metrics.table import CountTable
 
 
@@ -113,7 +123,7 @@ def worst_of(columns: list[Floats], order: NDArray[np.intp], draws: NDArray[np.i
 def _shares(total: int, most: int) -> Floats:
     """min(d, k) / k for d = 0, 1, ... `most`: (2, most + 1), for the worst 5 percent and averaged over QBAR_PERCENTS."""
     draws = np.arange(most + 1)
-    kept = [max(1, percent * total // 100) for percent in (WORST_PERCENT, *QBAR_PERCENTS)]
+    kept = [worst_count(percent, total) for percent in (WORST_PERCENT, *QBAR_PERCENTS)]
     shares = [np.minimum(draws, k) / k for k in kept]
     return np.stack([shares[0], np.mean(shares[1:], axis=0)])
 

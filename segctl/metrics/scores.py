@@ -25,6 +25,7 @@ TABLE_KINDS = ("IoU", "Acc", "Precision", "Dice")
 """Columns of the tables per class and per image. Precision is tp / (tp + fp); Acc of a class is also called recall."""
 
 WORST_PERCENT = 5
+"""The worst case that every evaluation has; others are computed when asked for."""
 QBAR_PERCENTS = tuple(range(10, 101, 10))
 
 SCORE_NAMES = (
@@ -78,8 +79,8 @@ RULES = (
     Rule("mAcc, mDice", "The same three means of Acc and Dice."),
     Rule(
         "_q5",
-        "Worst case: the same mean over the worst 5 % only, the lowest max(1, floor(5 n / 100)) of n values; "
-        "for I over images, for C over the images of each class, then the mean over classes.",
+        "Worst case: the same mean over the worst 5 % only, the lowest max(1, int(5 / 100 * n)) of n values; "
+        "for I over images, for C over the images of each class, then the mean over classes. _q1, _q10: the worst 1 and 10 %.",
     ),
     Rule("_qbar", "The average of the worst-q score over q = 10, 20, ..., 100."),
     Rule("image-class pair", "Counts in I and C where the class is in that image's ground truth."),
@@ -105,14 +106,22 @@ class ImageScore(NamedTuple):
     miou_i: float
 
 
-def score(table: CountTable, *, binary: bool = False) -> dict[str, float | None]:
+def worst_names(percents: Iterable[int]) -> tuple[str, ...]:
+    """The names of the worst-case scores of `score` that are not in SCORE_NAMES: `mIoU_I_q1` ..., each percentage once."""
+    more = [q for q in dict.fromkeys(percents) if q != WORST_PERCENT]
+    return tuple(f"m{kind}_{over}_q{q}" for q in more for over in "IC" for kind in KINDS)
+
+
+def score(table: CountTable, *, binary: bool = False, percents: Iterable[int] = ()) -> dict[str, float | None]:
     """Every score of SCORE_NAMES in percent; None where it is undefined.
 
-    binary: score the foreground (class 1 of 2) alone. Raises ArgumentError for `binary` with another number of classes.
+    binary: score the foreground (class 1 of 2) alone.  percents: more worst cases, each 1 to 100, see `worst_names`.
+    Raises ArgumentError for `binary` with another number of classes.
     """
     counts = table.counts[table.valid_pixels > 0]
     scored = counts[:, scored_classes(table, binary)]
     dataset, pairs = ratios(scored.sum(0)), pair_ratios(scored, binary)
+    percents = (WORST_PERCENT, *percents)
     scores = {"Acc": float(_ratio(counts[..., TP].sum(), counts[..., [TP, FN]].sum()))}
     for kind in KINDS:
         images = [mean(row) for row in pairs[kind]]
@@ -120,11 +129,12 @@ def score(table: CountTable, *, binary: bool = False) -> dict[str, float | None]
         scores[f"m{kind}_D"] = mean(dataset[kind])
         scores[f"m{kind}_I"] = mean(images)
         scores[f"m{kind}_C"] = mean([mean(column) for column in classes])
-        scores[f"m{kind}_I_q5"] = worst(images, WORST_PERCENT)
-        scores[f"m{kind}_C_q5"] = mean([worst(column, WORST_PERCENT) for column in classes])
+        for q in percents:
+            scores[f"m{kind}_I_q{q}"] = worst(images, q)
+            scores[f"m{kind}_C_q{q}"] = mean([worst(column, q) for column in classes])
         scores[f"m{kind}_I_qbar"] = mean([worst(images, q) for q in QBAR_PERCENTS])
         scores[f"m{kind}_C_qbar"] = mean([mean([worst(column, q) for column in classes]) for q in QBAR_PERCENTS])
-    return {name: _percent(scores[name]) for name in SCORE_NAMES}
+    return {name: _percent(scores[name]) for name in (*SCORE_NAMES, *worst_names(percents))}
 
 
 def per_class(table: CountTable, *, binary: bool = False) -> list[dict[str, TableValue]]:
@@ -199,10 +209,18 @@ def ratios(counts: NDArray[Any]) -> dict[str, Floats]:
 
 
 def worst(values: Iterable[float], percent: int) -> float:
-    """Mean of the lowest max(1, floor(percent * n / 100)) of the n values that are not NaN; NaN without any."""
+    """Mean of the lowest `worst_count` of the n values that are not NaN; NaN without any."""
     found = sorted(_defined(values))
-    # Integers on purpose: int(0.7 * 90) is 62, because the float 0.7 * 90 is a little less than 63.
-    return mean(found[: max(1, percent * len(found) // 100)])
+    return mean(found[: worst_count(percent, len(found))])
+
+
+def worst_count(percent: int, total: int) -> int:
+    """How many of n values are the worst q percent: max(1, int(q / 100 * n)), at least one.
+
+    The floats are computed in this order on purpose. `int(70 / 100 * 90)` is 62, because the product is a little less than 63,
+    and so it is in the code behind the published numbers (zifuwanggg/JDTLosses, metrics/metric.py at 68ce8ac).
+    """
+    return max(1, int(percent / 100 * total))
 
 
 def pair_ratios(counts: NDArray[np.int64], binary: bool) -> dict[str, Floats]:

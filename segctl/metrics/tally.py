@@ -163,19 +163,38 @@ def _merge_bins(parts: Sequence[CalibrationTable], names: tuple[str, ...]) -> Ca
     return CalibrationTable(names, np.stack([found[name] for name in names]))
 
 
-def all_scores(counts: EvaluationCounts, *, binary: bool = False, benchmark: Benchmark | None = None) -> dict[str, float | None]:
-    """Every score that the counts give, in percent: those of scores.py, then those of everything else that was counted.
+@dataclass(frozen=True)
+class Choice:
+    """Which scores to compute beside the usual ones. percents: worst cases, 1 to 100.  segment_px: leave smaller segments out
+    of mIoU_K."""
 
-    benchmark: the one that the classes belong to, if any; adds its categories, and iIoU where instances were counted.
+    percents: tuple[int, ...] = ()
+    segment_px: int = 0
+
+    def in_words(self) -> dict[str, object]:
+        """What scores.json says about a choice that is not the usual one."""
+        return {"segment_px": self.segment_px} if self.segment_px else {}
+
+
+USUAL = Choice()
+"""Only the scores that every evaluation has."""
+
+
+def all_scores(
+    counts: EvaluationCounts, *, binary: bool = False, benchmark: Benchmark | None = None, choice: Choice = USUAL
+) -> dict[str, float | None]:
+    """Every score that the counts give, in percent: those of scores.py, then those of what else was counted.
+
+    benchmark: that of the classes, where they are of one; adds its categories, and iIoU where instances were counted.
     """
     table, confusion = counts.table, counts.confusion
-    found = score(table, binary=binary)
+    found = score(table, binary=binary, percents=choice.percents)
     if counts.boundary is not None:
         found |= boundary_scores(counts.boundary, binary=binary)
     if counts.calibration is not None:
         found |= calibration_scores(counts.calibration, binary=binary)
     if counts.instances is not None:
-        found |= instance_scores(table, counts.instances)
+        found |= instance_scores(table, counts.instances, percents=choice.percents, segment_px=choice.segment_px)
     if benchmark is not None:
         found |= category_scores(benchmark, table, confusion)
     if benchmark is not None and counts.instances is not None and counts.unscored is not None:

@@ -30,6 +30,7 @@ def build_model(spec: ModelSpec, num_classes: int, class_names: Sequence[str] | 
     model = Segmenter(backbone, head, num_classes, aux_width=widths.aux if spec.aux else None)
     if start is not None:
         model.weights_note = _take_from(model, start, class_names)
+        backbone.weights_file = start.path
     return model
 
 

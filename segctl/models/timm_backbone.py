@@ -44,7 +44,12 @@ class Fit:
 
 
 class TimmBackbone(Backbone):
-    """A timm network cut to its feature maps; `net` is timm's own module, whose names of weights are in every checkpoint."""
+    """A timm network cut to its feature maps; `net` is timm's own module, whose names of weights are in every checkpoint.
+
+    weights_file: the file that its first weights were read from; None for random ones.
+    """
+
+    weights_file: Path | None = None
 
     def __init__(self, name: str, net: nn.Module, fit: Fit) -> None:
         super().__init__()
@@ -105,10 +110,13 @@ def build_backbone(name: str, output_stride: int, weights: str) -> TimmBackbone:
     _check_name(name)
     fit = _fit(name, output_stride)
     if weights == "timm":
-        return TimmBackbone(name, _with_timm_weights(name, fit), fit)
+        backbone = TimmBackbone(name, _with_timm_weights(name, fit), fit)
+        backbone.weights_file = _timm_file(name)
+        return backbone
     backbone = TimmBackbone(name, _create(name, fit.options), fit)
     if weights != "none":
-        backbone.load_weights(Path(weights).expanduser())
+        backbone.weights_file = Path(weights).expanduser()
+        backbone.load_weights(backbone.weights_file)
     return backbone
 
 
@@ -210,6 +218,14 @@ def _last_stride(name: str, options: Options) -> int | None:
         return int(info.reduction()[-1])
     except (TypeError, AssertionError, RuntimeError, ValueError, AttributeError, NotImplementedError):
         return None  # timm has no single error for a network that cannot be cut or dilated; these are all that were seen
+
+
+def _timm_file(name: str) -> Path | None:
+    """The downloaded file of a network's ImageNet weights; None where timm keeps it in no cache that is known here."""
+    import timm
+
+    config: Any = timm.get_pretrained_cfg(name)
+    return cached_weights(config.hf_hub_id) if config.hf_hub_id else None
 
 
 def _with_timm_weights(name: str, fit: Fit) -> nn.Module:

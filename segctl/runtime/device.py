@@ -107,7 +107,29 @@ def _choose_precision(name: str, device: torch.device) -> tuple[Precision, str]:
         case "bf16":
             return "bf16", "as given" if _has_fast_bf16(device) else "as given; this device emulates it, which is slow"
         case _:
-            return "fp32", "as given"
+            return "fp32", "as given" + (", convolutions in TF32" if _rounds_to_tf32(device) else "")
+
+
+def tf32(compute: Compute) -> dict[str, bool]:
+    """Whether fp32 convolutions and matrix products round their factors to TF32 (10 bits) on this device, as torch has it set.
+
+    torch's own default rounds convolutions alone, on GPUs from Ampere on; segctl leaves it so and says it, because the published
+    runs had that default too where their GPU had TF32.
+    """
+    there = compute.precision == "fp32" and _has_tf32(compute.device)
+    return {"convolutions": there and _rounds_to_tf32(compute.device), "products": there and _products_in_tf32()}
+
+
+def _has_tf32(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _rounds_to_tf32(device: torch.device) -> bool:
+    return _has_tf32(device) and bool(torch.backends.cudnn.allow_tf32)
+
+
+def _products_in_tf32() -> bool:
+    return torch.get_float32_matmul_precision() != "highest"
 
 
 def _has_fast_bf16(device: torch.device) -> bool:

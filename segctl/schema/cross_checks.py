@@ -3,7 +3,7 @@
 from segctl.errors import Fault
 from segctl.schema.distill_terms import DistillTerm, reads
 from segctl.schema.labels import BoundaryLabels, HardLabels
-from segctl.schema.loss_terms import JaccardFamily, KLSpec, LossTerm, LovaszSpec, OverlapTerm
+from segctl.schema.loss_terms import JaccardFamily, KLSpec, LossTerm, LovaszSpec, OhemSpec, OverlapTerm
 from segctl.schema.run import DistillRun, TrainRun
 from segctl.schema.schedule import ConstantSpec
 
@@ -107,14 +107,18 @@ def _loop_faults(run: TrainRun) -> list[Fault]:
 
 
 def local_losses(run: TrainRun) -> list[str]:
-    """Terms whose index is taken over each process's own images, one line each: over several processes they are another loss."""
+    """Terms that each process computes over its own images, one line each: over several processes they are another loss.
+
+    A term per image differs too: its mean is over the images of a process that have an active class, and processes have unequal
+    numbers of these. OHEM chooses its hard pixels among a process's own.
+    """
     terms: list[tuple[str, LossTerm | DistillTerm]] = [(f"loss.{index}", term) for index, term in enumerate(run.loss)]
     if isinstance(run, DistillRun):
         terms += [(f"distiller.terms.{index}", term) for index, term in enumerate(run.distiller.terms)]
     return [
         f"{path} ('{term.kind}') takes each process's own images, so it is not the loss of one process with the whole batch"
         for path, term in terms
-        if (isinstance(term, JaccardFamily) and term.reduce == "local") or (isinstance(term, OverlapTerm) and not term.per_image)
+        if (isinstance(term, JaccardFamily) and term.reduce == "local") or isinstance(term, OverlapTerm | OhemSpec)
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from segctl.schema.loss_terms import Active, JaccardFamily, NonNegative, Output, classes
+from segctl.schema.loss_terms import ActiveInMetric, JaccardFamily, NonNegative, Output, classes
 from segctl.schema.spec import Spec
 
 Positive = Annotated[float, Field(gt=0, le=1e9)]
@@ -149,11 +149,14 @@ class ChannelFeaturesSpec(FeatureTerm):
     """Its factor in the total."""
     temperature: Positive = 4.0
     """Softmax temperature; the term is multiplied by its square."""
-    divide_by: Literal["student", "compared"] = "student"
-    """Channels the sum is divided by: the student's before the adapter, as in the published code, or those compared."""
+    divide_by: Literal["published", "student", "compared"] = "published"
+    """Channels the sum is divided by. published: half of those compared, for any teacher; the published code compares
+    256 and divides by the 128 of its student, and its weight of 50 belongs to that. student: those before the adapter, as
+    that code is written; the term then grows with the teacher's width. compared: all of them, a plain mean."""
 
     def formula(self) -> list[str]:
-        inside = f"{_temperature(self.temperature)}features, over the number of {self.divide_by} channels"
+        how = "twice the mean over channels" if self.divide_by == "published" else f"over the number of {self.divide_by} channels"
+        inside = f"{_temperature(self.temperature)}features, {how}"
         return [f"{self.weight:g}·CWD({inside})"]
 
 
@@ -303,7 +306,7 @@ class SoftJDTSpec(LogitsTerm, JaccardFamily):
     term: ClassVar[str] = "jml.SoftJDT"
     at_label_size: ClassVar[bool] = True
     kind: Literal["soft_jdt"] = "soft_jdt"
-    active: Active = "all"
+    active: ActiveInMetric = "all"
     """Classes averaged over."""
     calibration: CalibrationSpec | None = None
     """null: the teacher's probabilities as they are."""

@@ -13,6 +13,9 @@ from segctl.schema.spec import Spec, auto_or_value
 
 Output = Literal["main", "aux"]
 Active = Literal["present", "all"]
+ActiveInMetric = Literal["present", "all", "probability", "both"]
+"""The classes that the metric loss averages over: by the label, all, by the prediction, or by the sum of both."""
+Overlap = Literal["minimum", "product"]
 Reduce = Literal["local", "global"]
 NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 UnitFraction = Annotated[float, Field(gt=0, le=1)]
@@ -56,7 +59,7 @@ class JaccardFamily(Spec):
     beta: NonNegative = 1.0
     """Weight of false negatives."""
     gamma: float = Field(1.0, ge=1)
-    """Focal exponent on (1 - index), or on -log(index) where log_loss is true."""
+    """Focal exponent on (1 - index), or on -log(index) where log_loss is true; whole where norm is 2 and alpha is not beta."""
     smooth: NonNegative = 1e-3
     """Added above and below the fraction line."""
     norm: Literal[1, 2] = 1
@@ -64,7 +67,10 @@ class JaccardFamily(Spec):
     log_loss: bool = False
     """Use -log(index) instead of (1 - index)."""
     threshold: float = Field(0.01, ge=0, lt=1)
-    """A class is present where its largest label value exceeds this."""
+    """A class is present where its largest label value exceeds this (probability: its largest predicted one; both: their sum)."""
+    overlap: Overlap = "minimum"
+    """The correct part: minimum takes sum min(p, y); product takes sum p·y there and leaves both errors as they are, which is
+    another loss on soft labels (JML2 of arXiv:2302.05666)."""
     reduce: Reduce = "global"
     """global: sums and means over the images of all processes, so any number of processes has the same loss; local: each
     process's own images."""
@@ -82,6 +88,7 @@ class JaccardFamily(Spec):
         fields = JaccardFamily.model_fields
         shown = (("s", "smooth"), ("norm", "norm"), ("threshold", "threshold"))
         changed = [f"{name}={getattr(self, key):g}" for name, key in shown if getattr(self, key) != fields[key].default]
+        changed += ["sum p·y"] if self.overlap == "product" else []
         changed += ["each process's own images"] if self.reduce == "local" else []
         return call(f"{'log ' if self.log_loss else ''}{index}_{mean}{focal}", logits, label, [*changed, *options])
 
@@ -141,9 +148,9 @@ class JDTSpec(LossTerm, JaccardFamily):
 
     loss: ClassVar[str] = "jdt.JDTLoss"
     kind: Literal["jdt"] = "jdt"
-    active_hard: Active = "present"
+    active_hard: ActiveInMetric = "present"
     """Classes averaged over when labels are hard."""
-    active_soft: Active = "all"
+    active_soft: ActiveInMetric = "all"
     """Classes averaged over when labels are soft."""
     class_weights: ClassWeights | None = None
     """One factor per class on its term; the sum is divided by the number of active classes."""
@@ -221,8 +228,8 @@ def call(name: str, logits: str, label: str, options: list[str]) -> str:
     return f"{name}({logits}, {label}{'; ' if options else ''}{', '.join(options)})"
 
 
-def classes(active: Active, usual: Active) -> list[str]:
-    """Which classes are averaged over, if not the usual ones."""
+def classes(active: ActiveInMetric, usual: Active) -> list[str]:
+    """Which classes are averaged over, where it is not the usual ones."""
     return [] if active == usual else [f"{active} classes"]
 
 

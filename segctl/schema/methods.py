@@ -23,7 +23,7 @@ class TeacherSpec(Spec):
     """Where the teacher comes from when `--teacher` does not say."""
 
     preset: str = Field(min_length=1)
-    """The newest finished run of this preset is the teacher."""
+    """The newest finished run of this preset is the teacher; with `--teacher best` the best one by validation."""
     cache: bool = False
     """Compute the teacher's outputs once before step 1, store them beside the runs and reuse them. Requires fixed views: one
     scale and a crop at least as large as every image. Flips are allowed."""
@@ -55,16 +55,16 @@ METHODS: dict[Method, DistillerSpec | None] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """A method's bundle as published for one dataset, or for students without an auxiliary head; `why` is a sentence."""
+    """A method's bundle as published for some datasets, or for students without an auxiliary head; `why` is a sentence."""
 
     method: Method
     distiller: DistillerSpec
     why: str
-    dataset: str | None = None
+    datasets: tuple[str, ...] = ()
     aux: bool | None = None
 
     def fits(self, method: Method, dataset: str, aux: bool) -> bool:
-        return self.method == method and self.dataset in (None, dataset) and self.aux in (None, aux)
+        return self.method == method and (not self.datasets or dataset in self.datasets) and self.aux in (None, aux)
 
 
 VARIANTS = (
@@ -72,7 +72,7 @@ VARIANTS = (
         "cirkd",
         DistillerSpec(terms=(term.PixelKLSpec(), term.CrossImageSpec(), term.MemorySpec(pixel_weight=0.01, region_weight=0.01))),
         "on voc, cirkd was published with memory weights 0.01; elsewhere they are 0.1",
-        dataset="voc",
+        datasets=("voc", "voc-sbd-wins"),
     ),
     Variant(
         "maskd",

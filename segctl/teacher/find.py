@@ -1,31 +1,57 @@
-"""Where a run's teacher is: the file, folder or Hugging Face name of `--teacher`, or the newest run of the teacher's preset."""
+"""Where a run's teacher is: the file, folder or Hugging Face name of `--teacher`, or a run of the teacher's preset.
+
+Of several finished runs the newest is taken, or with `--teacher best` the one of the best validation: the authors of JML-KD train
+the teacher at least three times and distil from the best (zifuwanggg/JDTLosses, README.md at 68ce8ac).
+"""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from segctl.commands import command_line
 from segctl.errors import InputError
 from segctl.models.external.huggingface import PREFIX
-from segctl.runs import RunFolder, newest_finished
+from segctl.runs import RunFolder, find_runs
 from segctl.schema.run import DistillRun
 
+BEST = Path("best")
+"""The value of --teacher that takes the best finished run by validation."""
 
-def find_teacher(run: DistillRun, given: Path | None, runs_root: Path, data_root: Path | None = None) -> Path:
-    """The weights of `--teacher` (a run folder, a file, or a Hugging Face model), else of the newest finished run of the
+
+class FoundTeacher(NamedTuple):
+    """The file of a teacher, and which runs it was chosen from, in a sentence; empty where there was no choice."""
+
+    path: Path
+    note: str = ""
+
+
+class _Candidate(NamedTuple):
+    """A finished run of the teacher's preset, and the validation mIoU_D in percent of the weights in its model.pt, if known."""
+
+    run: RunFolder
+    score: float | None
+
+    def __str__(self) -> str:
+        return f"{self.run.name} {'without a score' if self.score is None else f'{self.score:.2f}'}"
+
+
+def find_teacher(
+    run: DistillRun, given: Path | None, runs_root: Path, data_root: Path | None = None, fingerprint: str | None = None
+) -> FoundTeacher:
+    """The weights of `--teacher` (a run folder, a file, a Hugging Face model, or `best`), else of the newest finished run of the
     teacher's preset under `runs_root`.
 
-    data_root: for the command in the error message.  Raises InputError if there is no teacher.
+    data_root: for the command in the error message.  fingerprint: of the dataset; runs on other data cannot be the best.
+    Raises InputError if there is no teacher.
     """
-    if given is None:
-        found = newest_finished(runs_root, run.teacher.preset)
-        if found is None:
-            line = command_line("train", "--preset", run.teacher.preset, data_root=data_root, runs_root=runs_root)
+    if given is None or given == BEST:
+        if given == BEST and BEST.exists():
             raise InputError(
-                f"there is no finished run of the teacher preset '{run.teacher.preset}' under '{runs_root}'",
-                f"make one with `{line}`, or give --teacher RUN_OR_FILE",
+                "--teacher 'best' means the best finished run, but there is also a file or folder 'best' here",
+                f"give its whole path, --teacher {BEST.absolute()}, or run the command in another folder",
             )
-        return found.model
+        return _of_preset(run.teacher.preset, given == BEST, runs_root, data_root, fingerprint)
     if on_the_hub(given) or is_hugging_face(given):
-        return given
+        return FoundTeacher(given)
     if given.is_dir():
         folder = RunFolder(given)
         if not folder.finished:
@@ -33,10 +59,50 @@ def find_teacher(run: DistillRun, given: Path | None, runs_root: Path, data_root
                 f"--teacher '{given}' is not a finished run: it has no model.pt",
                 f"finish it with `{folder.resume_line()}`, or give another" if folder.run_yaml.is_file() else "give another",
             )
-        return folder.model
+        return FoundTeacher(folder.model)
     if not given.is_file():
         raise InputError(f"--teacher '{given}' does not exist", "give a run folder or a model.pt")
-    return given
+    return FoundTeacher(given)
+
+
+def _of_preset(preset: str, best: bool, runs_root: Path, data_root: Path | None, fingerprint: str | None) -> FoundTeacher:
+    """The newest or the best finished run of a preset, with the others' scores in its note."""
+    finished = [folder for folder in find_runs(runs_root) if folder.finished and folder.preset_name == preset]
+    if not finished:
+        line = command_line("train", "--preset", preset, data_root=data_root, runs_root=runs_root)
+        raise InputError(
+            f"there is no finished run of the teacher preset '{preset}' under '{runs_root}'",
+            f"make one with `{line}`, or give --teacher RUN_OR_FILE",
+        )
+    newest_first = sorted(finished, key=lambda folder: -folder.model.stat().st_mtime_ns)
+    candidates = [_Candidate(folder, _validation_score(folder, fingerprint)) for folder in newest_first]
+    scored = [candidate for candidate in candidates if candidate.score is not None]
+    if best and not scored:
+        raise InputError(
+            f"no finished run of '{preset}' under '{runs_root}' has a validation score on this data, so none is the best",
+            "give --teacher RUN, or leave --teacher out to take the newest",
+        )
+    taken = max(scored, key=lambda candidate: candidate.score or 0.0) if best else candidates[0]
+    if len(candidates) == 1:
+        return FoundTeacher(taken.run.model)
+    others = ", ".join(str(candidate) for candidate in candidates if candidate is not taken)
+    which = "best" if best else "newest"
+    note = f"teacher chosen: {taken} mIoU_D in validation, the {which} of {len(candidates)} runs of '{preset}'"
+    better = not best and any((candidate.score or 0.0) > (taken.score or 0.0) for candidate in scored)
+    return FoundTeacher(taken.run.model, f"{note}; others: {others}" + ("; --teacher best takes the best" if better else ""))
+
+
+def _validation_score(folder: RunFolder, fingerprint: str | None) -> float | None:
+    """The validation mIoU_D, in percent, of the weights that a finished run ships; None if it is not known, or on other data."""
+    try:
+        trained_on, events = (folder.read_environment().get("dataset") or {}).get("fingerprint"), folder.read_log()
+    except InputError:
+        return None  # a damaged run is no reason to refuse another one; if it is taken, loading it says what is wrong
+    if fingerprint is not None and trained_on != fingerprint:
+        return None
+    shipped = next((event.get("weights_step") for event in reversed(events) if event["event"] == "end"), None)
+    scores = [event["scores"].get("mIoU_D") for event in events if event["event"] == "validation" and event["step"] == shipped]
+    return scores[-1] if scores else None
 
 
 def on_the_hub(path: Path) -> bool:

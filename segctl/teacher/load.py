@@ -1,6 +1,6 @@
 """Load a teacher's network from any file that holds one, with its classes in the dataset's order."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,8 @@ class Teacher:
     """A loaded teacher and where it came from.
 
     path: its file, or `hf:ORG/NAME`.  preset: the preset that made it, or its kind of file.  sha256: the hash of its file.
-    notes: what was assumed about a network that segctl did not make.  given_preset: the --teacher-preset that describes it.
+    notes: which runs it was chosen from, and what was assumed about a network that segctl did not make.
+    given_preset: the --teacher-preset that describes it.
     """
 
     model: Network
@@ -34,6 +35,10 @@ class Teacher:
     sha256: str
     notes: tuple[str, ...] = ()
     given_preset: str | None = None
+
+    def chosen(self, note: str) -> "Teacher":
+        """The same teacher; the note says which runs it was chosen from, or is empty."""
+        return replace(self, notes=(note, *self.notes)) if note else self
 
     @property
     def is_program(self) -> bool:

@@ -72,13 +72,15 @@ def _build(request: Request, fresh: bool) -> Session:
     compute = choose_compute(request.device, run.train.precision)
     teacher, teacher_shape, cache = None, None, None
     if isinstance(run, DistillRun):
+        found = find_teacher(run, request.teacher, request.runs_root, request.data_root, dataset.fingerprint)
         teacher = load_teacher(
-            find_teacher(run, request.teacher, request.runs_root, request.data_root),
+            found.path,
             dataset,
             request.teacher_preset,
             trust_program=request.trust_program,
             crop=run.data.crop,
         )
+        teacher = teacher.chosen(found.note)
         teacher.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         teacher_shape = _output_shape(teacher.model, run.data.crop)
         _require_aux(run, teacher, teacher_shape)
@@ -87,7 +89,7 @@ def _build(request: Request, fresh: bool) -> Session:
     torch.manual_seed(run.train.seed)
     spec = run.model if fresh else run.model.model_copy(update={"weights": "none"})
     model = build_model(spec, dataset.classes.num_classes, dataset.classes.names)
-    _require_images_for_batch_norm(run, model, request.world, compute.device)
+    require_images_for_batch_norm(run, model, request.world, compute.device)
     model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task = _build_task(run, weighted_loss(run, dataset), model, teacher, teacher_shape).to(compute.device)
     if world.size > 1 and compute.device.type == "cuda":
@@ -123,6 +125,7 @@ def _build(request: Request, fresh: bool) -> Session:
         state=state,
         teacher_cache=cache,
         runs_root=request.runs_root,
+        reasons=request.reasons,
     )
 
 
@@ -143,7 +146,7 @@ def _has_idle_weights(model: Segmenter) -> bool:
     return any(gradient is None for gradient in gradients)
 
 
-def _require_images_for_batch_norm(run: TrainRun, model: Segmenter, world: World, device: torch.device) -> None:
+def require_images_for_batch_norm(run: TrainRun, model: Segmenter, world: World, device: torch.device) -> None:
     """Raise InputError if a micro-batch holds one image and the network takes batch norm of maps that it pooled to one pixel.
 
     Tried on the meta device, without memory. On several GPUs the statistics are those of all processes' images.

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 import segctl
+from segctl.files import file_sha256
+from segctl.runtime.device import tf32
 from segctl.schema.methods import method_of
 from segctl.schema.run import DistillRun
 from segctl.teacher.trial import Trial
@@ -28,6 +30,7 @@ def describe_environment(session: Session, request: Request, trial: Trial | None
         "processes": session.world.size,
         "threads": torch.get_num_threads(),
         "precision": session.compute.precision,
+        "tf32": tf32(session.compute),
         "command": request.command,
         "data_root": str(request.data_root),
         "runs_root": str(request.runs_root),
@@ -41,6 +44,7 @@ def describe_environment(session: Session, request: Request, trial: Trial | None
         "parameters": sum(parameter.numel() for parameter in session.model.parameters()),
         "method": method_of(run.distiller if isinstance(run, DistillRun) else None),
         "initial_weights": run.model.weights,
+        "initial_weights_sha256": _weights_sha256(session),
         "dataset": {
             "name": session.dataset.name,
             "fingerprint": session.dataset.fingerprint,
@@ -48,6 +52,12 @@ def describe_environment(session: Session, request: Request, trial: Trial | None
         },
         "teacher": _teacher(session, trial),
     }
+
+
+def _weights_sha256(session: Session) -> str | None:
+    """The hash of the file that the first weights came from; None for random ones, and on a resume, which reads none."""
+    file = getattr(session.model.backbone, "weights_file", None)
+    return None if file is None else file_sha256(file)
 
 
 def now() -> str:

@@ -21,10 +21,11 @@ from segctl.runs import RunFolder
 from segctl.runtime.compiler import compile_failure_in_words
 from segctl.runtime.determinism import missing_determinism_in_words
 from segctl.runtime.launcher import remember_resume_command
-from segctl.runtime.memory import TRAIN_WITH_LESS, out_of_memory_in_words, peak_memory_mb
+from segctl.runtime.memory import out_of_memory_in_words, peak_memory_mb
 from segctl.runtime.phases import phase
 from segctl.runtime.signals import requests_between_steps
 from segctl.runtime.world import without_averaging
+from segctl.train.auto.by_memory import smaller_batch_in_words
 from segctl.train.environment import now
 from segctl.train.mask_stage import StageFolder, learn_stages
 from segctl.train.optimizer import set_learning_rates
@@ -159,7 +160,7 @@ def steps(
             set_learning_rates(state.optimizer, session.run.schedule, state.step, train.steps)
             device = session.compute.device
             with (
-                out_of_memory_in_words(device, TRAIN_WITH_LESS),
+                out_of_memory_in_words(device, lambda: smaller_batch_in_words(session, take_step)),
                 missing_determinism_in_words(device),
                 compile_failure_in_words(device),
             ):

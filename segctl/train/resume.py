@@ -8,7 +8,7 @@ from segctl.errors import InputError
 from segctl.files import sweep_partial, write_json, write_yaml
 from segctl.runs import Environment, RunFolder
 from segctl.schema.load import validate_run
-from segctl.schema.run import TrainRun
+from segctl.schema.run import TrainRun, with_accumulation
 from segctl.schema.same_run import Change, conflicts, rounding_changes, steering_changes
 from segctl.train.build import build_session
 from segctl.train.checkpoint import Checkpoint, read_checkpoint
@@ -42,6 +42,9 @@ def reopen(request: Request, folder: RunFolder, watch: Watch, stored: TrainRun, 
     world = request.world
     track = world.together(lambda: trackers_of(folder, request.track))
     world.together(lambda: require_trackers(track))
+    if request.run.train.accumulate == "auto":  # type: ignore[comparison-overlap]
+        # What fitted as the run started holds to its end; other micro-batches would be another run.
+        request = replace(request, run=with_accumulation(request.run, stored.train.accumulate))
     environment = world.together(folder.require_environment)
     teacher = environment.teacher
     if request.teacher is None and teacher is not None:

@@ -31,11 +31,13 @@ from segctl.train.tasks import DistillationTask, SupervisedTask
 class Request:
     """A run, and what only this start of it decides: where data and runs are, on which device and processes it trains.
 
-    teacher: a run's folder, a file or `hf:ORG/NAME`; None takes the newest run of the preset's teacher.
+    teacher: a run's folder, a file or `hf:ORG/NAME`; `best` the best run of the preset's
+        teacher by validation; None takes the newest.
     teacher_preset: the preset that describes the network of a teacher that is a file of plain weights.
     trust_program: whether a teacher that is a TorchScript or torch.export file may be read, which may run its code.
     command: the command line, for environment.json.
     profile: measure where a step's time goes.  track: names of trackers to give the run's curves to.
+    reasons: why segctl chose what the preset leaves open, in sentences.
     """
 
     run: TrainRun
@@ -49,6 +51,7 @@ class Request:
     world: World = field(default_factory=World)
     profile: bool = False
     track: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -80,6 +83,7 @@ class Session:
     state: State
     teacher_cache: TeacherCache | None = None
     runs_root: Path = RUNS_ROOT
+    reasons: tuple[str, ...] = ()
 
     @property
     def teacher_outputs(self) -> TeacherOutputs | None:
@@ -150,6 +154,7 @@ class Session:
                 f"{train.early_stop.patience * train.validate_every} steps, without a better "
                 f"{train.watched}"
             )
+        lines += self.reasons
         lines += [weights_in_words(run, self.dataset)] if has_auto_weights(run) else []
         lines += [self.model.weights_note] if self.model.weights_note else []
         if self.world.size > 1:

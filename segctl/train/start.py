@@ -10,9 +10,10 @@ from segctl.files import write_json, write_yaml
 from segctl.runs import RunFolder, free_folder
 from segctl.schema.run import DistillRun, TrainRun
 from segctl.teacher.trial import Trial, require_passed, try_teacher
+from segctl.train.auto.by_memory import with_fitting_batch
 from segctl.train.build import build_session
 from segctl.train.environment import describe_environment
-from segctl.train.loop import run_to_end
+from segctl.train.loop import run_to_end, take_step
 from segctl.train.profile.summary import plan_window
 from segctl.train.run_log import RunLog, Watch
 from segctl.train.session import Request, Session, one_writer
@@ -29,6 +30,7 @@ def start_run(request: Request, folder: RunFolder, watch: Watch, *, free_name: s
     if free_name is None:
         world.together(lambda: _require_new(folder))
     world.together(lambda: require_trackers(request.track))
+    request = with_fitting_batch(request, take_step)
     session = build_session(request)
     for line in session.decisions():
         watch.note(line)

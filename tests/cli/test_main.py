@@ -66,7 +66,7 @@ def test_python_dash_m_is_the_same_command() -> None:
         (["train", "--preset", "camvid-psp18", "--set", "train.steps"], "cannot read --set 'train.steps'",
          "write it as a.b=value, such as --set train.steps=100"),
         (["train", "--preset", "voc-psp18", "--data-root", "nowhere"],
-         "dataset 'voc' is not prepared in 'nowhere'", "run `segctl data prepare voc --data-root nowhere`"),
+         "dataset 'voc-sbd-wins' is not prepared in 'nowhere'", "run `segctl data prepare voc-sbd-wins --data-root nowhere`"),
         (["eval", "nowhere"], "'nowhere' is not a run: it has no run.yaml", "give a folder that `segctl train` wrote"),
     ],
 )  # fmt: skip

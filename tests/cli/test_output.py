@@ -21,7 +21,7 @@ def cells_of_presets():
 
     for run in map(load_preset, preset_names()):
         teacher = getattr(run, "teacher", None)
-        yield run.name, f"{run.model.head} {run.model.backbone}", teacher.preset if teacher else ""
+        yield run.name, f"{run.model.head} {run.model.backbone.partition('.')[0]}", teacher.preset if teacher else ""
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

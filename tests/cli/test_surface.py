@@ -30,11 +30,11 @@ SURFACE = {
     "data list": {"--data-root", "--json"},
     "data prepare": {
         "--source", "--images", "--labels", "--classes", "--split", "--split-seed",
-        "--codec", "--workers", "--limit", "--release", "--check", "--data-root",
+        "--instances", "--codec", "--workers", "--limit", "--release", "--check", "--data-root",
     },
     "data check": {"--data-root", "--json"},
     "data info": {"--split", "--data-root", "--json"},
-    "data preview": {"--output", "--split", "--data-root"},
+    "data preview": {"--output", "--split", "--augmented", "--data-root"},
     "data bench": {"--source", "--split", "--crop", "--samples", "--workers", "--data-root", "--json"},
     "presets list": {"--json"},
     "presets show": {"--set", "--json"},
@@ -48,7 +48,8 @@ SURFACE = {
     "eval": NETWORK | {
         "--split", "--batch", "--save-predictions", "--calibration", "--device", "--processes", "--data-root",
         "--pred", "--gt", "--num-classes", "--classes", "--ignore", "--label-ids", "--resize", "--workers", "--counts",
-        "--boundary", "--binary", "--min", "--output", "--json",
+        "--instances", "--boundary", "--binary", "--worst", "--segment-px", "--min", "--output", "--json",
+        "--dataset", "--class-map",
     },
     "predict": NETWORK | {"--output", "--overlay", "--label-ids", "--device", "--data-root"},
     "report": {"--output", "--runs-root", "--split", "--json"},

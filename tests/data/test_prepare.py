@@ -2,7 +2,7 @@ import json
 import os
 import shutil
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +87,16 @@ def test_preparing_the_same_bytes_again_does_nothing(folder, tmp_path):
     prepare_source(open_source("camvid", [folder]), tmp_path / "data", workers=0, progress=lambda done, total: seen.append(done))
     assert seen == []
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")} == before
+
+
+def test_a_sample_for_training_and_for_scoring_is_refused_before_anything_is_written(folder, tmp_path):
+    source = open_source("camvid", [folder])
+    name = source.splits["val"][0]
+    leaking = replace(source, splits={**source.splits, "train": [*source.splits["train"], name]})
+    with pytest.raises(InputError, match=f"sample '{name}' is in two splits, 'train' and 'val'"):
+        prepare_source(leaking, tmp_path / "data", workers=0)
+    assert not (tmp_path / "data").exists()
+    prepare_source(replace(source, splits={**source.splits, "extra": [name]}), tmp_path / "data", workers=0)
 
 
 def test_the_lock_of_a_process_that_was_killed_at_its_very_end_goes_too(folder, tmp_path):

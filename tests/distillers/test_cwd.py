@@ -40,18 +40,26 @@ def test_features_of_other_channels_go_through_a_declared_adapter() -> None:
     logits = golden_inputs()[0]
     found = term(outputs(logits, features=student), outputs(logits, features=teacher), label)
     adapted = torch.einsum("oi,bihw->bohw", next(term.parameters())[:, :, 0, 0], student)
-    torch.testing.assert_close(found, 6 / 4 * channel_divergence(adapted, teacher, 4.0))
+    torch.testing.assert_close(found, 2 * channel_divergence(adapted, teacher, 4.0))
 
 
 def test_dividing_by_the_compared_channels_is_the_mean() -> None:
     student, teacher = golden_features()
     logits, _, label = golden_inputs()
     torch.manual_seed(0)
-    published = ChannelFeatures(4, 6).double()
+    published = ChannelFeatures(4, 6, divide_by="student").double()
     proper = ChannelFeatures(4, 6, divide_by="compared").double()
     proper.load_state_dict(published.state_dict())
     maps = outputs(logits, features=student), outputs(logits, features=teacher), label
     torch.testing.assert_close(published(*maps), 1.5 * proper(*maps))
+
+
+@pytest.mark.parametrize("teacher_channels", [256, 512, 768])
+def test_the_published_strength_does_not_grow_with_the_teacher(teacher_channels: int) -> None:
+    """At the reference's own widths, 128 and 256, it is what the published code computes."""
+    assert ChannelFeatures(128, teacher_channels).factor == 2
+    assert ChannelFeatures(128, teacher_channels, divide_by="student").factor == teacher_channels / 128
+    assert ChannelFeatures(128, 256).factor == ChannelFeatures(128, 256, divide_by="student").factor
 
 
 def test_equal_channels_need_no_adapter() -> None:

@@ -38,6 +38,7 @@ TERMS: list[DistillTermSpec] = [
     ChannelSpec(),
     ChannelFeaturesSpec(),
     ChannelFeaturesSpec(divide_by="compared"),
+    ChannelFeaturesSpec(divide_by="student"),
     CrossImageSpec(),
     MemorySpec(**SMALL_QUEUES),
     MemorySpec(queue="fixed", **SMALL_QUEUES),

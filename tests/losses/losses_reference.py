@@ -143,6 +143,7 @@ def slow_jdt(
     class_weights: list[float] | None = None,
     active_hard: str = "present",
     active_soft: str = "all",
+    overlap: str = "minimum",
 ) -> float:
     batch, num_classes = logits.shape[:2]
     mode = active_hard if label.ndim < logits.ndim else active_soft
@@ -151,15 +152,18 @@ def slow_jdt(
     def term(images: list[int], c: int) -> float | None:
         """The term of one class over some images; None where the class is not active."""
         pairs = [(p[c], y[c]) for image, p, y in pixels if image in images]
-        if mode == "present" and max((y for _, y in pairs), default=0.0) <= threshold:
+        seen = {"present": lambda p, y: y, "probability": lambda p, y: p, "both": lambda p, y: p + y}.get(mode)
+        if seen is not None and max((seen(p, y) for p, y in pairs), default=0.0) <= threshold:
             return None
         tp = sum((p + y - abs(p - y)) / 2 if norm == 1 else p * y for p, y in pairs)
         fp = sum(p**norm for p, _ in pairs) - tp
         fn = sum(y**norm for _, y in pairs) - tp
+        tp = sum(p * y for p, y in pairs) if overlap == "product" else tp
         below = tp + alpha * fp + beta * fn + smooth
         index = (tp + smooth) / below if below else 1.0
         value = -math.log(index) if log_loss else 1 - index
-        value = value if gamma == 1 else max(value, 0.0) ** gamma
+        negative = norm == 2 and alpha != beta
+        value = value if gamma == 1 else (value if negative else max(value, 0.0)) ** gamma
         return value if class_weights is None else class_weights[c] * value
 
     def mean(values: list[float | None]) -> float | None:

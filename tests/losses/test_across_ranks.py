@@ -18,11 +18,14 @@ OPTIONS: dict[str, dict[str, float | str]] = {
     "C": {"miou_d": 0.0, "miou_c": 1.0},
     "all three, dice, focal": {"miou_i": 0.5, "miou_c": 0.25, "alpha": 0.5, "beta": 0.5, "gamma": 1.5},
     "D, log, norm 2": {"log_loss": True, "smooth": 1.0, "norm": 2},
+    "D, I, products": {"miou_i": 0.5, "overlap": "product"},
+    "D, C, classes by prediction": {"miou_c": 0.5, "active_hard": "both", "active_soft": "probability", "threshold": 0.5},
 }
 
 
 def loss_of(options: str, reduce: str) -> JDTLoss:
-    return JDTLoss(ignore_index=255, active_soft="present", threshold=0.3, reduce=reduce, **OPTIONS[options])
+    usual: dict[str, Any] = {"active_soft": "present", "threshold": 0.3}
+    return JDTLoss(ignore_index=255, reduce=reduce, **(usual | OPTIONS[options]))
 
 
 def network() -> nn.Module:

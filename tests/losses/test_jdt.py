@@ -75,6 +75,61 @@ def test_image_means_go_over_classes_first_and_class_means_over_images_first() -
     assert of_classes.item() == pytest.approx(pairs[0] / 2 + (pairs[1] + pairs[2]) / 4, abs=1e-12)
 
 
+def test_norm_2_keeps_an_error_below_zero_for_a_whole_gamma() -> None:
+    """p = (.3, .7) and y = (.6, .4). Class 0: tp .18, fp .09 - .18; class 1: tp .28, fp .49 - .28.
+
+    1 - T = fp / (tp + fp) with alpha 1 and beta 0: -.09 / .09 = -1 and .21 / .49 = 3/7.
+    """
+    p, y = (torch.tensor(values, dtype=torch.float64).view(1, 2, 1) for values in ([0.3, 0.7], [0.6, 0.4]))
+    values = [JDTLoss(alpha=1, beta=0, gamma=gamma, smooth=0.0, norm=2)(p.log(), y).item() for gamma in (1, 2, 3)]
+    assert values == pytest.approx([(-1 + 3 / 7) / 2, (1 + (3 / 7) ** 2) / 2, (-1 + (3 / 7) ** 3) / 2], abs=1e-12)
+    assert JDTLoss(alpha=1, beta=0, gamma=2, norm=2)(p.log(), y).item() == pytest.approx(0.5805, abs=5e-5)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_norm_2_with_unequal_weights_agrees_with_the_slow_reference(seed: int) -> None:
+    logits, label, keep_mask, options = random_case(seed)
+    options |= {"norm": 2, "alpha": 0.9, "beta": 0.1 * (seed % 3), "gamma": float(1 + seed % 3), "smooth": 0.1}
+    options |= {"class_weights": None, "log_loss": False}
+    expected = slow_jdt(logits.numpy(), label.numpy(), None if keep_mask is None else keep_mask.numpy(), **options)
+    assert JDTLoss(**options)(logits, label, keep_mask).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("mode", ["probability", "both", "present"])
+def test_classes_by_prediction_and_products_agree_with_the_slow_reference(seed: int, mode: str) -> None:
+    logits, label, keep_mask, options = random_case(seed)
+    options |= {"active_hard": mode, "active_soft": mode, "class_weights": None, "threshold": (0.3, 0.6, 0.9)[seed % 3]}
+    if options["norm"] == 1:
+        options["overlap"] = ("minimum", "product")[seed // 2 % 2]
+    expected = slow_jdt(logits.numpy(), label.numpy(), None if keep_mask is None else keep_mask.numpy(), **options)
+    assert JDTLoss(**options)(logits, label, keep_mask).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_classes_by_prediction_by_hand() -> None:
+    """Class 0 reaches p = .75 and p + y = 1.75, class 1 reaches .6 and 1.6."""
+    first, second = 1 - 0.75 / 1.4, 1 - 0.6 / 1.25
+    for mode, threshold, expected in (
+        ("probability", 0.7, first),
+        ("probability", 0.5, (first + second) / 2),
+        ("both", 1.7 - 1e-9, first),
+        ("both", 1.5, (first + second) / 2),
+        ("probability", 0.8, 0),
+    ):
+        loss = JDTLoss(smooth=0.0, threshold=threshold, active_hard=mode)  # type: ignore[arg-type]
+        assert loss(*two_pixels()).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_products_by_hand() -> None:
+    """p = (.3, .7), y = (.6, .4): sum p·y .18 and .28, sum |p - y| .3 and .3."""
+    p, y = (torch.tensor(values, dtype=torch.float64).view(1, 2, 1) for values in ([0.3, 0.7], [0.6, 0.4]))
+    loss = JDTLoss(smooth=0.0, overlap="product")
+    assert loss(p.log(), y).item() == pytest.approx(1 - (0.18 / 0.48 + 0.28 / 0.58) / 2, abs=1e-12)
+    assert loss(y.log(), y).item() == pytest.approx(0, abs=1e-12)  # a match costs nothing, as with the minimum
+    logits, label = two_pixels()
+    assert loss(logits, label).item() == JDTLoss(smooth=0.0)(logits, label).item()
+
+
 # Golden values of the published recipe.
 
 
@@ -382,6 +437,15 @@ def test_an_id_outside_the_classes_is_an_error_and_never_another_class(wrong: in
         ({"miou_i": -1.0}, "JDTLoss got miou_d, miou_i, miou_c [1.0, -1.0, 0.0], wanted none below 0 and one above"),
         ({"beta": -0.5}, "JDTLoss got alpha, beta, smooth [1.0, -0.5, 0.001], wanted none below 0"),
         ({"gamma": 0.5}, "JDTLoss got gamma 0.5, wanted at least 1 (below, a perfect match has an infinite gradient)"),
+        (
+            {"norm": 2, "alpha": 1.0, "beta": 0.0, "gamma": 1.5},
+            "JDTLoss got gamma 1.5 with norm 2 and alpha other than beta, wanted a whole gamma (1 - T may be below 0 there)",
+        ),
+        ({"overlap": "sum"}, "JDTLoss got overlap 'sum', wanted 'minimum' or 'product'"),
+        (
+            {"overlap": "product", "norm": 2},
+            "JDTLoss got overlap 'product' with norm 2, which has products already; wanted norm 1",
+        ),
         ({"norm": 3}, "JDTLoss got norm 3, wanted 1 or 2"),
         (
             {"log_loss": True, "smooth": 0.0},
@@ -389,7 +453,10 @@ def test_an_id_outside_the_classes_is_an_error_and_never_another_class(wrong: in
         ),
         ({"reduce": "sum"}, "JDTLoss got reduce 'sum', wanted 'local' or 'global'"),
         ({"class_weights": [1.0, -1.0]}, "JDTLoss got class_weights with a number below 0"),
-        ({"active_soft": "ALL"}, "JDTLoss got active_hard, active_soft ['present', 'ALL'], wanted 'present' or 'all'"),
+        (
+            {"active_soft": "ALL"},
+            "JDTLoss got active_hard, active_soft ['present', 'ALL'], wanted 'present', 'all', 'probability', 'both'",
+        ),
     ],
 )
 def test_an_argument_without_meaning_is_refused(options: dict[str, Any], message: str) -> None:

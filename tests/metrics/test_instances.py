@@ -1,11 +1,11 @@
-"""Instances counted one by one, false positives shared by hand, and a slow mIoU_K."""
+"""Segments counted one by one, false positives shared by hand, and a slow mIoU_K."""
 
 import numpy as np
 import pytest
 
 from segctl.errors import InputError
 from segctl.metrics.counts import count
-from segctl.metrics.instances import instance_iou, instance_rows, instance_scores, join_instances
+from segctl.metrics.instances import InstanceTable, instance_rows, instance_scores, join_instances, segments_of
 from segctl.metrics.table import CountTable
 
 IGNORED = 255
@@ -35,29 +35,59 @@ def tables(seeds, num_classes=4):
     return scenes, table, join_instances([(name, instance_rows(*one)) for name, one in scenes.items()])
 
 
-def slow_scores(scenes, num_classes):
-    """mIoU_K from its definition, pixel by pixel."""
-    values = {index: [] for index in range(num_classes)}
-    regions = {index: [] for index in range(num_classes)}
+def slow_segments(scenes, num_classes):
+    """IoU and Dice of every segment by class, pixel by pixel: a segment is a value of the instance map with one label."""
+    found = {index: [] for index in range(num_classes)}
     for guess, truth, instances in scenes.values():
         valid = truth != IGNORED
         for index in range(num_classes):
-            hits, strays = ((truth == index) & (guess == index)).sum(), (valid & (truth != index) & (guess == index)).sum()
-            if (truth == index).any():
-                regions[index].append(hits / ((truth == index).sum() + strays))
-            numbers = sorted({int(number) for number in instances[truth == index] if number >= 1000})
-            sizes = [((instances == number) & (truth == index)).sum() for number in numbers]
-            for number, size in zip(numbers, sizes, strict=True):
-                hits = ((instances == number) & (truth == index) & (guess == index)).sum()
-                values[index].append(hits / (size + strays * size / sum(sizes)))
-    means = [np.mean(values[index] or regions[index]) for index in range(num_classes) if values[index] or regions[index]]
-    return 100 * np.mean(means)
+            strays, whole = (valid & (truth != index) & (guess == index)).sum(), (truth == index).sum()
+            for number in np.unique(instances[truth == index]):
+                segment = (instances == number) & (truth == index)
+                size, hits = segment.sum(), (segment & (guess == index)).sum()
+                share = strays * size / whole
+                found[index].append((hits / (size + share), 2 * hits / (hits + size + share), size))
+    return found
 
 
-@pytest.mark.parametrize("seeds", [(0,), (1, 2), (3, 4, 5, 6)])
-def test_miou_k_equals_the_slow_reference(seeds):
+def slow_mean(found, kind, q=100, least=0):
+    """The mean over classes of the mean of the lowest q percent of their segments, in percent."""
+    columns = [sorted(one[kind] for one in values if one[2] >= least) for values in found.values()]
+    return 100 * np.mean([np.mean(column[: max(1, int(q / 100 * len(column)))]) for column in columns if column])
+
+
+def group_values(scene):
+    """The same scene, coded as the panoptic conversion does: what has no instance has the raw id of its class."""
+    guess, truth, instances = scene
+    return guess, truth, np.where(instances >= 1000, instances, truth)
+
+
+@pytest.mark.parametrize("seeds", [(0,), (1, 2), (3, 4, 5, 6), range(10, 40)])
+def test_segment_scores_equal_the_slow_reference_with_groups(seeds):
     scenes, table, instances = tables(seeds)
-    assert instance_scores(table, instances)["mIoU_K"] == pytest.approx(slow_scores(scenes, 4), rel=1e-12)
+    slow = slow_segments({name: group_values(one) for name, one in scenes.items()}, 4)
+    found = instance_scores(table, instances, percents=(1, 20))
+    for kind, name in enumerate(("mIoU_K", "mDice_K")):
+        assert found[name] == pytest.approx(slow_mean(slow, kind), rel=1e-12)
+        for q in (1, 5, 20):
+            assert found[f"{name}_q{q}"] == pytest.approx(slow_mean(slow, kind, q), rel=1e-12)
+        qbar = np.mean([slow_mean(slow, kind, q) for q in range(10, 101, 10)])
+        assert found[f"{name}_qbar"] == pytest.approx(qbar, rel=1e-12)
+    few = instance_scores(table, instances, segment_px=12)
+    assert few["mIoU_K"] == pytest.approx(slow_mean(slow, 0, least=12), rel=1e-12)
+    assert few["mIoU_K"] != found["mIoU_K"]
+
+
+def test_a_missed_group_is_one_more_segment_by_hand():
+    # A person of 100 px all right, a group of 100 px all missed, 50 px false: (100 / (100 + 25) + 0) / 2 = 0.4 for the person.
+    label, guess, instances = (np.zeros((1, 400), dtype) for dtype in (np.uint8, np.uint8, np.uint16))
+    label[0, :200], instances[0, :100], instances[0, 100:200] = 1, 24_000, 24
+    guess[0, :100], guess[0, 200:250] = 1, 1
+    table = CountTable(("x",), ("road", "person"), count(guess[None], label[None], 2))
+    found = instance_scores(table, join_instances([("x", instance_rows(guess, label, instances))]))
+    assert found["IoU_K.person"] == pytest.approx(40)
+    assert found["IoU_K.road"] == pytest.approx(100 * 150 / 300)
+    assert found["mIoU_K"] == pytest.approx(45)  # 58.33 where the group is left out
 
 
 def test_instances_by_hand():
@@ -69,11 +99,13 @@ def test_instances_by_hand():
     table = CountTable(("x",), ("a", "b"), count(guess[None], label[None], 2))
     # Two false positives on six pixels of instances: 4/3 for the first, 2/3 for the second.
     expected = np.array([3 / (4 + 4 / 3), 2 / (2 + 2 / 3)])
-    np.testing.assert_allclose(instance_iou(table, join_instances([("x", rows)])), expected)
+    segments = segments_of(table, join_instances([("x", rows)]))
+    np.testing.assert_allclose(segments.ratios()["IoU"], [*expected, 0])
     found = instance_scores(table, join_instances([("x", rows)]))
     assert found["IoU_K.b"] == pytest.approx(100 * expected.mean())
     assert found["IoU_K.a"] == pytest.approx(0)  # no instances: its region in the image counts as one, IoU 0/3
     assert found["mIoU_K"] == pytest.approx(50 * expected.mean())
+    assert found["mIoU_K_q5"] == pytest.approx(50 * expected.min())
 
 
 def test_without_any_instance_miou_k_is_miou_c():
@@ -81,7 +113,17 @@ def test_without_any_instance_miou_k_is_miou_c():
     none = join_instances([(name, np.zeros((0, 4), np.int64)) for name in scenes])
     from segctl.metrics.scores import score
 
-    assert instance_scores(table, none)["mIoU_K"] == pytest.approx(score(table)["mIoU_C"])
+    found = score(table)
+    assert instance_scores(table, none)["mIoU_K"] == pytest.approx(found["mIoU_C"])
+    assert instance_scores(table, none)["mDice_K_qbar"] == pytest.approx(found["mDice_C_qbar"])
+
+
+def test_instances_of_another_evaluation_are_refused():
+    _, table, instances = tables((0, 1))
+    rows = instances.rows.copy()
+    rows[0, 1] += 10_000
+    with pytest.raises(InputError, match="the instances have other pixels than the counts"):
+        instance_scores(table, InstanceTable(instances.names, instances.image, rows))
 
 
 def test_a_class_in_no_ground_truth_is_left_out():

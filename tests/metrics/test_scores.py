@@ -1,13 +1,11 @@
 """Scores against a slow reference written from the definitions, and cases of a few pixels by hand."""
 
-import math
-
 import numpy as np
 import pytest
 from metrics_tables import IGNORED, random_table, table_of
 
 from segctl.errors import InputError
-from segctl.metrics.scores import RULES, SCORE_NAMES, per_class, per_image, score, worst, worst_images
+from segctl.metrics.scores import RULES, SCORE_NAMES, per_class, per_image, score, worst, worst_count, worst_images, worst_names
 from segctl.metrics.table import CountTable, merge_tables
 
 
@@ -18,7 +16,7 @@ def mean(values):
 
 def lowest(values, q):
     found = sorted(value for value in values if value is not None)
-    return mean(found[: max(1, math.floor(q * len(found) / 100))])
+    return mean(found[: max(1, int(q / 100 * len(found)))])
 
 
 def slow_ratio(kind, tp, fp, fn):
@@ -157,11 +155,32 @@ def test_no_image_at_all_makes_every_score_none():
 
 @pytest.mark.parametrize(
     ("n", "percent", "kept"),
-    [(1, 5, 1), (19, 5, 1), (20, 5, 1), (39, 5, 1), (40, 5, 2), (101, 5, 5), (90, 70, 63), (10, 100, 10), (3, 10, 1)],
+    [(1, 5, 1), (19, 5, 1), (20, 5, 1), (39, 5, 1), (40, 5, 2), (101, 5, 5), (90, 70, 62), (10, 100, 10), (3, 10, 1)],
 )
 def test_the_worst_q_percent_are_floor_but_at_least_one(n, percent, kept):
     values = list(map(float, reversed(range(n))))
     assert worst(values, percent) == pytest.approx((kept - 1) / 2)
+
+
+def test_the_floor_is_computed_as_the_authors_compute_it_for_every_number_of_images():
+    differ = 0
+    for n in range(1, 5001):
+        for q in range(10, 101, 10):
+            assert worst_count(q, n) == max(1, int(q / 100 * n))
+            differ += worst_count(q, n) != max(1, q * n // 100)
+    assert differ == 70  # where whole numbers give another count
+
+
+def test_worst_cases_of_any_percentage_stand_beside_the_usual_ones():
+    table = random_table(3)
+    found = score(table, percents=(1, 5, 10))
+    assert {name: found[name] for name in SCORE_NAMES} == score(table)
+    assert list(found)[len(SCORE_NAMES) :] == list(worst_names((1, 10)))
+    for q in (1, 10):
+        values = [row["mIoU_I"] for row in per_image(table)]
+        assert found[f"mIoU_I_q{q}"] == pytest.approx(lowest(values, q))
+        columns = [[row[f"IoU.{name}"] for row in per_image(table)] for name in table.class_names]
+        assert found[f"mIoU_C_q{q}"] == pytest.approx(mean([lowest(column, q) for column in columns]))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -140,7 +140,10 @@ def test_absent_hub_is_told_at_once_with_both_ways_out(hub):
 def test_cached_weights_need_no_hub(hub):
     whole = timm.create_model("test_resnet").state_dict()
     save_in_cache(hub, timm.get_pretrained_cfg("test_resnet").hf_hub_id, whole)
-    net = build_backbone("test_resnet", 8, "timm").net
+    backbone = build_backbone("test_resnet", 8, "timm")
+    assert backbone.weights_file == next(hub.rglob("model.safetensors"))
+    assert build_backbone("test_resnet", 8, "none").weights_file is None
+    net = backbone.net
     assert all(torch.equal(tensor, whole[name]) for name, tensor in net.state_dict().items())
 
 

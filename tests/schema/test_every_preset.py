@@ -59,6 +59,32 @@ def test_students_ship_with_the_published_bundle_of_their_recipe(name: str) -> N
         assert run.distiller == published_bundle(method, run.data.dataset, run.model.aux)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_imagenet_weights_are_named_with_their_tag_and_reproductions_run_in_fp32(name: str) -> None:
+    run = load_preset(name)
+    tags = {"resnet18d": "ra2_in1k", "resnet101d": "ra2_in1k", "mobilenetv2_100": "ra_in1k"}
+    backbone, _, tag = run.model.backbone.partition(".")
+    assert tag == (tags[backbone] if run.model.weights == "timm" else "")
+    assert run.train.precision == ("fp32" if name.startswith(("cityscapes-", "voc-")) else "auto")
+
+
+def test_the_three_other_published_losses_are_presets() -> None:
+    losses = {name: total_loss(load_preset(f"cityscapes-dlp101-{name}")) for name in ("jaccard-ic", "dice-d", "dice-ic")}
+    assert losses == {
+        "jaccard-ic": "L = 0.125·CE(main, y) + 0.125·CE(aux, y) + 0.75·Jaccard_0.5I+0.5C(main, y; s=1)",
+        "dice-d": "L = 0.125·CE(main, y) + 0.125·CE(aux, y) + 0.75·Dice_D(main, y; s=1)",
+        "dice-ic": "L = 0.125·CE(main, y) + 0.125·CE(aux, y) + 0.75·Dice_0.5I+0.5C(main, y; s=1)",
+    }
+
+
+def test_the_scores_of_jml_say_that_their_recipe_is_not_known() -> None:
+    rows = [(name, score) for name in NAMES for score in load_preset(name).published if score.method == "jml"]
+    assert len(rows) == 13
+    for name, score in rows:
+        assert "its recipe is not known" in score.note
+        assert ("sbd-wins" in score.note) == name.startswith("voc-")
+
+
 def test_the_cirkd_recipe_is_that_of_its_code() -> None:
     run = load_preset("cityscapes-psp18-cirkd")
     assert total_loss(run).splitlines() == [
@@ -92,6 +118,14 @@ def test_students_of_the_cirkd_and_dist_recipes_share_one_teacher() -> None:
         run = load_preset(name)
         assert isinstance(run, DistillRun)
         assert run.teacher.preset == "cityscapes-dl101-cirkd"
+
+
+def test_the_jml_presets_of_voc_are_on_the_labels_of_their_scores() -> None:
+    rules = {name: load_preset(name).data.dataset for name in NAMES if name.startswith("voc-")}
+    assert rules == {
+        "voc-dl18": "voc-sbd-wins", "voc-psp18": "voc-sbd-wins", "voc-dl101": "voc-sbd-wins",
+        "voc-dl18-cirkd": "voc", "voc-psp18-cirkd": "voc", "voc-dl101-cirkd": "voc",
+    }  # fmt: skip
 
 
 def test_voc_takes_the_memory_weights_published_for_it() -> None:

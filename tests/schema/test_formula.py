@@ -16,7 +16,7 @@ FORMULAS: dict[Method, list[str]] = {
     "skd": [TASK, KD, "  + 10·pairwise similarity(features, max-pool 2)", GAN],
     "ifvd": [TASK, KD, "  + 20·intra-class variation(features, y)", GAN],
     "cwd": [
-        TASK, KD, "  + 50·CWD(T 4, features, over the number of student channels)", "  + 3·CWD(T 4, main at head stride)", GAN,
+        TASK, KD, "  + 50·CWD(T 4, features, twice the mean over channels)", "  + 3·CWD(T 4, main at head stride)", GAN,
     ],
     "cirkd": [
         TASK, KD, "  + 1·cross-image similarity(τ 0.1, features, groups of 2)",

@@ -223,7 +223,7 @@ def test_without_transformers_a_hugging_face_teacher_says_what_to_install(
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     given = tmp_path if where == "folder" else Path("hf:somebody/something")
     with pytest.raises(InputError) as error:
-        load_teacher(find_teacher(student(), given, tmp_path), dataset)
+        load_teacher(find_teacher(student(), given, tmp_path).path, dataset)
     assert error.value.message == "a teacher from Hugging Face needs the package 'transformers'"
     assert error.value.hint == 'install it with `pip install "segctl[hf]"`'
 
@@ -248,7 +248,7 @@ def test_a_segformer_is_matched_by_name_with_its_own_normalisation_and_features(
     order = [(4 * index) % 11 for index in range(11)]
     names = ["something else", *(dataset.classes.names[index] for index in order)]
     net = segformer(tmp_path / "hf", names)
-    teacher = load_teacher(find_teacher(student(), Path(f"hf:{tmp_path / 'hf'}"), tmp_path), dataset)
+    teacher = load_teacher(find_teacher(student(), Path(f"hf:{tmp_path / 'hf'}"), tmp_path).path, dataset)
     pixels = (images.permute(0, 3, 1, 2) / 255 - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor(
         [0.2, 0.2, 0.25]
     ).view(3, 1, 1)

@@ -8,6 +8,7 @@ from toy import PRESET, STUDENT, Silent, toy_run
 
 from segctl.data.batches.loader import Batch, training_batches
 from segctl.errors import SegctlError
+from segctl.files import file_sha256
 from segctl.models import load
 from segctl.runs import RunFolder
 from segctl.schema.run import DistillRun
@@ -68,10 +69,19 @@ def test_the_shipped_network_is_the_moving_average(trained: RunFolder) -> None:
     assert not torch.equal(weight, last["task"][f"model.{name}"])
 
 
+def test_environment_has_the_hash_of_the_first_weights(trained: RunFolder, toy_data: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    run = toy_run(model={"weights": str(trained.path)}, train={"steps": 1})
+    start_run(Request(run, toy_data, tmp_path, device="cpu"), folder, Silent())
+    assert folder.read_environment()["initial_weights_sha256"] == file_sha256(trained.model)
+
+
 def test_environment_says_where_the_run_came_from(trained: RunFolder) -> None:
     environment = trained.read_environment()
     assert environment["command"] == "segctl train"
     assert environment["method"] == "none"
+    assert (environment["initial_weights"], environment["initial_weights_sha256"]) == ("none", None)
+    assert environment["tf32"] == {"convolutions": False, "products": False}
     assert environment["dataset"]["name"] == "camvid"
     assert environment["finished"] is not None
     assert environment["seconds_per_step"] > 0

@@ -27,6 +27,7 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with a handful of pictures of either dataset, and a small random teacher beside each."""
     root = tmp_path_factory.mktemp("official")
     trees = {"cityscapes": cityscapes_files.images() | cityscapes_files.labels(), "voc": voc_files.voc() | voc_files.aug()}
+    trees["voc-sbd-wins"] = trees["voc"]
     for name, tree in trees.items():
         write(root / "source" / name, tree)
         prepare_source(open_source(name, [root / "source" / name]), root / "data", workers=0)
@@ -86,4 +87,5 @@ def test_the_grid_is_the_published_table() -> None:
     }
     wanted |= {f"cityscapes-{model}-dist" for model in students["cityscapes"]}
     wanted |= {f"{dataset}-dl101{suffix}" for dataset in students for suffix in ("", "-cirkd")}
+    wanted |= {f"cityscapes-dlp101-{loss}" for loss in ("jaccard-ic", "dice-d", "dice-ic")}
     assert set(GRID) == wanted

@@ -44,6 +44,9 @@ KNOWN: dict[str, KnownDataset] = {
     ),
     "shapes": KnownDataset("shapes.open_shapes", "nothing", "drawn by segctl"),
     "voc": KnownDataset("voc.open_voc", "nothing, or --source", "host.robots.ox.ac.uk/pascal/VOC and SBD"),
+    "voc-sbd-wins": KnownDataset(
+        "voc.open_voc_sbd_wins", "nothing, or --source", "the same files; SBD's label where both have one"
+    ),
 }
 
 

@@ -17,7 +17,17 @@ from segctl.data.classes import ClassTable
 from segctl.data.datasets import OWN_LINE
 from segctl.data.datasets.class_file import read_classes
 from segctl.data.datasets.own_splits import split_samples
-from segctl.data.datasets.pairs import ColorMap, IdMap, Label, PairReader, PictureFile, Unknown, by_sample, pair
+from segctl.data.datasets.pairs import (
+    ColorMap,
+    IdMap,
+    Label,
+    NumberedInstances,
+    PairReader,
+    PictureFile,
+    Unknown,
+    by_sample,
+    pair,
+)
 from segctl.data.files.archives import File, Files, PlainFile, open_files
 from segctl.data.files.pictures import DECODER, Decoded, Picture
 from segctl.data.findings import Finding
@@ -39,35 +49,47 @@ LABEL_SUFFIXES = (
     *("_gtFine_labelIds", "_gtFine_labelTrainIds", "_gtCoarse_labelIds", "_labelIds", "_labelTrainIds"),
     *("_mask", "_masks", "-mask", "_label", "_labels", "_seg", "_segmentation", "_annotation", "_gt", "_L"),
 )
-"""What other tools add to the name of a picture, or to that of its label."""
+INSTANCE_SUFFIXES = ("_instanceIds", "_instances", "_instance", "_panoptic")
+"""What other tools add to the name of a picture, or to that of its label or instance map."""
 RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))})
 """Names that no file or folder can have on Windows."""
 
 
 @dataclass(frozen=True)
 class OwnFiles:
-    """What a person gave: folders or archives, a class table, texts such as "val=0.2" or "val=val.txt", and a seed for ratios."""
+    """What a person gave: folders or archives, a class table, texts such as "val=0.2" or "val=val.txt", and a seed for ratios.
+
+    instances: a folder of instance maps (see `instance_ids.py`), for the segments that mIoU_K scores.
+    """
 
     images: Path
     labels: Path
     classes: Path
     splits: tuple[str, ...] = ()
     seed: int = 0
+    instances: Path | None = None
 
 
 def own_files(
-    images: Path | None, labels: Path | None, classes: Path | None, splits: tuple[str, ...], seed: int
+    images: Path | None,
+    labels: Path | None,
+    classes: Path | None,
+    splits: tuple[str, ...],
+    seed: int,
+    instances: Path | None = None,
 ) -> OwnFiles | None:
     """A person's own data from the options; None if none of them was given. Raises InputError if some are missing."""
     if images is None and labels is None and classes is None:
         if splits:
             raise InputError(f"--split is '{splits[0]}', but a published dataset has its own splits", f"it goes with {OWN_LINE}")
+        if instances is not None:
+            raise InputError(f"--instances is '{instances}', but a published dataset has its own", f"it goes with {OWN_LINE}")
         return None
     if images is None or labels is None or classes is None:
         given = {"--images": images, "--labels": labels, "--classes": classes}
         absent = [option for option, value in given.items() if value is None]
         raise InputError(f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing", f"give {OWN_LINE} together")
-    return OwnFiles(images, labels, classes, splits, seed)
+    return OwnFiles(images, labels, classes, splits, seed, instances)
 
 
 @dataclass(frozen=True)
@@ -175,6 +197,7 @@ def open_own(name: str, own: OwnFiles) -> Source:
     paired = _pair(pictures, labels)
     drawn = split_samples(paired.folders, own.splits, own.seed, paired.paths)
     names = sorted({sample for listed in drawn.splits.values() for sample in listed})
+    instances, lacking = _instances(own, paired, drawn.splits)
     rows = len(classes.table.rows)
     modes = ("L", "P", "1") if classes.ids else ("RGB", "L", "P", "1")
     modes = (*modes, "RGB") if classes.ids and classes.colors else modes
@@ -189,10 +212,11 @@ def open_own(name: str, own: OwnFiles) -> Source:
         samples=PairReader(
             images={sample: Picture(sample, "image", paired.pictures[sample], ("RGB", "L")) for sample in names},
             labels={sample: OwnLabel(Picture(sample, role, paired.labels[sample], modes), rule) for sample in names},
+            instances=instances,
         ),
         notes=(*pictures.notes, *labels.notes, *drawn.notes),
         label_advice=f"correct the labels, or the table '{own.classes.name}'",
-        problems=(*paired.problems, *drawn.problems),
+        problems=(*paired.problems, *drawn.problems, *lacking),
     )
 
 
@@ -286,6 +310,33 @@ def _pair(pictures: Files, labels: Files) -> _Paired:
         folders={names[key]: _neutral(paths[key]).rpartition("/")[0] for key in both},
         problems=[*problems, *more, *unpaired],
     )
+
+
+def _instances(
+    own: OwnFiles, paired: _Paired, splits: dict[str, list[str]]
+) -> tuple[dict[str, NumberedInstances], list[Finding]]:
+    """The instance map of each sample, and a finding for each sample without one in a split where others have one."""
+    if own.instances is None:
+        return {}, []
+    files = open_files([own.instances], lambda path: path.lower().endswith(LABEL_ENDINGS))
+    found: dict[str, File] = {}
+    for shorten in (_path_of, _neutral, _name_of):
+        keyed, twice = by_sample(files.members, lambda path, shorten=shorten: _bare(shorten(path), INSTANCE_SUFFIXES))  # type: ignore[misc]
+        found = {name: keyed[key] for name, path in paired.paths.items() if (key := _path_of(shorten(path))) in keyed}
+        if found:
+            break
+    if not found:
+        raise InputError(f"no instance map of {files.given} has the name of a picture", "give each the name of its picture")
+    modes = ("RGB", "L", "P", "I;16")
+    maps = {name: NumberedInstances(Picture(name, "instance map", file, modes)) for name, file in found.items()}
+    lacking = [
+        Finding(name, f"sample '{name}' has no instance map, but others of '{split}' have one", "add it, or give a folder of all")
+        for split, names in splits.items()
+        if any(name in maps for name in names)
+        for name in names
+        if name not in maps
+    ]
+    return maps, [*twice, *lacking]
 
 
 def _sample_names(keys: list[str]) -> dict[str, str]:

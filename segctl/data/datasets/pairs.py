@@ -18,6 +18,7 @@ from segctl.data.classes import MAX_VALUES, ClassTable
 from segctl.data.files.archives import File, Files, read_lines
 from segctl.data.files.pictures import Picture
 from segctl.data.findings import Finding
+from segctl.data.instance_ids import numbered_instances
 from segctl.data.source import RawSample
 from segctl.errors import InputError
 from segctl.ignored import IGNORED
@@ -228,12 +229,23 @@ class InstanceMap:
 
 
 @dataclass(frozen=True)
+class NumberedInstances:
+    """A map of any numbers, one an instance, see `instance_ids.py`."""
+
+    picture: Picture
+
+    def check(self, instance: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """The map in segctl's code, uint16 (H, W). Any label goes with it: the label alone says the class."""
+        return numbered_instances(instance)
+
+
+@dataclass(frozen=True)
 class PairReader:
     """Reads samples that are an image, a label and perhaps an instance map, each a file."""
 
     images: dict[str, Picture]
     labels: Mapping[str, LabelFile]
-    instances: dict[str, InstanceMap] = field(default_factory=dict)
+    instances: Mapping[str, InstanceMap | NumberedInstances] = field(default_factory=dict)
 
     def size(self, name: str) -> tuple[int, int]:
         """(H, W) from the headers of image, label and instance map. Raises InputError if they differ."""

@@ -1,12 +1,17 @@
 """PASCAL VOC 2012 with the extra labels of SBD, 21 classes.
 
-    VOCdevkit/VOC2012/{JPEGImages/NAME.jpg, SegmentationClass/NAME.png, ImageSets/Segmentation/{train,val}.txt}
+    VOCdevkit/VOC2012/{JPEGImages/NAME.jpg, SegmentationClass/NAME.png, SegmentationObject/NAME.png}
+    VOCdevkit/VOC2012/ImageSets/Segmentation/{train,val}.txt
     benchmark_RELEASE/dataset/{cls/NAME.mat, train.txt, val.txt}        or        SegmentationClassAug/NAME.png
 
-Splits: train, val, trainval and train_aug = (VOC train ∪ SBD train ∪ SBD val) − VOC val. If both have a label, VOC's is used:
-it was drawn with more care and marks the border between things with 255; SBD's has no border. VOC's labels are palette PNGs
-whose index is the class; SBD's are MATLAB files, which only scipy reads. SBD's own pictures repeat VOC's and are not read.
-If VOC's two lists are the official ones, known by their MD5, train_aug must be the official one too: 10,582 names.
+Splits: train, val, trainval and train_aug = (VOC train ∪ SBD train ∪ SBD val) − VOC val. If both have a label, the dataset
+decides. `voc` takes VOC's: it was drawn with more care and marks the border between things with 255; SBD's has no border.
+`voc-sbd-wins` takes SBD's wherever there is one, in train and val alike, as the code behind the JML scores does
+(zifuwanggg/JDTLosses, datas/prepare/prepare_pascal_voc.py at 68ce8ac), so their scores are on its pixels.
+
+VOC's labels are palette PNGs whose index is the class; SBD's are MATLAB files, which only scipy reads. SBD's own pictures repeat
+VOC's and are not read. If VOC's two lists are the official ones, known by their MD5, train_aug must be the official one too:
+10,582 names. SegmentationObject numbers the objects of an image; it is read for val, where mIoU_K scores its segments.
 Source: the VOC 2012 development kit; Hariharan et al., "Semantic contours from inverse detectors".
 """
 
@@ -23,6 +28,7 @@ from segctl.data.datasets.pairs import (
     IdMap,
     Label,
     LabelFile,
+    NumberedInstances,
     PairReader,
     PictureLabel,
     check_ids,
@@ -63,6 +69,7 @@ _ENDINGS = {
     "JPEGImages": ".jpg",
     "SegmentationClass": ".png",
     "SegmentationClassAug": ".png",
+    "SegmentationObject": ".png",
     "Segmentation": ".txt",
     "cls": ".mat",
 }
@@ -123,9 +130,14 @@ class _Extra:
     note: str = ""
 
 
-def open_voc(paths: Sequence[Path]) -> Source:
+def open_voc_sbd_wins(paths: Sequence[Path]) -> Source:
+    """`open_voc` with SBD's label wherever there is one. Raises InputError if no labels of SBD are given, too."""
+    return open_voc(paths, sbd_wins=True)
+
+
+def open_voc(paths: Sequence[Path], *, sbd_wins: bool = False) -> Source:
     """Find image and label of every listed name. Raises InputError if VOC's own part is missing."""
-    files = open_files(paths, _is_wanted, ("JPEGImages", "SegmentationClass", "SegmentationClassAug"))
+    files = open_files(paths, _is_wanted, ("JPEGImages", "SegmentationClass", "SegmentationClassAug", "SegmentationObject"))
     root = files.folder("JPEGImages")
     train_list, val_list = (files.find(root or "", f"ImageSets/Segmentation/{split}.txt") for split in ("train", "val"))
     if root is None or train_list is None or val_list is None:
@@ -133,13 +145,15 @@ def open_voc(paths: Sequence[Path]) -> Source:
         raise InputError(f"the VOC source {files.given} has no {absent}", LAYOUT)
     train, val = sorted(_names(train_list)), sorted(_names(val_list))
     extra = _find_extra(files)
+    if sbd_wins and extra.names is None:
+        raise InputError(f"the VOC source {files.given} has no labels of SBD, which win in 'voc-sbd-wins'", LAYOUT)
     splits = {"train": train, "val": val, "trainval": sorted({*train, *val})}
     if extra.names is not None:
         splits["train_aug"] = sorted((extra.names | set(train)) - set(val))
     every = sorted({name for names in splits.values() for name in names})
     pictures = in_folder(files, f"{root}/JPEGImages", ".jpg")
     own_labels = _picture_labels(in_folder(files, f"{root}/SegmentationClass", ".png"), "P")
-    labels: dict[str, LabelFile] = {**extra.labels, **own_labels}
+    labels: dict[str, LabelFile] = {**own_labels, **extra.labels} if sbd_wins else {**extra.labels, **own_labels}
     own_names = set(splits["trainval"])
     problems: list[Finding] = []
     for name in every:
@@ -147,10 +161,16 @@ def open_voc(paths: Sequence[Path]) -> Source:
         if name not in pictures:
             problem = f"sample '{name}' is listed, but 'JPEGImages/{name}.jpg' is missing from {files.given}"
             problems.append(Finding(name, problem, "get the archive again"))
-        if name not in own_labels and (own or name not in extra.labels):
+        if name not in labels or (own and not sbd_wins and name not in own_labels):
             where = "SegmentationClass" if own else "SBD's cls or SegmentationClassAug"
             problem = f"sample '{name}' is listed, but has no label in {where} of {files.given}"
             problems.append(Finding(name, problem, "get the archive again"))
+    # SBD's labels show other objects than VOC's instance maps, so these go with VOC's labels alone.
+    maps = {} if sbd_wins else in_folder(files, f"{root}/SegmentationObject", ".png")
+    lacking = [name for name in val if name not in maps]
+    if maps and lacking:
+        problem = f"sample '{lacking[0]}' and {len(lacking) - 1} others of val have no map in SegmentationObject of {files.given}"
+        problems.append(Finding(lacking[0], problem, "get the archive again, or leave SegmentationObject out"))
     official = all(list_md5(sorted(splits[split])) == OFFICIAL_MD5[split] for split in ("train", "val"))
     if official and "train_aug" in splits and list_md5(sorted(splits["train_aug"])) != OFFICIAL_MD5["train_aug"]:
         # VOC's official lists must lead to the official train_aug: scores on any other "train_aug" cannot be compared.
@@ -160,8 +180,8 @@ def open_voc(paths: Sequence[Path]) -> Source:
     if not official:
         notes.append("the lists of train and val are not the official ones, so train_aug was not compared with the official one")
     return Source(
-        name="voc",
-        rule="voc2012-and-sbd-voc-wins/1",
+        name="voc-sbd-wins" if sbd_wins else "voc",
+        rule=f"voc2012-and-sbd-{'sbd' if sbd_wins else 'voc'}-wins/1",
         origin=f"{files.names} in the official layout",
         decoder=DECODER,
         classes=CLASSES,
@@ -169,6 +189,9 @@ def open_voc(paths: Sequence[Path]) -> Source:
         samples=PairReader(
             images={name: Picture(name, "image", pictures[name], ("RGB",)) for name in every if name in pictures},
             labels={name: labels[name] for name in every if name in labels},
+            instances={
+                name: NumberedInstances(Picture(name, "instance map", maps[name], ("P", "L"))) for name in val if name in maps
+            },
         ),
         notes=(*files.notes, *notes),
         problems=tuple(problems),

@@ -68,6 +68,7 @@ _APPROVED = RemoteFile(
 )
 DOWNLOADS: dict[tuple[str, str], tuple[RemoteFile, ...]] = {
     ("voc", ""): (_VOC, _SBD),
+    ("voc-sbd-wins", ""): (_VOC, _SBD),
     ("camvid", "480x360"): (_SEGNET,),
     ("camvid", "960x720"): (_STILLS, _APPROVED),
 }

@@ -58,7 +58,7 @@ _ADVICE = {
     "image": "convert the picture, or leave the sample out of the source",
     "label": "save the label as a one-channel 8-bit PNG of class ids",
     "mask": "save the mask as an 8-bit RGB PNG in the colours of the class table",
-    "instance map": "use the 16-bit PNG as it was published",
+    "instance map": "use the PNG as it was published: 8-bit or 16-bit numbers, or COCO's RGB",
 }
 _COPY_AGAIN = "copy the file again from where it came"
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([0-9])")
@@ -330,6 +330,22 @@ def read_label(file: File) -> NDArray[np.integer]:
         return ids.astype(np.uint16)  # PIL gives 16-bit PNGs as 32-bit integers at times
 
 
+def read_instance_ids(file: File) -> NDArray[np.integer]:
+    """The numbers in an instance map, uint8 or uint16 (H, W), or uint8 (H, W, 3) of an RGB map (COCO panoptic).
+
+    Raises InputError that names the file if it cannot be read, has pages, is lossy or stored turned.
+    """
+    with _named(file):
+        opened = _open(file.read())
+        if opened.mode != "RGB":
+            return read_label(file)
+        if opened.depth > 8:
+            raise _UnfitError(f"is {opened.depth}-bit RGB, wanted 8-bit RGB or 16-bit grey", _ADVICE["instance map"])
+        opened.exact()
+        _require_upright(opened)
+        return opened.ids()
+
+
 def _words_of(mode: str) -> str:
     return _MODE_WORDS.get(mode, f"a picture of mode {mode}")
 
@@ -393,7 +409,7 @@ def _reason(error: Exception) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded picture: `array` is uint8 (H, W, 3), uint8 (H, W), or uint16 (H, W) of an instance map.
+    """A decoded picture: `array` is uint8 (H, W, 3), uint8 (H, W), or uint16 (H, W) of a 16-bit instance map.
 
     `content` is the file's bytes, `sha256` their hash. mode: PIL's.  levels: the value that the file stores for white.
     palette: uint8 (256, 3) of a palette picture, else None.
@@ -454,7 +470,7 @@ class Picture:
             array, mode = opened.pixels() if self.role == "image" else opened.ids(), opened.mode
             if mode not in self.modes:
                 array, mode = self._opaque(array), _OPAQUE[mode]
-            wanted = np.uint16 if "I;16" in self.modes else np.uint8
+            wanted = np.uint16 if mode == "I;16" else np.uint8
             return Decoded(
                 array=array.astype(wanted, copy=False),
                 sha256=hashlib.sha256(content).hexdigest(),

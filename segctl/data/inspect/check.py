@@ -23,6 +23,7 @@ from segctl.data.shards.dataset import (
     pixels_sha256,
 )
 from segctl.data.shards.tiles import file_hash
+from segctl.data.splits import overlaps
 from segctl.errors import SegctlError
 from segctl.ignored import IGNORED
 
@@ -47,7 +48,7 @@ def check(
     labels: dict[str, LabelCounts] = {}
     try:
         found = [
-            *pictures.overlaps(),
+            *overlaps(dataset.splits),
             *_index_findings(dataset),
             *_shard_findings(dataset, pictures, labels, progress),
             *pictures.findings(),

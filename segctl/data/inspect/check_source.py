@@ -8,6 +8,7 @@ from segctl.data.findings import Finding
 from segctl.data.inspect.duplicates import Pictures
 from segctl.data.inspect.labels import counts_of_splits, judge_labels
 from segctl.data.source import Source
+from segctl.data.splits import overlaps
 from segctl.errors import InputError
 
 
@@ -38,4 +39,4 @@ def check_source(
     for text in judged.warnings:
         warn(text)
     findings += judged.certain
-    return [*findings, *pictures.overlaps(), *pictures.findings()]
+    return [*findings, *overlaps(source.splits), *pictures.findings()]

@@ -3,7 +3,6 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
 
 import numpy as np
 
@@ -23,15 +22,6 @@ class Pictures:
 
     def add(self, name: str, shape: tuple[int, ...], crc: int) -> None:
         self._alike[shape, crc].append(name)
-
-    def overlaps(self) -> list[Finding]:
-        """Samples in two splits that must not share any."""
-        return [
-            Finding(sample, f"is in two splits, '{first}' and '{second}'")
-            for (first, names), (second, others) in combinations(self._splits.items(), 2)
-            if must_not_meet(first, second)
-            for sample in sorted(set(names) & set(others))
-        ]
 
     def findings(self) -> list[Finding]:
         """Equal images in two splits that must not share any; each is named once, beside an earlier sample."""

@@ -37,6 +37,33 @@ def test_tar_and_tgz_give_every_split_with_vocs_label_first(archives):
         assert source.samples.digest(name) == source.samples.read(name).source_sha256
 
 
+def test_sbds_label_wins_in_the_dataset_of_that_name(archives):
+    """SBD knows 2007_000039 of train and 2007_000042 of val, with another label than VOC and without its border."""
+    source, usual = open_source("voc-sbd-wins", archives), open_source("voc", archives)
+    assert source.problems == ()
+    assert source.splits == usual.splits
+    differ = []
+    for name in sorted({*AUG, *VAL}):
+        label = source.samples.read(name).label
+        assert np.array_equal(
+            label, sbd_label(name) if name[:4] == "2008" or name in ("2007_000039", "2007_000042") else voc_label(name)
+        )
+        if not np.array_equal(label, usual.samples.read(name).label):
+            differ.append((name, int((label != usual.samples.read(name).label).sum())))
+    assert differ == [("2007_000039", 100), ("2007_000042", 100)]  # the square with its border, 10×10
+
+
+def test_the_fingerprint_says_which_label_wins(archives, tmp_path):
+    usual, other = (prepare_source(open_source(name, archives), tmp_path, workers=0) for name in ("voc", "voc-sbd-wins"))
+    assert (usual.provenance.rule, other.provenance.rule) == ("voc2012-and-sbd-voc-wins/1", "voc2012-and-sbd-sbd-wins/1")
+    assert usual.fingerprint != other.fingerprint
+
+
+def test_without_sbd_nothing_can_win(tmp_path):
+    with pytest.raises(InputError, match="has no labels of SBD, which win in 'voc-sbd-wins'"):
+        open_source("voc-sbd-wins", [write_folder(tmp_path / "voc", voc_files.voc())])
+
+
 def test_every_picture_is_packed_once_with_spawned_workers(archives, tmp_path):
     dataset = prepare_source(open_voc(archives), tmp_path / "data", workers=2)
     assert sorted(dataset.samples) == sorted({*AUG, *VAL})

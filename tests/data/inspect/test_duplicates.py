@@ -4,13 +4,14 @@ import numpy as np
 
 from segctl.data.findings import Finding
 from segctl.data.inspect.duplicates import Pictures
+from segctl.data.splits import overlaps
 
 
 def look(splits: dict[str, list[str]], images: dict[str, np.ndarray], crc: int | None = None) -> list[Finding]:
     pictures = Pictures(splits, images.__getitem__)
     for name, image in images.items():
         pictures.add(name, image.shape, zlib.crc32(image.data) if crc is None else crc)
-    return [*pictures.overlaps(), *pictures.findings()]
+    return [*overlaps(splits), *pictures.findings()]
 
 
 def flat(value: int, height: int = 4) -> np.ndarray:
