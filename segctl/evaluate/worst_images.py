@@ -37,7 +37,7 @@ def write_worst(folder: Path, worst: list[ImageScore], model: Segmenter, dataset
     write_json(folder / "worst.json", entries)
 
 
-def draw_worst(folder: Path, worst: list[ImageScore], model: Segmenter, dataset: PreparedDataset, how: Scoring) -> list[Path]:
+def write_strips(folder: Path, worst: list[ImageScore], model: Segmenter, dataset: PreparedDataset, how: Scoring) -> list[Path]:
     """Write a PNG for each image: its four pictures side by side, each of at most LONGEST_SIDE pixels; the files, worst first."""
     model.eval()
     files = []

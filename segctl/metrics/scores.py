@@ -151,6 +151,11 @@ def per_class(table: CountTable, *, binary: bool = False) -> list[dict[str, Tabl
     return rows
 
 
+def foreground_scores(class_names: Sequence[str]) -> list[str]:
+    """What is shown first of a binary dataset: its foreground's IoU, Dice, precision and recall, counted over the dataset."""
+    return [f"{kind}_D.{class_names[1]}" for kind in ("IoU", "Dice", "Precision", "Acc")]
+
+
 def known_scores(class_names: Sequence[str], *, binary: bool = False) -> list[str]:
     """Every name of a score: those of `score`, then `IoU_D.person` and the like for every scored class."""
     scored = class_names[1:] if binary else class_names

@@ -35,6 +35,7 @@ from segctl.report.tables import (
     GROUPS_A_TABLE,
     class_tables,
     evaluations_table,
+    foreground_tables,
     provenance_tables,
     published_table,
     runs_table,
@@ -204,6 +205,7 @@ def _fine_grained(frame: Frame) -> list[Section]:
     tables = []
     for found in frame.comparisons:
         scores = [scores_table(found, names) for names in FINE_GRAINED]
+        scores = [*foreground_tables(found), *scores]
         tables.append(Section(found.place, (*scores, *_notes(protocol_notes(found))), level=3))
     rules = Definitions(tuple((rule.term, rule.text) for rule in RULES))
     return [Section("Fine-grained scores", ()), *tables, Section("What the scores mean", (rules,), level=3)]

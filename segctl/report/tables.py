@@ -17,6 +17,9 @@ FINE_GRAINED = (
 )
 """The columns of the two tables of fine-grained scores; `scores.json` has the other scores."""
 
+FOREGROUND = ("IoU_D", "Dice_D", "Precision_D", "Acc_D", "IoU_C", "Dice_C")
+"""The columns of a binary dataset's first table; Acc_D is the recall."""
+
 HEADLINE = ("mIoU_D", "mIoU_I", "mIoU_C")
 
 GROUPS_A_TABLE = 6
@@ -139,6 +142,17 @@ def scores_table(comparison: Comparison, names: Sequence[str]) -> Table:
     marked = [_marked([group.score(name) for group in comparison.groups]) for name in names]
     rows = [[f"{group.label}{_seeds(group)}", *cells] for group, *cells in zip(comparison.groups, *marked, strict=True)]
     return table(("run", *names), rows)
+
+
+def foreground_tables(comparison: Comparison) -> list[Table]:
+    """The foreground's own scores of a binary dataset, one row per group; none for another dataset."""
+    first = comparison.groups[0].evaluations[0]
+    if not (first.binary and first.per_class):
+        return []
+    name = str(first.per_class[0]["class"])
+    marked = [_marked([group.class_score(name, column) for group in comparison.groups]) for column in FOREGROUND]
+    rows = [[f"{group.label}{_seeds(group)}", *cells] for group, *cells in zip(comparison.groups, *marked, strict=True)]
+    return [table((f"run, on {name}", *FOREGROUND), rows)]
 
 
 def class_tables(comparison: Comparison) -> list[Table]:

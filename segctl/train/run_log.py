@@ -17,6 +17,9 @@ from segctl.runs import RunFolder
 from segctl.schema.run import TrainRun
 from segctl.train.trackers.tracking import Tracking
 
+HEADLINE_SCORES = ("mIoU_D", "mIoU_I", "mIoU_C")
+"""The scores of a validation that are shown."""
+
 
 @dataclass(frozen=True)
 class StepReport:
@@ -113,10 +116,10 @@ class RunLog:
         self.write_line(report.line(self.steps))
         self.event("step", asdict(report))
 
-    def validated(self, step: int, scores: dict[str, float | None]) -> None:
-        """Show and write the scores of a validation, in percent."""
-        shown = "   ".join(f"{name} {_percent(scores[name])}" for name in ("mIoU_D", "mIoU_I", "mIoU_C"))
-        self.note(f"validation after step {step}   {shown}")
+    def validated(self, step: int, scores: dict[str, float | None], shown: Sequence[str] = HEADLINE_SCORES) -> None:
+        """Write the scores of a validation, in percent, and show those of `shown`."""
+        line = "   ".join(f"{name} {_percent(scores[name])}" for name in shown)
+        self.note(f"validation after step {step}   {line}")
         self.event("validation", {"step": step, "scores": scores})
 
     def event(self, kind: str, content: dict[str, Any]) -> None:

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from segctl.evaluate.count_images import Scoring, StoppedCountingError, count_split
-from segctl.evaluate.worst_images import draw_worst
-from segctl.metrics.scores import class_scores, score, worst_images
+from segctl.evaluate.worst_images import write_strips
+from segctl.metrics.scores import class_scores, foreground_scores, score, worst_images
 from segctl.models import save
 from segctl.runs import RunFolder
 from segctl.runtime.signals import Requests
-from segctl.train.run_log import RunLog
+from segctl.train.run_log import HEADLINE_SCORES, RunLog
 from segctl.train.session import Session
 
 SHOWN = 4
@@ -37,14 +37,14 @@ def validate(session: Session, folder: RunFolder, log: RunLog, requests: Request
     scores = score(counted.table, binary=binary)
 
     def draw(place: Path) -> list[Path]:
-        return draw_worst(place, worst_images(counted.table, SHOWN, binary=binary), model, session.dataset, how)
+        return write_strips(place, worst_images(counted.table, SHOWN, binary=binary), model, session.dataset, how)
 
-    named = dict.fromkeys((run.train.select_by, run.train.watched))
-    if not named.keys() <= scores.keys():
+    first = foreground_scores(session.dataset.classes.names) if binary else HEADLINE_SCORES
+    shown = tuple(dict.fromkeys((*first, run.train.select_by, run.train.watched)))
+    if not scores.keys() >= set(shown):
         of_classes = class_scores(counted.table, binary=binary)
-        # A class that the split's images do not show has no row in some tables, and no score.
-        scores |= {name: of_classes.get(name) for name in named if name not in scores}
-    log.validated(state.step, scores)
+        scores |= {name: of_classes[name] for name in shown if name not in scores}
+    log.validated(state.step, scores, shown)
     state.validated = state.step
     if early_stop is not None:
         state.waiting.add(scores[run.train.watched], early_stop.min_gain)
