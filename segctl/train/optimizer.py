@@ -13,7 +13,7 @@ from segctl.errors import InputError, did_you_mean, first_line
 from segctl.schema.optim import AdamSpec, AdamWSpec, OptimSpec, SGDSpec, TimmSpec
 from segctl.schema.schedule import ConstantSpec, CosineSpec, OneCycleSpec, PolySpec, ScheduleSpec
 
-BLOCK = re.compile(r"(?:.*?[._])??blocks\.\d+(?=\.)")
+BLOCK_NAME = re.compile(r"(?:.*?[._])??blocks\.\d+(?=\.)")
 """The name of a transformer's block, at the beginning of a parameter's name: `blocks.3` or `layers_1.blocks.0`."""
 
 
@@ -104,7 +104,7 @@ def layer_factors(backbone: nn.Module, decay: float) -> dict[int, float]:
     Raises InputError for a backbone without blocks.
     """
     names = [name for name, _ in backbone.named_parameters()]
-    found = [match[0] if (match := BLOCK.match(name)) else None for name in names]
+    found = [match[0] if (match := BLOCK_NAME.match(name)) else None for name in names]
     blocks = list(dict.fromkeys(block for block in found if block is not None))
     if not blocks:
         raise InputError(
