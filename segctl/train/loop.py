@@ -105,7 +105,8 @@ def _ship_model(session: Session, folder: RunFolder, log: RunLog) -> None:
     log.event("end", {"step": state.step, "weights_step": step, "weights_of": chosen})
     if session.stopped_early:
         waited, score = state.waiting.validations, state.waiting.score
-        log.note(f"stopped early: {waited} validations in a row without a better {run.train.watched} than {score:.2f}")
+        plural = "s" if waited > 1 else ""
+        log.note(f"stopped early: {waited} validation{plural} in a row without a better {run.train.watched} than {score:.2f}")
     log.note(f"finished after {state.step} steps; model.pt holds the weights of {chosen}")
     if best:
 

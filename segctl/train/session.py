@@ -149,10 +149,10 @@ class Session:
             + f"   steps {train.steps}   epochs {self._epochs():.3g}   seed {train.seed}",
         ]
         if train.early_stop is not None:
+            patience = train.early_stop.patience
             lines.append(
-                f"early stopping: after {train.early_stop.patience} validations in a row, "
-                f"{train.early_stop.patience * train.validate_every} steps, without a better "
-                f"{train.watched}"
+                f"early stopping: after {patience} validation{'s' if patience > 1 else ''} in a row, "
+                f"{patience * train.validate_every} steps, without a better {train.watched}"
             )
         lines += self.reasons
         lines += [weights_in_words(run, self.dataset)] if has_auto_weights(run) else []
