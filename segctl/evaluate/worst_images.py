@@ -14,13 +14,13 @@ from segctl.evaluate.predictor import predict_classes
 from segctl.files import write_json
 from segctl.ignored import IGNORED
 from segctl.metrics.scores import ImageScore
-from segctl.models import Segmenter
+from segctl.models.forward import ImageNetwork
 
 LONGEST_SIDE = 512
 """Pixels of a picture's longer side in the strips that trackers are given."""
 
 
-def write_worst(folder: Path, worst: list[ImageScore], model: Segmenter, dataset: PreparedDataset, how: Scoring) -> None:
+def write_worst(folder: Path, worst: list[ImageScore], model: ImageNetwork, dataset: PreparedDataset, how: Scoring) -> None:
     """Write four PNGs for each image, and worst.json; remove the PNGs of an earlier evaluation."""
     entries = []
     for old in folder.glob("*.png"):
@@ -37,7 +37,9 @@ def write_worst(folder: Path, worst: list[ImageScore], model: Segmenter, dataset
     write_json(folder / "worst.json", entries)
 
 
-def write_strips(folder: Path, worst: list[ImageScore], model: Segmenter, dataset: PreparedDataset, how: Scoring) -> list[Path]:
+def write_strips(
+    folder: Path, worst: list[ImageScore], model: ImageNetwork, dataset: PreparedDataset, how: Scoring
+) -> list[Path]:
     """Write a PNG for each image: its four pictures side by side, each of at most LONGEST_SIDE pixels; the files, worst first."""
     model.eval()
     files = []
@@ -54,7 +56,7 @@ def write_strips(folder: Path, worst: list[ImageScore], model: Segmenter, datase
     return files
 
 
-def _predict_one(model: Segmenter, image: RGB, how: Scoring) -> LabelMap:
+def _predict_one(model: ImageNetwork, image: RGB, how: Scoring) -> LabelMap:
     """The class map uint8 (H, W) of an image uint8 (H, W, 3)."""
     batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(how.compute.device)
     prediction = predict_classes(model, batch, how.protocol, how.compute)

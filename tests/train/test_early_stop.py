@@ -9,6 +9,7 @@ import torch
 from toy import Silent, toy_run
 
 from segctl.metrics.scores import SCORE_NAMES
+from segctl.models import read
 from segctl.report.collect import read_run
 from segctl.report.groups import grouped
 from segctl.report.tables import status
@@ -132,7 +133,7 @@ def test_a_killed_run_resumes_to_the_same_end(
     resume_run(request, folder, Silent())
     assert known()[-1] == 5
     assert ending(folder)["step"] == 5
-    one, other = (torch.load(each.model, weights_only=True)["weights"] for each in (whole, folder))
+    one, other = (read(each.path).weights for each in (whole, folder))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert [event["step"] for event in folder.read_log() if event["event"] == "validation"] == [1, 2, 3, 4, 5]
 
@@ -144,7 +145,7 @@ def test_a_run_that_stopped_early_can_be_extended(known: Callable[[], list[int]]
     extend_run(Request(with_steps(run, 10), toy_data, tmp_path), folder, watch)
     assert "the run was stopped early after step 5; early stopping counts again from here" in watch.notes
     assert known() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]  # 40 after step 7 is better, and 50 after step 10
-    assert (folder.path / "model-5.pt").is_file()
+    assert (folder.path / "model-5.safetensors").is_file()
 
 
 def test_seeds_that_stop_at_different_steps_are_one_group(

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from segctl.errors import InputError
-from segctl.models.external.foreign import class_order, load_program, main_and_aux, program_kind, read_facts
+from segctl.files import archive_kind
+from segctl.models.external.foreign import class_order, load_program, main_and_aux, read_facts
 
 LOGITS, AUX, FEATURES = torch.zeros(2, 5, 3, 4), torch.ones(2, 5, 3, 4), torch.zeros(2, 7, 3, 4)
 
@@ -96,4 +97,4 @@ def test_a_program_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
 def test_plain_weights_are_no_program(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "plain.pt")
     (tmp_path / "text.pt").write_text("no archive", encoding="utf-8")
-    assert program_kind(tmp_path / "plain.pt") == program_kind(tmp_path / "text.pt") == ""
+    assert archive_kind(tmp_path / "plain.pt") == archive_kind(tmp_path / "text.pt") == ""

@@ -8,6 +8,7 @@ import torch
 from toy import PRESET, STUDENT, Silent, toy_run, write_preset
 
 from segctl.errors import PresetError, SegctlError
+from segctl.models import read
 from segctl.runs import RunFolder
 from segctl.schema.load import load_preset
 from segctl.train import loop
@@ -115,7 +116,7 @@ def test_a_run_of_auto_is_the_run_of_its_number(toy_data: Path, tmp_path: Path, 
     said = "micro-batches of 4 images (train.accumulate 2 of a batch of 8): a step with 8 images at a time takes about "
     assert any(note.startswith(said) for note in watch.notes)
     plain = start_run(request(toy_data, tmp_path, accumulate=2), RunFolder(tmp_path / "plain"), Silent())
-    one, other = (torch.load(folder.model, weights_only=True)["weights"] for folder in (auto, plain))
+    one, other = (read(folder.path).weights for folder in (auto, plain))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     # Resumed with the preset, it keeps its number, however much memory there is now.
     auto.model.unlink()

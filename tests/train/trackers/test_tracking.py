@@ -10,6 +10,7 @@ import torch
 from toy import Silent, toy_run
 
 from segctl.errors import InputError
+from segctl.models import read
 from segctl.runs import RunFolder
 from segctl.train.resume import resume_run
 from segctl.train.session import Request
@@ -187,7 +188,7 @@ def test_trackers_switched_on_late_are_given_the_earlier_steps(books: dict[str, 
 def test_tracking_changes_nothing_that_is_computed(books: dict[str, Book], toy_data: Path, tmp_path: Path) -> None:
     for name, track in (("plain", ()), ("tracked", NAMES)):
         start_run(request(toy_data, tmp_path, *track), RunFolder(tmp_path / name), Silent())
-    one, other = (torch.load(tmp_path / name / "model.pt", weights_only=True)["weights"] for name in ("plain", "tracked"))
+    one, other = (read(tmp_path / name).weights for name in ("plain", "tracked"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
