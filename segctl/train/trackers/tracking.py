@@ -127,7 +127,7 @@ class Tracking:
             found = {f"validation/{name}": value for name, value in content["scores"].items()}
         else:
             return
-        values = {curve: float(value) for curve, value in found.items() if value is not None and not math.isnan(value)}
+        values = {curve: float(value) for curve, value in found.items() if value is not None and math.isfinite(value)}
         self._each(kind, content["step"], lambda tracker: tracker.write(content["step"], values))
 
     def show(self, step: int, images: Sequence[Path]) -> None:
