@@ -11,7 +11,7 @@ from segctl.runtime.signals import Requests
 from segctl.train.run_log import HEADLINE_SCORES, RunLog
 from segctl.train.session import Session
 
-SHOWN = 4
+WORST_TRACKED = 4
 """Worst images that trackers are given after each validation."""
 
 
@@ -37,7 +37,7 @@ def validate(session: Session, folder: RunFolder, log: RunLog, requests: Request
     scores = score(counted.table, binary=binary)
 
     def draw(place: Path) -> list[Path]:
-        return write_strips(place, worst_images(counted.table, SHOWN, binary=binary), model, session.dataset, how)
+        return write_strips(place, worst_images(counted.table, WORST_TRACKED, binary=binary), model, session.dataset, how)
 
     first = foreground_scores(session.dataset.classes.names) if binary else HEADLINE_SCORES
     shown = tuple(dict.fromkeys((*first, run.train.select_by, run.train.watched)))
