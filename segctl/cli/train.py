@@ -76,9 +76,10 @@ def train_run(run: "TrainRun", name: str, options: RunOptions, reasons: tuple[st
     from segctl.train.start import start_run
 
     resumes = options.resume or options.extend_to is not None
-    if options.dry_run and (resumes or options.run is not None or options.tensorboard):
+    track = tuple(dict.fromkeys([*(options.track or []), *(["tensorboard"] if options.tensorboard else [])]))
+    if options.dry_run and (resumes or options.run is not None or track):
         raise InputError(
-            "--dry-run keeps nothing, so it cannot be combined with --run, --resume, --extend-to or --tensorboard",
+            "--dry-run keeps nothing, so it cannot be combined with --run, --resume, --extend-to, --track or --tensorboard",
             "leave them out",
         )
     if options.processes > 1 and not under_launcher():
@@ -98,7 +99,7 @@ def train_run(run: "TrainRun", name: str, options: RunOptions, reasons: tuple[st
             command=shlex.join(["segctl", *out.arguments]),
             world=world,
             profile=options.profile,
-            tensorboard=options.tensorboard,
+            track=track,
             reasons=reasons,
         )
         if options.dry_run:

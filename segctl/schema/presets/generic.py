@@ -94,6 +94,9 @@ def fit(tree: Tree, written: Tree, facts: DatasetFacts) -> list[str]:
         data["crop"] = list(crop)
         reasons.append(f"crop {_words(crop)}: {why}")
     crop = _size(data["crop"]) or crop
+    if train.get("batch_size") == "auto":
+        del train["batch_size"]
+        train["accumulate"] = "auto"  # the batch is fitted to the images, and its parts to the memory
     if "batch_size" not in train:
         train["batch_size"] = min(BATCH, _power_of_two(len(sizes)))
         if train["batch_size"] < BATCH:

@@ -16,6 +16,11 @@ PREPARE = "data prepare streets --images photos/ --labels annotations.json --spl
 SMALL = "--set model.backbone=test_resnet --set model.width=8 --set data.workers=0 --set train.precision=fp32"
 
 
+def segctl(line: str) -> int:
+    """The exit code of `segctl LINE`."""
+    return main(line.split())
+
+
 def export_coco(folder: Path, pictures: int = 20, height: int = 64, width: int = 96) -> None:
     """`photos/` and `annotations.json`: on each picture a red sign and a green car, on noise."""
     random = np.random.default_rng(0)
@@ -52,12 +57,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_four_lines_make_a_teacher_a_student_and_a_report(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a network connection: the scratch forms, on a network of some thousand weights, for some steps."""
-    assert main(PREPARE.split()) == 0
-    assert main(f"train --preset dl101-scratch --data streets {SMALL} --set optim.lr=0.1 --set train.steps=25".split()) == 0
+    assert segctl(PREPARE) == 0
+    assert segctl(f"train --preset dl101-scratch --data streets {SMALL} --set optim.lr=0.1 --set train.steps=25") == 0
     said = capsys.readouterr().err
     assert "batch 8   steps 25   epochs 12.5   seed 0" in said
     assert "crop 64×96: every picture is 64×96\nevaluation of whole pictures: each fits into the crop" in said
-    assert main(f"distill --preset fast-scratch --data streets {SMALL} --set model.stages=null --set train.steps=8".split()) == 0
+    assert segctl(f"distill --preset fast-scratch --data streets {SMALL} --set model.stages=null --set train.steps=8") == 0
     assert "teacher runs/streets-dl101-scratch/model.safetensors" in capsys.readouterr().err
     assert main(["report"]) == 0
     report = (here / "report.md").read_text(encoding="utf-8")
@@ -70,18 +75,18 @@ def test_the_four_lines_make_a_teacher_a_student_and_a_report(here: Path, capsys
     run = stored.read_run()
     assert (run.name, run.data.crop, run.train.validate_every) == ("streets-fast-scratch", (64, 96), 1)
     assert main(["eval", str(stored.path)]) == 0
-    assert main(f"distill --run {stored.path} --extend-to 9".split()) == 0
-    assert main(f"distill --run {stored.path} --extend-to 12 --data streets".split()) == 2
+    assert segctl(f"distill --run {stored.path} --extend-to 9") == 0
+    assert segctl(f"distill --run {stored.path} --extend-to 12 --data streets") == 2
     assert "--data needs --preset" in capsys.readouterr().err
     (stored.model).unlink()
-    assert main(f"distill --run {stored.path} --resume".split()) == 0
+    assert segctl(f"distill --run {stored.path} --resume") == 0
     assert stored.finished
 
 
 def test_a_comparison_trains_on_the_named_data(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    main(PREPARE.split())
+    segctl(PREPARE)
     line = f"compare --preset fast-scratch --data streets --methods none --seeds 1 {SMALL} --set model.stages=null --steps 1"
-    assert main(line.split()) == 0
+    assert segctl(line) == 0
     assert RunFolder(here / "runs/streets-fast-scratch-none-seed0").finished
     said = capfd.readouterr()
     assert "crop 64×96: every picture is 64×96" in said.err
@@ -92,19 +97,19 @@ def test_a_comparison_trains_on_the_named_data(here: Path, capfd: pytest.Capture
 def test_the_lines_of_the_readme_run_as_written_for_some_steps(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With ImageNet weights, which have to be downloaded."""
     lines = [PREPARE, "train --preset dl101 --data streets", "distill --preset fast --data streets", "report"]
-    assert main(lines[0].split()) == 0
-    code = main([*lines[1].split(), "--set", "train.steps=40", "--set", "optim.lr=3.0e-4"])
+    assert segctl(lines[0]) == 0
+    code = segctl(f"{lines[1]} --set train.steps=40 --set optim.lr=3.0e-4")
     if code and "download" in capsys.readouterr().err:
         pytest.skip("the ImageNet weights cannot be downloaded here")
     assert code == 0
-    assert main([*lines[2].split(), "--set", "train.steps=4"]) == 0
-    assert main(lines[3].split()) == 0
+    assert segctl(f"{lines[2]} --set train.steps=4") == 0
+    assert segctl(lines[3]) == 0
     assert RunFolder(here / "runs/streets-fast").finished
 
 
 def test_a_teacher_that_is_not_there_is_asked_for_in_the_same_words(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(PREPARE.split())
-    assert main("distill --preset fast --data streets".split()) == 2
+    segctl(PREPARE)
+    assert segctl("distill --preset fast --data streets") == 2
     said = capsys.readouterr().err
     assert "there is no finished run of the teacher preset 'streets-dl101' under 'runs'" in said
     assert "make one with `segctl train --preset dl101 --data streets`" in said
@@ -117,7 +122,10 @@ def test_a_teacher_that_is_not_there_is_asked_for_in_the_same_words(here: Path, 
         ("train --preset fast", "preset 'fast' is for any dataset, and none is named"),
         ("train --preset fast --data stretes", "there is no dataset called 'stretes' in 'data', did you mean 'streets'?"),
         ("train --preset camvid-psp18 --data streets", "preset 'camvid-psp18' is made for the dataset 'camvid', but --data is"),
-        ("train --preset fast --data streets --set data.dataset=x", "--data 'streets' and --set data.dataset=x name two datasets"),
+        (
+            "train --preset fast --data streets --set data.dataset=x",
+            "--data 'streets' and --set data.dataset=x name two datasets",
+        ),
         ("distill --preset dl101 --data streets", "preset 'streets-dl101' has no teacher to learn from"),
         ("train --preset fast --data camvid", "dataset 'camvid' is not prepared in 'data'"),
         ("presets new camvid-psp18 --like fast --data streets", "a preset of that name ships with segctl"),
@@ -126,18 +134,18 @@ def test_a_teacher_that_is_not_there_is_asked_for_in_the_same_words(here: Path, 
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(here: Path, capsys: pytest.CaptureFixture[str], line: str, message: str) -> None:
-    main(PREPARE.split())
+    segctl(PREPARE)
     capsys.readouterr()
-    assert main(line.split()) == 2
+    assert segctl(line) == 2
     said = capsys.readouterr().err
     assert message in said
     assert not (here / "runs").exists()
 
 
 def test_a_new_preset_is_complete_and_needs_no_recipe(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(PREPARE.split())
+    segctl(PREPARE)
     capsys.readouterr()
-    assert main("presets new mine --like fast --data streets".split()) == 0
+    assert segctl("presets new mine --like fast --data streets") == 0
     text = capsys.readouterr().out
     assert "#   steps 2,000, the fewest: 200 epochs × 16 images / batch 8 would be 400" in text
     (here / "mine.yaml").write_text(text.replace("recipe: jml\n", ""), encoding="utf-8")
@@ -148,16 +156,16 @@ def test_a_new_preset_is_complete_and_needs_no_recipe(here: Path, capsys: pytest
 
 
 def test_a_generic_preset_of_ones_own_is_fitted_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(PREPARE.split())
+    segctl(PREPARE)
     tree = read_tree(Path(__file__).parents[3] / "presets/generic/fast.yaml") | {"name": "mine"}
     (here / "mine.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     capsys.readouterr()
-    assert main("presets show mine.yaml --set data.dataset=streets --json".split()) == 0
+    assert segctl("presets show mine.yaml --set data.dataset=streets --json") == 0
     run = json.loads(capsys.readouterr().out)["run"]
     assert (run["name"], run["train"]["steps"], run["teacher"]["preset"]) == ("streets-mine", 2000, "streets-dl101")
 
 
 def test_what_the_network_will_see_can_be_drawn(here: Path) -> None:
-    main(PREPARE.split())
-    assert main("data preview streets --augmented fast -o seen.png".split()) == 0
+    segctl(PREPARE)
+    assert segctl("data preview streets --augmented fast -o seen.png") == 0
     assert Image.open(here / "seen.png").size[0] > 96

@@ -62,7 +62,13 @@ def test_the_crop_follows_the_pictures(sizes: list[Size], crop: Size) -> None:
     [
         (367, 8, 11, 9_175, "steps 9,175: 200 epochs × 367 images / batch 8"),
         (2975, 8, 19, 40_000, "steps 40,000, the most with 19 classes: 200 epochs × 2,975 images / batch 8 would be 74,375"),
-        (20_210, 8, 150, 80_000, "steps 80,000, the most with 150 classes: 200 epochs × 20,210 images / batch 8 would be 505,250"),
+        (
+            20_210,
+            8,
+            150,
+            80_000,
+            "steps 80,000, the most with 150 classes: 200 epochs × 20,210 images / batch 8 would be 505,250",
+        ),
         (7, 4, 2, 2_000, "steps 2,000, the fewest: 200 epochs × 7 images / batch 4 would be 350"),
         (1, 1, 2, 2_000, "steps 2,000, the fewest: 200 epochs × 1 image / batch 1 would be 200"),
     ],
@@ -112,6 +118,13 @@ def test_what_is_given_stays_and_the_rest_follows_it() -> None:
     assert isinstance(run, DistillRun)
     assert run.teacher.preset == "my-teacher"
     assert not any(reason.startswith("steps") for reason in reasons)
+
+
+def test_epochs_and_what_fits_into_memory_can_be_asked_for() -> None:
+    run, reasons = fitted("fast", facts([(360, 480)] * 41), "train.epochs=10", "train.batch_size=auto")
+    assert (run.train.steps, run.train.epochs, run.train.batch_size, run.train.accumulate) == (None, 10, 8, "auto")
+    assert (run.train.validate_every, run.train.checkpoint_every) == (6, 2)  # of 52 steps
+    assert len(reasons) == 2
 
 
 def test_folds_and_other_names_of_splits_are_found_and_named() -> None:
