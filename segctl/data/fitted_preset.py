@@ -19,7 +19,7 @@ from segctl.schema.load import (
     where_of,
     without_dataset,
 )
-from segctl.schema.presets.generic import DatasetFacts, fit, shipped_for
+from segctl.schema.presets.generic import DatasetFacts, fit_to, shipped_for
 from segctl.schema.run import TrainRun
 
 
@@ -57,11 +57,11 @@ def open_preset(name_or_path: str, overrides: Sequence[str], data: str | None, d
         return OpenedPreset(
             read_preset(shipped, overrides), (f"preset '{shipped}', which is '{name_or_path}' made for '{name}'",)
         )
-    reasons = fit(tree, written, facts_of(open_dataset(data_root, str(name))))
+    reasons = fit_to(tree, written, dataset_facts(open_dataset(data_root, str(name))))
     return OpenedPreset(parse_run(tree, where_of(name_or_path)), tuple(reasons))
 
 
-def facts_of(dataset: PreparedDataset) -> DatasetFacts:
+def dataset_facts(dataset: PreparedDataset) -> DatasetFacts:
     """What fitting a preset needs to know of a dataset."""
     splits = {split: [dataset.size(name) for name in names] for split, names in dataset.splits.items()}
     return DatasetFacts(dataset.name, splits, dataset.classes.num_classes)

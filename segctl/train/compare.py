@@ -84,7 +84,7 @@ class Job:
         return [*parts, "--resume"] if self.folder.path.exists() else parts
 
 
-class Comparison(NamedTuple):
+class OpenedComparison(NamedTuple):
     """What all runs share. teacher: loaded to check that it fits; None if `none` is the only method."""
 
     run: DistillRun
@@ -92,7 +92,7 @@ class Comparison(NamedTuple):
     reasons: tuple[str, ...]
 
 
-def open_comparison(request: ComparisonRequest, methods: Sequence[Method], given: Path | None) -> Comparison:
+def open_comparison(request: ComparisonRequest, methods: Sequence[Method], given: Path | None) -> OpenedComparison:
     """The student's run, and the teacher that all runs share.
 
     given: the value of --teacher.  Raises InputError if the preset, the dataset or the teacher does not exist or does not fit.
@@ -105,10 +105,10 @@ def open_comparison(request: ComparisonRequest, methods: Sequence[Method], given
     dataset = open_dataset(request.data_root, run.data.dataset)
     run = with_epochs_counted(run, len(dataset.names(run.data.train_split)))
     if list(methods) == ["none"]:
-        return Comparison(run, None, reasons)
+        return OpenedComparison(run, None, reasons)
     found = find_teacher(run, given, request.runs_root, request.data_root, dataset.fingerprint)
     teacher = load_teacher(found.path, dataset, request.teacher_preset, trust_program=request.trust_program, crop=run.data.crop)
-    return Comparison(run, teacher.chosen(found.note), reasons)
+    return OpenedComparison(run, teacher.chosen(found.note), reasons)
 
 
 def plan_jobs(run: DistillRun, methods: Sequence[Method], seeds: int, runs_root: Path) -> list[Job]:

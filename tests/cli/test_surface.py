@@ -44,8 +44,8 @@ SURFACE = {
     "train": TRAINING,
     "distill": TRAINING | {"--method", "--teacher", "--teacher-preset", "--trust-program"},
     "compare": {
-        "--preset", "--data", "--methods", "--seeds", "--teacher", "--teacher-preset", "--trust-program", "--set", "--steps", "--devices",
-        "--json", *ROOTS,
+        "--preset", "--data", "--methods", "--seeds", "--teacher", "--teacher-preset", "--trust-program", "--set", "--steps",
+        "--devices", "--json", *ROOTS,
     },
     "eval": NETWORK | {
         "--model", "--trust-program", "--split", "--batch", "--save-predictions", "--calibration", "--device", "--processes",

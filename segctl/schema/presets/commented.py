@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from segctl.schema.formula import total_loss
 from segctl.schema.run import DistillRun, TrainRun
 
-COLUMNS = 120
+LINE_LENGTH = 120
 
 
 def commented(run: TrainRun, like: str, reasons: Sequence[str]) -> str:
@@ -34,7 +34,7 @@ def _block(block: BaseModel, indent: str) -> Iterator[str]:
         if not indent:
             yield ""
         text = " ".join((field.description or "").split())
-        yield from textwrap.wrap(text, COLUMNS, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+        yield from textwrap.wrap(text, LINE_LENGTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
         if isinstance(value, BaseModel) and not indent:
             yield f"{name}:"
             yield from _block(value, "  ")

@@ -14,10 +14,9 @@ from statistics import median
 from typing import Any
 
 from segctl.errors import InputError, did_you_mean
+from segctl.schema.data import Size
 from segctl.schema.load import find_preset, generic_names, preset_names, read_tree
 from segctl.schema.messages import Tree
-
-Size = tuple[int, int]
 
 SHORT_SIDE, WIDEST = 512, 2
 """Pixels of the shorter side of the largest crop, and how many times as long its longer side may be."""
@@ -28,7 +27,7 @@ GRID = 32
 EPOCHS = 200
 FEWEST_STEPS, MOST_STEPS, MOST_STEPS_OF_MANY = 2_000, 40_000, 80_000
 MANY_CLASSES = 100
-BATCH = 8
+USUAL_BATCH = 8
 VALIDATIONS, CHECKPOINTS = 10, 40
 """How many a run has."""
 STRIDE = 0.6667
@@ -72,7 +71,7 @@ def preset_arguments(preset: str, dataset: str) -> list[str]:
     return ["--preset", preset]
 
 
-def fit(tree: Tree, written: Tree, facts: DatasetFacts) -> list[str]:
+def fit_to(tree: Tree, written: Tree, facts: DatasetFacts) -> list[str]:
     """Fill in place what a generic preset leaves open, and return the reasons in sentences.
 
     tree: the preset with its changes.  written: the preset as its file has it.
@@ -98,10 +97,10 @@ def fit(tree: Tree, written: Tree, facts: DatasetFacts) -> list[str]:
         del train["batch_size"]
         train["accumulate"] = "auto"  # the batch is fitted to the images, and its parts to the memory
     if "batch_size" not in train:
-        train["batch_size"] = min(BATCH, _power_of_two(len(sizes)))
-        if train["batch_size"] < BATCH:
+        train["batch_size"] = min(USUAL_BATCH, _power_of_two(len(sizes)))
+        if train["batch_size"] < USUAL_BATCH:
             reasons.append(f"batch {train['batch_size']}: '{data['train_split']}' has {_images(len(sizes))}")
-    batch = _whole(train["batch_size"]) or BATCH
+    batch = _whole(train["batch_size"]) or USUAL_BATCH
     if train.get("epochs") is None and train.get("steps") is None:
         train["steps"], why = steps_for(len(sizes), batch, facts.classes)
         reasons.append(why)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from segctl.errors import InputError
+from segctl.schema.data import Size
 from segctl.schema.load import (
     apply_override,
     find_preset,
@@ -16,7 +17,7 @@ from segctl.schema.load import (
     read_tree,
     validate_run,
 )
-from segctl.schema.presets.generic import DatasetFacts, Size, crop_for, fit, preset_arguments, preset_of, steps_for
+from segctl.schema.presets.generic import DatasetFacts, crop_for, fit_to, preset_arguments, preset_of, steps_for
 from segctl.schema.run import DistillRun, TrainRun
 
 
@@ -31,7 +32,7 @@ def fitted(preset: str, found: DatasetFacts, *changes: str) -> tuple[TrainRun, l
     written = copy.deepcopy(tree)
     for change in changes:
         apply_override(tree, change)
-    reasons = fit(tree, written, found)
+    reasons = fit_to(tree, written, found)
     return validate_run(tree, preset), reasons
 
 
