@@ -113,8 +113,8 @@ def fit_to(tree: Tree, written: Tree, facts: DatasetFacts) -> list[str]:
 def crop_for(sizes: Sequence[Size]) -> tuple[Size, str]:
     """The training crop for pictures of these (H, W), and why, in words.
 
-    The whole picture up to 512×1024, else a piece of its shape, at most twice as long as wide; a square where pictures stand
-    and lie.
+    The whole picture up to 512×1024, else a piece of its shape, at most twice as long as wide; a square where some pictures are
+    upright and others are not.
     """
     usual, times = Counter(sizes).most_common(1)[0]
     same = times == len(sizes)
@@ -123,10 +123,10 @@ def crop_for(sizes: Sequence[Size]) -> tuple[Size, str]:
         what = f"every picture is {_words(usual)}"
     elif min(sum(h > w for h, w in sizes), sum(h < w for h, w in sizes)) > len(sizes) / 10:
         height = width = round(median(max(size) for size in sizes))
-        what = f"pictures stand and lie, and their longer side is {height} in the middle"
+        what = f"some pictures are upright and others are not, and their median longer side is {height}"
     else:
         height, width = (round(median(size[axis] for size in sizes)) for axis in (0, 1))
-        what = f"pictures are {_words((height, width))} in the middle"
+        what = f"the median picture is {_words((height, width))}"
     short, long = min(height, width), max(height, width)
     wanted = min(short, SHORT_SIDE)
     if short <= SHORT_SIDE and long <= WIDEST * wanted:
@@ -134,7 +134,9 @@ def crop_for(sizes: Sequence[Size]) -> tuple[Size, str]:
         why = what
     else:
         sides = (wanted if same else _up(wanted), min(_up(wanted * min(long / short, WIDEST)), max(long, SMALLEST_SIDE)))
-        why = f"{what}; the longest crop has {SHORT_SIDE}×{WIDEST * SHORT_SIDE} pixels"
+        why = f"{what}; a crop has at most {SHORT_SIDE}×{WIDEST * SHORT_SIDE} pixels and is at most twice as long as wide"
+    if min(sides) < SMALLEST_SIDE:
+        why += f"; no side of a crop is shorter than {SMALLEST_SIDE}"
     low, high = (max(side, SMALLEST_SIDE) for side in sides)
     return ((low, high) if height <= width else (high, low)), why
 

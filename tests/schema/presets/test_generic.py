@@ -59,6 +59,20 @@ def test_the_crop_follows_the_pictures(sizes: list[Size], crop: Size) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ([(360, 480)], "every picture is 360×480"),
+        ([(16, 16)], "every picture is 16×16; no side of a crop is shorter than 64"),
+        ([(3000, 4000)], "every picture is 3000×4000; a crop has at most 512×1024 pixels and is at most twice as long as wide"),
+        ([(480, 640), (470, 630), (490, 650)], "the median picture is 480×640"),
+        ([(375, 500), (500, 375)], "some pictures are upright and others are not, and their median longer side is 500"),
+    ],
+)
+def test_the_crop_has_a_reason(sizes: list[Size], words: str) -> None:
+    assert crop_for(sizes)[1] == words
+
+
+@pytest.mark.parametrize(
     ("images", "batch", "classes", "steps", "words"),
     [
         (367, 8, 11, 9_175, "steps 9,175: 200 epochs × 367 images / batch 8"),
