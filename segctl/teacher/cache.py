@@ -33,7 +33,6 @@ from segctl.runtime.device import Compute
 from segctl.runtime.signals import requests_between_steps
 from segctl.runtime.world import World
 from segctl.schema.data import DataSpec
-from segctl.schema.distill_terms import reads
 from segctl.schema.run import DistillRun
 from segctl.teacher.load import Teacher
 
@@ -132,7 +131,7 @@ def plan_teacher_cache(
 
 def _map_names(run: DistillRun) -> list[str]:
     """The maps that the terms read, and always the main logits, which are small."""
-    read = {reads(term) or "features" for term in run.distiller.terms}
+    read = {part for term in run.distiller.terms for part in term.reads}
     return ["main", *sorted(read - {"main"})]
 
 

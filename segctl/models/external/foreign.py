@@ -376,9 +376,9 @@ def read_facts(path: Path) -> Facts:
         raise InputError(
             f"'{path}': pixels is 255 without mean and std, which are then needed", 'for no division write "std": [1, 1, 1]'
         )
-    turn = slice(None, None, -1) if given.channels == "bgr" else slice(None)
-    mean = IMAGENET_MEAN[turn] if given.mean is None else given.mean
-    std = IMAGENET_STD[turn] if given.std is None else given.std
+    flips = given.channels == "bgr"
+    mean = given.mean or (IMAGENET_MEAN[::-1] if flips else IMAGENET_MEAN)
+    std = given.std or (IMAGENET_STD[::-1] if flips else IMAGENET_STD)
     if not all(map(math.isfinite, mean + std)) or min(std) <= 0:
         raise InputError(f"'{path}': mean {mean} and std {std}, wanted finite numbers, std above 0", hint)
     if max(mean + std) > given.pixels or min(mean) < 0:
@@ -394,7 +394,7 @@ def read_facts(path: Path) -> Facts:
         given.class_names,
         [value / given.pixels for value in mean],
         [value / given.pixels for value in std],
-        flips_channels=given.channels == "bgr",
+        flips_channels=flips,
         multiple=given.multiple,
         align_corners=given.align_corners,
     )
