@@ -65,7 +65,7 @@ def test_imagenet_weights_are_named_with_their_tag_and_reproductions_run_in_fp32
     tags = {"resnet18d": "ra2_in1k", "resnet101d": "ra2_in1k", "mobilenetv2_100": "ra_in1k"}
     backbone, _, tag = run.model.backbone.partition(".")
     assert tag == (tags[backbone] if run.model.weights == "timm" else "")
-    assert run.train.precision == ("fp32" if name.startswith(("cityscapes-", "voc-")) else "auto")
+    assert run.train.precision == ("fp32" if name.startswith(("cityscapes-", "voc-")) or run.recipe == "cirkd" else "auto")
 
 
 def test_the_three_other_published_losses_are_presets() -> None:
@@ -163,3 +163,21 @@ def test_published_numbers_match_the_table_of_the_fact_sheet() -> None:
     assert row == {
         "none": 72.55, "skd": 73.29, "ifvd": 73.71, "cwd": 74.36, "cirkd": 74.73, "maskd": 75.34, "dist": 76.31, "jml": 77.75,
     }  # fmt: skip
+
+
+def test_camvid_under_the_cirkd_recipe_is_that_of_its_scripts() -> None:
+    """train_scripts/train_baseline/camvid and train_cirkd/camvid at 2d8ad0f: everything as on Cityscapes, but the crop."""
+    for name in ("dl101", "dl18", "psp18"):
+        camvid, cityscapes = load_preset(f"camvid-{name}-cirkd"), load_preset(f"cityscapes-{name}-cirkd")
+        assert camvid.data.crop == (360, 360)
+        assert camvid.data == cityscapes.data.model_copy(update={"dataset": "camvid", "crop": (360, 360)})
+        assert {field for field in type(camvid).model_fields if getattr(camvid, field) != getattr(cityscapes, field)} <= {
+            "name", "data", "teacher", "published",
+        }  # fmt: skip
+    assert {row.method: row.value for row in load_preset("camvid-psp18-cirkd").published} == {"none": 66.73, "cirkd": 68.65}
+
+
+def test_dsd_stands_in_the_table_of_cirkd() -> None:
+    for name, value in (("dl18", 74.81), ("dlmb2", 74.11)):
+        rows = {row.method: row.value for row in load_preset(f"cityscapes-{name}-cirkd").published}
+        assert rows["dsd"] == value
