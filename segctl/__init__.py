@@ -1,6 +1,7 @@
 """Train, distil and evaluate semantic-segmentation models.
 
-    segctl.load("runs/camvid-psp18")            a trained network, in eval mode
+    segctl.load("runs/camvid-psp18")            a trained network; .predict("a.jpg") gives the class of each pixel
+    segctl.load("model.onnx")                   the same for an exported file, without torch
     segctl.JDTLoss(miou_d=1.0)                  the Jaccard / Dice / Tversky metric loss; the other losses beside it
     segctl.evaluate_files("pred/", "gt/", 19)   the scores of anybody's label maps, without torch
 
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segctl.evaluate.png_folders import evaluate_files
+    from segctl.inference.network import load
     from segctl.losses.cross_entropy import CrossEntropyLoss
     from segctl.losses.focal import FocalLoss
     from segctl.losses.jdt import JDTLoss
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from segctl.losses.lovasz import LovaszSoftmaxLoss
     from segctl.losses.ohem import HardPixelLoss
     from segctl.losses.soft_overlap import SoftDiceLoss, SoftJaccardLoss
-    from segctl.models import load
 
 __version__ = "0.1.0"
 
@@ -38,10 +39,11 @@ __all__ = [
     "load",
 ]
 
-_HOMES = {"load": "segctl.models", "evaluate_files": "segctl.evaluate.png_folders"}
+_HOMES = {"load": "segctl.inference.network", "evaluate_files": "segctl.evaluate.png_folders"}
 _ROOMS = {
-    "cli", "commands", "data", "distillers", "errors", "evaluate", "files", "ignored", "losses", "metrics", "models", "report",
-    "runs", "runtime", "schema", "teacher", "train",
+    "cli", "commands", "data", "distillers", "errors", "evaluate", "export",
+    "files", "ignored", "inference", "losses", "metrics", "models", "programs",
+    "report", "runs", "runtime", "schema", "teacher", "train",
 }  # fmt: skip
 
 

@@ -244,6 +244,21 @@ def damage_of_zip(path: Path) -> str:
     return f"'{broken}' in it does not match its checksum" if broken else ""
 
 
+def archive_kind(path: Path) -> str:
+    """`torchscript` or `export` for an archive in which torch put a program, by the names inside; else an empty string."""
+    if not zipfile.is_zipfile(path):
+        return ""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return ""
+    if any("/code/" in name or name.endswith("constants.pkl") for name in names):
+        return "torchscript"
+    exported = any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names)
+    return "export" if exported else ""
+
+
 def write_yaml(path: Path, value: Any) -> None:
     """Write YAML whole, keys in the order given."""
     write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))

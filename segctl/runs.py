@@ -6,9 +6,11 @@
         log.jsonl           one event a line: step, validation, teacher, end
         train.log           the same for people
         last.pt  best.pt    checkpoints to resume from, and the best validation's weights
-        model.pt            weights only; written when the run has finished, so its presence means "finished"
+        model.safetensors   weights, and in its header the run and its classes; written last, so its presence means "finished";
+                            runs of version 0.1 have a model.pt instead
         profile.json        where a step's time goes, after --profile; profile.md the same for people, trace.json.gz for Perfetto
         tensorboard/        event files, after --tensorboard
+        export/             files that run without segctl: model.onnx and others
         eval/<split>/       scores.json  per_image.csv  per_class.csv  counts.npz  confusion.npz  worst/
 
 Every file appears under its own name only when it is whole.
@@ -26,6 +28,9 @@ from segctl.errors import InputError
 from segctl.files import as_record, parse_json, read_json, read_plain_text
 from segctl.schema.load import read_tree, validate_run
 from segctl.schema.run import DistillRun, TrainRun
+
+MODEL_FILE, OLD_MODEL_FILE = "model.safetensors", "model.pt"
+"""The file that a finished run ships, and its name up to version 0.1."""
 
 PUT_BACK = "put back the file that segctl wrote, or start a new run"
 
@@ -66,6 +71,14 @@ class ChangedSettings(BaseModel):
     at_step: Count = 0
 
 
+class CostRecord(BaseModel):
+    """What one prediction of the run's network costs: see `segctl.models.cost.Cost`."""
+
+    parameters: Count
+    gflop: Seconds
+    size: Annotated[list[Count], Field(min_length=2, max_length=2)]
+
+
 class Environment(BaseModel):
     """The fields of environment.json that a command reads back. A run of an earlier version may lack some."""
 
@@ -87,6 +100,7 @@ class Environment(BaseModel):
     seconds_per_step: Seconds | None = None
     peak_memory_mb: Seconds | None = None
     parameters: Count | None = None
+    cost: CostRecord | None = None
     method: str | None = None
     initial_weights: str | None = None
     initial_weights_sha256: str | None = None
@@ -183,14 +197,30 @@ class RunFolder:
 
     @property
     def model(self) -> Path:
-        return self.path / "model.pt"
+        """The network that the run ships: model.safetensors, or the model.pt of an older run."""
+        new, old = self.path / MODEL_FILE, self.path / OLD_MODEL_FILE
+        return old if old.is_file() and not new.is_file() else new
 
     def evaluation(self, split: str) -> Path:
         return self.path / "eval" / split
 
     @property
+    def exports(self) -> Path:
+        """The files that `segctl export` wrote."""
+        return self.path / "export"
+
+    @property
     def finished(self) -> bool:
         return self.model.is_file()
+
+    def require_finished(self, data_root: Path | None = None) -> None:
+        """Raise InputError, with the command that finishes the run, for a run that has not finished or is none."""
+        self.read_run()
+        if not self.finished:
+            raise InputError(
+                f"the run '{self.path}' has not finished: it has no {MODEL_FILE}",
+                f"finish it with `{self.resume_line(data_root)}`",
+            )
 
     @property
     def preset_name(self) -> str | None:

@@ -1,6 +1,7 @@
 """Fixtures that several rooms share."""
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
@@ -10,6 +11,7 @@ import forked
 import pytest
 import torch
 import toy
+from filelock import FileLock
 
 forked.preload()
 
@@ -43,3 +45,24 @@ def toy_teacher(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     run = toy.toy_run(train={"steps": 60, "validate_every": 60, "checkpoint_every": 60, "batch_size": 8})
     start_run(Request(run, toy_data, runs), RunFolder(runs / "toy"), toy.Silent())
     return runs / "toy"
+
+
+@pytest.fixture(scope="session")
+def toy_export(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """The run folder of a toy teacher with `export/model.onnx`. Copy it before changing it.
+
+    torch takes 20 s for the file, so the processes of one test run share it.
+    """
+    from segctl.export.run import ExportRequest, export_run
+    from segctl.runs import RunFolder
+
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    shared = tmp_path_factory.getbasetemp().parent if worker else tmp_path_factory.getbasetemp()
+    folder = shared / "exported"
+    with FileLock(shared / "exported.lock"):
+        if not (folder / "done").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(request.getfixturevalue("toy_teacher"), folder / "toy", ignore=shutil.ignore_patterns("eval"))
+            export_run(ExportRequest(RunFolder(folder / "toy"), request.getfixturevalue("toy_data")))
+            (folder / "done").touch()
+    return folder / "toy"

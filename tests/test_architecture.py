@@ -11,13 +11,17 @@ import segctl
 PACKAGE = Path(segctl.__file__).parent
 STEPS = {
     "errors": 0, "commands": 0, "ignored": 0, "files": 1, "schema": 1, "runs": 2, "runtime": 2, "metrics": 2, "data": 3,
-    "models": 3, "losses": 3, "distillers": 4, "evaluate": 5, "teacher": 6, "train": 7, "report": 7, "cli": 8, "__main__": 9,
+    "models": 3, "losses": 3, "programs": 3, "distillers": 4, "evaluate": 5, "teacher": 6, "inference": 6, "train": 7,
+    "report": 7, "export": 7, "bench": 7, "cli": 8, "__main__": 9,
 }  # fmt: skip
 
 
 DATASET_NAMES = {"CLASSES", "LAYOUT"}
 """Every file in data/datasets/ that opens a dataset may have its own; docs/add-a-dataset.md says what they are."""
-ENTRY_POINTS = {"main": {"__main__.py", "cli/__init__.py"}}
+ENTRY_POINTS = {
+    "main": {"__main__.py", "cli/__init__.py"},
+    "load": {"inference/network.py", "models/build.py"},  # segctl.load takes pictures, segctl.models.load gives the module
+}
 
 
 def room_of(module: str) -> str | None:

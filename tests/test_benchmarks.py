@@ -50,7 +50,7 @@ def saved(place: Path, name: str, *arguments: str) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize("name", ["distillers", "engine", "loader", "losses", "metrics", "step"])
+@pytest.mark.parametrize("name", ["distillers", "engine", "latency", "loader", "losses", "metrics", "step"])
 def test_a_benchmark_finds_what_it_imports(name: str) -> None:
     assert callable(load(name).main)
 
@@ -193,6 +193,7 @@ def test_both_rivals_take_the_same_step(tmp_path: Path) -> None:
     ("name", "arguments"),
     [
         ("distillers", ["--crop", "64", "128", "--rounds", "1", "--methods", "none,kd", "--device", "cpu"]),
+        ("latency", ["--size", "64x96", "--threads", "1", "--rounds", "2"]),
         ("losses", ["--classes", "3", "--size", "64", "--rounds", "1"]),
         ("metrics", ["--pairs", "20", "--rounds", "1"]),
     ],

@@ -153,7 +153,7 @@ def test_a_missing_teacher_is_trained_where_it_is_then_looked_for(person):
     distill = ["distill", "--preset", "shapes-student", "--steps", 1, *person.roots]
     said = person.types(*distill, code=2)
     person.types_what_was_said(said, "--steps", 1)
-    assert (person.runs / "shapes-teacher" / "model.pt").is_file()
+    assert (person.runs / "shapes-teacher" / "model.safetensors").is_file()
     assert "no finished run of the teacher preset" not in person.types(*distill, code=2)  # one step taught it nothing
 
 
@@ -161,7 +161,7 @@ def test_a_preset_without_a_teacher_is_trained(equipped):
     preset = equipped.writes_preset(train={"steps": 2, "validate_every": 2})
     said = equipped.types("distill", "--preset", preset, *equipped.roots, code=2)
     assert "run saved in" in equipped.types_what_was_said(said)
-    assert (equipped.runs / "toy" / "model.pt").is_file()
+    assert (equipped.runs / "toy" / "model.safetensors").is_file()
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def stopped(equipped: Person, monkeypatch: pytest.MonkeyPatch) -> Person:
 def test_a_stopped_run_goes_on(stopped):
     assert "--runs-root" in stopped.said
     stopped.types_what_was_said(stopped.said)
-    assert (stopped.runs / "toy" / "model.pt").is_file()
+    assert (stopped.runs / "toy" / "model.safetensors").is_file()
 
 
 def test_a_run_that_has_not_finished_is_finished_before_it_is_scored(stopped):
@@ -206,7 +206,7 @@ def test_a_teacher_that_has_not_finished_is_finished(stopped):
     student = write_preset(stopped.folder / "student.yaml", STUDENT)
     distill = ["distill", "--preset", student, "--teacher", stopped.runs / "toy", *stopped.roots]
     stopped.types_what_was_said(stopped.types(*distill, code=2))
-    assert (stopped.runs / "toy" / "model.pt").is_file()
+    assert (stopped.runs / "toy" / "model.safetensors").is_file()
 
 
 def test_a_comparison_names_the_report_on_its_runs(equipped):
@@ -230,12 +230,12 @@ def test_damaged_best_weights_are_deleted_and_the_last_ones_are_shipped(equipped
     preset = equipped.writes_preset(train={"steps": 2, "validate_every": 2, "select": "best"})
     equipped.types("train", "--preset", preset, *equipped.roots)
     run = equipped.runs / "toy"
-    (run / "model.pt").unlink()
+    (run / "model.safetensors").unlink()
     flip_bit(run / "best.pt")
     said = equipped.types("train", "--resume", "--run", run, *equipped.roots, code=1)
     (run / "best.pt").unlink()
     equipped.types_what_was_said(said[said.index("error: ") :])
-    assert (run / "model.pt").is_file()
+    assert (run / "model.safetensors").is_file()
 
 
 def test_an_edited_run_resumes_once_its_settings_are_put_back(stopped):
@@ -252,10 +252,10 @@ def test_an_edited_run_resumes_once_its_settings_are_put_back(stopped):
 
 def test_a_damaged_model_is_trained_again(trained):
     run = trained.runs / "toy"
-    flip_bit(run / "model.pt")
+    flip_bit(run / "model.safetensors")
     scoring = ["eval", run, "--data-root", trained.data]
     assert "train the run again" in trained.types(*scoring, code=2)
-    (run / "model.pt").unlink()
+    (run / "model.safetensors").unlink()
     trained.types_what_was_said(trained.types(*scoring, code=2))
     trained.types(*scoring)
 
@@ -277,4 +277,4 @@ def test_a_run_whose_disk_was_full_resumes_as_it_says(equipped, monkeypatch):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "cannot write" in said
     equipped.types_what_was_said(said[said.index("error: ") :])
-    assert (equipped.runs / "toy" / "model.pt").is_file()
+    assert (equipped.runs / "toy" / "model.safetensors").is_file()

@@ -117,7 +117,11 @@ def _show(jobs: "list[Job]", run: "DistillRun", json: bool) -> None:
         rows = [[cell.text for cell in row] for row in table.rows]
         title = f"{run.name} on {comparisons[0].place}, {run.train.steps:,} steps, in percent"
         out.table(
-            title, table.columns, rows, [*gain_notes(members), ABOUT_SIDE_BY_SIDE], drop=("peak memory, MB", "of none", "s/step")
+            title,
+            table.columns,
+            rows,
+            [*gain_notes(members), ABOUT_SIDE_BY_SIDE],
+            drop=("parameters", "GFLOP", "peak memory, MB", "of none", "s/step"),
         )
     out.result(f"next: {command_line('report', *(job.folder.path for job in jobs))}")
 
@@ -134,4 +138,5 @@ def _result(group: "Group", members: "list[Group]") -> dict[str, Any]:
         "minus_none": None if found is None else {**found._asdict(), "n": len(found.seeds)},
         "seconds_per_step": [run.environment.get("seconds_per_step") for run in group.runs],
         "peak_memory_mb": [run.environment.get("peak_memory_mb") for run in group.runs],
+        "cost": dict(group.runs[0].cost) or None,
     }

@@ -40,6 +40,12 @@ def runs(incomplete: str) -> list[str]:
     return list(dict.fromkeys([*(path for path in found if path.startswith(incomplete)), *_paths(incomplete, ())]))
 
 
+def measurable(incomplete: str) -> list[str]:
+    """What `segctl bench` takes: presets, runs, and files under the path that has been typed."""
+    files = _paths(incomplete, (".onnx", ".pt", ".safetensors"))
+    return list(dict.fromkeys([*presets(incomplete), *runs(incomplete), *files]))
+
+
 def preset_settings(incomplete: str) -> list[str]:
     """`a.b.c=` for every setting of a preset; a list is completed by its index 0."""
     from segctl.schema.run import DistillRun

@@ -53,11 +53,16 @@ def prepare(
         list[Path] | None,
         typer.Option("--source", metavar="PATH", help="The dataset as it was published: a folder, zip or tar (repeatable)."),
     ] = None,
-    images: Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Your own images: a folder, zip or tar.")] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", metavar="DIR", help="Your own images: a folder, zip, tar, or a pattern such as 'a/*_sat.jpg'."),
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
-            "--labels", metavar="DIR", help="Label maps; each has the name of its image, with or without a suffix such as _mask."
+            "--labels",
+            metavar="DIR",
+            help="Annotations (COCO, YOLO, labelme, CVAT, Label Studio, Supervisely, VIA), or label maps named as the images.",
         ),
     ] = None,
     instances: Annotated[
@@ -73,7 +78,31 @@ def prepare(
         typer.Option(
             "--classes",
             metavar="FILE",
-            help="Class table: CSV or YAML with name, id, color, ignored; or a .txt with a name a line.",
+            help="Class table: CSV or YAML with name, id, color, ignored; or a .txt with a name a line. Annotations need none.",
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="What --labels holds: masks, coco, yolo, labelme, cvat, label-studio, supervisely, via or hf; default: look.",
+        ),
+    ] = None,
+    unlabelled: Annotated[
+        str | None,
+        typer.Option(
+            "--unlabelled",
+            metavar="WHAT",
+            help="Pixels under no annotation: background (default) or ignore.",
+        ),
+    ] = None,
+    label_suffix: Annotated[
+        str | None,
+        typer.Option(
+            "--label-suffix",
+            metavar="TEXT",
+            help="What label maps add to the names of their images, such as _mask; default: look.",
         ),
     ] = None,
     split: Annotated[
@@ -122,10 +151,13 @@ def prepare(
     from segctl.data.shards.shard import parse_codec
 
     packing = parse_codec(codec)
-    own = own_files(images, labels, classes, tuple(split or ()), split_seed, instances)
+    how = {"format": format, "unlabelled": unlabelled, "label_suffix": label_suffix}
+    own = own_files(images, labels, classes, tuple(split or ()), split_seed, instances, **how)
     paths = source or ([] if own else fetch_archives(name, data_root, release))
     opened = open_source(name, paths, own)
     if check:
+        for note in opened.notes:
+            out.note(note)
         warnings: list[str] = []
         with out.progress(f"checking the source of {name}") as progress:
             findings = check_source(opened, progress, warnings.append)

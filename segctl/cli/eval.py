@@ -65,6 +65,19 @@ CalibrationOpt = Annotated[
     bool,
     typer.Option("--calibration", rich_help_panel=RUN_PANEL, help="Also compute ECE and class-wise SCE from the probabilities."),
 ]
+ModelOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        metavar="FILE",
+        rich_help_panel=RUN_PANEL,
+        help="Score this exported file of the run (.onnx, .pt2, TorchScript, OpenVINO .xml) in the place of its network.",
+    ),
+]
+TrustModelOpt = Annotated[
+    bool,
+    typer.Option("--trust-program", rich_help_panel=RUN_PANEL, help="Read a --model of torch, which may run its code."),
+]
 ScoringProcessesOpt = Annotated[
     int,
     typer.Option(
@@ -171,6 +184,8 @@ class FileOptions:
 
 def evaluate(
     run: RunArg = None,
+    model: ModelOpt = None,
+    trust_program: TrustModelOpt = False,
     split: SplitOpt = None,
     dataset: DatasetOpt = None,
     class_map: ClassMapOpt = None,
@@ -210,7 +225,7 @@ def evaluate(
         "--protocol": protocol, "--tile": tile, "--stride": stride, "--scales": scales,
         "--flip": flip is not None, "--batch": batch != 1, "--precision": precision,
         "--save-predictions": save_predictions, "--calibration": calibration,
-        "--device": device, "--processes": processes != 1,
+        "--device": device, "--processes": processes != 1, "--model": model, "--trust-program": trust_program,
     }  # fmt: skip
     of_files = {
         "--pred": pred, "--gt": gt, "--num-classes": num_classes, "--classes": classes, "--ignore": ignore,
@@ -244,6 +259,8 @@ def evaluate(
             boundary=boundary,
             calibration=calibration,
             save_predictions=save_predictions,
+            program=model,
+            trust_program=trust_program,
             choice=choice,
         )
         _evaluate_run(request, processes, gates, json)

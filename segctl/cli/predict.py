@@ -22,7 +22,12 @@ from segctl.commands import DATA_ROOT
 
 def predict(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", autocompletion=completion.runs, help="Folder of a finished run, or a model.pt.")
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            autocompletion=completion.runs,
+            help="Folder of a finished run, a model.safetensors, or an exported file (.onnx needs no torch).",
+        ),
     ],
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGES...", help="Pictures, folders of pictures, or patterns such as 'a/*.jpg'.")
@@ -36,11 +41,14 @@ def predict(
     scales: ScalesOpt = None,
     flip: FlipOpt = None,
     precision: PrecisionOpt = None,
+    trust_program: Annotated[
+        bool, typer.Option("--trust-program", help="Read a .pt2 or TorchScript file, which may run its code.")
+    ] = False,
     device: DeviceOpt = None,
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
     """Segment your own pictures: index PNGs of their size. Run the same command again to resume."""
-    from segctl.evaluate.predict_pictures import PredictRequest, predict_files
+    from segctl.inference.predict_pictures import PredictRequest, predict_files
     from segctl.schema.evaluate import ProtocolChange
 
     change = ProtocolChange(protocol, tile, stride, scales, flip)
@@ -54,6 +62,7 @@ def predict(
         device=device,
         precision=precision,
         change=change,
+        trust_program=trust_program,
     )
     with out.progress("predicting") as progress:
         predicted = predict_files(request, progress)

@@ -16,23 +16,27 @@ presets_app = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="List, show
 @presets_app.command("list", cls=PlainCommand)
 def list_presets(json: JsonOpt = False) -> None:
     """List the shipped presets."""
-    from segctl.schema.load import load_preset, preset_names
+    from segctl.schema.load import load_preset, preset_costs, preset_names
     from segctl.schema.run import DistillRun
 
     runs = [load_preset(name) for name in preset_names()]
     if json:
         out.json([run.name for run in runs])
         return
-    rows = []
+    rows, costs = [], preset_costs()
     for run in runs:
+        cost = costs[run.name]
         teacher = run.teacher.preset if isinstance(run, DistillRun) else ""
         model = f"{run.model.head} {run.model.backbone.partition('.')[0]}"  # the tag of the weights is in `presets show`
-        rows.append([run.name, run.data.dataset, model, run.recipe, f"{run.train.steps}", f"{run.train.batch_size}", teacher])
+        millions, gflop, size = f"{cost.parameters / 1e6:.1f}", f"{cost.gflop:.1f}", "×".join(map(str, cost.size))
+        steps, batch = f"{run.train.steps}", f"{run.train.batch_size}"
+        rows.append([run.name, run.data.dataset, model, millions, gflop, size, run.recipe, steps, batch, teacher])
     out.table(
         "Presets",
-        ["name", "dataset", "model", "recipe", "steps", "batch", "teacher"],
+        ["name", "dataset", "model", "M params", "GFLOP", "at", "recipe", "steps", "batch", "teacher"],
         rows,
-        drop=("batch", "steps", "dataset", "recipe", "teacher"),
+        ["M params, GFLOP: of one prediction of one image of that size; multiply-adds × 2; no auxiliary classifier"],
+        drop=("batch", "steps", "dataset", "recipe", "at", "teacher"),
     )
 
 

@@ -96,6 +96,7 @@ class LabelCounts:
 
     classes: pixels of each train id.  ignored: pixels of 255.  labels: how many labels.  blank: how many show no class at all.
     unknown: pixels of the most frequent values that the class table does not name, in words ("255" or "255,255,255").
+    remarks: how many shapes are odd in which way, where annotations were drawn.
     """
 
     classes: tuple[int, ...]
@@ -103,27 +104,33 @@ class LabelCounts:
     labels: int = 1
     blank: int = 0
     unknown: Mapping[str, int] = field(default_factory=dict)
+    remarks: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, label: np.ndarray, num_classes: int, unknown: Mapping[str, int]) -> "LabelCounts":
+    def of(
+        cls, label: np.ndarray, num_classes: int, unknown: Mapping[str, int], remarks: Mapping[str, int] | None = None
+    ) -> "LabelCounts":
         """Count a label uint8 (H, W) of train ids."""
         counts = np.bincount(label.ravel(), minlength=256)
         classes = tuple(counts[:num_classes].tolist())
-        return cls(classes, int(counts[IGNORED]), blank=int(not any(classes)), unknown=dict(unknown))
+        return cls(classes, int(counts[IGNORED]), blank=int(not any(classes)), unknown=dict(unknown), remarks=dict(remarks or {}))
 
     @classmethod
     def total(cls, counts: Iterable["LabelCounts"]) -> "LabelCounts":
         """The sum over at least one label."""
         every = list(counts)
         unknown: Counter[str] = Counter()
+        remarks: Counter[str] = Counter()
         for one in every:
             unknown.update(one.unknown)
+            remarks.update(one.remarks)
         return cls(
             classes=tuple(map(sum, zip(*(one.classes for one in every), strict=True))),
             ignored=sum(one.ignored for one in every),
             labels=sum(one.labels for one in every),
             blank=sum(one.blank for one in every),
             unknown=dict(unknown.most_common(MAX_VALUES)),
+            remarks=dict(sorted(remarks.items())),
         )
 
     @property

@@ -342,7 +342,9 @@ def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> Writ
             sample = conversion.source.samples.read(name)
             height, width = sample.label.shape
             pixels = pixels_sha256(sample.image, sample.label)
-            labels[name] = LabelCounts.of(sample.label, conversion.source.classes.num_classes, sample.unknown_values)
+            labels[name] = LabelCounts.of(
+                sample.label, conversion.source.classes.num_classes, sample.unknown_values, sample.remarks
+            )
             records[name] = SampleRecord(
                 index,
                 height,

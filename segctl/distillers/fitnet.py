@@ -2,7 +2,7 @@
 
 The paper trains on a hint of a middle layer first. CIRKD's code adds the distance of the features before the classifiers to the
 loss, with weight 10 beside KD (winycg/CIRKD, losses/fitnet.py and train_scripts/train_kd/train_fitnet.sh at 2d8ad0f). The
-reference's features have 256 (teacher) and 128 (student) channels. The weight holds for any others, because the distance is a mean.
+reference's features have 256 (teacher) and 128 (student) channels. The weight holds for any others: the distance is a mean.
 """
 
 from torch import Tensor, nn

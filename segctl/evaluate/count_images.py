@@ -18,7 +18,7 @@ from segctl.files import Progress
 from segctl.metrics.calibration import fill_bins
 from segctl.metrics.counts import checked_pairs, queue_pairs
 from segctl.metrics.tally import EvaluationCounts, ImageCounts, MapCounter, Tally, merge_counts
-from segctl.models.external.foreign import Network
+from segctl.models.forward import ImageNetwork
 from segctl.runtime.determinism import any_image_size
 from segctl.runtime.device import Compute
 from segctl.runtime.memory import SCORE_WITH_LESS, out_of_memory_in_words
@@ -81,7 +81,7 @@ class _Batch:
 
 
 def count_images(
-    model: Network,
+    model: ImageNetwork,
     dataset: PreparedDataset,
     names: Sequence[str],
     how: Scoring,
@@ -106,7 +106,7 @@ def count_images(
 
 
 def count_split(
-    model: Network,
+    model: ImageNetwork,
     dataset: PreparedDataset,
     split: str,
     how: Scoring,
@@ -118,7 +118,7 @@ def count_split(
 
 
 def count_shared(
-    model: Network,
+    model: ImageNetwork,
     dataset: PreparedDataset,
     names: list[str],
     how: Scoring,
@@ -151,7 +151,7 @@ def count_shared(
     return merge_counts([*resumed, *whole], names)
 
 
-def _predicted(model: Network, dataset: PreparedDataset, names: Sequence[str], how: Scoring) -> Iterator[_Batch]:
+def _predicted(model: ImageNetwork, dataset: PreparedDataset, names: Sequence[str], how: Scoring) -> Iterator[_Batch]:
     """The batches of the named images, in order, predicted and queued for counting."""
     device = how.compute.device
     for samples in _same_size(evaluation_samples(dataset, list(names), workers=how.workers), how.batch):

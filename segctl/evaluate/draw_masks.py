@@ -27,6 +27,16 @@ def write_index(path: Path, ids: NDArray[np.uint8], palette: NDArray[np.uint8] |
     write_whole(path, lambda partial: picture.save(partial, format="PNG"))
 
 
+def class_colors(count: int) -> NDArray[np.uint8]:
+    """A palette uint8 (256, 3) for `count` classes whose dataset is not known: twelve hues in three shades, then again."""
+    palette = np.zeros((256, 3), np.uint8)
+    for index in range(count):
+        hue, shade = index * 7 % 12 / 12, (1.0, 0.7, 0.45)[index // 12 % 3]
+        wheel = [abs((hue * 6 + offset) % 6 - 3) - 1 for offset in (0, 4, 2)]
+        palette[index] = [round(255 * shade * min(1.0, max(0.0, value))) for value in wheel]
+    return palette
+
+
 def overlay(image: RGB, ids: NDArray[np.uint8], palette: NDArray[np.uint8]) -> RGB:
     """The image uint8 (H, W, 3), half covered by the colours palette uint8 (256, 3) of its ids uint8 (H, W)."""
     mixed = (1 - OPACITY) * image + OPACITY * palette[ids]

@@ -3,7 +3,6 @@
 Probabilities are averaged over the views of an image (scales, mirrored or not), logits over the tiles of one view.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator
 from typing import assert_never
@@ -14,16 +13,13 @@ from torch.nn import functional as F
 
 from segctl.data.batches.augment import PADDING_RGB
 from segctl.models import at_label_size
-from segctl.models.external.foreign import Network
-from segctl.models.forward import forward_uint8
+from segctl.models.forward import ImageNetwork, forward_uint8
 from segctl.runtime.device import Compute
 from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol, WholeProtocol
 
-_LONGEST_SLUG = 80
-
 
 @torch.no_grad()
-def predict_classes(model: Network, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
+def predict_classes(model: ImageNetwork, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
     """Class maps uint8 (B, H, W) for images uint8 (B, H, W, 3) of one size, at that size."""
     if _is_single_view(protocol):  # softmax keeps the order of logits, so one view needs none
         return _logits(model, images, protocol, compute).argmax(1).to(torch.uint8)
@@ -31,7 +27,7 @@ def predict_classes(model: Network, images: Tensor, protocol: EvaluateSpec, comp
 
 
 @torch.no_grad()
-def class_probabilities(model: Network, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
+def class_probabilities(model: ImageNetwork, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
     """Probabilities float32 (B, C, H, W), the mean over the protocol's views, for images uint8 (B, H, W, 3) of one size."""
     height, width = images.shape[1:3]
     total: Tensor | None = None
@@ -66,7 +62,7 @@ def _resized(images: Tensor, scale: float) -> Tensor:
     return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def _logits(model: Network, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
+def _logits(model: ImageNetwork, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
     """Logits (B, C, H, W) for images uint8 (B, H, W, 3), at their size."""
     match protocol.protocol:
         case WholeProtocol():
@@ -77,14 +73,14 @@ def _logits(model: Network, images: Tensor, protocol: EvaluateSpec, compute: Com
             assert_never(protocol.protocol)
 
 
-def _forward(model: Network, images: Tensor, compute: Compute) -> Tensor:
+def _forward(model: ImageNetwork, images: Tensor, compute: Compute) -> Tensor:
     """One forward pass: logits (B, C, H, W) for images uint8 (B, H, W, 3)."""
     with compute.autocast():
         found = forward_uint8(model, images)
     return at_label_size(found.logits, (images.shape[1], images.shape[2]), found.align_corners)
 
 
-def _sliding_logits(model: Network, images: Tensor, sliding: SlidingProtocol, compute: Compute) -> Tensor:
+def _sliding_logits(model: ImageNetwork, images: Tensor, sliding: SlidingProtocol, compute: Compute) -> Tensor:
     """Mean logits (B, C, H, W) of all tiles that cover a pixel; images smaller than a tile are padded with the mean colour."""
     height, width = images.shape[1:3]
     padded, top, left = _pad_to(images, sliding.tile)
@@ -115,27 +111,3 @@ def _pad_to(images: Tensor, tile: tuple[int, int]) -> tuple[Tensor, int, int]:
     padded = images.new_tensor(PADDING_RGB).expand(len(images), tall, wide, 3).clone()
     padded[:, top : top + height, left : left + width] = images
     return padded, top, left
-
-
-def protocol_in_words(spec: EvaluateSpec) -> str:
-    """`whole image, single scale, no flip`, or `sliding 512×1024 tiles, stride 0.6667 of a tile, scales 0.75, 1, with flip`."""
-    match spec.protocol:
-        case SlidingProtocol(tile=(height, width), stride=stride):
-            place = f"sliding {height}×{width} tiles, stride {stride:.4g} of a tile"
-        case _:
-            place = "whole image"
-    scales = "single scale" if spec.scales == (1.0,) else "scales " + ", ".join(f"{scale:g}" for scale in spec.scales)
-    return f"{place}, {scales}, {'with' if spec.flip else 'no'} flip"
-
-
-def protocol_slug(spec: EvaluateSpec) -> str:
-    """A protocol as a folder's name: `sliding-512x1024-0.6667+scales-0.75-1+flip`; with a hash where that is too long."""
-    match spec.protocol:
-        case SlidingProtocol(tile=(height, width), stride=stride):
-            parts = [f"sliding-{height}x{width}-{stride:.4g}"]
-        case _:
-            parts = ["whole"]
-    if spec.scales != (1.0,):
-        parts.append("scales-" + "-".join(f"{scale:g}" for scale in spec.scales))
-    slug = "+".join([*parts, *(["flip"] if spec.flip else [])])
-    return slug if len(slug) <= _LONGEST_SLUG else f"{parts[0]}+{hashlib.sha256(slug.encode()).hexdigest()[:12]}"

@@ -13,19 +13,21 @@ from segctl.evaluate.count_images import Extras, LabelMap, SavePrediction, Scori
 from segctl.evaluate.draw_masks import write_index
 from segctl.evaluate.partial_results import PartialResults
 from segctl.evaluate.png_cityscapes import benchmark_of
-from segctl.evaluate.predictor import protocol_in_words, protocol_slug
+from segctl.evaluate.program_network import ProgramNetwork, require_program_fits
 from segctl.evaluate.tables import ScoresJson, scores_json, write_tables
 from segctl.evaluate.worst_images import write_worst
 from segctl.files import Progress, file_sha256, sweep_partial
 from segctl.metrics.scores import ImageScore, worst_images
 from segctl.metrics.tally import USUAL, Choice, EvaluationCounts, MapCounter
 from segctl.models import load, read
+from segctl.models.forward import ImageNetwork
+from segctl.programs import open_program
 from segctl.runs import RunFolder
 from segctl.runtime.cores import loader_workers
-from segctl.runtime.device import Compute, choose_scoring_compute
+from segctl.runtime.device import Compute, choose_compute, choose_scoring_compute
 from segctl.runtime.signals import requests_between_steps
 from segctl.runtime.world import World
-from segctl.schema.evaluate import EvaluateSpec, ProtocolChange
+from segctl.schema.evaluate import EvaluateSpec, ProtocolChange, protocol_in_words, protocol_slug
 from segctl.schema.run import TrainRun
 
 WORST = 8
@@ -50,7 +52,8 @@ class EvaluationRequest:
     dataset: another prepared dataset than the run's own, whose classes are the network's by name, or by the file class_map (see
     class_map.py).  change: changes to the run's own protocol.  batch: images of one size that go through the network at once.
     boundary, calibration: scores to compute as well.  save_predictions: write every class map as an index PNG.
-    choice: which scores beside the usual.
+    choice: which scores beside the usual.  program: an exported file to score in the place of the run's network.
+    trust_program: whether it may be a .pt2 or TorchScript file, which may run its code when it is read.
     """
 
     run: RunFolder
@@ -65,6 +68,8 @@ class EvaluationRequest:
     boundary: bool = False
     calibration: bool = False
     save_predictions: bool = False
+    program: Path | None = None
+    trust_program: bool = False
     choice: Choice = USUAL
 
 
@@ -85,11 +90,7 @@ class OpenedRequest:
 def open_request(request: EvaluationRequest) -> OpenedRequest:
     """Open what a request names. Raises InputError where the run is not finished, or its dataset or split does not exist."""
     spec = request.run.read_run()
-    if not request.run.finished:
-        raise InputError(
-            f"the run '{request.run.path}' has not finished: it has no model.pt",
-            f"finish it with `{request.run.resume_line(request.data_root)}`",
-        )
+    request.run.require_finished(request.data_root)
     name = spec.data.dataset if request.dataset is None else request.dataset
     if request.class_map is not None and name == spec.data.dataset:
         raise InputError("--class-map is for another dataset than the run's own", "add --dataset NAME, or leave --class-map out")
@@ -113,27 +114,27 @@ def open_request(request: EvaluationRequest) -> OpenedRequest:
             )
     protocol = request.change.apply(spec.evaluate, spec.data.crop)
     place = split if name == spec.data.dataset else f"{split}@{name}"
-    return OpenedRequest(
-        spec,
-        dataset,
-        split,
-        classes,
-        protocol,
-        choose_scoring_compute(request.device, spec.train.precision, request.precision),
-        request.run.evaluation(place if protocol == spec.evaluate else f"{place}@{protocol_slug(protocol)}"),
-    )
+    changes = [] if protocol == spec.evaluate else [protocol_slug(protocol)]
+    if request.program is None:
+        compute = choose_scoring_compute(request.device, spec.train.precision, request.precision)
+    else:
+        if request.precision not in (None, "auto", "fp32"):
+            raise InputError("--precision cannot be combined with --model: the file has its own", "leave --precision out")
+        compute = choose_compute("cpu", "fp32")  # of the counting; the file runs where --device says
+        changes.insert(0, request.program.name)
+    folder = request.run.evaluation("@".join([place, *(["+".join(changes)] if changes else [])]))
+    return OpenedRequest(spec, dataset, split, classes, protocol, compute, folder)
 
 
 def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | None = None) -> ScoredRun | None:
-    """Score a finished run's model.pt. Only the main process writes files and gets the result; the others get None.
+    """Score a finished run's network. Only the main process writes files and gets the result; the others get None.
 
     Calling it again with the same request resumes an evaluation that was stopped. Raises StoppedError when a signal stops it, and
     InputError as `open_request` does.
     """
     opened = open_request(request)
     dataset, compute = opened.dataset, opened.compute
-    names = dataset.classes.names if opened.classes is None else None
-    model = load(request.run.model, class_names=names).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = _network(request, opened)
     workers = loader_workers(opened.spec.data.workers, compute.device.type, world.size)
     how = Scoring(opened.protocol, compute, workers, world, request.batch, _extras(request, opened), opened.classes)
     about = _about(request, opened)
@@ -152,6 +153,18 @@ def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | 
         return scored
 
     return world.on_main(write)
+
+
+def _network(request: EvaluationRequest, opened: OpenedRequest) -> ImageNetwork:
+    """The run's network, or the exported file that stands for it."""
+    names = opened.dataset.classes.names if opened.classes is None else None
+    if request.program is None:
+        return load(request.run.model, class_names=names).to(opened.compute.device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+    program = open_program(request.program, request.device, trusted=request.trust_program)
+    require_program_fits(program, opened.protocol, file_sha256(request.run.model), calibration=request.calibration)
+    if names is not None and program.class_names != names:
+        raise InputError(f"'{request.program}' has other classes than '{opened.dataset.name}'", "export the run again")
+    return ProgramNetwork(program)
 
 
 def _extras(request: EvaluationRequest, opened: OpenedRequest) -> Extras:
@@ -197,8 +210,9 @@ def _about(request: EvaluationRequest, opened: OpenedRequest) -> dict[str, Any]:
         **({} if opened.classes is None else _other_dataset(opened.spec, opened.classes)),
         "protocol": protocol_in_words(opened.protocol),
         "precision": opened.compute.precision,
-        "weights": "model.pt",
-        "weights_sha256": file_sha256(request.run.model),
+        "program": None if request.program is None else request.program.name,
+        "weights": (request.program or request.run.model).name,
+        "weights_sha256": file_sha256(request.program or request.run.model),
         "step": _weights_step(request.run),
         "classes": [{"name": name, "color": palette[index].tolist()} for index, name in enumerate(dataset.classes.names)],
     }
@@ -210,6 +224,6 @@ def _other_dataset(spec: TrainRun, classes: ClassMap) -> dict[str, Any]:
 
 
 def _weights_step(run: RunFolder) -> int | None:
-    """The step whose weights model.pt holds, according to the run's log."""
+    """The step whose weights the run ships, according to the run's log."""
     ends = [event for event in run.read_log() if event["event"] == "end"]
     return ends[-1].get("weights_step") if ends else None

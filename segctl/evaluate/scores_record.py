@@ -33,6 +33,7 @@ class About(BaseModel):
     protocol: str | None = None
     precision: str | None = None
     weights: str | None = None
+    program: str | None = None
     predictions: str | None = None
     truth: str | None = None
     binary: bool = False

@@ -13,10 +13,10 @@ from segctl.evaluate.predictor import predict_classes
 from segctl.files import write_json
 from segctl.ignored import IGNORED
 from segctl.metrics.scores import ImageScore
-from segctl.models import Segmenter
+from segctl.models.forward import ImageNetwork
 
 
-def write_worst(folder: Path, worst: list[ImageScore], model: Segmenter, dataset: PreparedDataset, how: Scoring) -> None:
+def write_worst(folder: Path, worst: list[ImageScore], model: ImageNetwork, dataset: PreparedDataset, how: Scoring) -> None:
     """Write four PNGs for each image, and worst.json; remove the PNGs of an earlier evaluation."""
     entries = []
     for old in folder.glob("*.png"):
@@ -33,7 +33,7 @@ def write_worst(folder: Path, worst: list[ImageScore], model: Segmenter, dataset
     write_json(folder / "worst.json", entries)
 
 
-def _predict_one(model: Segmenter, image: RGB, how: Scoring) -> LabelMap:
+def _predict_one(model: ImageNetwork, image: RGB, how: Scoring) -> LabelMap:
     """The class map uint8 (H, W) of an image uint8 (H, W, 3)."""
     batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(how.compute.device)
     prediction = predict_classes(model, batch, how.protocol, how.compute)

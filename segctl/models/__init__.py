@@ -10,6 +10,7 @@ from segctl.models.build import build_model, load, restore
 from segctl.models.outputs import Outputs, Prediction, at_label_size, upsample
 from segctl.models.saving import SavedModel, read, save
 from segctl.models.segmenter import Segmenter
+from segctl.models.timm_backbone import fused
 
 __all__ = [
     "Outputs",
@@ -18,6 +19,7 @@ __all__ = [
     "Segmenter",
     "at_label_size",
     "build_model",
+    "fused",
     "load",
     "read",
     "restore",

@@ -22,7 +22,7 @@ def build_model(spec: ModelSpec, num_classes: int, class_names: Sequence[str] | 
     class_names: of its classes. If model.weights is a run, its classes of the same names are taken too.
     """
     start = _run_to_start_from(spec.weights)
-    backbone = build_backbone(spec.backbone, spec.output_stride, spec.weights if start is None else "none")
+    backbone = build_backbone(spec.backbone, spec.output_stride, spec.weights if start is None else "none", spec.stages)
     widths = reference_widths(backbone.channels[-1])
     head = head_class(spec.head).of(spec, backbone, widths)
     if spec.aux and len(backbone.channels) < 2:
@@ -35,7 +35,7 @@ def build_model(spec: ModelSpec, num_classes: int, class_names: Sequence[str] | 
 
 
 def _run_to_start_from(weights: str) -> SavedModel | None:
-    """The run that model.weights names, as a folder or as its model.pt; None for anything else."""
+    """The run that model.weights names, as a folder or as its model file; None for anything else."""
     path = Path(weights).expanduser()
     if weights in ("timm", "none") or not path.exists():
         return None

@@ -1,11 +1,14 @@
 """Bilinear resizing and bin averages as products with two matrices, one for each side.
 
 On a GPU, torch adds up the gradients of both in no fixed order, so it refuses them under train.deterministic; a product of
-matrices has a fixed order. Only that setting uses them: torch's kernels need no matrices, and scores were made with those.
+matrices has a fixed order. Only that setting uses them, and exported files for the bins: torch's kernels need no matrices, and
+scores were made with those.
 """
 
 import torch
 from torch import Tensor
+
+from segctl.models.tracing import tracing
 
 
 def wanted_for(maps: Tensor) -> bool:
@@ -26,6 +29,8 @@ def bin_means(maps: Tensor, bins: int) -> Tensor:
 
 def _products(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """maps (B, D, h, w), rows (H, h), columns (W, w) -> (B, D, H, W), computed in at least float32; type and layout stay."""
+    if tracing():  # the two contexts below cannot be traced; a file computes in float32
+        return rows @ maps @ columns.T
     # Autocast would take the product in half precision, which torch's own kernels do not.
     with torch.autocast(maps.device.type, enabled=False):
         found = rows @ maps.to(rows.dtype) @ columns.T
@@ -46,5 +51,5 @@ def _averages(length: int, bins: int, like: Tensor) -> Tensor:
     """(bins, length): row i is the mean of pixels floor(i · length / bins) up to ceil((i + 1) · length / bins)."""
     number = torch.arange(bins, device=like.device).unsqueeze(1)
     grid = torch.arange(length, device=like.device)
-    inside = (grid >= number * length // bins) & (grid < -(-(number + 1) * length // bins))
+    inside = (grid >= number * length // bins) & (grid < ((number + 1) * length + bins - 1) // bins)
     return (inside.double() / inside.sum(1, keepdim=True)).to(torch.promote_types(like.dtype, torch.float32))

@@ -1,12 +1,32 @@
 """Running a network on images as the datasets hold them."""
 
+from typing import Any, Protocol
+
 from torch import Tensor
 
-from segctl.models.external.foreign import Network
 from segctl.models.outputs import Prediction
 
 
-def forward_uint8(network: Network, images: Tensor) -> Prediction:
+class ImageNetwork(Protocol):
+    """What scoring asks of a network: segctl's own, a foreign one, or an exported file."""
+
+    num_classes: int
+    training: bool
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Images uint8 (B, H, W, 3) -> what the network takes."""
+
+    def __call__(self, images: Tensor) -> Any:
+        """A Prediction for normalised images."""
+
+    def eval(self) -> Any:
+        """Switch to eval mode."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch to train mode, or back."""
+
+
+def forward_uint8(network: ImageNetwork, images: Tensor) -> Prediction:
     """Normalise images uint8 (B, H, W, 3) as the network wants them, and run it: logits and features at head stride.
 
     The images must lie on the network's device. Precision, gradients and train or eval mode are the caller's choice.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from segctl.errors import InputError
 from segctl.models import deterministic_resize
+from segctl.models.tracing import tracing
 
 OutputName = Literal["main", "aux"]
 
@@ -45,7 +46,7 @@ def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool = False)
 
     It is used for logits at a label's size, and for coarse maps inside the heads.
     """
-    if logits.shape[-2:] == size:
+    if not tracing() and logits.shape[-2:] == size:
         return logits
     if deterministic_resize.wanted_for(logits):
         return deterministic_resize.resized(logits, size, align_corners)

@@ -1,26 +1,33 @@
-"""A network's file, `model.pt`: its run, its class names, its weights.
+"""A network's file, `model.safetensors`: its weights, and in the header its run and its class names.
 
-    {"run": <the preset as JSON>, "class_names": [...], "weights": <state dict on the CPU>}
+    __metadata__: {"segctl": {"run": <the preset as JSON>, "class_names": [...], "checksum": <XXH3 of all the rest>}}
 
-Written whole or not at all. Read with weights_only, so opening a stranger's file runs none of its code.
+Any library of safetensors reads the weights, and none runs code from the file. Up to version 0.1 the file was a `model.pt`,
+`{"run": ..., "class_names": [...], "weights": <state dict>}` by torch.save; it is still read, and a run's best.pt still is one.
+Both are written whole or not at all.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from torch import Tensor
 
 from segctl.errors import ArgumentError, InputError
 from segctl.files import write_whole
-from segctl.models.external.weights import first_misfit, not_finite, read_tables, unpickled
+from segctl.models.external.weights import first_misfit, not_finite, read_safetensors, unpickled
 from segctl.models.segmenter import Segmenter
+from segctl.runs import MODEL_FILE, RunFolder
 from segctl.schema.models import ModelSpec
 from segctl.schema.run import TrainRun
 
-MODEL_FILE = "model.pt"
+HEADER = "segctl"
+"""The key in a .safetensors header under which segctl keeps what the weights belong to. It is the only key, because the library
+writes several in no fixed order, and equal networks must give equal files."""
 MAKE_AGAIN = "copy it again from where it came, or train the run again"
 
 
@@ -49,14 +56,39 @@ def save(path: Path, model: Segmenter, run: TrainRun, class_names: Sequence[str]
     """
     if len(class_names) != model.num_classes:
         raise ArgumentError(f"got {len(class_names)} class names, wanted {model.num_classes}")
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    payload = {"run": run.model_dump(mode="json"), "class_names": list(class_names), "weights": weights}
-    write_whole(path, lambda partial: _write(partial, payload))
+    # Clones, because a .safetensors file takes no two tensors that share their memory.
+    weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+    write_saved(path, run.model_dump(mode="json"), list(class_names), weights)
 
 
-def _write(partial: Path, payload: dict[str, Any]) -> None:
-    with partial.open("wb") as handle:  # an open file, because torch writes a path's own name into the archive
-        torch.save(payload, handle)
+def write_saved(path: Path, run: dict[str, Any], class_names: list[str], weights: dict[str, Tensor]) -> None:
+    """Write a model file from its parts, as its ending says: `.safetensors`, or else by torch.save. weights: of any shape."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save as to_bytes
+
+        about = {"run": run, "class_names": class_names}
+        header = json.dumps({**about, "checksum": _checksum(about, weights)}, ensure_ascii=False)
+        content = to_bytes(weights, {HEADER: header})
+
+        def write(partial: Path) -> None:
+            partial.write_bytes(content)
+
+    else:
+
+        def write(partial: Path) -> None:
+            with partial.open("wb") as handle:  # an open file, because torch writes a path's own name into the archive
+                torch.save({"run": run, "class_names": class_names, "weights": weights}, handle)
+
+    write_whole(path, write)
+
+
+def _checksum(about: dict[str, Any], weights: dict[str, Tensor]) -> str:
+    """XXH3 (32 hex digits) of everything in a file: the format itself has no checksum, and a flipped bit is another weight."""
+    found = xxhash.xxh3_128(json.dumps(about, sort_keys=True).encode())
+    for name, tensor in sorted(weights.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def read(path: Path) -> SavedModel:
@@ -65,13 +97,14 @@ def read(path: Path) -> SavedModel:
     Raises InputError for anything else, for a file whose bytes changed after it was written, and for weights that are NaN or
     infinite: such a network gives masks of one class without any other sign.
     """
-    file = path / MODEL_FILE if path.is_dir() else path
+    file = RunFolder(path).model if path.is_dir() else path
     if not file.is_file():
         raise _nothing_there(path)
     found = read_if_saved(file)
     if found is None:
+        kind = ".safetensors" if file.suffix == ".safetensors" else "PyTorch"
         raise InputError(
-            f"'{file}' is a PyTorch file, but not a model that segctl wrote",
+            f"'{file}' is a {kind} file, but not a model that segctl wrote",
             f"give a run folder or its {MODEL_FILE}; to start from a file's backbone, use `--set model.weights=PATH`",
         )
     return found
@@ -84,24 +117,53 @@ def read_if_saved(file: Path) -> SavedModel | None:
     """
     if not file.is_file():
         raise InputError(f"cannot read '{file}': it is not a plain file", MAKE_AGAIN)  # a pipe or a device may never end
-    if file.suffix == ".safetensors":
-        read_tables(file)  # for its message about a damaged file
+    found = _of_safetensors(file) if file.suffix == ".safetensors" else _of_torch(file)
+    if found is None:
         return None
+    broken = [name for name, tensor in found.weights.items() if not_finite(tensor)]
+    if broken:
+        raise InputError(
+            f"'{file}' cannot be used: {len(broken)} of its {len(found.weights)} weights are NaN or infinite, "
+            f"the first is {broken[0]}",
+            MAKE_AGAIN,
+        )
+    return found
+
+
+def _of_safetensors(file: Path) -> SavedModel | None:
+    weights, header = read_safetensors(file, MAKE_AGAIN)
+    if HEADER not in header:
+        return None
+    try:
+        about = json.loads(header[HEADER])
+        wanted = about.pop("checksum")
+        changed = _checksum(about, weights) != wanted
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        changed = True
+    if changed or (found := _parsed(file, about, weights)) is None:
+        raise InputError(f"'{file}' is damaged: its content does not match its checksum", MAKE_AGAIN)
+    return found
+
+
+def _of_torch(file: Path) -> SavedModel | None:
     payload = unpickled(file, MAKE_AGAIN)
     try:
-        spec = ModelSpec.model_validate(payload["run"]["model"])
-        names, weights = [str(name) for name in payload["class_names"]], dict(payload["weights"])
-        if not isinstance(payload["run"], dict):
+        weights = dict(payload["weights"])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return None
+    return _parsed(file, payload, weights)
+
+
+def _parsed(file: Path, about: Any, weights: dict[str, Tensor]) -> SavedModel | None:
+    """The model that `about` (its run and class names) and weights make; None if they are not what `save` writes."""
+    try:
+        spec = ModelSpec.model_validate(about["run"]["model"])
+        names = [str(name) for name in about["class_names"]]
+        if not isinstance(about["run"], dict):
             raise TypeError
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return None
-    broken = [name for name, tensor in weights.items() if not_finite(tensor)]
-    if broken:
-        raise InputError(
-            f"'{file}' cannot be used: {len(broken)} of its {len(weights)} weights are NaN or infinite, the first is {broken[0]}",
-            MAKE_AGAIN,
-        )
-    return SavedModel(file, payload["run"], spec, names, weights)
+    return SavedModel(file, about["run"], spec, names, weights)
 
 
 def fill(model: Segmenter, saved: SavedModel) -> None:

@@ -4,10 +4,12 @@ Strides, layout of the maps and image sizes of a name are found by running it on
 timm announces is not trusted: a backbone that would fail at the first odd-sized image is refused here.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,7 @@ from segctl.errors import InputError, did_you_mean, first_line
 from segctl.models.backbone import Backbone
 from segctl.models.external.hub import cached_weights, hub_address, why_unreachable
 from segctl.models.external.weights import fill_backbone
+from segctl.models.tracing import tracing
 
 Options = tuple[tuple[str, Any], ...]
 """Keyword arguments of timm.create_model, beside the name."""
@@ -26,6 +29,9 @@ PROBE_SIZES = ((97, 130), (1, 1))
 """Height and width of the images that a network is tried with: an odd size, and a tiny one."""
 RELAXED_SIZES: tuple[Options, ...] = ((), (("strict_img_size", False),), (("dynamic_img_size", True),))
 """Options by which convolutional networks, windowed and plain transformers take images of any size, tried in this order."""
+
+NO_SUCH_MAPS = (TypeError, AssertionError, RuntimeError, ValueError, AttributeError, NotImplementedError)
+"""What timm raises for a network that cannot be cut or dilated: it has no single error for that, and these were all seen."""
 
 WAYS_OUT = "start from random weights with `--set model.weights=none`, or from a local file with `--set model.weights=PATH`"
 
@@ -68,10 +74,11 @@ class TimmBackbone(Backbone):
         height, width = images.shape[-2:]
         # Some networks add or window maps of several strides and need sides that are a multiple: pad, and cut the maps back.
         below, right = -height % self._multiple, -width % self._multiple
-        maps: list[Tensor] = self.net(F.pad(images, (0, right, 0, below)) if below or right else images)
+        padded = self._multiple > 1 if tracing() else bool(below or right)
+        maps: list[Tensor] = self.net(F.pad(images, (0, right, 0, below)) if padded else images)
         if self._channels_last:
             maps = [x.permute(0, 3, 1, 2) for x in maps]
-        if below or right:
+        if padded:
             maps = [x[..., : -(-height // s), : -(-width // s)] for x, s in zip(maps, self.strides, strict=True)]
         return maps
 
@@ -102,13 +109,25 @@ def synchronised(module: nn.Module) -> nn.Module:
     return converted
 
 
-def build_backbone(name: str, output_stride: int, weights: str) -> TimmBackbone:
+def fused(model: nn.Module) -> nn.Module:
+    """A copy in eval mode whose re-parameterised blocks (RepVit, MobileOne, FastViT and their kin) are one convolution each.
+
+    Outputs are the model's own in eval mode, but for rounding. A network without such blocks is only copied.
+    """
+    from timm.utils.model import reparameterize_model
+
+    copy: nn.Module = reparameterize_model(deepcopy(model).eval())
+    return copy
+
+
+def build_backbone(name: str, output_stride: int, weights: str, stages: int | None = None) -> TimmBackbone:
     """The timm network `name` with a last map of `output_stride`; only weights "timm" may download. Raises InputError.
 
     weights: "timm" (ImageNet's, by timm), "none" (random), or the path of a file with backbone weights.
+    stages: keep this many maps, finest first, and no layer behind the last of them; None keeps all.
     """
     _check_name(name)
-    fit = _fit(name, output_stride)
+    fit = _fit(name, output_stride, stages)
     if weights == "timm":
         backbone = TimmBackbone(name, _with_timm_weights(name, fit), fit)
         backbone.weights_file = _timm_file(name)
@@ -121,10 +140,14 @@ def build_backbone(name: str, output_stride: int, weights: str) -> TimmBackbone:
 
 
 def _create(name: str, options: Options, **pretrained: Any) -> nn.Module:
-    """timm's network of feature maps."""
+    """timm's network of feature maps, without layers that none of them needs."""
     import timm
 
-    return timm.create_model(name, features_only=True, **dict(options), **pretrained)
+    net: Any = timm.create_model(name, features_only=True, **dict(options), **pretrained)
+    if type(net).__name__ in ("EfficientNetFeatures", "MobileNetV3Features"):
+        # timm cuts every other family itself. A stage counts the blocks before its map.
+        net.blocks = net.blocks[: max(map(itemgetter("stage"), net.feature_info.get_dicts()))]
+    return cast("nn.Module", net)
 
 
 def _check_name(name: str) -> None:
@@ -146,9 +169,9 @@ def _check_name(name: str) -> None:
 
 
 @cache
-def _fit(name: str, output_stride: int) -> Fit:
+def _fit(name: str, output_stride: int, stages: int | None) -> Fit:
     """The plainest way to get maps of the wanted stride from images of any size. Raises InputError if there is none."""
-    options = _stride_options(name, output_stride)
+    options = _stride_options(name, output_stride, _stage_options(name, stages))
     reason: Exception | None = None
     for relaxed in RELAXED_SIZES:
         for multiple in (1, 32):
@@ -193,19 +216,37 @@ def _layout(shapes: list[tuple[int, ...]], channels: tuple[int, ...]) -> str:
     return "BHWD" if tuple(shape[3] for shape in shapes) == channels else ""
 
 
-def _stride_options(name: str, output_stride: int) -> Options:
-    """The options of timm that give the last map this stride; none if it has it anyway. Raises InputError."""
-    own = _last_stride(name, ())
+def _stage_options(name: str, stages: int | None) -> Options:
+    """The options of timm that keep the first maps alone. Raises InputError if the network has fewer."""
+    if stages is None:
+        return ()
+    try:
+        with torch.device("meta"):
+            maps = len(cast("Any", _create(name, ())).feature_info.channels())
+    except NO_SUCH_MAPS:
+        return ()  # `_stride_options` says that it gives no maps
+    if stages > maps:
+        raise InputError(
+            f"model.stages: got {stages}, but '{name}' gives {maps} maps", f"use at most {maps}, or null for all of them"
+        )
+    return (("out_indices", tuple(range(stages))),)
+
+
+def _stride_options(name: str, output_stride: int, kept: Options) -> Options:
+    """`kept`, and the options of timm that give the last map this stride; none if it has it anyway. Raises InputError."""
+    own = _last_stride(name, kept)
     if own is None:
         raise InputError(f"model.backbone: '{name}' gives no feature maps", "use another, such as resnet18d")
     if own == output_stride:
-        return ()
-    if _last_stride(name, (("output_stride", output_stride),)) == output_stride:
-        return (("output_stride", output_stride),)
-    others = {stride for stride in OUTPUT_STRIDES if _last_stride(name, (("output_stride", stride),)) == stride}
+        return kept
+    dilated = {stride: (*kept, ("output_stride", stride)) for stride in OUTPUT_STRIDES}
+    if _last_stride(name, dilated[output_stride]) == output_stride:
+        return dilated[output_stride]
+    others = {stride for stride, options in dilated.items() if _last_stride(name, options) == stride}
     possible = " or ".join(map(str, sorted({*others, own})))
     raise InputError(
-        f"model.output_stride: got {output_stride}, but '{name}' gives a last map of stride {possible}",
+        f"model.output_stride: got {output_stride}, but '{name}' gives a last map of stride {possible}"
+        + (f" with model.stages {len(dict(kept)['out_indices'])}" if kept else ""),
         "change model.output_stride, or take another model.backbone, such as resnet18d",
     )
 
@@ -216,8 +257,8 @@ def _last_stride(name: str, options: Options) -> int | None:
         with torch.device("meta"):
             info: Any = _create(name, options).feature_info
         return int(info.reduction()[-1])
-    except (TypeError, AssertionError, RuntimeError, ValueError, AttributeError, NotImplementedError):
-        return None  # timm has no single error for a network that cannot be cut or dilated; these are all that were seen
+    except NO_SUCH_MAPS:
+        return None
 
 
 def _timm_file(name: str) -> Path | None:

@@ -58,6 +58,11 @@ class Evaluation:
         return bool(self.about.get("binary", False))
 
     @property
+    def program(self) -> str | None:
+        """The name of the exported file that was scored in the place of the run's network; None for the network itself."""
+        return self.about.get("program")
+
+    @property
     def trial(self) -> str:
         """A sentence about the part of the dataset that was scored, for a dataset prepared with --limit; else empty."""
         return str(self.about.get("trial") or "")
@@ -113,10 +118,39 @@ class Run:
         return self.environment.get("teacher") or {}
 
     @property
+    def parameters(self) -> int | None:
+        """Parameters of one prediction; for a run of an older segctl those of training, auxiliary classifier included."""
+        found = self.cost.get("parameters", self.environment.get("parameters"))
+        return None if found is None else int(found)
+
+    @property
+    def cost(self) -> Mapping[str, Any]:
+        """`parameters`, `gflop` and `size` [H, W] of one prediction; empty for a run of an older segctl."""
+        return self.environment.get("cost") or {}
+
+    @property
     def data_root(self) -> Path | None:
         """The folder of prepared datasets that the run was trained from; None where an older segctl did not keep it."""
         kept = self.environment.get("data_root")
         return None if kept is None else Path(kept)
+
+
+def with_exported_files(run: Run) -> list[Run]:
+    """The run with the evaluations of its own network, and one more for each exported file, which then stands beside it.
+
+    An exported file's evaluation is kept as `val@model.onnx`, and becomes one of `val`.
+    """
+    own = {name: found for name, found in run.evaluations.items() if found.program is None}
+    files: dict[str, dict[str, Evaluation]] = {}
+    for name, found in run.evaluations.items():
+        if found.program is not None:
+            split, _, rest = name.partition(f"@{found.program}")
+            place = split + rest.replace("+", "@", 1)
+            files.setdefault(found.program, {})[place] = replace(found, split=place)
+    return [
+        replace(run, evaluations=own),
+        *(replace(run, label=f"{run.label} as {_as_label(name)}", evaluations=found) for name, found in sorted(files.items())),
+    ]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from segctl.metrics.table import CountTable
-from segctl.report.collect import Evaluation, Run
+from segctl.report.collect import Evaluation, Run, with_exported_files
+from segctl.runs import MODEL_FILE, OLD_MODEL_FILE
 from segctl.schema.methods import METHODS
 from segctl.schema.run import TrainRun
 from segctl.schema.same_run import group_settings, without_teacher
@@ -94,7 +95,7 @@ def spread(values: Sequence[float | None]) -> Spread:
 def comparisons_of(runs: Sequence[Run], split: str | None = None) -> list[Comparison]:
     """The comparisons of all evaluated runs, or of those of one split, sorted by dataset and split."""
     places: dict[tuple[str, str, str], list[Run]] = {}
-    for run in runs:
+    for run in (one for each in runs for one in with_exported_files(each)):
         for name, evaluation in run.evaluations.items():
             if split in (None, name):
                 places.setdefault((run.spec.data.dataset, name, evaluation.fingerprint), []).append(run)
@@ -177,7 +178,13 @@ def _identity(run: Run, split: str | None = None) -> str:
 
 def _scored(evaluation: Evaluation) -> list[Any]:
     """How a run was scored: what must be equal for two scores to be comparable."""
-    return [evaluation.about.get(key) for key in ("protocol", "weights", "binary")]
+    weights = evaluation.about.get("weights")
+    # Both names are of the network itself, before and after version 0.1.
+    return [
+        evaluation.about.get("protocol"),
+        MODEL_FILE if weights == OLD_MODEL_FILE else weights,
+        evaluation.about.get("binary"),
+    ]
 
 
 def _by(runs: Sequence[Run], identities: Sequence[str]) -> list[tuple[Run, ...]]:

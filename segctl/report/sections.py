@@ -33,6 +33,7 @@ from segctl.report.tables import (
     ABOUT_SIDE_BY_SIDE,
     FINE_GRAINED,
     GROUPS_A_TABLE,
+    WHAT_COST_COUNTS,
     class_tables,
     evaluations_table,
     provenance_tables,
@@ -167,7 +168,9 @@ def _what_was_run(frame: Frame) -> Section:
         formulas.setdefault(total_loss(run.spec), []).append(run.label)
     explained = Paragraph("The total loss of each run; `y` is the label, `main` and `aux` are the outputs of the student:")
     code = Code("\n\n".join(f"# {', '.join(labels)}\n{formula}" for formula, labels in formulas.items()))
-    return Section("What was run", (runs_table(runs), *_notes(notes), explained, code))
+    sizes = sorted({f"{run.spec.data.dataset} {'×'.join(map(str, run.cost['size']))}" for run in runs if run.cost})
+    cost = [Paragraph(f"`parameters` and `GFLOP`: {WHAT_COST_COUNTS} ({', '.join(sizes)}).")] if sizes else []
+    return Section("What was run", (runs_table(runs), *cost, *_notes(notes), explained, code))
 
 
 def _eval_line(run: Run, split: str | None) -> str:

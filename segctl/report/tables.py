@@ -23,14 +23,32 @@ GROUPS_A_TABLE = 6
 """More columns than this do not fit beside the names of classes."""
 
 
-SIDE_BY_SIDE_COLUMNS = ("method", "seeds", "mIoU_D", COLUMN, "95 % of it", "s/step", "of none", "peak memory, MB")
+SIDE_BY_SIDE_COLUMNS = (
+    "method",
+    "seeds",
+    "mIoU_D",
+    COLUMN,
+    "95 % of it",
+    "s/step",
+    "of none",
+    "peak memory, MB",
+    "parameters",
+    "GFLOP",
+)
+
+WHAT_COST_COUNTS = (
+    "one forward pass over an image as large as most of the validation split, multiply-adds × 2, without the auxiliary classifier"
+)
+"""What `parameters` and `GFLOP` mean in the tables."""
 
 ABOUT_SIDE_BY_SIDE = (
     "Student, data, steps and teacher are the same; each method has its own weights of terms. `gain over none` is the mean over "
     "seeds of a method's mIoU_D minus that of `none` with the same seed; a seed that only one of the two has does not count. "
     "`95 % of it` is Student's interval of that mean over seeds: n/a for one seed; an interval that holds 0 shows no difference. "
     "Seconds per step are medians of each run's log and depend on what else the machine did. Peak memory is that of the process, "
-    "on a GPU that of its tensors. Both are means over the seeds."
+    "on a GPU that of its tensors. Both are means over the seeds. "
+    "Parameters and GFLOP are those of the student, whatever the method: "
+    f"{WHAT_COST_COUNTS}."
 )
 """The note to a table of methods side by side."""
 
@@ -47,7 +65,8 @@ def runs_table(runs: Sequence[Run]) -> Table:
         ("seed", lambda run: f"{run.seed}"),
         ("steps", lambda run: f"{run.spec.train.steps:,}"),
         ("batch", lambda run: f"{run.spec.train.batch_size}"),
-        ("parameters", lambda run: _count(run.environment.get("parameters"))),
+        ("parameters", lambda run: _count(run.parameters)),
+        ("GFLOP", lambda run: _gflop(run.cost.get("gflop"))),
         ("s/step", lambda run: _seconds(run.environment.get("seconds_per_step"))),
         ("precision", lambda run: _word(run.environment.get("precision"))),
         ("device", lambda run: _word(run.environment.get("device"))),
@@ -210,6 +229,8 @@ def _side_by_side_row(group: Group, members: Sequence[Group]) -> list[str]:
         UNDEFINED if seconds is None else f"{seconds:.3g}",
         UNDEFINED if ratio is None else f"{ratio:.2f}",
         UNDEFINED if memory is None else f"{memory:,.0f}",
+        _count(group.runs[0].parameters),
+        _gflop(group.runs[0].cost.get("gflop")),
     ]
 
 
@@ -260,6 +281,11 @@ def _hash(value: Any) -> str:
 
 def _count(value: Any) -> str:
     return UNDEFINED if value is None else f"{value:,.0f}"
+
+
+def _gflop(value: float | None) -> str:
+    """`867.6`, `24.37`, `0.56`: four digits at most, so that a small network does not become 0."""
+    return UNDEFINED if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _seconds(value: Any) -> str:

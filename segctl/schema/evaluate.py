@@ -1,5 +1,6 @@
 """How a run is scored."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -80,14 +81,21 @@ class ProtocolChange:
             raise InputError(
                 f"--stride is {stride:g}, wanted a fraction of the tile above 0 and at most 1", "such as --stride 0.5"
             )
-        return SlidingProtocol(tile=base.tile if self.tile is None else _tile(self.tile), stride=stride)
+        return SlidingProtocol(tile=base.tile if self.tile is None else read_size("--tile", self.tile), stride=stride)
 
 
-def _tile(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([1-9]\d*)[x×]([1-9]\d*)", text)
+LARGEST_SIDE = 65_536
+
+
+def read_size(option: str, text: str) -> tuple[int, int]:
+    """Height and width of `512x1024`, the value of `option`. Raises InputError."""
+    found = re.fullmatch(r"([1-9]\d{0,9})[x×]([1-9]\d{0,9})", text)
     if found is None:
-        raise InputError(f"cannot read --tile '{text}'", "write it as HEIGHTxWIDTH in pixels, such as --tile 512x1024")
-    return int(found[1]), int(found[2])
+        raise InputError(f"cannot read {option} '{text}'", f"write it as HEIGHTxWIDTH in pixels, such as {option} 512x1024")
+    height, width = int(found[1]), int(found[2])
+    if max(height, width) > LARGEST_SIDE:
+        raise InputError(f"{option} '{text}' has a side of more than {LARGEST_SIDE:,} pixels", f"such as {option} 512x1024")
+    return height, width
 
 
 def _scales(text: str) -> tuple[float, ...]:
@@ -100,3 +108,30 @@ def _scales(text: str) -> tuple[float, ...]:
             f"cannot read --scales '{text}'", "write different scales from 0 to 16 with commas, such as --scales 0.75,1,1.25"
         )
     return scales
+
+
+LONGEST_SLUG = 80
+
+
+def protocol_in_words(spec: EvaluateSpec) -> str:
+    """`whole image, single scale, no flip`, or `sliding 512×1024 tiles, stride 0.6667 of a tile, scales 0.75, 1, with flip`."""
+    match spec.protocol:
+        case SlidingProtocol(tile=(height, width), stride=stride):
+            place = f"sliding {height}×{width} tiles, stride {stride:.4g} of a tile"
+        case _:
+            place = "whole image"
+    scales = "single scale" if spec.scales == (1.0,) else "scales " + ", ".join(f"{scale:g}" for scale in spec.scales)
+    return f"{place}, {scales}, {'with' if spec.flip else 'no'} flip"
+
+
+def protocol_slug(spec: EvaluateSpec) -> str:
+    """A protocol as a folder's name: `sliding-512x1024-0.6667+scales-0.75-1+flip`; with a hash where that is too long."""
+    match spec.protocol:
+        case SlidingProtocol(tile=(height, width), stride=stride):
+            parts = [f"sliding-{height}x{width}-{stride:.4g}"]
+        case _:
+            parts = ["whole"]
+    if spec.scales != (1.0,):
+        parts.append("scales-" + "-".join(f"{scale:g}" for scale in spec.scales))
+    slug = "+".join([*parts, *(["flip"] if spec.flip else [])])
+    return slug if len(slug) <= LONGEST_SLUG else f"{parts[0]}+{hashlib.sha256(slug.encode()).hexdigest()[:12]}"

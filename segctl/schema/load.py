@@ -1,9 +1,10 @@
 """YAML file + `--set a.b=c` -> one validated run, with every fault named at once."""
 
+import json
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
@@ -28,6 +29,20 @@ def preset_folder() -> Path:
 def preset_names() -> list[str]:
     """Names of the shipped presets, sorted."""
     return sorted(path.stem for path in preset_folder().glob("*.yaml"))
+
+
+class PresetCost(NamedTuple):
+    """What one prediction of a shipped preset's network costs on an image of its dataset: see `segctl.models.cost.Cost`."""
+
+    parameters: int
+    gflop: float
+    size: tuple[int, int]
+
+
+def preset_costs() -> dict[str, PresetCost]:
+    """The cost of each shipped preset, from the table `costs.json` beside them; benchmarks/preset_costs.py writes it."""
+    table: dict[str, Any] = json.loads((preset_folder() / "costs.json").read_text(encoding="utf-8"))
+    return {name: PresetCost(row["parameters"], row["gflop"], (row["size"][0], row["size"][1])) for name, row in table.items()}
 
 
 def sibling(name: str, recipe: str) -> str | None:

@@ -11,6 +11,10 @@ HEADS = {
     "deeplabv3": "deeplabv3.DeepLabV3Head",
     "deeplabv3plus": "deeplabv3plus.DeepLabV3PlusHead",
     "unet": "unet.UNetHead",
+    "lraspp": "lraspp.LRASPPHead",
+    "segformer": "segformer.SegFormerHead",
+    "fpn": "fpn.FPNHead",
+    "upernet": "upernet.UPerNetHead",
 }
 """Every head by its name in presets, as `file.Class` under segctl/models/heads. Pointers instead of classes, because presets are
 read without importing torch; `segctl.models.heads.head_class` follows them."""
@@ -29,10 +33,14 @@ class ModelSpec(Spec):
     head: HeadName
     """The segmentation head."""
     output_stride: Literal[8, 16, 32] = 8
-    """Input pixels per pixel of the backbone's last map; `unet` wants 32."""
+    """Input pixels per pixel of the backbone's last map. `unet` wants 32. 16 and 32 suit `lraspp`; 32 suits `segformer`, `fpn`
+    and `upernet`, which read all maps from stride 4 on."""
+    stages: int | None = Field(None, ge=1, le=64)
+    """How many of the backbone's maps are kept, finest first; layers behind the last one are cut off. null keeps all."""
     width: int | None = Field(None, ge=1, le=65_536)
-    """Channels of the features before the classifier; `unet` ends with an eighth of them. null takes the reference's: 128 for
-    ResNet18/34 and mobile backbones, 512 for wider ones."""
+    """Channels of the features before the classifier; `unet` ends with an eighth of them, and `lraspp` adds those of the map of
+    stride 8. null takes the reference's: 128 for ResNet18/34 and mobile backbones, 512 for wider ones; 256 for `segformer`, 128
+    for `lraspp` and `fpn`."""
     aux: bool = True
     """Whether an auxiliary classifier reads the last-but-one map (training only)."""
     weights: str = Field("timm", min_length=1)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from segctl.commands import command_line
 from segctl.errors import InputError
 from segctl.models.external.huggingface import PREFIX
-from segctl.runs import RunFolder, find_runs
+from segctl.runs import MODEL_FILE, RunFolder, find_runs
 from segctl.schema.run import DistillRun
 
 BEST = Path("best")
@@ -25,7 +25,7 @@ class FoundTeacher(NamedTuple):
 
 
 class _Candidate(NamedTuple):
-    """A finished run of the teacher's preset, and the validation mIoU_D in percent of the weights in its model.pt, if known."""
+    """A finished run of the teacher's preset, and the validation mIoU_D in percent of the weights in its file, if known."""
 
     run: RunFolder
     score: float | None
@@ -56,12 +56,12 @@ def find_teacher(
         folder = RunFolder(given)
         if not folder.finished:
             raise InputError(
-                f"--teacher '{given}' is not a finished run: it has no model.pt",
+                f"--teacher '{given}' is not a finished run: it has no {MODEL_FILE}",
                 f"finish it with `{folder.resume_line()}`, or give another" if folder.run_yaml.is_file() else "give another",
             )
         return FoundTeacher(folder.model)
     if not given.is_file():
-        raise InputError(f"--teacher '{given}' does not exist", "give a run folder or a model.pt")
+        raise InputError(f"--teacher '{given}' does not exist", f"give a run folder or a {MODEL_FILE}")
     return FoundTeacher(given)
 
 

@@ -9,12 +9,13 @@ from torch import nn
 
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError
-from segctl.files import file_sha256, real_path
+from segctl.files import archive_kind, file_sha256, real_path
 from segctl.models import Segmenter, build_model, restore
-from segctl.models.external.foreign import ForeignNetwork, Network, class_order, load_program, program_kind
+from segctl.models.external.foreign import ForeignNetwork, Network, class_order, load_program
 from segctl.models.external.huggingface import load_hugging_face
 from segctl.models.external.weights import fill_network
 from segctl.models.saving import read_if_saved
+from segctl.runs import MODEL_FILE
 from segctl.schema.load import load_preset
 from segctl.schema.run import TrainRun
 from segctl.teacher.find import is_hugging_face, on_the_hub
@@ -75,15 +76,15 @@ def load_teacher(
         _require_same_data(run, dataset, path)
         model, note = _plain_weights(path, run, names)
         return Teacher(model, path, run.name, file_sha256(path), (note,) if note else (), given_preset=preset)
-    if program_kind(path):
+    if archive_kind(path):
         network = load_program(path, names, trusted=trust_program)
         notes = (_assumed(path), *_recognised(network, dataset, crop))
-        return Teacher(network, path, program_kind(path), file_sha256(path), notes)
+        return Teacher(network, path, archive_kind(path), file_sha256(path), notes)
     saved = read_if_saved(path)
     if saved is None:
         raise InputError(
             f"'{path}' is a PyTorch file, but not a model that segctl wrote: it does not say which network its weights are of",
-            "add --teacher-preset NAME_OR_FILE, the preset of that network; a run's folder or model.pt needs none",
+            f"add --teacher-preset NAME_OR_FILE, the preset of that network; a run's folder or {MODEL_FILE} needs none",
         )
     model = restore(saved)
     if saved.class_names != names:

@@ -10,6 +10,7 @@ import torch
 
 import segctl
 from segctl.files import file_sha256
+from segctl.models.cost import cost_of
 from segctl.runtime.device import tf32
 from segctl.schema.methods import method_of
 from segctl.schema.run import DistillRun
@@ -41,6 +42,7 @@ def describe_environment(session: Session, request: Request, trial: Trial | None
         "steps": run.train.steps,
         "seconds_per_step": None,
         "peak_memory_mb": None,
+        "cost": _cost(session),
         "parameters": sum(parameter.numel() for parameter in session.model.parameters()),
         "method": method_of(run.distiller if isinstance(run, DistillRun) else None),
         "initial_weights": run.model.weights,
@@ -58,6 +60,13 @@ def _weights_sha256(session: Session) -> str | None:
     """The hash of the file that the first weights came from; None for random ones, and on a resume, which reads none."""
     file = getattr(session.model.backbone, "weights_file", None)
     return None if file is None else file_sha256(file)
+
+
+def _cost(session: Session) -> dict[str, Any]:
+    """What one prediction costs, on an image as large as most of the validation split's."""
+    run = session.run
+    found = cost_of(run.model, session.model.num_classes, session.dataset.usual_size(run.data.val_split))
+    return {"parameters": found.parameters, "gflop": round(found.gflop, 4), "size": list(found.size)}
 
 
 def now() -> str:

@@ -14,8 +14,8 @@ from segctl.train.session import Request, Session, one_writer
 def extend_run(request: Request, folder: RunFolder, watch: Watch) -> None:
     """Resume the run in `folder` with `request.run`, which is the same run with more steps.
 
-    The schedule is the longer run's from here on, so the learning rate rises again; a note gives both rates. A model.pt of the
-    shorter run is renamed to model-<steps>.pt.  Raises InputError if the run is not shorter or has no checkpoint.
+    The schedule is the longer run's from here on, so the learning rate rises again; a note gives both rates. The network's
+    file of the shorter run becomes model-<steps>.safetensors.  Raises InputError if the run is not shorter or has no checkpoint.
     """
     request.world.together(folder.read_run)  # for its message where the folder is not a run
     with one_writer(folder, request.world):
@@ -46,14 +46,14 @@ def _read_shorter(folder: RunFolder, longer: TrainRun) -> TrainRun:
 
 
 def _write_extension(folder: RunFolder, session: Session, before: int) -> None:
-    """Write the new number of steps into run.yaml and environment.json, and rename the shorter run's model.pt."""
+    """Write the new number of steps into run.yaml and environment.json, and rename the shorter run's model file."""
     environment, after = folder.read_environment(), session.run.train.steps
     extension = {"from": before, "to": after, "at_step": session.state.step, "when": now()}
     extended = [*environment.get("extended", []), extension]
     write_json(folder.environment, environment | {"steps": after, "finished": None, "extended": extended})
     write_yaml(folder.run_yaml, session.run.model_dump(mode="json"))
     if folder.finished:
-        folder.model.rename(folder.path / f"model-{before}.pt")
+        folder.model.rename(folder.path / f"model-{before}{folder.model.suffix}")
 
 
 def _rates_in_words(folder: RunFolder, session: Session, stored: TrainRun) -> str:

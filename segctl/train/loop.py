@@ -1,6 +1,5 @@
 """From the first step of a run to its shipped model. One loop for training and distillation: a task turns a batch into a loss."""
 
-import shutil
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -14,10 +13,11 @@ from torch import Tensor
 from segctl.data.batches.loader import Batch, training_batches
 from segctl.data.batches.micro_batches import micro_batches
 from segctl.errors import SegctlError, StoppedError
-from segctl.files import FREE_SPACE, damage_of_zip, write_json, write_whole
+from segctl.files import FREE_SPACE, damage_of_zip, write_json
 from segctl.losses.pixels import count_valid
-from segctl.models import save
-from segctl.runs import RunFolder
+from segctl.models import read, save
+from segctl.models.saving import write_saved
+from segctl.runs import MODEL_FILE, RunFolder
 from segctl.runtime.compiler import compile_failure_in_words
 from segctl.runtime.determinism import missing_determinism_in_words
 from segctl.runtime.launcher import remember_resume_command
@@ -38,7 +38,7 @@ from segctl.train.validate import validate
 
 
 def run_to_end(session: Session, folder: RunFolder, log: RunLog, runs_root: Path, window: Window | None) -> None:
-    """Do what comes before the steps, take the steps, and write model.pt.
+    """Do what comes before the steps, take the steps, and write model.safetensors.
 
     window: the steps to profile, if any.  Raises StoppedError on Ctrl-C and SIGTERM; the run can be resumed.
     """
@@ -87,25 +87,22 @@ def _median_step_s(folder: RunFolder) -> float | None:
 
 
 def _ship_model(session: Session, folder: RunFolder, log: RunLog) -> None:
-    """Write model.pt: the weights of the best validation, or the last ones. Its presence means "finished", so it comes last."""
+    """Write the network's file: the best validation's weights, or the last. Its presence means "finished", so it comes last."""
     run, state = session.run, session.state
     best = run.train.select == "best" and folder.best.is_file()
     if best and (damage := damage_of_zip(folder.best)):
         line = session.resume_line(folder.path)
         raise SegctlError(
             f"'{folder.best}' is damaged: {damage}",
-            f"delete it, then resume with `{line}`: model.pt then holds the last step's weights",
+            f"delete it, then resume with `{line}`: {MODEL_FILE} then holds the last step's weights",
         )
     step = state.best.step if best else state.step
     chosen = f"the best validation, after step {step} ({state.best.score:.2f} mIoU_D)" if best else f"step {step}"
     log.event("end", {"step": state.step, "weights_step": step, "weights_of": chosen})
-    log.note(f"finished after {state.step} steps; model.pt holds the weights of {chosen}")
+    log.note(f"finished after {state.step} steps; {MODEL_FILE} holds the weights of {chosen}")
     if best:
-
-        def copy(partial: Path) -> None:
-            shutil.copyfile(folder.best, partial)
-
-        write_whole(folder.model, copy)
+        saved = read(folder.best)
+        write_saved(folder.model, saved.run, saved.class_names, saved.weights)
     else:
         save(folder.model, session.evaluated_model, run, session.dataset.classes.names)
 

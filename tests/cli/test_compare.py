@@ -37,13 +37,13 @@ def test_what_is_missing_is_run_and_the_table_shown_and_again_without_running(
     assert "toy-student on camvid / val, 1 steps, in percent" in shown
     assert [line.split()[:2] for line in shown.splitlines() if line.startswith(("none", "kd"))] == [["none", "1"], ["kd", "1"]]
     runs = [here / "runs" / f"toy-student-{method}-seed0" for method in ("none", "kd")]
-    before = [(run / "model.pt").stat().st_mtime_ns for run in runs]
+    before = [(run / "model.safetensors").stat().st_mtime_ns for run in runs]
     assert main([*command, "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert [(row["method"], len(row["runs"])) for row in again] == [("none", 1), ("kd", 1)]
     assert again[1]["minus_none"]["n"] == 1
     assert again[1]["peak_memory_mb"][0] > 0
-    assert [(run / "model.pt").stat().st_mtime_ns for run in runs] == before
+    assert [(run / "model.safetensors").stat().st_mtime_ns for run in runs] == before
 
 
 @pytest.mark.parametrize(

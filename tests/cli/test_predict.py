@@ -54,7 +54,7 @@ def test_masks_show_the_datasets_colours_and_overlays_are_laid_over(here: Path, 
 
 def test_without_the_dataset_every_class_still_has_a_colour(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGCTL_DATA", str(here / "nothing"))
-    assert main(["predict", "run/model.pt", "in/a.png", "-o", "out"]) == 0
+    assert main(["predict", "run/model.safetensors", "in/a.png", "-o", "out"]) == 0
     with Image.open(here / "out" / "a.png") as mask:
         palette = np.array(mask.getpalette()).reshape(-1, 3)[:11]
     assert len(np.unique(palette, axis=0)) == 11
@@ -152,7 +152,7 @@ def test_a_predict_that_fails_is_in_nobodys_way(here: Path, capsys: pytest.Captu
     (here / "bad" / "ok.png").write_bytes((here / "bad" / "ok.png").read_bytes()[:40])
     assert main(["predict", "run", "bad", "-o", "deep/out"]) == 2
     assert not (here / "deep").exists()
-    damaged = here / "run" / "model.pt"
+    damaged = here / "run" / "model.safetensors"
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[: len(whole) // 2])
     assert main(["predict", "run", "in", "-o", "deep/out"]) == 2
@@ -182,6 +182,6 @@ def test_the_first_mask_that_cannot_be_written_leaves_nothing(here: Path, monkey
     def fail(*args: object, **more: object) -> None:
         raise SegctlError("cannot write: No space left on device")
 
-    monkeypatch.setattr("segctl.evaluate.predict_pictures.write_index", fail)
+    monkeypatch.setattr("segctl.inference.predict_pictures.write_index", fail)
     assert main(["predict", "run", "in", "-o", "out", "--overlay"]) == 1
     assert not (here / "out").exists()

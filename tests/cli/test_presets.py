@@ -47,3 +47,9 @@ def test_check_lists_every_fault(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert f"error: preset '{path}' has 2 faults" in said
     assert "  schedule.powr: unknown key, did you mean 'power'?" in said
     assert "  data.flip: got 5, wanted at most 1" in said
+
+
+def test_list_shows_what_a_prediction_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets", "list"]) == 0
+    (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("cityscapes-psp18 ")]
+    assert row[4:7] == ["12.6", "867.6", "1024×2048"]

@@ -28,7 +28,7 @@ SURFACE = {
     "": {"--version", "--install-completion", "--show-completion"},
     "data list": {"--data-root", "--json"},
     "data prepare": {
-        "--source", "--images", "--labels", "--classes", "--split", "--split-seed",
+        "--source", "--images", "--labels", "--classes", "--split", "--split-seed", "--format", "--unlabelled", "--label-suffix",
         "--instances", "--codec", "--workers", "--limit", "--release", "--check", "--data-root",
     },
     "data check": {"--data-root", "--json"},
@@ -45,12 +45,18 @@ SURFACE = {
         "--json", *ROOTS,
     },
     "eval": NETWORK | {
-        "--split", "--batch", "--save-predictions", "--calibration", "--device", "--processes", "--data-root",
+        "--model", "--trust-program", "--split", "--batch", "--save-predictions", "--calibration", "--device", "--processes",
+        "--data-root",
         "--pred", "--gt", "--num-classes", "--classes", "--ignore", "--label-ids", "--resize", "--workers", "--counts",
         "--instances", "--boundary", "--binary", "--worst", "--segment-px", "--min", "--output", "--json",
         "--dataset", "--class-map",
     },
-    "predict": NETWORK | {"--output", "--overlay", "--label-ids", "--device", "--data-root"},
+    "bench": {"--size", "--threads", "--compile", "--device", "--data-root", "--json"},
+    "predict": NETWORK | {"--output", "--overlay", "--label-ids", "--trust-program", "--device", "--data-root"},
+    "export": {
+        "--format", "--output", "--size", "--parity", "--tolerance", "--int8", "--calibration-images", "--seed",
+        "--data-root", "--json",
+    },
     "report": {"--output", "--runs-root", "--split", "--json"},
     "demo": {"--steps"},
 }  # fmt: skip
@@ -60,14 +66,14 @@ SURFACE = {
 def test_the_options_of_a_command_are_these(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command.split(), "--help"]) == 0
     shown = capsys.readouterr().out
-    found = {option for line in shown.splitlines() for option in re.findall(r"^│\s+(?:\*\s+)?(--[a-z-]+)", line)}
+    found = {option for line in shown.splitlines() for option in re.findall(r"^│\s+(?:\*\s+)?(--[a-z0-9-]+)", line)}
     assert found - {"--help"} == SURFACE[command]
 
 
 def test_the_commands_are_these(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     listed = re.findall(r"^│ ([a-z]+)  ", capsys.readouterr().out, flags=re.MULTILINE)
-    assert listed == ["data", "presets", "train", "distill", "compare", "eval", "predict", "report", "demo"]
+    assert listed == ["data", "presets", "train", "distill", "compare", "eval", "predict", "export", "bench", "report", "demo"]
 
 
 @pytest.mark.parametrize("command", ["train", "predict", "data info", "presets show"])

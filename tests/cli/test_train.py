@@ -67,7 +67,7 @@ def test_train_on_a_students_preset_leaves_the_teacher_out_and_says_so(here: Pat
     student = write_preset(here / "student.yaml", STUDENT, train={"steps": 1})
     assert main(["train", "--preset", str(student)]) == 0
     assert "'toy-student' is a student's preset: its distiller and teacher are left out" in capsys.readouterr().err
-    assert (here / "runs" / "toy-student-none" / "model.pt").is_file()
+    assert (here / "runs" / "toy-student-none" / "model.safetensors").is_file()
 
 
 def test_a_second_run_gets_a_numbered_sibling(here: Path) -> None:

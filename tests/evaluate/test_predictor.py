@@ -5,10 +5,10 @@ import pytest
 import torch
 from toy import CLASSES, TwoLayers
 
-from segctl.evaluate.predictor import class_probabilities, predict_classes, protocol_in_words, protocol_slug, tile_starts
+from segctl.evaluate.predictor import class_probabilities, predict_classes, tile_starts
 from segctl.models import upsample
 from segctl.runtime.device import choose_compute
-from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol
+from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol, protocol_in_words, protocol_slug
 
 CPU = choose_compute("cpu", "fp32")
 

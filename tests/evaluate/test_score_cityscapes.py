@@ -50,7 +50,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.yaml").write_text(yaml.safe_dump(spec.model_dump(mode="json")), encoding="utf-8")
     torch.manual_seed(0)
-    save(tmp_path / "run" / "model.pt", build_model(spec.model, 19), spec, CLASSES.names)
+    save(tmp_path / "run" / "model.safetensors", build_model(spec.model, 19), spec, CLASSES.names)
     return tmp_path / "run"
 
 

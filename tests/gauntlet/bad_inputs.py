@@ -62,7 +62,7 @@ def make_world(folder: Path) -> None:
     assert main(["train", "--preset", str(folder / "toy.yaml"), "--run", str(folder / "runs" / "toy"), *_roots(folder)]) == 0
     assert main(["eval", str(folder / "runs" / "toy"), "--data-root", str(root)]) == 0
     half = folder / "runs" / "half"
-    shutil.copytree(folder / "runs" / "toy", half, ignore=shutil.ignore_patterns("model.pt", "eval"))
+    shutil.copytree(folder / "runs" / "toy", half, ignore=shutil.ignore_patterns("model.safetensors", "eval"))
     published = folder / "source"
     for given, ours in (("train", "pictures"), ("trainannot", "labels"), ("valannot", "gt"), ("valannot", "pred")):
         (folder / ours).mkdir()
@@ -212,7 +212,7 @@ NUMBER_OPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "demo": (("demo", "show"), "--steps"),
 }
 WORD_OPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
-    "data prepare": (tuple(OWN), "--codec --split"),
+    "data prepare": (tuple(OWN), "--codec --split --format --unlabelled --label-suffix"),
     "data prepare camvid": (("data", "prepare", "camvid"), "--release"),
     "data bench": (("data", "bench", "camvid"), "--split"),
     "data preview": (("data", "preview", "camvid"), "--split"),
@@ -569,7 +569,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "runs/toy/environment.json": ("report runs/toy", "eval runs/toy"),
     "runs/toy/log.jsonl": ("report runs/toy",),
     "runs/toy/run.yaml": ("report runs/toy", "eval runs/toy", "predict runs/toy pictures -o masks"),
-    "runs/toy/model.pt": ("eval runs/toy", " ".join(DISTILL)),
+    "runs/toy/model.safetensors": ("eval runs/toy", " ".join(DISTILL)),
     "runs/half/environment.json": (" ".join(RESUME),),
     "runs/half/log.jsonl": (" ".join(RESUME),),
     "runs/half/run.yaml": (" ".join(RESUME),),

@@ -1,20 +1,25 @@
 """A network's file comes back bit for bit, or says why it does not."""
 
 import hashlib
+import json
 
 import pytest
 import torch
 from damage import flip_bit
 from huggingface_hub import constants
+from safetensors.numpy import load_file as numpy_file
+from safetensors.torch import save_file as save_tensors
 
 from segctl.errors import InputError
 from segctl.models import build_model, load, read, save
+from segctl.models.saving import write_saved
+from segctl.runs import RunFolder
 from tests.models.specs import CLASS_NAMES, HEADS, network, run_of, spec
 
 
 def saved(folder, head="pspnet", **changes):
     model = network(head, **changes)
-    save(folder / "model.pt", model, run_of(spec(head, **changes)), CLASS_NAMES)
+    save(folder / "model.safetensors", model, run_of(spec(head, **changes)), CLASS_NAMES)
     return model
 
 
@@ -32,7 +37,7 @@ def test_round_trip_is_bit_identical(head, aux, tmp_path):
     again = load(tmp_path)
     assert not again.training
     assert again.class_names == CLASS_NAMES
-    fresh = load(tmp_path / "model.pt")
+    fresh = load(tmp_path / "model.safetensors")
     images = torch.randn(1, 3, 40, 33)
     with torch.no_grad():
         assert torch.equal(again(images).logits, fresh(images).logits)
@@ -44,7 +49,7 @@ def test_trained_weights_and_statistics_survive(tmp_path):
     model = network().train()
     model(torch.randn(2, 3, 33, 47)).logits.sum().backward()
     torch.optim.SGD(model.parameters(), lr=0.1).step()
-    save(tmp_path / "model.pt", model, run_of(spec()), CLASS_NAMES)
+    save(tmp_path / "model.safetensors", model, run_of(spec()), CLASS_NAMES)
     again = load(tmp_path)
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
 
@@ -52,13 +57,13 @@ def test_trained_weights_and_statistics_survive(tmp_path):
 def test_mean_and_deviation_travel_with_the_weights(tmp_path):
     model = network()
     model.pixel_mean.fill_(7.0)
-    save(tmp_path / "model.pt", model, run_of(spec()), CLASS_NAMES)
+    save(tmp_path / "model.safetensors", model, run_of(spec()), CLASS_NAMES)
     assert load(tmp_path).pixel_mean.unique().tolist() == [7.0]
 
 
 def test_loading_never_asks_the_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    save(tmp_path / "model.pt", network(), run_of(spec(weights="timm")), CLASS_NAMES)
+    save(tmp_path / "model.safetensors", network(), run_of(spec(weights="timm")), CLASS_NAMES)
     assert load(tmp_path).class_names == CLASS_NAMES
 
 
@@ -73,9 +78,9 @@ def test_equal_networks_give_equal_files_and_no_rest_stays(tmp_path):
     model = network()
     digests = set()
     for folder in ("a", "b"):
-        save(tmp_path / folder / "model.pt", model, run_of(spec()), CLASS_NAMES)
-        digests.add(hashlib.sha256((tmp_path / folder / "model.pt").read_bytes()).hexdigest())
-        assert [path.name for path in (tmp_path / folder).iterdir()] == ["model.pt"]
+        save(tmp_path / folder / "model.safetensors", model, run_of(spec()), CLASS_NAMES)
+        digests.add(hashlib.sha256((tmp_path / folder / "model.safetensors").read_bytes()).hexdigest())
+        assert [path.name for path in (tmp_path / folder).iterdir()] == ["model.safetensors"]
     assert len(digests) == 1
 
 
@@ -87,43 +92,92 @@ def test_a_file_holds_its_run(tmp_path):
 
 def test_wrong_number_of_names_is_a_bug_not_a_file(tmp_path):
     with pytest.raises(ValueError, match="got 2 class names, wanted 5"):
-        save(tmp_path / "model.pt", network(), run_of(spec()), ["a", "b"])
+        save(tmp_path / "model.safetensors", network(), run_of(spec()), ["a", "b"])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_such_path(tmp_path):
     assert refused(tmp_path / "nope") == (
-        f"no run folder or model file at '{tmp_path / 'nope'}'; give a folder that `segctl train` wrote, or its model.pt"
+        f"no run folder or model file at '{tmp_path / 'nope'}'; give a folder that `segctl train` wrote, or its model.safetensors"
     )
 
 
 def test_folder_without_model(tmp_path):
     assert (
         refused(tmp_path)
-        == f"'{tmp_path}' holds no model.pt: it is not a run, or the run has not finished; finish it with --resume"
+        == f"'{tmp_path}' holds no model.safetensors: it is not a run, or the run has not finished; finish it with --resume"
     )
 
 
+OLD, NEW = "model.pt", "model.safetensors"
+BOTH = pytest.mark.parametrize("name", [NEW, OLD])
+
+
+def saved_old(folder, head="pspnet"):
+    """A model file of version 0.1, and the network in it."""
+    model = network(head)
+    content = {"run": run_of(spec(head)).model_dump(mode="json"), "class_names": CLASS_NAMES, "weights": model.state_dict()}
+    torch.save(content, folder / OLD)
+    return model
+
+
+def test_a_file_of_version_0_1_is_still_read_and_a_new_one_beside_it_comes_first(tmp_path):
+    old = saved_old(tmp_path)
+    for path in (tmp_path, tmp_path / OLD):
+        again = load(path)
+        assert again.class_names == CLASS_NAMES
+        assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in old.state_dict().items())
+    assert RunFolder(tmp_path).finished
+    new = saved(tmp_path)
+    assert torch.equal(load(tmp_path).classifier.weight, new.classifier.weight)
+
+
+def test_any_library_of_safetensors_reads_the_weights_and_the_header(tmp_path):
+    model = saved(tmp_path)
+    tensors = numpy_file(tmp_path / NEW)
+    assert all((tensors[name] == tensor.numpy()).all() for name, tensor in model.state_dict().items())
+    content = (tmp_path / NEW).read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert json.loads(header["__metadata__"]["segctl"])["class_names"] == CLASS_NAMES
+
+
+def test_a_file_of_another_program_is_no_model(tmp_path):
+    save_tensors({"weight": torch.zeros(3)}, tmp_path / NEW)
+    assert refused(tmp_path).startswith(f"'{tmp_path / NEW}' is a .safetensors file, but not a model that segctl wrote; ")
+
+
+@BOTH
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])
-def test_truncated_file(keep, tmp_path):
-    saved(tmp_path)
-    file = tmp_path / "model.pt"
+def test_truncated_file(keep, name, tmp_path):
+    (saved_old if name == OLD else saved)(tmp_path)
+    file = tmp_path / name
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * keep)])
     said = refused(tmp_path)
-    assert said.startswith(f"cannot read '{file}': it is damaged, cut short, or no PyTorch file of plain weights")
+    kind = "PyTorch file of plain weights" if name == OLD else ".safetensors file"
+    assert said.startswith(f"cannot read '{file}': it is damaged, cut short, or no {kind}")
     assert said.endswith("copy it again from where it came, or train the run again")
 
 
 @pytest.mark.parametrize("member", ["data/0", "data.pkl"])
 def test_a_bit_that_flipped_on_the_disk_is_refused(member, tmp_path):
     """torch reads the file as if nothing had happened, and one weight becomes another."""
-    saved(tmp_path)
-    file = tmp_path / "model.pt"
+    saved_old(tmp_path)
+    file = tmp_path / OLD
     flip_bit(file, member)
     said = refused(tmp_path)
     assert said.startswith(f"'{file}' is damaged: ")
     assert said.endswith("does not match its checksum; copy it again from where it came, or train the run again")
+
+
+@pytest.mark.parametrize("place", [-1, -5000, 900, 1500])
+def test_a_bit_that_flipped_in_a_weight_or_in_the_header_is_refused(place, tmp_path):
+    saved(tmp_path)
+    file = tmp_path / NEW
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+    assert refused(tmp_path).endswith("copy it again from where it came, or train the run again")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -132,7 +186,7 @@ def test_weights_that_are_no_numbers_are_refused(part, value, tmp_path):
     model = network()
     name = next(name for name in model.state_dict() if name.endswith(part))
     model.state_dict()[name].flatten()[0] = value
-    save(tmp_path / "model.pt", model, run_of(spec()), CLASS_NAMES)
+    save(tmp_path / "model.safetensors", model, run_of(spec()), CLASS_NAMES)
     assert f"weights are NaN or infinite, the first is {name}; copy it" in refused(tmp_path)
 
 
@@ -141,7 +195,7 @@ def test_a_file_without_checksums_is_read(tmp_path, monkeypatch):
     before = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)
     try:
-        saved(tmp_path)
+        saved_old(tmp_path)
     finally:
         torch.serialization.set_crc32_options(before)
     assert load(tmp_path).class_names == CLASS_NAMES
@@ -157,22 +211,23 @@ def test_foreign_checkpoint(payload, tmp_path):
     torch.save(payload, file)
     assert refused(file) == (
         f"'{file}' is a PyTorch file, but not a model that segctl wrote; "
-        "give a run folder or its model.pt; to start from a file's backbone, use `--set model.weights=PATH`"
+        "give a run folder or its model.safetensors; to start from a file's backbone, use `--set model.weights=PATH`"
     )
 
 
 def tampered(folder, change) -> str:
     saved(folder)
-    payload = torch.load(folder / "model.pt", weights_only=True)
+    found = read(folder)
+    payload = {"run": found.run, "class_names": found.class_names, "weights": found.weights}
     change(payload)
-    torch.save(payload, folder / "model.pt")
+    write_saved(folder / NEW, **payload)
     return refused(folder)
 
 
 def test_fewer_names_than_classes(tmp_path):
     message = tampered(tmp_path, lambda payload: payload["class_names"].pop())
     assert message == (
-        f"'{tmp_path / 'model.pt'}' is damaged: its weights do not fit its own preset: "
+        f"'{tmp_path / 'model.safetensors'}' is damaged: its weights do not fit its own preset: "
         "classifier.weight is 5×16×1×1, wanted 4×16×1×1; train it again"
     )
 
@@ -190,7 +245,7 @@ def test_other_classes_than_wanted(tmp_path):
     saved(tmp_path)
     assert load(tmp_path, class_names=tuple(CLASS_NAMES)).num_classes == 5
     assert refused(tmp_path, class_names=["road", "car"]) == (
-        f"'{tmp_path / 'model.pt'}' knows 5 classes (road, car, sky, tree, sign), wanted 2 (road, car); "
+        f"'{tmp_path / 'model.safetensors'}' knows 5 classes (road, car, sky, tree, sign), wanted 2 (road, car); "
         "give a network trained on the same dataset"
     )
 
@@ -204,14 +259,14 @@ def test_a_run_gives_a_new_network_its_head_and_the_classes_of_the_same_names(tm
         assert torch.equal(classifier.weight[0], before.weight[2])
         assert torch.equal(classifier.weight[2], before.weight[0])
     assert new.weights_note == (
-        f"weights from '{tmp_path / 'model.pt'}': the backbone, the head, the auxiliary head, 2 of 3 classes; new, with random "
-        "weights: the classes water"
+        f"weights from '{tmp_path / 'model.safetensors'}': the backbone, the head, the auxiliary head, 2 of 3 classes; "
+        "new, with random weights: the classes water"
     )
 
 
 def test_a_run_of_another_head_gives_its_backbone_and_says_what_it_left(tmp_path):
     old = saved(tmp_path, "pspnet")
-    new = build_model(spec("deeplabv3", weights=str(tmp_path / "model.pt")), 5, CLASS_NAMES)
+    new = build_model(spec("deeplabv3", weights=str(tmp_path / "model.safetensors")), 5, CLASS_NAMES)
     for mine, theirs in zip(new.backbone.parameters(), old.backbone.parameters(), strict=True):
         assert torch.equal(mine, theirs)
     assert new.weights_note.endswith(
@@ -221,5 +276,5 @@ def test_a_run_of_another_head_gives_its_backbone_and_says_what_it_left(tmp_path
 
 def test_a_run_of_another_backbone_is_refused(tmp_path):
     saved(tmp_path)
-    with pytest.raises(InputError, match=r"the backbone in '.*model.pt' \(test_resnet\) does not fit: "):
+    with pytest.raises(InputError, match=r"the backbone in '.*model.safetensors' \(test_resnet\) does not fit: "):
         build_model(spec(backbone="resnet18", weights=str(tmp_path)), 5, CLASS_NAMES)

@@ -16,7 +16,8 @@ def ceil_div(size, stride):
 
 
 def head_stride(head, output_stride):
-    return {"unet": 1, "deeplabv3plus": 4}.get(head, output_stride)
+    ends_at = {"unet": 1, "deeplabv3plus": 4, "lraspp": 8, "segformer": 4, "fpn": 4, "upernet": 4}
+    return ends_at.get(head, output_stride)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -144,3 +145,4 @@ def test_width_overrides_the_reference_s():
     assert network(width=24).head.out_channels == 24
     assert network(width=None).head.out_channels == 128
     assert network("unet", width=3).head.out_channels == 1
+    assert network("segformer", width=None).head.out_channels == 256

@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import constants
 
 from segctl.errors import InputError
-from segctl.models.timm_backbone import WAYS_OUT, build_backbone
+from segctl.models.timm_backbone import WAYS_OUT, build_backbone, fused
 from tests.models.specs import network
 
 
@@ -95,6 +95,91 @@ def test_unet_does_without_the_skips_a_backbone_lacks():
     model = network("unet", backbone="test_convnext").eval()
     assert model.backbone.strides == (4, 8, 16, 32)
     assert model(torch.randn(1, 3, 33, 47)).logits.shape == (1, 5, 33, 47)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "stride"),
+    [
+        ("mobilenetv4_conv_small", "lraspp", 16),
+        ("tf_efficientnet_lite0", "lraspp", 32),
+        ("mobilenetv3_large_100", "lraspp", 16),
+        ("repvit_m0_9", "segformer", 32),
+        ("efficientvit_b0", "upernet", 32),
+        ("pvt_v2_b0", "segformer", 32),  # timm's nearest to SegFormer's MiT-B0: the same four widths, attention to a reduced map
+        ("convnext_atto", "fpn", 32),
+    ],
+)
+def test_small_backbones_go_with_the_small_heads_at_any_size(name, head, stride):
+    model = network(head, backbone=name, output_stride=stride).eval()
+    with torch.no_grad():
+        logits = model(torch.randn(1, 3, 33, 50)).logits
+    assert logits.shape == (1, 5, *((5, 7) if head == "lraspp" else (9, 13)))
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [("repvit_m0_9", 32), ("mobileone_s0", 16), ("fastvit_t8", 32), ("repghostnet_050", 32), ("test_resnet", 8)],
+)
+def test_fused_blocks_give_the_same_logits(name, stride):
+    model = network("lraspp", backbone=name, output_stride=stride).train()
+    images = torch.randn(2, 3, 65, 50)
+    with torch.no_grad():
+        for norm in (layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)):
+            norm.momentum = None  # the mean over all batches: a fresh norm's statistics would let the activations explode
+            norm.reset_running_stats()
+        model(images)
+        found, wanted = fused(model)(images).logits, model.eval()(images).logits
+    assert (found - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+
+
+def test_fusing_leaves_the_model_and_its_mode_alone():
+    model = network("lraspp", backbone="repvit_m0_9", output_stride=32).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    small = fused(model)
+    assert model.training
+    assert not small.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert len(small.state_dict()) < len(before), "each block is one convolution"
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "stride"),
+    [("tf_efficientnet_lite0", 4, 16), ("mobilenetv3_large_100", 4, 16), ("resnet18d", 4, 16), ("repvit_m0_9", 3, 16)],
+)
+def test_layers_behind_the_last_map_that_is_kept_are_cut_off(name, stages, stride):
+    whole, cut = build_backbone(name, 32, "none").eval(), build_backbone(name, stride, "none", stages).eval()
+    assert (cut.channels, cut.strides) == (whole.channels[:stages], whole.strides[:stages])
+    cut.load_state_dict({key: whole.state_dict()[key] for key in cut.state_dict()})
+    images = torch.randn(1, 3, 65, 50)
+    with torch.no_grad():
+        found, wanted = cut(images), whole(images)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=False))
+    cut.train()(images.repeat(2, 1, 1, 1))[-1].square().mean().backward()
+    assert all(parameter.grad is not None for parameter in cut.parameters()), "no layer is left that the last map does not need"
+
+
+def test_a_cut_backbone_takes_the_weights_of_the_whole_one(tmp_path):
+    import timm
+
+    whole = timm.create_model("tf_efficientnet_lite0")
+    torch.save(whole.state_dict(), tmp_path / "weights.pt")
+    cut = build_backbone("tf_efficientnet_lite0", 16, str(tmp_path / "weights.pt"), 4)
+    state = whole.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in cut.net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("stages", "stride", "words"),
+    [
+        (9, 32, "model.stages: got 9, but 'resnet18d' gives 5 maps; use at most 5, or null for all of them"),
+        (4, 32, "got 32, but 'resnet18d' gives a last map of stride 8 or 16 with model.stages 4; change model.output_stride"),
+    ],
+)
+def test_stages_that_a_backbone_does_not_have(stages, stride, words):
+    with pytest.raises(InputError) as raised:
+        build_backbone("resnet18d", stride, "none", stages)
+    assert words in str(raised.value)
 
 
 def test_probing_leaves_the_random_state_alone():

@@ -71,7 +71,7 @@ def make_run(path: Path, making: Making) -> Path:
     steps = run.train.steps if making.finished else run.train.steps // 3
     write_log(path, making, steps)
     if making.finished:
-        (path / "model.pt").write_bytes(b"weights")
+        (path / "model.safetensors").write_bytes(b"weights")
     if making.split and making.finished:
         evaluate(path, making, run.data.dataset)
     return path
@@ -95,6 +95,7 @@ def environment(path: Path, making: Making, steps: int) -> dict[str, Any]:
         "steps": steps,
         "seconds_per_step": 0.12134 if making.finished else None,
         "parameters": 12_788_950,
+        "cost": {"parameters": 12_640_235, "gflop": 71.49, "size": [360, 480]},
         "method": making.method,
         "initial_weights": "none",
         "dataset": {"name": "camvid", "fingerprint": making.fingerprint},
@@ -145,7 +146,7 @@ def evaluate(path: Path, making: Making, dataset: str) -> None:
         "fingerprint": making.fingerprint,
         "images": making.images,
         "protocol": "whole image, single scale, no flip",
-        "weights": "model.pt",
+        "weights": "model.safetensors",
         "step": 100,
         "binary": False,
         "ignored_images": table.ignored_images,

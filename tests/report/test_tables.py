@@ -60,8 +60,20 @@ def test_what_was_run(read):
     assert row == {
         "run": "`jml-s1`", "preset": "camvid-psp18-scratch", "recipe": "scratch", "method": "jml",
         "teacher": "camvid-dl101-scratch", "status": "finished", "seed": "1", "steps": "800", "batch": "8",
-        "parameters": "12,788,950", "s/step": "0.121", "precision": "bf16", "device": "NVIDIA A100-SXM4-40GB",
+        "parameters": "12,640,235", "GFLOP": "71.49", "s/step": "0.121", "precision": "bf16", "device": "NVIDIA A100-SXM4-40GB",
     }  # fmt: skip
+
+
+def test_a_run_of_an_older_segctl_shows_the_parameters_it_kept_and_no_gflop(read):
+    older = replace(read["jml-s1"], environment={**read["jml-s1"].environment, "cost": None})
+    row = as_dicts(runs_table([older]))[0]
+    assert (row["parameters"], row["GFLOP"]) == ("12,788,950", "n/a")
+
+
+@pytest.mark.parametrize(("gflop", "text"), [(5553.86, "5,554"), (867.58, "867.6"), (24.366, "24.37"), (0.0561, "0.0561")])
+def test_gflop_are_written_with_four_digits_at_most(read, gflop, text):
+    run = replace(read["jml-s1"], environment={"cost": {"parameters": 1, "gflop": gflop, "size": [1, 1]}})
+    assert as_dicts(runs_table([run]))[0]["GFLOP"] == text
 
 
 def test_status_tells_unfinished_and_unscored_runs(read):
@@ -151,7 +163,7 @@ def test_without_published_numbers_there_are_no_columns_for_them(read):
 def test_columns_of_numbers_are_known(read):
     table = runs_table(list(read.values()))
     right = [name for name, numeric in zip(table.columns, table.numeric, strict=True) if numeric]
-    assert right == ["seed", "steps", "batch", "parameters", "s/step"]
+    assert right == ["seed", "steps", "batch", "parameters", "GFLOP", "s/step"]
 
 
 def test_versions_are_words(read):
@@ -175,8 +187,8 @@ def test_a_row_says_score_difference_and_cost(tmp_path: Path) -> None:
     assert table.columns == SIDE_BY_SIDE_COLUMNS
     rows = [[cell.text for cell in row] for row in table.rows]
     assert rows == [
-        ["none", "2", "55.00 ± 7.07", "–", "–", "0.1", "1.00", "1,235"],
-        ["kd", "2", "56.50 ± 7.78", "+1.50", "[-4.85, +7.85]", "0.3", "3.00", "1,235"],
+        ["none", "2", "55.00 ± 7.07", "–", "–", "0.1", "1.00", "1,235", "12,640,235", "71.49"],
+        ["kd", "2", "56.50 ± 7.78", "+1.50", "[-4.85, +7.85]", "0.3", "3.00", "1,235", "12,640,235", "71.49"],
     ]
 
 

@@ -23,6 +23,7 @@ import torch
 from toy import STUDENT, Silent, toy_run
 
 from segctl.errors import InputError, SegctlError
+from segctl.models import read
 from segctl.runs import RunFolder
 from segctl.runtime.determinism import (
     WORKSPACE,
@@ -69,7 +70,7 @@ def test_every_method_trains_deterministically_and_twice_the_same(
     for name in ("once", "again"):
         start_run(Request(run, toy_data, tmp_path / name, teacher, device="cpu"), RunFolder(tmp_path / name / "run"), Silent())
         assert torch.are_deterministic_algorithms_enabled()
-    once, again = (torch.load(tmp_path / name / "run" / "model.pt", weights_only=True)["weights"] for name in ("once", "again"))
+    once, again = (read(tmp_path / name / "run").weights for name in ("once", "again"))
     for key, value in once.items():
         assert torch.equal(value, again[key]), key
 

@@ -56,7 +56,7 @@ def test_the_best_is_taken_by_the_validation_of_the_weights_that_it_ships(tmp_pa
         best.model,
         "teacher chosen: b 72.25 mIoU_D in validation, the best of 3 runs of 'toy'; others: c without a score, a 70.50",
     )
-    earlier = finished(tmp_path, "d", 10.0, age_s=9, shipped=10)  # its model.pt is that of step 10
+    earlier = finished(tmp_path, "d", 10.0, age_s=9, shipped=10)  # its network is that of step 10
     assert find_teacher(student(), BEST, tmp_path).path == earlier.model
 
 
@@ -92,4 +92,4 @@ def test_a_folder_called_best_is_told_from_the_word(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="there is also a file or folder 'best' here"):
         find_teacher(student(), BEST, tmp_path)
-    assert find_teacher(student(), tmp_path / "best", tmp_path).path == tmp_path / "best" / "model.pt"
+    assert find_teacher(student(), tmp_path / "best", tmp_path).path == tmp_path / "best" / "model.safetensors"

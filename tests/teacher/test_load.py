@@ -36,4 +36,4 @@ def test_a_teacher_must_be_the_margin_above_the_constant(score: float | None, pa
     assert trial.passed is passes
     if not passes:
         with pytest.raises(InputError, match="has learnt too little"):
-            require_passed(trial, Path("model.pt"))
+            require_passed(trial, Path("model.safetensors"))

@@ -35,12 +35,12 @@ def test_jobs_come_seed_by_seed_in_folders_of_their_own(tmp_path: Path) -> None:
 def test_a_job_is_the_command_one_would_type(tmp_path: Path, toy_teacher: Path) -> None:
     none, kd = plan_jobs(student(), ["none", "kd"], 1, tmp_path)
     request = ComparisonRequest("student.yaml", ("train.steps=1",), None, Path("data"), tmp_path)
-    teacher = Teacher(load(toy_teacher), toy_teacher / "model.pt", "toy", "abc")
+    teacher = Teacher(load(toy_teacher), toy_teacher / "model.safetensors", "toy", "abc")
     common = ["--set", "train.steps=1", "--set", "train.seed=0"]
     roots = ["--data-root", "data", "--runs-root", str(tmp_path)]
     start = ["distill", "--preset", "student.yaml", "--method"]
     assert none.command(request, teacher, None) == [*start, "none", "--run", str(none.folder.path), *common, *roots]
-    given = ["--teacher", str((toy_teacher / "model.pt").resolve())]
+    given = ["--teacher", str((toy_teacher / "model.safetensors").resolve())]
     assert kd.command(request, teacher, "cpu") == [
         *start,
         "kd",

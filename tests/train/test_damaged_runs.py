@@ -63,7 +63,7 @@ def refused(folder: RunFolder, data: Path) -> str:
 
 
 def weights(folder: RunFolder) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = torch.load(folder.model, weights_only=True)["weights"]
+    found: dict[str, torch.Tensor] = read(folder.model).weights
     return found
 
 

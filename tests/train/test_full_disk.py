@@ -13,6 +13,7 @@ from toy import Silent, toy_run, write_preset
 from segctl.cli import main
 from segctl.errors import SegctlError
 from segctl.files import append_line, write_whole
+from segctl.models import read
 from segctl.runs import RunFolder
 from segctl.train.resume import resume_run
 from segctl.train.session import Request
@@ -94,7 +95,7 @@ def test_a_run_on_a_full_disk_keeps_its_last_good_files_and_resumes(
     if step > 2:
         assert torch.load(folder.last, weights_only=True)["step"] == 2
     resume_run(request, folder, Silent())
-    mine, theirs = (torch.load(each.model, weights_only=True)["weights"] for each in (folder, undisturbed))
+    mine, theirs = (read(each.model).weights for each in (folder, undisturbed))
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     assert [event["step"] for event in folder.read_log() if event["event"] == "step"] == [1, 2, 3, 4]
 
@@ -105,7 +106,7 @@ def test_a_model_file_that_does_not_fit_leaves_the_run_unfinished(toy_data: Path
     start_run(request, folder, Silent())
     whole = folder.model.read_bytes()
     folder.model.unlink()
-    with pytest.raises(SegctlError, match=r"cannot write '.*model\.pt': "), files_of_at_most(30_000):
+    with pytest.raises(SegctlError, match=r"cannot write '.*model\.safetensors': "), files_of_at_most(30_000):
         resume_run(request, folder, Silent())
     assert not folder.finished
     resume_run(request, folder, Silent())

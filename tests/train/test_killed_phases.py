@@ -15,6 +15,7 @@ import torch
 from forked import kill, start_segctl
 from toy import STUDENT, write_preset
 
+from segctl.models import read
 from segctl.runs import RunFolder
 
 TERMS = [
@@ -131,6 +132,6 @@ def test_kills_in_every_phase_change_nothing(toy_data: Path, toy_teacher: Path, 
     assert mine.keys() == theirs.keys()
     for name, leaf in theirs.items():
         assert torch.equal(mine[name], leaf) if isinstance(leaf, torch.Tensor) else mine[name] == leaf, name
-    shipped = [torch.load(run.folder.model, weights_only=True)["weights"] for run in (killed, undisturbed)]
+    shipped = [read(run.folder.model).weights for run in (killed, undisturbed)]
     for name, weight in shipped[1].items():
         assert torch.equal(shipped[0][name], weight), name

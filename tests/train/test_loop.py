@@ -9,7 +9,7 @@ from toy import PRESET, STUDENT, Silent, toy_run
 from segctl.data.batches.loader import Batch, training_batches
 from segctl.errors import SegctlError
 from segctl.files import file_sha256
-from segctl.models import load
+from segctl.models import load, read
 from segctl.runs import RunFolder
 from segctl.schema.run import DistillRun
 from segctl.train.build import build_session
@@ -41,7 +41,7 @@ def test_the_logged_loss_is_the_sum_of_its_terms(trained: RunFolder) -> None:
 
 def test_every_file_of_a_run_is_there(trained: RunFolder) -> None:
     names = {path.name for path in trained.path.iterdir()}
-    assert names == {"run.yaml", "environment.json", "log.jsonl", "train.log", "last.pt", "best.pt", "model.pt"}
+    assert names == {"run.yaml", "environment.json", "log.jsonl", "train.log", "last.pt", "best.pt", "model.safetensors"}
 
 
 def test_every_checkpoint_loads_with_weights_only(trained: RunFolder) -> None:
@@ -91,7 +91,9 @@ def test_the_best_validation_is_shipped_when_asked(toy_data: Path, tmp_path: Pat
     folder = RunFolder(tmp_path / "run")
     run = toy_run(train={"steps": 6, "validate_every": 2, "select": "best"})
     start_run(Request(run, toy_data, tmp_path), folder, Silent())
-    assert folder.model.read_bytes() == folder.best.read_bytes()
+    shipped, best = read(folder.model), read(folder.best)
+    assert (shipped.run, shipped.class_names) == (best.run, best.class_names)
+    assert all(torch.equal(shipped.weights[name], tensor) for name, tensor in best.weights.items())
 
 
 def test_every_method_starts_from_the_same_student(toy_data: Path, toy_teacher: Path) -> None:

@@ -18,6 +18,7 @@ from forked import kill, start_segctl
 from toy import PRESET, STUDENT, write_preset
 
 from segctl.cli import main
+from segctl.models import read
 
 STEPS = 12
 SETTINGS = {"train": {"steps": STEPS, "checkpoint_every": 3, "validate_every": 5, "ema": 0.9}, "data": {"workers": 2}}
@@ -59,7 +60,7 @@ def wait_for(what: Callable[[], bool]) -> None:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = torch.load(run / "model.pt", weights_only=True)["weights"]
+    found: dict[str, torch.Tensor] = read(run).weights
     return found
 
 
@@ -78,7 +79,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(toy_data: Path
     process = start_segctl(options(preset, killed, toy_data))
     wait_for(lambda: steps_logged(killed) >= 7)
     kill(process)
-    assert not (killed / "model.pt").exists()
+    assert not (killed / "model.safetensors").exists()
     assert main(options(preset, killed, toy_data, "--resume")) == 0
     assert_same_weights(undisturbed, killed)
 
@@ -96,7 +97,7 @@ def test_killed_runs_end_with_the_weights_of_an_undisturbed_one(
 
     kill_after(2, command(preset, killed, toy_data, *teacher), killed)
     kill_after(7, command(preset, killed, toy_data, *teacher, "--resume"), killed)
-    assert not (killed / "model.pt").exists()
+    assert not (killed / "model.safetensors").exists()
     subprocess.run(command(preset, killed, toy_data, *teacher, "--resume"), check=True, capture_output=True)
 
     assert_same_weights(undisturbed, killed)
@@ -175,7 +176,7 @@ def test_thirty_kills_at_random_moments_change_nothing(toy_data: Path, toy_teach
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert main(options(preset, undisturbed, toy_data, "--teacher", str(toy_teacher))) == 0
     random, kills = Random(0), 0
-    while not (killed / "model.pt").exists():
+    while not (killed / "model.safetensors").exists():
         resume = ["--resume"] if killed.exists() else []
         process = start_segctl(options(preset, killed, toy_data, "--teacher", str(toy_teacher), *resume))
         seen = steps_logged(killed)

@@ -13,6 +13,7 @@ from toy import STUDENT, Silent, TwoLayers, toy_run, write_preset
 from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
 from segctl.errors import InputError, SegctlError
+from segctl.models import read
 from segctl.models.recompute import recompute_blocks
 from segctl.runs import RunFolder
 from segctl.runtime.compiler import compile_failure_in_words, require_compiler
@@ -110,7 +111,7 @@ def test_two_processes_checkpoint_activations_too(
             [sys.executable, "-m", "segctl", *arguments, "--teacher", str(toy_teacher)], capture_output=True, text=True
         )
         assert found.returncode == 0, found.stderr
-        weights.append(torch.load(run / "model.pt", weights_only=True)["weights"])
+        weights.append(read(run).weights)
     require_equal(*weights)
 
 

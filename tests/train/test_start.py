@@ -11,7 +11,7 @@ from toy import CLASSES, PRESET, STUDENT, Silent, draw_camvid, toy_run
 from segctl.data.datasets import open_source
 from segctl.data.prepare import prepare_source
 from segctl.errors import InputError
-from segctl.models import build_model, load, save
+from segctl.models import build_model, load, read, save
 from segctl.runs import RunFolder
 from segctl.schema.run import with_steps
 from segctl.train.build import build_session
@@ -71,7 +71,7 @@ def test_a_missing_teacher_names_the_line_that_makes_one(toy_data: Path, tmp_pat
 
 
 def test_a_teacher_that_learnt_nothing_is_refused_and_a_dry_run_shows_its_score(toy_data: Path, tmp_path: Path) -> None:
-    run, weights = toy_run(STUDENT), tmp_path / "model.pt"
+    run, weights = toy_run(STUDENT), tmp_path / "model.safetensors"
     torch.manual_seed(0)
     names = ["Sky", "Building", "Pole", "Road", "Sidewalk", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist"]
     save(weights, build_model(run.model, CLASSES), toy_run(), names)
@@ -82,7 +82,7 @@ def test_a_teacher_that_learnt_nothing_is_refused_and_a_dry_run_shows_its_score(
 
 
 def test_a_teacher_of_other_classes_is_refused(toy_data: Path, tmp_path: Path) -> None:
-    run, weights = toy_run(STUDENT), tmp_path / "model.pt"
+    run, weights = toy_run(STUDENT), tmp_path / "model.safetensors"
     save(weights, build_model(run.model, 3), toy_run(), ["a", "b", "c"])
     error = refusal(Request(run, toy_data, tmp_path, teacher=weights), RunFolder(tmp_path / "run"))
     assert f"'{weights}' knows 3 classes (a, b, c), wanted 11 (Sky, " in error.message
@@ -90,7 +90,7 @@ def test_a_teacher_of_other_classes_is_refused(toy_data: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])
 def test_a_corrupt_teacher_is_refused(content: bytes, toy_data: Path, tmp_path: Path) -> None:
-    weights = tmp_path / "model.pt"
+    weights = tmp_path / "model.safetensors"
     weights.write_bytes(content)
     error = refusal(Request(toy_run(STUDENT), toy_data, tmp_path, teacher=weights), RunFolder(tmp_path / "run"))
     assert str(weights) in error.message
@@ -106,7 +106,7 @@ def test_a_foreign_checkpoint_is_refused_as_teacher(toy_data: Path, tmp_path: Pa
 def test_an_unfinished_run_is_no_teacher(toy_data: Path, tmp_path: Path) -> None:
     (tmp_path / "teacher").mkdir()
     error = refusal(Request(toy_run(STUDENT), toy_data, tmp_path, teacher=tmp_path / "teacher"), RunFolder(tmp_path / "run"))
-    assert error.message == f"--teacher '{tmp_path / 'teacher'}' is not a finished run: it has no model.pt"
+    assert error.message == f"--teacher '{tmp_path / 'teacher'}' is not a finished run: it has no model.safetensors"
 
 
 def test_a_teacher_without_auxiliary_logits_is_refused_before_anything_is_written(toy_data: Path, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_resuming_under_settings_that_cannot_change_a_number_gives_the_same_weig
     other = {"checkpoint_every": 3, "checkpoint_minutes": 1.0, "validate_every": 2, "activation_checkpointing": True}
     run = toy_run(train=train | other, data={"workers": 1})
     resume_run(Request(run, toy_data, tmp_path), stopped, Silent())
-    mine, theirs = (torch.load(folder.model, weights_only=True)["weights"] for folder in (stopped, whole))
+    mine, theirs = (read(folder.model).weights for folder in (stopped, whole))
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
@@ -236,7 +236,7 @@ def test_resuming_finds_the_teacher_that_the_run_was_started_with(toy_data: Path
     folder.model.unlink()
     resume_run(Request(run, toy_data, tmp_path), folder, Silent())
     assert folder.finished
-    assert folder.read_environment()["teacher"]["run"] == str(toy_teacher / "model.pt")
+    assert folder.read_environment()["teacher"]["run"] == str(toy_teacher / "model.safetensors")
 
 
 def test_the_teacher_on_record_is_the_one_that_taught_not_the_one_the_preset_names(
@@ -271,7 +271,7 @@ def test_a_finished_run_goes_on_to_more_steps_and_keeps_the_shorter_ones_network
     start_run(Request(toy_run(train={"steps": 4}), toy_data, tmp_path), folder, Silent())
     shorter = folder.model.read_bytes()
     _, watch = extended(toy_data, folder, 6)
-    assert (folder.path / "model-4.pt").read_bytes() == shorter
+    assert (folder.path / "model-4.safetensors").read_bytes() == shorter
     assert folder.finished
     assert folder.read_run().train.steps == 6
     events = folder.read_log()
@@ -339,4 +339,4 @@ def test_a_run_starts_from_another_run_and_says_what_it_took(toy_data: Path, toy
     run = toy_run(model={"weights": str(toy_teacher)}, train={"steps": 1, "validate_every": 1})
     start_run(Request(run, toy_data, tmp_path), RunFolder(tmp_path / "run"), watch)
     said = "the backbone, the head, the auxiliary head, 11 of 11 classes"
-    assert any(note == f"weights from '{toy_teacher / 'model.pt'}': {said}" for note in watch.notes)
+    assert any(note == f"weights from '{toy_teacher / 'model.safetensors'}': {said}" for note in watch.notes)

@@ -11,6 +11,7 @@ import torch
 from toy import Silent, toy_run
 
 from segctl.errors import InputError
+from segctl.models import read
 from segctl.runs import RunFolder
 from segctl.train.resume import resume_run
 from segctl.train.session import Request
@@ -84,7 +85,7 @@ def test_a_run_drawn_from_its_second_start_on_has_whole_curves(toy_data: Path, t
 def test_drawing_changes_nothing_that_is_computed(toy_data: Path, tmp_path: Path) -> None:
     for name, drawn in (("plain", False), ("drawn", True)):
         start_run(request(toy_data, tmp_path, tensorboard=drawn), RunFolder(tmp_path / name), Silent())
-    one, other = (torch.load(tmp_path / name / "model.pt", weights_only=True)["weights"] for name in ("plain", "drawn"))
+    one, other = (read(tmp_path / name).weights for name in ("plain", "drawn"))
     for name, value in one.items():
         assert torch.equal(value, other[name]), name
 

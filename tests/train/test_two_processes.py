@@ -18,6 +18,7 @@ from segctl.data.batches.loader import Batch
 from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
 from segctl.errors import InputError, PeerError
+from segctl.models import read
 from segctl.runs import RunFolder
 from segctl.runtime.device import Compute
 from segctl.runtime.launcher import REPORTS_VARIABLE, first_error, reporting_errors
@@ -119,7 +120,7 @@ def command(preset: Path, run: Path, data: Path, *more: str) -> list[str]:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = torch.load(run / "model.pt", weights_only=True)["weights"]
+    found: dict[str, torch.Tensor] = read(run).weights
     return found
 
 

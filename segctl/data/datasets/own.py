@@ -1,21 +1,43 @@
-"""A person's own images and labels: a folder (or archive) of each, and a class table.
+"""A person's own images and labels: a folder, archive or pattern of each. Annotation files are opened by `annotated.py`.
 
-An image and its label have the same path below their folders, apart from endings; if the folders differ, the same
-name is enough, and then a name with a suffix (`a_mask.png`). Both may lie in one folder, if names or endings tell them apart.
-Index maps (grey, palette, black and white) are read by the table's ids, RGB masks by its colours; a table of colours alone reads
-every label by its colours.
+Label maps need a class table. An image and its label have the same path below their folders, apart from endings; if the folders
+differ, the same name is enough, and then a name with a suffix (`a_mask.png`). Both may lie in one folder, if names or endings
+tell them apart. Index maps (grey, palette, black and white) are read by the table's ids, RGB masks by its colours; a table of
+colours alone reads every label by its colours.
 """
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from segctl.data.classes import ClassTable
 from segctl.data.datasets import OWN_LINE
-from segctl.data.datasets.class_file import read_classes
+from segctl.data.datasets.annotated import UNLABELLED, open_annotated
+from segctl.data.datasets.class_file import OwnClasses, read_classes
+from segctl.data.datasets.own_names import (
+    IMAGE_ENDINGS,
+    IMAGE_FOLDERS,
+    INSTANCE_SUFFIXES,
+    LABEL_ENDINGS,
+    LABEL_FOLDERS,
+    LABEL_SUFFIXES,
+    LOSSY_ENDINGS,
+    NAME_KEYS,
+    Key,
+    bare_path,
+    in_folder_called,
+    name_of,
+    neutral,
+    only,
+    path_of,
+    place_of,
+    sample_names,
+    suffix_keys,
+    without,
+)
 from segctl.data.datasets.own_splits import split_samples
 from segctl.data.datasets.pairs import (
     ColorMap,
@@ -28,46 +50,43 @@ from segctl.data.datasets.pairs import (
     by_sample,
     pair,
 )
-from segctl.data.files.archives import File, Files, PlainFile, open_files
+from segctl.data.files.archives import File, Files, PlainFile
+from segctl.data.files.patterns import as_pattern, list_files
 from segctl.data.files.pictures import DECODER, Decoded, Picture
 from segctl.data.findings import Finding
+from segctl.data.labels import huggingface
+from segctl.data.labels.documents import ENDINGS
+from segctl.data.labels.formats import HUGGING_FACE, MASKS, check_format, choose, read_annotations
 from segctl.data.source import Source
 from segctl.errors import InputError
 from segctl.files import real_path
 from segctl.ignored import IGNORED
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-LABEL_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif")
-LOSSY_ENDINGS = (".jpg", ".jpeg", ".webp")
-"""Labels with such an ending are listed too: the reader decides by the content, and says so if it is lossy."""
-IMAGE_FOLDERS = frozenset({"images", "image", "img", "imgs", "jpegimages", "pictures", "photos", "leftimg8bit"})
-LABEL_FOLDERS = frozenset(
-    {"masks", "mask", "labels", "label", "annotations", "annotation", "gt", "segmentationclass", "gtfine", "groundtruth"}
-)
-IMAGE_SUFFIXES = ("_leftImg8bit", "_sat", "_image", "_img")
-LABEL_SUFFIXES = (
-    *("_gtFine_labelIds", "_gtFine_labelTrainIds", "_gtCoarse_labelIds", "_labelIds", "_labelTrainIds"),
-    *("_mask", "_masks", "-mask", "_label", "_labels", "_seg", "_segmentation", "_annotation", "_gt", "_L"),
-)
-INSTANCE_SUFFIXES = ("_instanceIds", "_instances", "_instance", "_panoptic")
-"""What other tools add to the name of a picture, or to that of its label or instance map."""
+MAX_STRANGERS = 50
+"""How many files of no known format to read beside label maps before they are taken for what they are."""
 RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))})
 """Names that no file or folder can have on Windows."""
 
 
 @dataclass(frozen=True)
 class OwnFiles:
-    """What a person gave: folders or archives, a class table, texts such as "val=0.2" or "val=val.txt", and a seed for ratios.
+    """What a person gave: folders, archives, patterns or annotation files, and how to read them.
 
+    classes: a class table; annotation files can do without.  splits: texts such as "val=0.2" or "val=val.txt".  seed: for ratios.
+    format: one of `labels.formats.NAMES`, None to look at the files.  unlabelled: what pixels under no shape become, one of
+    `annotated.UNLABELLED` or None.  label_suffix: what follows the name of a picture in that of its label.
     instances: a folder of instance maps (see `instance_ids.py`), for the segments that mIoU_K scores.
     """
 
     images: Path
     labels: Path
-    classes: Path
+    classes: Path | None = None
     splits: tuple[str, ...] = ()
     seed: int = 0
     instances: Path | None = None
+    format: str | None = None
+    unlabelled: str | None = None
+    label_suffix: str | None = None
 
 
 def own_files(
@@ -77,19 +96,29 @@ def own_files(
     splits: tuple[str, ...],
     seed: int,
     instances: Path | None = None,
+    **how: str | None,
 ) -> OwnFiles | None:
-    """A person's own data from the options; None if none of them was given. Raises InputError if some are missing."""
+    """A person's own data from the options; None if none of them was given. Raises InputError if some are missing.
+
+    how: `format`, `unlabelled` and `label_suffix` of OwnFiles.
+    """
     if images is None and labels is None and classes is None:
-        if splits:
-            raise InputError(f"--split is '{splits[0]}', but a published dataset has its own splits", f"it goes with {OWN_LINE}")
+        given = {"--split": splits[0] if splits else None, **{f"--{key.replace('_', '-')}": value for key, value in how.items()}}
+        if option := next((option for option, value in given.items() if value is not None), None):
+            what = "has its own splits" if option == "--split" else "is not read in this way"
+            raise InputError(f"{option} is '{given[option]}', but a published dataset {what}", f"it goes with {OWN_LINE}")
         if instances is not None:
             raise InputError(f"--instances is '{instances}', but a published dataset has its own", f"it goes with {OWN_LINE}")
         return None
-    if images is None or labels is None or classes is None:
-        given = {"--images": images, "--labels": labels, "--classes": classes}
-        absent = [option for option, value in given.items() if value is None]
-        raise InputError(f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing", f"give {OWN_LINE} together")
-    return OwnFiles(images, labels, classes, splits, seed, instances)
+    if images is not None and labels is None and huggingface.is_saved(images):
+        labels = images  # one folder holds both
+    if images is None or labels is None:
+        missing = [option for option, value in (("--images", images), ("--labels", labels)) if value is None]
+        raise InputError(
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing",
+            "give --images DIR --labels DIR; label maps need --classes FILE too, annotation files do not",
+        )
+    return OwnFiles(images, labels, classes, splits, seed, instances, **how)
 
 
 @dataclass(frozen=True)
@@ -187,14 +216,100 @@ def open_own(name: str, own: OwnFiles) -> Source:
 
     Raises InputError if the files as a whole do not fit; what is wrong with single files is in the source's `problems`.
     """
-    classes = read_classes(own.classes)
-    pictures = open_files([own.images], lambda path: path.lower().endswith(IMAGE_ENDINGS))
-    labels = open_files([own.labels], lambda path: path.lower().endswith((*LABEL_ENDINGS, *LOSSY_ENDINGS)))
-    for files, what, endings in ((pictures, "pictures", IMAGE_ENDINGS), (labels, "labels", LABEL_ENDINGS)):
-        if not files.members:
-            raise InputError(f"{files.given} holds no {what} ({', '.join(endings)})")
-    pictures, labels = _told_apart(own, pictures, labels)
-    paired = _pair(pictures, labels)
+    check_format(own.format)
+    if own.unlabelled not in (None, *UNLABELLED):
+        raise InputError(f"--unlabelled is '{own.unlabelled}', wanted {' or '.join(UNLABELLED)}")
+    classes = None if own.classes is None else read_classes(own.classes)
+    if own.format == HUGGING_FACE or (own.format is None and huggingface.is_saved(own.images)):
+        saved = huggingface.open_saved(own.images)
+        _refuse(own, ("unlabelled", "label_suffix", "instances"), "a dataset of Hugging Face has label maps")
+        return _open_masks(name, own, classes, saved.images, saved.labels, saved.notes)
+    pictures = list_files(own.images, lambda path: path.lower().endswith(IMAGE_ENDINGS))
+    if not pictures.members:
+        raise InputError(f"{pictures.given} holds no pictures ({', '.join(IMAGE_ENDINGS)})")
+    labels = _list_labels(own.labels)
+    masks = only(labels, [path for path in labels.members if path.lower().endswith((*LABEL_ENDINGS, *LOSSY_ENDINGS))])
+    if own.format != MASKS and any(path.lower().endswith(ENDINGS) for path in labels.members):
+        # Cityscapes lays a file of polygons, which is of no format that is read here, beside each of thousands of label maps.
+        patience = MAX_STRANGERS if masks.members and own.format is None else None
+        found = read_annotations(_with_names(own.labels, labels), own.format, patience=patience)
+        # A mask counts only if it has the name of a picture: a folder of annotations may hold a legend or a preview.
+        apart, beside = _masks_beside(own, pictures, masks) if found.sets or own.format else (pictures, 0)
+        if found.sets or own.format or not masks.members:
+            chosen = choose(found, labels.given, beside, own.format)
+            if chosen is not None:
+                _refuse(own, ("label_suffix", "instances"), f"{labels.given} holds {chosen.title} annotations")
+                return open_annotated(
+                    name,
+                    apart,
+                    labels.names,
+                    chosen,
+                    classes=classes,
+                    splits=own.splits,
+                    seed=own.seed,
+                    unlabelled=own.unlabelled,
+                )
+    elif own.format not in (None, MASKS):
+        raise InputError(f"{labels.given} holds no annotation files ({', '.join(ENDINGS)})", f"--format is '{own.format}'")
+    if not masks.members:
+        raise InputError(
+            f"{labels.given} holds no labels ({', '.join(LABEL_ENDINGS)})", f"annotation files end with {', '.join(ENDINGS)}"
+        )
+    _refuse(own, ("unlabelled",), f"{labels.given} holds label pictures, which say it for every pixel")
+    return _open_masks(name, own, classes, *_told_apart(own, pictures, masks))
+
+
+def _refuse(own: OwnFiles, options: tuple[str, ...], why: str) -> None:
+    """Raise InputError if one of the options was given."""
+    for option in options:
+        if getattr(own, option) is not None:
+            raise InputError(f"--{option.replace('_', '-')} is '{getattr(own, option)}', but {why}", "leave the option out")
+
+
+def _list_labels(path: Path) -> Files:
+    """The label pictures and annotation files of a folder, an archive, a pattern, or one annotation file."""
+    if path.suffix.lower() in (".yaml", ".yml") and path.is_file():  # YOLO's data.yaml lies above the text files
+        path = path.parent
+    if path.suffix.lower() in ENDINGS and path.is_file():
+        return Files(f"'{path}'", f"file '{path.name}'", {path.name: PlainFile(str(path), path)})
+    return list_files(path, lambda name: name.lower().endswith((*LABEL_ENDINGS, *LOSSY_ENDINGS, *ENDINGS)))
+
+
+def _with_names(given: Path, labels: Files) -> dict[str, File]:
+    """The files, and the data.yaml beside their folder or above it if they are YOLO's text files without one."""
+    members = dict(labels.members)
+    if any(path.endswith((".yaml", ".yml")) for path in members) or not any(path.endswith(".txt") for path in members):
+        return members
+    folder = real_path(given)
+    for above in (folder.parent, folder.parent.parent):
+        for path in sorted([*above.glob("*.yaml"), *above.glob("*.yml")]):
+            return {**members, path.name: PlainFile(str(path), path)}
+    return members
+
+
+def _masks_beside(own: OwnFiles, pictures: Files, masks: Files) -> tuple[Files, int]:
+    """The pictures without the masks among them, and how many masks have the name of a picture."""
+    if own.labels.is_file() or not masks.members:
+        return pictures, 0
+    try:
+        apart, rest = _told_apart(own, pictures, masks)
+    except InputError:  # nothing tells them apart, so all are pictures
+        return pictures, 0
+    named = {name_of(path_of(path)) for path in apart.members}
+    count = sum(not {name_of(path_of(path)), name_of(bare_path(path, LABEL_SUFFIXES))}.isdisjoint(named) for path in rest.members)
+    return (apart, count) if count else (pictures, 0)
+
+
+def _open_masks(
+    name: str, own: OwnFiles, classes: OwnClasses | None, pictures: Files, labels: Files, notes: tuple[str, ...] = ()
+) -> Source:
+    """The source of pictures and label pictures."""
+    if classes is None or own.classes is None:
+        raise InputError(
+            f"--classes is missing: {labels.given} holds label pictures, whose values need names",
+            f"give {OWN_LINE} together; a text file with a name a line will do",
+        )
+    paired = _pair(pictures, labels, _keys_of(own))
     drawn = split_samples(paired.folders, own.splits, own.seed, paired.paths)
     names = sorted({sample for listed in drawn.splits.values() for sample in listed})
     instances, lacking = _instances(own, paired, drawn.splits)
@@ -214,10 +329,20 @@ def open_own(name: str, own: OwnFiles) -> Source:
             labels={sample: OwnLabel(Picture(sample, role, paired.labels[sample], modes), rule) for sample in names},
             instances=instances,
         ),
-        notes=(*pictures.notes, *labels.notes, *drawn.notes),
+        notes=(*notes, *pictures.notes, *labels.notes, *paired.notes, *drawn.notes),
         label_advice=f"correct the labels, or the table '{own.classes.name}'",
         problems=(*paired.problems, *drawn.problems, *lacking),
     )
+
+
+def _keys_of(own: OwnFiles) -> list[tuple[Key, Key]]:
+    """How a picture and its label may name their sample; the label's key is empty for a file that is no label."""
+    images, labels = as_pattern(own.images), as_pattern(own.labels)
+    if own.label_suffix is not None:
+        return suffix_keys(own.label_suffix)
+    if images is not None and labels is not None and images.stars == labels.stars:
+        return [(images.key, labels.key)]
+    return NAME_KEYS
 
 
 def _told_apart(own: OwnFiles, pictures: Files, labels: Files) -> tuple[Files, Files]:
@@ -225,46 +350,39 @@ def _told_apart(own: OwnFiles, pictures: Files, labels: Files) -> tuple[Files, F
 
     Raises InputError if neither folders nor names nor endings tell them apart.
     """
+    if as_pattern(own.images) or as_pattern(own.labels):
+        return pictures, labels
+    if own.label_suffix is not None:
+        chosen = [path for path in labels.members if path_of(path).endswith(own.label_suffix)]
+        if not chosen:
+            example = next(iter(labels.members))
+            raise InputError(
+                f"--label-suffix is '{own.label_suffix}', but no label in {labels.given} ends so; one is called '{example}'",
+                "give the part between the picture's name and the ending, such as _mask",
+            )
+        labels = only(labels, chosen)
+        return without(pictures, {place_of(file) for file in labels.members.values()}), labels
     images, masks = real_path(own.images), real_path(own.labels)
     if images != masks:
         # One folder inside the other: the inner one holds what it is called for.
-        inner = {_place(file) for file in labels.members.values()} if images in masks.parents else set()
-        outer = {_place(file) for file in pictures.members.values()} if masks in images.parents else set()
-        return _without(pictures, inner), _without(labels, outer)
+        inner = {place_of(file) for file in labels.members.values()} if images in masks.parents else set()
+        outer = {place_of(file) for file in pictures.members.values()} if masks in images.parents else set()
+        return without(pictures, inner), without(labels, outer)
     paths = sorted(pictures.members.keys() | labels.members.keys())
     ways: tuple[tuple[Callable[[str], bool], Callable[[str], bool]], ...] = (
-        (lambda path: _in_folder(path, LABEL_FOLDERS), lambda path: _in_folder(path, IMAGE_FOLDERS)),
-        (lambda path: _bare(path, LABEL_SUFFIXES) != _path_of(path), lambda path: True),
+        (lambda path: in_folder_called(path, LABEL_FOLDERS), lambda path: in_folder_called(path, IMAGE_FOLDERS)),
+        (lambda path: bare_path(path, LABEL_SUFFIXES) != path_of(path), lambda path: True),
         (lambda path: not path.lower().endswith(LOSSY_ENDINGS), lambda path: path.lower().endswith(LOSSY_ENDINGS)),
     )
     for is_label, is_image in ways:
         chosen = [path for path in paths if is_label(path)]
         others = [path for path in paths if not is_label(path) and is_image(path)]
         if chosen and others:
-            return _only(pictures, others), _only(labels, chosen)
+            return only(pictures, others), only(labels, chosen)
     raise InputError(
         f"'{own.images}' is given for pictures and labels alike, so '{paths[0]}' was taken for its own label",
         "give the folder of the pictures with --images and that of the labels with --labels, or name labels like 'NAME_mask.png'",
     )
-
-
-def _place(file: File) -> Path:
-    """The real path of a plain file."""
-    return real_path(file.container) if isinstance(file, PlainFile) else Path(file.where)
-
-
-def _without(files: Files, places: set[Path]) -> Files:
-    if not places:
-        return files
-    return _only(files, [path for path, file in files.members.items() if _place(file) not in places])
-
-
-def _only(files: Files, paths: Iterable[str]) -> Files:
-    return replace(files, members={path: files.members[path] for path in paths if path in files.members})
-
-
-def _in_folder(path: str, folders: frozenset[str]) -> bool:
-    return any(part.lower() in folders for part in path.split("/")[:-1])
 
 
 @dataclass(frozen=True)
@@ -276,14 +394,16 @@ class _Paired:
     paths: dict[str, str]
     folders: dict[str, str]
     problems: list[Finding]
+    notes: tuple[str, ...] = ()
 
 
-def _pair(pictures: Files, labels: Files) -> _Paired:
+def _pair(pictures: Files, labels: Files, keys: list[tuple[Key, Key]]) -> _Paired:
     for kind in ("_labelIds", "_labelTrainIds"):  # Cityscapes lays instance maps and drawings beside them
-        if any(_path_of(path).endswith(kind) for path in labels.members):
-            labels = _only(labels, [path for path in labels.members if _path_of(path).endswith(kind)])
+        if any(path_of(path).endswith(kind) for path in labels.members):
+            labels = only(labels, [path for path in labels.members if path_of(path).endswith(kind)])
             break
-    for image_key, label_key in _KEYS:
+    labels, notes = _one_suffix(pictures, labels) if keys is NAME_KEYS else (labels, ())
+    for image_key, label_key in keys:
         images, problems = by_sample(pictures.members, image_key)
         targets, more = by_sample(labels.members, label_key)
         if images.keys() & targets.keys():
@@ -295,20 +415,21 @@ def _pair(pictures: Files, labels: Files) -> _Paired:
 
     both, unpaired = pair(images, targets, missing)
     if not both:
-        first, second = (_path_of(next(iter(files.members))) for files in (pictures, labels))
+        first, second = (path_of(next(iter(files.members))) for files in (pictures, labels))
         raise InputError(
             f"no picture of {pictures.given} has a label of its name in {labels.given}: pictures have names like '{first}', "
             f"labels like '{second}'",
             f"give a label the name of its picture, or that name and one of {', '.join(LABEL_SUFFIXES[5:])}",
         )
-    names = _sample_names(both)
+    names = sample_names(both)
     paths = {image_key(path): path for path in pictures.members}
     return _Paired(
         pictures={names[key]: images[key] for key in both},
         labels={names[key]: targets[key] for key in both},
         paths={names[key]: paths[key] for key in both},
-        folders={names[key]: _neutral(paths[key]).rpartition("/")[0] for key in both},
+        folders={names[key]: neutral(paths[key]).rpartition("/")[0] for key in both},
         problems=[*problems, *more, *unpaired],
+        notes=notes,
     )
 
 
@@ -318,11 +439,11 @@ def _instances(
     """The instance map of each sample, and a finding for each sample without one in a split where others have one."""
     if own.instances is None:
         return {}, []
-    files = open_files([own.instances], lambda path: path.lower().endswith(LABEL_ENDINGS))
+    files = list_files(own.instances, lambda path: path.lower().endswith(LABEL_ENDINGS))
     found: dict[str, File] = {}
-    for shorten in (_path_of, _neutral, _name_of):
-        keyed, twice = by_sample(files.members, lambda path, shorten=shorten: _bare(shorten(path), INSTANCE_SUFFIXES))  # type: ignore[misc]
-        found = {name: keyed[key] for name, path in paired.paths.items() if (key := _path_of(shorten(path))) in keyed}
+    for shorten in (path_of, neutral, name_of):
+        keyed, twice = by_sample(files.members, lambda path, shorten=shorten: bare_path(shorten(path), INSTANCE_SUFFIXES))  # type: ignore[misc]
+        found = {name: keyed[key] for name, path in paired.paths.items() if (key := path_of(shorten(path))) in keyed}
         if found:
             break
     if not found:
@@ -339,58 +460,26 @@ def _instances(
     return maps, [*twice, *lacking]
 
 
-def _sample_names(keys: list[str]) -> dict[str, str]:
-    """A name for each key: its last part if that is unique, else its parts joined by as many hyphens as keep names apart."""
-    stems = [PurePosixPath(key).name for key in keys]
-    if len(set(stems)) == len(stems):
-        return dict(zip(keys, stems, strict=True))
-    hyphens = "-"
-    while len({key.replace("/", hyphens) for key in keys}) < len(keys):  # x/1 and x-1
-        hyphens += "-"
-    return {key: key.replace("/", hyphens) for key in keys}
+def _one_suffix(pictures: Files, labels: Files) -> tuple[Files, tuple[str, ...]]:
+    """The labels with the one suffix that gives each picture a label, and a note on the others; all if no suffix does.
 
-
-def _path_of(path: str) -> str:
-    return PurePosixPath(path).with_suffix("").as_posix()
-
-
-def _bare(path: str, suffixes: tuple[str, ...]) -> str:
-    """The path without its ending and without one of the suffixes."""
-    plain = _path_of(path)
-    return next((bare for suffix in suffixes if (bare := plain.removesuffix(suffix)) not in (plain, "")), plain)
-
-
-def _neutral(path: str) -> str:
-    """The path without the folders that only say whether it is a picture or a label, unless nothing else is left."""
-    *folders, name = path.split("/")
-    return "/".join([*(folder for folder in folders if folder.lower() not in IMAGE_FOLDERS | LABEL_FOLDERS), name])
-
-
-def _name_of(path: str) -> str:
-    return path.rpartition("/")[2]
-
-
-_Key = Callable[[str], str]
-
-
-def _keys() -> list[tuple[_Key, _Key]]:
-    """How a picture and its label may name their sample, the strictest way first."""
-
-    def image(path: str) -> str:
-        return _bare(path, IMAGE_SUFFIXES)
-
-    def label(path: str) -> str:
-        return _bare(path, LABEL_SUFFIXES)
-
-    found: list[tuple[_Key, _Key]] = []
-    for first, second in ((_path_of, _path_of), (_path_of, label), (image, label)):
-        for shorten in (str, _neutral, _name_of):
-            found.append((_then(first, shorten), _then(second, shorten)))
-    return found
-
-
-def _then(first: _Key, second: _Key) -> _Key:
-    return lambda path: second(first(path))
-
-
-_KEYS = _keys()
+    Raises InputError if several suffixes do.
+    """
+    wanted = {name_of(path_of(path)) for path in pictures.members}
+    stems = {path: name_of(path_of(path)) for path in labels.members}
+    found = {
+        suffix: chosen
+        for suffix in LABEL_SUFFIXES
+        if (chosen := [path for path, stem in stems.items() if stem.endswith(suffix)])
+        and wanted <= {stems[path].removesuffix(suffix) for path in chosen}
+    }
+    if not found or wanted <= set(stems.values()):
+        return labels, ()
+    if len(found) > 1:
+        shown = " and as ".join(f"'{chosen[0]}'" for chosen in found.values())
+        hint = " or ".join(f"`--label-suffix {suffix}`" for suffix in found)
+        raise InputError(f"{labels.given} holds a label for every picture as {shown}", f"add {hint}")
+    ((suffix, chosen),) = found.items()
+    if len(chosen) == len(stems):
+        return labels, ()
+    return only(labels, chosen), (f"labels are the files called NAME{suffix}; {len(stems) - len(chosen)} others are left out",)

@@ -2,19 +2,17 @@
 
 import hashlib
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from segctl.data.files.archives import PlainFile, read_lines
+from segctl.data.files.path_index import ENDING, PathIndex, last_name
 from segctl.data.findings import Finding
 from segctl.errors import InputError
 
 EXAMPLE = "such as --split val=0.2 (a fifth, drawn by a seed; the rest is train) or --split val=val.txt (one name per line)"
 _ORDER = ("train", "val", "test")
-_ENDING = r"\.(?:jpe?g|png|bmp|tiff?|webp|gif)"
-"""How a picture or label may end."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,9 @@ def _by_lists_and_ratios(paths: Mapping[str, str], lists: Mapping[str, Path], ra
         raise InputError(f"the ratios of --split add up to {sum(ratios.values()):g}, wanted at most 1", EXAMPLE)
     splits: dict[str, list[str]] = {}
     problems: list[Finding] = []
-    finder = _Finder(paths)
+    index = PathIndex(paths)
     for split, path in lists.items():
-        splits[split], found = _listed(path, split, finder)
+        splits[split], found = _listed(path, split, index)
         problems += found
     named = {name for listed in splits.values() for name in listed}
     left = sorted((name for name in paths if name not in named), key=lambda name: _shuffled(name, seed))
@@ -103,20 +101,20 @@ def _shuffled(name: str, seed: int) -> str:
     return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
 
 
-def _listed(path: Path, split: str, finder: "_Finder") -> tuple[list[str], list[Finding]]:
+def _listed(path: Path, split: str, index: PathIndex) -> tuple[list[str], list[Finding]]:
     """The samples that a list file names, in its order, each once; and its problems."""
     if not path.exists():
         raise InputError(f"the list '{path}' of split '{split}' does not exist", EXAMPLE)
     names: dict[str, None] = {}
     problems: list[Finding] = []
     for line in read_lines(PlainFile(str(path), path)):
-        found = finder.find(line)
+        found = _find(index, line)
         if len(found) == 1 and found[0] in names:
             problems.append(Finding(found[0], f"'{path}' lists '{found[0]}' more than once", "remove the repeated line"))
         elif len(found) == 1:
             names[found[0]] = None
         elif found:
-            several = ", ".join(f"'{finder.paths[name]}'" for name in found[:3])
+            several = ", ".join(f"'{index.paths[name]}'" for name in found[:3])
             problem = f"'{path}' lists '{line}', which names {len(found)} pictures: {several}"
             problems.append(Finding(line, problem, "write the paths of the pictures below the images"))
         else:
@@ -127,61 +125,23 @@ def _listed(path: Path, split: str, finder: "_Finder") -> tuple[list[str], list[
     return list(names), problems
 
 
-class _Finder:
-    """Finds the samples that a line of a list names.
+def _find(index: PathIndex, line: str) -> list[str]:
+    """The samples that a line names: one if all is well, none for an unknown line, several for an ambiguous one.
 
-    paths: the path of each sample's picture below the images. A line is tried as a whole first, because file names may hold
-    spaces; only then as columns.
+    A line is tried as a whole first, because file names may hold spaces; only then as columns.
     """
-
-    def __init__(self, paths: Mapping[str, str]) -> None:
-        self.paths = paths
-        self._spaced = any(" " in path for path in paths.values())
-        # By every end of a path that begins at a folder or a file's name: `480p/bear/0.jpg`, `bear/0.jpg`, `0.jpg`.
-        self._by_end: dict[str, list[str]] = defaultdict(list)
-        self._whole = {form for path in paths.values() for form in (path, _stemmed(path))}
-        for name in sorted(paths):
-            for form in dict.fromkeys([paths[name], _stemmed(paths[name])]):
-                parts = form.split("/")
-                for start in range(len(parts)):
-                    self._by_end["/".join(parts[start:])].append(name)
-
-    def find(self, line: str) -> list[str]:
-        """The samples that a line names: one if all is well, none for an unknown line, several for an ambiguous one."""
-        for text in self._readings(line):
-            for form in dict.fromkeys([text, _stemmed(text)]):
-                if found := self._named(form):
-                    return found
-        return []
-
-    def _readings(self, line: str) -> Iterator[str]:
-        """The line, then what its first column may be: up to a tab or comma, up to a picture's ending, up to a space."""
-        yield line
-        for separator in "\t,;":
-            if separator in line:
-                yield line.split(separator)[0].strip()
-        if match := re.match(rf"(.+?{_ENDING})\s", line, re.IGNORECASE):
-            yield match[1]
-        first, *others = line.split()
-        # `photo (2).jpg` must not become `photo`, so words count as columns only where they can be nothing else.
-        if not self._spaced and all(re.fullmatch(r"[-+]?[\d.]+", word) or _stem(word) == _stem(first) for word in others):
-            yield first
-
-    def _named(self, text: str) -> list[str]:
-        if text in self.paths:
-            return [text]
-        parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".")]
-        if found := self._by_end.get("/".join(parts)):
-            return found
-        # A list from elsewhere has more folders in front: they are cut off until a whole path is left.
-        ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
-        return next((self._by_end[end] for end in ends if end in self._whole), [])
+    return next((found for text in _readings(index, line) if (found := index.find(text))), [])
 
 
-def _stemmed(path: str) -> str:
-    """A path without the ending of a picture or label."""
-    return re.sub(rf"{_ENDING}$", "", path, flags=re.IGNORECASE)
-
-
-def _stem(path: str) -> str:
-    return PurePosixPath(_stemmed(path.replace("\\", "/"))).name
+def _readings(index: PathIndex, line: str) -> Iterator[str]:
+    """The line, then what its first column may be: up to a tab or comma, up to a picture's ending, up to a space."""
+    yield line
+    for separator in "\t,;":
+        if separator in line:
+            yield line.split(separator)[0].strip()
+    if match := re.match(rf"(.+?{ENDING})\s", line, re.IGNORECASE):
+        yield match[1]
+    first, *others = line.split()
+    # `photo (2).jpg` must not become `photo`, so words count as columns only where they can be nothing else.
+    if not index.has_spaces and all(re.fullmatch(r"[-+]?[\d.]+", word) or last_name(word) == last_name(first) for word in others):
+        yield first

@@ -31,7 +31,7 @@ def check_source(
             source.samples.size(name)
             sample = source.samples.read(name)
             pictures.add(name, sample.image.shape, zlib.crc32(sample.image.data))
-            labels[name] = LabelCounts.of(sample.label, source.classes.num_classes, sample.unknown_values)
+            labels[name] = LabelCounts.of(sample.label, source.classes.num_classes, sample.unknown_values, sample.remarks)
         except InputError as error:
             findings.append(Finding(name, error.message, error.hint))
         progress(done, len(names))

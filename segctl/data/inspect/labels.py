@@ -54,6 +54,7 @@ def judge_labels(counts: Mapping[str, LabelCounts], classes: ClassTable, advice:
             certain.append(Finding("", problem, _advice(whole, empty, advice)))
         elif empty or not _is_id(whole):  # the id 255 usually means ignored, so 255 alone needs no warning
             warnings.append(f"the labels hold {words}, which the class table does not name: these pixels are ignored")
+    warnings += [f"{what}: {count}" for what, count in whole.remarks.items()]
     return LabelJudgement(certain, warnings)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -98,6 +99,11 @@ class PreparedDataset:
         """(H, W) of a sample, in pixels."""
         record = self.samples[name]
         return record.height, record.width
+
+    def usual_size(self, split: str) -> tuple[int, int]:
+        """(H, W) of most samples of a split, in pixels; the larger of two that are as frequent. InputError for no such split."""
+        counts = Counter(map(self.size, self.names(split)))
+        return max(counts, key=lambda size: (counts[size], size))
 
     def shard_bytes(self) -> int:
         """Size of all shards on the disk."""
@@ -226,7 +232,11 @@ def to_index(dataset: PreparedDataset) -> dict[str, Any]:
 
 
 def _label_index(counts: Mapping[str, LabelCounts]) -> dict[str, Any]:
-    return {split: {**asdict(labels), "classes": list(labels.classes)} for split, labels in counts.items()}
+    found = {split: {**asdict(labels), "classes": list(labels.classes)} for split, labels in counts.items()}
+    for labels in found.values():
+        if not labels["remarks"]:  # only drawn annotations have any
+            del labels["remarks"]
+    return found
 
 
 def signed(index: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ mean and std are in the order of `channels`.
 import math
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from segctl.errors import InputError, first_line
-from segctl.files import damage_of_zip, read_record
+from segctl.files import archive_kind, damage_of_zip, read_record
 from segctl.models.external.weights import require_finite
 from segctl.models.normalize import Normalizing
 from segctl.models.outputs import CornerAlignedPrediction, Prediction, upsample
@@ -302,25 +301,13 @@ def plain_name(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
-def program_kind(path: Path) -> str:
-    """`torchscript`, `export`, or an empty string, by the names inside the archive."""
-    if not zipfile.is_zipfile(path):
-        return ""
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if any("/code/" in name or name.endswith("constants.pkl") for name in names):
-        return "torchscript"
-    exported = any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names)
-    return "export" if exported else ""
-
-
 def load_program(path: Path, class_names: Sequence[str], *, trusted: bool = False) -> ForeignNetwork:
     """The network in a TorchScript or torch.export file, on the CPU.
 
     Such a file is a program, and reading it may run its code, so it is refused unless the caller says that it is `trusted`.
     Raises InputError.
     """
-    kind = "TorchScript" if program_kind(path) == "torchscript" else "torch.export"
+    kind = "TorchScript" if archive_kind(path) == "torchscript" else "torch.export"
     if not trusted:
         raise InputError(
             f"'{path}' is a {kind} program, and reading it may run any code that it contains",

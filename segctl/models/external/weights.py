@@ -81,7 +81,7 @@ def read_tables(file: Path) -> dict[str, StateDict]:
 
     Raises InputError if the file cannot be read or holds none.
     """
-    tables = dict(_tables(_safetensors(file) if file.suffix == ".safetensors" else unpickled(file), (), DEPTH))
+    tables = dict(_tables(read_safetensors(file)[0] if file.suffix == ".safetensors" else unpickled(file), (), DEPTH))
     if not tables:
         raise InputError(f"'{file}' holds no weights: wanted a mapping of names to tensors", "save a network's state_dict()")
     return tables
@@ -98,14 +98,16 @@ def _tables(content: Any, place: tuple[str, ...], depth: int) -> Iterator[tuple[
         yield ".".join(place), table
 
 
-def _safetensors(file: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def read_safetensors(file: Path, hint: str = "") -> tuple[StateDict, dict[str, str]]:
+    """The tensors of a .safetensors file, on the CPU, and the texts in its header. Raises InputError with `hint`."""
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"cannot read '{file}': it is damaged, cut short, or no .safetensors file") from error
+        with safe_open(file, framework="pt") as opened:
+            # Clones: the library maps the file into memory, and a file that shrinks later would end the process.
+            return {name: opened.get_tensor(name).clone() for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"cannot read '{file}': it is damaged, cut short, or no .safetensors file", hint) from error
 
 
 class Found(NamedTuple):

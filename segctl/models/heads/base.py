@@ -39,3 +39,11 @@ def unsuitable(spec: ModelSpec, backbone: Backbone, wanted: str) -> InputError:
         f"model.head: '{spec.head}' wants {wanted}, got strides {strides} from '{spec.backbone}'",
         "change model.output_stride (32 for unet) or model.backbone, or use `--set model.head=deeplabv3`",
     )
+
+
+def from_stride_4(spec: ModelSpec, backbone: Backbone) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Channels and strides of the backbone's maps from stride 4 on, finest first; InputError if none has stride 4."""
+    chosen = [(channel, stride) for channel, stride in zip(backbone.channels, backbone.strides, strict=True) if stride >= 4]
+    if len(chosen) < 2 or chosen[0][1] != 4:
+        raise unsuitable(spec, backbone, "a map of stride 4 and coarser ones")
+    return tuple(channel for channel, _ in chosen), tuple(stride for _, stride in chosen)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from segctl.models import deterministic_resize
 from segctl.models.outputs import upsample
+from segctl.models.tracing import tracing
 
 
 class ConvBNReLU(nn.Sequential):
@@ -46,7 +47,9 @@ class BinMeans(nn.AdaptiveAvgPool2d):
         self.bin_px = bin_px
 
     def forward(self, x: Tensor) -> Tensor:
-        return deterministic_resize.bin_means(x, self.bin_px) if deterministic_resize.wanted_for(x) else super().forward(x)
+        if tracing() or deterministic_resize.wanted_for(x):  # an exported file cannot place bins in a size that it does not know
+            return deterministic_resize.bin_means(x, self.bin_px)
+        return super().forward(x)
 
 
 class PoolingBranch(nn.Module):

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from segctl.errors import InputError
-from segctl.models.external.foreign import Answer, Facts, ForeignNetwork, class_order, load_program, program_kind, read_facts
+from segctl.files import archive_kind
+from segctl.models.external.foreign import Answer, Facts, ForeignNetwork, class_order, load_program, read_facts
 from segctl.models.outputs import Outputs
 
 LOGITS, AUX, FEATURES = torch.zeros(2, 5, 3, 4), torch.ones(2, 5, 3, 4), torch.zeros(2, 7, 3, 4)
@@ -118,7 +119,7 @@ def test_a_program_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
 def test_plain_weights_are_no_program(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "plain.pt")
     (tmp_path / "text.pt").write_text("no archive", encoding="utf-8")
-    assert program_kind(tmp_path / "plain.pt") == program_kind(tmp_path / "text.pt") == ""
+    assert archive_kind(tmp_path / "plain.pt") == archive_kind(tmp_path / "text.pt") == ""
 
 
 def test_blue_first_pixels_minus_a_mean_are_what_the_published_networks_were_trained_on(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from segctl.errors import InputError
-from segctl.evaluate.find_pictures import find_pictures, read_upright
+from segctl.inference.find_pictures import find_pictures, read_upright
 
 PIXELS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
 

@@ -12,29 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel
 
-from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError
 from segctl.evaluate.draw_masks import RGB, overlay, write_index
-from segctl.evaluate.find_pictures import FoundPicture, find_pictures, read_upright
 from segctl.evaluate.png_cityscapes import benchmark_of, train_to_label_ids
-from segctl.evaluate.predictor import predict_classes, protocol_in_words
-from segctl.files import Progress, as_record, file_sha256, read_json, real_path, write_json, write_whole
-from segctl.models import SavedModel, Segmenter, read, restore
-from segctl.runtime.device import Compute, choose_scoring_compute
-from segctl.runtime.memory import out_of_memory_in_words
-from segctl.schema.evaluate import EvaluateSpec, ProtocolChange
-from segctl.schema.load import validate_run
-from segctl.schema.run import TrainRun
+from segctl.files import Progress, as_record, read_json, real_path, write_json, write_whole
+from segctl.inference.find_pictures import FoundPicture, find_pictures, read_upright
+from segctl.inference.network import PictureNetwork, open_network
+from segctl.schema.evaluate import ProtocolChange
 
 RECORD = "predict.json"
 OTHER_FOLDER = "give another folder with -o, or remove this one"
-PREDICT_WITH_LESS = "predict in tiles (--protocol sliding --tile 512x512), or with --device cpu"
 JPEG_QUALITY = 90
 
 
@@ -51,9 +41,10 @@ class PredictRecord(BaseModel):
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """Which network (run: a run folder or a model file), which pictures, where to write, and what.
+    """Which network (run: a run folder, a model file or an exported file), which pictures, where to write, and what.
 
-    pictures: files, folders and patterns.  device, precision: the best there is, and as trained, if None.
+    pictures: files, folders and patterns.  device, precision: the best there is, and as trained, if None.  trust_program: whether
+    the network may be a .pt2 or TorchScript file, which may run its code when it is read.
     """
 
     run: Path
@@ -65,6 +56,7 @@ class PredictRequest:
     device: str | None = None
     precision: str | None = None
     change: ProtocolChange = field(default_factory=ProtocolChange)
+    trust_program: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,28 +67,17 @@ class Predicted:
     done_before: int
 
 
-@dataclass(frozen=True)
-class _Session:
-    """The network and how it is applied. palette: uint8 (256, 3), the class colours."""
-
-    model: Segmenter
-    protocol: EvaluateSpec
-    compute: Compute
-    palette: NDArray[np.uint8]
-    request: PredictRequest
-
-    def write(self, picture: FoundPicture, image: RGB) -> None:
-        """Write the outputs of a picture uint8 (H, W, 3). The mask comes last: where it exists, the picture is done."""
-        batch = torch.from_numpy(image)[None].to(self.compute.device)
-        ids: NDArray[np.uint8] = predict_classes(self.model, batch, self.protocol, self.compute)[0].cpu().numpy()
-        mask, mixed = _outputs(self.request, picture)
-        if self.request.overlay:
-            laid_over = Image.fromarray(overlay(image, ids, self.palette))
-            write_whole(mixed, lambda partial: laid_over.save(partial, format="JPEG", quality=JPEG_QUALITY))
-        if self.request.label_ids:
-            write_index(mask, train_to_label_ids()[ids])
-        else:
-            write_index(mask, ids, self.palette)
+def _write(network: PictureNetwork, request: PredictRequest, picture: FoundPicture, image: RGB) -> None:
+    """Write the outputs of a picture uint8 (H, W, 3). The mask comes last: where it exists, the picture is done."""
+    ids = network.ids(image[None])[0]
+    mask, mixed = _outputs(request, picture)
+    if request.overlay:
+        laid_over = Image.fromarray(overlay(image, ids, network.palette))
+        write_whole(mixed, lambda partial: laid_over.save(partial, format="JPEG", quality=JPEG_QUALITY))
+    if request.label_ids:
+        write_index(mask, train_to_label_ids()[ids])
+    else:
+        write_index(mask, ids, network.palette)
 
 
 def predict_files(request: PredictRequest, progress: Progress | None = None) -> Predicted:
@@ -105,28 +86,25 @@ def predict_files(request: PredictRequest, progress: Progress | None = None) -> 
     Raises InputError before anything is written where the network, the pictures or the folder do not fit, and at the end where
     pictures could not be read.
     """
-    saved = read(request.run)
-    spec = validate_run(saved.run, f"'{saved.path}'")
+    network = open_network(
+        request.run, request.data_root, request.device, request.precision, request.change, trust_program=request.trust_program
+    )
     pictures = find_pictures(request.pictures)
     _require_apart(request, pictures)
-    if request.label_ids and benchmark_of(saved.class_names) is None:
+    if request.label_ids and benchmark_of(network.class_names) is None:
         raise InputError("--label-ids writes Cityscapes label ids, but this network has other classes", "leave --label-ids out")
-    protocol = request.change.apply(spec.evaluate, spec.data.crop)
-    compute = choose_scoring_compute(request.device, spec.train.precision, request.precision)
-    record = _record(request, saved, protocol, compute)
+    record = _record(request, network)
     _check_folder(request, record)
     left = [picture for picture in pictures if not _outputs(request, picture)[0].is_file()]
     done_before = len(pictures) - len(left)
-    model = restore(saved).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    session = _Session(model, protocol, compute, _palette(request, spec, saved.class_names), request)
     unreadable = []
-    with _started_folder(request, record, done_before) as start, out_of_memory_in_words(compute.device, PREDICT_WITH_LESS):
+    with _started_folder(request, record, done_before) as start:
         for done, (picture, image) in enumerate(_read_ahead(left), start=1):
             if isinstance(image, InputError):
                 unreadable.append(image)
             else:
                 start()
-                session.write(picture, image)
+                _write(network, request, picture, image)
             if progress is not None:
                 progress(done_before + done, len(pictures))
     if unreadable:
@@ -170,15 +148,15 @@ def _require_apart(request: PredictRequest, pictures: list[FoundPicture]) -> Non
                 raise InputError(f"the mask of '{picture.path}' would overwrite '{path}'", "give another folder with -o")
 
 
-def _record(request: PredictRequest, saved: SavedModel, protocol: EvaluateSpec, compute: Compute) -> dict[str, Any]:
+def _record(request: PredictRequest, network: PictureNetwork) -> dict[str, Any]:
     return {
-        "weights": str(saved.path),
-        "weights_sha256": file_sha256(saved.path),
-        "protocol": protocol_in_words(protocol),
-        "precision": compute.precision,
+        "weights": str(network.path),
+        "weights_sha256": network.sha256,
+        "protocol": network.protocol,
+        "precision": network.precision,
         "ids": "Cityscapes label ids" if request.label_ids else "train ids",
         "overlay": request.overlay,
-        "classes": saved.class_names,
+        "classes": network.class_names,
     }
 
 
@@ -227,19 +205,3 @@ def _started_folder(request: PredictRequest, record: dict[str, Any], done_before
                 with suppress(OSError):
                     parent.rmdir()
         raise
-
-
-def _palette(request: PredictRequest, spec: TrainRun, class_names: list[str]) -> NDArray[np.uint8]:
-    """uint8 (256, 3): the colours of the dataset if it is prepared here, else twelve hues in three shades."""
-    try:
-        classes = open_dataset(request.data_root, spec.data.dataset).classes
-        if classes.names == class_names:
-            return classes.palette()
-    except InputError:
-        pass  # predicting needs no dataset, only its colours would be nicer
-    palette = np.zeros((256, 3), np.uint8)
-    for index in range(len(class_names)):
-        hue, shade = index * 7 % 12 / 12, (1.0, 0.7, 0.45)[index // 12 % 3]
-        wheel = [abs((hue * 6 + offset) % 6 - 3) - 1 for offset in (0, 4, 2)]
-        palette[index] = [round(255 * shade * min(1.0, max(0.0, value))) for value in wheel]
-    return palette

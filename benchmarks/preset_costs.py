@@ -1,0 +1,34 @@
+"""Writes `presets/costs.json`: parameters and GFLOP of every shipped preset's network on an image of its dataset.
+
+`segctl presets list` shows this table, because counting needs torch and seconds. Run it after a preset or a head has changed; a
+test holds the table to what it finds.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from segctl.data.datasets import KNOWN, class_table
+from segctl.models.cost import cost_of
+from segctl.schema.load import load_preset, preset_names
+
+TABLE = Path(__file__).parent.parent / "presets" / "costs.json"
+
+
+def cost(name: str) -> dict[str, Any]:
+    """A row of the table. Raises ValueError for a dataset whose images' size is not known."""
+    run = load_preset(name)
+    size = KNOWN[run.data.dataset].image_size
+    if size is None:
+        raise ValueError(f"the dataset '{run.data.dataset}' has no image_size in segctl/data/datasets")
+    found = cost_of(run.model, class_table(run.data.dataset).num_classes, size)
+    return {"parameters": found.parameters, "gflop": round(found.gflop, 2), "size": list(size)}
+
+
+def main() -> None:
+    rows = [f'  "{name}": {json.dumps(cost(name))}' for name in preset_names()]
+    TABLE.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""What `segctl bench` measures: runs, presets, model files and exported files, each as a function that segments one image."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from segctl.bench.onnx_file import Conditions, Image, ImageSize, Segment, input_of, segment_by_onnx, session_of
+from segctl.data.datasets import KNOWN, class_table
+from segctl.data.shards.dataset import find_dataset, open_dataset
+from segctl.errors import InputError, first_line
+from segctl.models import Segmenter, at_label_size, build_model, read, restore
+from segctl.models.cost import cost_of, predicting
+from segctl.models.forward import forward_uint8
+from segctl.models.saving import SavedModel
+from segctl.runs import RunFolder
+from segctl.schema.load import load_preset
+from segctl.schema.models import ModelSpec
+
+FAILED_PARITY = "failed-parity"
+"""Part of the name of an exported file that differs too much from its run."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One row of the table.
+
+    target: what the person named.  form: `torch`, `torch compiled` or `onnx`.  file: what holds the weights, None for a preset's
+    random ones, which cost the same.  parameters, gflop: of one prediction; None where nobody can tell.
+    """
+
+    target: str
+    form: str
+    file: Path | None
+    data_root: Path
+    parameters: int | None = None
+    gflop: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The target, and the exported file if it is one of a run's."""
+        return self.target if self.file is None or self.form != "onnx" or str(self.file) == self.target else self.file.name
+
+    def segment(self, conditions: Conditions) -> Segment:
+        """Load it. Raises InputError if it cannot run under the conditions."""
+        if self.form == "onnx":
+            assert self.file is not None
+            return segment_by_onnx(self.file, conditions)
+        return _torch(_network(self.target, self.data_root), conditions, compiled=self.form == "torch compiled")
+
+
+def usual_size(target: str, data_root: Path) -> ImageSize:
+    """The image size that a target is measured at if nobody names one: that of most images of its dataset.
+
+    Raises InputError for a target that cannot be measured.
+    """
+    if _is_onnx(target):
+        height, width = input_of(session_of(Path(target), 1, "cpu"), Path(target)).shape[1:3]
+        return (height, width) if isinstance(height, int) and isinstance(width, int) else (512, 1024)
+    dataset, crop = _data_of(target)
+    known = KNOWN[dataset].image_size if dataset in KNOWN else None
+    if known is not None:
+        return known
+    prepared = find_dataset(data_root, dataset)
+    return crop if prepared is None else prepared.usual_size(next(reversed(prepared.splits)))
+
+
+def subjects_of(target: str, size: ImageSize, data_root: Path, *, compiled: bool) -> Iterator[Subject]:
+    """A run or preset as torch runs it and compiled, then the run's exported .onnx files; or the one file that is named.
+
+    Raises InputError for anything else.
+    """
+    if _is_onnx(target):
+        yield Subject(target, "onnx", Path(target), data_root, _stored_numbers(Path(target)))
+        return
+    saved = _saved(target)
+    if saved is None:
+        run = load_preset(target)
+        spec, classes, file = run.model, _classes(run.data.dataset, data_root), None
+    else:
+        spec, classes, file = saved.model, len(saved.class_names), saved.path
+    cost = cost_of(spec, classes, size)
+    for form in ("torch", *(["torch compiled"] if compiled else [])):
+        yield Subject(target, form, file, data_root, cost.parameters, cost.gflop)
+    for path in sorted(Path(target).glob("export/*.onnx")) if Path(target).is_dir() else []:
+        if FAILED_PARITY not in path.name:
+            yield Subject(target, "onnx", path, data_root, cost.parameters, cost.gflop)
+
+
+def _is_onnx(target: str) -> bool:
+    if not target.endswith(".onnx"):
+        return False
+    if not Path(target).is_file():
+        raise InputError(f"no file at '{target}'", "`segctl export RUN` writes one")
+    return True
+
+
+def _saved(target: str) -> SavedModel | None:
+    """The model of a run or of a model file; None for a preset. Raises InputError for another file."""
+    path = Path(target)
+    if path.is_dir():
+        return read(path)
+    if path.suffix in (".pt", ".safetensors"):
+        return read(path)
+    if path.is_file() and path.suffix not in (".yaml", ".yml"):
+        raise InputError(
+            f"cannot measure '{target}': it is no run, preset, model file or .onnx file", "such as `segctl bench cityscapes-fast`"
+        )
+    return None
+
+
+def _data_of(target: str) -> tuple[str, ImageSize]:
+    """The name of the dataset and the training crop of a run, model file or preset."""
+    saved = _saved(target)
+    if saved is None:
+        run = load_preset(target)
+        return run.data.dataset, run.data.crop
+    if Path(target).is_dir():
+        run = RunFolder(Path(target)).read_run()
+        return run.data.dataset, run.data.crop
+    data = saved.run["data"]
+    return str(data["dataset"]), (int(data["crop"][0]), int(data["crop"][1]))
+
+
+def _classes(dataset: str, data_root: Path) -> int:
+    return (class_table(dataset) if dataset in KNOWN else open_dataset(data_root, dataset).classes).num_classes
+
+
+def _network(target: str, data_root: Path) -> Segmenter:
+    saved = _saved(target)
+    if saved is not None:
+        return restore(saved)
+    run = load_preset(target)
+    spec: ModelSpec = run.model.model_copy(update={"weights": "none"})
+    return build_model(spec, _classes(run.data.dataset, data_root))
+
+
+class _Segmenting(nn.Module):
+    """Images uint8 (B, H, W, 3) -> class maps uint8 (B, H, W), as an exported file does."""
+
+    def __init__(self, network: Segmenter) -> None:
+        super().__init__()
+        self.network = predicting(network)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = forward_uint8(self.network, images).logits
+        return at_label_size(logits, (images.shape[1], images.shape[2])).argmax(1).to(torch.uint8)
+
+
+def _torch(network: Segmenter, conditions: Conditions, *, compiled: bool) -> Segment:
+    torch.set_num_threads(conditions.threads)
+    module: Callable[[Tensor], Tensor] = _Segmenting(network).to(conditions.device).eval()
+    if compiled:
+        module = torch.compile(module)
+
+    def segment(image: Image) -> object:
+        with torch.inference_mode():
+            return module(torch.from_numpy(image).to(conditions.device)).cpu()
+
+    return segment
+
+
+def _stored_numbers(file: Path) -> int | None:
+    """How many weights a file holds, without the whole numbers that are sizes and indices; None if `onnx` is not installed."""
+    try:
+        import onnx
+    except ImportError:
+        return None
+    kinds = onnx.TensorProto
+    weights = (kinds.FLOAT, kinds.FLOAT16, kinds.BFLOAT16, kinds.INT8, kinds.UINT8)
+    try:
+        stored = onnx.load(str(file), load_external_data=False).graph.initializer
+    except Exception as error:  # protobuf's own kinds
+        raise InputError(f"cannot read '{file}': {first_line(error)}", "export it again") from error
+    return sum(int(prod(tensor.dims)) for tensor in stored if tensor.data_type in weights)

@@ -1,0 +1,1 @@
+"""Commands that make of a run what other people use."""

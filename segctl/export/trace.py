@@ -1,0 +1,137 @@
+"""A network as a program: pictures in, classes out, traced for images of any size."""
+
+import copy
+import math
+import operator
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.utils._sympy.value_ranges import ValueRanges
+
+from segctl.errors import InputError, first_line
+from segctl.models import Segmenter, at_label_size
+from segctl.models.tracing import traced_for_any_size
+from segctl.programs.facts import ProgramOutput
+
+EXAMPLE_SIZE = (97, 130)
+"""Height and width of the image that a program for any size is traced with: prime, or twice a prime, so that no division comes
+out even by chance."""
+_LARGEST_SIDE = 1 << 20
+
+
+class DeployedNetwork(nn.Module):
+    """Images uint8 (B, H, W, 3) -> labels uint8 (B, H, W), or logits or probabilities float32 (B, C, H, W).
+
+    Normalises, runs the network without its auxiliary head, and brings its logits to the images' size, as evaluation does.
+    """
+
+    def __init__(self, network: Segmenter, output: ProgramOutput) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).float().eval()
+        self.network.aux = None
+        self.output = output
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = images.permute(0, 3, 1, 2).to(torch.float32)  # not Normalizing.normalize: its work in place cannot be traced
+        normalised = (pixels - self.network.pixel_mean) / self.network.pixel_std
+        logits = at_label_size(self.network(normalised).logits, (images.shape[1], images.shape[2]))
+        match self.output:
+            case "labels":
+                return logits.argmax(1).to(torch.uint8)
+            case "logits":
+                return logits
+            case "probabilities":
+                return logits.softmax(1)
+
+
+def trace(network: Segmenter, output: ProgramOutput, size: tuple[int, int] | None) -> ExportedProgram:
+    """The network as a program for any batch, and for images of `size` (height, width), or of any size for None.
+
+    Raises InputError where torch cannot trace the network.
+    """
+    module = DeployedNetwork(network, output)
+    height, width = size or EXAMPLE_SIZE
+    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    free = {0: Dim.AUTO, 1: Dim.AUTO, 2: Dim.AUTO} if size is None else {0: Dim.AUTO}
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), _tracing_for(size):
+            warnings.simplefilter("ignore")
+            program = torch.export.export(
+                module, (example,), dynamic_shapes=(free,), strict=False, prefer_deferred_runtime_asserts_over_guards=True
+            )
+    except Exception as error:  # torch raises whatever the network's code does
+        raise cannot_trace(size, error) from error
+    _require_free(program, free)
+    _without_assumptions(program)
+    return program
+
+
+def trace_script(network: Segmenter, output: ProgramOutput, size: tuple[int, int] | None) -> Any:
+    """The same as a TorchScript program, batch norms folded into their convolutions."""
+    module = DeployedNetwork(network, output)
+    example = torch.zeros(2, *(size or EXAMPLE_SIZE), 3, dtype=torch.uint8)
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), _tracing_for(size):
+            warnings.simplefilter("ignore")
+            return torch.jit.freeze(torch.jit.trace(module, (example,), check_trace=False).eval())  # type: ignore[no-untyped-call]
+    except Exception as error:
+        raise cannot_trace(size, error) from error
+
+
+def cannot_trace(size: tuple[int, int] | None, error: Exception) -> InputError:
+    """The sentence for a network that torch cannot trace, or a format cannot hold."""
+    hint = "export it for one size with --size HxW" if size is None else "give another --size"
+    what = "images of any size" if size is None else f"images of {size[0]}×{size[1]} pixels"
+    return InputError(f"this network cannot be exported for {what}: {first_line(error)[:300]}", hint)
+
+
+def _tracing_for(size: tuple[int, int] | None) -> AbstractContextManager[None]:
+    return traced_for_any_size() if size is None else nullcontext()
+
+
+def _require_free(program: ExportedProgram, free: dict[int, Any]) -> None:
+    """Refuse a program in which torch has fixed a side that was to be free."""
+    image = next(node for node in program.graph.nodes if node.op == "placeholder" and node.meta["val"].dtype == torch.uint8)
+    fixed = [axis for axis in free if isinstance(image.meta["val"].shape[axis], int)]
+    if fixed:
+        raise cannot_trace(None, ValueError(f"torch fixes its {('batch', 'height', 'width')[fixed[0]]}"))
+
+
+def _without_assumptions(program: ExportedProgram) -> None:
+    """Let the program take every size from 1 pixel, in place.
+
+    torch assumes that no side of any map is 1, and notes that images must be larger than the last map's stride; nothing in the
+    program depends on it, which the comparison with the network at 1×1 pixels shows. It also notes equations of sides that
+    hold for all sizes but that it cannot prove.
+    """
+    for symbol in program.range_constraints:
+        program.range_constraints[symbol] = ValueRanges(1, _LARGEST_SIDE)
+    graph = program.graph
+    for node in list(graph.nodes):
+        name = str(node.target)
+        if node.op == "call_function" and not node.users and ("_assert" in name or "constrain_range" in name):
+            graph.erase_node(node)
+        elif node.op == "call_function" and node.target is math.ceil and node.args[0].target is operator.truediv:
+            _in_whole_numbers(graph, node)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+
+
+def _in_whole_numbers(graph: torch.fx.Graph, ceiling: torch.fx.Node) -> None:
+    """Replace ceil(a / b) of sides by -(-a // b): a .pt2 file has no node for math.ceil."""
+
+    def value(side: Any) -> Any:
+        return side.meta["val"] if isinstance(side, torch.fx.Node) else side
+
+    a, b = ceiling.args[0].args  # type: ignore[union-attr]
+    with graph.inserting_before(ceiling):
+        result: Any = a
+        for function, more in ((operator.neg, ()), (operator.floordiv, (b,)), (operator.neg, ())):
+            node = graph.call_function(function, (result, *more))
+            node.meta["val"] = function(value(result), *map(value, more))
+            result = node
+    ceiling.replace_all_uses_with(result)

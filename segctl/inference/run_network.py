@@ -1,0 +1,78 @@
+"""A run's network for pictures, applied as its preset says. Needs torch."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segctl.data.shards.dataset import open_dataset
+from segctl.errors import InputError
+from segctl.evaluate.draw_masks import class_colors
+from segctl.evaluate.predictor import class_probabilities, predict_classes
+from segctl.inference.network import PictureNetwork
+from segctl.models import SavedModel, Segmenter, read, restore
+from segctl.runtime.device import Compute, choose_scoring_compute
+from segctl.runtime.memory import out_of_memory_in_words
+from segctl.schema.evaluate import EvaluateSpec, ProtocolChange, protocol_in_words
+from segctl.schema.load import validate_run
+from segctl.schema.run import TrainRun
+
+PREDICT_WITH_LESS = "predict in tiles (--protocol sliding --tile 512x512), or with --device cpu"
+
+
+class RunNetwork(PictureNetwork):
+    """The network of a run or model file. `module` is the torch module, in eval mode; calling this object calls it."""
+
+    def __init__(self, saved: SavedModel, spec: TrainRun, protocol: EvaluateSpec, compute: Compute, palette: Any) -> None:
+        self.path, self.class_names, self.palette = saved.path, saved.class_names, palette
+        self.protocol, self.precision = protocol_in_words(protocol), compute.precision
+        self.preset = spec.name
+        self.module: Segmenter = restore(saved).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._protocol, self._compute = protocol, compute
+
+    @staticmethod
+    def open(path: Path, data_root: Path, device: str | None, precision: str | None, change: ProtocolChange) -> "RunNetwork":
+        """Raises InputError for a path that is no finished run, and for changes that do not fit."""
+        saved = read(path)
+        spec = validate_run(saved.run, f"'{saved.path}'")
+        protocol = change.apply(spec.evaluate, spec.data.crop)
+        compute = choose_scoring_compute(device, spec.train.precision, precision)
+        return RunNetwork(saved, spec, protocol, compute, _palette(data_root, spec, saved.class_names))
+
+    def __call__(self, images: Tensor) -> Any:
+        """The Prediction of normalised images (B, 3, H, W)."""
+        return self.module(images)
+
+    def __repr__(self) -> str:
+        return f"<network of {self.preset}: {len(self.class_names)} classes, '{self.path}'>"
+
+    def ids(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """uint8 (B, H, W, 3) -> uint8 (B, H, W)."""
+        with out_of_memory_in_words(self._compute.device, PREDICT_WITH_LESS):
+            found: NDArray[np.uint8] = (
+                predict_classes(self.module, self._sent(images), self._protocol, self._compute).cpu().numpy()
+            )
+        return found
+
+    def class_probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 (B, H, W, 3) -> float32 (B, C, H, W), the mean over the protocol's views."""
+        with out_of_memory_in_words(self._compute.device, PREDICT_WITH_LESS):
+            found = class_probabilities(self.module, self._sent(images), self._protocol, self._compute)
+        return found.float().cpu().numpy()
+
+    def _sent(self, images: NDArray[np.uint8]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(images)).to(self._compute.device)
+
+
+def _palette(data_root: Path, spec: TrainRun, class_names: list[str]) -> NDArray[np.uint8]:
+    """uint8 (256, 3): the colours of the dataset if it is prepared here, else any."""
+    try:
+        classes = open_dataset(data_root, spec.data.dataset).classes
+        if classes.names == class_names:
+            return classes.palette()
+    except InputError:
+        pass  # predicting needs no dataset, only its colours would be nicer
+    return class_colors(len(class_names))

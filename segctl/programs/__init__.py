@@ -1,0 +1,11 @@
+"""Files that `segctl export` wrote, and running them: pictures in, classes out. Needs no torch for .onnx and OpenVINO.
+
+program = open_program("runs/x/export/model.onnx")
+labels = program.labels(images)      uint8 (B, H, W, 3) -> uint8 (B, H, W)
+"""
+
+from segctl.programs.base import Program
+from segctl.programs.facts import ProgramFacts
+from segctl.programs.open import is_program, open_program
+
+__all__ = ["Program", "ProgramFacts", "is_program", "open_program"]

@@ -1,0 +1,62 @@
+"""What an exported file says about itself: a JSON text under the key `segctl`, wherever its format keeps such texts."""
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from segctl.errors import InputError
+from segctl.files import as_record, parse_json
+
+KEY = "segctl"
+EXTRA_FILE = "segctl.json"
+"""The name of the text inside .pt2 and TorchScript archives."""
+EXPORT_AGAIN = "export it again with `segctl export RUN`"
+
+ProgramOutput = Literal["labels", "logits", "probabilities"]
+OUTPUTS: tuple[ProgramOutput, ...] = ("labels", "logits", "probabilities")
+
+
+class DataFacts(BaseModel):
+    """The prepared dataset of the run."""
+
+    dataset: str
+    fingerprint: str | None = None
+    split: str | None = None
+
+
+class ProgramFacts(BaseModel):
+    """What an exported file says about itself.
+
+    colors: red, green and blue of each class, 0 to 255.  mean, std: of the pixels in 0 to 1, as the program normalises them.
+    size: height and width of the only images it takes, or None for any.  opset: of ONNX.  scores: of the run itself, in percent.
+    weights_sha256: of the run's model file.  checksum, checked_bytes: XXH3 of the part of the file that computes, and its length.
+    """
+
+    segctl: str
+    preset: str
+    class_names: list[str] = Field(min_length=1)
+    colors: list[list[int]]
+    mean: list[float]
+    std: list[float]
+    output: ProgramOutput
+    size: list[int] | None = None
+    opset: int | None = None
+    weights_sha256: str
+    data: DataFacts
+    scores: dict[str, float | None] = {}
+    int8: bool = False
+    checksum: str | None = None
+    checked_bytes: int | None = None
+
+    def to_text(self) -> str:
+        """The JSON text that goes into a file."""
+        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False)
+
+
+def facts_of(text: str | None, where: str) -> ProgramFacts:
+    """The facts in a file's text; None for a file without one. Raises InputError: segctl did not export it, or it is damaged."""
+    if not text:
+        raise InputError(f"{where} was not exported by segctl: it does not say which classes it knows", EXPORT_AGAIN)
+    tree: Any = parse_json(text, where, EXPORT_AGAIN)
+    return as_record(tree, ProgramFacts, where, EXPORT_AGAIN)

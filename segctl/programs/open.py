@@ -1,0 +1,67 @@
+"""Which format a file has, and opening it."""
+
+from pathlib import Path
+from typing import Literal
+
+from segctl.errors import InputError
+from segctl.files import archive_kind, damage_of_zip
+from segctl.programs.base import Program
+from segctl.programs.facts import EXPORT_AGAIN
+
+ProgramKind = Literal["onnx", "openvino", "torch", "torchscript"]
+
+
+def kind_of(path: Path) -> ProgramKind | None:
+    """The format of an exported file, by its name and, for torch's archives, by what is inside; None for any other file."""
+    if path.suffix in (".onnx", ".xml"):
+        return "onnx" if path.suffix == ".onnx" else "openvino"
+    match archive_kind(path) if path.is_file() else "":
+        case "torchscript":
+            return "torchscript"
+        case "export":
+            return "torch"
+        case _:
+            return "torch" if path.suffix == ".pt2" else None
+
+
+def is_program(path: Path) -> bool:
+    """Whether a path is that of an exported file."""
+    return not path.is_dir() and kind_of(path) is not None
+
+
+def open_program(path: Path, device: str | None = None, *, trusted: bool = False) -> Program:
+    """The exported file at `path`, ready to run.
+
+    device: `cpu`, or `cuda` for .onnx.  trusted: whether a .pt2 or TorchScript file may be read, which may run its code.
+    Raises InputError for a file that is missing, damaged, not exported by segctl, or not trusted; for a device that the format
+    does not run on; and for a library that is not installed.
+    """
+    kind = kind_of(path)
+    if not path.is_file():
+        raise InputError(f"no exported file at '{path}'", "give a file that `segctl export` wrote")
+    if kind is None:
+        raise InputError(f"'{path}' is not an exported file", "give a .onnx, .pt2, TorchScript or OpenVINO .xml file")
+    if kind in ("torch", "torchscript") and (damage := damage_of_zip(path)):
+        raise InputError(f"'{path}' is damaged: {damage}", EXPORT_AGAIN)
+    if kind != "onnx" and device not in (None, "cpu"):
+        raise InputError(
+            f"--device '{device}': a file of this format runs on the CPU here", "leave --device out, or give a .onnx"
+        )
+    # Each library is loaded for its own files alone: a prediction by ONNX needs no torch.
+    if kind == "onnx":
+        from segctl.programs.onnx_file import OnnxProgram
+
+        return OnnxProgram.open(path, device)
+    if kind == "openvino":
+        from segctl.programs.openvino_file import OpenVinoProgram
+
+        return OpenVinoProgram.open(path)
+    if not trusted:
+        name = "TorchScript" if kind == "torchscript" else "torch.export"
+        raise InputError(
+            f"'{path}' is a {name} program, and reading it may run any code that it contains",
+            "add --trust-program if you trust whoever made it; a .onnx file runs no code",
+        )
+    from segctl.programs.torch_file import TorchProgram
+
+    return TorchProgram.open(path, kind)

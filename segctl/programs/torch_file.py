@@ -1,0 +1,51 @@
+"""Files that torch runs: .pt2 (torch.export) and TorchScript."""
+
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from segctl.errors import InputError, first_line
+from segctl.programs.base import Program, UInt8
+from segctl.programs.facts import EXPORT_AGAIN, EXTRA_FILE, ProgramFacts, facts_of
+
+
+class TorchProgram(Program):
+    """A .pt2 or TorchScript file, on the CPU. Opening one may run its code."""
+
+    def __init__(self, path: Path, facts: ProgramFacts, kind: str, net: Any) -> None:
+        super().__init__(path, facts)
+        self.kind = kind
+        self.net = net
+
+    @staticmethod
+    def open(path: Path, kind: str) -> "TorchProgram":
+        """Raises InputError as `open_program` does."""
+        facts = facts_of(_extra_text(path), f"'{path}'")  # first, because reading them runs no code
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's advice about its own formats is for the author
+                net = torch.jit.load(path, map_location="cpu") if kind == "torchscript" else torch.export.load(path).module()  # type: ignore[no-untyped-call]
+        except Exception as error:  # either loader raises many kinds
+            raise InputError(
+                f"cannot read the program in '{path}': {first_line(error)[:200]}", "export it again with this version of torch"
+            ) from error
+        return TorchProgram(path, facts, kind, net)
+
+    def _run(self, images: UInt8) -> NDArray[Any]:
+        with torch.inference_mode():
+            found: NDArray[Any] = self.net(torch.from_numpy(images)).numpy()
+        return found
+
+
+def _extra_text(path: Path) -> str | None:
+    """The text that `segctl export` put into the archive; None if there is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            place = next((name for name in archive.namelist() if name.endswith(f"/extra/{EXTRA_FILE}")), None)
+            return None if place is None else archive.read(place).decode("utf-8")
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise InputError(f"cannot read '{path}': it is damaged, or no archive of torch", EXPORT_AGAIN) from error
