@@ -187,3 +187,17 @@ def test_dsd_stands_in_the_table_of_cirkd() -> None:
     for name, value in (("dl18", 74.81), ("dlmb2", 74.11)):
         rows = {row.method: row.value for row in load_preset(f"cityscapes-{name}-cirkd").published}
         assert rows["dsd"] == value
+
+
+def test_ade20k_and_coco_stuff_under_the_cirkd_recipe_are_those_of_its_scripts() -> None:
+    """train_scripts/*/ade20k and coco_stuff_164k at 2d8ad0f: crops of 512×512; COCO-Stuff takes 80,000 steps."""
+    for dataset, steps in (("ade20k", 40_000), ("coco-stuff", 80_000)):
+        for name in ("dl101", "dl18"):
+            run, cityscapes = load_preset(f"{dataset}-{name}-cirkd"), load_preset(f"cityscapes-{name}-cirkd")
+            assert run.data == cityscapes.data.model_copy(update={"dataset": dataset, "crop": (512, 512)})
+            assert run.train == cityscapes.train.model_copy(update={"steps": steps})
+            assert (run.loss, run.optim, run.schedule) == (cityscapes.loss, cityscapes.optim, cityscapes.schedule)
+    assert {row.method: row.value for row in load_preset("ade20k-dl18-cirkd").published} == {"none": 33.91, "cirkd": 35.41}
+    rows = load_preset("coco-stuff-dl18-cirkd").published
+    assert {row.method: row.value for row in rows} == {"none": 32.60, "cirkd": 33.11}
+    assert all("182 classes, of which 11 occur nowhere" in row.note for row in rows)

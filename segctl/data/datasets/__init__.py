@@ -53,7 +53,7 @@ KNOWN: dict[str, KnownDataset] = {
         image_size=(480, 640),
     ),
     "dark-zurich": KnownDataset(
-        "night.open_dark_zurich", "nothing, or --source", "www.trace.ethz.ch/publications/2019/GCMA_UIoU", image_size=(1080, 1920)
+        "night.open_dark_zurich", "nothing, or --source", "data.vision.ee.ethz.ch/csakarid/shared/GCMA_UIoU"
     ),
     "deepglobe": KnownDataset(
         "deepglobe.open_deepglobe",
@@ -79,7 +79,6 @@ KNOWN: dict[str, KnownDataset] = {
         "night.open_nighttime_driving",
         "nothing, or --source",
         "data.vision.ee.ethz.ch/daid/NighttimeDriving",
-        image_size=(1080, 1920),
     ),
     "shapes": KnownDataset("shapes.open_shapes", "nothing", "drawn by segctl", image_size=(128, 160)),
     "voc": KnownDataset("voc.open_voc", "nothing, or --source", "host.robots.ox.ac.uk/pascal/VOC and SBD", image_size=(375, 500)),
