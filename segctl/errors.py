@@ -84,11 +84,11 @@ class StoppedError(SegctlError):
 
 
 class PeerError(SegctlError):
-    """Another process of this run has failed: it says why, or the system ended it."""
+    """Another process of this run has failed: it says why, or the system ended it. detail: what this process has seen of it."""
 
-    def __init__(self, exit_code: int = 1) -> None:
+    def __init__(self, exit_code: int = 1, detail: str = "") -> None:
         super().__init__("another process of this run has failed", "see its own message; if it left none, the system killed it")
-        self.exit_code = exit_code
+        self.exit_code, self.detail = exit_code, detail
 
 
 class ProcessError(SegctlError):

@@ -82,7 +82,7 @@ def train_run(run: "TrainRun", name: str, options: RunOptions) -> None:
 
         launch(options.processes, out.arguments)
         return
-    with joined_world() as world, watching() as watch:
+    with joined_world(out.note_of_any_rank) as world, watching() as watch:
         request = Request(
             run=run,
             data_root=options.data_root,

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 
 import torch
 
-from segctl.errors import SegctlError
+from segctl.errors import SegctlError, first_line
 
 TRAIN_WITH_LESS = (
-    "use smaller micro-batches (--set train.accumulate=2), a smaller data.crop, --set train.precision=bf16, or "
-    "--set train.activation_checkpointing=true, which only costs time"
+    "add --set train.activation_checkpointing=true, which only costs time, or --set train.precision=bf16; or use a smaller "
+    "data.crop or train.batch_size; or --set train.accumulate=2, which changes a loss of IoU: it then sees smaller batches"
 )
 SCORE_WITH_LESS = (
     "score in tiles (evaluate.protocol of the preset, or --protocol sliding --tile 512x512 of `segctl eval`), one image at a "
@@ -42,16 +42,42 @@ def _peak_by_psutil() -> float:
 
 @contextmanager
 def out_of_memory_in_words(device: torch.device, hint: str) -> Iterator[None]:
-    """Turn torch's out-of-memory error into one sentence: how much memory was used, how much there is, and what needs less."""
+    """Turn torch's out-of-memory error into one sentence: how much memory was used, how much there is, and what needs less.
+
+    The libraries beneath torch (cuDNN, cuBLAS) allocate memory of their own and say so in a plain RuntimeError.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:
-        total = torch.cuda.get_device_properties(device).total_memory / 1e6
-        raise SegctlError(
-            f"out of memory on {device}: peak use was {peak_memory_mb(device):,.0f} MB of {total:,.0f} MB", hint
-        ) from error
+        raise _out_of_gpu_memory(device, hint) from error
     except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, RuntimeError) and any(sign in text for sign in LIBRARIES_LACK_MEMORY):
+            raise _out_of_gpu_memory(device, hint) from error
+        if "device-side assert" in text:
+            raise SegctlError(
+                f"a check on {device} failed, most likely of a label with an id that is no class: {first_line(error)}",
+                "`segctl data check NAME` looks at every label; CUDA_LAUNCH_BLOCKING=1 in front of the command names the place",
+            ) from error
         # On a CPU torch raises a plain RuntimeError that names its allocator.
-        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):
+        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in text:
             raise
         raise SegctlError(f"out of memory: this process had used {peak_memory_mb(device):,.0f} MB", hint) from error
+
+
+LIBRARIES_LACK_MEMORY = (
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+)
+
+
+def _out_of_gpu_memory(device: torch.device, hint: str) -> SegctlError:
+    """How much of the GPU this process used at most, and how much others use now."""
+    free, total = (size / 1e6 for size in torch.cuda.mem_get_info(device))
+    others = max(0.0, total - free - torch.cuda.memory_reserved(device) / 1e6)
+    return SegctlError(
+        f"out of memory on {device}: peak use was {peak_memory_mb(device):,.0f} MB of {total:,.0f} MB, of which {others:,.0f} MB "
+        "belong to CUDA itself and to other programs",
+        hint,
+    )

@@ -3,7 +3,6 @@
 import copy
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from segctl.data.batches.loader import check_batch
 from segctl.data.batches.micro_batches import micro_batches
@@ -15,12 +14,13 @@ from segctl.errors import InputError, PresetError
 from segctl.models import Segmenter, build_model
 from segctl.models.external.foreign import Network
 from segctl.models.forward import forward_uint8
+from segctl.models.moving_average import MovingAverage
 from segctl.models.recompute import recompute_blocks
 from segctl.models.timm_backbone import synchronised
 from segctl.runtime.compiler import require_compiler
 from segctl.runtime.cores import loader_workers
 from segctl.runtime.determinism import set_determinism
-from segctl.runtime.device import choose_compute
+from segctl.runtime.device import choose_compute, require_own_gpus
 from segctl.runtime.world import World
 from segctl.schema.cross_checks import group_faults
 from segctl.schema.run import DistillRun, TrainRun
@@ -44,6 +44,7 @@ def build_session(request: Request, *, fresh: bool = True) -> Session:
     """
     world = request.world
     session = world.together(lambda: _build(request, fresh))
+    require_own_gpus(session.compute.device, world)
     unread = session.model.aux is not None and not _reads_aux(session.run)
     session.trained = world.wrap(session.task, unused=unread or (world.size > 1 and _has_idle_weights(session.model)))
     # Building a method may draw random numbers. Seed again, so that dropout starts from the same state for every method, and
@@ -86,21 +87,21 @@ def _build(request: Request, fresh: bool) -> Session:
     _require_images_for_batch_norm(run, model, request.world, compute.device)
     model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task = _build_task(run, model, teacher, teacher_shape).to(compute.device)
-    if world.size > 1 and compute.device.type == "cuda":
-        synchronised(task)
-    _save_memory_and_time(run, task)
     opponents = task.distiller.opponents() if isinstance(task, DistillationTask) else []
+    if world.size > 1 and compute.device.type == "cuda":
+        # An opponent's penalty differentiates its norm twice, which synchronised batch norm cannot.
+        synchronised(task, apart=[opponent.network for opponent in opponents])
+    _save_memory_and_time(run, task, compute.device)
     apart = [parameter for opponent in opponents for parameter in opponent.network.parameters()]
-    average = None
-    if run.train.ema is not None:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(run.train.ema), use_buffers=True)  # type: ignore[no-untyped-call]
+    # fp16 may skip a step. The optimisers that run as one kernel learn that on the GPU, without a wait for it.
+    fused = compute.precision == "fp16"
     state = State(
         device=compute.device,
         task=task,
-        optimizer=build_optimizer(run.optim, task, model.backbone, apart),
-        opponents=build_opponents(opponents),
+        optimizer=build_optimizer(run.optim, task, model.backbone, apart, fused=fused),
+        opponents=build_opponents(opponents, fused=fused),
         scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16"),
-        average=average,
+        average=None if run.train.ema is None else MovingAverage(model, run.train.ema),
         step=0,
         validated=0,
         best=Best(),
@@ -192,7 +193,7 @@ def _output_shape(model: Network, crop: tuple[int, int]) -> Shape:
     return shape
 
 
-def _save_memory_and_time(run: TrainRun, task: SupervisedTask) -> None:
+def _save_memory_and_time(run: TrainRun, task: SupervisedTask, device: torch.device) -> None:
     """Switch on activation checkpointing and compilation if the run wants them. Raises InputError if that is not possible."""
     if run.train.activation_checkpointing and not recompute_blocks(task.model.backbone):
         raise InputError(
@@ -200,7 +201,7 @@ def _save_memory_and_time(run: TrainRun, task: SupervisedTask) -> None:
             "set it to false, or choose another model.backbone, such as resnet18d",
         )
     if run.train.compile:
-        require_compiler()
+        require_compiler(device)
         task.compile_networks()
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from pydantic import BaseModel, Field, InstanceOf
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from segctl.errors import InputError, SegctlError, first_line
 from segctl.files import as_record, write_whole
 from segctl.models.external.weights import unpickled
+from segctl.models.moving_average import MovingAverage
 from segctl.runtime.world import World
 
 CHECKPOINT_FORMAT = 2
@@ -27,8 +27,10 @@ class Best:
 
 @dataclass
 class State:
-    """What changes from step to step. `step` steps have been taken; `validated` is the last step that was validated.
+    """What changes from step to step. `step` batches have been learnt from; `validated` is the last step that was validated.
 
+    skipped: how many of these steps changed no weight, because fp16 made a gradient infinite. At first only the device knows it:
+    `skips` counts there, and the log's reports bring `skipped` up to date.
     optimizer: trains the network and follows the schedule.  opponents: trains the networks that learn against the student, such
     as a discriminator; None without any.  average: the moving average of the weights, if the run has one.
     """
@@ -38,10 +40,12 @@ class State:
     optimizer: torch.optim.Optimizer
     opponents: torch.optim.Optimizer | None
     scaler: torch.amp.GradScaler
-    average: AveragedModel | None
+    average: MovingAverage | None
     step: int
     validated: int
     best: Best
+    skipped: int = 0
+    skips: Tensor | None = None
 
     def clear_gradients(self) -> None:
         """Forget the gradients of the last step."""
@@ -59,7 +63,27 @@ class State:
         for optimizer in self._optimizers():
             self.scaler.step(optimizer)
         self.scaler.update()
+        if self.scaler.is_enabled():
+            skip = ~norm.isfinite()
+            self.skips = skip.long() if self.skips is None else self.skips + skip
         return norm
+
+    def update_average(self, network: nn.Module, norm: Tensor) -> None:
+        """Average the network in, if the run has an average and the step was not skipped; norm: of its gradients, a scalar."""
+        if self.average is not None:
+            self.average.update(network, norm.isfinite() if self.scaler.is_enabled() else None)
+
+    def count_skips(self) -> int:
+        """Bring `skipped` up to date, and return by how much it has grown. Waits for the device."""
+        before = self.skipped
+        if self.skips is not None:
+            self.skipped = int(self.skips)
+        return self.skipped - before
+
+    @property
+    def scheduled(self) -> int:
+        """The step of the schedule: a skipped step is not a taken one. Counts the skips that the log has reported."""
+        return self.step - self.skipped
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         return [self.optimizer] if self.opponents is None else [self.optimizer, self.opponents]
@@ -84,6 +108,8 @@ class State:
             "optimizer": self.optimizer.state_dict(),
             "opponents": self.opponents.state_dict() if self.opponents is not None else None,
             "scaler": self.scaler.state_dict(),
+            "skipped": self.skipped,
+            "skips": 0 if self.skips is None else int(self.skips),
             "average": self.average.state_dict() if self.average is not None else None,
             "rng": random_states,
         }
@@ -115,10 +141,14 @@ class State:
         """
         try:
             self.task.load_state_dict(content.task)
-            self.optimizer.load_state_dict(content.optimizer)
-            if self.opponents is not None:
-                self.opponents.load_state_dict(content.opponents or {})
+            for optimizer, state in zip(self._optimizers(), (content.optimizer, content.opponents or {}), strict=False):
+                fused = [group["fused"] for group in optimizer.param_groups]
+                optimizer.load_state_dict(state)
+                for group, kept in zip(optimizer.param_groups, fused, strict=True):
+                    group["fused"] = kept  # this start's device and precision decide, not those of the start that saved
             self.scaler.load_state_dict(content.scaler)
+            self.skipped = content.skipped
+            self.skips = torch.tensor(content.skips, device=self.device) if content.skips else None
             if self.average is not None:
                 self.average.load_state_dict(content.average or {})
             if len(content.rng) == world.size:
@@ -170,6 +200,10 @@ class Checkpoint(BaseModel):
     optimizer: InstanceOf[dict[str, Any]]
     opponents: InstanceOf[dict[str, Any]] | None
     scaler: InstanceOf[dict[str, Any]]
+    skipped: int = Field(0, ge=0)
+    """Skipped steps that the log has reported. Earlier versions did not count them."""
+    skips: int = Field(0, ge=0)
+    """All skipped steps."""
     average: InstanceOf[dict[str, Tensor]] | None
     rng: list[InstanceOf[dict[str, Tensor]]]
 

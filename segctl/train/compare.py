@@ -18,6 +18,7 @@ from types import FrameType
 from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError, SegctlError, StoppedError
 from segctl.runs import RunFolder
+from segctl.runtime.cores import default_workers
 from segctl.runtime.parent import parent_variable
 from segctl.runtime.signals import handling
 from segctl.schema.load import read_preset, with_method
@@ -59,11 +60,16 @@ class Job:
     def seed(self) -> int:
         return self.run.train.seed
 
-    def command(self, request: ComparisonRequest, teacher: Teacher | None, device: str | None) -> list[str]:
-        """The arguments of `segctl` that start the run, or resume it if its folder exists."""
+    def command(self, request: ComparisonRequest, teacher: Teacher | None, device: str | None, devices: int = 1) -> list[str]:
+        """The arguments of `segctl` that start the run, or resume it if its folder exists.
+
+        devices: how many train at once on this machine; their loader processes share its cores.
+        """
         parts = ["distill", "--preset", request.preset, "--method", self.method, "--run", str(self.folder.path)]
         for change in [*request.changes, f"train.seed={self.seed}"]:
             parts += ["--set", change]
+        if devices > 1 and device is not None and device.startswith("cuda") and self.run.data.workers is None:
+            parts += ["--set", f"data.workers={default_workers(devices)}"]
         if teacher is not None and self.method != "none":
             parts += ["--teacher", teacher.source]
             parts += [] if request.teacher_preset is None else ["--teacher-preset", request.teacher_preset]

@@ -58,8 +58,9 @@ def _write_extension(folder: RunFolder, session: Session, before: int) -> None:
 
 def _rates_in_words(folder: RunFolder, session: Session, stored: TrainRun) -> str:
     run, step, before = session.run, session.state.step, stored.train.steps
-    was = learning_rate(run.schedule, run.optim.lr, max(0, step - 1), before)
-    will_be = learning_rate(run.schedule, run.optim.lr, step, run.train.steps)
+    scheduled = session.state.scheduled
+    was = learning_rate(run.schedule, run.optim.lr, max(0, scheduled - 1), before)
+    will_be = learning_rate(run.schedule, run.optim.lr, scheduled, run.train.steps)
     return (
         f"extending '{folder.path}' from {before} to {run.train.steps} steps: after step {step} the learning rate follows the "
         f"schedule of {run.train.steps} steps, {will_be:.3g} instead of {was:.3g}"

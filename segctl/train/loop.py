@@ -136,7 +136,7 @@ def steps(
         if _validation_is_due(session):
             validate(session, folder, log, requests)
         for batch in stats.timed(_batches(session)):
-            set_learning_rates(state.optimizer, session.run.schedule, state.step, train.steps)
+            set_learning_rates(state.optimizer, session.run.schedule, state.scheduled, train.steps)
             device = session.compute.device
             with (
                 out_of_memory_in_words(device, TRAIN_WITH_LESS),
@@ -227,8 +227,7 @@ def take_step(session: Session, batch: Batch) -> StepResult:
         sums = {name: value + sums[name] if name in sums else value for name, value in step.terms.items()}
     with phase("optimiser"):
         norm = state.apply_gradients(train.clip_norm)
-        if state.average is not None:
-            state.average.update_parameters(session.model)
+        state.update_average(session.model, norm)
     return StepResult(sums, norm)
 
 

@@ -12,27 +12,35 @@ from segctl.schema.schedule import PolySpec
 
 
 def build_optimizer(
-    spec: OptimSpec, task: nn.Module, backbone: nn.Module, apart: Iterable[nn.Parameter] = ()
+    spec: OptimSpec, task: nn.Module, backbone: nn.Module, apart: Iterable[nn.Parameter] = (), *, fused: bool = False
 ) -> torch.optim.Optimizer:
     """One parameter group for each of backbone and rest, with and without weight decay; `peak_lr` is a group's peak rate.
 
     A distiller's adapters and projectors belong to the rest: they learn at the head's rate.
-    apart: parameters that another optimiser trains.
+    apart: parameters that another optimiser trains.  fused: whether one kernel updates all weights; else torch chooses.
     """
     groups = _parameter_groups(spec, task, backbone, {id(parameter) for parameter in apart})
     match spec:
         case SGDSpec():
-            return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum)
+            sgd = torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, fused=fused or None)
+            if fused and spec.momentum:
+                # torch's kernel leaves the momentum as it finds it in memory if fp16 skips the very first step.
+                for weight in (weight for group in sgd.param_groups for weight in group["params"]):
+                    sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+            return sgd
         case AdamWSpec():
-            return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas)
+            return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=fused or None)
         case _:
             assert_never(spec)
 
 
-def build_opponents(opponents: Sequence[Opponent]) -> torch.optim.Optimizer | None:
-    """One Adam for all opponents, a group for each, at constant rates; None without opponents."""
+def build_opponents(opponents: Sequence[Opponent], *, fused: bool = False) -> torch.optim.Optimizer | None:
+    """One Adam for all opponents, a group for each, at constant rates; None without opponents.
+
+    fused: as for `build_optimizer`.
+    """
     groups = [{"params": list(each.network.parameters()), "lr": each.lr, "betas": each.betas} for each in opponents]
-    return torch.optim.Adam(groups) if groups else None
+    return torch.optim.Adam(groups, fused=fused or None) if groups else None
 
 
 def _parameter_groups(spec: OptimSpec, task: nn.Module, backbone: nn.Module, apart: set[int]) -> list[dict[str, object]]:

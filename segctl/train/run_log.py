@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from segctl.files import append_line, write_text
+from segctl.files import append_line, without_infinities, write_text
 from segctl.runs import RunFolder
 from segctl.train.trackers import Board, open_board
 
@@ -19,7 +19,9 @@ from segctl.train.trackers import Board, open_board
 class StepReport:
     """Means over the steps since the last report; times in seconds, memory in MB.
 
-    gradient_norm: of the last step, before any clipping.  left_s: how long the rest of the run takes at this pace.
+    gradient_norm: of the last step, before any clipping; infinite if that step was skipped.  skipped: how many of the steps
+    changed no weight, because fp16 made a gradient infinite; the scale of the gradients is halved then.
+    left_s: how long the rest of the run takes at this pace.
     """
 
     step: int
@@ -32,6 +34,7 @@ class StepReport:
     left_s: float
     images_per_s: float
     memory_mb: float
+    skipped: int = 0
 
     def short(self) -> str:
         """`loss 0.412   0.31 s/step`."""
@@ -41,7 +44,8 @@ class StepReport:
         """`step 20/200   loss 0.412 = cross_entropy_main 0.318 + jdt_main 0.094   0.31 s/step   56 s left`."""
         parts = " + ".join(f"{name} {value:.3f}" for name, value in self.terms.items())
         left = f"   {_duration(self.left_s)} left" if self.step < steps else ""
-        return f"step {self.step}/{steps}   loss {self.loss:.3f} = {parts}   {self.step_s:.2f} s/step{left}"
+        skipped = f"   {self.skipped} steps skipped (fp16)" if self.skipped else ""
+        return f"step {self.step}/{steps}   loss {self.loss:.3f} = {parts}   {self.step_s:.2f} s/step{left}{skipped}"
 
 
 class Watch(Protocol):
@@ -80,7 +84,7 @@ class RunLog:
         if not self.writes:
             return
         kept = [event for event in self.folder.read_log() if event.get("step", 0) <= step and event["event"] != "end"]
-        write_text(self.folder.log, "".join(json.dumps(event) + "\n" for event in kept))
+        write_text(self.folder.log, "".join(_line(event) + "\n" for event in kept))
 
     def note(self, text: str) -> None:
         """Show a decision or an event, and write it to train.log."""
@@ -109,9 +113,13 @@ class RunLog:
         """Write one line of log.jsonl, and its numbers for TensorBoard."""
         if not self.writes:
             return
-        append_line(self.folder.log, json.dumps({"event": kind, **content}))
+        append_line(self.folder.log, _line({"event": kind, **content}))
         if self.board is not None:
             self.board.event(kind, content)
+
+
+def _line(event: dict[str, Any]) -> str:
+    return json.dumps(without_infinities(event), allow_nan=False)
 
 
 def _percent(value: float | None) -> str:

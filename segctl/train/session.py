@@ -104,7 +104,9 @@ class Session:
         """The command that resumes this run from the current folder; `options` are added to it."""
         more = [*options]
         if self.compute.device_given:
-            more += ["--device", str(self.compute.device)]
+            device = self.compute.device
+            # This process's own number would put all processes on one GPU.
+            more += ["--device", device.type if self.world.size > 1 else str(device)]
         if self.world.size > 1 and self.world.size == self.world.local_size:  # across machines the launcher sets the number
             more += ["--processes", str(self.world.size)]
         if self.teacher is not None and self.teacher.is_program:

@@ -107,6 +107,7 @@ class StepStats:
             left_s=seconds * (train.steps - step),
             images_per_s=train.batch_size / seconds,
             memory_mb=peak_memory_mb(self.session.compute.device),
+            skipped=self.session.state.count_skips(),
         )
         self.log.stepped(report)
         self._warn_of_slow_loader(report, self.made / count)

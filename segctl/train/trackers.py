@@ -46,7 +46,7 @@ class Board:
         else:
             return
         for curve, value in found.items():
-            if value is not None and not math.isnan(value):
+            if value is not None and math.isfinite(value):
                 self.writer.add_scalar(curve, value, content["step"])
         self.writer.flush()
 

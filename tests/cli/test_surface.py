@@ -57,7 +57,7 @@ SURFACE = {
         "--format", "--output", "--size", "--parity", "--tolerance", "--int8", "--calibration-images", "--seed",
         "--data-root", "--json",
     },
-    "report": {"--output", "--runs-root", "--split", "--json"},
+    "report": {"--output", "--diff", "--pictures", "--runs-root", "--data-root", "--split", "--json"},
     "demo": {"--steps"},
 }  # fmt: skip
 
