@@ -27,7 +27,7 @@ from segctl.data.batches.teacher_outputs import Chunk, OutputMap, TeacherOutputs
 from segctl.data.batches.views import read_view
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError, StoppedError
-from segctl.files import content_key
+from segctl.files import content_key, file_sha256
 from segctl.models.forward import forward_uint8
 from segctl.runtime.device import Compute
 from segctl.runtime.signals import requests_between_steps
@@ -150,6 +150,9 @@ def _key(run: DistillRun, dataset: PreparedDataset, teacher: Teacher, compute: C
         "deterministic": run.train.deterministic,
         "at_once": forward_batch,
     }
+    facts = teacher.path.with_suffix(".json")
+    if teacher.is_program and facts.is_file():  # it says how the program sees images, and the program's hash does not cover it
+        about["facts"] = file_sha256(facts)
     return content_key(about)[:16]
 
 

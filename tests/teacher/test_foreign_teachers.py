@@ -438,3 +438,23 @@ def test_a_hugging_face_network_of_another_task_is_refused(dataset: PreparedData
     with pytest.raises(InputError) as error:
         load_teacher(tmp_path, dataset)
     assert error.value.message == f"'{tmp_path}' is not a network for semantic segmentation: its architecture is BertModel"
+
+
+def test_the_cache_of_a_program_is_another_one_after_its_facts_changed(
+    toy_data: Path, toy_teacher: Path, images: Tensor, tmp_path: Path
+) -> None:
+    """A cache that was filled without padding is not read by a run whose teacher.json asks for it."""
+    path = write_program("torchscript", LogitsAndFeatures(toy_teacher, []).eval(), images, tmp_path)
+    run = toy_run(
+        STUDENT | {"distiller": {"terms": [{"kind": "skd"}]}},
+        teacher={"preset": "toy", "cache": True},
+        data={"crop": [48, 64], "scale": [1, 1]},
+        train={"steps": 2, "validate_every": 2},
+    )
+    mine = load(toy_teacher)
+    mean, std = (buffer.flatten().div(255).tolist() for buffer in (mine.pixel_mean, mine.pixel_std))
+    for multiple in (1, 32, 1):
+        path.with_suffix(".json").write_text(json.dumps({"mean": mean, "std": std, "multiple": multiple}), encoding="utf-8")
+        folder = RunFolder(tmp_path / f"run-{len(list(tmp_path.iterdir()))}")
+        start_run(Request(run, toy_data, tmp_path, teacher=path, trust_program=True, device="cpu"), folder, Silent())
+    assert len(list((tmp_path / ".answers").iterdir())) == 2
