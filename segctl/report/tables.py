@@ -17,6 +17,9 @@ FINE_GRAINED = (
 )
 """The columns of the two tables of fine-grained scores; `scores.json` has the other scores."""
 
+FOREGROUND = ("IoU_D", "Dice_D", "Precision_D", "Acc_D", "IoU_C", "Dice_C")
+"""The columns of a binary dataset's first table; Acc_D is the recall."""
+
 HEADLINE = ("mIoU_D", "mIoU_I", "mIoU_C")
 
 GROUPS_A_TABLE = 6
@@ -165,6 +168,19 @@ def scores_table(comparison: Comparison, names: Sequence[str]) -> Table:
     return table(("run", *names), rows)
 
 
+def foreground_tables(comparison: Comparison) -> list[Table]:
+    """The foreground's own scores of a binary dataset, one row per group; none for another dataset."""
+    first = comparison.groups[0].evaluations[0]
+    if not (first.binary and first.per_class):
+        return []
+    name = str(first.per_class[0]["class"])
+    rows = [
+        [f"{group.label}{_seeds(group)}", *(score_text(group.class_score(name, column)) for column in FOREGROUND)]
+        for group in comparison.groups
+    ]
+    return [table((f"run, on {name}", *FOREGROUND), rows)]
+
+
 def class_tables(comparison: Comparison) -> list[Table]:
     """IoU_D of every class, groups side by side; bold where it is above that of `none` beyond the noise of seeds."""
     groups = comparison.groups
@@ -183,10 +199,12 @@ def class_tables(comparison: Comparison) -> list[Table]:
 
 
 def status(run: Run) -> str:
-    """`finished`, `finished, not evaluated` or `unfinished, step 1,200`."""
+    """`finished`, `stopped early, step 800`, either with `, not evaluated`, or `unfinished, step 1,200`."""
     if not run.folder.finished:
         return f"unfinished, step {run.curves.last_step:,}"
-    return "finished" if run.evaluations else "finished, not evaluated"
+    early = run.spec.train.early_stop is not None and run.curves.last_step < run.spec.train.steps
+    ended = f"stopped early, step {run.curves.last_step:,}" if early else "finished"
+    return ended if run.evaluations else f"{ended}, not evaluated"
 
 
 def score_text(found: Spread) -> str:

@@ -23,7 +23,7 @@ from segctl.runtime.parent import parent_variable
 from segctl.runtime.signals import handling
 from segctl.schema.load import read_preset, with_method
 from segctl.schema.methods import Method
-from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.run import DistillRun, TrainRun, with_epochs_counted
 from segctl.schema.same_run import conflicts
 from segctl.teacher.find import find_teacher
 from segctl.teacher.load import Teacher, load_teacher
@@ -92,6 +92,7 @@ def open_comparison(
             f"'{run.name}' has no teacher to learn from", "give a student's preset; `segctl presets list` shows them"
         )
     dataset = open_dataset(request.data_root, run.data.dataset)
+    run = with_epochs_counted(run, len(dataset.names(run.data.train_split)))
     if list(methods) == ["none"]:
         return run, None
     found = find_teacher(run, given, request.runs_root, request.data_root, dataset.fingerprint)

@@ -20,6 +20,7 @@ TRAINING = {
     "--device",
     "--processes",
     "--profile",
+    "--track",
     "--tensorboard",
     *ROOTS,
 }
