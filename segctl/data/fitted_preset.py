@@ -68,9 +68,9 @@ def dataset_facts(dataset: PreparedDataset) -> DatasetFacts:
 
 
 def _made_for_another(preset: str, run: TrainRun, data: str) -> InputError:
-    base = run.name.partition("-")[2]
+    base = next((name for name in generic_names() if run.name.endswith(f"-{name}")), None)
     keep = f"--set data.dataset={data} keeps this preset's settings"
-    hint = f"`--preset {base} --data {data}` fits its settings to the dataset; {keep}" if base in generic_names() else keep
+    hint = f"`--preset {base} --data {data}` fits its settings to the dataset; {keep}" if base else keep
     return InputError(f"preset '{preset}' is made for the dataset '{run.data.dataset}', but --data is '{data}'", hint)
 
 

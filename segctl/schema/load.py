@@ -59,9 +59,11 @@ def network_of(name_or_path: str) -> ModelSpec:
     if not is_generic(tree):
         return load_preset(name_or_path).model
     try:
-        return ModelSpec.model_validate(tree["model"])
-    except ValidationError as error:
-        raise PresetError(where_of(name_or_path), faults_of(DistillRun, tree, error)) from error
+        parse_run(tree, where_of(name_or_path))
+    except PresetError as error:  # the faults of a preset without a dataset, and perhaps more
+        if faults := [fault for fault in error.faults if fault.path.partition(".")[0] == "model"]:
+            raise PresetError(where_of(name_or_path), faults) from error
+    return ModelSpec.model_validate(tree["model"])
 
 
 class PresetCost(NamedTuple):

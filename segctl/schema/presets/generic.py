@@ -58,7 +58,7 @@ def preset_of(base: str, dataset: str) -> str:
 @cache
 def shipped_for(base: str, dataset: str) -> str | None:
     """The shipped preset of the same network and recipe that is made for this dataset: camvid-fast for fast and camvid."""
-    same = [name for name in preset_names() if name.partition("-")[2] == base]
+    same = [name for name in preset_names() if name.endswith(f"-{base}")]
     return next((name for name in same if read_tree(find_preset(name))["data"]["dataset"] == dataset), None)
 
 
