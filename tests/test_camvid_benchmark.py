@@ -45,11 +45,11 @@ def test_the_shipped_plan_has_every_method_and_the_seeds_that_it_promises(script
     read = plan.read_plan(FOLDER / "plan.yaml")
     runs = plan.planned_runs(read, tmp_path, weights)
     assert len({run.name for run in runs}) == len(runs)
-    assert set(read.methods) == set(METHODS)
+    assert set(read.methods) == {"none", "kd", "skd", "ifvd", "cwd", "cirkd", "maskd", "dist", "jml"} <= set(METHODS)
     count = {
         (student, method): sum((run.table, run.student, run.method) == ("methods", student, method) for run in runs)
         for student in read.students
-        for method in METHODS
+        for method in read.methods
     }
     assert count == {(student, method): 5 if method in ("none", "kd", "jml") else 3 for student, method in count}
     assert sum(run.table == "longer" for run in runs) == 4
