@@ -76,8 +76,8 @@ def _logits(model: ImageNetwork, images: Tensor, protocol: EvaluateSpec, compute
 def _forward(model: ImageNetwork, images: Tensor, compute: Compute) -> Tensor:
     """One forward pass: logits (B, C, H, W) for images uint8 (B, H, W, 3)."""
     with compute.autocast():
-        logits = forward_uint8(model, images).logits
-    return at_label_size(logits, (images.shape[1], images.shape[2]))
+        found = forward_uint8(model, images)
+    return at_label_size(found.logits, (images.shape[1], images.shape[2]), found.align_corners)
 
 
 def _sliding_logits(model: ImageNetwork, images: Tensor, sliding: SlidingProtocol, compute: Compute) -> Tensor:

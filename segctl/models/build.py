@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from segctl.errors import InputError
+from segctl.models.cirkd import build_cirkd
 from segctl.models.external.foreign import plain_name
 from segctl.models.external.weights import first_misfit
 from segctl.models.head_widths import reference_widths
@@ -22,16 +23,22 @@ def build_model(spec: ModelSpec, num_classes: int, class_names: Sequence[str] | 
     class_names: of its classes. If model.weights is a run, its classes of the same names are taken too.
     """
     start = _run_to_start_from(spec.weights)
-    backbone = build_backbone(spec.backbone, spec.output_stride, spec.weights if start is None else "none", spec.stages)
+    model = _build(spec if start is None else spec.model_copy(update={"weights": "none"}), num_classes)
+    if start is not None:
+        model.weights_note = _take_from(model, start, class_names)
+        model.backbone.weights_file = start.path
+    return model
+
+
+def _build(spec: ModelSpec, num_classes: int) -> Segmenter:
+    if spec.family == "cirkd":
+        return build_cirkd(spec, num_classes)
+    backbone = build_backbone(spec.backbone, spec.output_stride, spec.weights, spec.stages)
     widths = reference_widths(backbone.channels[-1])
     head = head_class(spec.head).of(spec, backbone, widths)
     if spec.aux and len(backbone.channels) < 2:
         raise InputError(f"model.aux: '{spec.backbone}' gives one map, wanted two", "use `--set model.aux=false`")
-    model = Segmenter(backbone, head, num_classes, aux_width=widths.aux if spec.aux else None)
-    if start is not None:
-        model.weights_note = _take_from(model, start, class_names)
-        backbone.weights_file = start.path
-    return model
+    return Segmenter(backbone, head, num_classes, aux_width=widths.aux if spec.aux else None)
 
 
 def _run_to_start_from(weights: str) -> SavedModel | None:

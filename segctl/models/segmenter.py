@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from segctl.errors import InputError
 from segctl.models.backbone import Backbone
+from segctl.models.external.weights import StateDict
 from segctl.models.heads import Head
 from segctl.models.heads.auxiliary import AuxiliaryHead, classifier
 from segctl.models.normalize import Normalizing
@@ -20,6 +21,9 @@ class Segmenter(Normalizing):
     taken from a file of initial weights, and what was left; it is empty if there is nothing to say.
     """
 
+    returns = Prediction
+    """The kind of prediction, which says how its logits are brought to the size of a label."""
+
     def __init__(self, backbone: Backbone, head: Head, num_classes: int, aux_width: int | None) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -27,7 +31,7 @@ class Segmenter(Normalizing):
         self.backbone = backbone
         self.weights_note = backbone.note
         self.head = head
-        self.dropout = nn.Dropout2d(DROPOUT)
+        self.dropout: nn.Module = nn.Dropout2d(DROPOUT)
         self.classifier = classifier(head.out_channels, num_classes)
         self.aux = None if aux_width is None else AuxiliaryHead(backbone.channels[-2], aux_width, num_classes, DROPOUT)
         self.remember_pixels(backbone.mean, backbone.std)
@@ -45,4 +49,8 @@ class Segmenter(Normalizing):
         maps = self.backbone(images)
         features = self.dropout(self.head(maps, (height, width)))
         aux_logits = None if self.aux is None else self.aux(maps[-2])
-        return Prediction(self.classifier(features), aux_logits, features)
+        return self.returns(self.classifier(features), aux_logits, features)
+
+    def rename(self, table: StateDict) -> StateDict:
+        """The weights of a file under this network's names; a family with files of its own replaces this."""
+        return table

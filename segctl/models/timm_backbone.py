@@ -4,6 +4,7 @@ Strides, layout of the maps and image sizes of a name are found by running it on
 timm announces is not trusted: a backbone that would fail at the first odd-sized image is refused here.
 """
 
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from segctl.errors import InputError, did_you_mean, first_line
 from segctl.models.backbone import Backbone
 from segctl.models.external.hub import cached_weights, hub_address, why_unreachable
-from segctl.models.external.weights import fill_backbone
+from segctl.models.external.weights import Rename, fill_backbone
 from segctl.models.tracing import tracing
 
 Options = tuple[tuple[str, Any], ...]
@@ -50,18 +51,14 @@ class Fit:
 
 
 class TimmBackbone(Backbone):
-    """A timm network cut to its feature maps; `net` is timm's own module, whose names of weights are in every checkpoint.
-
-    weights_file: the file that its first weights were read from; None for random ones.
-    """
-
-    weights_file: Path | None = None
+    """A timm network cut to its feature maps; `net` is timm's own module, whose names of weights are in every checkpoint."""
 
     def __init__(self, name: str, net: nn.Module, fit: Fit) -> None:
         super().__init__()
         config: Any = net.pretrained_cfg
         self.net = net
         self.name = name
+        self.fit = fit
         self.channels = fit.channels
         self.strides = fit.strides
         self.mean = tuple(config["mean"])
@@ -90,7 +87,11 @@ class TimmBackbone(Backbone):
             raise InputError(f"model.weights: no file at '{file}'{near}", "give timm, none, or a file of backbone weights")
         with torch.device("meta"):  # only for the names of its weights
             whole = timm.create_model(self.name)
-        problem, self.note = fill_backbone(self.net, whole.state_dict(), file)
+        self.take_weights(file, whole.state_dict())
+
+    def take_weights(self, file: Path, known: Iterable[str], rename: Rename = dict) -> None:
+        """Take a file's weights, `known` being the names of the whole network. Raises InputError if they do not fit."""
+        problem, self.note = fill_backbone(self.net, known, file, rename)
         if problem:
             raise InputError(
                 f"model.weights: '{file}' does not fit '{self.name}': {problem}",
@@ -120,14 +121,15 @@ def fused(model: nn.Module) -> nn.Module:
     return copy
 
 
-def build_backbone(name: str, output_stride: int, weights: str, stages: int | None = None) -> TimmBackbone:
+def build_backbone(name: str, output_stride: int, weights: str, stages: int | None = None, changes: Options = ()) -> TimmBackbone:
     """The timm network `name` with a last map of `output_stride`; only weights "timm" may download. Raises InputError.
 
     weights: "timm" (ImageNet's, by timm), "none" (random), or the path of a file with backbone weights.
     stages: keep this many maps, finest first, and no layer behind the last of them; None keeps all.
+    changes: options of timm that make another network of it, such as another stem.
     """
     _check_name(name)
-    fit = _fit(name, output_stride, stages)
+    fit = _fit(name, output_stride, stages, changes)
     if weights == "timm":
         backbone = TimmBackbone(name, _with_timm_weights(name, fit), fit)
         backbone.weights_file = _timm_file(name)
@@ -169,9 +171,9 @@ def _check_name(name: str) -> None:
 
 
 @cache
-def _fit(name: str, output_stride: int, stages: int | None) -> Fit:
+def _fit(name: str, output_stride: int, stages: int | None, changes: Options) -> Fit:
     """The plainest way to get maps of the wanted stride from images of any size. Raises InputError if there is none."""
-    options = _stride_options(name, output_stride, _stage_options(name, stages))
+    options = _stride_options(name, output_stride, (*_stage_options(name, stages), *changes))
     reason: Exception | None = None
     for relaxed in RELAXED_SIZES:
         for multiple in (1, 32):
@@ -246,7 +248,7 @@ def _stride_options(name: str, output_stride: int, kept: Options) -> Options:
     possible = " or ".join(map(str, sorted({*others, own})))
     raise InputError(
         f"model.output_stride: got {output_stride}, but '{name}' gives a last map of stride {possible}"
-        + (f" with model.stages {len(dict(kept)['out_indices'])}" if kept else ""),
+        + (f" with model.stages {len(dict(kept)['out_indices'])}" if "out_indices" in dict(kept) else ""),
         "change model.output_stride, or take another model.backbone, such as resnet18d",
     )
 

@@ -114,7 +114,7 @@ class DistillationTask(SupervisedTask):
         with phase("student"):
             student = _outputs(self._student(self.model, images), label)
         if teacher_outputs is not None:
-            teacher = cached_outputs(teacher_outputs, label)
+            teacher = cached_outputs(teacher_outputs, label, getattr(self.teacher, "returns", Prediction))
         else:
             with phase("teacher"), torch.inference_mode():
                 teacher = _outputs(self._teacher_forward(self.teacher, images), label)
@@ -125,9 +125,12 @@ class DistillationTask(SupervisedTask):
             return _step(terms)
 
 
-def cached_outputs(maps: Mapping[str, Tensor], label: Tensor) -> Outputs:
-    """The teacher's Outputs for a label (B, H, W), from its cached maps (B, D, h, w) by name."""
-    return _outputs(Prediction(maps["main"], maps.get("aux"), maps.get("features")), label)
+def cached_outputs(maps: Mapping[str, Tensor], label: Tensor, returns: type[Prediction] = Prediction) -> Outputs:
+    """The teacher's Outputs for a label (B, H, W), from its cached maps (B, D, h, w) by name.
+
+    returns: the kind of prediction that the teacher itself returns.
+    """
+    return _outputs(returns(maps["main"], maps.get("aux"), maps.get("features")), label)
 
 
 def _outputs(prediction: Prediction, label: Tensor) -> Outputs:
