@@ -15,13 +15,13 @@ from segctl.export.parity import Parity, Tolerance, compare_with_run, spread_eve
 from segctl.export.quantize import calibration_crops, quantised
 from segctl.files import Progress, file_sha256, move_whole, write_whole
 from segctl.models import SavedModel, Segmenter, read, restore
-from segctl.programs import ProgramFacts, open_program
+from segctl.programs import ProgramFacts, bytes_of, open_program
 from segctl.programs.facts import DataFacts, ProgramOutput
 from segctl.programs.onnx_file import with_facts
+from segctl.programs.open import FAILED
 from segctl.runs import RunFolder
 from segctl.schema.run import TrainRun
 
-FAILED = "-failed-parity"
 TOLD_SCORES = ("Acc", "mIoU_D", "mIoU_I", "mIoU_C")
 """Scores of the run that a file repeats."""
 
@@ -58,8 +58,7 @@ class Exported:
     @property
     def bytes(self) -> int:
         """Size of the file, with the weights beside it."""
-        beside = self.path.with_suffix(".bin")
-        return self.path.stat().st_size + (beside.stat().st_size if self.path.suffix == ".xml" else 0)
+        return bytes_of(self.path)
 
 
 def export_run(request: ExportRequest, progress: Progress | None = None) -> Exported:
