@@ -74,7 +74,20 @@ def test_the_options_of_a_command_are_these(command: str, capsys: pytest.Capture
 def test_the_commands_are_these(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     listed = re.findall(r"^│ ([a-z]+)  ", capsys.readouterr().out, flags=re.MULTILINE)
-    assert listed == ["data", "presets", "train", "distill", "compare", "eval", "predict", "export", "bench", "report", "demo"]
+    assert listed == [
+        "data",
+        "presets",
+        "train",
+        "distill",
+        "compare",
+        "eval",
+        "predict",
+        "export",
+        "push",
+        "bench",
+        "report",
+        "demo",
+    ]
 
 
 @pytest.mark.parametrize("command", ["train", "predict", "data info", "presets show"])
