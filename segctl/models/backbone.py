@@ -22,6 +22,9 @@ class Backbone(nn.Module, ABC):
     weights_file: Path | None = None
     """The file that its first weights were read from; None for random ones."""
 
+    weights_file: Path | None = None
+    """The file that its first weights were read from; None for random ones."""
+
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W), normalised -> maps (B, channels[i], ⌈H/strides[i]⌉, ⌈W/strides[i]⌉), finest first, for any H and W."""

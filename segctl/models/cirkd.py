@@ -20,18 +20,18 @@ from segctl.models.segmenter import DROPOUT, Segmenter
 from segctl.models.timm_backbone import Options, TimmBackbone, build_backbone
 from segctl.schema.models import ModelSpec
 
-MEAN_RGB = (122.67891434 / 255, 116.66876762 / 255, 104.00698793 / 255)
+_MEAN_RGB = (122.67891434 / 255, 116.66876762 / 255, 104.00698793 / 255)
 """What dataset/cityscapes.py subtracts from pixels of 0 to 255, for pixels of 0 to 1."""
-STD = (1 / 255,) * 3
+_STD = (1 / 255,) * 3
 """Its pixels are not divided."""
 
-STEMS: dict[str, Options] = {
+_STEMS: dict[str, Options] = {
     **dict.fromkeys(("resnet18", "resnet50", "resnet101"), (("stem_width", 64), ("stem_type", "deep"))),
     "mobilenetv2_100": (),
 }
 """The backbones, by timm's names, and what makes them CIRKD's: a stem of three 3×3 convolutions of 64, 64 and 128 channels."""
-HEADS: dict[str, type[Head]] = {"pspnet": CirkdPSPHead, "deeplabv3": CirkdDeepLabV3Head}
-WEIGHTS = "https://github.com/winycg/CIRKD/tree/2d8ad0f"
+_HEADS: dict[str, type[Head]] = {"pspnet": CirkdPSPHead, "deeplabv3": CirkdDeepLabV3Head}
+_WEIGHTS = "https://github.com/winycg/CIRKD/tree/2d8ad0f"
 
 
 class CirkdBackbone(TimmBackbone):
@@ -39,9 +39,14 @@ class CirkdBackbone(TimmBackbone):
 
     def __init__(self, made: TimmBackbone) -> None:
         super().__init__(made.name, made.net, made.fit)
-        self.mean, self.std = MEAN_RGB, STD
+        self.mean, self.std = _MEAN_RGB, _STD
 
     def load_weights(self, file: Path) -> None:
+        if not file.is_file():
+            raise InputError(
+                f"model.weights: no file at '{file}'",
+                f"put CIRKD's own ImageNet file there ({_WEIGHTS} links it), or `--set model.weights=none`",
+            )
         self.take_weights(file, self.net.state_dict(), lambda table: backbone_names(table, self.name))
 
 
@@ -67,10 +72,10 @@ class CirkdSegmenter(Segmenter):
 
 def build_cirkd(spec: ModelSpec, num_classes: int) -> CirkdSegmenter:
     """The network of a preset with `family: cirkd`. Raises InputError where the published code has no such network."""
-    if spec.backbone not in STEMS:
-        raise InputError(f"model.backbone: got '{spec.backbone}' with family 'cirkd', wanted {', '.join(STEMS)}")
-    if spec.head not in HEADS:
-        raise InputError(f"model.head: got '{spec.head}' with family 'cirkd', wanted {' or '.join(HEADS)}")
+    if spec.backbone not in _STEMS:
+        raise InputError(f"model.backbone: got '{spec.backbone}' with family 'cirkd', wanted {', '.join(_STEMS)}")
+    if spec.head not in _HEADS:
+        raise InputError(f"model.head: got '{spec.head}' with family 'cirkd', wanted {' or '.join(_HEADS)}")
     if spec.output_stride != 8 or spec.stages is not None:
         raise InputError(
             f"model.output_stride: got {spec.output_stride} and stages {spec.stages} with family 'cirkd', wanted 8 and null",
@@ -79,19 +84,20 @@ def build_cirkd(spec: ModelSpec, num_classes: int) -> CirkdSegmenter:
     if spec.weights == "timm":
         raise InputError(
             f"model.weights: got 'timm' with family 'cirkd', whose '{spec.backbone}' timm has no weights for",
-            f"give CIRKD's own ImageNet file ({WEIGHTS} links it), or `--set model.weights=none`",
+            f"give CIRKD's own ImageNet file ({_WEIGHTS} links it), or `--set model.weights=none`",
         )
     if spec.aux and spec.backbone == "mobilenetv2_100":
         raise InputError("model.aux: got true with family 'cirkd' on mobilenetv2_100, wanted false, as it was published")
-    backbone = CirkdBackbone(build_backbone(spec.backbone, 8, "none", changes=STEMS[spec.backbone]))
+    backbone = CirkdBackbone(build_backbone(spec.backbone, 8, "none", changes=_STEMS[spec.backbone]))
     if spec.weights != "none":
-        backbone.load_weights(Path(spec.weights).expanduser())
-    return CirkdSegmenter(backbone, HEADS[spec.head].of(spec, backbone, None), num_classes, spec.aux)  # type: ignore[arg-type]
+        backbone.weights_file = Path(spec.weights).expanduser()
+        backbone.load_weights(backbone.weights_file)
+    return CirkdSegmenter(backbone, _HEADS[spec.head].of(spec, backbone, None), num_classes, spec.aux)  # type: ignore[arg-type]
 
 
-STEM_NAMES = {"conv1": "conv1.0", "bn1": "conv1.1", "conv2": "conv1.3", "bn2": "conv1.4", "conv3": "conv1.6", "bn3": "bn1"}
-FIRST_LAYERS = ("conv1.weight", "features.0.0.weight")
-MOBILE_STAGES = (1, 2, 3, 4, 3, 3, 1)
+_STEM_NAMES = {"conv1": "conv1.0", "bn1": "conv1.1", "conv2": "conv1.3", "bn2": "conv1.4", "conv3": "conv1.6", "bn3": "bn1"}
+_FIRST_LAYERS = ("conv1.weight", "features.0.0.weight")
+_MOBILE_STAGES = (1, 2, 3, 4, 3, 3, 1)
 """How many blocks each stage of MobileNetV2 has; published files number the blocks through."""
 
 
@@ -113,12 +119,12 @@ def backbone_names(table: StateDict, backbone: str) -> StateDict:
 
 def _for_rgb(name: str, tensor: Tensor) -> Tensor:
     """The first convolution (D, 3, k, k) with its inputs in the other order; other tensors as they are."""
-    return tensor.flip(1) if name in FIRST_LAYERS else tensor
+    return tensor.flip(1) if name in _FIRST_LAYERS else tensor
 
 
 def _resnet_name(name: str) -> str:
     first, dot, rest = name.partition(".")
-    return f"{STEM_NAMES.get(first, first)}{dot}{rest}"
+    return f"{_STEM_NAMES.get(first, first)}{dot}{rest}"
 
 
 def _mobile_name(name: str) -> str:
@@ -129,8 +135,8 @@ def _mobile_name(name: str) -> str:
     if number == 0:
         return f"{('conv_stem', 'bn1')[layer]}.{rest}"
     stage, block = 0, number - 1
-    while stage < len(MOBILE_STAGES) and block >= MOBILE_STAGES[stage]:
-        stage, block = stage + 1, block - MOBILE_STAGES[stage]
+    while stage < len(_MOBILE_STAGES) and block >= _MOBILE_STAGES[stage]:
+        stage, block = stage + 1, block - _MOBILE_STAGES[stage]
     layers = ("conv_dw", "bn1", "", "conv_pw", "bn2") if stage == 0 else (
         "conv_pw", "bn1", "", "conv_dw", "bn2", "", "conv_pwl", "bn3",
     )  # fmt: skip
@@ -153,12 +159,12 @@ def network_names(table: StateDict, backbone: str, pyramid: bool) -> StateDict:
     return {prefix + name: tensor for name, tensor in renamed.items()}
 
 
-PSP_NAMES = (
+_PSP_NAMES = (
     (r"head\.psp\.conv([1-4])\.([01])\.", lambda m: f"head.branches.{int(m[1]) - 1}.pooled.{int(m[2]) + 1}."),
     (r"head\.block\.([01])\.", lambda m: f"head.merge.{m[1]}."),
     (r"head\.classifier\.", lambda m: "classifier."),
 )
-DEEPLAB_NAMES = (
+_DEEPLAB_NAMES = (
     (r"head\.aspp\.b0\.([01])\.", lambda m: f"head.branches.0.{m[1]}."),
     (r"head\.aspp\.b([1-3])\.block\.([01])\.", lambda m: f"head.branches.{m[1]}.{m[2]}."),
     (r"head\.aspp\.b4\.gap\.([12])\.", lambda m: f"head.branches.4.pooled.{m[1]}."),
@@ -166,14 +172,14 @@ DEEPLAB_NAMES = (
     (r"head\.block\.([01])\.", lambda m: f"head.merge.{m[1]}."),
     (r"head\.block\.4\.", lambda m: "classifier."),
 )
-AUX_NAMES = (
+_AUX_NAMES = (
     (r"auxlayer\.block\.([01])\.", lambda m: f"aux.conv.{m[1]}."),
     (r"auxlayer\.block\.4\.", lambda m: "aux.classifier."),
 )
 
 
 def _head_name(name: str, pyramid: bool) -> str:
-    for pattern, replacement in (*(PSP_NAMES if pyramid else DEEPLAB_NAMES), *AUX_NAMES):
+    for pattern, replacement in (*(_PSP_NAMES if pyramid else _DEEPLAB_NAMES), *_AUX_NAMES):
         renamed, count = re.subn(f"^{pattern}", replacement, name)
         if count:
             return renamed

@@ -1,10 +1,11 @@
 """What a network returns, and the one rule that brings it to a label's size.
 
 Losses and distillation terms read a prediction through `Outputs`. So the main and the auxiliary logits are each upsampled at
-most once a step, however many terms read them.
+most once a step, however many terms read them, and not at all if every term on them reads them at head stride.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Hashable
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -59,11 +60,15 @@ def at_label_size(logits: Tensor, size: tuple[int, int], align_corners: bool = F
 
 
 class Outputs:
-    """A prediction and the size (H, W) of the label it is compared with."""
+    """A prediction and the size (H, W) of the label it is compared with.
+
+    `shared` is for what several terms compute from the same outputs: the first one leaves it there, by a key, for the others.
+    """
 
     def __init__(self, prediction: Prediction, size: tuple[int, int]) -> None:
         self.prediction = prediction
         self.size = size
+        self.shared: dict[Hashable, Any] = {}
         self._upsampled: dict[OutputName, Tensor] = {}
 
     @property

@@ -4,7 +4,7 @@ Strides, layout of the maps and image sizes of a name are found by running it on
 timm announces is not trusted: a backbone that would fail at the first odd-sized image is refused here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +21,7 @@ from segctl.models.backbone import Backbone
 from segctl.models.external.hub import cached_weights, hub_address, why_unreachable
 from segctl.models.external.weights import Rename, fill_backbone
 from segctl.models.tracing import tracing
+from segctl.runtime.synced_norm import SyncedBatchNorm
 
 Options = tuple[tuple[str, Any], ...]
 """Keyword arguments of timm.create_model, beside the name."""
@@ -99,15 +100,36 @@ class TimmBackbone(Backbone):
             )
 
 
-def synchronised(module: nn.Module) -> nn.Module:
-    """The module with batch norms, timm's own kinds too, that take statistics over the images of all processes; CUDA only.
+class _SyncedBatchNormAct(SyncedBatchNorm):
+    """timm's batch norm with an activation behind it."""
 
-    Names and shapes of its weights stay as they are.
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, D, h, w) -> the same, normalised, perhaps dropped out, and activated."""
+        found: Tensor = self.act(self.drop(super().forward(input)))
+        return found
+
+
+def synchronised(module: nn.Module, apart: Collection[nn.Module] = ()) -> None:
+    """Give the module batch norms, for timm's own kinds too, that take statistics over the images of all processes; in place.
+
+    apart: modules inside it that keep theirs.  Names and shapes of weights stay as they are.
     """
-    from timm.layers.norm_act import convert_sync_batchnorm
+    from timm.layers.norm_act import BatchNormAct2d
 
-    converted: nn.Module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-    return converted
+    for name, child in module.named_children():
+        if any(child is other for other in apart):
+            continue
+        if isinstance(child, BatchNormAct2d):
+            synced = _SyncedBatchNormAct.of(child)
+            synced.drop, synced.act = child.drop, child.act
+            setattr(module, name, synced)
+        elif isinstance(child, nn.BatchNorm2d) and not isinstance(child, SyncedBatchNorm):
+            setattr(module, name, SyncedBatchNorm.of(child))
+        else:
+            synchronised(child, apart)
 
 
 def fused(model: nn.Module) -> nn.Module:

@@ -79,7 +79,8 @@ class SupervisedTask(nn.Module):
 
     def task_terms(self, outputs: Outputs, label: Tensor, share: Share, factor: float = 1.0) -> dict[str, Tensor]:
         """The weighted terms of the task loss, scalars by name; `factor` multiplies all of them."""
-        values = self.losses(outputs.upsampled, self.soften(label), label != IGNORED)
+        at_head_stride = None if outputs.prediction.align_corners else outputs.at_head_stride
+        values = self.losses(outputs.upsampled, self.soften(label), label != IGNORED, at_head_stride)
         return {term.name: factor * term.weight * share.of(term.module) * values[term.name] for term in self.losses.terms}
 
 
@@ -114,7 +115,7 @@ class DistillationTask(SupervisedTask):
         with phase("student"):
             student = _outputs(self._student(self.model, images), label)
         if teacher_outputs is not None:
-            teacher = cached_outputs(teacher_outputs, label, getattr(self.teacher, "returns", Prediction))
+            teacher = cached_outputs(teacher_outputs, label, returned_by(self.teacher))
         else:
             with phase("teacher"), torch.inference_mode():
                 teacher = _outputs(self._teacher_forward(self.teacher, images), label)
@@ -131,6 +132,11 @@ def cached_outputs(maps: Mapping[str, Tensor], label: Tensor, returns: type[Pred
     returns: the kind of prediction that the teacher itself returns.
     """
     return _outputs(returns(maps["main"], maps.get("aux"), maps.get("features")), label)
+
+
+def returned_by(network: nn.Module) -> type[Prediction]:
+    """The kind of prediction that a network returns."""
+    return network.returns if isinstance(network, Segmenter) else Prediction
 
 
 def _outputs(prediction: Prediction, label: Tensor) -> Outputs:

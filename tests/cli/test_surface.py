@@ -20,6 +20,7 @@ TRAINING = {
     "--device",
     "--processes",
     "--profile",
+    "--track",
     "--tensorboard",
     *ROOTS,
 }
@@ -58,7 +59,7 @@ SURFACE = {
         "--data-root", "--json",
     },
     "push": {"--dry-run", "--license", "--private", "--json"},
-    "report": {"--output", "--runs-root", "--split", "--json"},
+    "report": {"--output", "--diff", "--pictures", "--runs-root", "--data-root", "--split", "--json"},
     "demo": {"--steps"},
 }  # fmt: skip
 

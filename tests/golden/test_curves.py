@@ -12,6 +12,7 @@ from toy import CLASSES, TwoLayers
 
 from segctl.distillers import Distiller, build_distiller
 from segctl.distillers.align import Pair, Shape
+from segctl.distillers.memory import ClassQueues
 from segctl.schema.labels import BoundaryLabels
 from segctl.schema.load import load_preset
 from segctl.schema.methods import METHODS, DistillerSpec
@@ -62,13 +63,13 @@ CURVES: dict[str, list[float]] = {
         4.89322787,
         2.64492735,
         2.81205702,
-        2.56197408,
-        2.40501689,
-        2.43829473,
-        2.359091,
-        2.25041652,
-        2.25805223,
-        2.14952941,
+        2.56247315,
+        2.40499053,
+        2.43826773,
+        2.35906866,
+        2.25025256,
+        2.25787485,
+        2.14962775,
     ],
     "maskd": [
         1.45639449,
@@ -123,10 +124,11 @@ def fill_distiller(distiller: Distiller) -> Distiller:
         for name, buffer in distiller.named_buffers():
             if name.endswith(("tokens", "queues.pixels", "queues.regions")):
                 buffer.copy_(nn.functional.normalize(sines(buffer, 0.9), dim=-1))
-            if name.endswith("queues.draws"):
-                buffer.zero_()
             if name.endswith(("_u", "_v")):  # of spectral norm
                 buffer.copy_(nn.functional.normalize(sines(buffer, 0.4), dim=0))
+    for part in distiller.modules():
+        if isinstance(part, ClassQueues):
+            part.seed = 0
     return distiller
 
 

@@ -4,12 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from toy import PRESET, toy_run
 
 from segctl.errors import InputError
 from segctl.models import at_label_size, build_model
 from segctl.models.cirkd import CirkdSegmenter, backbone_names
 from segctl.models.external.weights import fill_network
 from segctl.schema.models import ModelSpec
+from segctl.train.tasks import SupervisedTask
 
 MEAN_BGR = torch.tensor([104.00698793, 116.66876762, 122.67891434])
 COUNTS = {
@@ -143,6 +145,23 @@ def test_a_published_file_gives_the_published_logits(head, backbone, tmp_path):
     wanted = F.interpolate(logits, (41, 57), mode="bilinear", align_corners=True)
     sized = at_label_size(found.logits, (41, 57), found.align_corners)
     torch.testing.assert_close(sized, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+
+
+def test_large_batches_are_upsampled_with_aligned_corners_too():
+    run = toy_run(
+        PRESET | {"loss": [{"kind": "cross_entropy"}]},
+        model={"family": "cirkd", "backbone": "resnet18", "head": "pspnet", "weights": "none", "aux": False, "width": None},
+        data={"crop": [256, 256]},
+    )
+    torch.manual_seed(0)
+    task = SupervisedTask(build_model(run.model, 19).eval(), run.labels, run.loss)
+    images = torch.randint(0, 256, (1, 256, 256, 3), dtype=torch.uint8)
+    label = torch.randint(0, 19, (1, 256, 256), dtype=torch.uint8)
+    with torch.no_grad():
+        found = task(images, label).loss
+        logits = task.model(task.model.normalize(images)).logits
+        large = F.interpolate(logits, (256, 256), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(found, F.cross_entropy(large, label.long()), rtol=1e-5, atol=1e-6)
 
 
 def test_imagenet_weights_are_read_and_turned_to_rgb(tmp_path):

@@ -11,7 +11,7 @@ size.
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, Field
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from segctl.errors import InputError, first_line
 from segctl.files import archive_kind, damage_of_zip, read_record
@@ -102,6 +102,14 @@ class ForeignNetwork(Normalizing):
         """Stay in eval: exported programs have one mode only, and a teacher needs no other."""
         return self
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ForeignNetwork":
+        """Move the network. An exported program names the device of the tensors that it makes, so the name moves too."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for part in self.net.modules():
+            if isinstance(part, fx.GraphModule):
+                _set_device(part, self.order.device)
+        return self
+
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) of red, green, blue -> float32 (B, 3, H, W) in the network's own order of channels."""
         return super().normalize(images.flip(-1) if self._flips_channels else images)
@@ -175,6 +183,12 @@ class ForeignNetwork(Normalizing):
                     f"the network takes images of {wanted[1]} channels, wanted 3 (red, green, blue): {reason}",
                     "give a network for RGB images",
                 ) from error
+            if "on the same device" in reason:
+                raise InputError(
+                    f"the network makes tensors on another device than {images.device}, most likely on the one where it was "
+                    f"traced: {reason}",
+                    f"trace it on {images.device.type}, use torch.export or torch.jit.script instead, or --device cpu",
+                ) from error
             if re.search("Half|BFloat16|float16", reason):
                 raise InputError(
                     f"the network computes in half precision and cannot take float32 images: {reason}",
@@ -188,6 +202,20 @@ class ForeignNetwork(Normalizing):
     def _keep_features(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """A hook before the classifier: keeps its first input (B, D, h, w)."""
         self._features = inputs[0]
+
+
+def _set_device(program: fx.GraphModule, device: torch.device) -> None:
+    """Let an exported program make its tensors on this device, and move those that it holds beside parameters and buffers."""
+
+    def moved(value: Any) -> Any:
+        return device if isinstance(value, torch.device) else value
+
+    for node in program.graph.nodes:
+        node.args, node.kwargs = fx.node.map_aggregate(node.args, moved), fx.node.map_aggregate(node.kwargs, moved)
+    program.recompile()
+    for name, value in vars(program).items():
+        if isinstance(value, Tensor):
+            setattr(program, name, value.to(device))
 
 
 def own_reason(error: Exception) -> str:

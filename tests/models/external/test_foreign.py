@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.export import Dim
 
 from segctl.errors import InputError
 from segctl.files import archive_kind
-from segctl.models.external.foreign import class_order, load_program, main_and_aux, read_facts
+from segctl.models.external.foreign import Facts, ForeignNetwork, class_order, load_program, main_and_aux, read_facts
 
 LOGITS, AUX, FEATURES = torch.zeros(2, 5, 3, 4), torch.ones(2, 5, 3, 4), torch.zeros(2, 7, 3, 4)
 
@@ -98,3 +99,42 @@ def test_plain_weights_are_no_program(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "plain.pt")
     (tmp_path / "text.pt").write_text("no archive", encoding="utf-8")
     assert archive_kind(tmp_path / "plain.pt") == archive_kind(tmp_path / "text.pt") == ""
+
+
+class MakesTensors(nn.Module):
+    """Tensors of the images' device, of which an exported program keeps the name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Conv2d(3, 4, 1)
+        self.constant = torch.tensor([1.0, 2.0])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        ramp = torch.linspace(0, 1, 5, device=x.device).mean() + torch.arange(x.shape[-1], device=x.device).to(x.device)
+        return self.classifier(x) + ramp + self.constant.sum() + torch.tensor([3.0])
+
+
+def test_an_exported_program_moves_with_the_device_that_it_names(tmp_path: Path) -> None:
+    sizes = ({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},)
+    torch.export.save(
+        torch.export.export(MakesTensors().eval(), (torch.zeros(2, 3, 8, 12),), dynamic_shapes=sizes), tmp_path / "t.pt2"
+    )
+    network = load_program(tmp_path / "t.pt2", list("abcd"), trusted=True)
+    images = torch.zeros(1, 3, 6, 10)
+    before = network(images).logits
+    assert network.to("meta")(images.to("meta")).logits.device.type == "meta"  # a device that refuses the CPU's tensors too
+    assert "device(type='cpu')" not in network.net.code
+    assert before.shape == (1, 4, 6, 10)
+
+
+def test_a_program_that_keeps_to_the_device_of_its_trace_says_so() -> None:
+    class Traced(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!")
+
+    network = ForeignNetwork(Traced(), Facts(), list("abcd"), range(4))
+    with pytest.raises(InputError) as caught:
+        network(torch.zeros(1, 3, 6, 10))
+    assert caught.value.message.startswith("the network makes tensors on another device than cpu, most likely on the one where")
+    assert "torch.jit.script" in caught.value.hint
+    assert "dynamic shapes" not in caught.value.hint
