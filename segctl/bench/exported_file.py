@@ -34,15 +34,15 @@ class Conditions:
     trusted: bool = False
 
 
-def form_of(file: Path) -> str | None:
+def file_form(file: Path) -> str | None:
     """What the table calls the format of a file: onnx, pt2, torchscript or openvino; None for a file of another kind."""
     kind = kind_of(file)
     return "pt2" if kind == "torch" else kind
 
 
-def size_of(file: Path, *, trusted: bool) -> ImageSize | None:
+def only_size(file: Path, *, trusted: bool) -> ImageSize | None:
     """Height and width of the only images that a file takes; None for any. Raises InputError if it cannot be read."""
-    if form_of(file) != "onnx":
+    if file_form(file) != "onnx":
         size = open_program(file, trusted=trusted).facts.size
         return None if size is None else (size[0], size[1])
     height, width = _input_of(open_session(file), file).shape[1:3]
@@ -54,7 +54,7 @@ def segment_by_file(file: Path, conditions: Conditions) -> Segment:
 
     Any .onnx file with the input of segctl's is measured, those of others too; of the other formats, files of segctl.
     """
-    if form_of(file) != "onnx":
+    if file_form(file) != "onnx":
         program = open_program(file, conditions.device, trusted=conditions.trusted, threads=conditions.threads)
         _require_size(file, conditions.size, program.facts.size or [None, None])
         return program.run

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from segctl.bench.exported_file import Conditions, Image, ImageSize, Segment, form_of, segment_by_file, size_of
+from segctl.bench.exported_file import Conditions, Image, ImageSize, Segment, file_form, only_size, segment_by_file
 from segctl.data.datasets import KNOWN, class_table
 from segctl.data.shards.dataset import find_dataset, open_dataset
 from segctl.errors import InputError, first_line
@@ -62,7 +62,7 @@ def usual_size(target: str, data_root: Path, *, trusted: bool = False) -> ImageS
     Raises InputError for a target that cannot be measured.
     """
     if _exported(target):
-        return size_of(Path(target), trusted=trusted) or (512, 1024)
+        return only_size(Path(target), trusted=trusted) or (512, 1024)
     dataset, crop = _data_of(target)
     known = KNOWN[dataset].image_size if dataset in KNOWN else None
     if known is not None:
@@ -89,14 +89,14 @@ def subjects_of(target: str, size: ImageSize, data_root: Path, *, compiled: bool
     for form in ("torch", *(["torch compiled"] if compiled else [])):
         yield Subject(target, form, file, data_root, cost.parameters, cost.gflop)
     for path in exports_of(RunFolder(Path(target))):
-        yield Subject(target, str(form_of(path)), path, data_root, cost.parameters, cost.gflop)
+        yield Subject(target, str(file_form(path)), path, data_root, cost.parameters, cost.gflop)
 
 
 def _exported(target: str) -> str | None:
     """The form of an exported file; None for a run, a preset or a model file. Raises InputError for a file that is not there."""
     if Path(target).suffix in (".onnx", ".pt2", ".xml") and not Path(target).is_file():
         raise InputError(f"no file at '{target}'", "`segctl export RUN` writes one")
-    return form_of(Path(target)) if Path(target).is_file() else None
+    return file_form(Path(target)) if Path(target).is_file() else None
 
 
 def _saved(target: str) -> SavedModel | None:

@@ -20,9 +20,9 @@ from segctl.schema.formula import total_loss
 from segctl.schema.methods import method_of
 from segctl.schema.run import DistillRun, TrainRun
 
-SHOWN = ("mIoU_D", "mIoU_I", "mIoU_C", "Acc")
+CARD_SCORES = ("mIoU_D", "mIoU_I", "mIoU_C", "Acc")
 """The scores in the card's table."""
-EXPLAINED = ("unit", "valid pixel", "IoU, Acc, Dice of a class", *SHOWN)
+EXPLAINED = ("unit", "valid pixel", "IoU, Acc, Dice of a class", *CARD_SCORES)
 """The rules that a card prints. Those of the four scores say what each averages over."""
 
 
@@ -102,7 +102,7 @@ def _front(name: str, spec: TrainRun, scores: Sequence[CardScores], licence: str
                         "dataset": {"name": spec.data.dataset, "type": spec.data.dataset, "split": first.split},
                         "metrics": [
                             {"name": kind, "type": "mean_iou", "value": round(first.scores[kind], 2)}
-                            for kind in SHOWN[:3]
+                            for kind in CARD_SCORES[:3]
                             if first.scores.get(kind) is not None
                         ],
                     }
@@ -169,11 +169,11 @@ def _scores(scores: Sequence[CardScores]) -> str:
         return "## Scores\n\nThis network was not evaluated."
     rows = [
         [f"`{one.of}`", one.split, f"{one.scores['about'].get('images', 0):,}", str(one.scores["about"].get("protocol") or "n/a")]
-        + [_with_interval(one.scores, name) for name in SHOWN]
+        + [_with_interval(one.scores, name) for name in CARD_SCORES]
         for one in scores
     ]
     rules = {rule.term: rule.text for rule in RULES}
-    text = ["## Scores", _table(("file", "split", "images", "protocol", *SHOWN), rows)]
+    text = ["## Scores", _table(("file", "split", "images", "protocol", *CARD_SCORES), rows)]
     method = next((one.scores["intervals_method"] for one in scores if one.scores.get("intervals_method")), None)
     warning = next((one.scores["intervals_warning"] for one in scores if one.scores.get("intervals_warning")), None)
     if method:

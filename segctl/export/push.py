@@ -15,7 +15,7 @@ from segctl.files import file_sha256, write_text
 from segctl.models import SavedModel, read
 from segctl.models.external.hub import hub_address, require_hub, said_by_hub, why_unreachable
 from segctl.models.saving import write_saved
-from segctl.programs import exports_of, read_facts
+from segctl.programs import exports_of, program_facts
 from segctl.runs import HUB, MODEL_FILE, RunFolder
 from segctl.runtime.signals import ending_in_order
 
@@ -115,7 +115,7 @@ def _staged(request: PushRequest) -> Iterator[tuple[Path, tuple[CardFile, ...], 
     run.require_finished()
     saved, exports = read(run.model), exports_of(run)
     sha256 = file_sha256(run.model)
-    facts = {path: read_facts(path) for path in exports}
+    facts = {path: program_facts(path) for path in exports}
     for path, told in facts.items():
         if told.weights_sha256 != sha256:
             raise InputError(

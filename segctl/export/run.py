@@ -16,7 +16,7 @@ from segctl.export.parity import Parity, Tolerance, compare_with_run, spread_eve
 from segctl.export.quantize import calibration_crops, quantised
 from segctl.files import Progress, file_sha256, move_whole, write_whole
 from segctl.models import SavedModel, Segmenter, read, restore
-from segctl.programs import ProgramFacts, bytes_of, open_program, read_facts
+from segctl.programs import ProgramFacts, bytes_of, open_program, program_facts
 from segctl.programs.facts import DataFacts, ProgramOutput
 from segctl.programs.onnx_file import with_facts
 from segctl.programs.open import FAILED
@@ -154,7 +154,7 @@ def _quantise(
 
 def _body(file: Path) -> bytes:
     """The ONNX model in a new .onnx file, without its facts."""
-    return file.read_bytes()[: read_facts(file).checked_bytes]
+    return file.read_bytes()[: program_facts(file).checked_bytes]
 
 
 def _replace(file: Path, facts: ProgramFacts, body: bytes) -> None:

@@ -19,8 +19,6 @@ class Backbone(nn.Module, ABC):
     """Standard deviation of red, green and blue, likewise."""
     note: str = ""
     """What was assumed about the file that its weights came from, in a sentence; empty if nothing was."""
-    weights_file: Path | None = None
-    """The file that its first weights were read from; None for random ones."""
 
     weights_file: Path | None = None
     """The file that its first weights were read from; None for random ones."""

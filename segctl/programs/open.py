@@ -45,7 +45,7 @@ def bytes_of(path: Path) -> int:
     return path.stat().st_size + (beside.stat().st_size if path.suffix == ".xml" and beside.is_file() else 0)
 
 
-def read_facts(path: Path) -> ProgramFacts:
+def program_facts(path: Path) -> ProgramFacts:
     """What an exported file says about itself; runs none of its code. Raises InputError as `open_program` does."""
     if kind_of(path) not in ("torch", "torchscript"):
         return open_program(path).facts

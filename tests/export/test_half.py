@@ -9,12 +9,12 @@ import pytest
 
 from segctl.errors import InputError
 from segctl.export.half import halved
-from segctl.programs import open_program, read_facts
+from segctl.programs import open_program, program_facts
 
 
 def test_the_weights_are_float16_and_the_classes_those_of_float32(toy_export: Path) -> None:
     file = toy_export / "export" / "model.onnx"
-    body = file.read_bytes()[: read_facts(file).checked_bytes]
+    body = file.read_bytes()[: program_facts(file).checked_bytes]
     small = halved(body)
     kinds = [tensor.data_type for tensor in onnx.load_from_string(small).graph.initializer]
     assert onnx.TensorProto.FLOAT16 in kinds
