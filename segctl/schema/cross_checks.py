@@ -1,7 +1,7 @@
 """Faults that only show between the blocks of a preset."""
 
 from segctl.errors import Fault
-from segctl.schema.distill_terms import DistillTerm, reads
+from segctl.schema.distill_terms import DistillTerm
 from segctl.schema.labels import BoundaryLabels, HardLabels
 from segctl.schema.loss_terms import JaccardFamily, KLSpec, LossTerm, LovaszSpec, OhemSpec, OverlapTerm
 from segctl.schema.run import DistillRun, TrainRun
@@ -41,7 +41,7 @@ def _loss_faults(run: TrainRun) -> list[Fault]:
     faults = []
     terms: list[tuple[str, str | None]] = [(f"loss.{index}", term.logits) for index, term in enumerate(run.loss)]
     if isinstance(run, DistillRun):
-        terms += [(f"distiller.terms.{index}", reads(term)) for index, term in enumerate(run.distiller.terms)]
+        terms += [(f"distiller.terms.{index}", part) for index, term in enumerate(run.distiller.terms) for part in term.reads]
     for path, output in terms:
         if output == "aux" and not run.model.aux:
             faults.append(Fault(f"{path}.logits", "got 'aux', wanted 'main', because model.aux is false"))

@@ -24,7 +24,6 @@ from segctl.runtime.determinism import set_determinism
 from segctl.runtime.device import choose_compute, require_own_gpus
 from segctl.runtime.world import World
 from segctl.schema.cross_checks import group_faults
-from segctl.schema.distill_terms import reads
 from segctl.schema.loss_terms import LossTermSpec
 from segctl.schema.run import DistillRun, TrainRun, with_epochs_counted
 from segctl.teacher.cache import plan_teacher_cache
@@ -176,7 +175,7 @@ def require_images_for_batch_norm(run: TrainRun, model: Segmenter, world: World,
 def _require_aux(run: DistillRun, teacher: Teacher, shape: Shape) -> None:
     """Raise InputError if a term compares auxiliary logits and the teacher has none."""
     for index, term in enumerate(run.distiller.terms):
-        if reads(term) == "aux" and shape.aux is None:
+        if "aux" in term.reads and shape.aux is None:
             raise InputError(
                 f"distiller.terms.{index} ('{term.kind}') compares auxiliary logits, and the teacher '{teacher.path}' has none",
                 "give a teacher trained with model.aux true, or leave that term out",
@@ -218,4 +217,4 @@ def _save_memory_and_time(run: TrainRun, task: SupervisedTask, device: torch.dev
 def _reads_aux(run: TrainRun) -> bool:
     """Whether any term of the loss reads the auxiliary logits, and so trains their head."""
     terms = run.distiller.terms if isinstance(run, DistillRun) else ()
-    return any(term.logits == "aux" for term in run.loss) or any(reads(term) == "aux" for term in terms)
+    return any(term.logits == "aux" for term in run.loss) or any("aux" in term.reads for term in terms)

