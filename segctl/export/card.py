@@ -262,9 +262,7 @@ def _name_alone(text: str) -> str:
 
 def _licences(spec: TrainRun, environment: dict[str, Any], licence: str | None) -> str:
     known = KNOWN.get(spec.data.dataset)
-    published = (
-        f"the terms of its publisher hold ({known.origin})" if known else "a dataset of its author: ask them for its terms"
-    )
+    published = f"the terms of its publisher hold ({known.origin})" if known else "its author sets the terms"
     terms = DATA_TERMS.get(spec.data.dataset, published)
     lines = [
         f"- Weights: {licence or 'the author states no licence'}.",
