@@ -1,6 +1,5 @@
 """A network as a program: pictures in, classes out, traced for images of any size."""
 
-import copy
 import math
 import operator
 import warnings
@@ -8,12 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from segctl.errors import InputError, first_line
-from segctl.models import Segmenter, at_label_size
+from segctl.models import Segmenter
+from segctl.models.deployed import DeployedNetwork
 from segctl.models.tracing import traced_for_any_size
 from segctl.programs.facts import ProgramOutput
 
@@ -21,32 +20,6 @@ EXAMPLE_SIZE = (97, 130)
 """Height and width of the image that a program for any size is traced with: prime, or twice a prime, so that no division comes
 out even by chance."""
 _LARGEST_SIDE = 1 << 20
-
-
-class DeployedNetwork(nn.Module):
-    """Images uint8 (B, H, W, 3) -> labels uint8 (B, H, W), or logits or probabilities float32 (B, C, H, W).
-
-    Normalises, runs the network without its auxiliary head, and brings its logits to the images' size, as evaluation does.
-    """
-
-    def __init__(self, network: Segmenter, output: ProgramOutput) -> None:
-        super().__init__()
-        self.network = copy.deepcopy(network).float().eval()
-        self.network.aux = None
-        self.output = output
-
-    def forward(self, images: Tensor) -> Tensor:
-        pixels = images.permute(0, 3, 1, 2).to(torch.float32)  # not Normalizing.normalize: its work in place cannot be traced
-        normalised = (pixels - self.network.pixel_mean) / self.network.pixel_std
-        found = self.network(normalised)
-        logits = at_label_size(found.logits, (images.shape[1], images.shape[2]), found.align_corners)
-        match self.output:
-            case "labels":
-                return logits.argmax(1).to(torch.uint8)
-            case "logits":
-                return logits
-            case "probabilities":
-                return logits.softmax(1)
 
 
 def trace(network: Segmenter, output: ProgramOutput, size: tuple[int, int] | None) -> ExportedProgram:

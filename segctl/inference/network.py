@@ -17,6 +17,7 @@ from segctl.files import file_sha256
 from segctl.inference.find_pictures import read_upright
 from segctl.inference.picture_labels import PictureLabels
 from segctl.programs import Program, is_program, open_program
+from segctl.runs import on_the_hub
 from segctl.schema.evaluate import EvaluateSpec, ProtocolChange, protocol_in_words
 
 AnyPicture = str | Path | Image.Image | NDArray[np.uint8]
@@ -80,7 +81,8 @@ class ExportedNetwork(PictureNetwork):
         self.path, self.class_names = program.path, list(program.class_names)
         self.palette = np.zeros((256, 3), np.uint8)
         self.palette[: len(self.class_names)] = program.facts.colors
-        self.protocol, self.precision = protocol_in_words(EvaluateSpec()), "int8" if program.facts.int8 else "fp32"
+        self.protocol = protocol_in_words(EvaluateSpec())
+        self.precision = "int8" if program.facts.int8 else "fp16" if program.facts.fp16 else "fp32"
 
     def ids(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """uint8 (B, H, W, 3) -> uint8 (B, H, W)."""
@@ -97,8 +99,9 @@ class ExportedNetwork(PictureNetwork):
 def load(path: str | Path, device: str | None = None, *, trust_program: bool = False) -> PictureNetwork:
     """A trained network for pictures: `segctl.load("runs/x").predict("a.jpg")`.
 
-    path: a run's folder, its model file, or a file that `segctl export` wrote.  device: `cpu`, `cuda`, `cuda:0`, `mps`; the best
-    there is if None.  trust_program: whether a .pt2 or TorchScript file may be read, which may run its code.
+    path: a run's folder, its model file, a file that `segctl export` wrote, or `hf:ORG/NAME` that `segctl push` wrote.
+    device: `cpu`, `cuda`, `cuda:0`, `mps`; the best there is if None.  trust_program: whether a .pt2 or TorchScript file may be
+    read, which may run its code.
     Raises InputError for a path that is none of these, or is damaged.
     """
     root = Path(os.environ.get(DATA_VARIABLE) or DATA_ROOT)
@@ -122,8 +125,13 @@ def open_network(
                 "leave --protocol, --tile, --stride, --scales, --flip and --precision out, or give the run",
             )
         return ExportedNetwork(open_program(path, device, trusted=trust_program))
-    from segctl.inference.run_network import RunNetwork  # here, because it loads torch
+    # Here, because both load torch.
+    from segctl.inference.run_network import RunNetwork
 
+    if on_the_hub(path):
+        from segctl.models.external.hub import pushed_run
+
+        path = pushed_run(str(path))
     return RunNetwork.open(path, data_root, device, precision, change or ProtocolChange())
 
 

@@ -1,6 +1,8 @@
 """What an exported file says about itself: a JSON text under the key `segctl`, wherever its format keeps such texts."""
 
 import json
+import zipfile
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -46,6 +48,7 @@ class ProgramFacts(BaseModel):
     data: DataFacts
     scores: dict[str, float | None] = {}
     int8: bool = False
+    fp16: bool = False
     checksum: str | None = None
     checked_bytes: int | None = None
 
@@ -60,3 +63,14 @@ def facts_of(text: str | None, where: str) -> ProgramFacts:
         raise InputError(f"{where} was not exported by segctl: it does not say which classes it knows", EXPORT_AGAIN)
     tree: Any = parse_json(text, where, EXPORT_AGAIN)
     return as_record(tree, ProgramFacts, where, EXPORT_AGAIN)
+
+
+def torch_facts(path: Path) -> ProgramFacts:
+    """The facts in a .pt2 or TorchScript archive, read without its program. Raises InputError as `facts_of`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            place = next((name for name in archive.namelist() if name.endswith(f"/extra/{EXTRA_FILE}")), None)
+            text = None if place is None else archive.read(place).decode("utf-8")
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise InputError(f"cannot read '{path}': it is damaged, or no archive of torch", EXPORT_AGAIN) from error
+    return facts_of(text, f"'{path}'")
