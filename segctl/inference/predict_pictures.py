@@ -81,7 +81,7 @@ def _write(network: PictureNetwork, request: PredictRequest, picture: FoundPictu
 
 
 def predict_files(request: PredictRequest, progress: Progress | None = None) -> Predicted:
-    """Write a mask for every picture; skip those that an earlier start has written.
+    """Write a mask for every picture; skip those that an earlier start has written and whose picture is older than the mask.
 
     Raises InputError before anything is written where the network, the pictures or the folder do not fit, and at the end where
     pictures could not be read.
@@ -95,7 +95,7 @@ def predict_files(request: PredictRequest, progress: Progress | None = None) -> 
         raise InputError("--label-ids writes Cityscapes label ids, but this network has other classes", "leave --label-ids out")
     record = _record(request, network)
     _check_folder(request, record)
-    left = [picture for picture in pictures if not _outputs(request, picture)[0].is_file()]
+    left = [picture for picture in pictures if not _is_done(picture, _outputs(request, picture)[0])]
     done_before = len(pictures) - len(left)
     unreadable = []
     with _started_folder(request, record, done_before) as start:
@@ -137,6 +137,11 @@ def _read_ahead(pictures: list[FoundPicture]) -> Iterator[tuple[FoundPicture, RG
 def _outputs(request: PredictRequest, picture: FoundPicture) -> tuple[Path, Path]:
     """The paths of the mask and the overlay of a picture."""
     return request.output / f"{picture.name}.png", request.output / "overlays" / f"{picture.name}.jpg"
+
+
+def _is_done(picture: FoundPicture, mask: Path) -> bool:
+    """Whether a picture has its mask. A picture that was changed or replaced after its mask was written has not."""
+    return mask.is_file() and picture.path.stat().st_mtime_ns <= mask.stat().st_mtime_ns
 
 
 def _require_apart(request: PredictRequest, pictures: list[FoundPicture]) -> None:
