@@ -132,7 +132,9 @@ def _classes(dataset: str, data_root: Path) -> int:
 def _network(target: str, data_root: Path) -> Segmenter:
     saved = _saved(target)
     if saved is not None:
-        return restore(saved)
+        network = restore(saved)
+        network.require_bands(3, f"the network of '{target}'", "segctl bench")
+        return network
     run = load_preset(target)
     spec: ModelSpec = run.model.model_copy(update={"weights": "none"})
     return build_model(spec, _classes(run.data.dataset, data_root))

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from segctl.data.batches.augment import PADDING_RGB
 from segctl.models import at_label_size
 from segctl.models.forward import ImageNetwork, forward_uint8
+from segctl.models.normalize import Normalizing
 from segctl.runtime.device import Compute
 from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol, WholeProtocol
 
@@ -83,7 +84,7 @@ def _forward(model: ImageNetwork, images: Tensor, compute: Compute) -> Tensor:
 def _sliding_logits(model: ImageNetwork, images: Tensor, sliding: SlidingProtocol, compute: Compute) -> Tensor:
     """Mean logits (B, C, H, W) of all tiles that cover a pixel; images smaller than a tile are padded with the mean colour."""
     height, width = images.shape[1:3]
-    padded, top, left = _pad_to(images, sliding.tile)
+    padded, top, left = _pad_to(images, sliding.tile, _padding(model, images.shape[3]))
     total = padded.new_zeros((len(images), model.num_classes, *padded.shape[1:3]), dtype=torch.float32)
     hits = padded.new_zeros((1, 1, *padded.shape[1:3]), dtype=torch.float32)
     for y in tile_starts(padded.shape[1], sliding.tile[0], sliding.stride):
@@ -101,13 +102,20 @@ def tile_starts(length: int, tile: int, stride: float) -> list[int]:
     return [min(index * step, max(0, length - tile)) for index in range(count)]
 
 
-def _pad_to(images: Tensor, tile: tuple[int, int]) -> tuple[Tensor, int, int]:
-    """Images (B, H, W, 3) centred on a canvas of the mean colour, at least one tile large, and their top and left on it."""
+def _padding(model: ImageNetwork, bands: int) -> Tensor:
+    """The value of each band around small images: ImageNet's mean colour for three, else the mean of the training pictures."""
+    if bands == len(PADDING_RGB) or not isinstance(model, Normalizing):
+        return torch.tensor(PADDING_RGB)
+    return model.pixel_mean.flatten().round()
+
+
+def _pad_to(images: Tensor, tile: tuple[int, int], padding: Tensor) -> tuple[Tensor, int, int]:
+    """Images (B, H, W, N) centred on a canvas of the mean colour, at least one tile large, and their top and left on it."""
     height, width = images.shape[1:3]
     tall, wide = max(height, tile[0]), max(width, tile[1])
     top, left = (tall - height) // 2, (wide - width) // 2
     if (tall, wide) == (height, width):
         return images, 0, 0
-    padded = images.new_tensor(PADDING_RGB).expand(len(images), tall, wide, 3).clone()
+    padded = padding.to(images).expand(len(images), tall, wide, -1).clone()
     padded[:, top : top + height, left : left + width] = images
     return padded, top, left

@@ -15,11 +15,12 @@ from typing import Any
 from PIL import Image
 from pydantic import BaseModel
 
+from segctl.data.files.bands import shown_rgb
 from segctl.errors import InputError
 from segctl.evaluate.draw_masks import RGB, overlay, write_index
 from segctl.evaluate.png_cityscapes import benchmark_of, train_to_label_ids
 from segctl.files import Progress, as_record, read_json, real_path, write_json, write_whole
-from segctl.inference.find_pictures import FoundPicture, find_pictures, read_upright
+from segctl.inference.find_pictures import FoundPicture, find_pictures
 from segctl.inference.network import PictureNetwork, open_network
 from segctl.schema.evaluate import ProtocolChange
 
@@ -68,11 +69,11 @@ class Predicted:
 
 
 def _write(network: PictureNetwork, request: PredictRequest, picture: FoundPicture, image: RGB) -> None:
-    """Write the outputs of a picture uint8 (H, W, 3). The mask comes last: where it exists, the picture is done."""
+    """Write the outputs of a picture uint8 (H, W, bands). The mask comes last: where it exists, the picture is done."""
     ids = network.ids(image[None])[0]
     mask, mixed = _outputs(request, picture)
     if request.overlay:
-        laid_over = Image.fromarray(overlay(image, ids, network.palette))
+        laid_over = Image.fromarray(overlay(shown_rgb(image), ids, network.palette))
         write_whole(mixed, lambda partial: laid_over.save(partial, format="JPEG", quality=JPEG_QUALITY))
     if request.label_ids:
         write_index(mask, train_to_label_ids()[ids])
@@ -89,7 +90,7 @@ def predict_files(request: PredictRequest, progress: Progress | None = None) -> 
     network = open_network(
         request.run, request.data_root, request.device, request.precision, request.change, trust_program=request.trust_program
     )
-    pictures = find_pictures(request.pictures)
+    pictures = find_pictures(request.pictures, network.picture_endings)
     _require_apart(request, pictures)
     if request.label_ids and benchmark_of(network.class_names) is None:
         raise InputError("--label-ids writes Cityscapes label ids, but this network has other classes", "leave --label-ids out")
@@ -99,7 +100,7 @@ def predict_files(request: PredictRequest, progress: Progress | None = None) -> 
     done_before = len(pictures) - len(left)
     unreadable = []
     with _started_folder(request, record, done_before) as start:
-        for done, (picture, image) in enumerate(_read_ahead(left), start=1):
+        for done, (picture, image) in enumerate(_read_ahead(left, network), start=1):
             if isinstance(image, InputError):
                 unreadable.append(image)
             else:
@@ -116,12 +117,12 @@ def predict_files(request: PredictRequest, progress: Progress | None = None) -> 
     return Predicted(len(pictures), done_before)
 
 
-def _read_ahead(pictures: list[FoundPicture]) -> Iterator[tuple[FoundPicture, RGB | InputError]]:
-    """Every picture uint8 (H, W, 3), or the error of reading it. A thread decodes the next one while the network works."""
+def _read_ahead(pictures: list[FoundPicture], network: PictureNetwork) -> Iterator[tuple[FoundPicture, RGB | InputError]]:
+    """Every picture uint8 (H, W, bands), or the error of reading it. A thread decodes the next one while the network works."""
 
     def attempt(picture: FoundPicture) -> RGB | InputError:
         try:
-            return read_upright(picture.path)
+            return network.read(picture.path)
         except InputError as error:
             return error
 

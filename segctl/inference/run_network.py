@@ -12,7 +12,7 @@ from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError
 from segctl.evaluate.draw_masks import class_colors
 from segctl.evaluate.predictor import class_probabilities, predict_classes
-from segctl.inference.network import PictureNetwork
+from segctl.inference.network import PictureNetwork, scaling_of
 from segctl.models import SavedModel, Segmenter, read, restore
 from segctl.runtime.device import Compute, choose_scoring_compute
 from segctl.runtime.memory import out_of_memory_in_words
@@ -29,7 +29,7 @@ class RunNetwork(PictureNetwork):
     def __init__(self, saved: SavedModel, spec: TrainRun, protocol: EvaluateSpec, compute: Compute, palette: Any) -> None:
         self.path, self.class_names, self.palette = saved.path, saved.class_names, palette
         self.protocol, self.precision = protocol_in_words(protocol), compute.precision
-        self.preset = spec.name
+        self.preset, self.pixels = spec.name, scaling_of(saved.pixels, saved.path)
         self.module: Segmenter = restore(saved).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._protocol, self._compute = protocol, compute
 
@@ -43,7 +43,7 @@ class RunNetwork(PictureNetwork):
         return RunNetwork(saved, spec, protocol, compute, _palette(data_root, spec, saved.class_names))
 
     def __call__(self, images: Tensor) -> Any:
-        """The Prediction of normalised images (B, 3, H, W)."""
+        """The Prediction of normalised images (B, bands, H, W)."""
         return self.module(images)
 
     def __repr__(self) -> str:
