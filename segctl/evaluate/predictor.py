@@ -4,7 +4,7 @@ Probabilities are averaged over the views of an image (scales, mirrored or not),
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import assert_never
 
 import torch
@@ -93,6 +93,38 @@ def _sliding_logits(model: ImageNetwork, images: Tensor, sliding: SlidingProtoco
             total[:, :, window[0], window[1]] += _forward(model, padded[:, window[0], window[1]], compute)
             hits[:, :, window[0], window[1]] += 1
     return (total / hits)[:, :, top : top + height, left : left + width]
+
+
+@torch.no_grad()
+def sliding_rows(
+    model: ImageNetwork,
+    size: tuple[int, int],
+    read: Callable[[int, int], Tensor],
+    sliding: SlidingProtocol,
+    compute: Compute,
+) -> Iterator[Tensor]:
+    """The class map of a picture too large for memory, from top to bottom: uint8 (rows, W), the same as `predict_classes` gives.
+
+    size: (H, W), both at least a tile.  read: for a first row and a count, these rows as uint8 (rows, W, N).
+    Memory holds the sums of one row of tiles, C · tile height · W numbers, whatever the picture's height.
+    """
+    (height, width), (tall, wide) = size, sliding.tile
+    tops = tile_starts(height, tall, sliding.stride)
+    total = torch.zeros((1, model.num_classes, tall, width))
+    hits = torch.zeros((1, 1, tall, width))
+    pixels = read(0, tall)
+    for top, below in zip(tops, [*tops[1:], height], strict=True):
+        for x in tile_starts(width, wide, sliding.stride):
+            tile = pixels[None, :, x : x + wide].to(compute.device)
+            total[..., x : x + wide] += _forward(model, tile, compute).cpu()
+            hits[..., x : x + wide] += 1
+        done = below - top  # rows that no further tile covers
+        yield (total[:, :, :done] / hits[:, :, :done]).argmax(1)[0].to(torch.uint8)
+        if below < height:
+            for sums in (total, hits):
+                sums[:, :, : tall - done] = sums[:, :, done:].clone()
+                sums[:, :, tall - done :] = 0
+            pixels = torch.cat([pixels[done:], read(top + tall, done)])
 
 
 def tile_starts(length: int, tile: int, stride: float) -> list[int]:

@@ -3,6 +3,7 @@
 import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from segctl.data.files.archives import PlainFile, files_below
 from segctl.data.files.pictures import read_image
+from segctl.data.files.windows import Place, place_of_picture
 from segctl.errors import InputError
 from segctl.files import real_path
 
@@ -22,6 +24,11 @@ class FoundPicture:
 
     path: Path
     name: str
+
+    @cached_property
+    def place(self) -> Place | None:
+        """Where a GeoTIFF lies; None for any other picture."""
+        return place_of_picture(self.path)
 
 
 def find_pictures(given: Sequence[str], endings: tuple[str, ...] = PICTURE_ENDINGS) -> list[FoundPicture]:

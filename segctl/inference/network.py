@@ -3,7 +3,7 @@
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from segctl.commands import DATA_ROOT, DATA_VARIABLE
 from segctl.data.files.archives import PlainFile
 from segctl.data.files.bands import DEEP_ENDINGS, BandScaling, read_bands, shown_rgb
+from segctl.data.files.windows import Windows
 from segctl.errors import ArgumentError
 from segctl.evaluate.draw_masks import RGB
 from segctl.files import file_sha256, parse_record
@@ -40,6 +41,14 @@ class PictureNetwork(ABC):
     protocol: str
     precision: str
     pixels: BandScaling | None = None
+
+    def windowed(self, size: tuple[int, int]) -> bool:
+        """Whether a picture of that (H, W) is predicted part by part, with the same result."""
+        return False
+
+    def id_rows(self, windows: Windows) -> Iterator[NDArray[np.uint8]]:
+        """The class of each pixel of an open picture in parts uint8 (rows, W) from top to bottom, where `windowed` says so."""
+        raise NotImplementedError
 
     @property
     def picture_endings(self) -> tuple[str, ...]:

@@ -168,7 +168,7 @@ def _for_bands(name: str, fit: Fit, weights: str) -> TimmBackbone:
         net, backbone.note = rgb.net, rgb.note
     state, own = net.state_dict(), backbone.net.state_dict()
     for layer in [layer for layer, value in state.items() if value.shape != own[layer].shape]:
-        state[layer] = adapt_input_conv(fit.bands, state[layer])  # type: ignore[no-untyped-call]
+        state[layer] = adapt_input_conv(fit.bands, state[layer])
     backbone.net.load_state_dict(state)
     return backbone
 

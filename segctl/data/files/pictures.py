@@ -61,6 +61,7 @@ _ADVICE = {
     "instance map": "use the PNG as it was published: 8-bit or 16-bit numbers, or COCO's RGB",
 }
 _DEEP = "convert it, or choose and scale its bands: your own images take --bands 3,2,1 and --range percentile"
+_TOO_LARGE = "cut it into tiles first; `segctl predict --protocol sliding` reads it in parts"
 _COPY_AGAIN = "copy the file again from where it came"
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([0-9])")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -384,7 +385,7 @@ def in_words(name: str, unreadable: str) -> Iterator[None]:
         raise InputError(f"{name} {error.problem}", error.hint) from error
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise InputError(f"{name} is larger than {most} million pixels", "cut it into tiles first") from error
+        raise InputError(f"{name} is larger than {most} million pixels", _TOO_LARGE) from error
     except Exception as error:
         reason, hint = _reason(error)
         raise InputError(f"{unreadable}: {reason}", hint) from error
