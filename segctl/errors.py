@@ -84,11 +84,11 @@ class StoppedError(SegctlError):
 
 
 class PeerError(SegctlError):
-    """Another process of this run has failed: it says why, or the system ended it."""
+    """Another process of this run has failed: it says why, or the system ended it. detail: what this process has seen of it."""
 
-    def __init__(self, exit_code: int = 1) -> None:
+    def __init__(self, exit_code: int = 1, detail: str = "") -> None:
         super().__init__("another process of this run has failed", "see its own message; if it left none, the system killed it")
-        self.exit_code = exit_code
+        self.exit_code, self.detail = exit_code, detail
 
 
 class ProcessError(SegctlError):
@@ -101,7 +101,8 @@ class ProcessError(SegctlError):
 
 def did_you_mean(got: str, known: list[str], floor: float = 0.6) -> str:
     """`, did you mean 'x'?` when one known word is close enough (`floor`, 0 to 1) to be a help, else an empty string."""
-    close = get_close_matches(got, known, n=1, cutoff=floor)
+    same = [word for word in known if word.lower() == got.lower()]
+    close = same or get_close_matches(got, known, n=1, cutoff=floor)
     return f", did you mean '{close[0]}'?" if close else ""
 
 

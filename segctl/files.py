@@ -5,6 +5,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import secrets
 import stat
@@ -139,6 +140,19 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def without_infinities(value: Any) -> Any:
+    """A JSON value whose infinite numbers and NaN are None: JSON has no word for them, and other programs refuse Python's."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: without_infinities(item) for key, item in value.items()}
+        case list() | tuple():
+            return [without_infinities(item) for item in value]
+        case _:
+            return value
 
 
 def read_json(path: Path, hint: str = "") -> Any:

@@ -148,8 +148,9 @@ class _Segmenting(nn.Module):
         self.network = predicting(network)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = forward_uint8(self.network, images).logits
-        return at_label_size(logits, (images.shape[1], images.shape[2])).argmax(1).to(torch.uint8)
+        found = forward_uint8(self.network, images)
+        size = (images.shape[1], images.shape[2])
+        return at_label_size(found.logits, size, found.align_corners).argmax(1).to(torch.uint8)
 
 
 def _torch(network: Segmenter, conditions: Conditions, *, compiled: bool) -> Segment:

@@ -70,7 +70,7 @@ def compare(
     jobs = plan_jobs(run, names, seeds, runs_root)
     for job in jobs:
         require_fitting(job, shared_teacher)
-    run_jobs(jobs, lambda job, device: job.command(request, shared_teacher, device), places, out.note)
+    run_jobs(jobs, lambda job, device: job.command(request, shared_teacher, device, len(places)), places, out.note)
     _evaluate(jobs, run, data_root, places[0])
     _show(jobs, run, json)
 

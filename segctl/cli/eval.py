@@ -358,7 +358,7 @@ def _evaluate_run(request: "EvaluationRequest", processes: int, gates: list[Gate
 
         launch(processes, out.arguments)
         return
-    with joined_world() as world, out.progress("scoring") as progress:
+    with joined_world(out.note_of_any_rank) as world, out.progress("scoring") as progress:
         scored = evaluate_run(request, world, progress)
     if scored is not None:
         _warn_of_segments(scored.scores, request.choice.segment_px)

@@ -71,7 +71,15 @@ ProcessesOpt = Annotated[
 ProfileOpt = Annotated[
     bool, typer.Option("--profile", help="Measure where a step's time goes, early in the run; write a table and a trace.")
 ]
-TensorboardOpt = Annotated[bool, typer.Option("--tensorboard", help="Also write scalars for TensorBoard into the run's folder.")]
+TrackOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="NAME",
+        help="Also give curves and worst images to tensorboard, wandb, mlflow or trackio (repeatable); none needs an account.",
+    ),
+]
+TensorboardOpt = Annotated[bool, typer.Option("--tensorboard", help="The same as --track tensorboard.")]
 MethodOpt = Annotated[
     str | None,
     typer.Option(
@@ -155,6 +163,7 @@ class RunOptions:
     device: DeviceOpt = None
     processes: ProcessesOpt = 1
     profile: ProfileOpt = False
+    track: TrackOpt = None
     tensorboard: TensorboardOpt = False
     data_root: DataRootOpt = DATA_ROOT
     runs_root: RunsRootOpt = RUNS_ROOT

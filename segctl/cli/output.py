@@ -117,6 +117,10 @@ class Printer:
         if self.speaks:
             self._console(stderr=True).print(_text(text))
 
+    def note_of_any_rank(self, text: str) -> None:
+        """What a process waits for before it has met rank 0, on stderr, from any rank."""
+        self._console(stderr=True).print(_text(text))
+
     def warn(self, text: str) -> None:
         """What the user should look at, on stderr."""
         if self.speaks:

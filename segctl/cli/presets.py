@@ -29,7 +29,8 @@ def list_presets(json: JsonOpt = False) -> None:
         teacher = run.teacher.preset if isinstance(run, DistillRun) else ""
         model = f"{run.model.head} {run.model.backbone.partition('.')[0]}"  # the tag of the weights is in `presets show`
         millions, gflop, size = f"{cost.parameters / 1e6:.1f}", f"{cost.gflop:.1f}", "×".join(map(str, cost.size))
-        steps, batch = f"{run.train.steps}", f"{run.train.batch_size}"
+        steps = f"{run.train.steps}" if run.train.epochs is None else f"{run.train.epochs:g} epochs"
+        batch = f"{run.train.batch_size}"
         rows.append([run.name, run.data.dataset, model, millions, gflop, size, run.recipe, steps, batch, teacher])
     out.table(
         "Presets",

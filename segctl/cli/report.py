@@ -1,4 +1,4 @@
-"""`segctl report`: one page about many runs."""
+"""`segctl report`: one page about many runs, or about the difference of two."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segctl.cli import completion
-from segctl.cli.options import JsonOpt, RunsRootOpt
+from segctl.cli.options import DataRootOpt, JsonOpt, RunsRootOpt
 from segctl.cli.output import out
-from segctl.commands import RUNS_ROOT
+from segctl.commands import DATA_ROOT, RUNS_ROOT
+from segctl.errors import InputError
 
 if TYPE_CHECKING:
+    from segctl.report.explorer.album import Budget
     from segctl.report.groups import Comparison
+
+ALL = "all"
 
 
 def report(
@@ -19,17 +23,43 @@ def report(
         list[Path] | None, typer.Argument(metavar="RUNS", autocompletion=completion.runs, help="Run folders; default: all runs.")
     ] = None,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="The Markdown file to write, with a web page beside it.")
-    ] = Path("report.md"),
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="The Markdown file to write, with a web page beside it; default: report.md, or diff.md with --diff.",
+        ),
+    ] = None,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Compare two runs, RUN_A RUN_B: where is the second better, and is it beyond noise.")
+    ] = False,
+    pictures: Annotated[
+        str,
+        typer.Option(
+            "--pictures", metavar="N|all", help="Pictures of each split that the web page keeps, with all runs' predictions."
+        ),
+    ] = "40",
     runs_root: RunsRootOpt = RUNS_ROOT,
+    data_root: DataRootOpt = DATA_ROOT,
     split: Annotated[str | None, typer.Option("--split", help="Report this evaluated split only; default: all.")] = None,
     json: JsonOpt = False,
 ) -> None:
-    """Write a report as Markdown and as a web page: scores with intervals beside published ones, classes, images."""
+    """Write a report as Markdown and as a web page: scores with intervals beside published ones, pictures, classes."""
     from segctl.report import write_report
+    from segctl.report.explorer.album import Budget
     from segctl.report.tables import HEADLINE, scores_table
 
-    written = write_report(runs or [], runs_root, output, split)
+    if diff and len(runs or []) != 2:
+        raise InputError(
+            f"--diff compares two runs, got {len(runs or [])}", "give them, as in `segctl report --diff RUN_A RUN_B`"
+        )
+    with out.progress("drawing pictures") as progress:
+        budget = Budget(_count(pictures), data_root, progress)
+        if diff and runs:
+            _diff(runs, runs_root, output or Path("diff.md"), split, budget, json)
+            return
+        written = write_report(runs or [], runs_root, output or Path("report.md"), split, budget)
     for sentence in written.collection.unreadable:
         out.warn(f"left out: {sentence}")
     if json:
@@ -41,6 +71,34 @@ def report(
         table = scores_table(comparison, HEADLINE)
         rows = [[cell.text for cell in row] for row in table.rows]
         out.table(f"{comparison.place}, in percent", table.columns, rows)
+    out.result(f"{written.path}\n{written.web}")
+
+
+def _count(text: str) -> int | None:
+    """The number of pictures; None for all."""
+    if text == ALL:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise InputError(f"--pictures '{text}' is no number of pictures", "give a number, such as 40, or all, or 0 for none")
+    return int(text)
+
+
+def _diff(runs: list[Path], runs_root: Path, output: Path, split: str | None, budget: "Budget", json: bool) -> None:
+    from segctl.report import write_diff
+    from segctl.report.diff import row_cells
+
+    written = write_diff(runs[0], runs[1], runs_root, output, split, budget)
+    if json:
+        out.json({"report": str(written.path), "web": str(written.web), "diffs": [found.as_json() for found in written.diffs]})
+        return
+    for found in written.diffs:
+        for title, rows in (("score", found.scores), ("class, IoU_D", found.classes), ("region", found.sizes)):
+            cells = [[row.name, *row_cells(row)] for row in rows]
+            if cells:
+                columns = (title, written.first.label, written.second.label, "difference", "verdict")
+                out.table(f"{found.comparison.place}, in percent", columns, cells)
+        for note in found.notes:
+            out.note(note)
     out.result(f"{written.path}\n{written.web}")
 
 

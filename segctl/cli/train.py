@@ -72,9 +72,10 @@ def train_run(run: "TrainRun", name: str, options: RunOptions) -> None:
     from segctl.train.start import start_run
 
     resumes = options.resume or options.extend_to is not None
-    if options.dry_run and (resumes or options.run is not None or options.tensorboard):
+    track = tuple(dict.fromkeys([*(options.track or []), *(["tensorboard"] if options.tensorboard else [])]))
+    if options.dry_run and (resumes or options.run is not None or track):
         raise InputError(
-            "--dry-run keeps nothing, so it cannot be combined with --run, --resume, --extend-to or --tensorboard",
+            "--dry-run keeps nothing, so it cannot be combined with --run, --resume, --extend-to, --track or --tensorboard",
             "leave them out",
         )
     if options.processes > 1 and not under_launcher():
@@ -82,7 +83,7 @@ def train_run(run: "TrainRun", name: str, options: RunOptions) -> None:
 
         launch(options.processes, out.arguments)
         return
-    with joined_world() as world, watching() as watch:
+    with joined_world(out.note_of_any_rank) as world, watching() as watch:
         request = Request(
             run=run,
             data_root=options.data_root,
@@ -94,7 +95,7 @@ def train_run(run: "TrainRun", name: str, options: RunOptions) -> None:
             command=shlex.join(["segctl", *out.arguments]),
             world=world,
             profile=options.profile,
-            tensorboard=options.tensorboard,
+            track=track,
         )
         if options.dry_run:
             found = dry_run(request, watch)

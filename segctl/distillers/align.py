@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -127,7 +128,7 @@ def class_slots(label: Tensor, num_classes: int) -> Tensor:
     Each image has num_classes + 1 slots; its last one is for ignored pixels.
     """
     known = label.masked_fill((label == IGNORED) | (label >= num_classes), num_classes).flatten(1)
-    images = known.new_tensor(range(len(known))).unsqueeze(1)
+    images = torch.arange(len(known), device=known.device).unsqueeze(1)
     return (images * (num_classes + 1) + known).flatten()
 
 

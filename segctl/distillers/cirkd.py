@@ -60,14 +60,17 @@ class CrossImage(Term[CrossImageSpec]):
         return torch.stack(parts).sum()
 
 
-def row_divergence(rows: Tensor, keys: Tensor, teacher_rows: Tensor, teacher_keys: Tensor, temperature: float) -> Tensor:
+def row_divergence(
+    rows: Tensor, keys: Tensor, teacher_rows: Tensor, teacher_keys: Tensor, temperature: float, counted: Tensor | None = None
+) -> Tensor:
     """Mean over rows and groups of KL(softmax(teacher's similarities / T) || softmax(student's similarities / T)).
 
     rows (M, D) and keys (G, n, D): unit vectors; a row's similarities to the n keys of each of the G groups are one
     distribution. teacher_rows (M, D') and teacher_keys (G, n, D') likewise. Gradients flow to rows and keys.
+    counted: the rows that count, bool (M,), or None for all.
     Returns a scalar; 0 if there are no rows. Memory is bounded: nothing of size M × G × n is ever held.
     """
-    found: Tensor = _RowDivergence.apply(rows, keys, teacher_rows.detach(), teacher_keys.detach(), temperature)
+    found: Tensor = _RowDivergence.apply(rows, keys, teacher_rows.detach(), teacher_keys.detach(), temperature, counted)
     return found
 
 
@@ -75,7 +78,10 @@ class _RowDivergence(torch.autograd.Function):
     """Takes a few rows at a time and computes their gradient in the forward pass, while their similarities are still there."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, keys: Tensor, teacher_rows: Tensor, teacher_keys: Tensor, temperature: float) -> Tensor:
+    def forward(
+        ctx: Any, rows: Tensor, keys: Tensor, teacher_rows: Tensor, teacher_keys: Tensor, temperature: float,
+        counted: Tensor | None,
+    ) -> Tensor:  # fmt: skip
         """Arguments as for `row_divergence`. Keeps the gradients to rows (M, D) and keys (G, n, D) for `backward`."""
         groups, each = keys.shape[:2]
         flat_keys, flat_teacher_keys = keys.flatten(0, 1), teacher_keys.flatten(0, 1)
@@ -88,21 +94,24 @@ class _RowDivergence(torch.autograd.Function):
             log_t = (teacher_rows[part] @ flat_teacher_keys.T).div_(temperature).view(-1, groups, each).log_softmax(2)
             log_s = (rows[part] @ flat_keys.T).div_(temperature).view(-1, groups, each).log_softmax(2)
             p_t = log_t.exp()
-            total += (p_t * log_t.sub_(log_s)).sum()
+            divergence = p_t * log_t.sub_(log_s)
             # d KL / d similarity = (softmax of the student - softmax of the teacher) / T; 1/T follows in `scale`.
             pull = log_s.exp_().sub_(p_t).flatten(1)
+            if counted is not None:
+                divergence, pull = (x.mul_(counted[part].view(-1, *[1] * (x.ndim - 1))) for x in (divergence, pull))
+            total += divergence.sum()
             to_rows[part] = pull @ flat_keys
             if to_keys is not None:
                 to_keys += pull.T @ rows[part]
-        scale = 1 / max(1, len(rows) * groups)
+        scale = 1 / max(1, len(rows) * groups) if counted is None else 1 / (counted.sum() * groups).clamp(min=1)
         ctx.scale = scale / temperature
         ctx.save_for_backward(to_rows, None if to_keys is None else to_keys.view_as(keys))
         return total * scale
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
         """slope: a scalar, the gradient of the result. Returns the gradients to rows (M, D) and keys (G, n, D)."""
         to_rows, to_keys = ctx.saved_tensors
         factor = slope * ctx.scale
-        return factor * to_rows, None if to_keys is None else factor * to_keys, None, None, None
+        return factor * to_rows, None if to_keys is None else factor * to_keys, None, None, None, None

@@ -15,6 +15,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from segctl.distillers.align import GridSize, Pair, grid_of, paired_logits
 from segctl.distillers.base import Opponent, Term
 from segctl.models.outputs import Outputs, upsample
+from segctl.runtime.upload import upload
 from segctl.schema.distill_terms import AdversarialSpec
 from segctl.schema.loss_terms import Output
 
@@ -129,7 +130,7 @@ class Adversarial(Term[AdversarialSpec]):
 
     def _penalty(self, fake: Tensor, real: Tensor) -> Tensor:
         """(norm of D's gradient - 1)² at a random point between each pair of maps (B, C, h, w) (arXiv:1704.00028)."""
-        share = torch.rand(len(fake), 1, 1, 1).to(fake)  # from the CPU's generator, whose state is in every checkpoint
+        share = upload(torch.rand(len(fake), 1, 1, 1), fake.device).to(fake.dtype)  # its generator's state is in every checkpoint
         between = (share * real + (1 - share) * fake).requires_grad_()
         (gradient,) = torch.autograd.grad(self.discriminator(between).sum(), between, create_graph=True)
         norm: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)

@@ -11,6 +11,9 @@ from segctl.ignored import IGNORED
 from segctl.losses.jdt import JDTLoss
 from segctl.losses.kl import KLLoss
 from segctl.losses.pixels import sum_dtype
+from segctl.losses.sums.at_stride import SoftAtStride
+from segctl.losses.sums.choose import sums_at_stride
+from segctl.losses.sums.plain import Sums
 from segctl.losses.teacher_calibration import calibrate
 from segctl.models.outputs import Outputs
 from segctl.schema.distill_terms import CalibrationSpec, SoftJDTSpec, SoftKLSpec
@@ -38,6 +41,36 @@ def calibration_of(spec: CalibrationSpec | None) -> Calibration:
     return partial(calibrate, keys=spec.keys, bandwidth=spec.bandwidth, balanced=spec.balanced, kernel_size=spec.kernel_size)
 
 
+def sums_between(
+    student: Outputs,
+    teacher: Outputs,
+    name: Output,
+    label: Tensor,
+    *,
+    norm: int = 1,
+    temperature: float = 1.0,
+    with_log: bool = False,
+) -> Sums | None:
+    """The sums (B, C) of the student's upsampled logits and the teacher's probabilities over the valid pixels, both logits / T.
+
+    Computed at the first call and reused: sums with the logarithm serve terms without it. None where the whole maps have to be
+    upsampled (see `sums_at_stride`), and where a network aligns corners.
+    """
+    if student.prediction.align_corners or teacher.prediction.align_corners:
+        return None
+    key = ("sums", teacher, name, norm, temperature)
+    found = {log: student.shared.get((*key, log)) for log in (True, False)}
+    sums: Sums | None = found[True] or (None if with_log else found[False])
+    if sums is None:
+        ours, theirs = student.at_head_stride(name), teacher.at_head_stride(name).detach()
+        if temperature != 1:
+            ours, theirs = ours.to(sum_dtype(ours)) / temperature, theirs.to(sum_dtype(theirs)) / temperature
+        size = (label.shape[-2], label.shape[-1])
+        sums = sums_at_stride(ours, SoftAtStride(theirs), size, label != IGNORED, norm, with_log)
+        student.shared[(*key, with_log)] = sums
+    return sums
+
+
 class SoftKL(Term[SoftKLSpec]):
     """T² times the mean over the valid pixels of KL(teacher || student), both at label size.
 
@@ -59,6 +92,11 @@ class SoftKL(Term[SoftKLSpec]):
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         """Logits (B, C, H, W) at label size, label integer (B, H, W). Returns a scalar of at least 0."""
         check_aux(teacher, self.logits, "soft_kl")
+        if self.calibration is as_they_are:
+            temperature = self.loss.temperature
+            sums = sums_between(student, teacher, self.logits, label, temperature=temperature, with_log=True)
+            if sums is not None:
+                return self.loss.of_sums(sums)
         q = self.calibration(soft_label(teacher.upsampled(self.logits), self.loss.temperature), label)
         loss: Tensor = self.loss(student.upsampled(self.logits), q, label != IGNORED)
         return loss
@@ -86,6 +124,10 @@ class SoftJDT(Term[SoftJDTSpec]):
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         """Logits (B, C, H, W) at label size, label integer (B, H, W). Returns a scalar, from 0 to 1 with the defaults."""
         check_aux(teacher, self.logits, "soft_jdt")
+        if self.calibration is as_they_are:
+            sums = sums_between(student, teacher, self.logits, label, norm=self.loss.norm)
+            if sums is not None:
+                return self.loss.of_sums(sums, hard=False)
         q = self.calibration(soft_label(teacher.upsampled(self.logits)), label)
         loss: Tensor = self.loss(student.upsampled(self.logits), q, label != IGNORED)
         return loss

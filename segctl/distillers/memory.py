@@ -7,7 +7,7 @@ twice that. The weights hold for any width, because similarities are cosines.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from segctl.distillers.base import Peers, Term
 from segctl.distillers.cirkd import row_divergence
 from segctl.ignored import IGNORED
 from segctl.models.outputs import Outputs
+from segctl.runtime.upload import upload
 from segctl.schema.distill_terms import MemorySpec
 
 Queue = Literal["faithful", "fixed"]
@@ -28,12 +29,15 @@ _PICK, _PIXELS, _REGIONS = range(3)
 
 
 class Picked(NamedTuple):
-    """What one image adds to the queues: regions (m, D) of classes (m,), and pixels (n, D) of classes (n,), sorted by class."""
+    """What some images add to the queues, in shapes that do not depend on their labels: the host need not know what a GPU finds.
 
-    region_classes: Tensor
-    regions: Tensor
-    pixel_classes: Tensor
+    pixels: (B, C, k, D), of which each class's first `counts` are meant.  counts: int64 (B, C), at most k; 0 for an absent class.
+    regions: (B, C, D), meant where the class is present.
+    """
+
     pixels: Tensor
+    counts: Tensor
+    regions: Tensor
 
 
 class ClassQueues(nn.Module):
@@ -46,15 +50,14 @@ class ClassQueues(nn.Module):
 
     Every process of a run stores the images of all processes in the order of the global batch. So the queues are equal in all
     of them, and equal to those of one process with the whole batch. Random draws depend on a seed and on how often the queues
-    have stored. Both are part of the state, so a resumed run draws the same.
+    have stored. Both are part of the state (`draws`), so a resumed run draws the same; both are plain numbers, so a GPU need not
+    be asked for them.
     """
 
     pixels: Tensor
     regions: Tensor
     next_pixel: Tensor
     next_region: Tensor
-    draws: Tensor
-    """int64 (2,): the seed of all draws, and how often the queues have stored."""
 
     def __init__(self, num_classes: int, channels: int, slots: tuple[int, int], each: int, queue: Queue) -> None:
         """slots: lengths of each class's ring of pixels and ring of regions. each: pixels stored per image and class."""
@@ -64,7 +67,7 @@ class ClassQueues(nn.Module):
         self.register_buffer("regions", F.normalize(torch.randn(num_classes, slots[1], channels), dim=2))
         self.register_buffer("next_pixel", torch.zeros(num_classes, dtype=torch.long))
         self.register_buffer("next_region", torch.zeros(num_classes, dtype=torch.long))
-        self.register_buffer("draws", torch.tensor([int(torch.randint(2**31, ())), 0]))
+        self.seed, self.stored = int(torch.randint(2**31, ())), 0
         self._peers: Peers | None = None
 
     def join(self, peers: Peers) -> None:
@@ -75,77 +78,85 @@ class ClassQueues(nn.Module):
     def store(self, features: Tensor, label: Tensor) -> None:
         """Store unit vectors (B, D, h, w) of labels int64 (B, h, w), image by image. Every process calls it once a step."""
         rank, size = (0, 1) if self._peers is None else (self._peers.rank, self._peers.size)
-        images = zip(features.permute(0, 2, 3, 1).flatten(1, 2), label.flatten(1), strict=True)
         # The loader deals the global batch out in turn: image i of this process is image i · size + rank of the batch.
-        positions = [index * size + rank for index in range(len(features))]
-        picked = [self._pick(*image, position) for image, position in zip(images, positions, strict=True)]
-        for of_image in picked if self._peers is None or size == 1 else _of_all_processes(picked, positions, self._peers):
-            self._store_regions(of_image.region_classes, of_image.regions)
-            self._store_pixels(of_image.pixel_classes, of_image.pixels)
-        self.draws[1] += 1
+        positions = range(rank, rank + len(features) * size, size)
+        picked = self._pick(features.flatten(2).transpose(1, 2), label.flatten(1), positions)
+        for of_image in zip(*picked, strict=True) if self._peers is None or size == 1 else self._of_all_processes(picked):
+            self._store_image(*of_image)
+        self.stored += 1
 
     def drawn(self, number: int, kind: int, position: int = 0) -> Tensor:
-        """A permutation of range(number), int64 (number,), for a kind of draw and an image; another one after every `store`."""
-        seed, stored = self.draws.tolist()
-        return torch.from_numpy(np.random.default_rng([seed, stored, kind, position]).permutation(number)).to(self.draws.device)
+        """A permutation of range(number), int64 (number,) in main memory, for a kind of draw and an image; another one after
+        every `store`."""
+        return torch.from_numpy(np.random.default_rng([self.seed, self.stored, kind, position]).permutation(number))
 
-    def _pick(self, image: Tensor, label: Tensor, position: int) -> Picked:
-        """image (n, D), label (n,); position: the image's place in the global batch."""
-        found = (label < len(self.pixels)).nonzero().squeeze(1)  # labelled pixels, in raster order
-        ids = label[found]
-        present = self._count(ids).nonzero().squeeze(1)
-        sums = torch.zeros_like(self.regions[:, 0]).index_add(0, ids, image[found])
-        # Shuffle, then sort by class: a stable sort leaves each class's pixels in random order; the first `each` are the draw.
-        shuffled = self.drawn(len(ids), _PICK, position)
-        chosen = shuffled[ids[shuffled].argsort(stable=True)]
-        chosen = chosen[self._rank_within(ids[chosen]) < min(self.each, self.pixels.shape[1])]
-        source = found[chosen] if self.queue == "fixed" else self._ordinals(ids)[chosen]
-        return Picked(present, F.normalize(sums[present], dim=1), ids[chosen], image[source])
+    def _pick(self, images: Tensor, label: Tensor, positions: Sequence[int]) -> Picked:
+        """images (B, n, D), label (B, n); positions: the images' places in the global batch."""
+        (number, each), classes = label.shape, len(self.pixels)
+        most = min(self.each, self.pixels.shape[1])
+        ids = torch.where(label < classes, label, classes)  # the rest is a class behind all others
+        slots = (torch.arange(number, device=ids.device).unsqueeze(1) * (classes + 1) + ids).flatten()
+        counts = slots.new_zeros(number * (classes + 1)).scatter_add(0, slots, torch.ones_like(slots)).view(number, -1)
+        first = counts.cumsum(1) - counts
+        sums = images.new_zeros(number * (classes + 1), images.shape[2]).index_add(0, slots, images.flatten(0, 1))
+        regions = F.normalize(sums.view(number, classes + 1, -1)[:, :classes], dim=2)
+        # Shuffle, then sort by class: a stable sort leaves each class's pixels in random order; its first ones are the draw.
+        shuffled = upload(torch.stack([self.drawn(each, _PICK, position) for position in positions]), ids.device)
+        order = shuffled.gather(1, ids.gather(1, shuffled).argsort(dim=1, stable=True))
+        places = first[:, :classes, None] + torch.arange(most, device=ids.device)
+        source = order.gather(1, places.clamp(max=each - 1).flatten(1))
+        if self.queue == "faithful":
+            source = self._ordinals(ids, first).gather(1, source)
+        pixels = images.gather(1, source.unsqueeze(2).expand(-1, -1, images.shape[2]))
+        return Picked(pixels.view(number, classes, most, -1), counts[:, :classes].clamp(max=most), regions)
 
-    def _store_regions(self, classes: Tensor, regions: Tensor) -> None:
-        """classes (m,), each at most once; regions (m, D)."""
-        self.regions[classes, self.next_region[classes]] = regions
-        self.next_region[classes] = (self.next_region[classes] + 1) % self.regions.shape[1]
+    def _ordinals(self, ids: Tensor, first: Tensor) -> Tensor:
+        """ids (B, n) -> how many equal ones stand before each (B, n); first (B, C + 1): where each class begins in order."""
+        order = ids.argsort(dim=1, stable=True)
+        ranks = torch.arange(ids.shape[1], device=ids.device) - first.gather(1, ids.gather(1, order))
+        return torch.empty_like(ids).scatter(1, order, ranks)
 
-    def _store_pixels(self, classes: Tensor, pixels: Tensor) -> None:
-        """classes (n,), sorted; pixels (n, D)."""
-        slots, counts = self.pixels.shape[1], self._count(classes)
+    def _store_image(self, pixels: Tensor, counts: Tensor, regions: Tensor) -> None:
+        """pixels (C, k, D), counts (C,), regions (C, D). What is not meant writes what is there already."""
+        classes, present = torch.arange(len(counts), device=counts.device), (counts > 0).unsqueeze(1)
+        self.regions[classes, self.next_region] = torch.where(present, regions, self.regions[classes, self.next_region])
+        self.next_region.add_(counts > 0).remainder_(self.regions.shape[1])
+        slots = self.pixels.shape[1]
         wraps = self.next_pixel + counts >= slots
         begin = torch.where(wraps, slots - counts, self.next_pixel)
-        self.next_pixel.copy_(torch.where(wraps, 0, begin + counts).where(counts > 0, self.next_pixel))
-        self.pixels[classes, begin[classes] + self._rank_within(classes)] = pixels
+        offsets = torch.arange(pixels.shape[1], device=counts.device)
+        offsets = torch.where(offsets < counts.unsqueeze(1), offsets, 0)  # the rest writes the first pixel once more
+        meant = pixels.gather(1, offsets.unsqueeze(2).expand_as(pixels))
+        there = self.pixels[classes, begin].unsqueeze(1)
+        self.pixels[classes.unsqueeze(1), begin.unsqueeze(1) + offsets] = torch.where(present.unsqueeze(2), meant, there)
+        self.next_pixel.copy_(torch.where(wraps, 0, begin + counts))
 
-    def _count(self, ids: Tensor) -> Tensor:
-        """ids (n,) -> how many pixels each class has (C,)."""
-        return torch.bincount(ids, minlength=len(self.pixels))
+    def _of_all_processes(self, mine: Picked) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """What all processes have picked, image by image in the order of the global batch.
 
-    def _rank_within(self, ids: Tensor) -> Tensor:
-        """Sorted ids (n,) -> how many equal ones stand before each (n,)."""
-        counts = self._count(ids)
-        return torch.arange(len(ids), device=ids.device) - (counts.cumsum(0) - counts)[ids]
+        An image is one row: its counts, which a float holds exactly, its regions and its pixels.
+        """
+        assert self._peers is not None
+        parts = [mine.counts.to(mine.pixels.dtype), mine.regions.flatten(1), mine.pixels.flatten(1)]
+        of_ranks = self._peers.gather_rows(torch.cat(parts, 1))
+        for index in range(max(map(len, of_ranks))):
+            for rows in of_ranks:
+                if index < len(rows):
+                    counts, regions, pixels = torch.split(rows[index], [part.shape[1] for part in parts])
+                    yield pixels.view(mine.pixels.shape[1:]), counts.long(), regions.view(mine.regions.shape[1:])
 
-    def _ordinals(self, ids: Tensor) -> Tensor:
-        """ids (n,) in any order -> how many equal ones stand before each (n,)."""
-        order = ids.argsort(stable=True)
-        return torch.empty_like(ids).index_put((order,), self._rank_within(ids[order]))
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}draws"] = torch.tensor([self.seed, self.stored])
 
-
-def _of_all_processes(mine: Sequence[Picked], positions: Sequence[int], peers: Peers) -> Iterator[Picked]:
-    """What all processes have picked, image by image in the order of the global batch.
-
-    Only picked vectors are sent, (1 + each) for a class and image, and not the features of whole images. A row sent is
-    [position, kind (0 region, 1 pixel), class, vector]; float holds these integers exactly.
-    """
-    rows = [
-        torch.cat([classes.new_tensor([position, kind]).expand(len(classes), 2), classes.unsqueeze(1), vectors], 1)
-        for of_image, position in zip(mine, positions, strict=True)
-        for kind, (classes, vectors) in enumerate((of_image[:2], of_image[2:]))
-    ]
-    whole = torch.cat(peers.gather_rows(torch.cat(rows)))
-    position, kind, classes = whole[:, :3].long().T
-    for image in position.unique().tolist():
-        regions, pixels = ((position == image) & (kind == which) for which in (0, 1))
-        yield Picked(classes[regions], whole[regions, 3:], classes[pixels], whole[pixels, 3:])
+    def _load_from_state_dict(self, state: Any, prefix: str, about: Any, strict: bool, missing: Any, *lists: Any) -> None:
+        draws = state.get(f"{prefix}draws")
+        if draws is None:
+            missing.append(f"{prefix}draws")
+        else:
+            self.seed, self.stored = draws.tolist()
+        others = {name: value for name, value in state.items() if name != f"{prefix}draws"}
+        super()._load_from_state_dict(others, prefix, about, strict, missing, *lists)
 
 
 class Projector(nn.Sequential):
@@ -198,17 +209,20 @@ class Memory(Term[MemorySpec]):
         on_grid = label_on_grid(label, grid_of(ours))
         theirs = F.normalize(theirs, dim=1)
         self.queues.store(theirs.to(self.queues.pixels.dtype), on_grid)
-        valid = on_grid != IGNORED
-        rows = F.normalize(self.projector(ours), dim=1).permute(0, 2, 3, 1)[valid]
-        teacher_rows = theirs.permute(0, 2, 3, 1)[valid]
+        valid = (on_grid != IGNORED).flatten()
+        rows = F.normalize(self.projector(ours), dim=1).permute(0, 2, 3, 1).flatten(0, 2)
+        teacher_rows = theirs.permute(0, 2, 3, 1).flatten(0, 2)
+        counted: Tensor | None = valid
+        if valid.device.type == "cpu":  # a GPU would tell the host how many are left, so it computes them all
+            rows, teacher_rows, counted = rows[valid], teacher_rows[valid], None
         return {
-            "pixel": self._divergence(rows, teacher_rows, _PIXELS),
-            "region": self._divergence(rows, teacher_rows, _REGIONS),
+            "pixel": self._divergence(rows, teacher_rows, counted, _PIXELS),
+            "region": self._divergence(rows, teacher_rows, counted, _REGIONS),
         }
 
-    def _divergence(self, rows: Tensor, teacher_rows: Tensor, kind: int) -> Tensor:
-        """rows, teacher_rows: unit vectors (M, D') of the valid pixels. kind: _PIXELS or _REGIONS. Returns a scalar."""
+    def _divergence(self, rows: Tensor, teacher_rows: Tensor, counted: Tensor | None, kind: int) -> Tensor:
+        """rows, teacher_rows: unit vectors (M, D'). counted: the rows that count, bool (M,). kind: _PIXELS or _REGIONS."""
         ring, samples = (self.queues.pixels, self.queues.regions)[kind - _PIXELS], self.samples[kind - _PIXELS]
-        slots = self.queues.drawn(ring.shape[1], kind)[:samples]
+        slots = upload(self.queues.drawn(ring.shape[1], kind)[:samples], ring.device)
         bank = ring[:, slots].flatten(0, 1).unsqueeze(0).to(rows.dtype)
-        return row_divergence(rows, bank, teacher_rows, bank, self.temperature)
+        return row_divergence(rows, bank, teacher_rows, bank, self.temperature, counted)

@@ -22,6 +22,7 @@ from segctl.models.forward import ImageNetwork
 from segctl.runtime.determinism import any_image_size
 from segctl.runtime.device import Compute
 from segctl.runtime.memory import SCORE_WITH_LESS, out_of_memory_in_words
+from segctl.runtime.upload import upload
 from segctl.runtime.world import World
 from segctl.schema.evaluate import EvaluateSpec
 
@@ -155,8 +156,8 @@ def _predicted(model: ImageNetwork, dataset: PreparedDataset, names: Sequence[st
     """The batches of the named images, in order, predicted and queued for counting."""
     device = how.compute.device
     for samples in _same_size(evaluation_samples(dataset, list(names), workers=how.workers), how.batch):
-        images = torch.stack([sample.image for sample in samples]).to(device, non_blocking=True)
-        label = torch.stack([sample.label for sample in samples]).to(device, non_blocking=True)
+        images = _on_device([sample.image for sample in samples], device)
+        label = _on_device([sample.label for sample in samples], device)
         if how.extras.calibration:
             probabilities = class_probabilities(model, images, how.protocol, how.compute)
             if how.classes is not None:
@@ -167,6 +168,11 @@ def _predicted(model: ImageNetwork, dataset: PreparedDataset, names: Sequence[st
             if how.classes is not None:
                 prediction = how.classes.of_predictions(prediction)
         yield _Batch(samples, prediction, queue_pairs(prediction, label, dataset.classes.num_classes), bins)
+
+
+def _on_device(parts: list[Tensor], device: torch.device) -> Tensor:
+    """Tensors of one shape as a batch on the device. The loader's memory is page-locked, and a stack of it would not be."""
+    return upload(parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts), device)
 
 
 def _one_behind(batches: Iterator[_Batch]) -> Iterator[_Batch]:
@@ -194,7 +200,7 @@ def _same_size(samples: Iterator[Sample], most: int) -> Iterator[list[Sample]]:
 
 def _finish(batch: _Batch, dataset: PreparedDataset, extras: Extras, tally: Tally) -> None:
     """Fetch the counts from the device, count here what needs whole maps, and add both to the tally."""
-    pairs = checked_pairs(batch.pairs).cpu().numpy()
+    pairs = checked_pairs(batch.pairs.cpu()).numpy()
     bins = None if batch.bins is None else batch.bins.cpu().numpy()
     maps = batch.prediction.cpu().numpy() if extras.maps or extras.save else None
     for index, sample in enumerate(batch.samples):

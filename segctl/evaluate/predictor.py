@@ -18,6 +18,15 @@ from segctl.models.normalize import Normalizing
 from segctl.runtime.device import Compute
 from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol, WholeProtocol
 
+_Window = tuple[slice, slice]
+"""The rows and columns of a tile."""
+
+TILES_AT_ONCE = 4
+"""For a GPU. Four tiles of half the height and half the width take as much memory as the whole image."""
+
+_FITTING: dict[tuple[int, int, int], int] = {}
+"""How many tiles of (height, width, images) fit into this process's GPU, where `TILES_AT_ONCE` do not."""
+
 
 @torch.no_grad()
 def predict_classes(model: ImageNetwork, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
@@ -77,8 +86,8 @@ def _logits(model: ImageNetwork, images: Tensor, protocol: EvaluateSpec, compute
 def _forward(model: ImageNetwork, images: Tensor, compute: Compute) -> Tensor:
     """One forward pass: logits (B, C, H, W) for images uint8 (B, H, W, 3)."""
     with compute.autocast():
-        logits = forward_uint8(model, images).logits
-    return at_label_size(logits, (images.shape[1], images.shape[2]))
+        found = forward_uint8(model, images)
+    return at_label_size(found.logits, (images.shape[1], images.shape[2]), found.align_corners)
 
 
 def _sliding_logits(model: ImageNetwork, images: Tensor, sliding: SlidingProtocol, compute: Compute) -> Tensor:
@@ -87,12 +96,40 @@ def _sliding_logits(model: ImageNetwork, images: Tensor, sliding: SlidingProtoco
     padded, top, left = _pad_to(images, sliding.tile, _padding(model, images.shape[3]))
     total = padded.new_zeros((len(images), model.num_classes, *padded.shape[1:3]), dtype=torch.float32)
     hits = padded.new_zeros((1, 1, *padded.shape[1:3]), dtype=torch.float32)
-    for y in tile_starts(padded.shape[1], sliding.tile[0], sliding.stride):
-        for x in tile_starts(padded.shape[2], sliding.tile[1], sliding.stride):
-            window = (slice(y, y + sliding.tile[0]), slice(x, x + sliding.tile[1]))
-            total[:, :, window[0], window[1]] += _forward(model, padded[:, window[0], window[1]], compute)
-            hits[:, :, window[0], window[1]] += 1
+    windows = [
+        (slice(y, y + sliding.tile[0]), slice(x, x + sliding.tile[1]))
+        for y in tile_starts(padded.shape[1], sliding.tile[0], sliding.stride)
+        for x in tile_starts(padded.shape[2], sliding.tile[1], sliding.stride)
+    ]
+    for window, logits in _logits_of_windows(model, padded, windows, compute):
+        total[:, :, window[0], window[1]] += logits
+        hits[:, :, window[0], window[1]] += 1
     return (total / hits)[:, :, top : top + height, left : left + width]
+
+
+def _logits_of_windows(
+    model: ImageNetwork, images: Tensor, windows: list[_Window], compute: Compute
+) -> Iterator[tuple[_Window, Tensor]]:
+    """The logits (B, C, h, w) of each window of images (B, H, W, 3), in their order.
+
+    A GPU takes several windows at once, because one hardly fills it. Whoever scores in tiles may do so for want of memory: where
+    several do not fit, it takes half as many from then on.
+    """
+    size = (windows[0][0].stop - windows[0][0].start, windows[0][1].stop - windows[0][1].start, len(images))
+    at_once = 1 if compute.device.type == "cpu" else _FITTING.get(size, TILES_AT_ONCE)
+    start = 0
+    while start < len(windows):
+        part = windows[start : start + at_once]
+        try:
+            crops = [images[:, rows, columns] for rows, columns in part]
+            logits = _forward(model, crops[0] if len(crops) == 1 else torch.cat(crops), compute)
+        except torch.OutOfMemoryError:
+            if len(part) == 1:
+                raise
+            at_once = _FITTING[size] = len(part) // 2
+            continue
+        yield from zip(part, logits.chunk(len(part)), strict=True)
+        start += len(part)
 
 
 @torch.no_grad()

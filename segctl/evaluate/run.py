@@ -24,7 +24,7 @@ from segctl.models.forward import ImageNetwork
 from segctl.programs import open_program
 from segctl.runs import RunFolder
 from segctl.runtime.cores import loader_workers
-from segctl.runtime.device import Compute, choose_compute, choose_scoring_compute
+from segctl.runtime.device import Compute, choose_compute, choose_scoring_compute, require_own_gpus
 from segctl.runtime.signals import requests_between_steps
 from segctl.runtime.world import World
 from segctl.schema.evaluate import EvaluateSpec, ProtocolChange, protocol_in_words, protocol_slug
@@ -134,8 +134,9 @@ def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | 
     """
     opened = open_request(request)
     dataset, compute = opened.dataset, opened.compute
+    require_own_gpus(compute.device, world)
     model = _network(request, opened)
-    workers = loader_workers(opened.spec.data.workers, compute.device.type, world.size)
+    workers = loader_workers(opened.spec.data.workers, compute.device.type, world.local_size)
     how = Scoring(opened.protocol, compute, workers, world, request.batch, _extras(request, opened), opened.classes)
     about = _about(request, opened)
     with requests_between_steps() as requests:

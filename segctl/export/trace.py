@@ -38,7 +38,8 @@ class DeployedNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         pixels = images.permute(0, 3, 1, 2).to(torch.float32)  # not Normalizing.normalize: its work in place cannot be traced
         normalised = (pixels - self.network.pixel_mean) / self.network.pixel_std
-        logits = at_label_size(self.network(normalised).logits, (images.shape[1], images.shape[2]))
+        found = self.network(normalised)
+        logits = at_label_size(found.logits, (images.shape[1], images.shape[2]), found.align_corners)
         match self.output:
             case "labels":
                 return logits.argmax(1).to(torch.uint8)

@@ -18,6 +18,7 @@ from segctl.inference.network import PictureNetwork, scaling_of
 from segctl.models import SavedModel, Segmenter, read, restore
 from segctl.runtime.device import Compute, choose_scoring_compute
 from segctl.runtime.memory import out_of_memory_in_words
+from segctl.runtime.upload import upload
 from segctl.schema.evaluate import EvaluateSpec, ProtocolChange, SlidingProtocol, protocol_in_words
 from segctl.schema.load import validate_run
 from segctl.schema.run import TrainRun
@@ -88,7 +89,7 @@ class RunNetwork(PictureNetwork):
         return found.float().cpu().numpy()
 
     def _sent(self, images: NDArray[np.uint8]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(images)).to(self._compute.device)
+        return upload(torch.from_numpy(np.ascontiguousarray(images)), self._compute.device)
 
 
 def _palette(data_root: Path, spec: TrainRun, class_names: list[str]) -> NDArray[np.uint8]:

@@ -49,5 +49,5 @@ class KLLoss(Loss[KLSpec]):
         return self.temperature**2 * mean_over_valid(per_pixel, keep_mask)
 
     def of_sums(self, sums: Sums) -> Tensor:
-        """The loss, a scalar, of sums (B, C) over soft labels that were taken with log=True and norm 1; for temperature 1."""
-        return (sums.label_log - sums.log_likelihood).sum() / sums.labelled.sum().clamp(min=1)
+        """The loss, a scalar, of sums (B, C) over soft labels, of logits / T, that were taken with log=True and norm 1."""
+        return self.temperature**2 * (sums.label_log - sums.log_likelihood).sum() / sums.labelled.sum().clamp(min=1)

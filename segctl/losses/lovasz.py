@@ -36,6 +36,8 @@ class LovaszSoftmaxLoss(Loss[LovaszSpec]):
             raise ArgumentError("LovaszSoftmaxLoss got probabilities, wanted class ids (B, *D); for soft labels use JDTLoss")
         p = finite_where_ignored(logits, valid).softmax(1, dtype=sum_dtype(logits)).reshape(*logits.shape[:2], -1)
         valid = torch.ones_like(label, dtype=torch.bool) if valid is None else valid
+        if p.device.type != "cpu":
+            return self._without_waiting(p, label.long().reshape(len(p), -1), valid.reshape(len(p), -1))
         pairs = list(zip(p, label.long().reshape(len(p), -1), valid.reshape(len(p), -1), strict=True))
         if self.per_image:
             losses = [self._of_pixels(q[:, keep], ids[keep]) for q, ids, keep in pairs if keep.any()]
@@ -43,6 +45,23 @@ class LovaszSoftmaxLoss(Loss[LovaszSpec]):
             whole = [(q[:, keep], ids[keep]) for q, ids, keep in pairs]
             losses = [self._of_pixels(torch.cat([q for q, _ in whole], 1), torch.cat([ids for _, ids in whole]))]
         return torch.stack(losses).mean() if losses else p.sum() * 0
+
+    def _without_waiting(self, p: Tensor, label: Tensor, valid: Tensor) -> Tensor:
+        """p (B, C, N), label int64 (B, N), valid bool (B, N): the same for a GPU, which need not tell the host what it finds.
+
+        Ignored pixels get an error below all others, so that they are sorted last; absent classes are computed and weighted 0.
+        """
+        if not self.per_image:
+            p, label, valid = p.transpose(0, 1).flatten(1).unsqueeze(0), label.reshape(1, -1), valid.reshape(1, -1)
+        values, weights = [], []
+        for c in range(p.shape[1]):
+            truth = (label == c) & valid
+            errors, order = (truth.to(p.dtype) - p[:, c]).abs().masked_fill(~valid, -1.0).sort(dim=1, descending=True)
+            values.append((errors.clamp(min=0) * _slopes(truth.gather(1, order)).to(p.dtype)).sum(1))
+            weights.append((truth if self.active == "present" else valid).any(1))
+        counted = torch.stack(weights).to(p.dtype)
+        of_images = (torch.stack(values) * counted).sum(0) / counted.sum(0).clamp(min=1)
+        return of_images.sum() / valid.any(1).sum().clamp(min=1)
 
     def _of_pixels(self, p: Tensor, label: Tensor) -> Tensor:
         """p (C, N), label int64 (N,), all of it valid."""
@@ -59,9 +78,9 @@ def _extension(p: Tensor, truth: Tensor) -> Tensor:
 
 
 def _slopes(truth: Tensor) -> Tensor:
-    """How much the Jaccard loss grows with each further pixel that is wrong, worst first: (N,) in `wide_dtype`."""
+    """How much the Jaccard loss grows with each further pixel that is wrong, worst first: (..., N) in `wide_dtype`."""
     wide = wide_dtype(truth.device)
-    found = truth.cumsum(0).to(wide)
-    union = truth.sum() + torch.arange(1, len(truth) + 1, device=truth.device).to(wide) - found
-    jaccard = 1 - (truth.sum() - found) / union
-    return jaccard.diff(prepend=jaccard.new_zeros(1))
+    found, whole = truth.cumsum(-1).to(wide), truth.sum(-1, keepdim=True)
+    union = whole + torch.arange(1, truth.shape[-1] + 1, device=truth.device).to(wide) - found
+    jaccard = 1 - (whole - found) / union
+    return jaccard.diff(prepend=jaccard.new_zeros((*jaccard.shape[:-1], 1)))

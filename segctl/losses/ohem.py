@@ -8,7 +8,7 @@ from torch import Tensor
 from segctl.errors import ArgumentError
 from segctl.ignored import IGNORED
 from segctl.losses.base import Loss
-from segctl.losses.pixels import checked_pixels, finite_where_ignored, log_likelihood
+from segctl.losses.pixels import checked_pixels, finite_where_ignored, log_likelihood, wide_dtype
 from segctl.schema.loss_terms import OhemSpec
 
 
@@ -40,6 +40,8 @@ class HardPixelLoss(Loss[OhemSpec]):
     def forward(self, logits: Tensor, label: Tensor, keep_mask: Tensor | None = None) -> Tensor:
         valid = checked_pixels(logits, label, self.ignore_index, keep_mask)
         errors = -log_likelihood(logits, label, valid)
+        if valid is not None and errors.device.type != "cpu":
+            return self._mean_of_hard(errors.flatten(), valid.flatten())
         kept = errors.flatten() if valid is None else errors[valid]
         if kept.numel() == 0:
             return finite_where_ignored(logits, valid).sum(dtype=errors.dtype) * 0
@@ -47,3 +49,12 @@ class HardPixelLoss(Loss[OhemSpec]):
         bound = kept.detach().topk(least, sorted=False).values.amin().clamp(max=-math.log(self.threshold))
         hard = kept.detach() >= bound
         return torch.where(hard, kept, 0.0).sum() / hard.sum()
+
+    def _mean_of_hard(self, errors: Tensor, valid: Tensor) -> Tensor:
+        """The loss of errors (N,) at the valid pixels, bool (N,), without telling the host how many these are."""
+        found = errors.detach().masked_fill(~valid, -math.inf)
+        most = max(1, math.ceil(self.min_share * len(found)))
+        least = (self.min_share * valid.sum().to(wide_dtype(valid.device))).ceil().long().clamp(min=1)
+        bound = found.topk(most).values.gather(0, least.view(1) - 1).clamp(max=-math.log(self.threshold))
+        hard = valid & (found >= bound)
+        return torch.where(hard, errors, 0.0).sum() / hard.sum().clamp(min=1)

@@ -1,5 +1,7 @@
 """Calibrate a teacher's probabilities where it is wrong or at a boundary: kernel regression over the probability simplex."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,7 @@ from segctl.errors import ArgumentError
 from segctl.ignored import IGNORED
 from segctl.losses.pixels import check_class_ids, check_shapes, log_or_lowest, wide_dtype
 from segctl.losses.soft_labels import boundary
+from segctl.runtime.upload import upload
 
 CHUNK = 1 << 22
 """Largest number of pixel-key pairs at once: 32 MiB of float64."""
@@ -42,30 +45,44 @@ def calibrate(
     valid = label != IGNORED
     wrong = valid & (q.argmax(1) != label)
     replaced = (wrong | (valid & boundary(label, kernel_size))).flatten(1)
+    flat = label.flatten(1)
+    sizes = torch.cat([_class_sizes(flat, q.shape[1]), replaced.sum(1, keepdim=True)], 1).tolist()  # a GPU is asked once
     result = q.clone(memory_format=torch.contiguous_format).flatten(2)
-    for image, (of_image, ids) in enumerate(zip(q.flatten(2), label.flatten(1).long(), strict=True)):
-        chosen = draw_keys(ids, keys, balanced)
-        queries = replaced[image].nonzero().flatten()
-        means = _mean_labels(of_image[:, queries], of_image[:, chosen], ids[chosen], bandwidth)
+    for image, of_image in enumerate(q.flatten(2)):
+        *of_classes, number = sizes[image]
+        chosen = draw_keys(flat[image], of_classes, keys, balanced)
+        # As nonzero, whose length a GPU would have to tell: a stable sort puts the pixels to replace first, in their order.
+        queries = replaced[image].to(torch.uint8).argsort(descending=True, stable=True)[:number]
+        means = _mean_labels(of_image[:, queries], of_image[:, chosen], flat[image, chosen], bandwidth)
         result[image, :, queries] = means.to(result.dtype)
     return result.view_as(q)
 
 
-def draw_keys(label: Tensor, keys: int, balanced: bool) -> Tensor:
-    """The places int64 (K,) of key pixels in a flat label int64 (N,): without repetition, none of them ignored."""
+def _class_sizes(label: Tensor, num_classes: int) -> Tensor:
+    """How many pixels each class has in each image: labels int64 (B, N), 255 ignored -> int64 (B, C)."""
+    slots = torch.where(label == IGNORED, num_classes, label)
+    return label.new_zeros(len(label), num_classes + 1).scatter_add(1, slots, torch.ones_like(slots))[:, :-1]
+
+
+def draw_keys(label: Tensor, sizes: Sequence[int], keys: int, balanced: bool) -> Tensor:
+    """The places int64 (K,) of key pixels in a flat label int64 (N,): without repetition, none of them ignored.
+
+    sizes: how many pixels of the label each class has.  The draws are those of the CPU's generator, whose state is in every
+    checkpoint.
+    """
     if not balanced:
-        return _some_of((label != IGNORED).nonzero().flatten(), keys)
-    classes = [c for c in label.unique(sorted=True).tolist() if c != IGNORED]  # type: ignore[no-untyped-call]
-    if not classes:
+        order, sizes = (label == IGNORED).to(torch.uint8).argsort(stable=True), [sum(sizes)]
+    else:
+        order = label.argsort(stable=True)  # class by class, each in its order; ignored pixels last
+    present = sum(size > 0 for size in sizes)
+    if not present:
         return label.new_zeros(0)
-    share = -(-keys // len(classes))
-    return torch.cat([_some_of((label == c).nonzero().flatten(), share) for c in classes])
-
-
-def _some_of(places: Tensor, number: int) -> Tensor:
-    """At most `number` of the places int64 (n,), drawn without repetition."""
-    # On the CPU's generator, whose state is in every checkpoint.
-    return places[torch.randperm(len(places))[:number].to(places.device)]
+    share, first, drawn = -(-keys // present), 0, []
+    for size in sizes:
+        if size:
+            drawn.append(first + torch.randperm(size)[:share])
+        first += size
+    return order[upload(torch.cat(drawn), label.device)]
 
 
 def _mean_labels(q: Tensor, keys: Tensor, key_ids: Tensor, bandwidth: float) -> Tensor:

@@ -1,4 +1,7 @@
-"""The weighted terms of a task loss. Terms on the same logits share one softmax where they can."""
+"""The weighted terms of a task loss. Terms on the same logits share one softmax where they can.
+
+Logits that no other term needs at label size are not upsampled as a whole: see `segctl.losses.sums.at_stride`.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeGuard
@@ -11,8 +14,9 @@ from segctl.losses.cross_entropy import CrossEntropyLoss
 from segctl.losses.jdt import JDTLoss
 from segctl.losses.kl import KLLoss
 from segctl.losses.pixels import checked_pixels, is_hard
-from segctl.losses.sums.choose import sums_of
+from segctl.losses.sums.choose import sums_at_stride, sums_of
 from segctl.losses.sums.plain import Sums
+from segctl.losses.sums.threads import single_threaded
 from segctl.schema.loss_terms import Output
 
 
@@ -30,6 +34,8 @@ class LossTerms(nn.Module):
 
     forward: a function from an output's name to its logits (B, C, *D); label integer (B, *D) or probabilities (B, C, *D);
     keep_mask bool (B, *D) -> each term's value by name, a scalar, unweighted. `terms` holds the factors; the caller multiplies.
+    at_head_stride: a function from an output's name to the logits (B, C, h, w) that the first one upsamples, bilinearly and with
+    align_corners False. Where all terms on an output can read those, the first function is not called for it.
     """
 
     def __init__(self, terms: Sequence[NamedLoss]) -> None:
@@ -37,10 +43,20 @@ class LossTerms(nn.Module):
         self.terms = tuple(terms)
         self.losses = nn.ModuleList(term.module for term in terms)  # so that their class weights move with the module
 
-    def forward(self, logits_of: Callable[[Output], Tensor], label: Tensor, keep_mask: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        logits_of: Callable[[Output], Tensor],
+        label: Tensor,
+        keep_mask: Tensor | None = None,
+        at_head_stride: Callable[[Output], Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
         for output in dict.fromkeys(term.logits for term in self.terms):
             terms = [term for term in self.terms if term.logits == output]
+            sums = None if at_head_stride is None else _sums_at_stride(terms, at_head_stride(output), label, keep_mask)
+            if sums is not None:
+                values |= {term.name: _of_sums(term.module, sums, is_hard(label)) for term in terms}
+                continue
             logits = logits_of(output)
             sums = _shared_sums(terms, logits, label, keep_mask)
             for term in terms:
@@ -74,9 +90,27 @@ def _shared_sums(terms: Sequence[NamedLoss], logits: Tensor, label: Tensor, keep
     return sums_of(logits, label, valid, norm=1, with_log=len(metric) < len(sharing))
 
 
+def _sums_at_stride(terms: Sequence[NamedLoss], logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> Sums | None:
+    """The sums (B, C) for all terms, from logits (B, C, h, w) at head stride; None unless all terms can share them."""
+    if not all(_can_share(term.module, label) for term in terms):
+        return None
+    size = (label.shape[-2], label.shape[-1])
+    large = logits[:, :, :1, :1].expand(-1, -1, *size)  # no memory: only its shape and type are looked at
+    with single_threaded():
+        valid = checked_pixels(large, label, IGNORED, keep_mask)
+    with_log = any(not isinstance(term.module, JDTLoss) for term in terms)
+    return sums_at_stride(logits, label, size, valid, norm=1, with_log=with_log)
+
+
 def _value(loss: Loss[Any], sums: Sums | None, logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> Tensor:
     """A loss's value, a scalar: from the shared sums (B, C) where it can use them, else from logits and label as given."""
     if sums is None or not _can_share(loss, label):
         value: Tensor = loss(logits, label, keep_mask)
         return value
-    return loss.of_sums(sums, is_hard(label)) if isinstance(loss, JDTLoss) else loss.of_sums(sums)
+    return _of_sums(loss, sums, is_hard(label))
+
+
+def _of_sums(loss: Loss[Any], sums: Sums, hard: bool) -> Tensor:
+    """The value of a loss that `_can_share` its sums."""
+    assert isinstance(loss, CrossEntropyLoss | KLLoss | JDTLoss)
+    return loss.of_sums(sums, hard) if isinstance(loss, JDTLoss) else loss.of_sums(sums)

@@ -41,8 +41,8 @@ def boundary_counts(
     truth = np.where(valid, label, num_classes).astype(np.int32)
     distance = boundary_distance(*label.shape)
     # One histogram of pairs counts everything: row or column C stands for "not on a boundary".
-    truth_there = np.where(_on_boundary(truth, valid, num_classes, distance), truth, num_classes)
-    guess_there = np.where(_on_boundary(guess, valid, num_classes, distance) & valid, guess, num_classes)
+    truth_there = np.where(on_boundary(truth, valid, num_classes, distance), truth, num_classes)
+    guess_there = np.where(on_boundary(guess, valid, num_classes, distance) & valid, guess, num_classes)
     size = num_classes + 1
     pairs = np.bincount((truth_there * size + guess_there).ravel(), minlength=size * size).reshape(size, size)
     hits = pairs.diagonal()[:num_classes]
@@ -55,7 +55,7 @@ def boundary_scores(table: CountTable, *, binary: bool = False) -> dict[str, flo
     return {name: found[f"mIoU_{name[-1]}"] for name in BOUNDARY_SCORES}
 
 
-def _on_boundary(ids: NDArray[np.integer], valid: NDArray[np.bool_], num_classes: int, distance: int) -> NDArray[np.bool_]:
+def on_boundary(ids: NDArray[np.integer], valid: NDArray[np.bool_], num_classes: int, distance: int) -> NDArray[np.bool_]:
     """bool (H, W): valid pixels whose window of 2 · distance + 1 pixels holds another class or leaves the image.
 
     ids, valid: (H, W). A window holds one class only if its smallest and its largest id are equal, so two filters, an erosion

@@ -20,6 +20,9 @@ class Backbone(nn.Module, ABC):
     note: str = ""
     """What was assumed about the file that its weights came from, in a sentence; empty if nothing was."""
 
+    weights_file: Path | None = None
+    """The file that its first weights were read from; None for random ones."""
+
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W), normalised -> maps (B, channels[i], ⌈H/strides[i]⌉, ⌈W/strides[i]⌉), finest first, for any H and W."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from segctl.errors import InputError
+from segctl.models.cirkd import build_cirkd
 from segctl.models.external.foreign import plain_name
 from segctl.models.external.weights import first_misfit
 from segctl.models.head_widths import reference_widths
@@ -23,17 +24,24 @@ def build_model(spec: ModelSpec, num_classes: int, class_names: Sequence[str] | 
     bands: how many its images have.
     """
     start = _run_to_start_from(spec.weights)
-    weights = spec.weights if start is None else "none"
-    backbone = build_backbone(spec.backbone, spec.output_stride, weights, spec.stages, bands)
+    model = _build(spec if start is None else spec.model_copy(update={"weights": "none"}), num_classes, bands)
+    if start is not None:
+        model.weights_note = _take_from(model, start, class_names)
+        model.backbone.weights_file = start.path
+    return model
+
+
+def _build(spec: ModelSpec, num_classes: int, bands: int) -> Segmenter:
+    if spec.family == "cirkd":
+        if bands != 3:
+            raise InputError(f"model.family: 'cirkd' takes RGB images alone, got {bands} bands", "leave model.family out")
+        return build_cirkd(spec, num_classes)
+    backbone = build_backbone(spec.backbone, spec.output_stride, spec.weights, spec.stages, bands=bands)
     widths = reference_widths(backbone.channels[-1])
     head = head_class(spec.head).of(spec, backbone, widths)
     if spec.aux and len(backbone.channels) < 2:
         raise InputError(f"model.aux: '{spec.backbone}' gives one map, wanted two", "use `--set model.aux=false`")
-    model = Segmenter(backbone, head, num_classes, aux_width=widths.aux if spec.aux else None)
-    if start is not None:
-        model.weights_note = _take_from(model, start, class_names)
-        backbone.weights_file = start.path
-    return model
+    return Segmenter(backbone, head, num_classes, aux_width=widths.aux if spec.aux else None)
 
 
 def _run_to_start_from(weights: str) -> SavedModel | None:

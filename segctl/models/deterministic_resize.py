@@ -16,9 +16,10 @@ def wanted_for(maps: Tensor) -> bool:
     return maps.is_cuda and torch.are_deterministic_algorithms_enabled()
 
 
-def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, D, h, w) -> (B, D, *size), bilinear, align_corners False."""
-    return _products(maps, _between(maps.shape[-2], size[0], maps), _between(maps.shape[-1], size[1], maps))
+def resized(maps: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
+    """(B, D, h, w) -> (B, D, *size), bilinear."""
+    rows = _between(maps.shape[-2], size[0], maps, align_corners)
+    return _products(maps, rows, _between(maps.shape[-1], size[1], maps, align_corners))
 
 
 def bin_means(maps: Tensor, bins: int) -> Tensor:
@@ -37,9 +38,10 @@ def _products(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return found.to(maps.dtype, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def _between(length: int, wanted: int, like: Tensor) -> Tensor:
+def _between(length: int, wanted: int, like: Tensor, align_corners: bool) -> Tensor:
     """(wanted, length): each row weighs the two nearest of `length` pixel centres; places beyond the border move onto it."""
-    place = ((torch.arange(wanted, device=like.device, dtype=torch.float64) + 0.5) * length / wanted - 0.5).clamp(min=0)
+    pixels = torch.arange(wanted, device=like.device, dtype=torch.float64)
+    place = pixels * (length - 1) / max(1, wanted - 1) if align_corners else ((pixels + 0.5) * length / wanted - 0.5).clamp(min=0)
     grid = torch.arange(length, device=like.device, dtype=torch.float64)
     nearness = (1 - (place.clamp(max=length - 1).unsqueeze(1) - grid).abs()).clamp(min=0)
     return nearness.to(torch.promote_types(like.dtype, torch.float32))

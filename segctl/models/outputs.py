@@ -1,10 +1,11 @@
 """What a network returns, and the one rule that brings it to a label's size.
 
 Losses and distillation terms read a prediction through `Outputs`. So the main and the auxiliary logits are each upsampled at
-most once a step, however many terms read them.
+most once a step, however many terms read them, and not at all if every term on them reads them at head stride.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Hashable
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,30 +28,47 @@ class Prediction(NamedTuple):
     features: Tensor | None
     """(B, D, h, w), the input of the final 1×1 classifier, after dropout; None for a foreign network that hides it."""
 
+    @property
+    def align_corners(self) -> bool:  # not a field, because the fields are tensors
+        """Whether the logits are resized with the centres of the corner pixels on each other, not by pixel centres."""
+        return False
 
-def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, h, w) -> (B, C, *size), bilinear, align_corners False. The only resizing in segctl's networks.
+
+class CornerAlignedPrediction(Prediction):
+    """A prediction of a network that was trained with aligned corners."""
+
+    @property
+    def align_corners(self) -> bool:
+        return True
+
+
+def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
+    """(B, C, h, w) -> (B, C, *size), bilinear. The only resizing in segctl's networks.
 
     It is used for logits at a label's size, and for coarse maps inside the heads.
     """
     if not tracing() and logits.shape[-2:] == size:
         return logits
     if deterministic_resize.wanted_for(logits):
-        return deterministic_resize.resized(logits, size)
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+        return deterministic_resize.resized(logits, size, align_corners)
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
 
 
-def at_label_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def at_label_size(logits: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
     """Logits (B, C, h, w) -> (B, C, *size) in at least float32, in training and in scoring alike."""
-    return upsample(logits.to(torch.promote_types(logits.dtype, torch.float32)), size)
+    return upsample(logits.to(torch.promote_types(logits.dtype, torch.float32)), size, align_corners)
 
 
 class Outputs:
-    """A prediction and the size (H, W) of the label it is compared with."""
+    """A prediction and the size (H, W) of the label it is compared with.
+
+    `shared` is for what several terms compute from the same outputs: the first one leaves it there, by a key, for the others.
+    """
 
     def __init__(self, prediction: Prediction, size: tuple[int, int]) -> None:
         self.prediction = prediction
         self.size = size
+        self.shared: dict[Hashable, Any] = {}
         self._upsampled: dict[OutputName, Tensor] = {}
 
     @property
@@ -74,5 +92,5 @@ class Outputs:
     def upsampled(self, name: OutputName) -> Tensor:
         """Logits (B, C, *size), computed at the first call and reused. Raises InputError as `at_head_stride` does."""
         if name not in self._upsampled:
-            self._upsampled[name] = at_label_size(self.at_head_stride(name), self.size)
+            self._upsampled[name] = at_label_size(self.at_head_stride(name), self.size, self.prediction.align_corners)
         return self._upsampled[name]

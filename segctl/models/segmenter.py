@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from segctl.errors import InputError
 from segctl.models.backbone import Backbone
+from segctl.models.external.weights import StateDict
 from segctl.models.heads import Head
 from segctl.models.heads.auxiliary import AuxiliaryHead, classifier
 from segctl.models.normalize import Normalizing
@@ -23,6 +24,9 @@ class Segmenter(Normalizing):
     of picture files are scaled, as `data.files.bands.BandScaling`; it is None for 8-bit colour.
     """
 
+    returns = Prediction
+    """The kind of prediction, which says how its logits are brought to the size of a label."""
+
     def __init__(self, backbone: Backbone, head: Head, num_classes: int, aux_width: int | None) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -31,7 +35,7 @@ class Segmenter(Normalizing):
         self.backbone = backbone
         self.weights_note = backbone.note
         self.head = head
-        self.dropout = nn.Dropout2d(DROPOUT)
+        self.dropout: nn.Module = nn.Dropout2d(DROPOUT)
         self.classifier = classifier(head.out_channels, num_classes)
         self.aux = None if aux_width is None else AuxiliaryHead(backbone.channels[-2], aux_width, num_classes, DROPOUT)
         self.remember_pixels(backbone.mean, backbone.std)
@@ -49,4 +53,8 @@ class Segmenter(Normalizing):
         maps = self.backbone(images)
         features = self.dropout(self.head(maps, (height, width)))
         aux_logits = None if self.aux is None else self.aux(maps[-2])
-        return Prediction(self.classifier(features), aux_logits, features)
+        return self.returns(self.classifier(features), aux_logits, features)
+
+    def rename(self, table: StateDict) -> StateDict:
+        """The weights of a file under this network's names; a family with files of its own replaces this."""
+        return table

@@ -4,7 +4,7 @@ Strides, layout of the maps and image sizes of a name are found by running it on
 timm announces is not trusted: a backbone that would fail at the first odd-sized image is refused here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from segctl.errors import InputError, did_you_mean, first_line
 from segctl.models.backbone import Backbone
 from segctl.models.external.hub import cached_weights, hub_address, why_unreachable
-from segctl.models.external.weights import fill_backbone
+from segctl.models.external.weights import Rename, fill_backbone
 from segctl.models.tracing import tracing
+from segctl.runtime.synced_norm import SyncedBatchNorm
 
 Options = tuple[tuple[str, Any], ...]
 """Keyword arguments of timm.create_model, beside the name."""
@@ -53,18 +54,14 @@ class Fit:
 
 
 class TimmBackbone(Backbone):
-    """A timm network cut to its feature maps; `net` is timm's own module, whose names of weights are in every checkpoint.
-
-    weights_file: the file that its first weights were read from; None for random ones.
-    """
-
-    weights_file: Path | None = None
+    """A timm network cut to its feature maps; `net` is timm's own module, whose names of weights are in every checkpoint."""
 
     def __init__(self, name: str, net: nn.Module, fit: Fit) -> None:
         super().__init__()
         config: Any = net.pretrained_cfg
         self.net = net
         self.name = name
+        self.fit = fit
         self.channels = fit.channels
         self.strides = fit.strides
         self.mean = _repeated(config["mean"], fit.bands)
@@ -93,7 +90,11 @@ class TimmBackbone(Backbone):
             raise InputError(f"model.weights: no file at '{file}'{near}", "give timm, none, or a file of backbone weights")
         with torch.device("meta"):  # only for the names of its weights
             whole = timm.create_model(self.name)
-        problem, self.note = fill_backbone(self.net, whole.state_dict(), file)
+        self.take_weights(file, whole.state_dict())
+
+    def take_weights(self, file: Path, known: Iterable[str], rename: Rename = dict) -> None:
+        """Take a file's weights, `known` being the names of the whole network. Raises InputError if they do not fit."""
+        problem, self.note = fill_backbone(self.net, known, file, rename)
         if problem:
             raise InputError(
                 f"model.weights: '{file}' does not fit '{self.name}': {problem}",
@@ -101,15 +102,36 @@ class TimmBackbone(Backbone):
             )
 
 
-def synchronised(module: nn.Module) -> nn.Module:
-    """The module with batch norms, timm's own kinds too, that take statistics over the images of all processes; CUDA only.
+class _SyncedBatchNormAct(SyncedBatchNorm):
+    """timm's batch norm with an activation behind it."""
 
-    Names and shapes of its weights stay as they are.
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, D, h, w) -> the same, normalised, perhaps dropped out, and activated."""
+        found: Tensor = self.act(self.drop(super().forward(input)))
+        return found
+
+
+def synchronised(module: nn.Module, apart: Collection[nn.Module] = ()) -> None:
+    """Give the module batch norms, for timm's own kinds too, that take statistics over the images of all processes; in place.
+
+    apart: modules inside it that keep theirs.  Names and shapes of weights stay as they are.
     """
-    from timm.layers.norm_act import convert_sync_batchnorm
+    from timm.layers.norm_act import BatchNormAct2d
 
-    converted: nn.Module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-    return converted
+    for name, child in module.named_children():
+        if any(child is other for other in apart):
+            continue
+        if isinstance(child, BatchNormAct2d):
+            synced = _SyncedBatchNormAct.of(child)
+            synced.drop, synced.act = child.drop, child.act
+            setattr(module, name, synced)
+        elif isinstance(child, nn.BatchNorm2d) and not isinstance(child, SyncedBatchNorm):
+            setattr(module, name, SyncedBatchNorm.of(child))
+        else:
+            synchronised(child, apart)
 
 
 def fused(model: nn.Module) -> nn.Module:
@@ -123,16 +145,19 @@ def fused(model: nn.Module) -> nn.Module:
     return copy
 
 
-def build_backbone(name: str, output_stride: int, weights: str, stages: int | None = None, bands: int = 3) -> TimmBackbone:
+def build_backbone(
+    name: str, output_stride: int, weights: str, stages: int | None = None, changes: Options = (), *, bands: int = 3
+) -> TimmBackbone:
     """The timm network `name` with a last map of `output_stride`; only weights "timm" may download. Raises InputError.
 
     weights: "timm" (ImageNet's, by timm), "none" (random), or the path of a file with backbone weights.
     stages: keep this many maps, finest first, and no layer behind the last of them; None keeps all.
+    changes: options of timm that make another network of it, such as another stem.
     bands: how many its images have. Weights for RGB are adapted as timm does it: those of the first layer are summed for one
     band, and repeated in turn and scaled by 3 / bands for several.
     """
     _check_name(name)
-    fit = _fit(name, output_stride, stages)
+    fit = _fit(name, output_stride, stages, changes)
     if bands != 3:
         return _for_bands(name, replace(fit, bands=bands), weights)
     if weights == "timm":
@@ -208,9 +233,9 @@ def _check_name(name: str) -> None:
 
 
 @cache
-def _fit(name: str, output_stride: int, stages: int | None) -> Fit:
+def _fit(name: str, output_stride: int, stages: int | None, changes: Options) -> Fit:
     """The plainest way to get maps of the wanted stride from images of any size. Raises InputError if there is none."""
-    options = _stride_options(name, output_stride, _stage_options(name, stages))
+    options = _stride_options(name, output_stride, (*_stage_options(name, stages), *changes))
     reason: Exception | None = None
     for relaxed in RELAXED_SIZES:
         for multiple in (1, 32):
@@ -285,7 +310,7 @@ def _stride_options(name: str, output_stride: int, kept: Options) -> Options:
     possible = " or ".join(map(str, sorted({*others, own})))
     raise InputError(
         f"model.output_stride: got {output_stride}, but '{name}' gives a last map of stride {possible}"
-        + (f" with model.stages {len(dict(kept)['out_indices'])}" if kept else ""),
+        + (f" with model.stages {len(dict(kept)['out_indices'])}" if "out_indices" in dict(kept) else ""),
         "change model.output_stride, or take another model.backbone, such as resnet18d",
     )
 

@@ -4,12 +4,15 @@ collect.py      the files of a run -> Run, with an Evaluation for each split
 groups.py       runs that differ only in the seed -> Group; groups on the same images -> Comparison
 gains.py  analysis.py    what to conclude: gains over `none`, intervals, differences, images, mix-ups
 tables.py  notes.py  published.py  figures.py  strips.py    parts of the page
+headline.py     the first screen
+explorer/       pictures of a split with the predictions of all runs
 sections.py     all parts -> a Page of content.py, which markdown.py and html.py render
+diff.py         two runs -> a Page about where one is better and where worse
 """
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,9 +22,13 @@ from segctl import __version__
 from segctl.errors import InputError, did_you_mean
 from segctl.files import move_whole, require_plain, write_text
 from segctl.report import html, markdown
-from segctl.report.analysis import measure
-from segctl.report.collect import Collection, collect
-from segctl.report.groups import Comparison, comparisons_of
+from segctl.report.analysis import image_table, measure
+from segctl.report.collect import Collection, Run, collect
+from segctl.report.content import Page
+from segctl.report.diff import Diff, build_diff, diff_runs
+from segctl.report.explorer.album import Budget, collect_album
+from segctl.report.groups import Comparison, comparisons_of, grouped
+from segctl.report.headline import first_of, trio_of
 from segctl.report.sections import Drawer, Frame, build
 
 
@@ -35,33 +42,93 @@ class Report:
     comparisons: tuple[Comparison, ...]
 
 
-def write_report(runs: Sequence[Path], runs_root: Path, path: Path, split: str | None = None) -> Report:
+def write_report(
+    runs: Sequence[Path], runs_root: Path, path: Path, split: str | None = None, budget: Budget | None = None
+) -> Report:
     """Write a Markdown file, a web page of the same content beside it, and the figures in `<name>_files/`.
 
     path: of either file; the web page is the one that ends in .html.  runs: run folders; if empty, every run under `runs_root`.
-    split: report only this evaluated split. Raises InputError before drawing where the report cannot be written; a report that
-    fails leaves nothing new.
+    split: report only this evaluated split.  budget: how many pictures the web page keeps. Raises InputError before drawing where
+    the report cannot be written; a report that fails leaves nothing new.
     """
+    places = _places(path)
+    collection = collect(runs, runs_root)
+    _check_split(collection, split)
+    comparisons = tuple(comparisons_of(collection.runs, split))
+    made = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by segctl {__version__}."
+
+    def draw(drawer: Drawer) -> Page:
+        return build(_frame(collection, comparisons, split, drawer, budget or Budget()), made)
+
+    path, web = _write(places, draw)
+    return Report(path, web, collection, comparisons)
+
+
+@dataclass(frozen=True)
+class DiffReport:
+    """The files that were written about the difference of two runs, and the numbers in them."""
+
+    path: Path
+    web: Path
+    first: Run
+    second: Run
+    diffs: tuple[Diff, ...]
+
+
+def write_diff(
+    first: Path, second: Path, runs_root: Path, path: Path, split: str | None = None, budget: Budget | None = None
+) -> DiffReport:
+    """Write where the second run is better and where worse, by class, image, size of region and at the boundary.
+
+    The files are those of `write_report`. Raises InputError where the runs cannot be compared.
+    """
+    places = _places(path)
+    budget = budget or Budget()
+    a, b, diffs = diff_runs(first, second, runs_root, split, budget)
+    path, web = _write(places, lambda drawer: build_diff(a, b, diffs, drawer, budget))
+    return DiffReport(path, web, a, b, tuple(diffs))
+
+
+def _frame(
+    collection: Collection, comparisons: tuple[Comparison, ...], split: str | None, drawer: Drawer, budget: Budget
+) -> Frame:
+    """Everything that the sections need, measured; collects the pictures."""
+    runs = collection.runs
+    positions = {run.label: index for index, (_, members) in enumerate(grouped(runs)) for run in members}
+    measured = {found.place: measure(found, positions) for found in comparisons}
+    scores = {place: image_table(found) for place, found in measured.items() if found}
+    pictures = {}
+    for comparison in comparisons:
+        trio = trio_of(comparison, runs)
+        pictures[comparison.place] = collect_album(
+            comparison, trio.teacher, trio.pair, positions, scores.get(comparison.place), budget
+        )
+    return Frame(collection, comparisons, measured, split, drawer, scores, pictures, positions, first_of(comparisons, runs))
+
+
+def _places(path: Path) -> tuple[Path, Path]:
+    """The Markdown file and the web page beside it. Raises InputError where they cannot be written."""
     if path.is_dir() or not path.name:
         raise InputError(f"cannot write the report to '{path}': it is a folder", "give a file, such as -o report.md")
     is_web = path.suffix.lower() == ".html"
     path, web = (path.with_suffix(".md"), path) if is_web else (path, path.with_suffix(".html"))
-    collection = collect(runs, runs_root)
-    _check_split(collection, split)
-    comparisons = tuple(comparisons_of(collection.runs, split))
-    figures = Path(f"{path.stem}_files")
     _check_places(path, web)
-    made = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by segctl {__version__}."
+    return path, web
+
+
+def _write(places: tuple[Path, Path], draw: Callable[[Drawer], Page]) -> tuple[Path, Path]:
+    """Draw a page and write it in both forms, with its figures; if anything fails, nothing new is left."""
+    path, web = places
+    figures = Path(f"{path.stem}_files")
     with _workshop(path) as workshop:
         (workshop / figures).mkdir()
-        measured = {comparison.place: measure(comparison) for comparison in comparisons}
-        page = build(Frame(collection, comparisons, measured, split, Drawer(workshop, figures)), made)
+        page = draw(Drawer(workshop, figures))
         write_text(workshop / path.name, markdown.render_markdown(page))
         write_text(workshop / web.name, html.render_html(page, workshop))
         # All files are on the disk now, so a full disk cannot leave a new page beside an old one.
         for file in [*sorted((workshop / figures).iterdir()), workshop / path.name, workshop / web.name]:
             move_whole(file, path.parent / file.relative_to(workshop))
-    return Report(path, web, collection, comparisons)
+    return path, web
 
 
 def _check_split(collection: Collection, split: str | None) -> None:

@@ -5,7 +5,7 @@ Scores are averaged over the seeds of a group; its mix-ups are summed over them.
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -17,7 +17,7 @@ from segctl.metrics.scores import per_image
 from segctl.metrics.table import CountTable
 from segctl.report.content import UNDEFINED, Cell, ImageColumn, ImageTable, Table, table
 from segctl.report.figures import Bars, HistogramLine
-from segctl.report.gains import paired
+from segctl.report.gains import beyond_seeds, class_gain, gain, paired
 from segctl.report.groups import Comparison, Group, baseline, undistilled
 from segctl.report.tables import HEADLINE
 
@@ -28,7 +28,7 @@ PAIRS_SHOWN = 12
 class Measured:
     """A group with its counts, the intervals of its scores, and its differences to the group `against`.
 
-    position: the place of the group among all groups of the comparison.  tables: one per seed.
+    position: the place of the group among all groups, which gives it its colour.  tables: one per seed.
     """
 
     group: Group
@@ -39,10 +39,15 @@ class Measured:
     differences: Differences | None
 
 
-def measure(comparison: Comparison) -> list[Measured]:
-    """Every group with counts: the intervals of its scores and of its differences to its baseline."""
+def measure(comparison: Comparison, positions: Mapping[str, int] | None = None) -> list[Measured]:
+    """Every group with counts: the intervals of its scores and of its differences to its baseline.
+
+    positions: the place of each run, by label, among the groups of a whole report, which gives it its colour in every figure; the
+    group's place in the comparison if None.
+    """
     measured = []
-    for position, group in enumerate(comparison.groups):
+    for index, group in enumerate(comparison.groups):
+        position = index if positions is None else positions[group.runs[0].label]
         mine, base = group.counts, baseline(group, comparison.groups)
         if mine is None:
             continue
@@ -117,9 +122,15 @@ def compared(measured: Sequence[Measured]) -> list[tuple[str, list[Measured]]]:
 
 
 def difference_table(measured: Sequence[Measured]) -> Table:
-    """Points above the baseline with the interval, for headline scores and classes; bold where it does not hold zero."""
+    """Points above the baseline with the interval over images, for headline scores and classes.
+
+    Bold where the paired interval over seeds does not hold zero, so never for a single seed.
+    """
     columns = [_rows(each) for each in measured]
-    rows = [[Cell(name), *(_difference(column[name]) for column in columns)] for name in columns[0]]
+    rows = [
+        [Cell(name), *(_difference(column[name], _sure(each, name)) for each, column in zip(measured, columns, strict=True))]
+        for name in columns[0]
+    ]
     return table(("score or class", *(each.group.label for each in measured)), rows)
 
 
@@ -141,7 +152,18 @@ def difference_bars(measured: Sequence[Measured]) -> tuple[list[str], list[Bars]
 def image_table(measured: Sequence[Measured]) -> ImageTable:
     """The scores of every image in every group, in the order of the counts."""
     names, classes = measured[0].tables[0].names, tuple(measured[0].intervals.per_class)
-    return ImageTable(names, classes, tuple(_image_column(each, names, classes) for each in measured))
+    columns = tuple(
+        _image_column(each.tables, names, classes, each.group.binary, ImageColumn(each.group.label, (), (), each.position))
+        for each in measured
+    )
+    runs = tuple(
+        _image_column([found], names, classes, each.group.binary, ImageColumn(run.label, (), (), each.position, index))
+        if len(each.tables) > 1
+        else replace(columns[index], label=run.label, group=index)
+        for index, each in enumerate(measured)
+        for run, found in zip(each.group.runs, each.tables, strict=True)
+    )
+    return ImageTable(names, classes, columns, runs)
 
 
 def histogram_lines(content: ImageTable, measured: Sequence[Measured]) -> list[HistogramLine]:
@@ -175,25 +197,39 @@ def _rows(each: Measured) -> dict[str, Difference | None]:
     return {name: each.differences.scores[name] for name in HEADLINE} | each.differences.per_class
 
 
-def _difference(found: Difference | None) -> Cell:
+def _sure(each: Measured, name: str) -> bool:
+    """Whether the difference of a score or class is beyond the noise of seeds."""
+    if each.against is None:
+        return False
+    groups = (each.against, each.group)
+    return beyond_seeds(gain(each.group, groups, name) if name in HEADLINE else class_gain(each.group, groups, name))
+
+
+def _difference(found: Difference | None, sure: bool) -> Cell:
     if found is None:
         return Cell(UNDEFINED)
-    sure = found.low > 0 or found.high < 0
     value, low, high = (f"{round(each, 2) + 0.0:+.2f}" for each in found)  # adding 0.0 turns -0.0 into 0.0
     return Cell(f"{value} [{low}, {high}]", best=sure)
 
 
-def _image_column(each: Measured, names: Sequence[str], classes: Sequence[str]) -> ImageColumn:
-    seeds = [{str(row["image"]): row for row in per_image(found, binary=each.group.binary)} for found in each.tables]
+MORE_SCORES = ("Acc_I", "mAcc_I", "mDice_I")
 
-    def averaged(name: str, column: str) -> float | None:
-        values = [float(value) for rows in seeds if (value := rows[name][column]) is not None]
+
+def _image_column(
+    tables: Sequence[CountTable], names: Sequence[str], classes: Sequence[str], binary: bool, column: ImageColumn
+) -> ImageColumn:
+    """The column with the scores of every image, the mean over the tables."""
+    seeds = [{str(row["image"]): row for row in per_image(found, binary=binary)} for found in tables]
+
+    def averaged(name: str, kind: str) -> float | None:
+        values = [float(value) for rows in seeds if (value := rows[name][kind]) is not None]
         return statistics.fmean(values) if values else None
 
-    return ImageColumn(
-        each.group.label,
-        tuple(averaged(name, "mIoU_I") for name in names),
-        tuple(tuple(averaged(name, f"IoU.{kind}") for kind in classes) for name in names),
+    return replace(
+        column,
+        miou_i=tuple(averaged(name, "mIoU_I") for name in names),
+        iou=tuple(tuple(averaged(name, f"IoU.{kind}") for kind in classes) for name in names),
+        more={kind: tuple(averaged(name, kind) for name in names) for kind in MORE_SCORES},
     )
 
 

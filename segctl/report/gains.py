@@ -6,11 +6,11 @@ seed share all three, and the difference comes from the method.
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from segctl.report.collect import Run
+from segctl.report.collect import Evaluation, Run
 from segctl.report.content import UNDEFINED
 from segctl.report.groups import Group, undistilled
 
@@ -33,14 +33,37 @@ def gain(group: Group, groups: Sequence[Group], score: str = "mIoU_D") -> Gain |
 
     None for `none` itself, without an undistilled student among `groups`, and without a seed for which both have the score.
     """
+    return _gain(group, groups, lambda found: found.scores[score])
+
+
+def class_gain(group: Group, groups: Sequence[Group], class_name: str, column: str = "IoU_D") -> Gain | None:
+    """As `gain`, for a column of the per-class table."""
+
+    def value(found: Evaluation) -> float | None:
+        return next((row.get(column) for row in found.per_class if row["class"] == class_name), None)
+
+    return _gain(group, groups, value)
+
+
+def beyond_seeds(found: Gain | None) -> bool:
+    """Whether the interval of a gain over seeds excludes 0; False for a single seed, whose noise nobody knows."""
+    return found is not None and found.low is not None and found.high is not None and (found.low > 0 or found.high < 0)
+
+
+def better(found: Gain | None) -> bool:
+    """Whether a gain is above 0 beyond the noise of seeds: what tables set in bold."""
+    return found is not None and found.mean > 0 and beyond_seeds(found)
+
+
+def _gain(group: Group, groups: Sequence[Group], value: Callable[[Evaluation], float | None]) -> Gain | None:
     base = undistilled(group, groups)
     if base is None:
         return None
     found = {
         ours.seed: mine - other
         for ours, theirs in paired(group, base)
-        if (mine := ours.evaluations[group.split].scores[score]) is not None
-        and (other := theirs.evaluations[base.split].scores[score]) is not None
+        if (mine := value(ours.evaluations[group.split])) is not None
+        and (other := value(theirs.evaluations[base.split])) is not None
     }
     if not found:
         return None

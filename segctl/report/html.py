@@ -1,72 +1,81 @@
 """Content -> one web page with pictures, style and script inside, so that it opens from a file, offline."""
 
 import base64
-import io
+import hashlib
 import json
 import re
 from collections.abc import Iterator
 from html import escape
 from importlib.resources import files
-from itertools import count
 from pathlib import Path
 from typing import Any, assert_never
 
-from segctl.data.files.archives import PlainFile
-from segctl.data.files.pictures import read_image
 from segctl.errors import NEWLINE, printable
 from segctl.report.content import (
+    Album,
     Cell,
     Code,
     Definitions,
     Figure,
     Gallery,
+    ImageColumn,
     ImageTable,
     Notes,
     Page,
     PageBlock,
     Paragraph,
+    PictureRow,
     Section,
     Table,
+    Tiles,
     Words,
 )
+from segctl.report.figures import LINE_COLORS, color_of
 
-WEB_TILE_PX = 1024
-"""The longer side of an embedded tile, at most."""
-
-PHOTOGRAPHS = ("image", "error")
-"""Tiles that are embedded as JPEG. The others show class colours, which JPEG would change."""
+CRISP_PX = 400
+"""Pictures of at most this width are enlarged on the page, pixel by pixel."""
 
 
 def render_html(page: Page, folder: Path) -> str:
-    """The whole page. folder: where the paths of figures begin."""
+    """The whole page. folder: where the paths of figures begin.
+
+    The page's content security policy names its one style and its one script by hash, and lets nothing else run or be fetched.
+    """
     writer = _Writer(folder)
-    sections = "\n".join(writer.section(section) for section in page.sections)
     lead = "\n".join(writer.block(block) for block in page.lead)
+    sections = "\n".join(writer.section(section) for section in page.sections)
     links = "".join(
         f'<li><a href="#{_anchor(section.heading)}">{_text(section.heading)}</a></li>'
         for section in page.sections
         if section.level == 2
     )
-    return _PAGE.format(
-        title=escape(page.title),
-        style=_asset("page.css"),
-        script=_asset("page.js"),
-        links=links,
-        lead=lead,
-        sections=sections,
-        pictures=writer.pictures(),
+    style = f"\n{_asset('page.css')}"
+    parts = f"{_asset('explorer/explorer.js')}\n{_asset('page.js')}"
+    script = f'\n"use strict";\n(() => {{\n{parts}}})();\n'
+    own = f"style-src {_hash(style)}; script-src {_hash(script)}"
+    policy = f"default-src 'none'; img-src data:; {own}; base-uri 'none'; form-action 'none'"
+    return "".join(
+        [
+            _HEAD.format(
+                title=escape(printable(page.title)), style=style, policy=policy, links=links, lead=lead, sections=sections
+            ),
+            writer.data(),
+            f"<script>{script}</script>\n",
+            *writer.pictures(),
+            "</body>\n</html>\n",
+        ]
     )
 
 
-_PAGE = """<!doctype html>
+_HEAD = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
 <title>{title}</title>
-<style>
-{style}</style>
+<style>{style}</style>
 </head>
 <body>
 <nav aria-label="Contents"><ul>{links}</ul></nav>
@@ -75,21 +84,18 @@ _PAGE = """<!doctype html>
 {lead}
 {sections}
 </main>
-{pictures}
-<script>
-{script}</script>
-</body>
-</html>
 """
 
 
 class _Writer:
-    """Turns blocks into HTML, and numbers the data of those that the script draws."""
+    """Turns blocks into HTML, and collects the data that the script shows: scores and pictures, each stored once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._numbers: Iterator[int] = count(1)
-        self._pictures: dict[str, int] = {}
+        self._scores: list[ImageTable] = []
+        self._albums: list[Album] = []
+        self._contents: list[Any] = []
+        self._place = ""
 
     def section(self, section: Section) -> str:
         anchor = f' id="{_anchor(section.heading)}"' if section.level == 2 else ""
@@ -106,58 +112,149 @@ class _Writer:
                 return self._gallery(block)
             case ImageTable():
                 return self._images(block)
+            case Album():
+                return self._album(block)
+            case Tiles():
+                return _tiles(block)
+            case PictureRow():
+                return _row(block)
             case _:
                 return _words(block)
 
     def _figure(self, figure: Figure) -> str:
-        data = base64.b64encode((self._folder / figure.path).read_bytes()).decode()
-        picture = f'<img alt="{escape(printable(figure.alt))}" src="data:image/png;base64,{data}">'
-        return f"<figure>{picture}<figcaption>{_text(figure.caption)}</figcaption></figure>"
+        caption = f"<figcaption>{_text(figure.caption)}</figcaption>"
+        content = (self._folder / figure.path).read_bytes()
+        if figure.path.suffix == ".svg":
+            drawn = content.decode("utf-8").replace("<svg ", f'<svg role="img" aria-label="{escape(printable(figure.alt))}" ', 1)
+            return f'<figure class="chart"><div class="wide">{drawn}</div>{caption}</figure>'
+        picture = f'<img alt="{escape(printable(figure.alt))}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+        return f"<figure>{picture}{caption}</figure>"
 
     def _gallery(self, gallery: Gallery) -> str:
-        """Pictures and scores, which the script shows one at a time; without scripts, the strip."""
-        images = [
-            {
-                "image": found.image,
-                "score": found.score,
-                "tiles": {kind: self._picture(_tile(kind, path)) for kind, path in found.tiles.items()},
-            }
-            for found in gallery.images
-        ]
-        content = {"images": images, "legend": gallery.legend}
-        strip = self._figure(gallery.strip)
-        return f'<div class="gallery" data-content="{self._number()}"><noscript>{strip}</noscript></div>{self._data(content)}'
-
-    def _picture(self, uri: str) -> int:
-        """The number of a picture. Runs share images and labels, so the page holds each picture once."""
-        return self._pictures.setdefault(uri, len(self._pictures))
+        """The worst images as links into the explorer, if it has them; else, and without scripts, the strip."""
+        kept = next((album for album in self._albums if album.place == gallery.place), None)
+        names = set() if kept is None else {picture.name for picture in kept.pictures}
+        if not any(worst.image in names for worst in gallery.images):
+            return self._figure(gallery.strip)
+        links = [[worst.image, worst.score] for worst in gallery.images]
+        number = self._content({"images": links, "place": gallery.place, "run": gallery.run})
+        return f'<div class="worst" data-content="{number}"><noscript>{self._figure(gallery.strip)}</noscript></div>'
 
     def _images(self, block: ImageTable) -> str:
-        content = {
-            "images": block.images,
-            "classes": block.classes,
-            "columns": [
-                {
-                    "label": column.label,
-                    "mIoU_I": [_rounded(value) for value in column.miou_i],
-                    "IoU": [[_rounded(value) for value in row] for row in column.iou],
-                }
-                for column in block.columns
-            ],
-        }
+        place = next((album.place for album in self._albums if album.scores is block), "")
         empty = "<noscript><p>Sorting and filtering need JavaScript; per_image.csv has the same numbers.</p></noscript>"
-        return f'<div class="images" data-content="{self._number()}">{empty}</div>{self._data(content)}'
+        number = self._number_of(block)
+        return f'<div class="images" data-scores="{number}" data-place="{escape(printable(place))}">{empty}</div>'
 
-    def pictures(self) -> str:
-        """All pictures of all galleries, for the script."""
-        return _data("pictures", list(self._pictures))
+    def _album(self, album: Album) -> str:
+        self._albums.append(album)
+        content = {
+            "id": len(self._albums),
+            "place": printable(album.place),
+            "runs": album.runs,
+            "classes": album.classes,
+            "pictures": [
+                [picture.name, picture.width, picture.height, "".join("01"[each is not None] for each in picture.predictions)]
+                for picture in album.pictures
+            ],
+            "images": album.images,
+            "scores": None if album.scores is None else self._number_of(album.scores),
+            "pair": album.pair,
+        }
+        size = f"{album.bytes * 4 / 3 / 1e6:,.1f} MB of this page, at most {album.longest_px:,} pixels on the longer side"
+        more = " `--pictures all` keeps all, `--pictures 0` none." if album.from_dataset else ""
+        said = f"{len(album.pictures):,} of {album.images:,} images: {size}.{more}"
+        empty = "<noscript><p>The explorer needs JavaScript.</p></noscript>"
+        return f'<div class="explorer" data-content="{self._content(content)}">{empty}</div><p class="hint">{_text(said)}</p>'
 
-    def _number(self) -> int:
-        self._current = next(self._numbers)
-        return self._current
+    def _number_of(self, scores: ImageTable) -> int:
+        """The number of a table of scores, which the explorer and the table of images share."""
+        if not any(scores is known for known in self._scores):
+            self._scores.append(scores)
+        return next(number for number, known in enumerate(self._scores) if known is scores)
 
-    def _data(self, content: Any) -> str:
-        return _data(f"content-{self._current}", content)
+    def _content(self, content: Any) -> int:
+        self._contents.append(content)
+        return len(self._contents)
+
+    def data(self) -> str:
+        """Everything that the script needs at once."""
+        parts = [_data("colors", LINE_COLORS)]
+        parts += [_data(f"scores-{number}", _scores(scores)) for number, scores in enumerate(self._scores)]
+        parts += [_data(f"content-{number}", content) for number, content in enumerate(self._contents, 1)]
+        return "\n".join(parts)
+
+    def pictures(self) -> Iterator[str]:
+        """The pictures of all albums, each in an element of its own, which the script reads when it is shown."""
+        for number, album in enumerate(self._albums, 1):
+            for index, picture in enumerate(album.pictures):
+                parts = [picture.jpeg, picture.truth, *(each or b"" for each in picture.predictions)]
+                text = "|".join(base64.b64encode(part).decode() for part in parts)
+                yield f'<script type="text/plain" id="picture-{number}-{index}">{text}</script>\n'
+        yield '<script type="text/plain" id="end"></script>\n'
+
+
+def _scores(block: ImageTable) -> dict[str, Any]:
+    """The scores of all images as the script reads them. A run alone in its group has the numbers of its column."""
+
+    def numbers(column: ImageColumn) -> dict[str, Any]:
+        return {
+            "label": column.label,
+            "position": column.position,
+            "mIoU_I": [_rounded(value) for value in column.miou_i],
+            "IoU": [[_rounded(value) for value in row] for row in column.iou],
+            "more": {name: [_rounded(value) for value in values] for name, values in column.more.items()},
+        }
+
+    members = [run.group for run in block.runs]
+    return {
+        "images": block.images,
+        "classes": block.classes,
+        "columns": [numbers(column) for column in block.columns],
+        "runs": [
+            {"label": run.label, "position": run.position, "group": run.group}
+            if members.count(run.group) == 1
+            else numbers(run) | {"group": run.group}
+            for run in block.runs
+        ],
+    }
+
+
+def _tiles(block: Tiles) -> str:
+    tiles = "".join(
+        f'<div class="tile"><h4>{_dot(tile.position)}{_text(tile.role)} <span>{_text(tile.name)}</span></h4>'
+        f'<div class="score">{_text(tile.score)} <small>mIoU_D, %</small></div><p>{_text(tile.note)}</p>'
+        f"<dl>{''.join(f'<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>' for name, value in tile.facts)}</dl></div>"
+        for tile in block.tiles
+    )
+    gain = f"<strong>{_text(block.gain)}.</strong> " if block.gain else ""
+    words = f'<p class="gain">{gain}{_text(block.meaning)}</p>' if gain or block.meaning else ""
+    return f'<div class="tiles">{tiles}</div>{words}'
+
+
+def _row(block: PictureRow) -> str:
+    crisp = ' class="crisp"' if block.width <= CRISP_PX else ""
+    tiles = "".join(
+        f'<figure><img{crisp} alt="{escape(printable(tile.label))}" src="{tile.uri}">'
+        f"<figcaption>{_text(tile.label)}</figcaption></figure>"
+        for tile in block.tiles
+    )
+    legend = "".join(f"<span>{_swatch(color)}{_text(name)}</span>" for name, color in block.legend)
+    return f'<div class="row">{tiles}</div><p>{_text(block.strip.caption)}</p><div class="legend">{legend}</div>'
+
+
+def _dot(position: int) -> str:
+    color = "#888888" if position < 0 else color_of(position)
+    return f'<svg viewBox="0 0 10 10" aria-hidden="true"><circle cx="5" cy="5" r="5" fill="{color}"/></svg>'
+
+
+def _swatch(color: str) -> str:
+    return f'<svg viewBox="0 0 10 10" aria-hidden="true"><rect width="10" height="10" fill="{escape(color)}"/></svg>'
+
+
+def _hash(text: str) -> str:
+    """The text of an inline element as a source of the content security policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _data(name: str, content: Any) -> str:
@@ -211,20 +308,6 @@ def _anchor(heading: str) -> str:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 2)
-
-
-def _tile(kind: str, path: Path) -> str:
-    """A tile as a data URI."""
-    from PIL import Image
-
-    picture = Image.fromarray(read_image(PlainFile(str(path), path)))
-    if max(picture.size) > WEB_TILE_PX:
-        scale = WEB_TILE_PX / max(picture.size)
-        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-        picture = picture.resize(size, Image.Resampling.LANCZOS if kind == "image" else Image.Resampling.NEAREST)
-    stream, form = io.BytesIO(), "jpeg" if kind in PHOTOGRAPHS else "png"
-    picture.save(stream, form, **({"quality": 88} if form == "jpeg" else {"optimize": True}))
-    return f"data:image/{form};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def _asset(name: str) -> str:

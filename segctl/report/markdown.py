@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from segctl.errors import NEWLINE, printable
 from segctl.report.content import (
+    Album,
     Cell,
     Code,
     Definitions,
@@ -18,8 +19,10 @@ from segctl.report.content import (
     Page,
     PageBlock,
     Paragraph,
+    PictureRow,
     Section,
     Table,
+    Tiles,
     Words,
     table,
 )
@@ -47,6 +50,15 @@ def _block(block: PageBlock) -> str:
             return _figure(strip)
         case ImageTable():
             return _images(block)
+        case Album():
+            return _text(
+                f"The web page beside this file shows {len(block.pictures):,} of {block.images:,} images with the predictions of "
+                f"{len(block.runs)} {'run' if len(block.runs) == 1 else 'runs'}."
+            )
+        case Tiles():
+            return _tiles(block)
+        case PictureRow(strip):
+            return _figure(strip)
         case _:
             return _words(block)
 
@@ -69,6 +81,21 @@ def _words(block: Words) -> str:
 
 def _figure(figure: Figure) -> str:
     return f"![{_text(figure.alt)}]({quote(os.fsencode(figure.path.as_posix()))})\n\n*{_text(figure.caption)}*"
+
+
+def _tiles(block: Tiles) -> str:
+    """One row per network: what it is, its score, and the facts that any of them has."""
+    names = list(dict.fromkeys(name for tile in block.tiles for name, _ in tile.facts))
+    rows = [
+        [tile.role, tile.name, tile.score, tile.note, *(dict(tile.facts).get(name, "–") for name in names)]
+        for tile in block.tiles
+    ]
+    parts = [_table(table(("role", "network", "mIoU_D, %", "how", *names), rows))]
+    if block.gain:
+        parts.append(f"**{_text(block.gain)}.** {_text(block.meaning)}")
+    elif block.meaning:
+        parts.append(_text(block.meaning))
+    return "\n\n".join(parts)
 
 
 def _images(block: ImageTable) -> str:

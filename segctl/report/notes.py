@@ -3,19 +3,25 @@
 from collections.abc import Sequence
 
 from segctl.report.analysis import Measured
+from segctl.report.collect import Run
+from segctl.report.content import UNDEFINED
 from segctl.report.groups import Comparison, Group, spread
+from segctl.report.headline import scored_elsewhere, teacher_run
 from segctl.report.published import has_published_split, preset_changes
 from segctl.report.tables import score_text, teacher_score
 
 
-def student_notes(groups: Sequence[Group], comparison: Comparison) -> list[str]:
-    """Notes on one student: changed settings, other recipes, teachers, scores by seed, runs left out."""
+def student_notes(groups: Sequence[Group], comparison: Comparison, runs: Sequence[Run] = ()) -> list[str]:
+    """Notes on one student: changed settings, other recipes, teachers, scores by seed, runs left out.
+
+    runs: all runs of the report, among which the teacher may be.
+    """
     repeats = [
         f"`{run.label}` is left out of the mean, because a newer run has the same settings and seed"
         for run in comparison.repeats
         if run.spec.name == groups[0].spec.name
     ]
-    return [*_changes(groups), *_recipes(groups), *_teachers(groups), *_seeds(groups), *repeats]
+    return [*_changes(groups), *_recipes(groups), *_teachers(groups, runs), *_seeds(groups), *repeats]
 
 
 def protocol_notes(comparison: Comparison) -> list[str]:
@@ -67,11 +73,15 @@ def _recipes(groups: Sequence[Group]) -> list[str]:
     ]
 
 
-def _teachers(groups: Sequence[Group]) -> list[str]:
-    """The score of each teacher, with the methods it taught."""
+def _teachers(groups: Sequence[Group], runs: Sequence[Run]) -> list[str]:
+    """The score of each teacher, with the methods it taught: in the check before training, and here if it was scored here."""
     methods: dict[str, list[str]] = {}
-    for run in (run for group in groups for run in group.runs if run.teacher):
-        methods.setdefault(f"{run.teacher.get('preset')}, mIoU_D {teacher_score(run)}", []).append(run.method)
+    for run, mine in ((run, run.evaluations[group.split]) for group in groups for run in group.runs if run.teacher):
+        teacher = teacher_run(run, runs)
+        score = None if teacher is None else scored_elsewhere(teacher, mine)
+        here = "" if score is None else f"; {score:.2f} here, on {mine.about.get('images', UNDEFINED)} images"
+        text = f"{run.teacher.get('preset')}, mIoU_D {teacher_score(run)} in the check before training{here}"
+        methods.setdefault(text, []).append(run.method)
     return [f"teacher of {', '.join(dict.fromkeys(taught))}: {teacher}" for teacher, taught in methods.items()]
 
 

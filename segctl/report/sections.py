@@ -3,10 +3,10 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from segctl.commands import command_line
+from segctl.files import write_text
 from segctl.metrics.scores import RULES
 from segctl.report.analysis import (
     Measured,
@@ -16,19 +16,34 @@ from segctl.report.analysis import (
     difference_bars,
     difference_table,
     histogram_lines,
-    image_table,
     interval_text,
     not_compared,
     not_measured,
     without_confusion,
 )
 from segctl.report.collect import Collection, Evaluation, Run
-from segctl.report.content import UNDEFINED, Code, Definitions, Figure, Gallery, Notes, Page, PageBlock, Paragraph, Section, Worst
+from segctl.report.content import (
+    UNDEFINED,
+    Code,
+    Definitions,
+    Figure,
+    Gallery,
+    ImageTable,
+    Notes,
+    Page,
+    PageBlock,
+    Paragraph,
+    PictureRow,
+    Section,
+    Worst,
+)
+from segctl.report.explorer.album import Collected
 from segctl.report.figures import Line, draw_bars, draw_curves, draw_differences, draw_histogram
 from segctl.report.gains import gain_notes, seeds_note
 from segctl.report.groups import Comparison, Group, grouped, methods_side_by_side
+from segctl.report.headline import Trio, legend_in_view, most_improved, row_maps, sentence, tiles
 from segctl.report.notes import interval_notes, protocol_notes, student_notes
-from segctl.report.strips import draw_worst
+from segctl.report.strips import draw_row, draw_worst, row_uris
 from segctl.report.tables import (
     ABOUT_SIDE_BY_SIDE,
     FINE_GRAINED,
@@ -36,6 +51,7 @@ from segctl.report.tables import (
     WHAT_COST_COUNTS,
     class_tables,
     evaluations_table,
+    foreground_tables,
     provenance_tables,
     published_table,
     runs_table,
@@ -54,15 +70,16 @@ HOW_TO_READ = Notes(
         "spread is unknown.",
         "`[a, b]` is an interval over images: where the score of the same network would lie on other images of the same kind. It "
         "says nothing about other seeds.",
-        "Bold is the best of our scores in a column (in a row, in the table of classes) where there is more than one. Bold does "
-        "not mean significant.",
+        "Bold in a table of scores: above the undistilled student, and the 95 % interval of that difference, paired over seeds, "
+        "excludes 0. Bold in a table of differences: that interval excludes 0. A single seed is never bold.",
+        "One colour stands for one group of runs, in every figure and in the explorer.",
     )
 )
 ABOUT_DIFFERENCES = (
     "Points of IoU_D by which a run is above another on the same images, with the interval of that difference. Both runs are "
-    "scored on the same resamples, so what makes an image hard for both cancels. Bold: the interval does not hold zero. The "
-    "interval says what other images of the same kind would change. What another seed would change is in the ± over seeds, and "
-    "unknown for a single seed."
+    "scored on the same resamples, so what makes an image hard for both cancels. The interval says what other images of the same "
+    "kind would change. Bold: the difference is beyond the noise of seeds, by its interval paired over seeds; what another seed "
+    "would change is unknown for a single seed. Each panel of the figure has a scale of its own."
 )
 ABOUT_IMAGES = (
     "The distribution of the images' own mIoU_I, the mean IoU over the classes in the ground truth of the image. The triangle is "
@@ -74,35 +91,43 @@ ABOUT_MIX_UPS = (
 )
 ABOUT_CURVES = (
     "Left: the total training loss (pale as logged, strong its running mean). Right: mIoU_D on the validation split. Seeds share "
-    "a colour. Losses of different methods are sums of different terms and cannot be compared."
+    "a colour. A validation measured once is written as a number. Losses of different methods are sums of different terms and "
+    "cannot be compared."
 )
 ABOUT_WORST = (
-    "The images of lowest mIoU_I, the mean IoU over the classes in the image's ground truth. In the last column wrong pixels are "
-    "red."
+    "The images of lowest mIoU_I, the mean IoU over the classes in the image's ground truth. On the web page a click opens one "
+    "in the explorer; in a strip of pictures, wrong pixels are red in the last one."
 )
 
 
 class Drawer:
-    """Draws figures into the folder beside the report, and returns the blocks that show them."""
+    """Writes figures into the folder beside the report, and returns the blocks that show them."""
 
     def __init__(self, folder: Path, figures: Path) -> None:
         self._folder, self._figures = folder, figures
         self._taken: set[str] = set()
 
-    def __call__(self, name: str, title: str, draw: Callable[[Path], None]) -> Figure:
-        """Draw the figure `name`.png. title: its caption, and its text for those who cannot see it.
+    def __call__(self, name: str, title: str, svg: str) -> Figure:
+        """The figure `name`.svg. title: its caption, and its text for those who cannot see it."""
+        path = self._path(name, "svg")
+        write_text(self._folder / path, svg)
+        return Figure(path, title, title)
 
-        Names that differ only in characters that `slug` replaces, or in their case, get numbered files.
-        """
+    def picture(self, name: str, title: str, draw: Callable[[Path], None]) -> Figure:
+        """The figure `name`.png, which `draw` writes."""
+        path = self._path(name, "png")
+        draw(self._folder / path)
+        return Figure(path, title, title)
+
+    def _path(self, name: str, suffix: str) -> Path:
+        """Names that differ only in characters that `slug` replaces, or in their case, get numbered files."""
         stem = number = slug(name)
         count = 1
         while number.casefold() in self._taken:
             count += 1
             number = f"{stem}-{count}"
         self._taken.add(number.casefold())
-        path = self._figures / f"{number}.png"
-        draw(self._folder / path)
-        return Figure(path, title, title)
+        return self._figures / f"{number}.{suffix}"
 
 
 def slug(name: str) -> str:
@@ -114,7 +139,8 @@ def slug(name: str) -> str:
 class Frame:
     """What every section needs: the runs, their comparisons, the split that was asked for, and what draws figures.
 
-    measured: by the place of a comparison; empty where its runs have no counts.
+    measured: by the place of a comparison; empty where its runs have no counts.  scores: of all images, by place, where there are
+    counts.  pictures: by place.  positions: the colour of each run, by label.  trio: what the first screen shows.
     """
 
     collection: Collection
@@ -122,14 +148,19 @@ class Frame:
     measured: Mapping[str, Sequence[Measured]]
     split: str | None
     drawer: Drawer
+    scores: Mapping[str, ImageTable]
+    pictures: Mapping[str, Collected]
+    positions: Mapping[str, int]
+    trio: Trio | None
 
 
 def build(frame: Frame, made: str) -> Page:
     """The whole report; draws its figures. made: a sentence that says when and by which version."""
     return Page(
         title="Segmentation runs",
-        lead=(Paragraph(_summary(frame)), Paragraph(made), HOW_TO_READ),
+        lead=(*_first_screen(frame), Paragraph(f"{_summary(frame)} {made}")),
         sections=(
+            *_pictures(frame),
             _what_was_run(frame),
             *_results(frame),
             *_fine_grained(frame),
@@ -137,8 +168,42 @@ def build(frame: Frame, made: str) -> Page:
             *_curves(frame),
             *_worst(frame),
             _provenance(frame),
+            Section("How to read this report", (HOW_TO_READ,)),
+            Section("What the scores mean", (Definitions(tuple((rule.term, rule.text) for rule in RULES)),), level=3),
         ),
     )
+
+
+def _first_screen(frame: Frame) -> list[PageBlock]:
+    """One sentence, the tiles, and a row of pictures of all three networks."""
+    trio = frame.trio
+    blocks: list[PageBlock] = [Paragraph(sentence(trio, frame.collection))]
+    if trio is None:
+        return blocks
+    place = trio.comparison.place
+    collected = frame.pictures.get(place, Collected(None))
+    blocks.append(tiles(trio, frame.measured[place], frame.positions, collected.clocks))
+    album = collected.album
+    found = None if album is None else most_improved(trio, album)
+    if album is None or found is None:
+        return blocks
+    picture, points = found
+    maps = row_maps(trio, album, picture)
+    legend = legend_in_view(album.classes, [each for _, each in maps])
+    why = "" if points is None else f", where the distilled student is most above the undistilled one ({points:+.2f} mIoU_I)"
+    title = f"{picture.name} of {place}: {', '.join(['image', *(role for role, _ in maps)])}{why}"
+    strip = frame.drawer.picture("first-row", title, lambda path: draw_row(picture, maps, album.classes, legend, path))
+    return [*blocks, PictureRow(strip, row_uris(picture, maps, album.classes), legend, picture.width)]
+
+
+def _pictures(frame: Frame) -> list[Section]:
+    """The explorer of each place, and what is missing from it."""
+    sections = []
+    for place, found in frame.pictures.items():
+        blocks: list[PageBlock] = [] if found.album is None else [found.album]
+        if blocks or found.notes:
+            sections.append(Section(f"Explorer, {place}", (*blocks, *_notes(found.notes)), level=3))
+    return [Section("Pictures", ()), *sections] if sections else []
 
 
 def _summary(frame: Frame) -> str:
@@ -193,7 +258,7 @@ def _results(frame: Frame) -> list[Section]:
 
 def _student(name: str, groups: Sequence[Group], comparison: Comparison, frame: Frame) -> Section:
     model, measured = groups[0].spec.model, frame.measured[comparison.place]
-    notes = [*gain_notes(groups), *student_notes(groups, comparison), *interval_notes(measured)]
+    notes = [*gain_notes(groups), *student_notes(groups, comparison, frame.collection.runs), *interval_notes(measured)]
     blocks: list[PageBlock] = [published_table(groups, lambda group: interval_text(measured, group)), *_notes(notes)]
     for members in methods_side_by_side(groups):
         explained = Paragraph(f"Methods side by side. {ABOUT_SIDE_BY_SIDE}")
@@ -207,9 +272,9 @@ def _fine_grained(frame: Frame) -> list[Section]:
     tables = []
     for found in frame.comparisons:
         scores = [scores_table(found, names) for names in FINE_GRAINED]
+        scores = [*foreground_tables(found), *scores]
         tables.append(Section(found.place, (*scores, *_notes(protocol_notes(found))), level=3))
-    rules = Definitions(tuple((rule.term, rule.text) for rule in RULES))
-    return [Section("Fine-grained scores", ()), *tables, Section("What the scores mean", (rules,), level=3)]
+    return [Section("Fine-grained scores", ()), *tables]
 
 
 def _from_counts(frame: Frame) -> list[Section]:
@@ -219,7 +284,7 @@ def _from_counts(frame: Frame) -> list[Section]:
     by_class = [_classes(place, measured, frame.drawer) for place, measured in found]
     by_class += [_classes_without_counts(place) for place in bare]
     differences = [section for place, measured in found for section in _differences(place, measured, frame.drawer)]
-    images = [_images(place, measured, frame.drawer) for place, measured in found]
+    images = [_images(place, frame.scores[place.place], measured, frame.drawer) for place, measured in found]
     mix_ups = [section for place, measured in found for section in _mix_ups(place, measured)]
     return [
         *_under("Classes", "`images` is the number of images that the IoU_C of the class averages over.", by_class),
@@ -234,7 +299,7 @@ def _classes(comparison: Comparison, measured: Sequence[Measured], drawer: Drawe
     for number, part in enumerate(_parts(measured)):
         names, bars = class_bars(part)
         title = f"IoU_D per class on {comparison.place}; the lines are {_confidence(part)} intervals over images"
-        blocks.append(drawer(_figure_name("classes", comparison, number), title, partial(draw_bars, names, bars)))
+        blocks.append(drawer(_figure_name("classes", comparison, number), title, draw_bars(names, bars)))
     missing = [
         f"{group.label}: not in the figure, the differences, the images and the mix-ups, because counts.npz is missing for "
         f"{', '.join(f'`{label}`' for label in labels)}; `segctl eval` writes it"
@@ -257,7 +322,7 @@ def _differences(comparison: Comparison, measured: Sequence[Measured], drawer: D
             names, bars = difference_bars(part)
             title = f"Points above {label} on {comparison.place}, with {_confidence(part)} intervals over images"
             name = _figure_name(f"above-{label}", comparison, number)
-            blocks += [drawer(name, title, partial(draw_differences, names, bars)), difference_table(part)]
+            blocks += [drawer(name, title, draw_differences(names, bars)), difference_table(part)]
         notes = _difference_notes(groups, comparison)
         sections.append(Section(f"Against {label}, {comparison.place}", (*blocks, Notes(notes)), level=3))
     if missing := not_compared(comparison, measured):
@@ -274,12 +339,11 @@ def _difference_notes(measured: Sequence[Measured], comparison: Comparison) -> t
     return tuple(dict.fromkeys([*seeds, *(each.method for each in found), *warnings]))
 
 
-def _images(comparison: Comparison, measured: Sequence[Measured], drawer: Drawer) -> Section:
-    content = image_table(measured)
+def _images(comparison: Comparison, content: ImageTable, measured: Sequence[Measured], drawer: Drawer) -> Section:
     lines = histogram_lines(content, measured)
     title = f"mIoU_I of the {len(content.images):,} images of {comparison.place}"
     figures = [
-        drawer(_figure_name("images", comparison, number), title, partial(draw_histogram, lines[start : start + GROUPS_A_TABLE]))
+        drawer(_figure_name("images", comparison, number), title, draw_histogram(lines[start : start + GROUPS_A_TABLE]))
         for number, start in enumerate(range(0, len(lines), GROUPS_A_TABLE))
     ]
     return Section(f"Images, {comparison.place}", (*figures, content), level=3)
@@ -314,18 +378,29 @@ def _has_curve(run: Run) -> bool:
 
 def _curves_figure(frame: Frame, dataset: str, steps: int) -> list[Figure]:
     runs = [run for run in frame.collection.runs if (run.spec.data.dataset, run.spec.train.steps) == (dataset, steps)]
-    lines = [Line(label, run.curves) for label, members in grouped(runs) for run in members if _has_curve(run)]
+    lines = [
+        Line(label, frame.positions[run.label], run.curves)
+        for label, members in grouped(runs)
+        for run in members
+        if _has_curve(run)
+    ]
     if not lines:
         return []
     title = f"Training on {dataset}, {steps:,} steps"
-    return [frame.drawer(f"curves-{dataset}-{steps}", title, lambda path: draw_curves(lines, path))]
+    return [frame.drawer(f"curves-{dataset}-{steps}", title, draw_curves(lines))]
 
 
 def _worst(frame: Frame) -> list[Section]:
     scored = [
         (run, found) for run in frame.collection.runs for split, found in run.evaluations.items() if frame.split in (None, split)
     ]
-    shown = [_worst_section(run, found, frame) for run, found in scored if found.worst]
+    places = {
+        (run.label, comparison.split): comparison.place
+        for comparison in frame.comparisons
+        for group in comparison.groups
+        for run in group.runs
+    }
+    shown = [_worst_section(run, found, places.get((run.label, found.split), ""), frame) for run, found in scored if found.worst]
     missing = [
         f"`{run.label}` on {found.split}: no pictures, because worst/worst.json is missing or empty"
         for run, found in scored
@@ -334,14 +409,13 @@ def _worst(frame: Frame) -> list[Section]:
     return [Section("Worst images", (Paragraph(ABOUT_WORST), *_notes(missing))), *shown] if shown else []
 
 
-def _worst_section(run: Run, found: Evaluation, frame: Frame) -> Section:
+def _worst_section(run: Run, found: Evaluation, where: str, frame: Frame) -> Section:
     place = f"{run.spec.data.dataset} / {found.split}"
     shown = found.worst[:WORST_SHOWN]
     caption = f"The {_number(len(shown), 'image')} of {place} on which {run.label} scores lowest."
-    strip = frame.drawer(f"worst-{run.label}-{found.split}", caption, lambda path: draw_worst(shown, found.colors, path))
-    images = tuple(Worst(image.image, _score(image.miou_i), image.tiles) for image in found.worst)
-    legend = tuple((name, f"#{bytes(color).hex()}") for name, color in found.colors.items())
-    return Section(f"{run.label} on {place}", (Gallery(strip, images, legend),), level=3)
+    strip = frame.drawer.picture(f"worst-{run.label}-{found.split}", caption, lambda path: draw_worst(shown, found.colors, path))
+    images = tuple(Worst(image.image, _score(image.miou_i)) for image in found.worst)
+    return Section(f"{run.label} on {place}", (Gallery(strip, images, where, run.label),), level=3)
 
 
 def _provenance(frame: Frame) -> Section:

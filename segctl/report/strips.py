@@ -1,5 +1,7 @@
-"""Draws the worst images of a run as one PNG (Pillow, imported where it is used, so that help stays instant)."""
+"""Draws pictures side by side as one PNG (Pillow, imported where it is used, so that help stays instant)."""
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +11,8 @@ from segctl.data.files.pictures import read_image
 from segctl.errors import printable
 from segctl.files import write_whole
 from segctl.report.collect import TILES, Rgb, WorstImage
+from segctl.report.content import AlbumPicture, RowTile
+from segctl.report.explorer.maps import ClassIds
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,18 +42,79 @@ def draw_worst(images: Sequence[WorstImage], colors: Mapping[str, Rgb], path: Pa
     write_whole(path, lambda partial: sheet.save(partial, format="PNG"))
 
 
+def draw_row(
+    picture: AlbumPicture,
+    maps: Sequence[tuple[str, ClassIds]],
+    classes: Sequence[tuple[str, str]],
+    legend: Sequence[tuple[str, str]],
+    path: Path,
+) -> None:
+    """The image and label maps with their roles above, and the classes in view (name, colour) below."""
+    from PIL import Image, ImageDraw
+
+    tiles = [_fitted(Image.open(io.BytesIO(picture.jpeg)), photograph=True)]
+    tiles += [_fitted(colored(found, classes).convert("RGB"), photograph=False) for _, found in maps]
+    width = len(tiles) * STRIP_TILE_PX + (len(tiles) + 1) * GAP_PX
+    below = _legend([(name, _rgb(color)) for name, color in legend], width)
+    height = max(tile.height for tile in tiles)
+    sheet = Image.new("RGB", (width, LINE_PX + 4 + height + GAP_PX + below.height), "white")
+    pen = ImageDraw.Draw(sheet)
+    for column, (role, tile) in enumerate(zip(["image", *(role for role, _ in maps)], tiles, strict=True)):
+        left = GAP_PX + column * (STRIP_TILE_PX + GAP_PX)
+        pen.text((left + STRIP_TILE_PX / 2, LINE_PX / 2 + 2), role, fill=INK, font=_font(bold=True), anchor="mm")
+        sheet.paste(tile, (left + (STRIP_TILE_PX - tile.width) // 2, LINE_PX + 4 + (height - tile.height) // 2))
+    sheet.paste(below, (0, LINE_PX + 4 + height + GAP_PX))
+    write_whole(path, lambda partial: sheet.save(partial, format="PNG"))
+
+
+def row_uris(
+    picture: AlbumPicture, maps: Sequence[tuple[str, ClassIds]], classes: Sequence[tuple[str, str]]
+) -> tuple[RowTile, ...]:
+    """The image and label maps as data URIs with their roles; label maps as index PNGs, whose colours stay exact."""
+    found = [RowTile("image", _uri("jpeg", picture.jpeg))]
+    for role, ids in maps:
+        stream = io.BytesIO()
+        colored(ids, classes).save(stream, "png", optimize=True)
+        found.append(RowTile(role, _uri("png", stream.getvalue())))
+    return tuple(found)
+
+
+def colored(ids: ClassIds, classes: Sequence[tuple[str, str]]) -> "Image":
+    """A label map uint8 (H, W) as a picture with class colours as its palette; ids of no class are black."""
+    from PIL import Image
+
+    palette = bytearray(3 * 256)
+    for index, (_, color) in enumerate(classes):
+        palette[3 * index : 3 * index + 3] = bytes(_rgb(color))
+    picture = Image.fromarray(ids)
+    picture.putpalette(bytes(palette))
+    return picture
+
+
+def _rgb(color: str) -> Rgb:
+    red, green, blue = bytes.fromhex(color.removeprefix("#"))
+    return red, green, blue
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
 def _load_tiles(image: WorstImage) -> list["Image"]:
     """The four tiles, fitted into squares of STRIP_TILE_PX. Class colours are resized without blending."""
     from PIL import Image
 
-    tiles = []
-    for kind in TILES:
-        tile = Image.fromarray(read_image(PlainFile(str(image.tiles[kind]), image.tiles[kind])))
-        scale = min(STRIP_TILE_PX / tile.width, STRIP_TILE_PX / tile.height)
-        size = (max(1, round(tile.width * scale)), max(1, round(tile.height * scale)))
-        smooth = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
-        tiles.append(tile.resize(size, smooth if kind == "image" else Image.Resampling.NEAREST))
-    return tiles
+    tiles = [Image.fromarray(read_image(PlainFile(str(image.tiles[kind]), image.tiles[kind]))) for kind in TILES]
+    return [_fitted(tile, photograph=kind == "image") for kind, tile in zip(TILES, tiles, strict=True)]
+
+
+def _fitted(tile: "Image", *, photograph: bool) -> "Image":
+    """A picture, fitted into a square of STRIP_TILE_PX. Small ones are enlarged to crisp pixels; class colours never blend."""
+    from PIL import Image
+
+    scale = min(STRIP_TILE_PX / tile.width, STRIP_TILE_PX / tile.height)
+    size = (max(1, round(tile.width * scale)), max(1, round(tile.height * scale)))
+    return tile.resize(size, Image.Resampling.LANCZOS if photograph and scale < 1 else Image.Resampling.NEAREST)
 
 
 def _sheet_width() -> int:
@@ -94,18 +159,18 @@ def _in_view(colors: Mapping[str, Rgb], rows: Sequence[Sequence["Image"]]) -> li
     return [*classes, *((name, color) for name, color in FIXED_LEGEND if color not in taken)]
 
 
-def _legend(entries: Sequence[tuple[str, Rgb]]) -> "Image":
+def _legend(entries: Sequence[tuple[str, Rgb]], width_px: int | None = None) -> "Image":
     from PIL import Image, ImageDraw
 
-    font = _font()
+    font, across = _font(), width_px or _sheet_width()
     left, line, placed = GAP_PX, 0, []
     for name, color in ((printable(name), color) for name, color in entries):
         width = SWATCH_PX + 6 + round(font.getlength(name)) + 18
-        if left + width > _sheet_width() and left > GAP_PX:
+        if left + width > across and left > GAP_PX:
             left, line = GAP_PX, line + 1
         placed.append((left, line, name, color))
         left += width
-    strip = Image.new("RGB", (_sheet_width(), (line + 1) * LINE_PX + GAP_PX), "white")
+    strip = Image.new("RGB", (across, (line + 1) * LINE_PX + GAP_PX), "white")
     pen = ImageDraw.Draw(strip)
     for left, line, name, color in placed:
         middle = line * LINE_PX + LINE_PX // 2

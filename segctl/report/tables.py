@@ -6,7 +6,7 @@ from typing import Any
 
 from segctl.report.collect import Run
 from segctl.report.content import UNDEFINED, Cell, Table, table
-from segctl.report.gains import COLUMN, gain_cell, interval_cell
+from segctl.report.gains import COLUMN, better, class_gain, gain, gain_cell, interval_cell
 from segctl.report.groups import Comparison, Group, Spread, undistilled
 from segctl.report.published import Pairing, pairings, preset_changes
 from segctl.schema.run import PublishedScore
@@ -16,6 +16,9 @@ FINE_GRAINED = (
     ("Acc", "mAcc_D", "mAcc_I", "mAcc_C", "mDice_D", "mDice_I", "mDice_C"),
 )
 """The columns of the two tables of fine-grained scores; `scores.json` has the other scores."""
+
+FOREGROUND = ("IoU_D", "Dice_D", "Precision_D", "Acc_D", "IoU_C", "Dice_C")
+"""The columns of a binary dataset's first table; Acc_D is the recall."""
 
 HEADLINE = ("mIoU_D", "mIoU_I", "mIoU_C")
 
@@ -132,14 +135,13 @@ def evaluations_table(runs: Sequence[Run], split: str | None) -> Table:
 def published_table(groups: Sequence[Group], interval: Callable[[Group], str]) -> Table:
     """The methods of one student: our score with its interval over images, beside the published one if there is any."""
     pairs = pairings(groups)
-    best = _best([pair.ours.score("mIoU_D").mean if pair.ours else None for pair in pairs])
     rows = [
         [
             pair.ours.short_label if pair.ours else pair.method,
-            *_ours(pair, groups, interval, best=index in best),
+            *_ours(pair, groups, interval),
             *_theirs(pair, groups[0].spec.recipe),
         ]
-        for index, pair in enumerate(pairs)
+        for pair in pairs
     ]
     ours = ("method", "mIoU_D, ours", "over images", "seeds", COLUMN, "our recipe", "steps × batch")
     theirs = ("published", "its recipe", "source", "caveats")
@@ -154,17 +156,39 @@ def side_by_side_table(members: Sequence[Group]) -> Table:
 
 
 def scores_table(comparison: Comparison, names: Sequence[str]) -> Table:
-    """The named scores, one row per group; the best of each column is bold."""
-    marked = [_marked([group.score(name) for group in comparison.groups]) for name in names]
-    rows = [[f"{group.label}{_seeds(group)}", *cells] for group, *cells in zip(comparison.groups, *marked, strict=True)]
+    """The named scores, one row per group; a score is bold where it is above that of `none` beyond the noise of seeds."""
+    groups = comparison.groups
+    rows: list[list[str | Cell]] = [
+        [
+            f"{group.label}{_seeds(group)}",
+            *(Cell(score_text(group.score(name)), better(gain(group, groups, name))) for name in names),
+        ]
+        for group in groups
+    ]
     return table(("run", *names), rows)
 
 
+def foreground_tables(comparison: Comparison) -> list[Table]:
+    """The foreground's own scores of a binary dataset, one row per group; none for another dataset."""
+    first = comparison.groups[0].evaluations[0]
+    if not (first.binary and first.per_class):
+        return []
+    name = str(first.per_class[0]["class"])
+    rows = [
+        [f"{group.label}{_seeds(group)}", *(score_text(group.class_score(name, column)) for column in FOREGROUND)]
+        for group in comparison.groups
+    ]
+    return [table((f"run, on {name}", *FOREGROUND), rows)]
+
+
 def class_tables(comparison: Comparison) -> list[Table]:
-    """IoU_D of every class, groups side by side; the best of each row is bold."""
+    """IoU_D of every class, groups side by side; bold where it is above that of `none` beyond the noise of seeds."""
     groups = comparison.groups
     classes = {str(row["class"]): row.get("images") for group in groups for row in group.evaluations[0].per_class}
-    rows = {name: _marked([group.class_score(name, "IoU_D") for group in groups]) for name in classes}
+    rows = {
+        name: [Cell(score_text(group.class_score(name, "IoU_D")), better(class_gain(group, groups, name))) for group in groups]
+        for name in classes
+    }
     return [
         table(
             ("class", "images", *(group.label for group in groups[start : start + GROUPS_A_TABLE])),
@@ -175,10 +199,12 @@ def class_tables(comparison: Comparison) -> list[Table]:
 
 
 def status(run: Run) -> str:
-    """`finished`, `finished, not evaluated` or `unfinished, step 1,200`."""
+    """`finished`, `stopped early, step 800`, either with `, not evaluated`, or `unfinished, step 1,200`."""
     if not run.folder.finished:
         return f"unfinished, step {run.curves.last_step:,}"
-    return "finished" if run.evaluations else "finished, not evaluated"
+    early = run.spec.train.early_stop is not None and run.curves.last_step < run.spec.train.steps
+    ended = f"stopped early, step {run.curves.last_step:,}" if early else "finished"
+    return ended if run.evaluations else f"{ended}, not evaluated"
 
 
 def score_text(found: Spread) -> str:
@@ -188,12 +214,12 @@ def score_text(found: Spread) -> str:
     return f"{found.mean:.2f}" if found.std is None else f"{found.mean:.2f} ± {found.std:.2f}"
 
 
-def _ours(pair: Pairing, groups: Sequence[Group], interval: Callable[[Group], str], *, best: bool) -> list[str | Cell]:
+def _ours(pair: Pairing, groups: Sequence[Group], interval: Callable[[Group], str]) -> list[str | Cell]:
     if pair.ours is None:
         return ["not run", "–", "–", "–", "–", "–"]
     found, spec = pair.ours.score("mIoU_D"), pair.ours.spec
     return [
-        Cell(score_text(found) + (" †" if preset_changes(spec) else ""), best),
+        Cell(score_text(found) + (" †" if preset_changes(spec) else ""), better(gain(pair.ours, groups))),
         interval(pair.ours),
         f"{found.n}",
         gain_cell(pair.ours, groups),
@@ -242,18 +268,6 @@ def _mean_of(group: Group, name: str) -> float | None:
 
 def _by_run(runs: Sequence[Run], columns: Sequence[tuple[str, Callable[[Run], str]]]) -> Table:
     return table([name for name, _ in columns], [[cell(run) for _, cell in columns] for run in runs])
-
-
-def _marked(column: Sequence[Spread]) -> list[Cell]:
-    best = _best([found.mean for found in column])
-    return [Cell(score_text(found), index in best) for index, found in enumerate(column)]
-
-
-def _best(values: Sequence[float | None]) -> set[int]:
-    """The indices of the highest value, as printed; none where all values are equal."""
-    shown = [None if value is None else round(value, 2) for value in values]
-    found = [value for value in shown if value is not None]
-    return {index for index, value in enumerate(shown) if value == max(found)} if len(set(found)) > 1 else set()
 
 
 def _seeds(group: Group) -> str:

@@ -2,24 +2,41 @@
 
 import os
 import shutil
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from segctl.errors import InputError, SegctlError
 
 CXX = ("g++", "clang++")
+CC = ("cc", "gcc", "clang")
+"""Triton looks for any C compiler."""
 
 
-def require_compiler() -> None:
-    """Raise InputError if this machine has no C++ compiler: torch.compile needs one for CPU and GPU alike."""
-    named = os.environ.get("CXX")
-    if not any(shutil.which(name) for name in ([named] if named else CXX)):
-        looked = f"CXX names '{named}'" if named else f"neither {' nor '.join(CXX)} is on the PATH"
+def require_compiler(device: torch.device) -> None:
+    """Raise InputError if this machine lacks what torch.compile builds its kernels with.
+
+    For a CPU that is a C++ compiler. For a GPU, Triton makes the kernels and builds what starts them: with a C compiler and
+    Python's header files.
+    """
+    on_gpu = device.type == "cuda"
+    variable, known, language = ("CC", CC, "C") if on_gpu else ("CXX", CXX, "C++")
+    named = os.environ.get(variable)
+    if not any(shutil.which(name) for name in ([named] if named else known)):
+        *others, last = known
+        looked = f"{variable} names '{named}'" if named else f"neither {', '.join(others)} nor {last} is on the PATH"
         raise InputError(
-            f"train.compile: got true, but this machine has no C++ compiler ({looked})",
-            "install g++, or leave train.compile at false",
+            f"train.compile: got true, but this machine has no {language} compiler ({looked})",
+            f"install {'gcc' if on_gpu else 'g++'}, or leave train.compile at false",
+        )
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if on_gpu and not header.is_file():
+        raise InputError(
+            f"train.compile: got true, but Python's header files are not installed: there is no '{header}'",
+            "install them (python3-dev on Debian and Ubuntu, python3-devel on Fedora), or leave train.compile at false",
         )
 
 

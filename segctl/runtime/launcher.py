@@ -85,7 +85,7 @@ def remember_resume_command(line: str) -> None:
 def _write_error(path: Path, error: SegctlError, trace: str) -> bool:
     """Write an error for the process that started this one; whether there was room for it."""
     content = {"time": time.time(), "message": error.message, "hint": error.hint, "exit_code": error.exit_code, "trace": trace}
-    content["lost"] = isinstance(error, PeerError)
+    content |= {"lost": isinstance(error, PeerError), "detail": error.detail if isinstance(error, PeerError) else ""}
     try:
         path.write_text(json.dumps(content), encoding="utf-8")
     except OSError:
@@ -114,7 +114,9 @@ def first_error(folder: Path, codes: dict[int, int], processes: int, stopped: in
         return ProcessError(f"process {rank} of {processes} was killed by {name}; the machine may be out of memory", hint)
     if stopped is not None:
         return ProcessError("the run was stopped before it could save", hint, 128 + int(stopped))
-    return ProcessError(f"a process of {processes} ended without a message: exit codes {sorted(codes.values())}", hint)
+    details = [error["detail"] for error in errors if error["detail"]]
+    seen = f"; another one saw: {details[0]}" if details else ""
+    return ProcessError(f"a process of {processes} ended without a message: exit codes {sorted(codes.values())}{seen}", hint)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -20,20 +21,36 @@ from typing import Any, NoReturn, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel as _Averaged
 
-from segctl.errors import PeerError, SegctlError
+from segctl.errors import PeerError, SegctlError, first_line
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=1)
-"""How long processes wait for each other. One may learn masks for hours; a dead process is noticed at once by its connection."""
+"""How long processes wait for each other in main memory. One may learn masks for hours; gloo notices a dead process at once."""
+
+GPU_PATIENCE = timedelta(minutes=30)
+"""How long GPUs wait for each other: inside a step, where all processes do the same."""
+
+ARRIVAL = timedelta(minutes=10)
+"""How long a process waits at the start until all processes are there. A cluster may start some minutes after others."""
+
+SILENCE_S = 5.0
+"""Say for whom a process waits at the start after this many seconds."""
 
 ORDER_FREE_PROCESSES = 2
 """A sum over at most this many processes does not depend on the order of its terms: a + b = b + a to the last bit."""
 
-LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "nccl")
+LOST = (
+    "connection closed by peer", "connection reset by peer", "broken pipe", "connection refused",
+    "connection closed by remote peer", "remote process exited", "ncclremoteerror",
+)  # fmt: skip
 """Parts of an operation's error message, in lower case, if the process at its other end has ended."""
+
+NCCL_LINES = 4
+"""Lines of NCCL's text in a message: the place, the kind of error, what it means, and the last error of the library."""
 
 
 @dataclass(frozen=True)
@@ -155,13 +172,23 @@ class World:
 
     @contextmanager
     def losing_peers(self) -> Iterator[None]:
-        """Raise PeerError if an operation fails because another process has ended."""
+        """Raise PeerError if an operation fails because another process has ended, and SegctlError with NCCL's own words if NCCL
+        fails for another reason, such as two processes on one GPU or a driver that is too old."""
         try:
             yield
         except RuntimeError as error:
-            if self.size == 1 or not any(sign in str(error).lower() for sign in LOST):
+            text = str(error)
+            if self.size == 1:
                 raise
-            raise PeerError() from error
+            if any(sign in text.lower() for sign in LOST):
+                raise PeerError(detail=first_line(error)) from error
+            if "nccl" in text.lower():
+                lines = [line.strip() for line in text.splitlines() if line.strip()]
+                raise SegctlError(
+                    f"process {self.rank} of {self.size} failed in NCCL: {' '.join(lines[:NCCL_LINES])}",
+                    "NCCL_DEBUG=INFO shows more; NCCL_P2P_DISABLE=1 or NCCL_IB_DISABLE=1 avoid broken links",
+                ) from error
+            raise
 
     def _reduced(self, values: Tensor, operation: "dist.ReduceOp.RedOpType") -> Tensor:
         """`values` of all processes reduced to one tensor of their shape; with one process, `values` itself."""
@@ -177,20 +204,69 @@ def without_averaging(task: nn.Module) -> AbstractContextManager[None]:
     return task.no_sync() if isinstance(task, _Averaged) else nullcontext()
 
 
-def join_world() -> World:
-    """The processes that a launcher started together with this one, or this process alone."""
+def join_world(note: Callable[[str], None] = lambda text: None) -> World:
+    """The processes that a launcher started together with this one, or this process alone.
+
+    note: called with a sentence if the others take long.  Raises SegctlError if they are not all there within `ARRIVAL`.
+    """
     adopt_slurm(os.environ)
     if not under_launcher():
         return World()
     if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        _wait_for_all(note)
     return World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
+def _wait_for_all(note: Callable[[str], None]) -> None:
+    """Connect to all processes, in a thread: the main thread would not see Ctrl-C while torch waits for a connection."""
+    size, rank = os.environ.get("WORLD_SIZE"), os.environ.get("RANK")
+    place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    failures: list[Exception] = []
+
+    def work() -> None:
+        try:
+            _connect()
+        except Exception as error:  # raised below, in the main thread
+            failures.append(error)
+
+    # One process of each machine speaks.
+    thread, began, said = threading.Thread(target=work, daemon=True), time.monotonic(), os.environ.get("LOCAL_RANK", "0") != "0"
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.05)
+        if not said and time.monotonic() - began > SILENCE_S:
+            said = True
+            note(f"process {rank} waits at {place} for all {size} processes of this run, at most {ARRIVAL.seconds // 60} minutes")
+    if not failures:
+        return
+    if not isinstance(failures[0], RuntimeError):  # torch's errors of connections are RuntimeErrors
+        raise failures[0]
+    raise SegctlError(
+        f"process {rank} did not meet all {size} processes of this run at {place}: {first_line(failures[0])}",
+        "start all of them within some minutes; MASTER_ADDR must be the first host's address, and its MASTER_PORT must be open",
+    ) from failures[0]
+
+
+def _connect() -> None:
+    """Meet the other processes, then join them into torch's process group."""
+    store, rank, size = next(rendezvous("env://", timeout=ARRIVAL))
+    # The process group itself has more patience, so nobody may build it before all are there.
+    store.set(f"segctl/{rank}", "here")
+    store.wait([f"segctl/{other}" for other in range(size)], ARRIVAL)
+    store.set_timeout(PATIENCE)
+    on_gpus = torch.cuda.is_available()
+    backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    if on_gpus:
+        # One timeout serves all backends of a group, so NCCL gets its own here.
+        gpus = dist.group.WORLD._get_backend(torch.device("cuda"))  # type: ignore[union-attr]
+        gpus._set_default_timeout(GPU_PATIENCE)
+
+
 @contextmanager
-def joined_world() -> Iterator[World]:
+def joined_world(note: Callable[[str], None] = lambda text: None) -> Iterator[World]:
     """`join_world` as a context, which closes the connections at its end. A lost process becomes a PeerError."""
-    world = join_world()
+    world = join_world(note)
     try:
         with world.losing_peers():
             yield world

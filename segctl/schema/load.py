@@ -16,6 +16,9 @@ from segctl.schema.methods import Method, published_bundle
 from segctl.schema.run import DistillRun, TrainRun
 from segctl.schema.yaml import load_yaml
 
+ALTERNATIVES = {"train.steps": "epochs", "train.epochs": "steps"}
+"""Setting the first by `--set` removes the second, which says the same in another way."""
+
 DEEPEST = 20
 """Levels of names that `--set` takes: a preset has far fewer, and thousands would exhaust the stack."""
 
@@ -123,7 +126,12 @@ def apply_override(tree: Tree, override: str) -> None:
     node: Any = tree
     for depth, key in enumerate(keys[:-1]):
         node = _child(node, key, ".".join(keys[: depth + 1]), override)
+    if keys == ["train", "batch_size"] and value == "auto" and isinstance(node, dict) and isinstance(node.get("batch_size"), int):
+        node["accumulate"] = "auto"  # the batch stays what the recipe is made for
+        return
     _assign(node, keys[-1], value, override)
+    if value is not None and isinstance(node, dict) and (other := ALTERNATIVES.get(".".join(keys))):
+        node.pop(other, None)
 
 
 def _child(node: Any, key: str, path: str, override: str) -> Any:

@@ -28,6 +28,9 @@ else:
 class ModelSpec(Spec):
     """Backbone, head and where the backbone's weights come from."""
 
+    family: Literal["timm", "cirkd"] = "timm"
+    """`timm`: backbones as timm builds them. `cirkd`: the networks of winycg/CIRKD, on which most distillers were published; it
+    has resnet18, resnet50, resnet101 and mobilenetv2_100 under pspnet and deeplabv3."""
     backbone: str = Field(min_length=1)
     """A timm model name that gives feature maps, such as `resnet18d`."""
     head: HeadName

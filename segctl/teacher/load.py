@@ -130,7 +130,7 @@ def _plain_weights(path: Path, run: TrainRun, names: list[str]) -> tuple[Segment
     """The network of a file of plain weights, and a note on how the file was read. Raises InputError if they do not fit."""
     with torch.random.fork_rng(devices=[]):  # so that loading a teacher does not change the student's first weights
         model = build_model(run.model.model_copy(update={"weights": "none"}), len(names))
-    problem, note = fill_network(model, path)
+    problem, note = fill_network(model, path, model.rename)
     if problem:
         raise InputError(
             f"'{path}' does not fit the network of preset '{run.name}' with {len(names)} classes: {problem}",

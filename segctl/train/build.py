@@ -1,9 +1,9 @@
 """From a request to a session: everything a run needs is built and checked before anything is written."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from segctl.data.batches.loader import check_batch
 from segctl.data.batches.micro_batches import micro_batches
@@ -15,20 +15,22 @@ from segctl.errors import InputError, PresetError
 from segctl.models import Segmenter, build_model
 from segctl.models.external.foreign import Network
 from segctl.models.forward import forward_uint8
+from segctl.models.moving_average import MovingAverage
 from segctl.models.recompute import recompute_blocks
 from segctl.models.timm_backbone import synchronised
 from segctl.runtime.compiler import require_compiler
 from segctl.runtime.cores import loader_workers
 from segctl.runtime.determinism import set_determinism
-from segctl.runtime.device import choose_compute
+from segctl.runtime.device import choose_compute, require_own_gpus
 from segctl.runtime.world import World
 from segctl.schema.cross_checks import group_faults
-from segctl.schema.distill_terms import reads
-from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.loss_terms import LossTermSpec
+from segctl.schema.run import DistillRun, TrainRun, with_epochs_counted
 from segctl.teacher.cache import plan_teacher_cache
 from segctl.teacher.find import find_teacher
 from segctl.teacher.load import Teacher, load_teacher
-from segctl.train.checkpoint import Best, State
+from segctl.train.auto.by_dataset import require_scores, weighted_loss
+from segctl.train.checkpoint import Best, State, Waiting
 from segctl.train.optimizer import build_opponents, build_optimizer
 from segctl.train.session import Request, Session
 from segctl.train.tasks import DistillationTask, SupervisedTask
@@ -45,6 +47,7 @@ def build_session(request: Request, *, fresh: bool = True) -> Session:
     """
     world = request.world
     session = world.together(lambda: _build(request, fresh))
+    require_own_gpus(session.compute.device, world)
     unread = session.model.aux is not None and not _reads_aux(session.run)
     session.trained = world.wrap(session.task, unused=unread or (world.size > 1 and _has_idle_weights(session.model)))
     # Building a method may draw random numbers. Seed again, so that dropout starts from the same state for every method, and
@@ -56,9 +59,11 @@ def build_session(request: Request, *, fresh: bool = True) -> Session:
 
 
 def _build(request: Request, fresh: bool) -> Session:
-    run, world = request.run, request.world
-    dataset = open_dataset(request.data_root, run.data.dataset)
+    world = request.world
+    dataset = open_dataset(request.data_root, request.run.data.dataset)
+    run = with_epochs_counted(request.run, len(dataset.names(request.run.data.train_split)))
     dataset.names(run.data.val_split)
+    require_scores(run, dataset)
     check_batch(dataset, run.data.train_split, run.train.batch_size, world.size)
     Views.of(dataset, run.data.train_split, run.data)  # refuses before step 1 what it cannot augment
     if world.size > 1 and (faults := group_faults(run, world.size)):
@@ -89,27 +94,28 @@ def _build(request: Request, fresh: bool) -> Session:
         model.pixels = dataset.pixels.model_dump(mode="json")
         if dataset.pixels.mean is not None and dataset.pixels.std is not None:
             model.remember_pixels(dataset.pixels.mean, dataset.pixels.std)
-    _require_images_for_batch_norm(run, model, request.world, compute.device)
+    require_images_for_batch_norm(run, model, request.world, compute.device)
     model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    task = _build_task(run, model, teacher, teacher_shape).to(compute.device)
-    if world.size > 1 and compute.device.type == "cuda":
-        synchronised(task)
-    _save_memory_and_time(run, task)
+    task = _build_task(run, weighted_loss(run, dataset), model, teacher, teacher_shape).to(compute.device)
     opponents = task.distiller.opponents() if isinstance(task, DistillationTask) else []
+    if world.size > 1 and compute.device.type == "cuda":
+        # An opponent's penalty differentiates its norm twice, which synchronised batch norm cannot.
+        synchronised(task, apart=[opponent.network for opponent in opponents])
+    _save_memory_and_time(run, task, compute.device)
     apart = [parameter for opponent in opponents for parameter in opponent.network.parameters()]
-    average = None
-    if run.train.ema is not None:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(run.train.ema), use_buffers=True)  # type: ignore[no-untyped-call]
+    # fp16 may skip a step. The optimisers that run as one kernel learn that on the GPU, without a wait for it.
+    fused = compute.precision == "fp16"
     state = State(
         device=compute.device,
         task=task,
-        optimizer=build_optimizer(run.optim, task, model.backbone, apart),
-        opponents=build_opponents(opponents),
+        optimizer=build_optimizer(run.optim, task, model.backbone, apart, fused=fused),
+        opponents=build_opponents(opponents, fused=fused),
         scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16"),
-        average=average,
+        average=None if run.train.ema is None else MovingAverage(model, run.train.ema),
         step=0,
         validated=0,
         best=Best(),
+        waiting=Waiting(),
     )
     return Session(
         run=run.model_copy(update={"train": run.train.model_copy(update={"precision": compute.precision})}),
@@ -124,6 +130,7 @@ def _build(request: Request, fresh: bool) -> Session:
         state=state,
         teacher_cache=cache,
         runs_root=request.runs_root,
+        reasons=request.reasons,
     )
 
 
@@ -144,7 +151,7 @@ def _has_idle_weights(model: Segmenter) -> bool:
     return any(gradient is None for gradient in gradients)
 
 
-def _require_images_for_batch_norm(run: TrainRun, model: Segmenter, world: World, device: torch.device) -> None:
+def require_images_for_batch_norm(run: TrainRun, model: Segmenter, world: World, device: torch.device) -> None:
     """Raise InputError if a micro-batch holds one image and the network takes batch norm of maps that it pooled to one pixel.
 
     Tried on the meta device, without memory. On several GPUs the statistics are those of all processes' images.
@@ -173,18 +180,20 @@ def _require_images_for_batch_norm(run: TrainRun, model: Segmenter, world: World
 def _require_aux(run: DistillRun, teacher: Teacher, shape: Shape) -> None:
     """Raise InputError if a term compares auxiliary logits and the teacher has none."""
     for index, term in enumerate(run.distiller.terms):
-        if reads(term) == "aux" and shape.aux is None:
+        if "aux" in term.reads and shape.aux is None:
             raise InputError(
                 f"distiller.terms.{index} ('{term.kind}') compares auxiliary logits, and the teacher '{teacher.path}' has none",
                 "give a teacher trained with model.aux true, or leave that term out",
             )
 
 
-def _build_task(run: TrainRun, model: Segmenter, teacher: Teacher | None, teacher_shape: Shape | None) -> SupervisedTask:
+def _build_task(
+    run: TrainRun, loss: Sequence[LossTermSpec], model: Segmenter, teacher: Teacher | None, teacher_shape: Shape | None
+) -> SupervisedTask:
     if isinstance(run, DistillRun) and teacher is not None and teacher_shape is not None:
         pair = Pair(_output_shape(model, run.data.crop), teacher_shape)
-        return DistillationTask(model, run.labels, run.loss, teacher.model, build_distiller(run.distiller, pair))
-    return SupervisedTask(model, run.labels, run.loss)
+        return DistillationTask(model, run.labels, loss, teacher.model, build_distiller(run.distiller, pair))
+    return SupervisedTask(model, run.labels, loss)
 
 
 @torch.no_grad()
@@ -198,7 +207,7 @@ def _output_shape(model: Network, crop: tuple[int, int]) -> Shape:
     return shape
 
 
-def _save_memory_and_time(run: TrainRun, task: SupervisedTask) -> None:
+def _save_memory_and_time(run: TrainRun, task: SupervisedTask, device: torch.device) -> None:
     """Switch on activation checkpointing and compilation if the run wants them. Raises InputError if that is not possible."""
     if run.train.activation_checkpointing and not recompute_blocks(task.model.backbone):
         raise InputError(
@@ -206,11 +215,11 @@ def _save_memory_and_time(run: TrainRun, task: SupervisedTask) -> None:
             "set it to false, or choose another model.backbone, such as resnet18d",
         )
     if run.train.compile:
-        require_compiler()
+        require_compiler(device)
         task.compile_networks()
 
 
 def _reads_aux(run: TrainRun) -> bool:
     """Whether any term of the loss reads the auxiliary logits, and so trains their head."""
     terms = run.distiller.terms if isinstance(run, DistillRun) else ()
-    return any(term.logits == "aux" for term in run.loss) or any(reads(term) == "aux" for term in terms)
+    return any(term.logits == "aux" for term in run.loss) or any("aux" in term.reads for term in terms)

@@ -1,17 +1,17 @@
 """Everything that a run needs to resume exactly, in one file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel, Field, InstanceOf
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from segctl.errors import InputError, SegctlError, first_line
 from segctl.files import as_record, write_whole
 from segctl.models.external.weights import unpickled
+from segctl.models.moving_average import MovingAverage
 from segctl.runtime.world import World
 
 CHECKPOINT_FORMAT = 2
@@ -19,16 +19,33 @@ CHECKPOINT_FORMAT = 2
 
 @dataclass
 class Best:
-    """The best validation so far, by mIoU_D in percent; step 0 before the first one."""
+    """The best validation so far, by train.select_by in percent; step 0 before the first one."""
 
     score: float = float("-inf")
     step: int = 0
 
 
 @dataclass
-class State:
-    """What changes from step to step. `step` steps have been taken; `validated` is the last step that was validated.
+class Waiting:
+    """How early stopping stands: the score to exceed, in percent, and how many validations in a row did not."""
 
+    score: float = float("-inf")
+    validations: int = 0
+
+    def add(self, score: float | None, min_gain: float) -> None:
+        """Count a validation; an undefined score is no better one."""
+        if score is not None and score > self.score + min_gain:
+            self.score, self.validations = score, 0
+        else:
+            self.validations += 1
+
+
+@dataclass
+class State:
+    """What changes from step to step. `step` batches have been learnt from; `validated` is the last step that was validated.
+
+    skipped: how many of these steps changed no weight, because fp16 made a gradient infinite. At first only the device knows it:
+    `skips` counts there, and the log's reports bring `skipped` up to date.
     optimizer: trains the network and follows the schedule.  opponents: trains the networks that learn against the student, such
     as a discriminator; None without any.  average: the moving average of the weights, if the run has one.
     """
@@ -38,10 +55,13 @@ class State:
     optimizer: torch.optim.Optimizer
     opponents: torch.optim.Optimizer | None
     scaler: torch.amp.GradScaler
-    average: AveragedModel | None
+    average: MovingAverage | None
     step: int
     validated: int
     best: Best
+    waiting: Waiting = field(default_factory=Waiting)
+    skipped: int = 0
+    skips: Tensor | None = None
 
     def clear_gradients(self) -> None:
         """Forget the gradients of the last step."""
@@ -59,7 +79,27 @@ class State:
         for optimizer in self._optimizers():
             self.scaler.step(optimizer)
         self.scaler.update()
+        if self.scaler.is_enabled():
+            skip = ~norm.isfinite()
+            self.skips = skip.long() if self.skips is None else self.skips + skip
         return norm
+
+    def update_average(self, network: nn.Module, norm: Tensor) -> None:
+        """Average the network in, if the run has an average and the step was not skipped; norm: of its gradients, a scalar."""
+        if self.average is not None:
+            self.average.update(network, norm.isfinite() if self.scaler.is_enabled() else None)
+
+    def count_skips(self) -> int:
+        """Bring `skipped` up to date, and return by how much it has grown. Waits for the device."""
+        before = self.skipped
+        if self.skips is not None:
+            self.skipped = int(self.skips)
+        return self.skipped - before
+
+    @property
+    def scheduled(self) -> int:
+        """The step of the schedule: a skipped step is not a taken one. Counts the skips that the log has reported."""
+        return self.step - self.skipped
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         return [self.optimizer] if self.opponents is None else [self.optimizer, self.opponents]
@@ -80,10 +120,13 @@ class State:
             "step": self.step,
             "validated": self.validated,
             "best": {"score": self.best.score, "step": self.best.step},
+            "waiting": {"score": self.waiting.score, "validations": self.waiting.validations},
             "task": self.task.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "opponents": self.opponents.state_dict() if self.opponents is not None else None,
             "scaler": self.scaler.state_dict(),
+            "skipped": self.skipped,
+            "skips": 0 if self.skips is None else int(self.skips),
             "average": self.average.state_dict() if self.average is not None else None,
             "rng": random_states,
         }
@@ -115,10 +158,15 @@ class State:
         """
         try:
             self.task.load_state_dict(content.task)
-            self.optimizer.load_state_dict(content.optimizer)
-            if self.opponents is not None:
-                self.opponents.load_state_dict(content.opponents or {})
+            for optimizer, state in zip(self._optimizers(), (content.optimizer, content.opponents or {}), strict=False):
+                fused = [group.get("fused") for group in optimizer.param_groups]
+                optimizer.load_state_dict(state)
+                for group, kept in zip(optimizer.param_groups, fused, strict=True):
+                    if "fused" in group:  # timm's optimisers have no such choice
+                        group["fused"] = kept  # this start's device and precision decide, not those of the start that saved
             self.scaler.load_state_dict(content.scaler)
+            self.skipped = content.skipped
+            self.skips = torch.tensor(content.skips, device=self.device) if content.skips else None
             if self.average is not None:
                 self.average.load_state_dict(content.average or {})
             if len(content.rng) == world.size:
@@ -127,6 +175,7 @@ class State:
             raise InputError(f"'{path}' does not fit this run: {first_line(error)}", START_AGAIN) from error
         self.step, self.validated = content.step, content.validated
         self.best = Best(content.best.score, content.best.step)
+        self.waiting = Waiting(content.waiting.score, content.waiting.validations)
 
 
 def _norm(weights: list[nn.Parameter]) -> Tensor:
@@ -144,6 +193,11 @@ START_AGAIN = "delete that file and resume: the run then starts again at its fir
 class _BestRecord(BaseModel):
     score: float
     step: int = Field(ge=0)
+
+
+class _WaitingRecord(BaseModel):
+    score: float = float("-inf")
+    validations: int = Field(0, ge=0)
 
 
 class Owner(BaseModel):
@@ -166,10 +220,15 @@ class Checkpoint(BaseModel):
     step: int = Field(ge=0)
     validated: int = Field(ge=0)
     best: _BestRecord
+    waiting: _WaitingRecord = _WaitingRecord()  # checkpoints of earlier versions have none
     task: InstanceOf[dict[str, Tensor]]
     optimizer: InstanceOf[dict[str, Any]]
     opponents: InstanceOf[dict[str, Any]] | None
     scaler: InstanceOf[dict[str, Any]]
+    skipped: int = Field(0, ge=0)
+    """Skipped steps that the log has reported. Earlier versions did not count them."""
+    skips: int = Field(0, ge=0)
+    """All skipped steps."""
     average: InstanceOf[dict[str, Tensor]] | None
     rng: list[InstanceOf[dict[str, Tensor]]]
 

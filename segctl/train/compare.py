@@ -18,11 +18,12 @@ from types import FrameType
 from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError, SegctlError, StoppedError
 from segctl.runs import RunFolder
+from segctl.runtime.cores import default_workers
 from segctl.runtime.parent import parent_variable
 from segctl.runtime.signals import handling
 from segctl.schema.load import read_preset, with_method
 from segctl.schema.methods import Method
-from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.run import DistillRun, TrainRun, with_epochs_counted
 from segctl.schema.same_run import conflicts
 from segctl.teacher.find import find_teacher
 from segctl.teacher.load import Teacher, load_teacher
@@ -59,11 +60,16 @@ class Job:
     def seed(self) -> int:
         return self.run.train.seed
 
-    def command(self, request: ComparisonRequest, teacher: Teacher | None, device: str | None) -> list[str]:
-        """The arguments of `segctl` that start the run, or resume it if its folder exists."""
+    def command(self, request: ComparisonRequest, teacher: Teacher | None, device: str | None, devices: int = 1) -> list[str]:
+        """The arguments of `segctl` that start the run, or resume it if its folder exists.
+
+        devices: how many train at once on this machine; their loader processes share its cores.
+        """
         parts = ["distill", "--preset", request.preset, "--method", self.method, "--run", str(self.folder.path)]
         for change in [*request.changes, f"train.seed={self.seed}"]:
             parts += ["--set", change]
+        if devices > 1 and device is not None and device.startswith("cuda") and self.run.data.workers is None:
+            parts += ["--set", f"data.workers={default_workers(devices)}"]
         if teacher is not None and self.method != "none":
             parts += ["--teacher", teacher.source]
             parts += [] if request.teacher_preset is None else ["--teacher-preset", request.teacher_preset]
@@ -86,6 +92,7 @@ def open_comparison(
             f"'{run.name}' has no teacher to learn from", "give a student's preset; `segctl presets list` shows them"
         )
     dataset = open_dataset(request.data_root, run.data.dataset)
+    run = with_epochs_counted(run, len(dataset.names(run.data.train_split)))
     if list(methods) == ["none"]:
         return run, None
     found = find_teacher(run, given, request.runs_root, request.data_root, dataset.fingerprint)

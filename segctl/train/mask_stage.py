@@ -26,7 +26,7 @@ from segctl.models.forward import forward_uint8
 from segctl.models.outputs import Outputs
 from segctl.runtime.signals import requests_between_steps
 from segctl.train.session import Session
-from segctl.train.tasks import DistillationTask, cached_outputs
+from segctl.train.tasks import DistillationTask, cached_outputs, returned_by
 
 STAGES_FOLDER = ".stages"
 PUBLISHED_SHARE = 4
@@ -141,7 +141,7 @@ def _learn(session: Session, stage: _Stage, place: StageFolder) -> None:
     every, began = session.run.train.checkpoint_every, time.perf_counter()
     with requests_between_steps() as requests:
         for batch in _batches(session, stage):
-            stage.take_step(_teacher_of(session, batch), batch.labels.to(session.compute.device))
+            stage.take_step(_teacher_of(session, batch), batch.labels.to(session.compute.device, non_blocking=True))
             place.advance(stage.step, stage.steps)
             if stage.step % every == 0 or requests.stop or requests.save:
                 requests.save = False
@@ -177,9 +177,10 @@ def _teacher_of(session: Session, batch: Batch) -> Outputs:
     assert isinstance(session.task, DistillationTask)
     label, device = batch.labels, session.compute.device
     if batch.teacher_outputs:
-        return cached_outputs({name: maps.to(device) for name, maps in batch.teacher_outputs.items()}, label)
+        maps = {name: maps.to(device, non_blocking=True) for name, maps in batch.teacher_outputs.items()}
+        return cached_outputs(maps, label, returned_by(session.task.teacher))
     with session.compute.autocast():
-        prediction = forward_uint8(session.task.teacher, batch.images.to(device))
+        prediction = forward_uint8(session.task.teacher, batch.images.to(device, non_blocking=True))
     return Outputs(prediction, (label.shape[-2], label.shape[-1]))
 
 

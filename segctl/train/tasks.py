@@ -10,7 +10,7 @@ from segctl.distillers.base import Distiller
 from segctl.ignored import IGNORED
 from segctl.losses import Averaged, build_labels, build_losses
 from segctl.models import Segmenter
-from segctl.models.external.foreign import Network
+from segctl.models.external.foreign import ForeignNetwork, Network
 from segctl.models.forward import forward_uint8
 from segctl.models.outputs import Outputs, Prediction
 from segctl.runtime.phases import phase
@@ -79,7 +79,8 @@ class SupervisedTask(nn.Module):
 
     def task_terms(self, outputs: Outputs, label: Tensor, share: Share, factor: float = 1.0) -> dict[str, Tensor]:
         """The weighted terms of the task loss, scalars by name; `factor` multiplies all of them."""
-        values = self.losses(outputs.upsampled, self.soften(label), label != IGNORED)
+        at_head_stride = None if outputs.prediction.align_corners else outputs.at_head_stride
+        values = self.losses(outputs.upsampled, self.soften(label), label != IGNORED, at_head_stride)
         return {term.name: factor * term.weight * share.of(term.module) * values[term.name] for term in self.losses.terms}
 
 
@@ -114,7 +115,7 @@ class DistillationTask(SupervisedTask):
         with phase("student"):
             student = _outputs(self._student(self.model, images), label)
         if teacher_outputs is not None:
-            teacher = cached_outputs(teacher_outputs, label)
+            teacher = cached_outputs(teacher_outputs, label, returned_by(self.teacher))
         else:
             with phase("teacher"), torch.inference_mode():
                 teacher = _outputs(self._teacher_forward(self.teacher, images), label)
@@ -125,9 +126,17 @@ class DistillationTask(SupervisedTask):
             return _step(terms)
 
 
-def cached_outputs(maps: Mapping[str, Tensor], label: Tensor) -> Outputs:
-    """The teacher's Outputs for a label (B, H, W), from its cached maps (B, D, h, w) by name."""
-    return _outputs(Prediction(maps["main"], maps.get("aux"), maps.get("features")), label)
+def cached_outputs(maps: Mapping[str, Tensor], label: Tensor, returns: type[Prediction] = Prediction) -> Outputs:
+    """The teacher's Outputs for a label (B, H, W), from its cached maps (B, D, h, w) by name.
+
+    returns: the kind of prediction that the teacher itself returns.
+    """
+    return _outputs(returns(maps["main"], maps.get("aux"), maps.get("features")), label)
+
+
+def returned_by(network: nn.Module) -> type[Prediction]:
+    """The kind of prediction that a network returns."""
+    return network.returns if isinstance(network, Segmenter | ForeignNetwork) else Prediction
 
 
 def _outputs(prediction: Prediction, label: Tensor) -> Outputs:

@@ -20,6 +20,7 @@ TRAINING = {
     "--device",
     "--processes",
     "--profile",
+    "--track",
     "--tensorboard",
     *ROOTS,
 }
@@ -57,7 +58,7 @@ SURFACE = {
         "--format", "--output", "--size", "--parity", "--tolerance", "--int8", "--calibration-images", "--seed",
         "--data-root", "--json",
     },
-    "report": {"--output", "--runs-root", "--split", "--json"},
+    "report": {"--output", "--diff", "--pictures", "--runs-root", "--data-root", "--split", "--json"},
     "demo": {"--steps"},
 }  # fmt: skip
 

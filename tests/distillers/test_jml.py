@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from distillers_golden import golden_inputs, golden_pair, outputs
+from distillers_golden import golden_inputs, golden_pair, outputs, pair_of
+from torch import Tensor
 
-from segctl.distillers import build_distiller
+from segctl.distillers import build_distiller, jml
 from segctl.distillers.jml import SoftJDT, SoftKL, soft_label
 from segctl.losses import CrossEntropyLoss, JDTLoss, KLLoss
+from segctl.losses.sums import choose
 from segctl.losses.teacher_calibration import calibrate
 from segctl.models.outputs import upsample
 from segctl.schema.distill_terms import CalibrationSpec, SoftJDTSpec, SoftKLSpec
@@ -106,3 +108,41 @@ def test_the_formula_shows_the_calibration() -> None:
     run = load_preset("camvid-psp18", ["distiller.terms.2.calibration={keys: 64, bandwidth: 0.01}"])
     last = total_loss(run).splitlines()[-1]
     assert last == "  + 0.375·Jaccard_D(main, teacher calibrated(h 0.01, 64 balanced keys, 3×3); s=1)"
+
+
+def small_pair() -> tuple[Tensor, Tensor, Tensor]:
+    """Student and teacher logits at other strides, and a label with ignored pixels."""
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 5, 4, 6, requires_grad=True), 2 * torch.randn(2, 5, 6, 9)
+    return student, teacher, torch.randint(0, 5, (2, 24, 36)).masked_fill(torch.rand(2, 24, 36) < 0.1, 255)
+
+
+@pytest.mark.parametrize(
+    "term", [SoftKL(), SoftKL(temperature=3.0), SoftJDT(JDTLoss()), SoftJDT(JDTLoss(norm=2, miou_i=0.5, smooth=1.0))]
+)
+def test_terms_at_head_stride_give_what_upsampling_first_gives(term: SoftKL | SoftJDT, monkeypatch: pytest.MonkeyPatch) -> None:
+    student, teacher, label = small_pair()
+    found = []
+    for worthwhile in (0, 1 << 20):
+        monkeypatch.setattr(choose, "WORTHWHILE", worthwhile)
+        ours = outputs(student, size=(24, 36))
+        value = term(ours, outputs(teacher, size=(24, 36)), label)
+        found.append((value, torch.autograd.grad(value, student)[0], bool(ours._upsampled)))
+    assert [upsampled for _, _, upsampled in found] == [False, True]
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-4, atol=1e-7)
+
+
+def test_the_terms_of_the_recipe_share_one_reading_of_each_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "WORTHWHILE", 0)
+    readings, original = [], jml.sums_at_stride
+    monkeypatch.setattr(jml, "sums_at_stride", lambda *arguments: readings.append(1) or original(*arguments))
+    student, teacher, label = small_pair()
+    recipe = METHODS["jml"]
+    assert recipe is not None
+    ours, theirs = (outputs(logits, logits, size=(24, 36)) for logits in (student, teacher))
+    values = build_distiller(recipe, pair_of(ours, theirs))(ours, theirs, label)
+    assert (len(values), len(readings)) == (3, 2)
+    assert not ours._upsampled
+    assert not theirs._upsampled
+    torch.testing.assert_close(values["soft_kl_aux"], values["soft_kl_main"])

@@ -23,19 +23,19 @@ class SlowQueues:
     def __init__(self, like: ClassQueues) -> None:
         self.pixels, self.regions = like.pixels.clone(), like.regions.clone()
         self.next_pixel, self.next_region = [0] * len(self.pixels), [0] * len(self.pixels)
-        self.queue, self.seed = like.queue, int(like.draws[0])
+        self.queue, self.seed = like.queue, like.seed
 
     def store(self, features: Tensor, label: Tensor, step: int) -> None:
         for position, (image, names) in enumerate(zip(features.flatten(2), label.flatten(1), strict=True)):
             found = [i for i in range(len(names)) if names[i] != 255]
-            shuffled = np.random.default_rng([self.seed, step, 0, position]).permutation(len(found)).tolist()
+            shuffled = np.random.default_rng([self.seed, step, 0, position]).permutation(len(names)).tolist()
             for name in range(len(self.pixels)):
                 mine = [i for i in found if names[i] == name]
                 if not mine:
                     continue
                 self.regions[name, self.next_region[name]] = F.normalize(image[:, mine].mean(1), dim=0)
                 self.next_region[name] = (self.next_region[name] + 1) % SLOTS[1]
-                drawn = [found[k] for k in shuffled if names[found[k]] == name][:EACH]
+                drawn = [k for k in shuffled if names[k] == name][:EACH]
                 end = self.next_pixel[name] + len(drawn)
                 begin = SLOTS[0] - len(drawn) if end >= SLOTS[0] else self.next_pixel[name]
                 for offset, pixel in enumerate(drawn):

@@ -31,7 +31,26 @@ def test_it_agrees_with_the_slow_reference(per_image: bool, active: Any, space: 
     expected = slow_lovasz(
         logits.numpy(), label.numpy(), None if keep_mask is None else keep_mask.numpy(), per_image=per_image, active=active
     )
-    assert LovaszSoftmaxLoss(per_image, active)(logits, label, keep_mask).item() == pytest.approx(expected, abs=1e-12)
+    loss = LovaszSoftmaxLoss(per_image, active)
+    assert loss(logits, label, keep_mask).item() == pytest.approx(expected, abs=1e-12)
+    valid = (label != 255) & (keep_mask if keep_mask is not None else True)
+    on_gpu = loss._without_waiting(logits.softmax(1).reshape(3, 4, -1), label.long().reshape(3, -1), valid.reshape(3, -1))
+    assert on_gpu.item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+def test_a_gpu_s_way_has_the_same_gradient(per_image: bool) -> None:
+    torch.manual_seed(0)
+    label = torch.randint(0, 3, (2, 30))
+    label[0, :9] = 255
+    p = torch.randn(2, 4, 30, dtype=torch.float64).softmax(1)
+    p[0, :, 20] = torch.nn.functional.one_hot(label[0, 20], 4)  # an error of exactly 0, beside ignored pixels
+    loss, gradients = LovaszSoftmaxLoss(per_image), []
+    for way in ("cpu", "gpu"):
+        logits = p.clamp(min=1e-300).log().requires_grad_()
+        value = loss(logits, label) if way == "cpu" else loss._without_waiting(logits.softmax(1), label, label != 255)
+        gradients.append(torch.autograd.grad(value, logits)[0])
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("predicted", list(product([0, 1], repeat=4)))

@@ -9,6 +9,7 @@ from losses_reference import slow_hard_pixels
 from segctl.errors import ArgumentError
 from segctl.losses.cross_entropy import CrossEntropyLoss
 from segctl.losses.ohem import HardPixelLoss
+from segctl.losses.pixels import log_likelihood
 
 
 def four_pixels() -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,7 +42,17 @@ def test_it_agrees_with_the_slow_reference(threshold: float, min_share: float, s
     label = torch.randn(2, 4, 3, 5).double().softmax(1) if soft else torch.randint(0, 4, (2, 3, 5))
     keep_mask = torch.rand(2, 3, 5) < 0.8
     expected = slow_hard_pixels(logits.numpy(), label.numpy(), keep_mask.numpy(), threshold, min_share)
-    assert HardPixelLoss(threshold, min_share)(logits, label, keep_mask).item() == pytest.approx(expected, abs=1e-12)
+    loss = HardPixelLoss(threshold, min_share)
+    assert loss(logits, label, keep_mask).item() == pytest.approx(expected, abs=1e-12)
+    errors = -log_likelihood(logits, label, keep_mask)
+    assert loss._mean_of_hard(errors.flatten(), keep_mask.flatten()).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_without_a_valid_pixel_a_gpu_s_way_is_zero_too() -> None:
+    errors = torch.rand(5, requires_grad=True)
+    value = HardPixelLoss()._mean_of_hard(errors, torch.zeros(5, dtype=torch.bool))
+    assert value.item() == 0
+    assert torch.equal(torch.autograd.grad(value, errors)[0], torch.zeros(5))
 
 
 def test_easy_pixels_get_no_gradient() -> None:

@@ -93,12 +93,12 @@ def test_the_dtype_stays_and_no_gradient_comes_back(dtype: torch.dtype) -> None:
 def test_balanced_keys_are_as_many_of_each_class_as_it_has_and_others_in_proportion() -> None:
     torch.manual_seed(0)
     label = torch.tensor([0] * 100 + [1] * 100 + [2] * 3 + [255] * 50)
-    balanced = label[draw_keys(label, 20, balanced=True)]
+    balanced = label[draw_keys(label, [100, 100, 3], 20, balanced=True)]
     assert balanced.bincount().tolist() == [7, 7, 3]
-    anywhere = draw_keys(label, 20, balanced=False)
+    anywhere = draw_keys(label, [100, 100, 3], 20, balanced=False)
     assert len(anywhere.unique()) == 20
     assert (label[anywhere] != 255).all()
-    assert len(draw_keys(torch.full((9,), 255), 20, balanced=True)) == 0
+    assert len(draw_keys(torch.full((9,), 255), [0, 0], 20, balanced=True)) == 0
 
 
 def test_the_same_seed_draws_the_same_keys() -> None:

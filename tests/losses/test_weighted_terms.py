@@ -1,9 +1,13 @@
 """Terms read together give what each gives alone, and share one softmax where they can."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from segctl.errors import ArgumentError
 from segctl.losses import (
     CrossEntropyLoss,
     FocalLoss,
@@ -114,7 +118,8 @@ def test_an_all_ignored_batch_gives_zeros() -> None:
 
 
 def test_class_weights_move_with_the_terms() -> None:
-    assert {buffer.device.type for buffer in named(WEIGHTED).to("meta").buffers()} == {"meta"}
+    terms = named(deepcopy(WEIGHTED))
+    assert {buffer.device.type for buffer in terms.to("meta").buffers()} == {"meta"}
 
 
 def test_an_impossible_class_at_an_ignored_pixel_spoils_nothing() -> None:
@@ -124,3 +129,47 @@ def test_an_impossible_class_at_an_ignored_pixel_spoils_nothing() -> None:
     values = named([CrossEntropyLoss(), JDTLoss(ignore_index=255)])(lambda output: logits, label)
     assert values["0"].item() == pytest.approx(CrossEntropyLoss()(logits, label).item())
     assert values["1"].isfinite()
+
+
+def small_and_large(soft: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits at head stride and upsampled, label and mask, with a tenth of the pixels ignored."""
+    torch.manual_seed(0)
+    small, valid = torch.randn(2, 4, 3, 5, dtype=torch.float64, requires_grad=True), torch.rand(2, 12, 20) < 0.9
+    large = F.interpolate(small, (12, 20), mode="bilinear")
+    if soft:
+        label = torch.randn(2, 4, 12, 20).double().softmax(1).masked_fill(~valid.unsqueeze(1), 0.0)
+        return small, large, label, valid
+    return small, large, torch.randint(0, 4, (2, 12, 20)).masked_fill(~valid, 255), valid
+
+
+def not_to_be_called(output: Output) -> Tensor:
+    raise AssertionError(f"the {output} logits were upsampled")
+
+
+@pytest.mark.parametrize(
+    ("losses", "soft"), [(WEIGHTED, False), (WEIGHTED, True), ([CrossEntropyLoss()], False), ([KLLoss(), WEIGHTED[1]], True)]
+)
+def test_terms_that_share_sums_read_head_stride_and_give_the_same(losses: list[Loss], soft: bool) -> None:
+    small, large, label, valid = small_and_large(soft)
+    found = named(losses)(not_to_be_called, label, valid, lambda output: small)
+    wanted = named(losses)(lambda output: large, label, valid)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-11, atol=1e-12)
+        gradients = [torch.autograd.grad(x, small, retain_graph=True)[0] for x in (found[name], value)]
+        torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+
+
+def test_one_term_that_needs_label_size_takes_its_output_there_and_no_other() -> None:
+    small, large, label, valid = small_and_large(soft=False)
+    losses: list[tuple[Output, Loss]] = [("main", CrossEntropyLoss()), ("main", FocalLoss()), ("aux", CrossEntropyLoss())]
+    terms = LossTerms([NamedLoss(f"{number}", output, 1.0, loss) for number, (output, loss) in enumerate(losses)])
+    asked: list[Output] = []
+    values = terms(lambda output: asked.append(output) or large, label, valid, lambda output: small)
+    assert asked == ["main"]
+    torch.testing.assert_close(values["2"], values["0"])
+
+
+def test_labels_that_do_not_fit_are_refused_at_head_stride_too() -> None:
+    small, _, label, valid = small_and_large(soft=False)
+    with pytest.raises(ArgumentError, match="class id 4"):
+        named([CrossEntropyLoss()])(not_to_be_called, torch.full_like(label, 4), valid, lambda output: small)

@@ -207,5 +207,5 @@ def group_of(tmp_path: Path, scores: dict[str, list[float]], overrides: tuple[st
     return list(comparisons_of(runs)[0].groups)
 
 
-def put(path: Path, **values: float) -> None:
+def put(path: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))

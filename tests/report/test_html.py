@@ -1,14 +1,17 @@
 """The web page holds what the Markdown holds, by itself; and a person can sort, filter and click in it."""
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from segctl.report import write_report
 from segctl.report.content import Code, Page, Paragraph, Section, table
 from segctl.report.html import render_html
+from tests.report.run_folders import COLORS
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -27,7 +30,7 @@ def text(page):
 class Outline(HTMLParser):
     """Headings, unclosed elements and addresses."""
 
-    VOID = ("meta", "link", "img", "br", "input")
+    VOID = ("meta", "link", "img", "br", "input")  # and what closes itself, in figures
 
     def __init__(self):
         super().__init__()
@@ -62,7 +65,8 @@ def test_both_files_have_the_same_sections(page, text):
 def test_nothing_is_fetched_from_elsewhere(text):
     for address in outline(text).addresses:
         assert address.startswith(("data:", "#"))
-    assert "http" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.S)
+    bare = re.sub(r"<pre>.*?</pre>|http-equiv|http://www.w3.org/2000/svg", "", text, flags=re.S)
+    assert "http" not in bare
 
 
 def test_it_is_one_file_that_can_be_moved(page, tmp_path):
@@ -150,32 +154,182 @@ def test_one_run_shows_its_classes(tab):
     assert headings[:3] == ["image", "mIoU_I", "sky"]
 
 
-def test_worst_images_are_clicked_through_and_enlarged(tab):
-    gallery = tab.locator(".gallery >> nth=0")
-    titles = [gallery.locator(".title").inner_text()]
-    gallery.locator("button", has_text="better").click()
-    titles.append(gallery.locator(".title").inner_text())
-    gallery.press("ArrowRight")
-    titles.append(gallery.locator(".title").inner_text())
-    scores = [float(title.split("mIoU_I ")[1]) for title in titles]
-    assert len(set(titles)) == 3
-    assert scores == sorted(scores)
-    gallery.locator(".tiles button >> nth=2").click()
-    picture = tab.locator("dialog[open] img")
-    assert picture.get_attribute("alt").startswith("prediction of ")
-    assert picture.evaluate("image => image.complete && image.naturalWidth > 0")
-    tab.locator("dialog[open] button").click()
-    assert tab.locator("dialog[open]").count() == 0
+def test_every_table_is_sorted_by_a_click_on_a_heading(tab):
+    tables = tab.locator("main .wide > table")
+    assert tables.count() > 10
+    table = tab.locator("table", has=tab.locator("th", has_text="score or class")).first
+    cells = "tbody td:nth-child(2)"
+    assert not table.locator("th[aria-sort]").count()
+    table.locator("th button").nth(1).click()
+    values = [float(text.split()[0]) for text in table.locator(cells).all_inner_texts() if text != "n/a"]
+    assert values == sorted(values)
+    table.locator("th button").nth(1).click()
+    assert [float(text.split()[0]) for text in table.locator(cells).all_inner_texts() if text != "n/a"] == values[::-1]
+
+
+def shown(tab):
+    tab.wait_for_timeout(150)
+    return tab.locator(".explorer >> nth=0").get_attribute("data-shown")
+
+
+def test_worst_images_open_in_the_explorer(tab):
+    link = tab.locator(".worst >> nth=0 >> button >> nth=1")
+    name = link.inner_text().split()[0]
+    link.click()
+    assert shown(tab) == name
+
+
+def test_a_row_of_the_table_of_images_opens_its_picture(tab):
+    row = tab.locator(".images >> nth=0 >> tbody tr.opens >> nth=-1")
+    name = row.locator("td").first.inner_text()
+    row.locator("td").nth(1).click()
+    assert shown(tab) == name
+
+
+def test_the_first_picture_shows_both_runs_that_are_compared(tab):
+    """Without the dataset not every picture has every run; panels without a prediction are hidden."""
+    shown(tab)
+    panels = tab.locator(".explorer >> nth=0 >> css=.panel:visible figcaption b").all_inner_texts()
+    assert panels[:4] == ["image", "truth", "none-s0", "jml-s0"]
+
+
+def test_a_chip_hides_a_run(tab):
+    explorer = tab.locator(".explorer >> nth=0")
+    shown(tab)
+    before = explorer.locator(".panel:visible").count()
+    explorer.locator(".chip input").first.uncheck()
+    tab.wait_for_timeout(150)
+    assert explorer.locator(".panel:visible").count() == before - 1
+
+
+def test_dragging_an_enlarged_picture_moves_all_panels_alike(tab):
+    explorer = tab.locator(".explorer >> nth=0")
+    shown(tab)
+    for _ in range(3):
+        explorer.press("+")
+    tab.wait_for_timeout(150)
+    explorer.evaluate("element => element.scrollIntoView({behavior: 'instant'})")
+    before = [painted(tab, index) for index in range(2)]
+    box = tab.locator(".panel canvas").first.bounding_box()
+    tab.mouse.move(box["x"] + 100, box["y"] + 60)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + 40, box["y"] + 30, steps=4)
+    tab.mouse.up()
+    tab.mouse.move(1, 1)
+    tab.wait_for_timeout(150)
+    assert all(painted(tab, index) != pixels for index, pixels in enumerate(before))
+
+
+def test_keys_turn_pictures_and_zoom_all_panels(tab):
+    explorer = tab.locator(".explorer >> nth=0")
+    first = shown(tab)
+    explorer.press("ArrowRight")
+    assert shown(tab) != first
+    explorer.press("ArrowLeft")
+    assert shown(tab) == first
+    before = [painted(tab, index) for index in range(2)]
+    explorer.press("+")
+    tab.wait_for_timeout(150)
+    assert "1.5×" in explorer.inner_text()
+    assert all(painted(tab, index) != pixels for index, pixels in enumerate(before))
+    explorer.press("0")
+    tab.wait_for_timeout(150)
+    assert [painted(tab, index) for index in range(2)] == before
+
+
+def painted(tab, index):
+    return tab.evaluate("(index) => document.querySelectorAll('.panel canvas')[index].toDataURL()", index)
+
+
+def test_the_canvas_shows_class_colours_and_mistakes_exactly(tab):
+    """With a full overlay the truth has class colours alone; mistakes are red."""
+    shown(tab)
+    explorer = tab.locator(".explorer >> nth=0")
+    explorer.locator("input[type=range]").fill("100")
+    tab.wait_for_timeout(150)
+    assert colors_of(tab, 1) <= {*COLORS, (0, 0, 0)}
+    explorer.press("d")
+    tab.wait_for_timeout(150)
+    explorer.locator("select[aria-label='what to show']").evaluate("element => element.value")
+    assert (215, 35, 35) in set().union(*(colors_of(tab, index) for index in range(2, explorer.locator("canvas").count())))
+    assert (215, 35, 35) not in colors_of(tab, 1)
+
+
+def colors_of(tab, index):
+    found = tab.evaluate(
+        """(index) => {
+          const canvas = document.querySelectorAll(".explorer")[0].querySelectorAll("canvas")[index];
+          const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+          const colors = new Set();
+          for (let at = 0; at < data.length; at += 4) colors.add(`${data[at]},${data[at + 1]},${data[at + 2]}`);
+          return [...colors];
+        }""",
+        index,
+    )
+    return {tuple(map(int, color.split(","))) for color in found}
+
+
+def test_pictures_are_filtered_by_class_and_sorted_by_a_difference(tab):
+    explorer = tab.locator(".explorer >> nth=0")
+    explorer.locator("summary").click()
+    everything = explorer.locator(".list li").count()
+    explorer.locator("select[aria-label=class]").select_option(label="sign")  # in every second image
+    assert 0 < explorer.locator(".list li").count() < everything
+    explorer.locator("select[aria-label=class]").select_option("-1")
+    explorer.locator("select[aria-label='run to subtract']").select_option("1")
+    values = [text for text in explorer.locator(".list b").all_inner_texts() if text != "n/a"]
+    assert [float(text) for text in values] in (sorted(map(float, values)), sorted(map(float, values), reverse=True))
 
 
 def test_every_picture_loads(tab):
     assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
 
 
-def test_the_page_does_not_scroll_sideways_on_a_phone(browser, page):
-    opened = browser.new_page(viewport={"width": 390, "height": 800})
+@pytest.mark.parametrize("width", [1400, 900, 420, 390])
+def test_no_width_scrolls_sideways_nothing_is_requested_and_the_console_is_empty(browser, page, width):
+    opened = browser.new_page(viewport={"width": width, "height": 800})
+    said, asked = [], []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("request", lambda request: asked.append(request.url))
     opened.goto(page.as_uri())
+    opened.wait_for_timeout(200)
     assert opened.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
+    opened.close()
+
+
+def test_the_first_screen_shows_numbers_and_pictures(browser, page):
+    opened = browser.new_page(viewport={"width": 1400, "height": 900})
+    opened.goto(page.as_uri())
+    for part in (".tiles", ".gain", ".row"):
+        assert opened.locator(part).first.bounding_box()["y"] < 900
+    assert opened.locator(".tile h4").all_inner_texts()[1:] == ["undistilled camvid-psp18-scratch", "distilled jml"]
+    opened.close()
+
+
+def test_the_dark_page_has_light_ink(browser, page):
+    opened = browser.new_page(color_scheme="dark")
+    opened.goto(page.as_uri())
+    ink = "getComputedStyle(document.querySelector('svg .ink')).fill"
+    assert opened.evaluate(ink) == "rgb(230, 232, 234)"
+    assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 24, 26)"
+    opened.close()
+
+
+def test_nothing_that_gets_into_the_page_can_run_or_fetch(browser, page, tmp_path):
+    """The policy alone stops a script, a handler and an address that somebody put into the file."""
+    injected = tmp_path / "injected.html"
+    evil = "<script>window.ran = 1</script><img src='x' onerror='window.ran = 2'><img src='https://example.invalid/a.png'>"
+    injected.write_text(page.read_text(encoding="utf-8").replace("</main>", f"{evil}</main>"), encoding="utf-8")
+    opened = browser.new_page()
+    refused = []
+    opened.on("requestfailed", lambda request: refused.append((request.url, request.failure)))
+    opened.goto(injected.as_uri())
+    opened.wait_for_timeout(200)
+    assert opened.evaluate("window.ran") is None
+    assert ("https://example.invalid/a.png", "csp") in refused
     opened.close()
 
 
@@ -183,5 +337,34 @@ def test_without_a_script_the_strips_are_there(browser, page):
     context = browser.new_context(java_script_enabled=False)
     opened = context.new_page()
     opened.goto(page.as_uri())
-    assert opened.locator(".gallery img").count() > 0
+    assert opened.locator(".worst img").count() > 0
+    assert opened.locator(".row img").count() >= 3
     context.close()
+
+
+def test_names_from_strangers_are_text_everywhere(browser, shelf, tmp_path):
+    """An image, a class and a run that are called like markup."""
+    evil = "<img src=x onerror=window.ran=1>"
+    run = tmp_path / "runs" / "<b>run"
+    shutil.copytree(shelf / "none-s0", run)
+    folder = run / "eval" / "val"
+    for file in (folder / "scores.json", folder / "worst" / "worst.json"):
+        text = file.read_text(encoding="utf-8").replace('"sky"', json.dumps(evil)).replace("seq00/frame_00000", evil)
+        file.write_text(text, encoding="utf-8")
+    for name in ("counts.npz", "confusion.npz"):
+        with np.load(folder / name) as file:
+            arrays = dict(file)
+        for key, old in (("class_names", "sky"), ("names", "seq00/frame_00000")):
+            if key in arrays:
+                arrays[key] = np.array([evil if str(value) == old else str(value) for value in arrays[key]])
+        np.savez(folder / name, **arrays)
+    web = write_report([], tmp_path / "runs", tmp_path / "r.md").web
+    opened = browser.new_page()
+    complaints = []
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.goto(web.as_uri())
+    opened.wait_for_timeout(300)
+    assert opened.evaluate("document.querySelectorAll('img[onerror], main b > b').length") == 0
+    assert opened.evaluate("window.ran") is None
+    assert complaints == []
+    opened.close()

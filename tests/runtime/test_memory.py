@@ -1,7 +1,6 @@
 """What a person is told if a GPU's memory does not suffice; torch's questions to the GPU are answered here."""
 
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,9 +13,10 @@ GPU = torch.device("cuda", 0)
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU of 8,000 MB, of which 7,900 were in use."""
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=8_000_000_000))
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7_900_000_000)
+    """A GPU of 8,000 MB: this process used 5,900 of them at most, holds 6,000, and others hold 1,900."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100_000_000, 8_000_000_000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 6_000_000_000)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 5_900_000_000)
 
 
 @pytest.mark.parametrize(
@@ -29,8 +29,31 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_too_little_memory_is_one_sentence_with_ways_out(gpu: None, hint: str, ways_out: tuple[str, ...]) -> None:
     with pytest.raises(SegctlError) as caught, out_of_memory_in_words(GPU, hint):
         raise torch.OutOfMemoryError("CUDA out of memory")
-    assert caught.value.message == "out of memory on cuda:0: peak use was 7,900 MB of 8,000 MB"
+    assert caught.value.message == (
+        "out of memory on cuda:0: peak use was 5,900 MB of 8,000 MB, of which 1,900 MB "
+        "belong to CUDA itself and to other programs"
+    )
     assert all(way in caught.value.hint for way in ways_out)
+
+
+def test_what_changes_a_loss_is_offered_last() -> None:
+    ways = ("activation_checkpointing", "precision=bf16", "data.crop", "train.batch_size", "train.accumulate")
+    places = [TRAIN_WITH_LESS.index(way) for way in ways]
+    assert places == sorted(places)
+
+
+def test_a_library_s_own_lack_of_memory_is_told_alike(gpu: None) -> None:
+    with pytest.raises(SegctlError, match="out of memory on cuda:0"), out_of_memory_in_words(GPU, SCORE_WITH_LESS):
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+def test_a_failed_check_on_the_device_names_what_finds_the_label() -> None:
+    with pytest.raises(SegctlError) as caught, out_of_memory_in_words(GPU, TRAIN_WITH_LESS):
+        raise RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be ...")
+    assert caught.value.message == (
+        "a check on cuda:0 failed, most likely of a label with an id that is no class: CUDA error: device-side assert triggered"
+    )
+    assert "segctl data check" in caught.value.hint
 
 
 def test_any_other_fault_is_let_through() -> None:

@@ -188,14 +188,30 @@ def test_a_machine_without_a_compiler_gets_a_sentence(monkeypatch: pytest.Monkey
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError) as caught:
-        require_compiler()
+        require_compiler(CPU)
     assert caught.value.message == (
         "train.compile: got true, but this machine has no C++ compiler (neither g++ nor clang++ is on the PATH)"
     )
     assert caught.value.hint == "install g++, or leave train.compile at false"
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(InputError, match=r"\(CXX names 'no-such-compiler'\)"):
-        require_compiler()
+        require_compiler(CPU)
+
+
+def test_a_gpu_needs_a_c_compiler_and_python_s_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gpu = torch.device("cuda")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(InputError) as caught:
+        require_compiler(gpu)
+    assert "no C compiler (neither cc, gcc nor clang is on the PATH)" in caught.value.message
+    (tmp_path / "gcc").write_text("#!/bin/sh\n")
+    (tmp_path / "gcc").chmod(0o755)  # gcc alone, without g++, is enough
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"include": str(tmp_path)})
+    with pytest.raises(InputError, match=r"Python's header files are not installed: there is no '.*Python\.h'"):
+        require_compiler(gpu)
+    (tmp_path / "Python.h").touch()
+    require_compiler(gpu)
 
 
 def test_what_the_compiler_cannot_do_is_a_sentence() -> None:
@@ -221,4 +237,4 @@ def test_a_backbone_without_blocks_is_refused(toy_data: Path, tmp_path: Path, mo
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="wants a C++ compiler")
 def test_this_machine_has_one() -> None:
-    require_compiler()
+    require_compiler(CPU)

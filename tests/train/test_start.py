@@ -13,6 +13,7 @@ from segctl.data.prepare import prepare_source
 from segctl.errors import InputError
 from segctl.models import build_model, load, read, save
 from segctl.runs import RunFolder
+from segctl.runtime.world import World
 from segctl.schema.run import with_steps
 from segctl.train.build import build_session
 from segctl.train.dry_run import dry_run
@@ -340,3 +341,22 @@ def test_a_run_starts_from_another_run_and_says_what_it_took(toy_data: Path, toy
     start_run(Request(run, toy_data, tmp_path), RunFolder(tmp_path / "run"), watch)
     said = "the backbone, the head, the auxiliary head, 11 of 11 classes"
     assert any(note == f"weights from '{toy_teacher / 'model.safetensors'}': {said}" for note in watch.notes)
+
+
+@pytest.mark.parametrize(
+    ("world", "device", "given"),
+    [
+        (World(), torch.device("cuda", 1), "--device cuda:1"),
+        (World(1, 2, 2), torch.device("cuda", 1), "--device cuda --processes 2"),  # a number would put both on one GPU
+        (World(1, 4, 2), torch.device("cuda", 1), "--device cuda"),
+        (World(1, 2, 2), torch.device("cpu"), "--device cpu --processes 2"),
+    ],
+)
+def test_the_command_to_resume_gives_every_process_its_own_gpu(
+    world: World, device: torch.device, given: str, toy_data: Path, tmp_path: Path
+) -> None:
+    session = build_session(Request(toy_run(), toy_data, tmp_path, device="cpu"))
+    session.world, session.compute = world, replace(session.compute, device=device)
+    line = session.resume_line(tmp_path / "run")
+    assert given in line
+    assert ("--processes" in line) == ("--processes" in given)

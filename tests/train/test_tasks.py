@@ -1,15 +1,20 @@
 """A micro-batch knows its share of the batch, and the teacher stays a teacher."""
 
+import pytest
 import torch
 from toy import CLASSES, TwoLayers
 
 from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
+from segctl.losses.sums import choose
+from segctl.models.outputs import Outputs
 from segctl.schema.distill_terms import PixelKLSpec, SoftJDTSpec, SoftKLSpec
 from segctl.schema.labels import BoundaryLabels, HardLabels
 from segctl.schema.loss_terms import CrossEntropySpec, JDTSpec, KLSpec
 from segctl.schema.methods import DistillerSpec
+from segctl.train import tasks
 from segctl.train.tasks import DistillationTask, Share, SupervisedTask
+from segctl.train.tasks import _outputs as outputs_of
 
 
 def batch(images: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,3 +101,21 @@ def test_label_weight_scales_the_task_loss_and_nothing_else() -> None:
 def test_a_student_learns_from_a_teacher_of_another_stride() -> None:
     images, labels = batch()
     assert torch.isfinite(distillation_task()(images, labels).loss)
+
+
+def test_a_step_upsamples_nothing_where_all_terms_read_head_stride(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And gives the loss and the gradients that it gives with everything upsampled."""
+    images, labels = batch()
+    found = []
+    for worthwhile in (0, 1 << 30):
+        monkeypatch.setattr(choose, "WORTHWHILE", worthwhile)
+        made: list[Outputs] = []
+        monkeypatch.setattr(tasks, "_outputs", lambda *arguments, made=made: made.append(outputs_of(*arguments)) or made[-1])
+        torch.manual_seed(0)
+        losses = [CrossEntropySpec(weight=0.25), JDTSpec(weight=0.75), CrossEntropySpec(logits="aux", weight=0.4)]
+        task = SupervisedTask(TwoLayers(stride=2), HardLabels(), losses)
+        loss = task(images, labels).loss
+        loss.backward()
+        found.append((loss.detach(), [parameter.grad for parameter in task.parameters()]))
+        assert bool(made[0]._upsampled) == (worthwhile > 0)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)

@@ -39,7 +39,7 @@ from segctl.errors import InputError
 
 DEEP_ENDINGS = (".npy",)
 """Endings of pictures that are listed only where bands or a range are given."""
-SHOWN = 3
+SHOWN_BANDS = 3
 """How many bands a screen shows."""
 PERCENTILES = (2.0, 98.0)
 """What `--range percentile` stands for."""
@@ -118,9 +118,11 @@ def _bands(count: int) -> str:
 
 def shown_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """uint8 (H, W, N) -> uint8 (H, W, 3) for a screen: the first three bands, or the first one as grey."""
-    if image.shape[2] == SHOWN:
+    if image.shape[2] == SHOWN_BANDS:
         return image
-    return np.ascontiguousarray(image[..., :SHOWN] if image.shape[2] > SHOWN else image[..., :1].repeat(SHOWN, 2))
+    return np.ascontiguousarray(
+        image[..., :SHOWN_BANDS] if image.shape[2] > SHOWN_BANDS else image[..., :1].repeat(SHOWN_BANDS, 2)
+    )
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ class BandChoice:
     def _chosen(self, count: int, file: File) -> tuple[int, ...]:
         if self.bands is None:
             # A grey picture becomes RGB, as one of 8 bits does.
-            if count not in (1, SHOWN):
+            if count not in (1, SHOWN_BANDS):
                 raise InputError(
                     f"'{file.where}' has {_bands(count)}, and nothing says which of them are meant",
                     f"choose them in order, such as --bands 3,2,1 or --bands {','.join(map(str, range(1, min(count, 8) + 1)))}",

@@ -64,10 +64,16 @@ def _hard_sums(p: Tensor, log_p: Tensor | None, label: Tensor, valid: Tensor | N
 
     def of_label(values: Tensor) -> Tensor:
         """Sum of each pixel's value at its label: (B, C, N) -> (B, C)."""
+        if torch.compiler.is_compiling():
+            # The compiler makes one kernel of a comparison with every class and its sum; of gather and scatter, several.
+            hit = label.unsqueeze(1) == torch.arange(p.shape[1], device=label.device).view(-1, 1)
+            hit = hit if valid is None else hit & valid.unsqueeze(1)
+            return values.masked_fill(~hit, 0.0).sum(2)
         chosen = values.gather(1, label.unsqueeze(1)).squeeze(1)
         return sum_by_class(chosen if valid is None else chosen.masked_fill(~valid, 0.0), label, p.shape[1])
 
-    pixels = sum_by_class(counted, label, p.shape[1])
+    compiling = torch.compiler.is_compiling()
+    pixels = of_label(torch.ones_like(p)) if compiling else sum_by_class(counted, label, p.shape[1])
     log_likelihood = torch.zeros_like(pixels) if log_p is None else of_label(log_p)
     return Sums(of_label(p), _size(p, valid, norm), pixels, (pixels > 0).to(p.dtype), log_likelihood, torch.zeros_like(pixels))
 
@@ -106,7 +112,7 @@ def first_slots(pixels: int, num_classes: int, device: torch.device) -> Tensor:
 
 
 def sum_by_slot(values: Tensor, slots: Tensor, num_classes: int) -> Tensor:
-    """Sum the values (B, N) of each class over its slots, int64 (B, N) -> (B, C)."""
-    blocks = -(-values.shape[1] // BLOCK)
-    sums = values.new_zeros(values.shape[0], blocks * num_classes).scatter_add(1, slots, values)
-    return sums.view(-1, blocks, num_classes).sum(1)
+    """Sum the values (*L, N) of each class over its slots, int64 (*L, N) -> (*L, C); *L any leading dimensions."""
+    blocks = -(-values.shape[-1] // BLOCK)
+    sums = values.new_zeros(*values.shape[:-1], blocks * num_classes).scatter_add(-1, slots, values)
+    return sums.view(*values.shape[:-1], blocks, num_classes).sum(-2)

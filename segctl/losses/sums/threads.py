@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -11,6 +12,21 @@ T = TypeVar("T")
 
 THREADS = 16
 """Largest number of threads; more would mostly wait for Python's lock."""
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Inside, torch's operations in this thread run on one core.
+
+    Before and after `share_out`, small operations on all cores cost more than they save: each waits, spinning, for a core that
+    another process may have, and torch's workers spin on beside Python's threads.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def share_out(work: Callable[[Iterator[T]], None], pieces: Sequence[T], device: torch.device) -> None:

@@ -33,6 +33,7 @@ DEPTH = 4
 """How deep tables of weights may be nested in a file."""
 
 StateDict = dict[str, Tensor]
+Rename = Callable[[StateDict], StateDict]
 
 
 def unpickled(file: Path, hint: str = "") -> Any:
@@ -126,7 +127,7 @@ class Found(NamedTuple):
         return f"the weights in '{file}' are read {', '.join(parts)}" if parts else ""
 
 
-def find_weights(file: Path, wanted: Iterable[str], plain: Callable[[str], str] = str) -> Found:
+def find_weights(file: Path, wanted: Iterable[str], plain: Callable[[str], str] = str, rename: Rename = dict) -> Found:
     """The weights in a file whose names are the `wanted` ones after one prefix; if there are none, the table that comes nearest.
 
     plain: brings a name to the form in which names are compared. Nothing is guessed: with one prefix all names are found, or the
@@ -134,7 +135,8 @@ def find_weights(file: Path, wanted: Iterable[str], plain: Callable[[str], str] 
     """
     needed = {plain(name) for name in wanted if not name.endswith(SPARE)}
     nearest: tuple[int, Found] | None = None
-    for place, table in read_tables(file).items():
+    for place, given in read_tables(file).items():
+        table = rename(given)
         votes = Counter(prefix for name in table for prefix, rest in _cuts(name) if plain(rest) in needed)
         fits = [prefix for prefix, count in votes.items() if count == len(needed)]
         if len(fits) > 1 and "" not in fits:
@@ -173,7 +175,7 @@ class Filling(NamedTuple):
     note: str
 
 
-def fill_network(model: torch.nn.Module, file: Path) -> Filling:
+def fill_network(model: torch.nn.Module, file: Path, rename: Rename = dict) -> Filling:
     """Put the weights in a .safetensors or PyTorch file into a whole network, under the names that segctl gives them.
 
     Names that begin with none of the network's own parts, such as `criterion.weight`, are left aside. Raises InputError if the
@@ -181,7 +183,7 @@ def fill_network(model: torch.nn.Module, file: Path) -> Filling:
     """
     state = model.state_dict()
     spare = {name: tensor for name, tensor in state.items() if name.endswith(SPARE)}
-    found = _without_strangers(find_weights(file, state), state)
+    found = _without_strangers(find_weights(file, state, rename=rename), state)
     problem = first_misfit(state, spare | found.table)
     if not problem:
         require_finite(found.table, file)
@@ -189,9 +191,10 @@ def fill_network(model: torch.nn.Module, file: Path) -> Filling:
     return Filling(problem, found.note(file))
 
 
-def fill_backbone(net: torch.nn.Module, known: Iterable[str], file: Path) -> Filling:
+def fill_backbone(net: torch.nn.Module, known: Iterable[str], file: Path, rename: Rename = dict) -> Filling:
     """Put the weights in a .safetensors or PyTorch file into a network of feature maps, under the names timm gives them.
 
+    rename: turns a table of published names into one of timm's.
     known: the names of the whole timm network, of which `net` is a part. Weights of its other parts are ignored. Any other name
     in the same part of the file shows that it is of another network; that one may hold all names of this one too, as ResNet34
     does those of ResNet18. Raises InputError as `fill_network` does.
@@ -199,7 +202,9 @@ def fill_backbone(net: torch.nn.Module, known: Iterable[str], file: Path) -> Fil
     state = net.state_dict()
     known = list(known)
     places = {_plain(name): name for name in state}
-    found = _without_strangers(find_weights(file, state, _plain), [*known, *(name.removeprefix("model.") for name in state)])
+    found = _without_strangers(
+        find_weights(file, state, _plain, rename), [*known, *(name.removeprefix("model.") for name in state)]
+    )
     spare = {_plain(name) for name in known}
     of_others = [name for name in found.table if _plain(name) not in spare | places.keys() and not name.startswith(CLASSIFIERS)]
     if of_others:

@@ -20,7 +20,7 @@ class AuxiliaryHead(nn.Module):
         super().__init__()
         self.conv = ConvBNReLU(in_channels, width, 3)
         init_decoder(self)
-        self.dropout = nn.Dropout2d(dropout)
+        self.dropout: nn.Module = nn.Dropout2d(dropout)
         self.classifier = classifier(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -58,8 +58,9 @@ class PoolingBranch(nn.Module):
     (B, in, H, W) -> (B, out, H, W). Bins larger than the map repeat its pixels.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, bin_px: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int, bin_px: int = 1, *, align_corners: bool = False) -> None:
         super().__init__()
+        self.align_corners = align_corners
         self.pooled = nn.Sequential(
             BinMeans(bin_px),
             nn.Conv2d(in_channels, out_channels, 1, bias=False),
@@ -68,7 +69,7 @@ class PoolingBranch(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return upsample(self.pooled(x), (x.shape[-2], x.shape[-1]))
+        return upsample(self.pooled(x), (x.shape[-2], x.shape[-1]), self.align_corners)
 
 
 def init_decoder(module: nn.Module) -> None:

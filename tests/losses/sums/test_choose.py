@@ -7,6 +7,7 @@ from torch import Tensor
 from segctl.losses.jdt import JDTLoss
 from segctl.losses.sums import choose
 from segctl.losses.sums.choose import plain, sums_of
+from segctl.losses.sums.plain import plain_sums
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -60,3 +61,13 @@ def test_other_devices_take_the_plain_way(device: str) -> None:
     logits = torch.randn(2, 3, 8, 8, device=device)
     sums = sums_of(logits, torch.zeros(2, 8, 8, dtype=torch.long, device=device), None, 1)
     assert sums.predicted.shape == (2, 3)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_form_for_the_compiler_gives_the_same(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, label = batch()
+    valid = torch.rand(2, 8, 8) < 0.7 if masked else None
+    label = label if valid is None else label.masked_fill(~valid, 255)
+    wanted = plain_sums(logits, label, valid, 1, with_log=True)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(plain_sums(logits, label, valid, 1, with_log=True), wanted)

@@ -1,0 +1,255 @@
+"""Sums on a GPU: of logits at head stride by Triton kernels (`segctl.losses.sums.kernels`), of others by torch's compiler.
+
+Part of the first batch of each kind is computed a second time by torch's own operations. If the kernels cannot be built on this
+device, or give other numbers, a warning says so and torch's own operations are used from then on.
+"""
+
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segctl.losses.pixels import is_hard
+from segctl.losses.sums.at_stride import SoftAtStride, saveable, upsample_bilinear
+from segctl.losses.sums.fast import block_sums
+from segctl.losses.sums.plain import Sums, plain_sums
+
+MOST_KERNEL_CLASSES = 256
+CELLS_AT_ONCE = 8
+"""Cells that a program of the forward pass walks over, so that its sums are written once for all of them."""
+KERNEL_TOLERANCE = 1e-3
+"""Largest difference from the plain way, relative to the largest number. Faults of a compiler or a device are much larger."""
+
+
+@lru_cache(maxsize=32)
+def _places(length: int, wanted: int, align_corners: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The place in the small map of each pixel, float32 (wanted,), and each cell's first pixel, int32 (length + 1,).
+
+    As torch's kernels round them: the scale and the product are float32.
+    """
+    pixel = torch.arange(wanted, dtype=torch.float32)
+    one = torch.tensor(1.0)
+    if align_corners:
+        place = pixel * (one * (length - 1) / max(wanted - 1, 1))
+    else:
+        place = ((pixel + 0.5) * (one * length / wanted) - 0.5).clamp(min=0)
+    place = place.clamp(max=length - 1)
+    first = torch.searchsorted(place.floor(), torch.arange(length + 1, dtype=torch.float32)).int()
+    return place.to(device), first.to(device)
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """What a call is made of, besides its tensors."""
+
+    size: tuple[int, int]
+    norm: int
+    with_log: bool
+    hard: bool
+    align_corners: bool
+
+    def arguments(self, logits: Tensor, label: Tensor, valid: Tensor | None) -> dict[str, Any]:
+        """The arguments that both kernels share; label integer (B, H, W), or a teacher's logits (B, C, h', w')."""
+        tall, first_row = _places(logits.shape[2], self.size[0], self.align_corners, logits.device)
+        wide, first_column = _places(logits.shape[3], self.size[1], self.align_corners, logits.device)
+        theirs = logits if self.hard else label
+        their_tall, _ = _places(theirs.shape[2], self.size[0], self.align_corners, logits.device)
+        their_wide, _ = _places(theirs.shape[3], self.size[1], self.align_corners, logits.device)
+        return {
+            "logits": logits,
+            "label": label.contiguous() if self.hard else logits,
+            "valid": logits if valid is None else valid.contiguous().view(torch.uint8),
+            "theirs": theirs,
+            "tall": tall,
+            "wide": wide,
+            "first_row": first_row,
+            "first_column": first_column,
+            "their_tall": their_tall,
+            "their_wide": their_wide,
+            "strides": tuple(logits.stride()),
+            "their_strides": tuple(theirs.stride()),
+            "height": logits.shape[2],
+            "width": logits.shape[3],
+            "their_height": theirs.shape[2],
+            "their_width": theirs.shape[3],
+            "size_y": self.size[0],
+            "size_x": self.size[1],
+            **kernel_constants(logits.shape[1]),
+            "HARD": self.hard,
+            "MASKED": valid is not None,
+            "SQUARES": self.norm == 2,
+            "WITH_LOG": self.with_log,
+        }
+
+
+def kernel_constants(classes: int) -> dict[str, int]:
+    """The sizes of a program for a number of classes: so many pixels and warps that no register is spilled."""
+    block = max(16, 1 << (classes - 1).bit_length())
+    return {
+        "C": classes,
+        "BC": block,
+        "BN": 32 if block <= 32 else 16 if block <= 128 else 8,
+        "num_warps": 4 if block <= 64 else 8,
+    }
+
+
+def kernel_sums(
+    logits: Tensor,
+    label: Tensor | SoftAtStride,
+    size: tuple[int, int],
+    valid: Tensor | None,
+    norm: int,
+    with_log: bool,
+    align_corners: bool = False,
+) -> Sums:
+    """As `segctl.losses.sums.at_stride.stride_sums`, by the kernels; the label integer (B, H, W) or `SoftAtStride`."""
+    call = KernelCall(size, norm, with_log, not isinstance(label, SoftAtStride), align_corners)
+    tensor = saveable(label.logits) if isinstance(label, SoftAtStride) else label
+    sums, largest = _KernelSums.apply(logits, tensor, valid, call)
+    return Sums(*sums.unbind(1))._replace(largest_label=largest)
+
+
+class _KernelSums(torch.autograd.Function):
+    """Logits (B, C, h, w) -> the six sums (B, 6, C), of which the fourth is meaningless, and the largest label (B, C)."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, label: Tensor, valid: Tensor | None, call: KernelCall) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(logits, label, valid)
+        ctx.call = call
+        images, classes, height, width = logits.shape
+        groups = -(-width // CELLS_AT_ONCE)
+        out = torch.empty(images, height, groups, 6, classes, device=logits.device)
+        arguments = call.arguments(logits, label, valid)
+        with _device_of(logits):
+            _kernels().sum_cells[groups, height, images](out=out, CELLS=CELLS_AT_ONCE, **arguments)
+        sums, largest = out.sum((1, 2)), out[:, :, :, 3].amax((1, 2))
+        ctx.mark_non_differentiable(largest)
+        return sums, largest
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        logits, label, valid = ctx.saved_tensors
+        call: KernelCall = ctx.call
+        of_sums = torch.stack([grads[0][:, index] for index in (0, 1, 4)])
+        if torch.is_grad_enabled():  # a second derivative goes through torch's own operations
+            sums = plain_at_size(logits, label, valid, call)
+            wanted = torch.stack([sums.intersection, sums.predicted, sums.log_likelihood])
+            return torch.autograd.grad(wanted, logits, of_sums, create_graph=True)[0], None, None, None
+        images, classes, height, width = logits.shape
+        parts = torch.empty(2, 2, images, height, width, classes, device=logits.device)
+        gradient = torch.empty_like(logits)
+        arguments = call.arguments(logits, label, valid)
+        with _device_of(logits):
+            _kernels().cell_gradients[width, height, images](grads=of_sums, out=parts, images=images, **arguments)
+            block, strides = arguments["BC"], tuple(gradient.stride())
+            _kernels().add_corners[width, height, images](
+                parts, gradient, strides, height, width, images, C=classes, BC=block, num_warps=1
+            )
+        return gradient, None, None, None
+
+
+def _device_of(tensor: Tensor) -> AbstractContextManager[object]:
+    """Triton starts kernels on the current device, which need not be the tensor's."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def plain_at_size(logits: Tensor, label: Tensor, valid: Tensor | None, call: KernelCall) -> Sums:
+    """The same sums, each (B, C), by torch's own operations; arguments as `KernelCall.arguments` takes them."""
+    q = label if call.hard else upsample_bilinear(label, call.size, call.align_corners).softmax(1)
+    return plain_sums(upsample_bilinear(logits, call.size, call.align_corners), q, valid, call.norm, call.with_log)
+
+
+def checked_sums(
+    logits: Tensor, label: Tensor | SoftAtStride, size: tuple[int, int], valid: Tensor | None, norm: int, with_log: bool
+) -> Sums | None:
+    """The sums (B, C) of `kernel_sums`, if the kernels take such arguments and give right numbers on this device; else None.
+
+    The first call with arguments of a kind tries the kernels on two images against the plain way. It warns if they fail.
+    """
+    soft = isinstance(label, SoftAtStride)
+    known = isinstance(label, SoftAtStride) or is_hard(label)
+    fits = logits.shape[1] <= MOST_KERNEL_CLASSES and logits.dtype != torch.float64 and find_spec("triton") is not None
+    if not (fits and known):
+        return None
+    few = SoftAtStride(label.logits[:2]) if isinstance(label, SoftAtStride) else label[:2]
+    tensor, mask = few.logits if isinstance(few, SoftAtStride) else few, None if valid is None else valid[:2]
+    call = KernelCall(size, norm, with_log, not soft, align_corners=False)
+    right = _is_right(
+        ("kernels", logits.device, logits.dtype, kernel_constants(logits.shape[1])["BC"], soft, valid is None, norm, with_log),
+        logits[:2],
+        lambda x: kernel_sums(x, few, size, mask, norm, with_log),
+        lambda x: plain_at_size(x, tensor, mask, call),
+    )
+    return kernel_sums(logits, label, size, valid, norm, with_log) if right else None
+
+
+def checked_compiled_sums(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, with_log: bool) -> Sums | None:
+    """The sums of `plain_sums`, each (B, C), compiled into a few kernels; None if the compiler fails or gives other numbers.
+
+    Arguments as theirs. The first call with arguments of a kind compiles, which takes a while, and tries the result.
+    """
+    if logits.dtype == torch.float64 or find_spec("triton") is None:
+        return None
+    right = _is_right(
+        ("compiled", logits.device, logits.dtype, is_hard(label), valid is None, norm, with_log),
+        logits,
+        lambda x: _compiled_plain_sums()(x, label, valid, norm, with_log),
+        lambda x: block_sums(x, label, valid, norm, with_log),
+    )
+    return _compiled_plain_sums()(logits, label, valid, norm, with_log) if right else None
+
+
+@lru_cache(maxsize=1)
+def _compiled_plain_sums() -> Callable[..., Sums]:
+    compiled: Callable[..., Sums] = torch.compile(plain_sums)
+    return compiled
+
+
+_verdicts: dict[tuple[object, ...], bool] = {}
+"""Whether a fast way gave right numbers, by its kind of arguments."""
+
+
+def _is_right(kind: tuple[object, ...], logits: Tensor, fast: Callable[[Tensor], Sums], exact: Callable[[Tensor], Sums]) -> bool:
+    """Whether the fast sums of logits (B, C, *D) and their gradient are near the exact ones; tried once for each kind."""
+    if kind in _verdicts:
+        return _verdicts[kind]
+    wanted, reason = _with_gradient(exact, logits), ""
+    try:
+        found = _with_gradient(fast, logits)
+    except Exception as error:  # a compiler can fail in as many ways as there are machines, and training need not
+        first = next(iter(str(error).strip().splitlines()), "")
+        reason = f"they cannot be built or run here ({type(error).__name__}: {first})"
+    else:
+        off = max(float((x - y).abs().max() / y.abs().max().clamp(min=1e-6)) for x, y in zip(found, wanted, strict=True))
+        if not off <= (KERNEL_TOLERANCE if logits.dtype == torch.float32 else 10 * KERNEL_TOLERANCE):
+            reason = f"they differ from torch's own operations by {off:.2g} of the largest number"
+    if reason:
+        text = f"the losses do not use their GPU kernels ({kind[0]}): {reason}; torch's own operations are used instead"
+        warnings.warn(text, stacklevel=2)
+    _verdicts[kind] = not reason
+    return not reason
+
+
+def _with_gradient(sums_of: Callable[[Tensor], Sums], logits: Tensor) -> list[Tensor]:
+    """The sums of logits, in float32, and the gradient of some combination of them. Draws no random numbers."""
+    with torch.enable_grad(), torch.inference_mode(False), torch.autocast(logits.device.type, enabled=False):
+        copy = logits.detach().clone().requires_grad_()
+        sums = sums_of(copy)
+        parts = (sums.intersection, sums.predicted, sums.log_likelihood)
+        total = torch.stack([part.flatten() @ torch.linspace(-1, 2, part.numel(), device=part.device) for part in parts]).sum()
+        (gradient,) = torch.autograd.grad(total, copy)
+    return [part.detach().float() for part in (*sums, gradient)]
+
+
+@lru_cache(maxsize=1)
+def _kernels() -> ModuleType:
+    from segctl.losses.sums import kernels
+
+    return kernels

@@ -1,0 +1,95 @@
+"""How many operations the losses of JML-KD start on a GPU. Each is a launch, and none may be added by a larger batch."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from segctl.distillers import build_distiller
+from segctl.distillers.align import Pair, Shape
+from segctl.losses import build_losses
+from segctl.losses.sums import choose, fast, on_gpu
+from segctl.models.outputs import Outputs, Prediction
+from segctl.schema.loss_terms import CrossEntropySpec, JDTSpec
+from segctl.schema.methods import METHODS
+
+VIEWS = ("view", "expand", "slice", "select", "unsqueeze", "squeeze", "transpose", "permute", "as_strided", "detach", "alias",
+         "t.", "unbind", "empty", "_unsafe_view", "split", "lift_fresh", "is_same_size", "resolve")  # fmt: skip
+
+
+MOST = 240
+"""Most launches beside the kernels': nearly all are the arithmetic on sums (B, C), which costs no memory but waits."""
+
+
+class Launches(TorchDispatchMode):
+    """Counts operations that are no view and no allocation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += not str(func).removeprefix("aten.").startswith(VIEWS)
+        return func(*args, **(kwargs or {}))
+
+
+def losses_of_jml(images: int, count: Launches) -> None:
+    torch.manual_seed(0)
+    student = Prediction(*(torch.randn(images, 5, 4, 6, requires_grad=True) for _ in range(2)), None)
+    teacher = Prediction(*(torch.randn(images, 5, 4, 6) for _ in range(2)), None)
+    label = torch.randint(0, 5, (images, 16, 24))
+    recipe = METHODS["jml"]
+    assert recipe is not None
+    distiller = build_distiller(recipe, Pair(Shape(5, 1, (4, 6), (4, 6), (4, 6)), Shape(5, 1, (4, 6), (4, 6), (4, 6))))
+    task = build_losses([CrossEntropySpec(weight=0.25), JDTSpec(weight=0.75), CrossEntropySpec(logits="aux", weight=0.4)], 5)
+    ours, theirs = Outputs(student, (16, 24)), Outputs(teacher, (16, 24))
+    with count:
+        values = task(ours.upsampled, label, label != 255, ours.at_head_stride) | distiller(ours, theirs, label)
+        torch.stack(list(values.values())).sum().backward()
+
+
+def launches(images: int) -> int:
+    count = Launches()
+    losses_of_jml(images, count)
+    return count.number
+
+
+def test_without_kernels_the_number_does_not_grow_with_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of a GPU: the whole batch at once, after upsampling."""
+    monkeypatch.setattr(choose, "sums_at_stride", lambda *arguments: None)
+    monkeypatch.setattr("segctl.losses.weighted_terms.sums_at_stride", lambda *arguments, **options: None)
+    monkeypatch.setattr("segctl.distillers.jml.sums_at_stride", lambda *arguments: None)
+    whole = property(lambda reading: (reading.logits.shape[0], reading.logits.shape[2]))
+    monkeypatch.setattr(fast.Reading, "block_shape", whole)
+    assert launches(2) == launches(16)
+
+
+def test_with_kernels_the_number_is_smaller_and_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels do nothing here; the operations around them are real."""
+    started: list[str] = []
+
+    class Kernel:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            return lambda *arguments, **options: started.append(self.name)
+
+    kernels = SimpleNamespace(**{name: Kernel(name) for name in ("sum_cells", "cell_gradients", "add_corners")})
+    monkeypatch.setattr(on_gpu, "_kernels", lambda: kernels)
+
+    def by_kernels(logits: Tensor, label: Any, size: Any, valid: Any, norm: int, with_log: bool = False) -> Any:
+        return on_gpu.kernel_sums(logits, label, size, valid, norm, with_log)
+
+    monkeypatch.setattr("segctl.losses.weighted_terms.sums_at_stride", by_kernels)
+    monkeypatch.setattr("segctl.distillers.jml.sums_at_stride", by_kernels)
+    launches(2)  # the tables of places are made once
+    started.clear()
+    found = [launches(images) for images in (2, 16)]
+    readings = 4  # main and auxiliary logits, against the label and against the teacher
+    assert len(started) == 2 * 3 * readings
+    assert found[0] == found[1] <= MOST

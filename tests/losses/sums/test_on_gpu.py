@@ -1,0 +1,155 @@
+"""The GPU kernels, in Triton's interpreter and through NVIDIA's assembler, and what happens where they fail."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from segctl.losses.sums import on_gpu
+from segctl.losses.sums.on_gpu import checked_sums, kernel_constants
+from segctl.losses.sums.plain import Sums
+
+HERE = Path(__file__).parent
+ARCHITECTURES = (75, 80, 89, 90)
+CHANGES = {
+    "logits": "*bf16",
+    "theirs": "*bf16",
+    "valid": "*u8",
+    "out": "*fp32",
+    "grads": "*fp32",
+    "tall": "*fp32",
+    "wide": "*fp32",
+}
+
+
+def interpret(*arguments: str) -> str:
+    pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(HERE / "interpreted_kernels.py"), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_interpreted_kernels_give_the_sums_and_gradients_of_float64() -> None:
+    assert interpret() == "right"
+
+
+@pytest.mark.slow
+def test_interpreted_kernels_over_every_option() -> None:
+    assert interpret("long") == "right"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [2, 19, 64, 150, 256])
+@pytest.mark.parametrize("hard", [True, False])
+def test_no_architecture_spills_a_register(classes: int, hard: bool, tmp_path: Path) -> None:
+    pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
+    from segctl.losses.sums import kernels
+
+    for kernel in (kernels.sum_cells, kernels.cell_gradients):
+        for architecture in ARCHITECTURES:
+            registers, spilled = assemble(kernel, architecture, classes, hard, tmp_path)
+            print(
+                f"{kernel.fn.__name__} sm_{architecture} C={classes} hard={hard}: {registers} registers, {spilled} bytes spilled"
+            )
+            assert spilled == 0
+
+
+def assemble(kernel: object, architecture: int, classes: int, hard: bool, folder: Path) -> tuple[int, int]:
+    """Registers and bytes spilled, as NVIDIA's assembler reports them."""
+    import triton
+    from triton.backends import nvidia
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    sizes = kernel_constants(classes)
+    warps = sizes.pop("num_warps")
+    constants = {**sizes, "CELLS": on_gpu.CELLS_AT_ONCE, "HARD": hard, "MASKED": True, "SQUARES": False, "WITH_LOG": True}
+    types: dict[str, object] = {"label": "*i64" if hard else "*bf16", "strides": ("i32",) * 4, "their_strides": ("i32",) * 4}
+    types |= dict.fromkeys(("first_row", "first_column"), "*i32") | {f"their_{name}": "*fp32" for name in ("tall", "wide")}
+    names = kernel.arg_names
+    signature = {name: "constexpr" if name in constants else types.get(name, CHANGES.get(name, "i32")) for name in names}
+    source = ASTSource(
+        fn=kernel, signature=signature, constexprs={(names.index(n),): v for n, v in constants.items() if n in names}
+    )
+    built = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": warps})
+    (folder / "kernel.ptx").write_text(built.asm["ptx"], encoding="utf-8")
+    assembler = Path(nvidia.__file__).parent / "bin" / "ptxas"
+    target = f"--gpu-name=sm_{architecture}{'a' if architecture == 90 else ''}"
+    command = [str(assembler), "-v", target, str(folder / "kernel.ptx"), "-o", str(folder / "kernel.cubin")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    found = re.search(r"Used (\d+) registers", said), re.search(r"(\d+) bytes spill stores", said)
+    assert found[0] is not None
+    assert found[1] is not None
+    return int(found[0][1]), int(found[1][1])
+
+
+def ask() -> Sums | None:
+    torch.manual_seed(0)
+    return checked_sums(torch.randn(3, 4, 2, 2), torch.randint(0, 4, (3, 8, 8)), (8, 8), None, 1, True)
+
+
+@pytest.fixture(autouse=True)
+def _no_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_gpu, "_verdicts", {})
+    monkeypatch.setattr(on_gpu, "find_spec", lambda name: name)
+
+
+def test_kernels_that_cannot_run_are_left_with_a_reason_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> Sums:
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(on_gpu, "kernel_sums", fail)
+    with pytest.warns(UserWarning, match="cannot be built or run here .*no kernel image is available"):
+        assert ask() is None
+    assert ask() is None  # without a second warning, which would be an error in this suite
+
+
+@pytest.mark.parametrize(("factor", "taken"), [(1.0, True), (1.01, False)])
+def test_kernels_that_give_other_numbers_are_left_with_a_reason(
+    factor: float, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(logits, label, size, valid, norm, with_log):  # type: ignore[no-untyped-def]
+        call = on_gpu.KernelCall(size, norm, with_log, hard=True, align_corners=False)
+        sums = on_gpu.plain_at_size(logits, label, valid, call)
+        return sums._replace(predicted=factor * sums.predicted)
+
+    monkeypatch.setattr(on_gpu, "kernel_sums", wrong)
+    if taken:
+        assert ask() is not None
+        return
+    with pytest.warns(UserWarning, match="they differ from torch's own operations by"):
+        assert ask() is None
+
+
+def test_what_the_kernels_do_not_take_is_not_tried() -> None:
+    label = torch.zeros(1, 4, 4, dtype=torch.long)
+    assert checked_sums(torch.randn(1, 3, 2, 2).double(), label, (4, 4), None, 1, True) is None
+    assert checked_sums(torch.randn(1, 257, 2, 2), label, (4, 4), None, 1, True) is None
+    assert checked_sums(torch.randn(1, 3, 2, 2), torch.rand(1, 3, 4, 4), (4, 4), None, 1, True) is None
+
+
+def test_the_check_draws_no_random_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is resumed checks again, and must go on with the numbers of the run that was not interrupted."""
+    monkeypatch.setattr(on_gpu, "kernel_sums", lambda x, y, size, valid, *rest: on_gpu.plain_at_size(
+        x, y, valid, on_gpu.KernelCall(size, *rest, hard=True, align_corners=False)))  # fmt: skip
+    torch.manual_seed(0)
+    logits = torch.randn(3, 4, 2, 2)
+    before = torch.get_rng_state()
+    assert checked_sums(logits, torch.zeros(3, 8, 8, dtype=torch.long), (8, 8), None, 1, True) is not None
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gpu_takes_the_kernels(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(4, 19, 16, 32, device="cuda").to(dtype)
+    label = torch.randint(0, 19, (4, 128, 256), device="cuda")
+    monkey = checked_sums(logits, label, (128, 256), label != 0, 1, True)
+    assert monkey is not None
