@@ -23,7 +23,7 @@ from segctl.schema.evaluate import EvaluateSpec, ProtocolChange, SlidingProtocol
 from segctl.schema.load import validate_run
 from segctl.schema.run import TrainRun
 
-LARGE_PX = 2**24
+IN_PARTS_PX = 2**24
 """Pictures of more pixels are predicted part by part, so that memory holds neither their pixels nor their logits."""
 PREDICT_WITH_LESS = "predict in tiles (--protocol sliding --tile 512x512), or with --device cpu"
 
@@ -66,7 +66,7 @@ class RunNetwork(PictureNetwork):
         """Whether a picture of that (H, W) is predicted part by part: a large one, in sliding tiles and one view."""
         protocol = self._protocol.protocol
         one_view = self._protocol.scales == (1.0,) and not self._protocol.flip
-        if not isinstance(protocol, SlidingProtocol) or not one_view or size[0] * size[1] <= LARGE_PX:
+        if not isinstance(protocol, SlidingProtocol) or not one_view or size[0] * size[1] <= IN_PARTS_PX:
             return False
         return all(side >= tile for side, tile in zip(size, protocol.tile, strict=True))
 

@@ -90,7 +90,7 @@ def test_a_geotiff_gets_a_mask_with_its_place(here: Path) -> None:
 def test_large_pictures_are_predicted_in_parts_with_the_same_masks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sliding = ["--protocol", "sliding", "--tile", "32x48"]
     assert main(["predict", "run", "plain.png", "placed.tif", "-o", "whole", *sliding]) == 0
-    monkeypatch.setattr(run_network, "LARGE_PX", 1000)
+    monkeypatch.setattr(run_network, "IN_PARTS_PX", 1000)
     monkeypatch.setattr("segctl.inference.predict_pictures.LARGE_MASK_PX", 1000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow would refuse to read them
     assert main(["predict", "run", "plain.png", "placed.tif", "-o", "parts", *sliding]) == 0
@@ -106,7 +106,7 @@ def test_a_large_picture_in_one_piece_is_refused_with_the_way_out(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert main(["predict", "run", "plain.png", "-o", "out"]) == 2
     assert "segctl predict --protocol sliding" in capsys.readouterr().err
-    monkeypatch.setattr(run_network, "LARGE_PX", 1000)
+    monkeypatch.setattr(run_network, "IN_PARTS_PX", 1000)
     assert main(["predict", "run", "plain.png", "-o", "out", "--protocol", "sliding", "--tile", "32x48", "--overlay"]) == 2
     assert "'plain.png' is too large for an overlay" in capsys.readouterr().err
     assert not (here / "out").exists()
@@ -115,7 +115,7 @@ def test_a_large_picture_in_one_piece_is_refused_with_the_way_out(
 def test_a_large_picture_that_is_cut_short_is_named_and_the_others_are_done(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run_network, "LARGE_PX", 1000)
+    monkeypatch.setattr(run_network, "IN_PARTS_PX", 1000)
     whole = (here / "plain.png").read_bytes()
     (here / "cut.png").write_bytes(whole[: len(whole) // 2])
     assert main(["predict", "run", "cut.png", "plain.png", "-o", "out", "--protocol", "sliding", "--tile", "32x48"]) == 2
