@@ -206,6 +206,7 @@ def _facts(
             split=spec.data.val_split,
         ),
         scores=_scores(request.run, spec.data.val_split, sha256),
+        pixels=saved.pixels,
     )
 
 

@@ -29,7 +29,7 @@ def trace(network: Segmenter, output: ProgramOutput, size: tuple[int, int] | Non
     """
     module = DeployedNetwork(network, output)
     height, width = size or EXAMPLE_SIZE
-    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    example = torch.zeros(2, height, width, network.bands, dtype=torch.uint8)
     free = {0: Dim.AUTO, 1: Dim.AUTO, 2: Dim.AUTO} if size is None else {0: Dim.AUTO}
     try:
         with warnings.catch_warnings(), torch.no_grad(), _tracing_for(size):
@@ -47,7 +47,7 @@ def trace(network: Segmenter, output: ProgramOutput, size: tuple[int, int] | Non
 def trace_script(network: Segmenter, output: ProgramOutput, size: tuple[int, int] | None) -> Any:
     """The same as a TorchScript program, batch norms folded into their convolutions."""
     module = DeployedNetwork(network, output)
-    example = torch.zeros(2, *(size or EXAMPLE_SIZE), 3, dtype=torch.uint8)
+    example = torch.zeros(2, *(size or EXAMPLE_SIZE), network.bands, dtype=torch.uint8)
     try:
         with warnings.catch_warnings(), torch.no_grad(), _tracing_for(size):
             warnings.simplefilter("ignore")

@@ -32,7 +32,8 @@ class ProgramFacts(BaseModel):
 
     colors: red, green and blue of each class, 0 to 255.  mean, std: of the pixels in 0 to 1, as the program normalises them.
     size: height and width of the only images it takes, or None for any.  opset: of ONNX.  scores: of the run itself, in percent.
-    weights_sha256: of the run's model file.  checksum, checked_bytes: XXH3 of the part of the file that computes, and its length.
+    weights_sha256: of the run's model file.  pixels: how the bands of picture files are scaled, by `data.files.bands`;
+    None for 8-bit colour.  checksum, checked_bytes: XXH3 of the part of the file that computes, and its length.
     """
 
     segctl: str
@@ -49,12 +50,14 @@ class ProgramFacts(BaseModel):
     scores: dict[str, float | None] = {}
     int8: bool = False
     fp16: bool = False
+    pixels: dict[str, Any] | None = None
     checksum: str | None = None
     checked_bytes: int | None = None
 
     def to_text(self) -> str:
         """The JSON text that goes into a file."""
-        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False)
+        exclude = {"pixels"} if self.pixels is None else None
+        return json.dumps(self.model_dump(mode="json", exclude=exclude), ensure_ascii=False)
 
 
 def facts_of(text: str | None, where: str) -> ProgramFacts:
