@@ -128,7 +128,7 @@ def _staged(request: PushRequest) -> Iterator[tuple[Path, tuple[CardFile, ...], 
         if run.model.name == MODEL_FILE:
             shutil.copyfile(run.model, folder / MODEL_FILE)
         else:  # of version 0.1
-            write_saved(folder / MODEL_FILE, saved.run, saved.class_names, saved.weights)
+            write_saved(folder / MODEL_FILE, saved.run, saved.class_names, saved.weights, saved.pixels)
         shutil.copyfile(run.run_yaml, folder / "run.yaml")
         files = [CardFile(part, (folder / part).stat().st_size) for part in (MODEL_FILE, "run.yaml")]
         for path in exports:
