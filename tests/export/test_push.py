@@ -233,7 +233,7 @@ def test_bad_input_is_a_sentence(arguments: list[str], said: str, here: Path, ca
 def test_an_exported_file_of_other_weights_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved = read(Path("run"))
     saved.weights["classifier.bias"] += 1
-    write_saved(saved.path, saved.run, saved.class_names, saved.weights)
+    write_saved(saved.path, saved.run, saved.class_names, saved.weights, saved.pixels)
     assert main([*PUSH, "--dry-run", "out"]) == 2
     assert "'run/export/model.onnx' was exported from other weights" in " ".join(capsys.readouterr().err.split())
     assert not Path("out").exists()
@@ -242,7 +242,7 @@ def test_an_exported_file_of_other_weights_is_refused(here: Path, capsys: pytest
 def test_a_run_of_an_older_segctl_becomes_a_safetensors_file(here: Path) -> None:
     shutil.rmtree("run/export")
     saved = read(Path("run"))
-    write_saved(Path("run/model.pt"), saved.run, saved.class_names, saved.weights)
+    write_saved(Path("run/model.pt"), saved.run, saved.class_names, saved.weights, saved.pixels)
     Path("run/model.safetensors").unlink()
     assert main([*PUSH, "--dry-run", "out"]) == 0
     assert np.array_equal(segctl.load("out", "cpu").predict("photo.jpg"), segctl.load("run", "cpu").predict("photo.jpg"))
