@@ -78,7 +78,7 @@ def _build(request: Request, fresh: bool) -> Session:
         )
         teacher = teacher.chosen(found.note)
         teacher.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        teacher_shape = _output_shape(teacher.model, run.data.crop)
+        teacher_shape = shape_of_output(teacher.model, run.data.crop)
         _require_aux(run, teacher, teacher_shape)
         cache = plan_teacher_cache(run, dataset, teacher, compute, processes=world.size, runs_root=request.runs_root)
     # Seed here, after the teacher: the same seed gives every method the same student.
@@ -178,13 +178,13 @@ def _require_aux(run: DistillRun, teacher: Teacher, shape: Shape) -> None:
 
 def _build_task(run: TrainRun, model: Segmenter, teacher: Teacher | None, teacher_shape: Shape | None) -> SupervisedTask:
     if isinstance(run, DistillRun) and teacher is not None and teacher_shape is not None:
-        pair = Pair(_output_shape(model, run.data.crop), teacher_shape)
+        pair = Pair(shape_of_output(model, run.data.crop), teacher_shape)
         return DistillationTask(model, run.labels, run.loss, teacher.model, build_distiller(run.distiller, pair))
     return SupervisedTask(model, run.labels, run.loss)
 
 
 @torch.no_grad()
-def _output_shape(model: Network, crop: tuple[int, int]) -> Shape:
+def shape_of_output(model: Network, crop: tuple[int, int]) -> Shape:
     """The channels and sizes of the network's output for one crop (H, W), found by running it on a black image."""
     was_training = model.training
     model.eval()
@@ -196,14 +196,19 @@ def _output_shape(model: Network, crop: tuple[int, int]) -> Shape:
 
 def _save_memory_and_time(run: TrainRun, task: SupervisedTask, device: torch.device) -> None:
     """Switch on activation checkpointing and compilation if the run wants them. Raises InputError if that is not possible."""
+    recompute_if_wanted(run, task)
+    if run.train.compile:
+        require_compiler(device)
+        task.compile_networks()
+
+
+def recompute_if_wanted(run: TrainRun, task: SupervisedTask) -> None:
+    """Switch on activation checkpointing if the run wants it. Raises InputError if that is not possible."""
     if run.train.activation_checkpointing and not recompute_blocks(task.model.backbone):
         raise InputError(
             f"train.activation_checkpointing: got true, but '{run.model.backbone}' has no blocks that can be computed again",
             "set it to false, or choose another model.backbone, such as resnet18d",
         )
-    if run.train.compile:
-        require_compiler(device)
-        task.compile_networks()
 
 
 def _reads_aux(run: TrainRun) -> bool:
