@@ -114,15 +114,14 @@ def kernel_sums(
     """As `segctl.losses.sums.at_stride.stride_sums`, by the kernels; the label integer (B, H, W) or `SoftAtStride`."""
     call = KernelCall(size, norm, with_log, not isinstance(label, SoftAtStride), align_corners)
     tensor = saveable(label.logits) if isinstance(label, SoftAtStride) else label
-    sums, largest = _KernelSums.apply(logits, tensor, valid, call)
-    return Sums(*sums.unbind(1))._replace(largest_label=largest)
+    return Sums(*_KernelSums.apply(logits, tensor, valid, call))
 
 
 class _KernelSums(torch.autograd.Function):
-    """Logits (B, C, h, w) -> the six sums (B, 6, C), of which the fourth is meaningless, and the largest label (B, C)."""
+    """Logits (B, C, h, w) -> the six sums, each (B, C)."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, label: Tensor, valid: Tensor | None, call: KernelCall) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, label: Tensor, valid: Tensor | None, call: KernelCall) -> tuple[Tensor, ...]:
         ctx.save_for_backward(logits, label, valid)
         ctx.call = call
         images, classes, height, width = logits.shape
@@ -132,14 +131,21 @@ class _KernelSums(torch.autograd.Function):
         with _device_of(logits):
             _kernels().sum_cells[groups, height, images](out=out, CELLS=CELLS_AT_ONCE, **arguments)
         sums, largest = out.sum((1, 2)), out[:, :, :, 3].amax((1, 2))
-        ctx.mark_non_differentiable(largest)
-        return sums, largest
+        intersection, predicted, labelled, _, log_likelihood, label_log = sums.unbind(1)
+        ctx.mark_non_differentiable(labelled, largest, label_log)
+        ctx.set_materialize_grads(False)  # a launch for each sum that no loss reads
+        return intersection, predicted, labelled, largest, log_likelihood, label_log
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         logits, label, valid = ctx.saved_tensors
         call: KernelCall = ctx.call
-        of_sums = torch.stack([grads[0][:, index] for index in (0, 1, 4)])
+        zero = (
+            None
+            if all(grads[index] is not None for index in (0, 1, 4))
+            else logits.new_zeros(logits.shape[:2], dtype=torch.float32)
+        )
+        of_sums = torch.stack([zero if (grad := grads[index]) is None else grad for index in (0, 1, 4)])  # type: ignore[list-item,misc]
         if torch.is_grad_enabled():  # a second derivative goes through torch's own operations
             sums = plain_at_size(logits, label, valid, call)
             wanted = torch.stack([sums.intersection, sums.predicted, sums.log_likelihood])
