@@ -47,7 +47,10 @@ def build_session(request: Request, *, fresh: bool = True) -> Session:
     session = world.together(lambda: _build(request, fresh))
     require_own_gpus(session.compute.device, world)
     unread = session.model.aux is not None and not _reads_aux(session.run)
-    session.trained = world.wrap(session.task, unused=unread or (world.size > 1 and _has_idle_weights(session.model)))
+    idle = unread or (world.size > 1 and _has_idle_weights(session.model))
+    # A GPU's kernels give other last digits in every run anyway, unless --deterministic forbids it.
+    exact = session.compute.device.type != "cuda" or request.run.train.deterministic
+    session.trained = world.wrap(session.task, unused=idle, exact=exact)
     # Building a method may draw random numbers. Seed again, so that dropout starts from the same state for every method, and
     # from another state in every process.
     torch.manual_seed(request.run.train.seed + world.rank * PROCESS_STRIDE)
