@@ -101,7 +101,8 @@ class ProcessError(SegctlError):
 
 def did_you_mean(got: str, known: list[str], floor: float = 0.6) -> str:
     """`, did you mean 'x'?` when one known word is close enough (`floor`, 0 to 1) to be a help, else an empty string."""
-    close = get_close_matches(got, known, n=1, cutoff=floor)
+    same = [word for word in known if word.lower() == got.lower()]
+    close = same or get_close_matches(got, known, n=1, cutoff=floor)
     return f", did you mean '{close[0]}'?" if close else ""
 
 

@@ -9,7 +9,8 @@
         model.safetensors   weights, and in its header the run and its classes; written last, so its presence means "finished";
                             runs of version 0.1 have a model.pt instead
         profile.json        where a step's time goes, after --profile; profile.md the same for people, trace.json.gz for Perfetto
-        tensorboard/        event files, after --tensorboard
+        tensorboard/        event files, after --track tensorboard
+        trackers.json       what the trackers of --track have been given
         export/             files that run without segctl: model.onnx and others
         eval/<split>/       scores.json  per_image.csv  per_class.csv  counts.npz  confusion.npz  worst/
 
@@ -186,6 +187,10 @@ class RunFolder:
     @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
+
+    @property
+    def trackers(self) -> Path:
+        return self.path / "trackers.json"
 
     @property
     def last(self) -> Path:

@@ -17,7 +17,7 @@ from segctl.models.cost import cost_of, predicting
 from segctl.models.forward import forward_uint8
 from segctl.models.saving import SavedModel
 from segctl.runs import RunFolder
-from segctl.schema.load import load_preset
+from segctl.schema.load import GENERIC_CLASSES, GENERIC_SIZE, find_preset, is_generic, load_preset, network_of, read_tree
 from segctl.schema.models import ModelSpec
 
 FAILED_PARITY = "failed-parity"
@@ -60,6 +60,8 @@ def usual_size(target: str, data_root: Path) -> ImageSize:
     if _is_onnx(target):
         height, width = input_of(session_of(Path(target), 1, "cpu"), Path(target)).shape[1:3]
         return (height, width) if isinstance(height, int) and isinstance(width, int) else (512, 1024)
+    if _is_generic(target):
+        return GENERIC_SIZE
     dataset, crop = _data_of(target)
     known = KNOWN[dataset].image_size if dataset in KNOWN else None
     if known is not None:
@@ -78,8 +80,7 @@ def subjects_of(target: str, size: ImageSize, data_root: Path, *, compiled: bool
         return
     saved = _saved(target)
     if saved is None:
-        run = load_preset(target)
-        spec, classes, file = run.model, _classes(run.data.dataset, data_root), None
+        spec, classes, file = network_of(target), _classes_of_preset(target, data_root), None
     else:
         spec, classes, file = saved.model, len(saved.class_names), saved.path
     cost = cost_of(spec, classes, size)
@@ -125,7 +126,15 @@ def _data_of(target: str) -> tuple[str, ImageSize]:
     return str(data["dataset"]), (int(data["crop"][0]), int(data["crop"][1]))
 
 
-def _classes(dataset: str, data_root: Path) -> int:
+def _is_generic(target: str) -> bool:
+    """Whether this is a preset without a dataset, and nothing else that can be measured."""
+    return _saved(target) is None and is_generic(read_tree(find_preset(target)))
+
+
+def _classes_of_preset(target: str, data_root: Path) -> int:
+    if _is_generic(target):
+        return GENERIC_CLASSES
+    dataset = load_preset(target).data.dataset
     return (class_table(dataset) if dataset in KNOWN else open_dataset(data_root, dataset).classes).num_classes
 
 
@@ -133,9 +142,8 @@ def _network(target: str, data_root: Path) -> Segmenter:
     saved = _saved(target)
     if saved is not None:
         return restore(saved)
-    run = load_preset(target)
-    spec: ModelSpec = run.model.model_copy(update={"weights": "none"})
-    return build_model(spec, _classes(run.data.dataset, data_root))
+    spec: ModelSpec = network_of(target).model_copy(update={"weights": "none"})
+    return build_model(spec, _classes_of_preset(target, data_root))
 
 
 class _Segmenting(nn.Module):

@@ -7,6 +7,7 @@ import typer
 
 from segctl.cli import completion
 from segctl.cli.options import (
+    DataOpt,
     DataRootOpt,
     JsonOpt,
     RunsRootOpt,
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 
 def compare(
-    preset: Annotated[str, typer.Option("--preset", metavar="NAME_OR_FILE", help="The student's preset.")],
+    preset: Annotated[
+        str,
+        typer.Option("--preset", metavar="NAME_OR_FILE", autocompletion=completion.presets, help="The student's preset."),
+    ],
     methods: Annotated[
         str,
         typer.Option(
@@ -42,6 +46,7 @@ def compare(
     seeds: Annotated[
         int, typer.Option("--seeds", metavar="N", min=1, max=1000, help="How many seeds; the first is the preset's.")
     ] = 3,
+    data: DataOpt = None,
     teacher: TeacherOpt = None,
     teacher_preset: TeacherPresetOpt = None,
     trust_program: TrustOpt = False,
@@ -63,9 +68,9 @@ def compare(
     from segctl.train.compare import ComparisonRequest, open_comparison, plan_jobs, require_fitting, run_jobs
 
     changes = (*(set_ or []), *([] if steps is None else [f"train.steps={steps}"]))
-    request = ComparisonRequest(preset, changes, teacher_preset, data_root, runs_root, trust_program)
-    run, shared_teacher = open_comparison(request, names, teacher)
-    for note in () if shared_teacher is None else shared_teacher.notes:
+    request = ComparisonRequest(preset, changes, teacher_preset, data_root, runs_root, trust_program, data)
+    run, shared_teacher, reasons = open_comparison(request, names, teacher)
+    for note in (*reasons, *(() if shared_teacher is None else shared_teacher.notes)):
         out.note(note)
     jobs = plan_jobs(run, names, seeds, runs_root)
     for job in jobs:

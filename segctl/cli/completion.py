@@ -11,9 +11,9 @@ from typing import Any
 
 def presets(incomplete: str) -> list[str]:
     """Shipped presets, and YAML files under the path that has been typed."""
-    from segctl.schema.load import preset_names
+    from segctl.schema.load import all_names
 
-    return [name for name in preset_names() if name.startswith(incomplete)] + list(_paths(incomplete, (".yaml", ".yml")))
+    return [name for name in all_names() if name.startswith(incomplete)] + list(_paths(incomplete, (".yaml", ".yml")))
 
 
 def methods(incomplete: str) -> list[str]:

@@ -233,14 +233,14 @@ def preview(
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
     """Draw a contact sheet: images, labels in colour, and a legend."""
+    from segctl.data.fitted_preset import load_preset_for
     from segctl.data.inspect.preview import write_preview
     from segctl.data.shards.dataset import open_dataset
-    from segctl.schema.load import load_preset
 
     dataset = open_dataset(data_root, name)
     split = split or next(iter(dataset.splits))
     path = output or Path(f"{name}-{split}.png")
-    names = write_preview(dataset, split, path, load_preset(augmented).data if augmented else None)
+    names = write_preview(dataset, split, path, load_preset_for(name, augmented, data_root).data if augmented else None)
     out.result(f"{path}: {len(names)} samples of {name} {split}")
 
 

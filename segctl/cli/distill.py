@@ -32,10 +32,11 @@ def distill(options: RunOptions) -> None:
     from segctl.schema.load import require_consistent
     from segctl.schema.run import DistillRun
 
-    run = described_run(options)
+    run, reasons = described_run(options)
     name = run.name
     if not isinstance(run, DistillRun):
         source = ["--resume", "--run", str(options.run)] if options.preset is None else ["--preset", options.preset]
+        source += [] if options.data is None else ["--data", options.data]
         line = command_line("train", *source, data_root=options.data_root, runs_root=options.runs_root)
         raise InputError(f"preset '{name}' has no teacher to learn from", f"use `{line}`")
     if options.method is not None:
@@ -48,21 +49,25 @@ def distill(options: RunOptions) -> None:
         raise InputError("--trust-program cannot be combined with --method none", "leave one of them out")
     if options.teacher_preset is not None and options.teacher is None:
         raise InputError("--teacher-preset needs --teacher FILE, whose network it describes", "add --teacher FILE")
-    train_run(run, name, options)
+    train_run(run, name, options, reasons)
 
 
 def _with_method(run: "DistillRun", method: str) -> "TrainRun":
     """The run with a method's distiller; notes if the method was published with other settings."""
     from segctl.schema.load import sibling, with_method
     from segctl.schema.methods import require_method, variant_of
+    from segctl.schema.presets.published import published_on
 
     require_method(method)
-    for published in run.published:
+    for published in published_on(run, run.data.val_split):
         if published.method == method and published.recipe != run.recipe:
             number = f"{published.value:.2f} {published.metric}"
             other = sibling(run.name, published.recipe)
             where = "" if other is None else f"; preset '{other}' has it"
-            out.note(f"published for {method}: {number}, with the {published.recipe} recipe, not this one ({run.recipe}){where}")
+            out.note(
+                f"published for {method}: {number}, with the {published.recipe} recipe, not this one "
+                f"({run.recipe or 'none'}){where}"
+            )
     if (variant := variant_of(method, run.data.dataset, run.model.aux)) is not None:
         out.note(variant.why)
     return with_method(run, method)

@@ -32,6 +32,15 @@ PresetOpt = Annotated[
         "--preset", metavar="NAME_OR_FILE", autocompletion=completion.presets, help="A shipped preset's name, or a YAML file."
     ),
 ]
+DataOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="NAME",
+        autocompletion=completion.datasets,
+        help="The prepared dataset to fit a preset to that names none, such as dl101, fast or tiny.",
+    ),
+]
 DeviceOpt = Annotated[
     str | None,
     typer.Option(
@@ -77,7 +86,15 @@ ProcessesOpt = Annotated[
 ProfileOpt = Annotated[
     bool, typer.Option("--profile", help="Measure where a step's time goes, early in the run; write a table and a trace.")
 ]
-TensorboardOpt = Annotated[bool, typer.Option("--tensorboard", help="Also write scalars for TensorBoard into the run's folder.")]
+TrackOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="NAME",
+        help="Also give curves and worst images to tensorboard, wandb, mlflow or trackio (repeatable); none needs an account.",
+    ),
+]
+TensorboardOpt = Annotated[bool, typer.Option("--tensorboard", help="The same as --track tensorboard.")]
 MethodOpt = Annotated[
     str | None,
     typer.Option(
@@ -146,6 +163,7 @@ class RunOptions:
     """The options of `distill`, in the order of its help; `train` has those without a teacher."""
 
     preset: PresetOpt = None
+    data: DataOpt = None
     method: MethodOpt = None
     teacher: TeacherOpt = None
     teacher_preset: TeacherPresetOpt = None
@@ -161,6 +179,7 @@ class RunOptions:
     device: DeviceOpt = None
     processes: ProcessesOpt = None
     profile: ProfileOpt = False
+    track: TrackOpt = None
     tensorboard: TensorboardOpt = False
     data_root: DataRootOpt = DATA_ROOT
     runs_root: RunsRootOpt = RUNS_ROOT

@@ -93,11 +93,17 @@ def show_scores(scores: "ScoresJson", json: bool, *, folder: Path | None = None,
     if json:
         out.json(scores)
         return
-    _show_headline(scores)
-    _show_optional(scores)
     rows = scores["per_class"]
     columns = list(rows[0]) if rows else []
-    out.table("Per class", columns, [[_cell(row[column]) for column in columns] for row in rows], drop=LEAST_OF_CLASS)
+    cells = [[_cell(row[column]) for column in columns] for row in rows]
+    binary = scores["about"].get("binary", False)
+    if binary:
+        out.table("Foreground, the only class that is scored, in percent", columns, cells, drop=LEAST_OF_CLASS)
+        out.result("")
+    _show_headline(scores)
+    _show_optional(scores)
+    if not binary:
+        out.table("Per class", columns, cells, drop=LEAST_OF_CLASS)
     if "per_category" in scores:
         out.result("")
         categories = [[row["category"], _percent(row["IoU"]), _percent(row["iIoU"])] for row in scores["per_category"]]

@@ -10,6 +10,7 @@ from segctl.commands import command_line
 from segctl.errors import InputError
 
 if TYPE_CHECKING:
+    from segctl.data.fitted_preset import OpenedPreset
     from segctl.schema.run import TrainRun
 
 
@@ -19,20 +20,21 @@ def train(options: RunOptions) -> None:
     from segctl.schema.load import require_consistent
     from segctl.schema.run import DistillRun
 
-    run = described_run(options)
+    run, reasons = described_run(options)
     name = run.name
     if isinstance(run, DistillRun) and options.preset is not None:
         out.note(f"'{name}' is a student's preset: its distiller and teacher are left out, as with `distill --method none`")
         run, name = run.without_teacher(), f"{name}-none"
     require_consistent(run, f"preset '{options.preset or options.run}'")
-    train_run(run, name, options)
+    train_run(run, name, options, reasons)
 
 
-def described_run(options: RunOptions) -> "TrainRun":
+def described_run(options: RunOptions) -> "OpenedPreset":
     """The run that the options describe: a preset with changes, or the run in the folder to resume or extend.
 
     Its blocks are not judged together yet: the command may leave out or replace the distiller first.
     """
+    from segctl.data.fitted_preset import OpenedPreset, open_preset
     from segctl.runs import RunFolder
     from segctl.schema.load import read_preset
 
@@ -47,18 +49,20 @@ def described_run(options: RunOptions) -> "TrainRun":
     changes += [] if options.seed is None else [f"train.seed={options.seed}"]
     changes += ["train.deterministic=true"] if options.deterministic else []
     if options.preset is not None:
-        return read_preset(options.preset, changes)
+        return open_preset(options.preset, changes, options.data, options.data_root)
+    if options.data is not None:
+        raise InputError("--data needs --preset, which it fits to a dataset; a run has its own", "leave --data out")
     if options.run is not None and (options.resume or extend_to is not None):
         folder = RunFolder(options.run)
         folder.read_run()  # for its error if the folder is not a run
-        return read_preset(str(folder.run_yaml), changes)
+        return OpenedPreset(read_preset(str(folder.run_yaml), changes))
     raise InputError("no run is given: wanted --preset NAME, or --resume --run DIR", "`segctl presets list` shows the presets")
 
 
-def train_run(run: "TrainRun", name: str, options: RunOptions) -> None:
+def train_run(run: "TrainRun", name: str, options: RunOptions, reasons: tuple[str, ...]) -> None:
     """Start, resume, extend or dry-run a run in this process or in several.
 
-    name: of a new run's folder, if the options do not give one.
+    name: of a new run's folder, if the options do not give one.  reasons: why segctl chose what the preset leaves open.
     """
     if options.profile:  # before torch is imported: torch warns of tensors made before its profiler
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -72,9 +76,10 @@ def train_run(run: "TrainRun", name: str, options: RunOptions) -> None:
     from segctl.train.start import start_run
 
     resumes = options.resume or options.extend_to is not None
-    if options.dry_run and (resumes or options.run is not None or options.tensorboard):
+    track = tuple(dict.fromkeys([*(options.track or []), *(["tensorboard"] if options.tensorboard else [])]))
+    if options.dry_run and (resumes or options.run is not None or track):
         raise InputError(
-            "--dry-run keeps nothing, so it cannot be combined with --run, --resume, --extend-to or --tensorboard",
+            "--dry-run keeps nothing, so it cannot be combined with --run, --resume, --extend-to, --track or --tensorboard",
             "leave them out",
         )
     if not under_launcher():
@@ -96,7 +101,8 @@ def train_run(run: "TrainRun", name: str, options: RunOptions) -> None:
             command=shlex.join(["segctl", *out.arguments]),
             world=world,
             profile=options.profile,
-            tensorboard=options.tensorboard,
+            track=track,
+            reasons=reasons,
         )
         if options.dry_run:
             found = dry_run(request, watch)

@@ -41,7 +41,7 @@ def term_class(spec: type[DistillTerm]) -> type[Term[Any]]:
 
 def _resizings(spec: DistillerSpec, pair: Pair) -> list[str]:
     """One line for each of the teacher's maps that is resized. Logits at label size need none: both networks' are upsampled."""
-    read = [term.logits if isinstance(term, LogitsTerm) else "features" for term in spec.terms if not _at_label_size(term)]
+    read = [part for term in spec.terms if not _at_label_size(term) for part in term.reads]
     grids = {
         "main": ("main logits", pair.student.logits, pair.teacher.logits),
         "aux": ("aux logits", pair.student.aux, pair.teacher.aux),

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.evaluate.count_images import LabelMap, Scoring
@@ -14,6 +15,9 @@ from segctl.files import write_json
 from segctl.ignored import IGNORED
 from segctl.metrics.scores import ImageScore
 from segctl.models.forward import ImageNetwork
+
+LONGEST_SIDE = 512
+"""Pixels of a picture's longer side in the strips that trackers are given."""
 
 
 def write_worst(folder: Path, worst: list[ImageScore], model: ImageNetwork, dataset: PreparedDataset, how: Scoring) -> None:
@@ -31,6 +35,25 @@ def write_worst(folder: Path, worst: list[ImageScore], model: ImageNetwork, data
             write_picture(folder / files[kind], tile)
         entries.append({"image": image.image, "mIoU_I": image.miou_i, "files": files})
     write_json(folder / "worst.json", entries)
+
+
+def write_strips(
+    folder: Path, worst: list[ImageScore], model: ImageNetwork, dataset: PreparedDataset, how: Scoring
+) -> list[Path]:
+    """Write a PNG for each image: its four pictures side by side, each of at most LONGEST_SIDE pixels; the files, worst first."""
+    model.eval()
+    files = []
+    for rank, image in enumerate(worst):
+        pixels, label = dataset.image(image.image), dataset.label(image.image)
+        tiles = _tiles(pixels, label, _predict_one(model, pixels, how), dataset.classes.palette())
+        smaller = max(1.0, max(label.shape) / LONGEST_SIDE)
+        size = tuple(max(1, round(side / smaller)) for side in (label.shape[1], label.shape[0]))
+        strip = np.concatenate(
+            [np.asarray(Image.fromarray(tile).resize(size, Image.Resampling.NEAREST)) for tile in tiles.values()], 1
+        )
+        files.append(folder / f"{rank:02d}_{image.image.replace('/', '_')}_mIoU_I_{image.miou_i:.1f}.png")
+        write_picture(files[-1], strip)
+    return files
 
 
 def _predict_one(model: ImageNetwork, image: RGB, how: Scoring) -> LabelMap:

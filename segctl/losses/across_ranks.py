@@ -4,6 +4,8 @@ This file talks to torch.distributed itself, not through runtime/world.py: a los
 training loop without being given a world.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,8 +34,22 @@ def max_over_ranks(values: Tensor) -> Tensor:
     return largest
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Sum over no other rank in this context: each tries on its own whether a batch fits into its memory."""
+    global _alone
+    _alone = True
+    try:
+        yield
+    finally:
+        _alone = False
+
+
+_alone = False
+
+
 def _among_others() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return not _alone and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 class _Sum(torch.autograd.Function):

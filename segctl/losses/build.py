@@ -18,7 +18,7 @@ def build_losses(specs: Sequence[LossTermSpec], num_classes: int) -> LossTerms:
     """The task loss of a run; terms are named as `term_names` says. Raises InputError for class weights of other classes."""
     for index, spec in enumerate(specs):
         weights = getattr(spec, "class_weights", None)  # not every kind has them
-        if weights is not None and len(weights) != num_classes:
+        if weights not in (None, "auto") and len(weights) != num_classes:
             message = f"loss.{index}.class_weights: got {len(weights)} numbers, wanted {num_classes}, one for each class"
             raise InputError(message, "`segctl data info NAME` lists the classes in their order")
     named = zip(term_names(specs), specs, strict=True)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from segctl.ignored import IGNORED
 from segctl.losses.base import Loss
+from segctl.losses.class_weights import given_weights
 from segctl.losses.pixels import (
     blank_ignored,
     check_class_weights,
@@ -43,7 +44,7 @@ class CrossEntropyLoss(Loss[CrossEntropySpec]):
 
     @staticmethod
     def of(spec: CrossEntropySpec) -> "CrossEntropyLoss":
-        return CrossEntropyLoss(class_weights=spec.class_weights)
+        return CrossEntropyLoss(class_weights=given_weights(spec.class_weights))
 
     def forward(self, logits: Tensor, label: Tensor, keep_mask: Tensor | None = None) -> Tensor:
         valid = checked_pixels(logits, label, self.ignore_index, keep_mask)

@@ -8,6 +8,7 @@ from torch import Tensor
 from segctl.errors import ArgumentError
 from segctl.ignored import IGNORED
 from segctl.losses.base import Loss
+from segctl.losses.class_weights import given_weights
 from segctl.losses.pixels import (
     blank_ignored,
     check_class_weights,
@@ -51,7 +52,7 @@ class FocalLoss(Loss[FocalSpec]):
 
     @staticmethod
     def of(spec: FocalSpec) -> "FocalLoss":
-        return FocalLoss(spec.gamma, class_weights=spec.class_weights)
+        return FocalLoss(spec.gamma, class_weights=given_weights(spec.class_weights))
 
     def forward(self, logits: Tensor, label: Tensor, keep_mask: Tensor | None = None) -> Tensor:
         valid = checked_pixels(logits, label, self.ignore_index, keep_mask)

@@ -5,7 +5,7 @@ undefined; the helpers below them work with fractions, NaN where undefined.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +36,10 @@ SCORE_NAMES = (
 """Every key of `score`, in the order in which scores.json lists them."""
 
 PER_CLASS_COLUMNS = ("class", *(f"{kind}_{over}" for over in "DC" for kind in TABLE_KINDS), "images")
+
+
+CLASS_SCORES = PER_CLASS_COLUMNS[1:-1]
+"""The scores of one class, such as IoU_D; `IoU_D.person` names that of one class."""
 
 
 class Rule(NamedTuple):
@@ -145,6 +149,27 @@ def per_class(table: CountTable, *, binary: bool = False) -> list[dict[str, Tabl
         row |= {f"{kind}_C": _percent(mean(pairs[kind][:, index])) for kind in TABLE_KINDS}
         rows.append({column: row[column] for column in PER_CLASS_COLUMNS})
     return rows
+
+
+def foreground_scores(class_names: Sequence[str]) -> list[str]:
+    """What is shown first of a binary dataset: its foreground's IoU, Dice, precision and recall, counted over the dataset."""
+    return [f"{kind}_D.{class_names[1]}" for kind in ("IoU", "Dice", "Precision", "Acc")]
+
+
+def known_scores(class_names: Sequence[str], *, binary: bool = False) -> list[str]:
+    """Every name of a score: those of `score`, then `IoU_D.person` and the like for every scored class."""
+    scored = class_names[1:] if binary else class_names
+    return [*SCORE_NAMES, *(f"{column}.{name}" for name in scored for column in CLASS_SCORES)]
+
+
+def class_scores(table: CountTable, *, binary: bool = False) -> dict[str, float | None]:
+    """Every score of every scored class by its name, such as IoU_D.person, in percent; None where it is undefined."""
+    rows = per_class(table, binary=binary)
+    return {f"{column}.{row['class']}": _number_or_none(row[column]) for row in rows for column in CLASS_SCORES}
+
+
+def _number_or_none(value: TableValue) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def per_image(table: CountTable, *, binary: bool = False) -> list[dict[str, TableValue]]:

@@ -7,8 +7,9 @@ from segctl.report.collect import Run
 from segctl.report.content import UNDEFINED
 from segctl.report.groups import Comparison, Group, spread
 from segctl.report.headline import scored_elsewhere, teacher_run
-from segctl.report.published import has_published_split, preset_changes
+from segctl.report.published import has_published_split, preset_changes, published_scores
 from segctl.report.tables import score_text, teacher_score
+from segctl.schema.presets.published import published_on
 
 
 def student_notes(groups: Sequence[Group], comparison: Comparison, runs: Sequence[Run] = ()) -> list[str]:
@@ -63,13 +64,15 @@ def _recipes(groups: Sequence[Group]) -> list[str]:
     if not spec.published:
         return ["no numbers are published for this preset"]
     if not has_published_split(groups[0]):
-        return [f"numbers are published for the split {spec.data.val_split} only, so none are shown"]
-    other = list(dict.fromkeys(score.recipe for score in spec.published if score.recipe != spec.recipe))
+        if published_on(spec, spec.data.val_split):
+            return [f"numbers are published for the split {spec.data.val_split} only, so none are shown"]
+        return ["the numbers published for this preset are of other data or another split, so none are shown"]
+    other = list(dict.fromkeys(score.recipe for score in published_scores(groups[0]) if score.recipe != spec.recipe))
     if not other:
         return []
     return [
         f"the published numbers of recipe {', '.join(other)} come from another optimiser, schedule, augmentation or protocol "
-        f"than ours (recipe {spec.recipe}): a difference to them is not a difference of methods"
+        f"than ours (recipe {spec.recipe or 'none'}): a difference to them is not a difference of methods"
     ]
 
 

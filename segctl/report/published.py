@@ -7,6 +7,7 @@ from typing import Any
 
 from segctl.report.groups import Group, method_rank, setting_text
 from segctl.schema.load import load_preset, preset_names
+from segctl.schema.presets.published import published_on
 from segctl.schema.run import PublishedScore, TrainRun
 from segctl.schema.same_run import changes_of_preset, without_teacher
 
@@ -23,9 +24,9 @@ class Pairing:
 def pairings(groups: Sequence[Group]) -> list[Pairing]:
     """Every method that we ran or somebody published for the student of these groups; equal recipes are paired first.
 
-    Published scores are of the preset's validation split, so groups scored on another split get none.
+    Groups scored on another dataset, split or part of it than the published scores are of get none.
     """
-    published = list(dict.fromkeys(score for group in groups if has_published_split(group) for score in group.spec.published))
+    published = list(dict.fromkeys(score for group in groups for score in published_scores(group)))
     listed = list(dict.fromkeys(score.method for score in published))
     ours = sorted({group.method for group in groups} - set(listed), key=method_rank)
     order = sorted([*listed, *ours], key=lambda method: method != "none")
@@ -44,9 +45,16 @@ def _of_method(method: str, groups: Sequence[Group], published: Sequence[Publish
     return [*pairs, *(Pairing(method, None, score) for score in theirs)]
 
 
+def published_scores(group: Group) -> tuple[PublishedScore, ...]:
+    """The published scores that may stand beside a group's mIoU_D: of the same score on the same whole split."""
+    if group.trial:
+        return ()
+    return tuple(score for score in published_on(group.spec, group.split) if score.metric == "mIoU_D")
+
+
 def has_published_split(group: Group) -> bool:
-    """Whether a group is scored on the whole split that the published scores are of."""
-    return group.split == group.spec.data.val_split and not group.trial
+    """Whether any published score may stand beside a group's."""
+    return bool(published_scores(group))
 
 
 def preset_changes(spec: TrainRun) -> list[str]:

@@ -51,6 +51,7 @@ from segctl.report.tables import (
     WHAT_COST_COUNTS,
     class_tables,
     evaluations_table,
+    foreground_tables,
     provenance_tables,
     published_table,
     runs_table,
@@ -271,6 +272,7 @@ def _fine_grained(frame: Frame) -> list[Section]:
     tables = []
     for found in frame.comparisons:
         scores = [scores_table(found, names) for names in FINE_GRAINED]
+        scores = [*foreground_tables(found), *scores]
         tables.append(Section(found.place, (*scores, *_notes(protocol_notes(found))), level=3))
     return [Section("Fine-grained scores", ()), *tables]
 

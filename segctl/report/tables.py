@@ -17,6 +17,9 @@ FINE_GRAINED = (
 )
 """The columns of the two tables of fine-grained scores; `scores.json` has the other scores."""
 
+FOREGROUND = ("IoU_D", "Dice_D", "Precision_D", "Acc_D", "IoU_C", "Dice_C")
+"""The columns of a binary dataset's first table; Acc_D is the recall."""
+
 HEADLINE = ("mIoU_D", "mIoU_I", "mIoU_C")
 
 GROUPS_A_TABLE = 6
@@ -58,7 +61,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
     columns = (
         ("run", lambda run: f"`{run.label}`"),
         ("preset", lambda run: run.spec.name),
-        ("recipe", lambda run: run.spec.recipe),
+        ("recipe", lambda run: run.spec.recipe or "–"),
         ("method", lambda run: run.method),
         ("teacher", _teacher_name),
         ("status", status),
@@ -165,6 +168,19 @@ def scores_table(comparison: Comparison, names: Sequence[str]) -> Table:
     return table(("run", *names), rows)
 
 
+def foreground_tables(comparison: Comparison) -> list[Table]:
+    """The foreground's own scores of a binary dataset, one row per group; none for another dataset."""
+    first = comparison.groups[0].evaluations[0]
+    if not (first.binary and first.per_class):
+        return []
+    name = str(first.per_class[0]["class"])
+    rows = [
+        [f"{group.label}{_seeds(group)}", *(score_text(group.class_score(name, column)) for column in FOREGROUND)]
+        for group in comparison.groups
+    ]
+    return [table((f"run, on {name}", *FOREGROUND), rows)]
+
+
 def class_tables(comparison: Comparison) -> list[Table]:
     """IoU_D of every class, groups side by side; bold where it is above that of `none` beyond the noise of seeds."""
     groups = comparison.groups
@@ -183,10 +199,12 @@ def class_tables(comparison: Comparison) -> list[Table]:
 
 
 def status(run: Run) -> str:
-    """`finished`, `finished, not evaluated` or `unfinished, step 1,200`."""
+    """`finished`, `stopped early, step 800`, either with `, not evaluated`, or `unfinished, step 1,200`."""
     if not run.folder.finished:
         return f"unfinished, step {run.curves.last_step:,}"
-    return "finished" if run.evaluations else "finished, not evaluated"
+    early = run.spec.train.early_stop is not None and run.curves.last_step < run.spec.train.steps
+    ended = f"stopped early, step {run.curves.last_step:,}" if early else "finished"
+    return ended if run.evaluations else f"{ended}, not evaluated"
 
 
 def score_text(found: Spread) -> str:
@@ -205,19 +223,18 @@ def _ours(pair: Pairing, groups: Sequence[Group], interval: Callable[[Group], st
         interval(pair.ours),
         f"{found.n}",
         gain_cell(pair.ours, groups),
-        spec.recipe,
+        spec.recipe or "–",
         f"{spec.train.steps:,} × {spec.train.batch_size}",
     ]
 
 
-def _theirs(pair: Pairing, our_recipe: str) -> list[str | Cell]:
+def _theirs(pair: Pairing, our_recipe: str | None) -> list[str | Cell]:
     if pair.theirs is None:
         return ["none published", "–", "–", "–"]
-    metric = "" if pair.theirs.metric == "mIoU_D" else f" ({pair.theirs.metric})"
-    return [f"{pair.theirs.value:.2f}{metric}", pair.theirs.recipe, pair.theirs.source, _caveats(pair.theirs, our_recipe)]
+    return [f"{pair.theirs.value:.2f}", pair.theirs.recipe, pair.theirs.source, _caveats(pair.theirs, our_recipe)]
 
 
-def _caveats(theirs: PublishedScore, our_recipe: str) -> str:
+def _caveats(theirs: PublishedScore, our_recipe: str | None) -> str:
     other = "" if theirs.recipe == our_recipe else "other recipe than ours"
     return "; ".join(filter(None, [theirs.note, other])) or "none noted"
 

@@ -1,8 +1,10 @@
 """How much memory a process has used, and what to say when the GPU's does not suffice."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 
@@ -16,6 +18,10 @@ SCORE_WITH_LESS = (
     "score in tiles (evaluate.protocol of the preset, or --protocol sliding --tile 512x512 of `segctl eval`), one image at a "
     "time, or with --device cpu"
 )
+
+
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+"""Where Linux says what a container may use."""
 
 
 def peak_memory_mb(device: torch.device) -> float:
@@ -40,20 +46,35 @@ def _peak_by_psutil() -> float:
     return float(getattr(memory, "peak_wset", memory.rss)) / 1e6
 
 
+def free_memory_mb(device: torch.device) -> float:
+    """How much memory in MB a process may still take: on the GPU, or on this machine and within this process's control group."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 1e6
+    import psutil
+
+    free = float(psutil.virtual_memory().available)
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        with suppress(OSError, ValueError):  # no such file, or `max`: no limit
+            free = min(free, int((CONTROL_GROUP / limit).read_text()) - int((CONTROL_GROUP / used).read_text()))
+    return max(0.0, free) / 1e6
+
+
 @contextmanager
-def out_of_memory_in_words(device: torch.device, hint: str) -> Iterator[None]:
+def out_of_memory_in_words(device: torch.device, hint: str | Callable[[], str]) -> Iterator[None]:
     """Turn torch's out-of-memory error into one sentence: how much memory was used, how much there is, and what needs less.
+
+    hint: what needs less, or a function that finds out, called when the failed work has given its memory back.
 
     The libraries beneath torch (cuDNN, cuBLAS) allocate memory of their own and say so in a plain RuntimeError.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise _out_of_gpu_memory(device, hint) from error
+        raise _out_of_gpu_memory(device, _found_out(hint, error)) from error
     except (MemoryError, RuntimeError) as error:
         text = str(error)
         if isinstance(error, RuntimeError) and any(sign in text for sign in LIBRARIES_LACK_MEMORY):
-            raise _out_of_gpu_memory(device, hint) from error
+            raise _out_of_gpu_memory(device, _found_out(hint, error)) from error
         if "device-side assert" in text:
             raise SegctlError(
                 f"a check on {device} failed, most likely of a label with an id that is no class: {first_line(error)}",
@@ -62,7 +83,15 @@ def out_of_memory_in_words(device: torch.device, hint: str) -> Iterator[None]:
         # On a CPU torch raises a plain RuntimeError that names its allocator.
         if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in text:
             raise
+        hint = _found_out(hint, error)
         raise SegctlError(f"out of memory: this process had used {peak_memory_mb(device):,.0f} MB", hint) from error
+
+
+def _found_out(hint: str | Callable[[], str], error: BaseException) -> str:
+    if isinstance(hint, str):
+        return hint
+    traceback.clear_frames(error.__traceback__)  # their variables hold what the failed work computed
+    return hint()
 
 
 LIBRARIES_LACK_MEMORY = (

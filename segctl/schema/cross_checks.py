@@ -1,10 +1,11 @@
 """Faults that only show between the blocks of a preset."""
 
 from segctl.errors import Fault
-from segctl.schema.distill_terms import DistillTerm, reads
+from segctl.schema.distill_terms import DistillTerm
 from segctl.schema.labels import BoundaryLabels, HardLabels
 from segctl.schema.loss_terms import JaccardFamily, KLSpec, LossTerm, LovaszSpec, OhemSpec, OverlapTerm
 from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.schedule import ConstantSpec
 
 
 def cross_check(run: TrainRun) -> list[Fault]:
@@ -40,7 +41,7 @@ def _loss_faults(run: TrainRun) -> list[Fault]:
     faults = []
     terms: list[tuple[str, str | None]] = [(f"loss.{index}", term.logits) for index, term in enumerate(run.loss)]
     if isinstance(run, DistillRun):
-        terms += [(f"distiller.terms.{index}", reads(term)) for index, term in enumerate(run.distiller.terms)]
+        terms += [(f"distiller.terms.{index}", part) for index, term in enumerate(run.distiller.terms) for part in term.reads]
     for path, output in terms:
         if output == "aux" and not run.model.aux:
             faults.append(Fault(f"{path}.logits", "got 'aux', wanted 'main', because model.aux is false"))
@@ -92,11 +93,15 @@ def _teacher_faults(run: TrainRun) -> list[Fault]:
 def _loop_faults(run: TrainRun) -> list[Fault]:
     train = run.train
     faults = []
-    if train.batch_size % train.accumulate:
+    if train.steps is None and train.epochs is None:
+        faults.append(Fault("train.steps", "is missing, wanted train.steps or train.epochs"))
+    if train.steps is not None and train.epochs is not None:
+        faults.append(Fault("train.epochs", f"got {train.epochs:g} with train.steps {train.steps}, wanted only one of them"))
+    if train.accumulate != "auto" and train.batch_size % train.accumulate:  # type: ignore[comparison-overlap]
         faults.append(
             Fault("train.accumulate", f"got {train.accumulate}, wanted a divisor of train.batch_size ({train.batch_size})")
         )
-    if run.schedule.floor_lr > run.optim.lr:
+    if not isinstance(run.schedule, ConstantSpec) and run.schedule.floor_lr > run.optim.lr:
         faults.append(Fault("schedule.floor_lr", f"got {run.schedule.floor_lr}, wanted at most optim.lr ({run.optim.lr})"))
     return faults
 
@@ -120,13 +125,14 @@ def local_losses(run: TrainRun) -> list[str]:
 def group_faults(run: TrainRun, processes: int = 1) -> list[Fault]:
     """Terms that compare images with each other need two images in each micro-batch of each process."""
     terms = run.distiller.terms if isinstance(run, DistillRun) else ()
-    alone = run.train.batch_size // processes < 2 * run.train.accumulate
+    accumulate = 1 if run.train.accumulate == "auto" else run.train.accumulate  # type: ignore[comparison-overlap]
+    alone = run.train.batch_size // processes < 2 * accumulate
     shared = f", {processes} processes" if processes > 1 else ""
     return [
         Fault(
             f"distiller.terms.{index}",
             f"'{term.kind}' compares images with each other, got one image at a time (train.batch_size "
-            f"{run.train.batch_size}, train.accumulate {run.train.accumulate}{shared}), wanted at least two",
+            f"{run.train.batch_size}, train.accumulate {accumulate}{shared}), wanted at least two",
         )
         for index, term in enumerate(terms)
         if alone and term.compares_images

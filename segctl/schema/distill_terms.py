@@ -17,6 +17,10 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
+Read = Output | Literal["features"]
+"""A map of a network's output that a term reads."""
+
+
 class DistillTerm(Spec):
     """The base of every distillation term; derive from LogitsTerm or FeatureTerm."""
 
@@ -30,6 +34,11 @@ class DistillTerm(Spec):
     @abstractmethod
     def formula(self) -> list[str]:
         """The term in the total loss, its weight included: one line for each of its values."""
+
+    @property
+    @abstractmethod
+    def reads(self) -> tuple[Read, ...]:
+        """The maps that it compares; each needs its place in the teacher cache."""
 
     def part_weights(self) -> dict[str, float]:
         """The factor of each value by name; empty for a term with a single value, whose factor is `weight`."""
@@ -47,6 +56,10 @@ class LogitsTerm(DistillTerm):
     """Its factor in the total."""
 
     @property
+    def reads(self) -> tuple[Read, ...]:
+        return (self.logits,)
+
+    @property
     def place(self) -> str:
         """Where it compares, for `formula`."""
         return self.logits if self.at_label_size else f"{self.logits} at head stride"
@@ -54,6 +67,10 @@ class LogitsTerm(DistillTerm):
 
 class FeatureTerm(DistillTerm):
     """A term that compares features: the inputs of the final 1×1 classifiers. A teacher that hides them is refused."""
+
+    @property
+    def reads(self) -> tuple[Read, ...]:
+        return ("features",)
 
 
 class PixelKLSpec(LogitsTerm):
@@ -316,6 +333,63 @@ class SoftJDTSpec(LogitsTerm, JaccardFamily):
         return [f"{self.weight:g}·{index}"]
 
 
+class AttentionSpec(FeatureTerm):
+    """AT: where in the image the features are large (arXiv:1612.03928)."""
+
+    term: ClassVar[str] = "at.Attention"
+    kind: Literal["at"] = "at"
+    weight: NonNegative = 10_000.0
+    """Its factor in the total."""
+
+    def formula(self) -> list[str]:
+        return [f"{self.weight:g}·attention(features)"]
+
+
+class HintSpec(FeatureTerm):
+    """FitNet: features equal the teacher's behind a 1×1 convolution (arXiv:1412.6550)."""
+
+    term: ClassVar[str] = "fitnet.Hint"
+    kind: Literal["fitnet"] = "fitnet"
+    weight: NonNegative = 10.0
+    """Its factor in the total."""
+
+    def formula(self) -> list[str]:
+        return [f"{self.weight:g}·FitNet(features)"]
+
+
+class DoubleSimilaritySpec(FeatureTerm):
+    """DSD: how attention changes over auxiliary logits, features and main logits, and how alike classes' maps are (TIP 2021)."""
+
+    term: ClassVar[str] = "dsd.DoubleSimilarity"
+    kind: Literal["dsd"] = "dsd"
+    logits: Output = "main"
+    """The logits before the features; `aux` as published for ResNets, `main` for a network without an auxiliary classifier."""
+    pixel_weight: NonNegative = 1000.0
+    """Factor of the pixel term in the total."""
+    category_weight: NonNegative = 10.0
+    """Factor of the category term in the total."""
+    temperature: Positive = 4.0
+    """Divides the logits before the category term's softmax over pixels."""
+
+    @property
+    def weight(self) -> float:
+        """The larger of its two factors."""
+        return max(self.pixel_weight, self.category_weight)
+
+    @property
+    def reads(self) -> tuple[Read, ...]:
+        return (self.logits, "features", "main")
+
+    def part_weights(self) -> dict[str, float]:
+        return {"pixel": self.pixel_weight, "category": self.category_weight}
+
+    def formula(self) -> list[str]:
+        return [
+            f"{self.pixel_weight:g}·residual attention({self.logits}, features, main)",
+            f"{self.category_weight:g}·class similarity(T {self.temperature:g}, main at head stride)",
+        ]
+
+
 DistillTermSpec = Annotated[
     PixelKLSpec
     | PairwiseSpec
@@ -328,14 +402,12 @@ DistillTermSpec = Annotated[
     | MaskedSpec
     | RelationSpec
     | SoftKLSpec
-    | SoftJDTSpec,
+    | SoftJDTSpec
+    | AttentionSpec
+    | HintSpec
+    | DoubleSimilaritySpec,
     Field(discriminator="kind"),
 ]
-
-
-def reads(term: DistillTerm) -> Output | None:
-    """The logits a term compares; None for a term on features."""
-    return term.logits if isinstance(term, LogitsTerm) else None
 
 
 def distill_names(terms: Sequence[DistillTerm]) -> list[str]:

@@ -9,15 +9,27 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
+from segctl.commands import command_line
 from segctl.errors import InputError, PresetError, did_you_mean
 from segctl.schema.cross_checks import cross_check
 from segctl.schema.messages import Tree, faults_of
 from segctl.schema.methods import Method, published_bundle
+from segctl.schema.models import ModelSpec
 from segctl.schema.run import DistillRun, TrainRun
 from segctl.schema.yaml import load_yaml
 
+ALTERNATIVES = {"train.steps": "epochs", "train.epochs": "steps"}
+"""Setting the first by `--set` removes the second, which says the same in another way."""
+
 DEEPEST = 20
 """Levels of names that `--set` takes: a preset has far fewer, and thousands would exhaust the stack."""
+
+
+GENERIC = "generic"
+"""The folder, inside that of the presets, of those without a dataset."""
+
+GENERIC_CLASSES, GENERIC_SIZE = 19, (512, 1024)
+"""Classes and image size that the cost of a preset without a dataset is given for."""
 
 
 def preset_folder() -> Path:
@@ -29,6 +41,29 @@ def preset_folder() -> Path:
 def preset_names() -> list[str]:
     """Names of the shipped presets, sorted."""
     return sorted(path.stem for path in preset_folder().glob("*.yaml"))
+
+
+def generic_names() -> list[str]:
+    """Names of the shipped presets without a dataset, sorted."""
+    return sorted(path.stem for path in (preset_folder() / GENERIC).glob("*.yaml"))
+
+
+def all_names() -> list[str]:
+    """Names of all shipped presets: first those without a dataset."""
+    return [*generic_names(), *preset_names()]
+
+
+def network_of(name_or_path: str) -> ModelSpec:
+    """The network of a preset, whether it names a dataset or not. Raises InputError for a file that is no preset."""
+    tree = read_tree(find_preset(name_or_path))
+    if not is_generic(tree):
+        return load_preset(name_or_path).model
+    try:
+        parse_run(tree, where_of(name_or_path))
+    except PresetError as error:  # the faults of a preset without a dataset, and perhaps more
+        if faults := [fault for fault in error.faults if fault.path.partition(".")[0] == "model"]:
+            raise PresetError(where_of(name_or_path), faults) from error
+    return ModelSpec.model_validate(tree["model"])
 
 
 class PresetCost(NamedTuple):
@@ -105,36 +140,55 @@ def find_preset(name_or_path: str) -> Path:
         if not path.is_file():
             raise InputError(f"no preset file at '{path}'", "see `segctl presets list` for the shipped ones")
         return path
-    known = preset_names()
+    known = all_names()
     if name_or_path not in known:
         raise InputError(
             f"no preset is called '{name_or_path}'{did_you_mean(name_or_path, known)}",
             "see `segctl presets list`, or give the path of a .yaml file",
         )
-    return preset_folder() / f"{name_or_path}.yaml"
+    folder = preset_folder() / GENERIC if name_or_path in generic_names() else preset_folder()
+    return folder / f"{name_or_path}.yaml"
 
 
 def load_preset(name_or_path: str, overrides: Sequence[str] = ()) -> TrainRun:
     """The run that a preset describes, after `a.b=c` overrides; a DistillRun where the file has a distiller."""
     run = read_preset(name_or_path, overrides)
-    require_consistent(run, _where(find_preset(name_or_path)))
+    require_consistent(run, where_of(name_or_path))
     return run
 
 
 def read_preset(name_or_path: str, overrides: Sequence[str] = ()) -> TrainRun:
     """`load_preset` without the checks between blocks, for a run that will lose or change its distiller before it is judged.
 
-    Then call `with_method` or `require_consistent`.  Raises PresetError for values that no run accepts.
+    Then call `with_method` or `require_consistent`.  Raises PresetError for values that no run accepts, and InputError for a
+    preset without a dataset: `segctl.data.fitted_preset.open_preset` fits it to one.
     """
-    path = find_preset(name_or_path)
-    tree = read_tree(path)
+    tree = read_tree(find_preset(name_or_path))
+    if is_generic(tree):
+        raise without_dataset(name_or_path, tree)
     for override in overrides:
         apply_override(tree, override)
-    return _parsed(tree, _where(path))
+    return parse_run(tree, where_of(name_or_path))
 
 
-def _where(path: Path) -> str:
-    return f"preset '{path.stem}'" if path.parent == preset_folder() else f"preset '{path}'"
+def where_of(name_or_path: str) -> str:
+    """A preset in messages about its content."""
+    path = find_preset(name_or_path)
+    return f"preset '{path.stem if preset_folder() in path.parents else path}'"
+
+
+def is_generic(tree: Tree) -> bool:
+    """Whether a preset's file describes a network without saying on which dataset it is trained."""
+    data = tree.get("data") or {}
+    return "model" in tree and isinstance(data, dict) and data.get("dataset") is None
+
+
+def without_dataset(name_or_path: str, tree: Tree) -> InputError:
+    """The error for a preset without a dataset where no dataset is given."""
+    line = command_line("distill" if "distiller" in tree else "train", "--preset", name_or_path, "--data", "NAME")
+    return InputError(
+        f"preset '{name_or_path}' is for any dataset, and none is named", f"such as `{line}`; `segctl data list` shows the names"
+    )
 
 
 def read_tree(path: Path) -> Tree:
@@ -167,7 +221,12 @@ def apply_override(tree: Tree, override: str) -> None:
     node: Any = tree
     for depth, key in enumerate(keys[:-1]):
         node = _child(node, key, ".".join(keys[: depth + 1]), override)
+    if keys == ["train", "batch_size"] and value == "auto" and isinstance(node, dict) and isinstance(node.get("batch_size"), int):
+        node["accumulate"] = "auto"  # the batch stays what the recipe is made for
+        return
     _assign(node, keys[-1], value, override)
+    if value is not None and isinstance(node, dict) and (other := ALTERNATIVES.get(".".join(keys))):
+        node.pop(other, None)
 
 
 def _child(node: Any, key: str, path: str, override: str) -> Any:
@@ -196,12 +255,13 @@ def _index(key: str, items: list[Any]) -> int | None:
 
 def validate_run(tree: Tree, where: str) -> TrainRun:
     """The run in a mapping. Raises PresetError listing every fault, those between blocks included."""
-    run = _parsed(tree, where)
+    run = parse_run(tree, where)
     require_consistent(run, where)
     return run
 
 
-def _parsed(tree: Tree, where: str) -> TrainRun:
+def parse_run(tree: Tree, where: str) -> TrainRun:
+    """The run in a mapping, its blocks not judged together. Raises PresetError that lists every other fault."""
     model = DistillRun if "distiller" in tree or "teacher" in tree else TrainRun
     try:
         return model.model_validate(tree)

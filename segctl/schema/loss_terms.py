@@ -7,9 +7,9 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from segctl.schema.spec import Spec
+from segctl.schema.spec import Spec, auto_or_value
 
 Output = Literal["main", "aux"]
 Active = Literal["present", "all"]
@@ -20,6 +20,9 @@ Reduce = Literal["local", "global"]
 NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 UnitFraction = Annotated[float, Field(gt=0, le=1)]
 ClassWeights = Annotated[tuple[NonNegative, ...], Field(min_length=2)]
+ClassWeightsOrAuto = Annotated[
+    Annotated[ClassWeights, Tag("value")] | Annotated[Literal["auto"], Tag("auto")], Discriminator(auto_or_value)
+]
 
 
 class LossTerm(Spec):
@@ -95,8 +98,8 @@ class CrossEntropySpec(LossTerm):
 
     loss: ClassVar[str] = "cross_entropy.CrossEntropyLoss"
     kind: Literal["cross_entropy"] = "cross_entropy"
-    class_weights: ClassWeights | None = None
-    """One factor per class; the mean is then divided by the weights of the valid pixels."""
+    class_weights: ClassWeightsOrAuto | None = None
+    """One factor per class; the mean is then divided by the weights of the valid pixels. `auto`: rare classes weigh more."""
 
     def formula(self, label: str, soft: bool) -> str:
         return call("CE", self.logits, label, _weighting(self.class_weights))
@@ -109,8 +112,8 @@ class FocalSpec(LossTerm):
     kind: Literal["focal"] = "focal"
     gamma: NonNegative = 2.0
     """Focusing exponent; 0 is cross-entropy."""
-    class_weights: ClassWeights | None = None
-    """One factor per class, alpha in the paper."""
+    class_weights: ClassWeightsOrAuto | None = None
+    """One factor per class, alpha in the paper. `auto`: rare classes weigh more."""
 
     def formula(self, label: str, soft: bool) -> str:
         return call("Focal", self.logits, label, [f"γ={self.gamma:g}", *_weighting(self.class_weights)])
@@ -230,6 +233,8 @@ def classes(active: ActiveInMetric, usual: Active) -> list[str]:
     return [] if active == usual else [f"{active} classes"]
 
 
-def _weighting(class_weights: ClassWeights | None) -> list[str]:
+def _weighting(class_weights: ClassWeights | Literal["auto"] | None) -> list[str]:
     """A word for class weights, where there are any."""
+    if class_weights == "auto":
+        return ["classes weighted by 1/√frequency"]
     return [] if class_weights is None else ["weighted classes"]

@@ -38,7 +38,8 @@ def faults_of(model: type[TrainRun], tree: Tree, error: ValidationError) -> list
     """Every fault behind a ValidationError of `model.model_validate(tree)`, those between blocks included."""
     details = error.errors(include_url=False)
     # Pydantic also calls a list too short when every item in it is faulty; the items' own faults are enough.
-    own = [_fault(model, tree, one) for one in details if not (one["type"] == "too_short" and one["input"])]
+    inside = {one["loc"][:length] for one in details for length in range(len(one["loc"]))}
+    own = [_fault(model, tree, one) for one in details if not (one["type"] == "too_short" and one["loc"] in inside)]
     return own + _faults_between_blocks(model, tree, details)
 
 
@@ -59,7 +60,7 @@ def _faults_between_blocks(model: type[TrainRun], tree: Tree, details: list[Erro
 
 
 def _fault(model: type[TrainRun], tree: Tree, details: ErrorDetails) -> Fault:
-    keys = _plain_path(tree, details["loc"])
+    keys = _plain_path(tree, details["loc"], missing=details["type"] == "missing")
     path = ".".join(map(str, keys)) or "(top level)"
     match details["type"]:
         case "missing":
@@ -72,8 +73,10 @@ def _fault(model: type[TrainRun], tree: Tree, details: ErrorDetails) -> Fault:
             return Fault(f"{path}.kind", f"got '{got}', wanted one of {', '.join(tags)}{did_you_mean(got, tags)}")
         case "union_tag_not_found":
             return Fault(f"{path}.kind", "is missing")
-        case "too_short":
+        case "too_short" if not details["input"]:
             return Fault(path, "is empty, wanted at least one item")
+        case "too_short":
+            return Fault(path, f"got {details['ctx']['actual_length']} items, wanted at least {details['ctx']['min_length']}")
         case "tuple_type" if (length := _length_at(model, tree, keys)) is not None:
             example = f", such as [{', '.join([str(details['input'])] * length)}]" if isinstance(details["input"], int) else ""
             return Fault(path, f"got {details['input']!r}, wanted a list of {length}{example}")
@@ -118,7 +121,7 @@ def _length_at(model: type[TrainRun], tree: Tree, keys: list[int | str]) -> int 
     return len(parts) if parts and parts[-1] is not Ellipsis else None
 
 
-def _plain_path(tree: Tree, loc: tuple[int | str, ...]) -> list[int | str]:
+def _plain_path(tree: Tree, loc: tuple[int | str, ...], *, missing: bool = False) -> list[int | str]:
     """Pydantic's location without the union tags in it: keys that are not in the file are tags, except a last missing one."""
     keys: list[int | str] = []
     node: Any = tree
@@ -126,7 +129,7 @@ def _plain_path(tree: Tree, loc: tuple[int | str, ...]) -> list[int | str]:
         inside = (isinstance(node, dict) and key in node) or (isinstance(node, list) and isinstance(key, int) and key < len(node))
         if inside:
             node = node[key]
-        elif position < len(loc) - 1:
+        elif position < len(loc) - 1 or not missing:
             continue
         keys.append(key)
     return keys
@@ -149,7 +152,8 @@ def _block(annotation: Any, node: Any) -> Any:
     choices = blocks_in(annotation)
     if len(choices) == 1 or not isinstance(node, dict):
         return annotation if len(choices) != 1 or isinstance(node, list) else choices[0]
-    return next(choice for choice in choices if choice.model_fields["kind"].default == node.get("kind"))
+    # A block without a kind is of the first one: only `schedule` may leave it out.
+    return next((choice for choice in choices if choice.model_fields["kind"].default == node.get("kind")), choices[0])
 
 
 def blocks_in(annotation: Any) -> list[type[BaseModel]]:

@@ -41,6 +41,9 @@ METHODS: dict[Method, DistillerSpec | None] = {
     "cirkd": DistillerSpec(terms=(term.PixelKLSpec(), term.CrossImageSpec(), term.MemorySpec())),
     "maskd": DistillerSpec(terms=(term.MaskedSpec(), term.MaskedSpec(logits="aux", weight=0.4))),
     "dist": DistillerSpec(terms=(term.RelationSpec(), term.RelationSpec(logits="aux", weight=0.4))),
+    "at": DistillerSpec(terms=(term.PixelKLSpec(), term.AttentionSpec())),
+    "fitnet": DistillerSpec(terms=(term.PixelKLSpec(), term.HintSpec())),
+    "dsd": DistillerSpec(terms=(term.DoubleSimilaritySpec(logits="aux"),)),
     "jml": DistillerSpec(
         label_weight=0.5,
         terms=(
@@ -78,6 +81,12 @@ VARIANTS = (
         "maskd",
         DistillerSpec(terms=(term.MaskedSpec(),)),
         "this student has no auxiliary head, so maskd compares only the main logits, as published for MobileNetV2",
+        aux=False,
+    ),
+    Variant(
+        "dsd",
+        DistillerSpec(terms=(term.DoubleSimilaritySpec(),)),
+        "this student has no auxiliary head, so dsd takes the main logits twice, as published for MobileNetV2",
         aux=False,
     ),
     Variant(

@@ -1,8 +1,9 @@
 """A whole preset: one run, checked across its blocks."""
 
-from typing import Literal
+import math
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from segctl.schema.data import DataSpec
 from segctl.schema.evaluate import EvaluateSpec
@@ -11,10 +12,12 @@ from segctl.schema.loss_terms import LossTermSpec
 from segctl.schema.methods import DistillerSpec, TeacherSpec
 from segctl.schema.models import ModelSpec
 from segctl.schema.optim import OptimSpec
-from segctl.schema.schedule import PolySpec
+from segctl.schema.schedule import PolySpec, ScheduleSpec
 from segctl.schema.spec import Spec
 from segctl.schema.train import TrainSpec
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What a preset may be called."""
 Recipe = Literal["jml", "cirkd", "dist", "scratch"]
 
 
@@ -38,10 +41,10 @@ class PublishedScore(Spec):
 class TrainRun(Spec):
     """A run without a teacher."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=NAME)
     """The preset's name, which is its file's name without `.yaml`."""
-    recipe: Recipe
-    """The family of optimiser, schedule and augmentation that this run follows; only tables use it."""
+    recipe: Recipe | None = None
+    """The published family of optimiser, schedule and augmentation that this run follows, for tables alone; null: none."""
     data: DataSpec
     """The dataset, its splits and the augmentation."""
     model: ModelSpec
@@ -52,7 +55,7 @@ class TrainRun(Spec):
     """The task loss."""
     optim: OptimSpec
     """The optimiser."""
-    schedule: PolySpec = PolySpec()
+    schedule: ScheduleSpec = PolySpec()
     """The learning rate over the steps."""
     train: TrainSpec
     """The loop."""
@@ -60,6 +63,12 @@ class TrainRun(Spec):
     """The evaluation protocol."""
     published: tuple[PublishedScore, ...] = ()
     """Published scores that reports show beside ours."""
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _poly_if_unsaid(cls, block: Any) -> Any:
+        """Presets from before there were other schedules may leave out the kind."""
+        return {"kind": "poly"} | block if isinstance(block, dict) and "kind" not in block else block
 
 
 class DistillRun(TrainRun):
@@ -75,6 +84,20 @@ class DistillRun(TrainRun):
         return TrainRun(**{name: getattr(self, name) for name in TrainRun.model_fields})
 
 
-def with_steps(run: TrainRun, steps: int) -> TrainRun:
+R = TypeVar("R", bound=TrainRun)
+
+
+def with_steps(run: R, steps: int) -> R:
     """The same run of another length."""
-    return run.model_copy(update={"train": run.train.model_copy(update={"steps": steps})})
+    return run.model_copy(update={"train": run.train.model_copy(update={"steps": steps, "epochs": None})})
+
+
+def with_accumulation(run: R, accumulate: int) -> R:
+    """The same run, its batches in another number of micro-batches."""
+    return run.model_copy(update={"train": run.train.model_copy(update={"accumulate": accumulate})})
+
+
+def with_epochs_counted(run: R, images: int) -> R:
+    """The run of train.epochs over `images` training images as one of steps, rounded up; a run of train.steps as it is."""
+    epochs = run.train.epochs
+    return run if epochs is None else with_steps(run, math.ceil(epochs * images / run.train.batch_size))

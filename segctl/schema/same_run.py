@@ -33,8 +33,13 @@ class Setting:
     """Which pairs of runs the row holds for; None for all."""
 
 
-def _keep_the_last_weights(first: TrainRun, second: TrainRun) -> bool:
-    return first.train.select == second.train.select == "last"
+def _take_no_notice_of_validations(first: TrainRun, second: TrainRun) -> bool:
+    return all(run.train.select == "last" and run.train.early_stop is None for run in (first, second))
+
+
+def _leave_micro_batches_to_the_device(first: TrainRun, second: TrainRun) -> bool:
+    said: tuple[object, ...] = (first.train.accumulate, second.train.accumulate)
+    return "auto" in said
 
 
 def _leave_precision_to_the_device(first: TrainRun, second: TrainRun) -> bool:
@@ -52,9 +57,10 @@ TABLE = (
     Setting(
         "train.validate_every",
         "no number",
-        "a validation only chooses weights where train.select is best",
-        when=_keep_the_last_weights,
+        "a validation only chooses weights where train.select is best, and only ends a run with train.early_stop",
+        when=_take_no_notice_of_validations,
     ),
+    Setting("train.select_by", "no number", "nothing is selected", when=_take_no_notice_of_validations),
     Setting("published", "no number", "only tables show it"),
     Setting("train.compile", "last digits", "fused kernels round in another order"),
     Setting(
@@ -68,6 +74,12 @@ TABLE = (
         "device",
         "a preset says auto, and a run stores what its device made of it",
         when=_leave_precision_to_the_device,
+    ),
+    Setting(
+        "train.accumulate",
+        "device",
+        "a preset may say auto, and a run stores what fitted into memory",
+        when=_leave_micro_batches_to_the_device,
     ),
     Setting("train.seed", "seed", "the report takes means over it", within_a_run=False),
 )

@@ -27,6 +27,11 @@ class Spec(BaseModel):
         return block
 
 
+def auto_or_value(value: Any) -> str:
+    """The tag of a union of `auto` and a value. Everything but `auto` is judged as a value, so that a fault is said once."""
+    return "auto" if value == "auto" else "value"
+
+
 def _holds_bool(value: Any) -> bool:
     return isinstance(value, bool) or (isinstance(value, list | tuple) and any(isinstance(item, bool) for item in value))
 

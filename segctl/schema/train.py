@@ -1,21 +1,49 @@
 """The training loop of a run: steps, batch, precision, validation and checkpoints."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic_core import PydanticCustomError
 
-from segctl.schema.spec import Spec
+from segctl.schema.loss_terms import NonNegative
+from segctl.schema.spec import Spec, auto_or_value
+
+ScoreName = Annotated[str, Field(min_length=1)]
+"""A score of the validation: a name in scores.json, such as mIoU_D, or one class's, such as IoU_D.person."""
+
+if TYPE_CHECKING:  # A run that trains has both: `segctl.train.auto` puts numbers in place of what a preset leaves open.
+    Steps = int
+    Accumulate = int
+else:
+    Steps = Annotated[int, Field(ge=1, le=10**9)] | None
+    Accumulate = Annotated[
+        Annotated[int, Field(ge=1, le=2**20), Tag("value")] | Annotated[Literal["auto"], Tag("auto")],
+        Discriminator(auto_or_value),
+    ]
+
+
+class EarlyStopSpec(Spec):
+    """The end of a run that no longer gets better."""
+
+    patience: int = Field(ge=1, le=10**9)
+    """The run ends after this many validations in a row without a better score."""
+    score: ScoreName | None = None
+    """The score that must rise; null: that of `select_by`."""
+    min_gain: NonNegative = 0.0
+    """How many points above the best score so far count as better."""
 
 
 class TrainSpec(Spec):
     """The loop."""
 
-    steps: int = Field(ge=1, le=10**9)
-    """Optimiser steps."""
+    steps: Steps = None  # type: ignore[assignment]
+    """Optimiser steps. null: as many as `epochs` says."""
+    epochs: float | None = Field(None, gt=0, le=10**6)
+    """How often the run sees every training image, instead of `steps`; a new run turns them into steps."""
     batch_size: int = Field(ge=1, le=2**20)
     """Images per optimiser step, over all processes and accumulated micro-batches together."""
-    accumulate: int = Field(1, ge=1, le=2**20)
-    """Micro-batches per optimiser step; must divide the batch."""
+    accumulate: Accumulate = 1
+    """Micro-batches per optimiser step; must divide the batch. `auto`: as few as fit into memory, tried once as a run starts."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the networks; losses always sum in float32. `auto` uses bf16 where the device has it, else fp32."""
     activation_checkpointing: bool = False
@@ -39,4 +67,22 @@ class TrainSpec(Spec):
     deterministic: bool = False
     """Use only algorithms that give the same bits every time. A CPU does so anyway; a GPU becomes slower."""
     select: Literal["last", "best"] = "last"
-    """The weights that the run ships: those of the last step, or of the validation with the highest mIoU_D."""
+    """The weights that the run ships: those of the last step, or of the validation with the highest score of `select_by`."""
+    select_by: ScoreName = "mIoU_D"
+    """The score that tells which validation is best: a name in scores.json, or one class's, such as IoU_D.person."""
+    early_stop: EarlyStopSpec | None = None
+    """When to end the run before its last step. null: never."""
+
+    @property
+    def watched(self) -> str:
+        """The score that early stopping watches."""
+        return self.select_by if self.early_stop is None or self.early_stop.score is None else self.early_stop.score
+
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _images_in_a_batch(cls, value: Any) -> Any:
+        if value == "auto":
+            raise PydanticCustomError(
+                "no_batch", "wanted the batch that the recipe is made for; train.accumulate auto divides it so that it fits"
+            )
+        return value

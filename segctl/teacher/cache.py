@@ -27,13 +27,12 @@ from segctl.data.batches.teacher_outputs import Chunk, OutputMap, TeacherOutputs
 from segctl.data.batches.views import read_view
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError, StoppedError
-from segctl.files import content_key
+from segctl.files import content_key, file_sha256
 from segctl.models.forward import forward_uint8
 from segctl.runtime.device import Compute
 from segctl.runtime.signals import requests_between_steps
 from segctl.runtime.world import World
 from segctl.schema.data import DataSpec
-from segctl.schema.distill_terms import reads
 from segctl.schema.run import DistillRun
 from segctl.teacher.load import Teacher
 
@@ -132,7 +131,7 @@ def plan_teacher_cache(
 
 def _map_names(run: DistillRun) -> list[str]:
     """The maps that the terms read, and always the main logits, which are small."""
-    read = {reads(term) or "features" for term in run.distiller.terms}
+    read = {part for term in run.distiller.terms for part in term.reads}
     return ["main", *sorted(read - {"main"})]
 
 
@@ -151,6 +150,9 @@ def _key(run: DistillRun, dataset: PreparedDataset, teacher: Teacher, compute: C
         "deterministic": run.train.deterministic,
         "at_once": forward_batch,
     }
+    facts = teacher.path.with_suffix(".json")
+    if teacher.is_program and facts.is_file():  # it says how the program sees images, and the program's hash does not cover it
+        about["facts"] = file_sha256(facts)
     return content_key(about)[:16]
 
 

@@ -11,6 +11,7 @@ from segctl.commands import command_line
 from segctl.errors import InputError
 from segctl.models.external.huggingface import PREFIX
 from segctl.runs import MODEL_FILE, RunFolder, find_runs
+from segctl.schema.presets.generic import preset_arguments
 from segctl.schema.run import DistillRun
 
 BEST = Path("best")
@@ -49,7 +50,7 @@ def find_teacher(
                 "--teacher 'best' means the best finished run, but there is also a file or folder 'best' here",
                 f"give its whole path, --teacher {BEST.absolute()}, or run the command in another folder",
             )
-        return _of_preset(run.teacher.preset, given == BEST, runs_root, data_root, fingerprint)
+        return _of_preset(run, given == BEST, runs_root, data_root, fingerprint)
     if on_the_hub(given) or is_hugging_face(given):
         return FoundTeacher(given)
     if given.is_dir():
@@ -65,11 +66,12 @@ def find_teacher(
     return FoundTeacher(given)
 
 
-def _of_preset(preset: str, best: bool, runs_root: Path, data_root: Path | None, fingerprint: str | None) -> FoundTeacher:
-    """The newest or the best finished run of a preset, with the others' scores in its note."""
+def _of_preset(run: DistillRun, best: bool, runs_root: Path, data_root: Path | None, fingerprint: str | None) -> FoundTeacher:
+    """The newest or the best finished run of the teacher's preset, with the others' scores in its note."""
+    preset = run.teacher.preset
     finished = [folder for folder in find_runs(runs_root) if folder.finished and folder.preset_name == preset]
     if not finished:
-        line = command_line("train", "--preset", preset, data_root=data_root, runs_root=runs_root)
+        line = command_line("train", *preset_arguments(preset, run.data.dataset), data_root=data_root, runs_root=runs_root)
         raise InputError(
             f"there is no finished run of the teacher preset '{preset}' under '{runs_root}'",
             f"make one with `{line}`, or give --teacher RUN_OR_FILE",

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from segctl.data.fitted_preset import load_preset_for
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError
 from segctl.files import archive_kind, file_sha256, real_path
@@ -16,7 +17,6 @@ from segctl.models.external.huggingface import load_hugging_face
 from segctl.models.external.weights import fill_network
 from segctl.models.saving import read_if_saved
 from segctl.runs import MODEL_FILE
-from segctl.schema.load import load_preset
 from segctl.schema.run import TrainRun
 from segctl.teacher.find import is_hugging_face, on_the_hub
 
@@ -72,7 +72,7 @@ def load_teacher(
         notes = (*found.notes, *_recognised(found.network, dataset, crop))
         return Teacher(found.network, path, "hugging face", found.sha256, notes)
     if preset is not None:
-        run = load_preset(preset)
+        run = load_preset_for(dataset.name, preset, dataset.folder.parent)
         _require_same_data(run, dataset, path)
         model, note = _plain_weights(path, run, names)
         return Teacher(model, path, run.name, file_sha256(path), (note,) if note else (), given_preset=preset)

@@ -1,6 +1,7 @@
 """From a request to a session: everything a run needs is built and checked before anything is written."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 
@@ -23,12 +24,13 @@ from segctl.runtime.determinism import set_determinism
 from segctl.runtime.device import choose_compute, require_own_gpus
 from segctl.runtime.world import World
 from segctl.schema.cross_checks import group_faults
-from segctl.schema.distill_terms import reads
-from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.loss_terms import LossTermSpec
+from segctl.schema.run import DistillRun, TrainRun, with_epochs_counted
 from segctl.teacher.cache import plan_teacher_cache
 from segctl.teacher.find import find_teacher
 from segctl.teacher.load import Teacher, load_teacher
-from segctl.train.checkpoint import Best, State
+from segctl.train.auto.by_dataset import require_scores, weighted_loss
+from segctl.train.checkpoint import Best, State, Waiting
 from segctl.train.optimizer import build_opponents, build_optimizer
 from segctl.train.session import Request, Session
 from segctl.train.tasks import DistillationTask, SupervisedTask
@@ -60,9 +62,11 @@ def build_session(request: Request, *, fresh: bool = True) -> Session:
 
 
 def _build(request: Request, fresh: bool) -> Session:
-    run, world = request.run, request.world
-    dataset = open_dataset(request.data_root, run.data.dataset)
+    world = request.world
+    dataset = open_dataset(request.data_root, request.run.data.dataset)
+    run = with_epochs_counted(request.run, len(dataset.names(request.run.data.train_split)))
     dataset.names(run.data.val_split)
+    require_scores(run, dataset)
     check_batch(dataset, run.data.train_split, run.train.batch_size, world.size)
     Views.of(dataset, run.data.train_split, run.data)  # refuses before step 1 what it cannot augment
     if world.size > 1 and (faults := group_faults(run, world.size)):
@@ -88,9 +92,9 @@ def _build(request: Request, fresh: bool) -> Session:
     torch.manual_seed(run.train.seed)
     spec = run.model if fresh else run.model.model_copy(update={"weights": "none"})
     model = build_model(spec, dataset.classes.num_classes, dataset.classes.names)
-    _require_images_for_batch_norm(run, model, request.world, compute.device)
+    require_images_for_batch_norm(run, model, request.world, compute.device)
     model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    task = _build_task(run, model, teacher, teacher_shape).to(compute.device)
+    task = _build_task(run, weighted_loss(run, dataset), model, teacher, teacher_shape).to(compute.device)
     opponents = task.distiller.opponents() if isinstance(task, DistillationTask) else []
     if world.size > 1 and compute.device.type == "cuda":
         # An opponent's penalty differentiates its norm twice, which synchronised batch norm cannot.
@@ -109,6 +113,7 @@ def _build(request: Request, fresh: bool) -> Session:
         step=0,
         validated=0,
         best=Best(),
+        waiting=Waiting(),
     )
     return Session(
         run=run.model_copy(update={"train": run.train.model_copy(update={"precision": compute.precision})}),
@@ -123,6 +128,7 @@ def _build(request: Request, fresh: bool) -> Session:
         state=state,
         teacher_cache=cache,
         runs_root=request.runs_root,
+        reasons=request.reasons,
     )
 
 
@@ -143,7 +149,7 @@ def _has_idle_weights(model: Segmenter) -> bool:
     return any(gradient is None for gradient in gradients)
 
 
-def _require_images_for_batch_norm(run: TrainRun, model: Segmenter, world: World, device: torch.device) -> None:
+def require_images_for_batch_norm(run: TrainRun, model: Segmenter, world: World, device: torch.device) -> None:
     """Raise InputError if a micro-batch holds one image and the network takes batch norm of maps that it pooled to one pixel.
 
     Tried on the meta device, without memory. On several GPUs the statistics are those of all processes' images.
@@ -172,18 +178,20 @@ def _require_images_for_batch_norm(run: TrainRun, model: Segmenter, world: World
 def _require_aux(run: DistillRun, teacher: Teacher, shape: Shape) -> None:
     """Raise InputError if a term compares auxiliary logits and the teacher has none."""
     for index, term in enumerate(run.distiller.terms):
-        if reads(term) == "aux" and shape.aux is None:
+        if "aux" in term.reads and shape.aux is None:
             raise InputError(
                 f"distiller.terms.{index} ('{term.kind}') compares auxiliary logits, and the teacher '{teacher.path}' has none",
                 "give a teacher trained with model.aux true, or leave that term out",
             )
 
 
-def _build_task(run: TrainRun, model: Segmenter, teacher: Teacher | None, teacher_shape: Shape | None) -> SupervisedTask:
+def _build_task(
+    run: TrainRun, loss: Sequence[LossTermSpec], model: Segmenter, teacher: Teacher | None, teacher_shape: Shape | None
+) -> SupervisedTask:
     if isinstance(run, DistillRun) and teacher is not None and teacher_shape is not None:
         pair = Pair(shape_of_output(model, run.data.crop), teacher_shape)
-        return DistillationTask(model, run.labels, run.loss, teacher.model, build_distiller(run.distiller, pair))
-    return SupervisedTask(model, run.labels, run.loss)
+        return DistillationTask(model, run.labels, loss, teacher.model, build_distiller(run.distiller, pair))
+    return SupervisedTask(model, run.labels, loss)
 
 
 @torch.no_grad()
@@ -217,4 +225,4 @@ def recompute_if_wanted(run: TrainRun, task: SupervisedTask) -> None:
 def _reads_aux(run: TrainRun) -> bool:
     """Whether any term of the loss reads the auxiliary logits, and so trains their head."""
     terms = run.distiller.terms if isinstance(run, DistillRun) else ()
-    return any(term.logits == "aux" for term in run.loss) or any(reads(term) == "aux" for term in terms)
+    return any(term.logits == "aux" for term in run.loss) or any("aux" in term.reads for term in terms)

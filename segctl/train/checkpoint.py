@@ -1,6 +1,6 @@
 """Everything that a run needs to resume exactly, in one file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,25 @@ CHECKPOINT_FORMAT = 2
 
 @dataclass
 class Best:
-    """The best validation so far, by mIoU_D in percent; step 0 before the first one."""
+    """The best validation so far, by train.select_by in percent; step 0 before the first one."""
 
     score: float = float("-inf")
     step: int = 0
+
+
+@dataclass
+class Waiting:
+    """How early stopping stands: the score to exceed, in percent, and how many validations in a row did not."""
+
+    score: float = float("-inf")
+    validations: int = 0
+
+    def add(self, score: float | None, min_gain: float) -> None:
+        """Count a validation; an undefined score is no better one."""
+        if score is not None and score > self.score + min_gain:
+            self.score, self.validations = score, 0
+        else:
+            self.validations += 1
 
 
 @dataclass
@@ -44,6 +59,7 @@ class State:
     step: int
     validated: int
     best: Best
+    waiting: Waiting = field(default_factory=Waiting)
     skipped: int = 0
     skips: Tensor | None = None
 
@@ -104,6 +120,7 @@ class State:
             "step": self.step,
             "validated": self.validated,
             "best": {"score": self.best.score, "step": self.best.step},
+            "waiting": {"score": self.waiting.score, "validations": self.waiting.validations},
             "task": self.task.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "opponents": self.opponents.state_dict() if self.opponents is not None else None,
@@ -142,10 +159,11 @@ class State:
         try:
             self.task.load_state_dict(content.task)
             for optimizer, state in zip(self._optimizers(), (content.optimizer, content.opponents or {}), strict=False):
-                fused = [group["fused"] for group in optimizer.param_groups]
+                fused = [group.get("fused") for group in optimizer.param_groups]
                 optimizer.load_state_dict(state)
                 for group, kept in zip(optimizer.param_groups, fused, strict=True):
-                    group["fused"] = kept  # this start's device and precision decide, not those of the start that saved
+                    if "fused" in group:  # timm's optimisers have no such choice
+                        group["fused"] = kept  # this start's device and precision decide, not those of the start that saved
             self.scaler.load_state_dict(content.scaler)
             self.skipped = content.skipped
             self.skips = torch.tensor(content.skips, device=self.device) if content.skips else None
@@ -157,6 +175,7 @@ class State:
             raise InputError(f"'{path}' does not fit this run: {first_line(error)}", START_AGAIN) from error
         self.step, self.validated = content.step, content.validated
         self.best = Best(content.best.score, content.best.step)
+        self.waiting = Waiting(content.waiting.score, content.waiting.validations)
 
 
 def _norm(weights: list[nn.Parameter]) -> Tensor:
@@ -174,6 +193,11 @@ START_AGAIN = "delete that file and resume: the run then starts again at its fir
 class _BestRecord(BaseModel):
     score: float
     step: int = Field(ge=0)
+
+
+class _WaitingRecord(BaseModel):
+    score: float = float("-inf")
+    validations: int = Field(0, ge=0)
 
 
 class Owner(BaseModel):
@@ -196,6 +220,7 @@ class Checkpoint(BaseModel):
     step: int = Field(ge=0)
     validated: int = Field(ge=0)
     best: _BestRecord
+    waiting: _WaitingRecord = _WaitingRecord()  # checkpoints of earlier versions have none
     task: InstanceOf[dict[str, Tensor]]
     optimizer: InstanceOf[dict[str, Any]]
     opponents: InstanceOf[dict[str, Any]] | None

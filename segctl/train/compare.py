@@ -14,16 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
+from typing import NamedTuple
 
+from segctl.data.fitted_preset import open_preset
 from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError, SegctlError, StoppedError
 from segctl.runs import RunFolder
 from segctl.runtime.cores import default_workers
 from segctl.runtime.parent import parent_variable
 from segctl.runtime.signals import handling
-from segctl.schema.load import read_preset, with_method
+from segctl.schema.load import with_method
 from segctl.schema.methods import Method
-from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.run import DistillRun, TrainRun, with_epochs_counted
 from segctl.schema.same_run import conflicts
 from segctl.teacher.find import find_teacher
 from segctl.teacher.load import Teacher, load_teacher
@@ -36,6 +38,7 @@ WAKE_S = 0.2
 class ComparisonRequest:
     """What to compare: a student's preset with --set changes.
 
+    data: the value of --data.
     teacher_preset: describes the network of a teacher that is a file of plain weights.  trust_program: whether a teacher that
     is a program may be read.
     """
@@ -46,6 +49,7 @@ class ComparisonRequest:
     data_root: Path
     runs_root: Path
     trust_program: bool = False
+    data: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Job:
         devices: how many train at once on this machine; their loader processes share its cores.
         """
         parts = ["distill", "--preset", request.preset, "--method", self.method, "--run", str(self.folder.path)]
+        parts += [] if request.data is None else ["--data", request.data]
         for change in [*request.changes, f"train.seed={self.seed}"]:
             parts += ["--set", change]
         if devices > 1 and device is not None and device.startswith("cuda") and self.run.data.workers is None:
@@ -79,24 +84,31 @@ class Job:
         return [*parts, "--resume"] if self.folder.path.exists() else parts
 
 
-def open_comparison(
-    request: ComparisonRequest, methods: Sequence[Method], given: Path | None
-) -> tuple[DistillRun, Teacher | None]:
-    """The student's run, and the teacher that all runs share, loaded to check that it fits; None if `none` is the only method.
+class OpenedComparison(NamedTuple):
+    """What all runs share. teacher: loaded to check that it fits; None if `none` is the only method."""
+
+    run: DistillRun
+    teacher: Teacher | None
+    reasons: tuple[str, ...]
+
+
+def open_comparison(request: ComparisonRequest, methods: Sequence[Method], given: Path | None) -> OpenedComparison:
+    """The student's run, and the teacher that all runs share.
 
     given: the value of --teacher.  Raises InputError if the preset, the dataset or the teacher does not exist or does not fit.
     """
-    run = read_preset(request.preset, request.changes)
+    run, reasons = open_preset(request.preset, request.changes, request.data, request.data_root)
     if not isinstance(run, DistillRun):
         raise InputError(
             f"'{run.name}' has no teacher to learn from", "give a student's preset; `segctl presets list` shows them"
         )
     dataset = open_dataset(request.data_root, run.data.dataset)
+    run = with_epochs_counted(run, len(dataset.names(run.data.train_split)))
     if list(methods) == ["none"]:
-        return run, None
+        return OpenedComparison(run, None, reasons)
     found = find_teacher(run, given, request.runs_root, request.data_root, dataset.fingerprint)
     teacher = load_teacher(found.path, dataset, request.teacher_preset, trust_program=request.trust_program, crop=run.data.crop)
-    return run, teacher.chosen(found.note)
+    return OpenedComparison(run, teacher.chosen(found.note), reasons)
 
 
 def plan_jobs(run: DistillRun, methods: Sequence[Method], seeds: int, runs_root: Path) -> list[Job]:

@@ -12,9 +12,10 @@ from segctl.data.batches.loader import Batch, training_batches
 from segctl.errors import SegctlError
 from segctl.evaluate.count_images import Scoring, count_images
 from segctl.metrics.scores import score
-from segctl.runtime.memory import peak_memory_mb
+from segctl.runtime.memory import out_of_memory_in_words, peak_memory_mb
 from segctl.runtime.phases import phase
 from segctl.runtime.world import World
+from segctl.train.auto.by_memory import smaller_batch_in_words, with_fitting_batch
 from segctl.train.build import build_session
 from segctl.train.checkpoint import read_checkpoint
 from segctl.train.loop import take_step
@@ -37,7 +38,7 @@ def dry_run(request: Request, watch: Watch) -> dict[str, float]:
     seconds of the step, MB of checkpoint and peak memory and, for a run with a teacher, the teacher's mIoU_D. Without a GPU also
     the GiB that a GPU would need for a batch of usual size, counted from the shapes of a step's tensors.
     """
-    session = build_session(request)
+    session = build_session(with_fitting_batch(request, take_step))
     for line in session.decisions():
         watch.note(line)
     session.teacher_cache = None  # nothing is written, so the teacher runs in the step
@@ -65,7 +66,8 @@ def dry_run(request: Request, watch: Watch) -> dict[str, float]:
             ),
         )
     began = time.perf_counter()
-    terms = take_step(session, batch).terms
+    with out_of_memory_in_words(session.compute.device, lambda: smaller_batch_in_words(session, take_step)):
+        terms = take_step(session, batch).terms
     found["loss"] = float(sum(float(value) for value in terms.values()))
     found["step_s"] = time.perf_counter() - began
     for _ in range(further):

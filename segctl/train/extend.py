@@ -22,6 +22,9 @@ def extend_run(request: Request, folder: RunFolder, watch: Watch) -> None:
         stored = request.world.together(lambda: _read_shorter(folder, request.run))
         steps = request.run.train.steps
         session, log = reopen(request, folder, watch, with_steps(stored, steps), "--extend-to", str(steps))
+        if session.stopped_early:
+            log.note(f"the run was stopped early after step {session.state.step}; early stopping counts again from here")
+        session.state.waiting.validations = 0
         session.world.on_main(lambda: _write_extension(folder, session, stored.train.steps))
         session.world.wait()
         log.note(_rates_in_words(folder, session, stored))
@@ -53,7 +56,8 @@ def _write_extension(folder: RunFolder, session: Session, before: int) -> None:
     write_json(folder.environment, environment | {"steps": after, "finished": None, "extended": extended})
     write_yaml(folder.run_yaml, session.run.model_dump(mode="json"))
     if folder.finished:
-        folder.model.rename(folder.path / f"model-{before}{folder.model.suffix}")
+        # Fewer than `before` steps if it was stopped early.
+        folder.model.rename(folder.path / f"model-{session.state.step}{folder.model.suffix}")
 
 
 def _rates_in_words(folder: RunFolder, session: Session, stored: TrainRun) -> str:

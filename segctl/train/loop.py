@@ -21,10 +21,11 @@ from segctl.runs import MODEL_FILE, RunFolder
 from segctl.runtime.compiler import compile_failure_in_words
 from segctl.runtime.determinism import missing_determinism_in_words
 from segctl.runtime.launcher import remember_resume_command
-from segctl.runtime.memory import TRAIN_WITH_LESS, out_of_memory_in_words, peak_memory_mb
+from segctl.runtime.memory import out_of_memory_in_words, peak_memory_mb
 from segctl.runtime.phases import phase
 from segctl.runtime.signals import requests_between_steps
 from segctl.runtime.world import without_averaging
+from segctl.train.auto.by_memory import smaller_batch_in_words
 from segctl.train.environment import now
 from segctl.train.mask_stage import StageFolder, learn_stages
 from segctl.train.optimizer import set_learning_rates
@@ -46,11 +47,14 @@ def run_to_end(session: Session, folder: RunFolder, log: RunLog, runs_root: Path
     session.world.on_main(lambda: remember_resume_command(line))
     try:
         _run_to_end(session, folder, log, runs_root, window, line)
+        log.close(finished=True)
     except SegctlError as error:
         if error.hint != FREE_SPACE:
             raise
         # The same command again would be refused: the run's folder exists by now.
         raise SegctlError(error.message, f"free disk space, then resume with `{line}`") from error
+    finally:
+        log.close(finished=False)  # does nothing to trackers that are closed
 
 
 def _run_to_end(session: Session, folder: RunFolder, log: RunLog, runs_root: Path, window: Window | None, line: str) -> None:
@@ -70,7 +74,7 @@ def _run_to_end(session: Session, folder: RunFolder, log: RunLog, runs_root: Pat
         environment["seconds"] = earlier_s + time.perf_counter() - began
         environment["seconds_per_step"] = _median_step_s(folder)
         environment["peak_memory_mb"] = max(earlier_peak, peak_memory_mb(session.compute.device))
-        environment["finished"] = now() if session.state.step == session.run.train.steps else None
+        environment["finished"] = now() if session.ended else None
         write_json(folder.environment, environment)
 
     profiler = None if window is None else world.on_main(lambda: profiler_of_run(session, window, folder, log))
@@ -97,8 +101,12 @@ def _ship_model(session: Session, folder: RunFolder, log: RunLog) -> None:
             f"delete it, then resume with `{line}`: {MODEL_FILE} then holds the last step's weights",
         )
     step = state.best.step if best else state.step
-    chosen = f"the best validation, after step {step} ({state.best.score:.2f} mIoU_D)" if best else f"step {step}"
+    chosen = f"the best validation, after step {step} ({state.best.score:.2f} {run.train.select_by})" if best else f"step {step}"
     log.event("end", {"step": state.step, "weights_step": step, "weights_of": chosen})
+    if session.stopped_early:
+        waited, score = state.waiting.validations, state.waiting.score
+        plural = "s" if waited > 1 else ""
+        log.note(f"stopped early: {waited} validation{plural} in a row without a better {run.train.watched} than {score:.2f}")
     log.note(f"finished after {state.step} steps; {MODEL_FILE} holds the weights of {chosen}")
     if best:
         saved = read(folder.best)
@@ -131,15 +139,26 @@ def steps(
     train, state = session.run.train, session.state
     stats = StepStats(session, log)
     checkpoint_due = Alarm(60 * train.checkpoint_minutes, session.world)
+
+    def save_state() -> None:
+        session.world.together(state.require_finite)
+        state.save(folder.last, session.owner(), session.world)
+        checkpoint_due.restart()
+        saved()
+
     with requests_between_steps() as requests:
         # A run that was stopped during a validation has taken the step but lacks the scores.
         if _validation_is_due(session):
             validate(session, folder, log, requests)
+            if session.stopped_early:
+                save_state()
+        if session.stopped_early:  # the run ended here, and was killed before it wrote model.pt
+            return
         for batch in stats.timed(_batches(session)):
             set_learning_rates(state.optimizer, session.run.schedule, state.scheduled, train.steps)
             device = session.compute.device
             with (
-                out_of_memory_in_words(device, TRAIN_WITH_LESS),
+                out_of_memory_in_words(device, lambda: smaller_batch_in_words(session, take_step)),
                 missing_determinism_in_words(device),
                 compile_failure_in_words(device),
             ):
@@ -154,17 +173,16 @@ def steps(
                     validate(session, folder, log, requests)
                     agreed = requests.agree(session.world)  # a signal may have ended the validation
                 # Every process must call checkpoint_due() at the same steps, so it comes last: the rest is the same on all.
-                planned = state.step % train.checkpoint_every == 0 or state.step == train.steps
+                planned = state.step % train.checkpoint_every == 0 or session.ended
                 if planned or agreed.stop or agreed.save or checkpoint_due():
                     requests.save = False
-                    session.world.together(state.require_finite)
-                    state.save(folder.last, session.owner(), session.world)
-                    checkpoint_due.restart()
-                    saved()
+                    save_state()
             if agreed.stop:
                 raise _stopped(agreed.stop, session, folder, log)
             with stats.paused():
                 yield batch
+            if session.stopped_early:
+                return
 
 
 def _validation_is_due(session: Session) -> bool:

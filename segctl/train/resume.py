@@ -8,7 +8,7 @@ from segctl.errors import InputError
 from segctl.files import sweep_partial, write_json, write_yaml
 from segctl.runs import Environment, RunFolder
 from segctl.schema.load import validate_run
-from segctl.schema.run import TrainRun
+from segctl.schema.run import TrainRun, with_accumulation
 from segctl.schema.same_run import Change, conflicts, rounding_changes, steering_changes
 from segctl.train.build import build_session
 from segctl.train.checkpoint import Checkpoint, read_checkpoint
@@ -17,7 +17,7 @@ from segctl.train.loop import run_to_end
 from segctl.train.profile.summary import Window, plan_window
 from segctl.train.run_log import RunLog, Watch
 from segctl.train.session import Request, Session, one_writer
-from segctl.train.trackers import require_tensorboard
+from segctl.train.trackers.tracking import require_trackers, trackers_of
 
 
 def resume_run(request: Request, folder: RunFolder, watch: Watch) -> None:
@@ -40,9 +40,11 @@ def reopen(request: Request, folder: RunFolder, watch: Watch, stored: TrainRun, 
     run, for the error message if it does not agree.
     """
     world = request.world
-    tensorboard = request.tensorboard or folder.tensorboard.is_dir()
-    if tensorboard:
-        world.together(require_tensorboard)
+    track = world.together(lambda: trackers_of(folder, request.track))
+    world.together(lambda: require_trackers(track))
+    if request.run.train.accumulate == "auto":  # type: ignore[comparison-overlap]
+        # What fitted as the run started holds to its end; other micro-batches would be another run.
+        request = replace(request, run=with_accumulation(request.run, stored.train.accumulate))
     environment = world.together(folder.require_environment)
     teacher = environment.teacher
     if request.teacher is None and teacher is not None:
@@ -66,14 +68,15 @@ def reopen(request: Request, folder: RunFolder, watch: Watch, stored: TrainRun, 
         )
     if checkpoint is not None:
         world.together(lambda: _load_checkpoint(session, checkpoint, folder.last, watch))
+        if any(each.at_step >= checkpoint.step for each in environment.extended):
+            session.state.waiting.validations = 0  # the checkpoint is of the shorter run
     world.on_main(lambda: sweep_partial(folder.path))
     if steered:
         world.on_main(lambda: _record_changes(folder, session, steered))
         world.wait()
     log = RunLog(folder, session.run.train.steps, watch, writes=world.is_main)
     log.continue_from(session.state.step)
-    if tensorboard:
-        log.open_tensorboard(session.state.step)
+    world.together(lambda: log.track(track, session.run, session.state.step))
     return session, log
 
 

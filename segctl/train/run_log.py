@@ -1,18 +1,24 @@
 """What a run reports while it trains: who shows it, and its logs.
 
-train.log is for people, log.jsonl for programs, and TensorBoard's event files are written on request.
+train.log is for people, log.jsonl for programs, and trackers such as TensorBoard are given the same on request.
 """
 
 import json
 import math
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 from segctl.files import append_line, without_infinities, write_text
 from segctl.runs import RunFolder
-from segctl.train.trackers import Board, open_board
+from segctl.schema.run import TrainRun
+from segctl.train.trackers.tracking import Tracking
+
+HEADLINE_SCORES = ("mIoU_D", "mIoU_I", "mIoU_C")
+"""The scores of a validation that are shown."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +78,23 @@ class RunLog:
 
     def __init__(self, folder: RunFolder, steps: int, watch: Watch, *, writes: bool = True) -> None:
         self.folder, self.steps, self.watch, self.writes = folder, steps, watch, writes
-        self.board: Board | None = None
+        self.tracking: Tracking | None = None
 
-    def open_tensorboard(self, steps_taken: int = 0) -> None:
-        """Write for TensorBoard too from now on, in a run that has taken `steps_taken` steps."""
-        if self.writes:
-            self.board = open_board(self.folder, steps_taken)
+    def track(self, names: Sequence[str], run: TrainRun, steps_taken: int = 0) -> None:
+        """Give these trackers the same from now on, in a run that has taken `steps_taken` steps."""
+        if self.writes and names:
+            self.tracking = Tracking(self.folder, run, names, steps_taken, self.note)
+
+    def show_worst(self, step: int, draw: Callable[[Path], Sequence[Path]]) -> None:
+        """Give the trackers, if there are any, the pictures that `draw` makes in a folder."""
+        if self.tracking is not None and self.tracking.open:
+            with tempfile.TemporaryDirectory() as folder:
+                self.tracking.show(step, draw(Path(folder)))
+
+    def close(self, *, finished: bool) -> None:
+        """Close the trackers. finished: whether the run has ended, and was not stopped."""
+        if self.tracking is not None:
+            self.tracking.close(finished=finished)
 
     def continue_from(self, step: int) -> None:
         """Drop the events after a step: the resumed run takes those steps again."""
@@ -103,19 +120,19 @@ class RunLog:
         self.write_line(report.line(self.steps))
         self.event("step", asdict(report))
 
-    def validated(self, step: int, scores: dict[str, float | None]) -> None:
-        """Show and write the scores of a validation, in percent."""
-        shown = "   ".join(f"{name} {_percent(scores[name])}" for name in ("mIoU_D", "mIoU_I", "mIoU_C"))
-        self.note(f"validation after step {step}   {shown}")
+    def validated(self, step: int, scores: dict[str, float | None], shown: Sequence[str] = HEADLINE_SCORES) -> None:
+        """Write the scores of a validation, in percent, and show those of `shown`."""
+        line = "   ".join(f"{name} {_percent(scores[name])}" for name in shown)
+        self.note(f"validation after step {step}   {line}")
         self.event("validation", {"step": step, "scores": scores})
 
     def event(self, kind: str, content: dict[str, Any]) -> None:
-        """Write one line of log.jsonl, and its numbers for TensorBoard."""
+        """Write one line of log.jsonl, and give its numbers to the trackers."""
         if not self.writes:
             return
         append_line(self.folder.log, _line({"event": kind, **content}))
-        if self.board is not None:
-            self.board.event(kind, content)
+        if self.tracking is not None:
+            self.tracking.event(kind, content)
 
 
 def _line(event: dict[str, Any]) -> str:

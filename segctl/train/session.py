@@ -22,6 +22,7 @@ from segctl.schema.cross_checks import local_losses
 from segctl.schema.run import TrainRun
 from segctl.teacher.cache import TeacherCache
 from segctl.teacher.load import Teacher
+from segctl.train.auto.by_dataset import has_auto_weights, weights_in_words
 from segctl.train.checkpoint import State
 from segctl.train.tasks import DistillationTask, SupervisedTask
 
@@ -35,7 +36,8 @@ class Request:
     teacher_preset: the preset that describes the network of a teacher that is a file of plain weights.
     trust_program: whether a teacher that is a TorchScript or torch.export file may be read, which may run its code.
     command: the command line, for environment.json.
-    profile: measure where a step's time goes.  tensorboard: write scalars for TensorBoard too.
+    profile: measure where a step's time goes.  track: names of trackers to give the run's curves to.
+    reasons: why segctl chose what the preset leaves open, in sentences.
     """
 
     run: TrainRun
@@ -48,7 +50,8 @@ class Request:
     command: str = ""
     world: World = field(default_factory=World)
     profile: bool = False
-    tensorboard: bool = False
+    track: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -80,6 +83,7 @@ class Session:
     state: State
     teacher_cache: TeacherCache | None = None
     runs_root: Path = RUNS_ROOT
+    reasons: tuple[str, ...] = ()
 
     @property
     def teacher_outputs(self) -> TeacherOutputs | None:
@@ -93,6 +97,17 @@ class Session:
         shipped = self.model if average is None else average.module
         assert isinstance(shipped, Segmenter)
         return shipped
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether train.early_stop ends the run after the steps taken so far."""
+        early_stop = self.run.train.early_stop
+        return early_stop is not None and self.state.waiting.validations >= early_stop.patience
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has taken its last step."""
+        return self.stopped_early or self.state.step == self.run.train.steps
 
     def owner(self) -> dict[str, Any]:
         """What identifies the run that a checkpoint belongs to, as `checkpoint.Owner`; another owner cannot resume from it."""
@@ -113,6 +128,11 @@ class Session:
             more += ["--trust-program"]
         return resume_line(folder, self.run, *more, data_root=self.dataset.folder.parent, runs_root=self.runs_root)
 
+    def _epochs(self) -> float:
+        """How often the run sees every training image."""
+        train = self.run.train
+        return train.steps * train.batch_size / len(self.dataset.names(self.run.data.train_split))
+
     def decisions(self) -> list[str]:
         """What was decided for this run and why, one line each, to print before step 1."""
         run, train = self.run, self.run.train
@@ -128,8 +148,16 @@ class Session:
             f"batch {train.batch_size}"
             + (f" over {self.world.size} processes" if self.world.size > 1 else "")
             + (f" in {train.accumulate} micro-batches" if train.accumulate > 1 else "")
-            + f"   steps {train.steps}   seed {train.seed}",
+            + f"   steps {train.steps}   epochs {self._epochs():.3g}   seed {train.seed}",
         ]
+        if train.early_stop is not None:
+            patience = train.early_stop.patience
+            lines.append(
+                f"early stopping: after {patience} validation{'s' if patience > 1 else ''} in a row, "
+                f"{patience * train.validate_every} steps, without a better {train.watched}"
+            )
+        lines += self.reasons
+        lines += [weights_in_words(run, self.dataset)] if has_auto_weights(run) else []
         lines += [self.model.weights_note] if self.model.weights_note else []
         if self.world.size > 1:
             lines += local_losses(run)

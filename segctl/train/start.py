@@ -10,13 +10,14 @@ from segctl.files import write_json, write_yaml
 from segctl.runs import RunFolder, free_folder
 from segctl.schema.run import DistillRun, TrainRun
 from segctl.teacher.trial import Trial, require_passed, try_teacher
+from segctl.train.auto.by_memory import with_fitting_batch
 from segctl.train.build import build_session
 from segctl.train.environment import describe_environment
-from segctl.train.loop import run_to_end
+from segctl.train.loop import run_to_end, take_step
 from segctl.train.profile.summary import plan_window
 from segctl.train.run_log import RunLog, Watch
 from segctl.train.session import Request, Session, one_writer
-from segctl.train.trackers import require_tensorboard
+from segctl.train.trackers.tracking import require_trackers
 
 
 def start_run(request: Request, folder: RunFolder, watch: Watch, *, free_name: str | None = None) -> RunFolder:
@@ -28,8 +29,8 @@ def start_run(request: Request, folder: RunFolder, watch: Watch, *, free_name: s
     world = request.world
     if free_name is None:
         world.together(lambda: _require_new(folder))
-    if request.tensorboard:
-        world.together(require_tensorboard)
+    world.together(lambda: require_trackers(request.track))
+    request = with_fitting_batch(request, take_step)
     session = build_session(request)
     for line in session.decisions():
         watch.note(line)
@@ -41,8 +42,7 @@ def start_run(request: Request, folder: RunFolder, watch: Watch, *, free_name: s
     folder = world.from_main(lambda: _make_folder(folder, session.run, environment, free_name))
     with one_writer(folder, world):
         log = RunLog(folder, session.run.train.steps, watch, writes=world.is_main)
-        if request.tensorboard:
-            log.open_tensorboard()
+        world.together(lambda: log.track(request.track, session.run))
         for line in session.decisions():
             log.write_line(line)
         run_to_end(session, folder, log, request.runs_root, window)

@@ -13,6 +13,7 @@ from segctl.runtime.cores import core_count
 from segctl.runtime.memory import peak_memory_mb
 from segctl.runtime.phases import Moment, moment, phase, seconds
 from segctl.runtime.world import World
+from segctl.train.optimizer import reported_rate
 from segctl.train.profile.loader_advice import Feeding
 from segctl.train.run_log import RunLog, StepReport
 from segctl.train.session import Session
@@ -100,7 +101,7 @@ class StepStats:
             step=step,
             loss=sum(terms.values()),
             terms=terms,
-            lr=self.session.state.optimizer.param_groups[0]["lr"],
+            lr=reported_rate(self.session.state.optimizer),
             gradient_norm=float(self.norm) if self.norm is not None else 0.0,
             data_s=self._waited() / count,
             step_s=seconds,

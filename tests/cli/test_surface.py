@@ -9,6 +9,7 @@ from segctl.cli import main
 ROOTS = {"--data-root", "--runs-root"}
 TRAINING = {
     "--preset",
+    "--data",
     "--set",
     "--run",
     "--resume",
@@ -20,6 +21,7 @@ TRAINING = {
     "--device",
     "--processes",
     "--profile",
+    "--track",
     "--tensorboard",
     *ROOTS,
 }
@@ -36,13 +38,14 @@ SURFACE = {
     "data preview": {"--output", "--split", "--augmented", "--data-root"},
     "data bench": {"--source", "--split", "--crop", "--samples", "--workers", "--data-root", "--json"},
     "presets list": {"--json"},
-    "presets show": {"--set", "--json"},
-    "presets check": {"--set"},
+    "presets show": {"--set", "--data", "--data-root", "--json"},
+    "presets check": {"--set", "--data", "--data-root"},
+    "presets new": {"--like", "--set", "--data", "--data-root"},
     "train": TRAINING,
     "distill": TRAINING | {"--method", "--teacher", "--teacher-preset", "--trust-program"},
     "compare": {
-        "--preset", "--methods", "--seeds", "--teacher", "--teacher-preset", "--trust-program", "--set", "--steps", "--devices",
-        "--json", *ROOTS,
+        "--preset", "--data", "--methods", "--seeds", "--teacher", "--teacher-preset", "--trust-program", "--set", "--steps",
+        "--devices", "--json", *ROOTS,
     },
     "eval": NETWORK | {
         "--model", "--trust-program", "--split", "--batch", "--save-predictions", "--calibration", "--device", "--processes",

@@ -103,9 +103,9 @@ def test_a_dry_run_prints_what_it_measured(here: Path, capsys: pytest.CaptureFix
     ("options", "message"),
     [
         (["--dry-run", "--run", "mine"],
-         "--dry-run keeps nothing, so it cannot be combined with --run, --resume, --extend-to or --tensorboard"),
+         "--dry-run keeps nothing, so it cannot be combined with --run, --resume, --extend-to, --track or --tensorboard"),
         (["--dry-run", "--tensorboard"],
-         "--dry-run keeps nothing, so it cannot be combined with --run, --resume, --extend-to or --tensorboard"),
+         "--dry-run keeps nothing, so it cannot be combined with --run, --resume, --extend-to, --track or --tensorboard"),
         (["--method", "none", "--teacher", "nowhere"], "--teacher cannot be combined with --method none"),
         (["--method", "jml", "--set", "model.aux=false", "--set", "loss.1.logits=main", "--set", "distiller.terms.1.logits=main"],
          "distiller.terms.1.logits: got 'aux', wanted 'main', because model.aux is false"),

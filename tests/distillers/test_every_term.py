@@ -15,6 +15,7 @@ from segctl.schema.distill_terms import (
     ChannelSpec,
     CrossImageSpec,
     DistillTermSpec,
+    HintSpec,
     IntraClassSpec,
     LogitsTerm,
     MaskedSpec,
@@ -51,7 +52,7 @@ TERMS: list[DistillTermSpec] = [
 ]
 KINDS = get_args(get_args(DistillTermSpec)[0])
 TERMS += [kind() for kind in KINDS if not any(isinstance(spec, kind) for spec in TERMS)]  # one that is new needs no line here
-IDENTICAL_IS_ZERO = [spec for spec in TERMS if not isinstance(spec, AdversarialSpec | MemorySpec | RelationSpec)]
+IDENTICAL_IS_ZERO = [spec for spec in TERMS if not isinstance(spec, AdversarialSpec | HintSpec | MemorySpec | RelationSpec)]
 """Not the discriminator's game; not behind a projector; and DIST only up to its epsilon."""
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from segctl.distillers.at import attention_distance
 from segctl.distillers.cirkd import cross_image_similarity, row_divergence
 from segctl.distillers.cwd import ChannelFeatures, channel_divergence
 from segctl.distillers.ifvd import intra_class_variation
@@ -15,6 +16,7 @@ Formula = Callable[[Tensor, Tensor], Tensor]
 
 TERMS: dict[str, Formula] = {
     "cwd": lambda student, teacher: _adapted(student, teacher, "published"),
+    "at": lambda student, teacher: attention_distance(student, teacher),
     "skd": lambda student, teacher: pairwise_similarity(student, teacher, 2),
     "ifvd": lambda student, teacher: intra_class_variation(student, teacher, _label(student), 3),
     "cirkd": lambda student, teacher: cross_image_similarity(student, teacher, 0.1),

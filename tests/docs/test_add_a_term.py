@@ -18,14 +18,14 @@ from segctl.schema.load import with_method
 from segctl.train.tasks import DistillationTask
 
 small = ["model.backbone=test_resnet", "model.width=8", "model.weights=none"]
-run = with_method(load_preset("camvid-psp18", small), "at")
+run = with_method(load_preset("camvid-psp18", small), "sp")
 student, teacher = build_model(run.model, 11), build_model(run.model, 11)
 images, label = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8), torch.randint(0, 11, (2, 64, 64), dtype=torch.uint8)
 shape = Shape.of(student.eval()(student.normalize(images)))
 task = DistillationTask(student, run.labels, run.loss, teacher, build_distiller(run.distiller, Pair(shape, shape)))
 step = task.train()(images, label)
 step.loss.backward()
-assert step.terms["at"] > 0
+assert step.terms["sp"] > 0
 assert all(parameter.grad is not None for parameter in student.head.parameters())
 """
 
@@ -34,11 +34,11 @@ def perform(folder: Path, steps: list[Step]) -> None:
     """Do the steps in a copy, then try everything that a term is there for."""
     for step in steps:
         step.perform(folder)
-    assert "#   + 1000·attention(features)" in run(folder, SHOWN)
-    assert " at," in run(folder, "segctl distill --help")
+    assert "#   + 3000·similarity of images(features)" in run(folder, SHOWN)
+    assert " sp," in run(folder, "segctl distill --help")
     (folder / "train.py").write_text(TRAIN, encoding="utf-8")
     run(folder, "python train.py")
-    run(folder, f"{TESTED} -k 'at- or test_at'")
+    run(folder, f"{TESTED} -k 'sp- or test_sp'")
 
 
 def test_the_steps_make_a_term_that_presets_show(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_the_steps_make_a_term_that_presets_show(tmp_path: Path) -> None:
     copy_repository(tmp_path)
     for step in STEPS:
         step.perform(tmp_path)
-    assert "#   + 1000·attention(features)" in run(tmp_path, SHOWN)
+    assert "#   + 3000·similarity of images(features)" in run(tmp_path, SHOWN)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 
 from segctl.data.datasets import class_table
 from segctl.models.cost import cost_of
-from segctl.schema.load import load_preset, preset_costs, preset_names
+from segctl.schema.load import all_names, generic_names, load_preset, network_of, preset_costs
 from segctl.schema.run import DistillRun
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "preset_costs.py"
@@ -25,19 +25,19 @@ def script():
     return module
 
 
-def network_of(name):
-    run = load_preset(name)
-    return run.data.dataset, run.model.model_copy(update={"weights": "none", "aux": False}).model_dump_json()
+def what_is_counted(name):
+    dataset = None if name in generic_names() else load_preset(name).data.dataset
+    return dataset, network_of(name).model_copy(update={"weights": "none", "aux": False}).model_dump_json()
 
 
-FIRST = {network_of(name): name for name in reversed(preset_names())}
+FIRST = {what_is_counted(name): name for name in reversed(all_names())}
 """One preset for each network and dataset; recipes share them."""
 
 
 def test_every_preset_has_a_row_and_presets_of_one_network_the_same():
     costs = preset_costs()
-    assert list(costs) == preset_names(), "run benchmarks/preset_costs.py"
-    assert all(costs[name] == costs[FIRST[network_of(name)]] for name in costs)
+    assert list(costs) == all_names(), "run benchmarks/preset_costs.py"
+    assert all(costs[name] == costs[FIRST[what_is_counted(name)]] for name in costs)
 
 
 @pytest.mark.parametrize("name", sorted(FIRST.values()))

@@ -69,7 +69,7 @@ def test_imagenet_weights_are_named_with_their_tag_and_reproductions_run_in_fp32
     }  # fmt: skip
     backbone, _, tag = run.model.backbone.partition(".")
     assert tag == (tags[backbone] if run.model.weights == "timm" else "")
-    reproduces = name.startswith(("cityscapes-", "voc-")) and not name.endswith(("-fast", "-tiny"))
+    reproduces = run.recipe == "cirkd" or (name.startswith(("cityscapes-", "voc-")) and not name.endswith(("-fast", "-tiny")))
     assert run.train.precision == ("fp32" if reproduces else "auto")
 
 
@@ -169,3 +169,35 @@ def test_published_numbers_match_the_table_of_the_fact_sheet() -> None:
     assert row == {
         "none": 72.55, "skd": 73.29, "ifvd": 73.71, "cwd": 74.36, "cirkd": 74.73, "maskd": 75.34, "dist": 76.31, "jml": 77.75,
     }  # fmt: skip
+
+
+def test_camvid_under_the_cirkd_recipe_is_that_of_its_scripts() -> None:
+    """train_scripts/train_baseline/camvid and train_cirkd/camvid at 2d8ad0f: everything as on Cityscapes, but the crop."""
+    for name in ("dl101", "dl18", "psp18"):
+        camvid, cityscapes = load_preset(f"camvid-{name}-cirkd"), load_preset(f"cityscapes-{name}-cirkd")
+        assert camvid.data.crop == (360, 360)
+        assert camvid.data == cityscapes.data.model_copy(update={"dataset": "camvid", "crop": (360, 360)})
+        assert {field for field in type(camvid).model_fields if getattr(camvid, field) != getattr(cityscapes, field)} <= {
+            "name", "data", "teacher", "published",
+        }  # fmt: skip
+    assert {row.method: row.value for row in load_preset("camvid-psp18-cirkd").published} == {"none": 66.73, "cirkd": 68.65}
+
+
+def test_dsd_stands_in_the_table_of_cirkd() -> None:
+    for name, value in (("dl18", 74.81), ("dlmb2", 74.11)):
+        rows = {row.method: row.value for row in load_preset(f"cityscapes-{name}-cirkd").published}
+        assert rows["dsd"] == value
+
+
+def test_ade20k_and_coco_stuff_under_the_cirkd_recipe_are_those_of_its_scripts() -> None:
+    """train_scripts/*/ade20k and coco_stuff_164k at 2d8ad0f: crops of 512×512; COCO-Stuff takes 80,000 steps."""
+    for dataset, steps in (("ade20k", 40_000), ("coco-stuff", 80_000)):
+        for name in ("dl101", "dl18"):
+            run, cityscapes = load_preset(f"{dataset}-{name}-cirkd"), load_preset(f"cityscapes-{name}-cirkd")
+            assert run.data == cityscapes.data.model_copy(update={"dataset": dataset, "crop": (512, 512)})
+            assert run.train == cityscapes.train.model_copy(update={"steps": steps})
+            assert (run.loss, run.optim, run.schedule) == (cityscapes.loss, cityscapes.optim, cityscapes.schedule)
+    assert {row.method: row.value for row in load_preset("ade20k-dl18-cirkd").published} == {"none": 33.91, "cirkd": 35.41}
+    rows = load_preset("coco-stuff-dl18-cirkd").published
+    assert {row.method: row.value for row in rows} == {"none": 32.60, "cirkd": 33.11}
+    assert all("182 classes, of which 11 occur nowhere" in row.note for row in rows)

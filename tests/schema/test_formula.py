@@ -27,6 +27,11 @@ FORMULAS: dict[Method, list[str]] = {
         TASK, "  + 1·DIST(β 1, γ 1, main at head stride, groups of 2)",
         "  + 0.4·DIST(β 1, γ 1, aux at head stride, groups of 2)",
     ],
+    "at": [TASK, KD, "  + 10000·attention(features)"],
+    "fitnet": [TASK, KD, "  + 10·FitNet(features)"],
+    "dsd": [
+        TASK, "  + 1000·residual attention(aux, features, main)", "  + 10·class similarity(T 4, main at head stride)",
+    ],
     "jml": [
         "L = 0.5·[1·CE(main, y) + 0.4·CE(aux, y)]", "  + 0.0625·KL(teacher ‖ main)", "  + 0.0625·KL(teacher ‖ aux)",
         "  + 0.375·Jaccard_D(main, teacher; s=1)",

@@ -27,10 +27,12 @@ OTHER = {
     "train.checkpoint_every": "3",
     "train.checkpoint_minutes": "1.5",
     "train.validate_every": "7",
+    "train.select_by": "mIoU_C",
     "published": "[{method: none, value: 50, source: a paper, recipe: jml}]",
     "train.compile": "true",
     "train.deterministic": "true",
     "train.precision": "bf16",
+    "train.accumulate": "auto",
     "train.seed": "5",
 }
 """Another value of every setting in the table."""
@@ -82,6 +84,9 @@ def test_the_report_takes_runs_that_differ_in_it_for_one_group(path: str, tmp_pa
     if path == "train.precision":  # a finished run stores the precision that it had, and two of them are two networks
         assert group_settings(run_with("train.precision=fp32")) != group_settings(run_with("train.precision=bf16"))
         return
+    if path == "train.accumulate":  # likewise: batch norm sees other images
+        assert group_settings(run_with("train.accumulate=1")) != group_settings(run_with("train.accumulate=2"))
+        return
     making = [
         Making(method="kd", overrides=tuple(extra), teacher=TEACHER, split=None) for extra in (FIXED, (*FIXED, other(path)))
     ]
@@ -99,6 +104,14 @@ def test_validating_more_often_matters_where_the_best_weights_are_kept() -> None
     best, often = run_with("train.select=best"), run_with("train.select=best", other("train.validate_every"))
     assert [change.path for change in conflicts(best, often)] == ["train.validate_every"]
     assert group_settings(best) != group_settings(often)
+    stopping = run_with("train.early_stop.patience=3")
+    often = run_with("train.early_stop.patience=3", other("train.validate_every"), other("train.select_by"))
+    assert [change.path for change in conflicts(stopping, often)] == ["train.validate_every", "train.select_by"]
+
+
+def test_two_numbers_of_micro_batches_conflict_where_both_are_named() -> None:
+    stored, asked = run_with("train.accumulate=2"), run_with("train.accumulate=4")
+    assert list(map(str, conflicts(stored, asked))) == ["train.accumulate: 2 -> 4"]
 
 
 def test_two_precisions_conflict_where_both_are_named() -> None:

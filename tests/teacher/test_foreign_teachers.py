@@ -53,6 +53,14 @@ class LogitsAlone(nn.Module):
         return prediction.logits[:, self.order], prediction.aux_logits[:, self.order]
 
 
+class LogitsAndFeatures(LogitsAlone):
+    """The same with the classifier's input beside them, as winycg/CIRKD's networks return it."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        prediction = self.net(images)
+        return prediction.logits, prediction.aux_logits, prediction.features
+
+
 def student(**blocks: object) -> DistillRun:
     run = toy_run(STUDENT | blocks, train={"steps": 2, "validate_every": 2})
     assert isinstance(run, DistillRun)
@@ -213,6 +221,27 @@ def test_a_term_on_features_is_refused_where_the_teacher_hides_them(
             Silent(),
         )
     assert error.value.message == "the distillation term 'ifvd' compares features, and this teacher gives none"
+
+
+def test_a_program_that_returns_its_features_teaches_by_them(
+    toy_data: Path, toy_teacher: Path, images: Tensor, tmp_path: Path
+) -> None:
+    """Two steps of every term on features give the numbers that the toy teacher itself gives."""
+    path = write_program("torchscript", LogitsAndFeatures(toy_teacher, []).eval(), images, tmp_path)
+    mine = load(toy_teacher)
+    mean, std = (buffer.flatten().div(255).tolist() for buffer in (mine.pixel_mean, mine.pixel_std))
+    path.with_suffix(".json").write_text(json.dumps({"mean": mean, "std": std}), encoding="utf-8")
+    run = student(distiller={"terms": [{"kind": kind} for kind in ("skd", "ifvd", "cwd_features", "cirkd")]})
+    losses = []
+    for teacher in (path, toy_teacher):
+        folder = RunFolder(tmp_path / f"run-{teacher.stem}")
+        start_run(
+            Request(run, toy_data, tmp_path, teacher=teacher, trust_program=teacher == path, device="cpu"), folder, Silent()
+        )
+        events = [json.loads(line) for line in folder.log.read_text(encoding="utf-8").splitlines()]
+        losses.append([event["loss"] for event in events if event["event"] == "step"])
+    assert len(losses[0]) > 0
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("where", ["folder", "hub name"])
@@ -409,3 +438,23 @@ def test_a_hugging_face_network_of_another_task_is_refused(dataset: PreparedData
     with pytest.raises(InputError) as error:
         load_teacher(tmp_path, dataset)
     assert error.value.message == f"'{tmp_path}' is not a network for semantic segmentation: its architecture is BertModel"
+
+
+def test_the_cache_of_a_program_is_another_one_after_its_facts_changed(
+    toy_data: Path, toy_teacher: Path, images: Tensor, tmp_path: Path
+) -> None:
+    """A cache that was filled without padding is not read by a run whose teacher.json asks for it."""
+    path = write_program("torchscript", LogitsAndFeatures(toy_teacher, []).eval(), images, tmp_path)
+    run = toy_run(
+        STUDENT | {"distiller": {"terms": [{"kind": "skd"}]}},
+        teacher={"preset": "toy", "cache": True},
+        data={"crop": [48, 64], "scale": [1, 1]},
+        train={"steps": 2, "validate_every": 2},
+    )
+    mine = load(toy_teacher)
+    mean, std = (buffer.flatten().div(255).tolist() for buffer in (mine.pixel_mean, mine.pixel_std))
+    for multiple in (1, 32, 1):
+        path.with_suffix(".json").write_text(json.dumps({"mean": mean, "std": std, "multiple": multiple}), encoding="utf-8")
+        folder = RunFolder(tmp_path / f"run-{len(list(tmp_path.iterdir()))}")
+        start_run(Request(run, toy_data, tmp_path, teacher=path, trust_program=True, device="cpu"), folder, Silent())
+    assert len(list((tmp_path / ".answers").iterdir())) == 2

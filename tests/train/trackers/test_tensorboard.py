@@ -16,7 +16,7 @@ from segctl.runs import RunFolder
 from segctl.train.resume import resume_run
 from segctl.train.session import Request
 from segctl.train.start import start_run
-from segctl.train.trackers import Board
+from segctl.train.trackers.tracking import Tracking
 
 accumulators = pytest.importorskip(
     "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
@@ -29,8 +29,15 @@ def curves(folder: RunFolder) -> dict[str, list[tuple[int, float]]]:
     read = accumulators.EventAccumulator(str(folder.tensorboard), size_guidance={"scalars": 0, "tensors": 0})
     read.Reload()
     scalars = {tag: [(event.step, event.value) for event in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
-    assert not read.Tags()["tensors"]
+    assert read.Tags()["tensors"] == ["preset/text_summary"] or not scalars.keys() - {"validation/c"}
     return scalars
+
+
+def pictures(folder: RunFolder) -> dict[str, list[int]]:
+    """The steps of every picture."""
+    read = accumulators.EventAccumulator(str(folder.tensorboard), size_guidance={"images": 0})
+    read.Reload()
+    return {tag: [event.step for event in read.Images(tag)] for tag in read.Tags()["images"]}
 
 
 class Stopping(Silent):
@@ -42,7 +49,7 @@ class Stopping(Silent):
 
 
 def request(data: Path, runs: Path, *, tensorboard: bool = True) -> Request:
-    return Request(toy_run(**RUN), data, runs, device="cpu", tensorboard=tensorboard)
+    return Request(toy_run(**RUN), data, runs, device="cpu", track=("tensorboard",) if tensorboard else ())
 
 
 def assert_as_logged(folder: RunFolder) -> None:
@@ -57,6 +64,7 @@ def assert_as_logged(folder: RunFolder) -> None:
     validations = [(event["step"], event["scores"]["mIoU_D"]) for event in folder.read_log() if event["event"] == "validation"]
     assert found["validation/mIoU_D"] == [(step, pytest.approx(score)) for step, score in validations]
     assert len(validations) == 2
+    assert pictures(folder) == {f"worst/{rank}": [4, 8] for rank in range(4)}
 
 
 def test_every_number_of_the_log_is_a_curve(toy_data: Path, tmp_path: Path) -> None:
@@ -92,7 +100,8 @@ def test_drawing_changes_nothing_that_is_computed(toy_data: Path, tmp_path: Path
 
 def test_a_score_that_is_not_defined_is_not_drawn(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    Board(folder.tensorboard, 1).event("validation", {"step": 4, "scores": {"a": None, "b": math.nan, "c": 2.0}})
+    tracking = Tracking(folder, toy_run(), ["tensorboard"], 0, note=print)
+    tracking.event("validation", {"step": 4, "scores": {"a": None, "b": math.nan, "c": 2.0}})
     assert curves(folder) == {"validation/c": [(4, 2.0)]}
 
 
@@ -110,7 +119,7 @@ def test_a_missing_package_is_said_before_anything_is_written(
     with pytest.raises(InputError) as error:
         start_run(request(toy_data, tmp_path), RunFolder(tmp_path / "run"), Silent())
     assert str(error.value) == (
-        "--tensorboard needs the package tensorboard, which is not installed; "
-        'run `pip install "segctl[tensorboard]"`, or leave out --tensorboard; log.jsonl has the same numbers'
+        "--track tensorboard needs the package tensorboard, which is not installed; "
+        'run `pip install "segctl[tensorboard]"`, or leave out --track tensorboard; log.jsonl has the same numbers'
     )
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,1 @@
+"""Presets for any dataset, preset files with comments, and what published scores are of."""

@@ -1,0 +1,1 @@
+"""What a preset leaves open, as numbers: by the dataset, and by the memory there is."""
