@@ -26,7 +26,7 @@ def as_on_gpu(tensor: Tensor) -> bool:
     return tensor.is_cuda or _counting.get()
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """As a context: tensors made inside have no content, and `peak` is the most bytes that they would have held at once.
 
     Their device is the CPU, whose autograd and autocast work everywhere. A tensor counts from its operation to the death of its
@@ -38,7 +38,7 @@ class LiveBytes(TorchDispatchMode):
     def __init__(self) -> None:
         from torch._subclasses.fake_tensor import FakeTensorMode  # slow to import, and rarely needed
 
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = 0
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
@@ -46,11 +46,11 @@ class LiveBytes(TorchDispatchMode):
     def __enter__(self) -> "LiveBytes":
         self._token = _counting.set(True)
         self._fake.__enter__()
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._fake.__exit__(*error)
         _counting.reset(self._token)
 

@@ -117,11 +117,11 @@ class PresetMemory(NamedTuple):
 def preset_memory() -> dict[str, PresetMemory]:
     """The memory of each shipped preset, from the table `memory.json` beside them; benchmarks/preset_memory.py writes it."""
     table: dict[str, Any] = json.loads((preset_folder() / "memory.json").read_text(encoding="utf-8"))
-    by_images = {
-        name: [{int(images): gib for images, gib in row[precision].items()} for precision in ("fp32", "bf16")]
-        for name, row in table.items()
-    }
-    return {name: PresetMemory(row["batch"], *by_images[name], row["checkpointed"]) for name, row in table.items()}
+    found = {}
+    for name, row in table.items():
+        fp32, bf16 = ({int(images): gib for images, gib in row[precision].items()} for precision in ("fp32", "bf16"))
+        found[name] = PresetMemory(row["batch"], fp32, bf16, row["checkpointed"])
+    return found
 
 
 def sibling(name: str, recipe: str) -> str | None:

@@ -145,7 +145,7 @@ class _KernelSums(torch.autograd.Function):
             if all(grads[index] is not None for index in (0, 1, 4))
             else logits.new_zeros(logits.shape[:2], dtype=torch.float32)
         )
-        of_sums = torch.stack([zero if (grad := grads[index]) is None else grad for index in (0, 1, 4)])  # type: ignore[list-item,misc]
+        of_sums = torch.stack([zero if (grad := grads[index]) is None else grad for index in (0, 1, 4)])  # type: ignore[misc]
         if torch.is_grad_enabled():  # a second derivative goes through torch's own operations
             sums = plain_at_size(logits, label, valid, call)
             wanted = torch.stack([sums.intersection, sums.predicted, sums.log_likelihood])
