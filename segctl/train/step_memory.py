@@ -116,4 +116,4 @@ def _on_no_device(run: TrainRun) -> SupervisedTask:
 def _network(spec: ModelSpec, classes: int) -> Segmenter:
     with torch.device("meta"):
         model = build_model(spec.model_copy(update={"weights": "none"}), classes)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model.to(memory_format=torch.channels_last)

@@ -56,7 +56,8 @@ def test_every_preset_has_a_row_and_fits_16_gb_somehow() -> None:
             assert [row.batch // images for images in sizes] == [2**turn for turn in range(len(sizes))], name
             assert row.advice(precision) != "no way found", (name, precision)
             if name.startswith("cityscapes"):  # "1 to 4 GPUs of 16 GB"
-                assert row.batch // min(sizes) <= 4 or row.checkpointed[precision] <= CARD_ROOM_GIB, (name, precision)
+                # Four GPUs each hold a quarter of the activations, and all of the weights, gradients and momentum: below 1.5 GiB.
+                assert row.batch // min(sizes) <= 4 or row.checkpointed[precision] / 4 + 1.5 <= CARD_ROOM_GIB, (name, precision)
 
 
 def test_the_advice_names_every_way() -> None:
