@@ -15,8 +15,6 @@ from segctl.train.session import Request
 from segctl.train.step_memory import GIB, memory_of_session, step_memory
 
 ROOT = Path(__file__).parents[2]
-NOT_COUNTED = ("coco-stuff-dl101-cirkd", "coco-stuff-dl18-cirkd")
-"""Presets that still lack a row."""
 
 
 def script() -> ModuleType:
@@ -46,7 +44,7 @@ def test_a_session_keeps_its_weights_momentum_and_teacher(toy_data: Path, toy_te
 
 def test_every_preset_has_a_row_and_fits_16_gb_somehow() -> None:
     table = preset_memory()
-    assert list(table) == [name for name in preset_names() if name not in NOT_COUNTED], "run benchmarks/preset_memory.py"
+    assert list(table) == preset_names(), "run benchmarks/preset_memory.py"
     for name, row in table.items():
         assert row.batch == load_preset(name).train.batch_size, name
         for precision in ("fp32", "bf16"):
@@ -71,7 +69,7 @@ def test_the_page_shows_the_table() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(preset_memory()))
+@pytest.mark.parametrize("name", preset_names())
 def test_a_row_is_what_is_counted(name: str) -> None:
     row = json.loads((ROOT / "presets" / "memory.json").read_text(encoding="utf-8"))[name]
     found = script().row(name)
