@@ -83,6 +83,7 @@ def _build(request: Request, fresh: bool) -> Session:
             trust_program=request.trust_program,
             crop=run.data.crop,
         )
+        teacher.model.require_bands(dataset.bands, f"the teacher '{teacher.path}'", dataset.name)
         teacher = teacher.chosen(found.note)
         teacher.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         teacher_shape = shape_of_output(teacher.model, run.data.crop)
@@ -91,7 +92,11 @@ def _build(request: Request, fresh: bool) -> Session:
     # Seed here, after the teacher: the same seed gives every method the same student.
     torch.manual_seed(run.train.seed)
     spec = run.model if fresh else run.model.model_copy(update={"weights": "none"})
-    model = build_model(spec, dataset.classes.num_classes, dataset.classes.names)
+    model = build_model(spec, dataset.classes.num_classes, dataset.classes.names, bands=dataset.bands)
+    if dataset.pixels is not None:
+        model.pixels = dataset.pixels.model_dump(mode="json")
+        if dataset.pixels.mean is not None and dataset.pixels.std is not None:
+            model.remember_pixels(dataset.pixels.mean, dataset.pixels.std)
     require_images_for_batch_norm(run, model, request.world, compute.device)
     model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task = _build_task(run, weighted_loss(run, dataset), model, teacher, teacher_shape).to(compute.device)
@@ -141,7 +146,7 @@ def _has_idle_weights(model: Segmenter) -> bool:
     model.eval()
     side = 2 * model.backbone.strides[-1]
     with torch.enable_grad():
-        prediction = model(torch.zeros(1, 3, side, side, device=model.pixel_mean.device))
+        prediction = model(torch.zeros(1, model.bands, side, side, device=model.pixel_mean.device))
         total = sum(logits.sum() for logits in (prediction.logits, prediction.aux_logits) if logits is not None)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     gradients = torch.autograd.grad([total], weights, allow_unused=True)
@@ -160,7 +165,7 @@ def require_images_for_batch_norm(run: TrainRun, model: Segmenter, world: World,
         return
     twin = copy.deepcopy(model).to("meta").train()
     try:
-        twin(torch.zeros(1, 3, *run.data.crop, device="meta"))
+        twin(torch.zeros(1, twin.bands, *run.data.crop, device="meta"))
     except InputError:
         raise
     except Exception as error:
@@ -199,7 +204,7 @@ def shape_of_output(model: Network, crop: tuple[int, int]) -> Shape:
     """The channels and sizes of the network's output for one crop (H, W), found by running it on a black image."""
     was_training = model.training
     model.eval()
-    image = torch.zeros((1, *crop, 3), dtype=torch.uint8, device=model.pixel_mean.device)
+    image = torch.zeros((1, *crop, model.bands), dtype=torch.uint8, device=model.pixel_mean.device)
     shape = Shape.of(forward_uint8(model, image))
     model.train(was_training)
     return shape
