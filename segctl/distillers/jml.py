@@ -66,7 +66,9 @@ def sums_between(
         if temperature != 1:
             ours, theirs = ours.to(sum_dtype(ours)) / temperature, theirs.to(sum_dtype(theirs)) / temperature
         size = (label.shape[-2], label.shape[-1])
-        sums = sums_at_stride(ours, SoftAtStride(theirs), size, label != IGNORED, norm, with_log)
+        if "valid" not in student.shared:
+            student.shared["valid"] = label != IGNORED
+        sums = sums_at_stride(ours, SoftAtStride(theirs), size, student.shared["valid"], norm, with_log)
         student.shared[(*key, with_log)] = sums
     return sums
 
