@@ -26,7 +26,7 @@ RGB_ALONE = (ColorSpec, JpegSpec, GreySpec)
 
 
 @singledispatch
-def apply(step: Any, image: np.ndarray, label: np.ndarray, random: np.random.Generator, padding: Padding = PADDING_RGB) -> None:
+def apply(step: Any, image: np.ndarray, label: np.ndarray, random: np.random.Generator, padding: Padding) -> None:
     """Change an image uint8 (h, w, N) and its label uint8 (h, w) in place, as one operation of `data.augment` says.
 
     N is 3, red, green and blue, for the kinds of RGB_ALONE.  padding: what an image is filled with where nothing is known.
