@@ -79,7 +79,7 @@ class TimmBackbone(Backbone):
         if self._channels_last:
             maps = [x.permute(0, 3, 1, 2) for x in maps]
         if padded:
-            maps = [x[..., : -(-height // s), : -(-width // s)] for x, s in zip(maps, self.strides, strict=True)]
+            maps = [x[..., : (height + s - 1) // s, : (width + s - 1) // s] for x, s in zip(maps, self.strides, strict=True)]
         return maps
 
     def load_weights(self, file: Path) -> None:
