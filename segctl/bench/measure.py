@@ -62,7 +62,7 @@ def measure_in_turns(subjects: Sequence["Subject"], conditions: Conditions, prog
         progress(2 * index, steps)
         try:
             running[index] = _warmed(subject.segment(conditions), image)
-        except (SegctlError, RuntimeError, MemoryError, NotImplementedError) as error:
+        except (SegctlError, RuntimeError, MemoryError) as error:
             failures[index] = error.message if isinstance(error, SegctlError) else first_line(error)
             continue
         progress(2 * index + 1, steps)
@@ -107,7 +107,7 @@ def peak_of(subject: "Subject", conditions: Conditions) -> float | None:
             if subject.is_exported and subject.file is not None:
                 return alone.submit(_peak_of_file, subject.file, conditions).result()
             return alone.submit(_peak_of_torch, subject, conditions).result()
-        except BrokenProcessPool:  # the system ended it, for want of memory
+        except BrokenProcessPool:  # the system ended it, because memory ran out
             return None
 
 

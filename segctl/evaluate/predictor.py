@@ -112,8 +112,8 @@ def _logits_of_windows(
 ) -> Iterator[tuple[_Window, Tensor]]:
     """The logits (B, C, h, w) of each window of images (B, H, W, 3), in their order.
 
-    A GPU takes several windows at once, because one hardly fills it. Whoever scores in tiles may do so for want of memory: where
-    several do not fit, it takes half as many from then on.
+    A GPU takes several windows at once, because one hardly fills it. A person may score in tiles
+    because memory is short, so where several do not fit, half as many are taken from then on.
     """
     size = (windows[0][0].stop - windows[0][0].start, windows[0][1].stop - windows[0][1].start, len(images))
     at_once = 1 if compute.device.type == "cpu" else _FITTING.get(size, TILES_AT_ONCE)

@@ -49,7 +49,7 @@ class PictureNetwork(ABC):
 
     def id_rows(self, windows: Windows) -> Iterator[NDArray[np.uint8]]:
         """The class of each pixel of an open picture in parts uint8 (rows, W) from top to bottom, where `windowed` says so."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} predicts whole pictures only, as `windowed` says")
 
     @property
     def picture_endings(self) -> tuple[str, ...]:

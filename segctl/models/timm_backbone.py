@@ -32,7 +32,7 @@ PROBE_SIZES = ((97, 130), (1, 1))
 RELAXED_SIZES: tuple[Options, ...] = ((), (("strict_img_size", False),), (("dynamic_img_size", True),))
 """Options by which convolutional networks, windowed and plain transformers take images of any size, tried in this order."""
 
-NO_SUCH_MAPS = (TypeError, AssertionError, RuntimeError, ValueError, AttributeError, NotImplementedError)
+NO_SUCH_MAPS = (TypeError, AssertionError, RuntimeError, ValueError, AttributeError)
 """What timm raises for a network that cannot be cut or dilated: it has no single error for that, and these were all seen."""
 
 WAYS_OUT = "start from random weights with `--set model.weights=none`, or from a local file with `--set model.weights=PATH`"
