@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from segctl.data.datasets import class_table
 from segctl.models import at_label_size, build_model
-from segctl.models.cost import predicting
+from segctl.models.deployed import predicting
 from segctl.schema.load import load_preset
 
 CLASSES = 19

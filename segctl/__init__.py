@@ -41,7 +41,7 @@ __all__ = [
 
 _HOMES = {"load": "segctl.inference.network", "evaluate_files": "segctl.evaluate.png_folders"}
 _ROOMS = {
-    "cli", "commands", "data", "distillers", "errors", "evaluate", "export",
+    "bench", "cli", "commands", "data", "distillers", "errors", "evaluate", "export",
     "files", "ignored", "inference", "losses", "metrics", "models", "programs",
     "report", "runs", "runtime", "schema", "teacher", "train",
 }  # fmt: skip

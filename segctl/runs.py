@@ -35,6 +35,9 @@ MODEL_FILE, OLD_MODEL_FILE = "model.safetensors", "model.pt"
 
 PUT_BACK = "put back the file that segctl wrote, or start a new run"
 
+HUB = "hf:"
+"""What a name on the hub of Hugging Face begins with, such as hf:ORG/NAME."""
+
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -142,6 +145,11 @@ class EndEvent(Event):
 
 
 _KINDS: dict[str, type[Event]] = {"step": StepEvent, "validation": ValidationEvent, "end": EndEvent}
+
+
+def on_the_hub(path: Path) -> bool:
+    """Whether `path` is really a name such as hf:ORG/NAME."""
+    return str(path).startswith(HUB)
 
 
 @dataclass(frozen=True)

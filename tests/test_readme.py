@@ -8,7 +8,7 @@ import pytest
 
 from segctl.cli import main
 from segctl.runs import RunFolder
-from segctl.schema.load import load_preset, preset_names
+from segctl.schema.load import all_names, load_preset
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,7 +52,7 @@ def test_every_command_and_option_in_readme_text_exists(capsys: pytest.CaptureFi
     known |= {group.name for group in app.registered_groups}
     for name in re.findall(r"`segctl ([a-z]+)", README):
         assert name in known, name
-    for command in ("distill", "eval", "compare", "predict", "data prepare"):
+    for command in ("train", "distill", "eval", "compare", "predict", "export", "report", "data prepare"):
         main([*command.split(), "--help"])
     shown = capsys.readouterr().out
     for option in set(re.findall(r"`(--[a-z-]+)", README)) - {"--version", "--json"}:
@@ -72,7 +72,7 @@ def test_every_option_of_the_commands_that_want_a_dataset_exists(capsys: pytest.
 
 def test_every_preset_in_readme_exists() -> None:
     for name in re.findall(r"--preset ([a-z0-9-]+)", README):
-        assert name in preset_names()
+        assert name in all_names()
 
 
 def test_the_formula_in_readme_is_what_the_preset_shows() -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segctl.bench.onnx_file import Conditions, Image, Segment, segment_by_onnx
+from segctl.bench.exported_file import Conditions, Image, Segment, segment_by_file
 from segctl.errors import InputError, SegctlError, first_line
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def measure_in_turns(subjects: Sequence["Subject"], conditions: Conditions, prog
         progress(2 * index, steps)
         try:
             running[index] = _warmed(subject.segment(conditions), image)
-        except (SegctlError, RuntimeError, MemoryError, NotImplementedError) as error:
+        except (SegctlError, RuntimeError, MemoryError) as error:
             failures[index] = error.message if isinstance(error, SegctlError) else first_line(error)
             continue
         progress(2 * index + 1, steps)
@@ -104,10 +104,10 @@ def peak_of(subject: "Subject", conditions: Conditions) -> float | None:
     """Peak memory in MB: of the GPU for torch on CUDA, else of the process; None where nobody can tell."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
         try:
-            if subject.form == "onnx" and subject.file is not None:
+            if subject.is_exported and subject.file is not None:
                 return alone.submit(_peak_of_file, subject.file, conditions).result()
             return alone.submit(_peak_of_torch, subject, conditions).result()
-        except BrokenProcessPool:  # the system ended it, for want of memory
+        except BrokenProcessPool:  # the system ended it, because memory ran out
             return None
 
 
@@ -121,7 +121,7 @@ def _peak_of_torch(subject: "Subject", conditions: Conditions) -> float | None:
 
 
 def _peak_of_file(file: Path, conditions: Conditions) -> float | None:
-    _segment_twice(segment_by_onnx(file, conditions), conditions)
+    _segment_twice(segment_by_file(file, conditions), conditions)
     return _resident_peak() if conditions.device == "cpu" else None  # onnxruntime does not tell of a GPU
 
 

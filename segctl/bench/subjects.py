@@ -6,30 +6,29 @@ from math import prod
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from segctl.bench.onnx_file import Conditions, Image, ImageSize, Segment, input_of, segment_by_onnx, session_of
+from segctl.bench.exported_file import Conditions, Image, ImageSize, Segment, file_form, only_size, segment_by_file
 from segctl.data.datasets import KNOWN, class_table
 from segctl.data.shards.dataset import find_dataset, open_dataset
 from segctl.errors import InputError, first_line
-from segctl.models import Segmenter, at_label_size, build_model, read, restore
-from segctl.models.cost import cost_of, predicting
-from segctl.models.forward import forward_uint8
+from segctl.models import Segmenter, build_model, read, restore
+from segctl.models.cost import cost_of
+from segctl.models.deployed import DeployedNetwork
 from segctl.models.saving import SavedModel
+from segctl.programs import exports_of
 from segctl.runs import RunFolder
 from segctl.schema.load import GENERIC_CLASSES, GENERIC_SIZE, find_preset, is_generic, load_preset, network_of, read_tree
 from segctl.schema.models import ModelSpec
-
-FAILED_PARITY = "failed-parity"
-"""Part of the name of an exported file that differs too much from its run."""
 
 
 @dataclass(frozen=True)
 class Subject:
     """One row of the table.
 
-    target: what the person named.  form: `torch`, `torch compiled` or `onnx`.  file: what holds the weights, None for a preset's
-    random ones, which cost the same.  parameters, gflop: of one prediction; None where nobody can tell.
+    target: what the person named.  form: `torch`, `torch compiled`, or the format of an exported file.  file: what holds the
+    weights, None for a preset's random ones, which cost the same.  parameters, gflop: of one prediction; None where nobody can
+    tell.
     """
 
     target: str
@@ -40,26 +39,30 @@ class Subject:
     gflop: float | None = None
 
     @property
+    def is_exported(self) -> bool:
+        """Whether it is a file that runs without its network's code."""
+        return not self.form.startswith("torch") or self.form == "torchscript"
+
+    @property
     def name(self) -> str:
         """The target, and the exported file if it is one of a run's."""
-        return self.target if self.file is None or self.form != "onnx" or str(self.file) == self.target else self.file.name
+        return self.target if self.file is None or not self.is_exported or str(self.file) == self.target else self.file.name
 
     def segment(self, conditions: Conditions) -> Segment:
         """Load it. Raises InputError if it cannot run under the conditions."""
-        if self.form == "onnx":
+        if self.is_exported:
             assert self.file is not None
-            return segment_by_onnx(self.file, conditions)
+            return segment_by_file(self.file, conditions)
         return _torch(_network(self.target, self.data_root), conditions, compiled=self.form == "torch compiled")
 
 
-def usual_size(target: str, data_root: Path) -> ImageSize:
+def usual_size(target: str, data_root: Path, *, trusted: bool = False) -> ImageSize:
     """The image size that a target is measured at if nobody names one: that of most images of its dataset.
 
     Raises InputError for a target that cannot be measured.
     """
-    if _is_onnx(target):
-        height, width = input_of(session_of(Path(target), 1, "cpu"), Path(target)).shape[1:3]
-        return (height, width) if isinstance(height, int) and isinstance(width, int) else (512, 1024)
+    if _exported(target):
+        return only_size(Path(target), trusted=trusted) or (512, 1024)
     if _is_generic(target):
         return GENERIC_SIZE
     dataset, crop = _data_of(target)
@@ -71,12 +74,12 @@ def usual_size(target: str, data_root: Path) -> ImageSize:
 
 
 def subjects_of(target: str, size: ImageSize, data_root: Path, *, compiled: bool) -> Iterator[Subject]:
-    """A run or preset as torch runs it and compiled, then the run's exported .onnx files; or the one file that is named.
+    """A run or preset as torch runs it and compiled, then the run's exported files; or the one file that is named.
 
     Raises InputError for anything else.
     """
-    if _is_onnx(target):
-        yield Subject(target, "onnx", Path(target), data_root, _stored_numbers(Path(target)))
+    if form := _exported(target):
+        yield Subject(target, form, Path(target), data_root, _stored_numbers(Path(target)) if form == "onnx" else None)
         return
     saved = _saved(target)
     if saved is None:
@@ -86,17 +89,15 @@ def subjects_of(target: str, size: ImageSize, data_root: Path, *, compiled: bool
     cost = cost_of(spec, classes, size)
     for form in ("torch", *(["torch compiled"] if compiled else [])):
         yield Subject(target, form, file, data_root, cost.parameters, cost.gflop)
-    for path in sorted(Path(target).glob("export/*.onnx")) if Path(target).is_dir() else []:
-        if FAILED_PARITY not in path.name:
-            yield Subject(target, "onnx", path, data_root, cost.parameters, cost.gflop)
+    for path in exports_of(RunFolder(Path(target))):
+        yield Subject(target, str(file_form(path)), path, data_root, cost.parameters, cost.gflop)
 
 
-def _is_onnx(target: str) -> bool:
-    if not target.endswith(".onnx"):
-        return False
-    if not Path(target).is_file():
+def _exported(target: str) -> str | None:
+    """The form of an exported file; None for a run, a preset or a model file. Raises InputError for a file that is not there."""
+    if Path(target).suffix in (".onnx", ".pt2", ".xml") and not Path(target).is_file():
         raise InputError(f"no file at '{target}'", "`segctl export RUN` writes one")
-    return True
+    return file_form(Path(target)) if Path(target).is_file() else None
 
 
 def _saved(target: str) -> SavedModel | None:
@@ -108,7 +109,8 @@ def _saved(target: str) -> SavedModel | None:
         return read(path)
     if path.is_file() and path.suffix not in (".yaml", ".yml"):
         raise InputError(
-            f"cannot measure '{target}': it is no run, preset, model file or .onnx file", "such as `segctl bench cityscapes-fast`"
+            f"cannot measure '{target}': it is no run, preset, model file or exported file",
+            "such as `segctl bench cityscapes-fast`",
         )
     return None
 
@@ -141,27 +143,16 @@ def _classes_of_preset(target: str, data_root: Path) -> int:
 def _network(target: str, data_root: Path) -> Segmenter:
     saved = _saved(target)
     if saved is not None:
-        return restore(saved)
+        network = restore(saved)
+        network.require_bands(3, f"the network of '{target}'", "segctl bench")
+        return network
     spec: ModelSpec = network_of(target).model_copy(update={"weights": "none"})
     return build_model(spec, _classes_of_preset(target, data_root))
 
 
-class _Segmenting(nn.Module):
-    """Images uint8 (B, H, W, 3) -> class maps uint8 (B, H, W), as an exported file does."""
-
-    def __init__(self, network: Segmenter) -> None:
-        super().__init__()
-        self.network = predicting(network)
-
-    def forward(self, images: Tensor) -> Tensor:
-        found = forward_uint8(self.network, images)
-        size = (images.shape[1], images.shape[2])
-        return at_label_size(found.logits, size, found.align_corners).argmax(1).to(torch.uint8)
-
-
 def _torch(network: Segmenter, conditions: Conditions, *, compiled: bool) -> Segment:
     torch.set_num_threads(conditions.threads)
-    module: Callable[[Tensor], Tensor] = _Segmenting(network).to(conditions.device).eval()
+    module: Callable[[Tensor], Tensor] = DeployedNetwork(network).to(conditions.device)
     if compiled:
         module = torch.compile(module)
 

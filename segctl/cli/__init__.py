@@ -14,7 +14,7 @@ from segctl.cli import demo as story
 from segctl.cli import eval as evaluation
 from segctl.cli.help import CONTEXT, PlainCommand, RootGroup
 from segctl.cli.output import out
-from segctl.cli.ship import bench, export
+from segctl.cli.ship import bench, export, push
 from segctl.errors import SegctlError, os_error_in_words
 from segctl.runtime.launcher import reporting_errors
 from segctl.runtime.parent import end_with_parent
@@ -35,6 +35,7 @@ app.command(cls=PlainCommand)(compare.compare)
 app.command("eval", cls=PlainCommand)(evaluation.evaluate)
 app.command(cls=PlainCommand)(predict.predict)
 app.command(cls=PlainCommand)(export.export)
+app.command(cls=PlainCommand)(push.push)
 app.command(cls=PlainCommand)(report.report)
 app.command("bench", cls=PlainCommand)(bench.bench_targets)
 app.command(cls=PlainCommand)(story.demo)

@@ -139,6 +139,7 @@ def _result(group: "Group", members: "list[Group]") -> dict[str, Any]:
     return {
         "method": group.method,
         "runs": [str(run.folder.path) for run in group.runs],
+        "file": group.evaluations[0].program,
         "scores": {name: group.score(name)._asdict() for name in SCORE_NAMES},
         "minus_none": None if found is None else {**found._asdict(), "n": len(found.seeds)},
         "seconds_per_step": [run.environment.get("seconds_per_step") for run in group.runs],

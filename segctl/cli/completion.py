@@ -42,7 +42,7 @@ def runs(incomplete: str) -> list[str]:
 
 def measurable(incomplete: str) -> list[str]:
     """What `segctl bench` takes: presets, runs, and files under the path that has been typed."""
-    files = _paths(incomplete, (".onnx", ".pt", ".safetensors"))
+    files = _paths(incomplete, (".onnx", ".pt2", ".xml", ".pt", ".safetensors"))
     return list(dict.fromkeys([*presets(incomplete), *runs(incomplete), *files]))
 
 

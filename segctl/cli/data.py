@@ -105,6 +105,22 @@ def prepare(
             help="What label maps add to the names of their images, such as _mask; default: look.",
         ),
     ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            "--bands",
+            metavar="N,N,…",
+            help="Which bands of multi-band images to take, in order, counted from 1: 4,3,2. Any number.",
+        ),
+    ] = None,
+    range: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--range",
+            metavar="LOW,HIGH",
+            help="What becomes 0 and 255 of deeper images, or percentile: 2nd and 98th. Repeat it to give each band its own.",
+        ),
+    ] = None,
     split: Annotated[
         list[str] | None,
         typer.Option(
@@ -145,6 +161,7 @@ def prepare(
     from segctl.cli.fetching import fetch_archives
     from segctl.data.datasets import open_source
     from segctl.data.datasets.own import own_files
+    from segctl.data.files.bands import BandChoice
     from segctl.data.inspect.check_source import check_source
     from segctl.data.prepare import prepare_source
     from segctl.data.shards.dataset import find_dataset
@@ -152,7 +169,8 @@ def prepare(
 
     packing = parse_codec(codec)
     how = {"format": format, "unlabelled": unlabelled, "label_suffix": label_suffix}
-    own = own_files(images, labels, classes, tuple(split or ()), split_seed, instances, **how)
+    chosen = BandChoice.of(bands, range or [])
+    own = own_files(images, labels, classes, tuple(split or ()), split_seed, instances, chosen, **how)
     paths = source or ([] if own else fetch_archives(name, data_root, release))
     opened = open_source(name, paths, own)
     if check:

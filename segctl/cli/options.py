@@ -74,8 +74,14 @@ DeterministicOpt = Annotated[
     typer.Option("--deterministic", help="Compute the same bits in every run: the same as --set train.deterministic=true."),
 ]
 ProcessesOpt = Annotated[
-    int,
-    typer.Option("--processes", metavar="N", min=1, max=1024, help="Local processes, one per GPU; they share the global batch."),
+    int | None,
+    typer.Option(
+        "--processes",
+        metavar="N",
+        min=1,
+        max=1024,
+        help="Local processes that share the global batch; default: one for each visible GPU, as far as the batch divides.",
+    ),
 ]
 ProfileOpt = Annotated[
     bool, typer.Option("--profile", help="Measure where a step's time goes, early in the run; write a table and a trace.")
@@ -171,7 +177,7 @@ class RunOptions:
     seed: SeedOpt = None
     deterministic: DeterministicOpt = False
     device: DeviceOpt = None
-    processes: ProcessesOpt = 1
+    processes: ProcessesOpt = None
     profile: ProfileOpt = False
     track: TrackOpt = None
     tensorboard: TensorboardOpt = False

@@ -26,7 +26,7 @@ def predict(
         typer.Argument(
             metavar="RUN",
             autocompletion=completion.runs,
-            help="Folder of a finished run, a model.safetensors, or an exported file (.onnx needs no torch).",
+            help="Folder of a finished run, a model.safetensors, an exported file (.onnx needs no torch), or hf:ORG/NAME.",
         ),
     ],
     images: Annotated[

@@ -67,14 +67,22 @@ def show(
     import yaml
 
     from segctl.schema.formula import total_loss
+    from segctl.schema.load import preset_memory
 
     run, reasons = _opened(preset, set_, data, data_root)
     resolved = run.model_dump(mode="json")
+    # What is changed here may need more or less memory; `--dry-run` counts it.
+    memory = None if set_ else preset_memory().get(preset)
     if json:
-        out.json({"run": resolved, "total_loss": total_loss(run)})
+        counted = None if memory is None else memory._asdict()
+        out.json({"run": resolved, "total_loss": total_loss(run), "gpu_memory_gib": counted})
         return
     out.result(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120).rstrip())
     out.result("\n" + "\n".join(f"# {line}" for line in [*total_loss(run).splitlines(), *reasons]))
+    if memory is not None:
+        out.result(f"# GPU memory of a step of {memory.batch} images, in GiB and without CUDA's own 1:")
+        for precision in ("fp32", "bf16"):
+            out.result(f"#   {precision} {memory.of(precision)[memory.batch]:.1f}; GPUs of 16 GB: {memory.advice(precision)}")
 
 
 @presets_app.command("check", cls=PlainCommand)

@@ -82,11 +82,13 @@ def train_run(run: "TrainRun", name: str, options: RunOptions, reasons: tuple[st
             "--dry-run keeps nothing, so it cannot be combined with --run, --resume, --extend-to, --track or --tensorboard",
             "leave them out",
         )
-    if options.processes > 1 and not under_launcher():
-        from segctl.runtime.launcher import launch
+    if not under_launcher():
+        processes = options.processes or default_processes(run, name, options)
+        if processes > 1:
+            from segctl.runtime.launcher import launch
 
-        launch(options.processes, out.arguments)
-        return
+            launch(processes, out.arguments)
+            return
     with joined_world(out.note_of_any_rank) as world, watching() as watch:
         request = Request(
             run=run,
@@ -123,3 +125,30 @@ def train_run(run: "TrainRun", name: str, options: RunOptions, reasons: tuple[st
         return
     line = command_line("eval", folder.path, data_root=options.data_root)
     out.result(f"run saved in {folder.path}      next: {line}")
+
+
+def default_processes(run: "TrainRun", name: str, options: RunOptions) -> int:
+    """The number of processes without --processes: one for each visible GPU, announced, if the batch divides by it; else fewer.
+
+    A run that goes on keeps its number where there are so many GPUs, because another would change the last digits. With --device
+    cpu, or with one GPU named, it is 1.  name: of a run without --run.
+    """
+    from segctl.runs import RunFolder, newest_unfinished
+    from segctl.runtime.device import visible_gpus
+    from segctl.schema.cross_checks import group_faults
+
+    gpus = visible_gpus() if options.device in (None, "cuda") else 0
+    if gpus < 2:
+        return 1
+    if options.resume or options.extend_to is not None:
+        folder = newest_unfinished(options.runs_root, name) if options.run is None else RunFolder(options.run)
+        recorded = int(folder.read_environment().get("processes", 1))
+        return recorded if recorded <= gpus else 1
+    batch = run.train.batch_size
+    number = next(n for n in range(gpus, 0, -1) if n == 1 or (batch % n == 0 and not group_faults(run, n)))
+    out.note(
+        f"{gpus} GPUs are visible: {number} {'processes share' if number > 1 else 'process takes'} the batch of {batch}"
+        + ("" if number == gpus else ", which does not divide by more")
+        + (" (--processes 1 uses one GPU)" if number > 1 else "")
+    )
+    return number

@@ -26,10 +26,12 @@ from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
+import numpy as np
 from pydantic import BaseModel
 
 from segctl import __version__
 from segctl.data.classes import LabelCounts
+from segctl.data.files.bands import BandScaling
 from segctl.data.files.lock import locked, made_folder, remove_abandoned
 from segctl.data.findings import Finding, refusal
 from segctl.data.shards.dataset import (
@@ -100,7 +102,8 @@ def prepare_source(
     """
     if source.problems:
         raise refusal(source.problems)
-    if shared := overlaps(source.splits):
+    listed_twice = sum(map(len, source.splits.values())) > len(_names(source))
+    if listed_twice and (shared := overlaps(source.splits)):
         hint = "take each sample out of one of them, so that no network is scored on what it was trained on"
         raise refusal([Finding(one.sample, f"sample '{one.sample}' {one.problem}", hint) for one in shared])
     whole, source = source, source if limit is None else _limited(source, limit)
@@ -245,9 +248,29 @@ def _write_index(conversion: Conversion, shards: list[WrittenShard], limit: int 
         samples=records,
         reader=ShardReader([conversion.folder / shard.filename for shard in shards]),
         label_counts=splits,
+        pixels=source.pixels,
     )
+    if dataset.pixels is not None:
+        dataset = replace(dataset, pixels=_with_statistics(dataset, dataset.pixels))
     write_text(conversion.folder / INDEX_NAME, index_text(to_index(dataset)))
     _flush_names(conversion.folder)
+
+
+def _with_statistics(dataset: PreparedDataset, scaling: BandScaling) -> BandScaling:
+    """The scaling with mean and deviation of each band over the training pictures, or over all where there is no such split."""
+    total, squares, pixels = np.zeros(dataset.bands), np.zeros(dataset.bands), 0
+    for name in dataset.splits.get("train") or sorted(dataset.samples):
+        image = dataset.image(name).reshape(-1, dataset.bands)
+        counts = np.stack([np.bincount(band, minlength=256) for band in image.T])
+        total += counts @ np.arange(256)
+        squares += counts @ np.arange(256) ** 2
+        pixels += len(image)
+    dataset.reader.close()
+    mean = total / pixels
+    deviation = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+    # A band of one value would be divided by zero.
+    std = np.where(deviation < 1, 255, deviation) / 255
+    return scaling.model_copy(update={"mean": tuple((mean / 255).tolist()), "std": tuple(std.tolist())})
 
 
 def _put_in_place(staging: Path, data_root: Path, name: str) -> PreparedDataset:

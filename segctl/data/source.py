@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from segctl.data.classes import ClassTable
+from segctl.data.files.bands import BandScaling
 from segctl.data.findings import Finding
 
 
@@ -14,7 +15,8 @@ from segctl.data.findings import Finding
 class RawSample:
     """One sample, read and in train ids.
 
-    image: uint8 (H, W, 3) RGB.  label: uint8 (H, W) train ids, 255 ignored.  instance: uint16 (H, W), None if there is none.
+    image: uint8 (H, W, 3) RGB, or (H, W, N) of N bands.  label: uint8 (H, W) train ids, 255 ignored.  instance: uint16 (H, W),
+    None if there is none.
     """
 
     name: str
@@ -72,5 +74,7 @@ class Source:
     """What was left out or differs from the official dataset, in sentences."""
     label_advice: str = "correct the labels, or get them again from where they were published"
     """What to do about labels that do not fit the class table."""
+    pixels: BandScaling | None = None
+    """How the bands of its picture files become those of its images; None for 8-bit colour."""
     problems: tuple[Finding, ...] = ()
     """What opening the source found wrong; `prepare` refuses a source that has any."""

@@ -73,7 +73,9 @@ def sums_between(
         if temperature != 1:
             ours, theirs = ours.to(sum_dtype(ours)) / temperature, theirs.to(sum_dtype(theirs)) / temperature
         size = (label.shape[-2], label.shape[-1])
-        sums = sums_at_stride(ours, SoftAtStride(theirs), size, compared_pixels(label, pixels), norm, with_log)
+        if ("compared", pixels) not in student.shared:
+            student.shared["compared", pixels] = compared_pixels(label, pixels)
+        sums = sums_at_stride(ours, SoftAtStride(theirs), size, student.shared["compared", pixels], norm, with_log)
         student.shared[(*key, with_log)] = sums
     return sums
 

@@ -19,6 +19,7 @@ from segctl.distillers.base import Peers, Term
 from segctl.distillers.cirkd import row_divergence
 from segctl.ignored import IGNORED
 from segctl.models.outputs import Outputs
+from segctl.runtime.live_bytes import as_on_gpu
 from segctl.runtime.upload import upload
 from segctl.schema.distill_terms import MemorySpec
 
@@ -213,7 +214,8 @@ class Memory(Term[MemorySpec]):
         rows = F.normalize(self.projector(ours), dim=1).permute(0, 2, 3, 1).flatten(0, 2)
         teacher_rows = theirs.permute(0, 2, 3, 1).flatten(0, 2)
         counted: Tensor | None = valid
-        if valid.device.type == "cpu":  # a GPU would tell the host how many are left, so it computes them all
+        if valid.device.type == "cpu" and not as_on_gpu(valid):
+            # A GPU would have to tell the host how many are left, so it computes them all.
             rows, teacher_rows, counted = rows[valid], teacher_rows[valid], None
         return {
             "pixel": self._divergence(rows, teacher_rows, counted, _PIXELS),

@@ -1,5 +1,8 @@
 """Class maps as pictures: index PNGs with class colours as palette, and overlays on the image. Needs no torch."""
 
+import struct
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,35 @@ def write_index(path: Path, ids: NDArray[np.uint8], palette: NDArray[np.uint8] |
     if palette is not None:
         picture.putpalette(palette.tobytes())  # changes the mode to P and keeps the ids
     write_whole(path, lambda partial: picture.save(partial, format="PNG"))
+
+
+def write_index_rows(
+    path: Path, rows: Iterable[NDArray[np.uint8]], size: tuple[int, int], palette: NDArray[np.uint8] | None
+) -> None:
+    """`write_index` of ids that come in parts uint8 (any height, W) from top to bottom, of a picture that no memory holds.
+
+    size: (H, W).
+    """
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    def write(partial: Path) -> None:
+        packer = zlib.compressobj(6)
+        with partial.open("wb") as file:
+            color_type = 0 if palette is None else 3
+            file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", size[1], size[0], 8, color_type, 0, 0, 0)))
+            if palette is not None:
+                file.write(chunk(b"PLTE", palette.tobytes()))
+            for part in rows:
+                # Each row begins with the number of its filter; 0 is none.
+                lines = np.zeros((len(part), size[1] + 1), np.uint8)
+                lines[:, 1:] = part
+                if packed := packer.compress(lines.tobytes()):
+                    file.write(chunk(b"IDAT", packed))
+            file.write(chunk(b"IDAT", packer.flush()) + chunk(b"IEND", b""))
+
+    write_whole(path, write)
 
 
 def class_colors(count: int) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ Probabilities are averaged over the views of an image (scales, mirrored or not),
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import assert_never
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from segctl.data.batches.augment import PADDING_RGB
 from segctl.models import at_label_size
 from segctl.models.forward import ImageNetwork, forward_uint8
+from segctl.models.normalize import Normalizing
 from segctl.runtime.device import Compute
 from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol, WholeProtocol
 
@@ -92,7 +93,7 @@ def _forward(model: ImageNetwork, images: Tensor, compute: Compute) -> Tensor:
 def _sliding_logits(model: ImageNetwork, images: Tensor, sliding: SlidingProtocol, compute: Compute) -> Tensor:
     """Mean logits (B, C, H, W) of all tiles that cover a pixel; images smaller than a tile are padded with the mean colour."""
     height, width = images.shape[1:3]
-    padded, top, left = _pad_to(images, sliding.tile)
+    padded, top, left = _pad_to(images, sliding.tile, _padding(model, images.shape[3]))
     total = padded.new_zeros((len(images), model.num_classes, *padded.shape[1:3]), dtype=torch.float32)
     hits = padded.new_zeros((1, 1, *padded.shape[1:3]), dtype=torch.float32)
     windows = [
@@ -111,8 +112,8 @@ def _logits_of_windows(
 ) -> Iterator[tuple[_Window, Tensor]]:
     """The logits (B, C, h, w) of each window of images (B, H, W, 3), in their order.
 
-    A GPU takes several windows at once, because one hardly fills it. Whoever scores in tiles may do so for want of memory: where
-    several do not fit, it takes half as many from then on.
+    A GPU takes several windows at once, because one hardly fills it. A person may score in tiles
+    because memory is short, so where several do not fit, half as many are taken from then on.
     """
     size = (windows[0][0].stop - windows[0][0].start, windows[0][1].stop - windows[0][1].start, len(images))
     at_once = 1 if compute.device.type == "cpu" else _FITTING.get(size, TILES_AT_ONCE)
@@ -131,6 +132,38 @@ def _logits_of_windows(
         start += len(part)
 
 
+@torch.no_grad()
+def sliding_rows(
+    model: ImageNetwork,
+    size: tuple[int, int],
+    read: Callable[[int, int], Tensor],
+    sliding: SlidingProtocol,
+    compute: Compute,
+) -> Iterator[Tensor]:
+    """The class map of a picture too large for memory, from top to bottom: uint8 (rows, W), the same as `predict_classes` gives.
+
+    size: (H, W), both at least a tile.  read: for a first row and a count, these rows as uint8 (rows, W, N).
+    Memory holds the sums of one row of tiles, C · tile height · W numbers, whatever the picture's height.
+    """
+    (height, width), (tall, wide) = size, sliding.tile
+    tops = tile_starts(height, tall, sliding.stride)
+    total = torch.zeros((1, model.num_classes, tall, width))
+    hits = torch.zeros((1, 1, tall, width))
+    pixels = read(0, tall)
+    for top, below in zip(tops, [*tops[1:], height], strict=True):
+        for x in tile_starts(width, wide, sliding.stride):
+            tile = pixels[None, :, x : x + wide].to(compute.device)
+            total[..., x : x + wide] += _forward(model, tile, compute).cpu()
+            hits[..., x : x + wide] += 1
+        done = below - top  # rows that no further tile covers
+        yield (total[:, :, :done] / hits[:, :, :done]).argmax(1)[0].to(torch.uint8)
+        if below < height:
+            for sums in (total, hits):
+                sums[:, :, : tall - done] = sums[:, :, done:].clone()
+                sums[:, :, tall - done :] = 0
+            pixels = torch.cat([pixels[done:], read(top + tall, done)])
+
+
 def tile_starts(length: int, tile: int, stride: float) -> list[int]:
     """Where tiles begin along a side of `length` pixels: every ceil(stride · tile) pixels, the last one flush with the end."""
     step = math.ceil(stride * tile)
@@ -138,13 +171,20 @@ def tile_starts(length: int, tile: int, stride: float) -> list[int]:
     return [min(index * step, max(0, length - tile)) for index in range(count)]
 
 
-def _pad_to(images: Tensor, tile: tuple[int, int]) -> tuple[Tensor, int, int]:
-    """Images (B, H, W, 3) centred on a canvas of the mean colour, at least one tile large, and their top and left on it."""
+def _padding(model: ImageNetwork, bands: int) -> Tensor:
+    """The value of each band around small images: ImageNet's mean colour for three, else the mean of the training pictures."""
+    if bands == len(PADDING_RGB) or not isinstance(model, Normalizing):
+        return torch.tensor(PADDING_RGB)
+    return model.pixel_mean.flatten().round()
+
+
+def _pad_to(images: Tensor, tile: tuple[int, int], padding: Tensor) -> tuple[Tensor, int, int]:
+    """Images (B, H, W, N) centred on a canvas of the mean colour, at least one tile large, and their top and left on it."""
     height, width = images.shape[1:3]
     tall, wide = max(height, tile[0]), max(width, tile[1])
     top, left = (tall - height) // 2, (wide - width) // 2
     if (tall, wide) == (height, width):
         return images, 0, 0
-    padded = images.new_tensor(PADDING_RGB).expand(len(images), tall, wide, 3).clone()
+    padded = padding.to(images).expand(len(images), tall, wide, -1).clone()
     padded[:, top : top + height, left : left + width] = images
     return padded, top, left

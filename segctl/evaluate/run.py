@@ -160,7 +160,9 @@ def _network(request: EvaluationRequest, opened: OpenedRequest) -> ImageNetwork:
     """The run's network, or the exported file that stands for it."""
     names = opened.dataset.classes.names if opened.classes is None else None
     if request.program is None:
-        return load(request.run.model, class_names=names).to(opened.compute.device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+        network = load(request.run.model, class_names=names)
+        network.require_bands(opened.dataset.bands, f"the network of '{request.run.path}'", opened.dataset.name)
+        return network.to(opened.compute.device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
     program = open_program(request.program, request.device, trusted=request.trust_program)
     require_program_fits(program, opened.protocol, file_sha256(request.run.model), calibration=request.calibration)
     if names is not None and program.class_names != names:

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from segctl.data.files.bands import shown_rgb
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.evaluate.count_images import LabelMap, Scoring
 from segctl.evaluate.draw_masks import RGB, write_picture
@@ -57,7 +58,7 @@ def write_strips(
 
 
 def _predict_one(model: ImageNetwork, image: RGB, how: Scoring) -> LabelMap:
-    """The class map uint8 (H, W) of an image uint8 (H, W, 3)."""
+    """The class map uint8 (H, W) of an image uint8 (H, W, N)."""
     batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(how.compute.device)
     prediction = predict_classes(model, batch, how.protocol, how.compute)
     if how.classes is not None:
@@ -69,9 +70,9 @@ def _predict_one(model: ImageNetwork, image: RGB, how: Scoring) -> LabelMap:
 def _tiles(image: RGB, label: LabelMap, prediction: LabelMap, palette: NDArray[np.uint8]) -> dict[str, RGB]:
     """Four pictures uint8 (H, W, 3) by kind. `error` is red where wrong, a faint grey image where right, black where ignored.
 
-    label, prediction: (H, W).  palette: (256, 3).
+    image: of any bands.  label, prediction: (H, W).  palette: (256, 3).
     """
     grey = (image.mean(-1, keepdims=True) * 0.35 + 160).repeat(3, -1).astype(np.uint8)
     error = np.where((prediction != label)[..., None], np.array([215, 35, 35], np.uint8), grey)
     error[label == IGNORED] = 0
-    return {"image": image, "truth": palette[label], "prediction": palette[prediction], "error": error}
+    return {"image": shown_rgb(image), "truth": palette[label], "prediction": palette[prediction], "error": error}

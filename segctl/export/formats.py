@@ -27,7 +27,7 @@ OPSET = 18
 AXES = ("batch", "height", "width")
 
 
-class Format(NamedTuple):
+class ExportFormat(NamedTuple):
     """A format of exported files: the ending of its name, its writer, and a word on it for help."""
 
     ending: str
@@ -134,14 +134,14 @@ def write_openvino(path: Path, network: Segmenter, facts: ProgramFacts) -> None:
 
 
 EXPORT_FORMATS = {
-    "onnx": Format(".onnx", write_onnx),
-    "torch": Format(".pt2", write_torch),
-    "torchscript": Format(".torchscript.pt", write_torchscript),
-    "openvino": Format(".xml", write_openvino),
+    "onnx": ExportFormat(".onnx", write_onnx),
+    "torch": ExportFormat(".pt2", write_torch),
+    "torchscript": ExportFormat(".torchscript.pt", write_torchscript),
+    "openvino": ExportFormat(".xml", write_openvino),
 }
 
 
-def require_format(name: str) -> Format:
+def require_format(name: str) -> ExportFormat:
     """The format of this name, its package installed. Raises InputError."""
     if name not in EXPORT_FORMATS:
         known = list(EXPORT_FORMATS)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from segctl.data.batches.augment import PADDING_RGB
+from segctl.data.batches.views import padding_of
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError
 from segctl.evaluate.predictor import predict_classes
@@ -84,7 +84,7 @@ def compare_with_run(
     tallies = [Tally(dataset.classes.names, dataset.groups) for _ in range(2)]
     differing = total = 0
     for done, name in enumerate(names, start=1):
-        image, label = _fitted(dataset.image(name), dataset.label(name), program.facts.size)
+        image, label = _fitted(dataset.image(name), dataset.label(name), program.facts.size, padding_of(dataset))
         wanted = predict_classes(network, torch.from_numpy(image)[None], whole, compute)[0].numpy()
         found = program.labels(image[None])[0]
         differing += int((wanted != found).sum())
@@ -97,12 +97,14 @@ def compare_with_run(
     return Parity(len(names), differing, total, run, file)
 
 
-def _fitted(image: np.ndarray, label: np.ndarray, size: list[int] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Image uint8 (H, W, 3) and label uint8 (H, W), cut or padded below and on the right to `size`."""
+def _fitted(
+    image: np.ndarray, label: np.ndarray, size: list[int] | None, padding: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Image uint8 (H, W, bands) and label uint8 (H, W), cut or padded below and on the right to `size`."""
     if size is None:
         return np.ascontiguousarray(image), label
-    canvas = np.empty((*size, 3), np.uint8)
-    canvas[:] = PADDING_RGB
+    canvas = np.empty((*size, len(padding)), np.uint8)
+    canvas[:] = padding
     truth = np.full(size, IGNORED, np.uint8)
     part = tuple(slice(0, min(side, wanted)) for side, wanted in zip(image.shape[:2], size, strict=True))
     canvas[part], truth[part] = image[part], label[part]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segctl.data.batches.augment import PADDING_RGB
+from segctl.data.batches.views import padding_of
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError, first_line
 from segctl.programs.onnx_file import INPUT
@@ -29,8 +29,8 @@ def calibration_crops(
         height, width = dataset.size(name)
         tall, wide = min(height, crop[0]), min(width, crop[1])
         part = dataset.image(name, draw.randint(0, height - tall), draw.randint(0, width - wide), tall, wide)
-        canvas = np.empty((1, *crop, 3), np.uint8)
-        canvas[:] = PADDING_RGB
+        canvas = np.empty((1, *crop, dataset.bands), np.uint8)
+        canvas[:] = padding_of(dataset)
         canvas[0, :tall, :wide] = part
         yield canvas
 

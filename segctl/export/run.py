@@ -11,17 +11,19 @@ from segctl.errors import CheckError, InputError
 from segctl.evaluate.draw_masks import class_colors
 from segctl.evaluate.scores_record import read_scores
 from segctl.export.formats import OPSET, require_format
+from segctl.export.half import halved
 from segctl.export.parity import Parity, Tolerance, compare_with_run, spread_evenly
 from segctl.export.quantize import calibration_crops, quantised
 from segctl.files import Progress, file_sha256, move_whole, write_whole
 from segctl.models import SavedModel, Segmenter, read, restore
-from segctl.programs import ProgramFacts, open_program
+from segctl.programs import ProgramFacts, bytes_of, open_program, program_facts
 from segctl.programs.facts import DataFacts, ProgramOutput
 from segctl.programs.onnx_file import with_facts
+from segctl.programs.open import FAILED
 from segctl.runs import RunFolder
+from segctl.runtime.signals import ending_in_order
 from segctl.schema.run import TrainRun
 
-FAILED = "-failed-parity"
 TOLD_SCORES = ("Acc", "mIoU_D", "mIoU_I", "mIoU_C")
 """Scores of the run that a file repeats."""
 
@@ -32,7 +34,7 @@ class ExportRequest:
 
     size: height and width of the only images that the file takes; any size if None.  parity: how many images of the validation
     split the file is compared on; all if None, 0 for no comparison.  int8: quantise the ONNX file, with ranges of maps measured
-    on `calibration_images` training crops drawn by `seed`.
+    on `calibration_images` training crops drawn by `seed`.  fp16: convert it to float16.
     """
 
     run: RunFolder
@@ -45,6 +47,7 @@ class ExportRequest:
     int8: bool = False
     calibration_images: int = 64
     seed: int = 0
+    fp16: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,7 @@ class Exported:
     @property
     def bytes(self) -> int:
         """Size of the file, with the weights beside it."""
-        beside = self.path.with_suffix(".bin")
-        return self.path.stat().st_size + (beside.stat().st_size if self.path.suffix == ".xml" else 0)
+        return bytes_of(self.path)
 
 
 def export_run(request: ExportRequest, progress: Progress | None = None) -> Exported:
@@ -69,8 +71,11 @@ def export_run(request: ExportRequest, progress: Progress | None = None) -> Expo
     CheckError where the file differs too much: then it stays under a name that says so.
     """
     form = require_format(request.format)
-    if request.int8 and request.format != "onnx":
-        raise InputError(f"--int8 cannot be combined with --format {request.format}", "leave --format out: int8 is for ONNX")
+    smaller = "--int8" if request.int8 else "--fp16" if request.fp16 else ""
+    if smaller and request.format != "onnx":
+        raise InputError(f"{smaller} cannot be combined with --format {request.format}", "leave --format out: it is for ONNX")
+    if request.int8 and request.fp16:
+        raise InputError("--int8 cannot be combined with --fp16", "make one file after the other")
     request.run.require_finished(request.data_root)
     spec = request.run.read_run()
     path = request.run.exports / f"{file_stem(request)}{form.ending}"
@@ -88,9 +93,14 @@ def export_run(request: ExportRequest, progress: Progress | None = None) -> Expo
     request.run.exports.mkdir(exist_ok=True)
     try:
         # Not under its own name before it is known to be right. The folder is inside, so that moving a file is one step.
-        with TemporaryDirectory(prefix=".export.part", dir=request.run.exports) as folder:
+        with (
+            ending_in_order("the export was stopped; nothing is left of it"),
+            TemporaryDirectory(prefix=".export.part", dir=request.run.exports) as folder,
+        ):
             trial = Path(folder) / path.name
             form.write(trial, network, facts)
+            if request.fp16:
+                _replace(trial, facts, halved(_body(trial)))
 
             def compared_with_run() -> Parity | None:
                 program = open_program(trial, trusted=True)
@@ -130,22 +140,31 @@ def _quantise(
 
     Returns the comparison of the file that stays.
     """
-    written = open_program(file).facts.checked_bytes
-    body = file.read_bytes()[:written]
+    body = _body(file)
     crop = request.size or spec.data.crop
     crops = list(calibration_crops(dataset, spec.data.train_split, crop, request.calibration_images, request.seed))
     parity = None
     for spare_ends in (False, True):
-        content = with_facts(quantised(body, crops, spare_ends=spare_ends), facts)
-        write_whole(file, lambda partial, content=content: _fill(partial, content))  # type: ignore[misc]
+        _replace(file, facts, quantised(body, crops, spare_ends=spare_ends))
         parity = compared()
         if parity is None or parity.within(request.tolerance):
             break
     return parity
 
 
-def _fill(partial: Path, content: bytes) -> None:
-    partial.write_bytes(content)
+def _body(file: Path) -> bytes:
+    """The ONNX model in a new .onnx file, without its facts."""
+    return file.read_bytes()[: program_facts(file).checked_bytes]
+
+
+def _replace(file: Path, facts: ProgramFacts, body: bytes) -> None:
+    """Write another model into an .onnx file, under the same facts."""
+    content = with_facts(body, facts)
+
+    def write(partial: Path) -> None:
+        partial.write_bytes(content)
+
+    write_whole(file, write)
 
 
 def file_stem(request: ExportRequest) -> str:
@@ -157,6 +176,8 @@ def file_stem(request: ExportRequest) -> str:
         parts.append(f"{request.size[0]}x{request.size[1]}")
     if request.int8:
         parts.append("int8")
+    if request.fp16:
+        parts.append("fp16")
     return "-".join(parts)
 
 
@@ -176,6 +197,7 @@ def _facts(
         output=request.output,
         size=None if request.size is None else list(request.size),
         int8=request.int8,
+        fp16=request.fp16,
         opset=OPSET if request.format in ("onnx", "openvino") else None,
         weights_sha256=sha256,
         data=DataFacts(
@@ -184,6 +206,7 @@ def _facts(
             split=spec.data.val_split,
         ),
         scores=_scores(request.run, spec.data.val_split, sha256),
+        pixels=saved.pixels,
     )
 
 

@@ -1,6 +1,5 @@
 """A network as a program: pictures in, classes out, traced for images of any size."""
 
-import copy
 import math
 import operator
 import warnings
@@ -8,12 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from segctl.errors import InputError, first_line
-from segctl.models import Segmenter, at_label_size
+from segctl.models import Segmenter
+from segctl.models.deployed import DeployedNetwork
 from segctl.models.tracing import traced_for_any_size
 from segctl.programs.facts import ProgramOutput
 
@@ -23,32 +22,6 @@ out even by chance."""
 _LARGEST_SIDE = 1 << 20
 
 
-class DeployedNetwork(nn.Module):
-    """Images uint8 (B, H, W, 3) -> labels uint8 (B, H, W), or logits or probabilities float32 (B, C, H, W).
-
-    Normalises, runs the network without its auxiliary head, and brings its logits to the images' size, as evaluation does.
-    """
-
-    def __init__(self, network: Segmenter, output: ProgramOutput) -> None:
-        super().__init__()
-        self.network = copy.deepcopy(network).float().eval()
-        self.network.aux = None
-        self.output = output
-
-    def forward(self, images: Tensor) -> Tensor:
-        pixels = images.permute(0, 3, 1, 2).to(torch.float32)  # not Normalizing.normalize: its work in place cannot be traced
-        normalised = (pixels - self.network.pixel_mean) / self.network.pixel_std
-        found = self.network(normalised)
-        logits = at_label_size(found.logits, (images.shape[1], images.shape[2]), found.align_corners)
-        match self.output:
-            case "labels":
-                return logits.argmax(1).to(torch.uint8)
-            case "logits":
-                return logits
-            case "probabilities":
-                return logits.softmax(1)
-
-
 def trace(network: Segmenter, output: ProgramOutput, size: tuple[int, int] | None) -> ExportedProgram:
     """The network as a program for any batch, and for images of `size` (height, width), or of any size for None.
 
@@ -56,7 +29,7 @@ def trace(network: Segmenter, output: ProgramOutput, size: tuple[int, int] | Non
     """
     module = DeployedNetwork(network, output)
     height, width = size or EXAMPLE_SIZE
-    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    example = torch.zeros(2, height, width, network.bands, dtype=torch.uint8)
     free = {0: Dim.AUTO, 1: Dim.AUTO, 2: Dim.AUTO} if size is None else {0: Dim.AUTO}
     try:
         with warnings.catch_warnings(), torch.no_grad(), _tracing_for(size):
@@ -74,7 +47,7 @@ def trace(network: Segmenter, output: ProgramOutput, size: tuple[int, int] | Non
 def trace_script(network: Segmenter, output: ProgramOutput, size: tuple[int, int] | None) -> Any:
     """The same as a TorchScript program, batch norms folded into their convolutions."""
     module = DeployedNetwork(network, output)
-    example = torch.zeros(2, *(size or EXAMPLE_SIZE), 3, dtype=torch.uint8)
+    example = torch.zeros(2, *(size or EXAMPLE_SIZE), network.bands, dtype=torch.uint8)
     try:
         with warnings.catch_warnings(), torch.no_grad(), _tracing_for(size):
             warnings.simplefilter("ignore")

@@ -3,6 +3,7 @@
 import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from segctl.data.files.archives import PlainFile, files_below
 from segctl.data.files.pictures import read_image
+from segctl.data.files.windows import Place, place_of_picture
 from segctl.errors import InputError
 from segctl.files import real_path
 
@@ -23,15 +25,21 @@ class FoundPicture:
     path: Path
     name: str
 
+    @cached_property
+    def place(self) -> Place | None:
+        """Where a GeoTIFF lies; None for any other picture."""
+        return place_of_picture(self.path)
 
-def find_pictures(given: Sequence[str]) -> list[FoundPicture]:
+
+def find_pictures(given: Sequence[str], endings: tuple[str, ...] = PICTURE_ENDINGS) -> list[FoundPicture]:
     """Every picture that files, folders (with all folders below) and patterns (`*`, `**`) name, each once, in the order given.
 
+    endings: of the names of pictures in folders and patterns; a file that is named itself may have any.
     Raises InputError for a name without a picture, and where two pictures would get outputs of the same name.
     """
     found: dict[Path, FoundPicture] = {}
     for text in given:
-        for picture in _expand(text):
+        for picture in _expand(text, endings):
             found.setdefault(real_path(picture.path), picture)
     names: dict[str, FoundPicture] = {}
     for picture in found.values():
@@ -43,17 +51,17 @@ def find_pictures(given: Sequence[str]) -> list[FoundPicture]:
     return list(found.values())
 
 
-def _expand(text: str) -> list[FoundPicture]:
+def _expand(text: str, endings: tuple[str, ...]) -> list[FoundPicture]:
     path = Path(text)
     if path.is_file():
         return [FoundPicture(path, path.stem)]
     if path.is_dir():
-        inside = files_below(path, _is_picture_name)
+        inside = files_below(path, lambda name: name.lower().endswith(endings))
         if not inside:
-            raise InputError(f"the folder '{text}' holds no picture", f"give files ending in {', '.join(PICTURE_ENDINGS)}")
+            raise InputError(f"the folder '{text}' holds no picture", f"give files ending in {', '.join(endings)}")
         return [FoundPicture(file, file.relative_to(path).with_suffix("").as_posix()) for file in inside]
     matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))] if glob.has_magic(text) else []  # noqa: PTH207 - absolute patterns too
-    pictures = [FoundPicture(match, match.stem) for match in matches if _is_picture(match)]
+    pictures = [FoundPicture(match, match.stem) for match in matches if _is_picture(match, endings)]
     if not pictures:
         raise InputError(
             f"'{text}' is not a picture, a folder or a pattern that matches pictures",
@@ -62,12 +70,8 @@ def _expand(text: str) -> list[FoundPicture]:
     return pictures
 
 
-def _is_picture(path: Path) -> bool:
-    return _is_picture_name(path.name) and path.is_file() and not path.name.startswith(".")
-
-
-def _is_picture_name(name: str) -> bool:
-    return name.lower().endswith(PICTURE_ENDINGS)
+def _is_picture(path: Path, endings: tuple[str, ...]) -> bool:
+    return path.name.lower().endswith(endings) and path.is_file() and not path.name.startswith(".")
 
 
 def read_upright(path: Path) -> NDArray[np.uint8]:

@@ -1,8 +1,9 @@
 """`segctl.load`: a run, a model file or an exported file, ready for pictures. Needs torch only for those that do."""
 
+import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -11,22 +12,28 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from segctl.commands import DATA_ROOT, DATA_VARIABLE
+from segctl.data.files.archives import PlainFile
+from segctl.data.files.bands import DEEP_ENDINGS, BandScaling, read_bands, shown_rgb
+from segctl.data.files.windows import Windows
 from segctl.errors import ArgumentError
 from segctl.evaluate.draw_masks import RGB
-from segctl.files import file_sha256
-from segctl.inference.find_pictures import read_upright
+from segctl.files import file_sha256, parse_record
+from segctl.inference.find_pictures import PICTURE_ENDINGS, read_upright
 from segctl.inference.picture_labels import PictureLabels
 from segctl.programs import Program, is_program, open_program
+from segctl.runs import on_the_hub
 from segctl.schema.evaluate import EvaluateSpec, ProtocolChange, protocol_in_words
 
 AnyPicture = str | Path | Image.Image | NDArray[np.uint8]
-"""A file, a PIL image, or an array uint8 (H, W, 3) of red, green and blue."""
+"""A file, a PIL image, or an array uint8 (H, W, 3) of red, green and blue; for a network of scaled bands, an array of the numbers
+that its picture files hold, (H, W, bands)."""
 
 
 class PictureNetwork(ABC):
     """A trained network that takes pictures as people have them.
 
     path: its file.  class_names: by id.  palette: uint8 (256, 3).  protocol, precision: how it is applied, in words.
+    pixels: how the bands of picture files are scaled; None for 8-bit colour.
     """
 
     path: Path
@@ -34,6 +41,24 @@ class PictureNetwork(ABC):
     palette: NDArray[np.uint8]
     protocol: str
     precision: str
+    pixels: BandScaling | None = None
+
+    def windowed(self, size: tuple[int, int]) -> bool:
+        """Whether a picture of that (H, W) is predicted part by part, with the same result."""
+        return False
+
+    def id_rows(self, windows: Windows) -> Iterator[NDArray[np.uint8]]:
+        """The class of each pixel of an open picture in parts uint8 (rows, W) from top to bottom, where `windowed` says so."""
+        raise TypeError(f"{type(self).__name__} predicts whole pictures only, as `windowed` says")
+
+    @property
+    def picture_endings(self) -> tuple[str, ...]:
+        """The endings of the picture files that it takes from folders."""
+        return PICTURE_ENDINGS if self.pixels is None else (*PICTURE_ENDINGS, *DEEP_ENDINGS)
+
+    def read(self, path: Path) -> NDArray[np.uint8]:
+        """A picture file as the network takes it, uint8 (H, W, bands). Raises InputError that names the file."""
+        return read_upright(path) if self.pixels is None else read_bands(PlainFile(str(path), path), self.pixels)
 
     @property
     def sha256(self) -> str:
@@ -52,20 +77,35 @@ class PictureNetwork(ABC):
         Raises InputError for a file that cannot be read, ArgumentError (a ValueError too) for anything else that is no picture.
         """
         if isinstance(image, list | tuple):
-            return [self._predict_one(as_rgb(one), probabilities) for one in image]
+            return [self._predict_one(self._pixels_of(one), probabilities) for one in image]
         if isinstance(image, np.ndarray) and image.ndim == 4:
-            return [self._predict_one(as_rgb(one), probabilities) for one in image]
-        return self._predict_one(as_rgb(image), probabilities)
+            return [self._predict_one(self._pixels_of(one), probabilities) for one in image]
+        return self._predict_one(self._pixels_of(image), probabilities)
+
+    def _pixels_of(self, image: Any) -> NDArray[np.uint8]:
+        """A picture as the network takes it, uint8 (H, W, bands). Raises ArgumentError that says what was given."""
+        if isinstance(image, str | Path):
+            return self.read(Path(image))
+        if self.pixels is None:
+            return as_rgb(image)
+        values = np.asarray(image)
+        values = values[..., None] if values.ndim == 2 else values
+        if values.ndim != 3 or 0 in values.shape or (values.shape[2], values.dtype.name) != (self.pixels.of, self.pixels.dtype):
+            raise ArgumentError(
+                f"got an array {values.dtype} of shape {values.shape}, wanted {self.pixels.dtype} (H, W, {self.pixels.of})",
+                "give what the picture files hold; it is scaled here",
+            )
+        return self.pixels.apply(values)
 
     def _predict_one(self, image: RGB, probabilities: bool) -> PictureLabels | tuple[PictureLabels, NDArray[np.float32]]:
         if not probabilities:
-            return PictureLabels.of(self.ids(image[None])[0], image, self.class_names, self.palette)
+            return PictureLabels.of(self.ids(image[None])[0], shown_rgb(image), self.class_names, self.palette)
         found = self.class_probabilities(image[None])[0]
-        return PictureLabels.of(found.argmax(0).astype(np.uint8), image, self.class_names, self.palette), found
+        return PictureLabels.of(found.argmax(0).astype(np.uint8), shown_rgb(image), self.class_names, self.palette), found
 
     @abstractmethod
     def ids(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The class of each pixel, uint8 (B, H, W), for images uint8 (B, H, W, 3) of one size."""
+        """The class of each pixel, uint8 (B, H, W), for images uint8 (B, H, W, bands) of one size."""
 
     @abstractmethod
     def class_probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -80,7 +120,9 @@ class ExportedNetwork(PictureNetwork):
         self.path, self.class_names = program.path, list(program.class_names)
         self.palette = np.zeros((256, 3), np.uint8)
         self.palette[: len(self.class_names)] = program.facts.colors
-        self.protocol, self.precision = protocol_in_words(EvaluateSpec()), "int8" if program.facts.int8 else "fp32"
+        self.pixels = scaling_of(program.facts.pixels, self.path)
+        self.protocol = protocol_in_words(EvaluateSpec())
+        self.precision = "int8" if program.facts.int8 else "fp16" if program.facts.fp16 else "fp32"
 
     def ids(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """uint8 (B, H, W, 3) -> uint8 (B, H, W)."""
@@ -97,8 +139,9 @@ class ExportedNetwork(PictureNetwork):
 def load(path: str | Path, device: str | None = None, *, trust_program: bool = False) -> PictureNetwork:
     """A trained network for pictures: `segctl.load("runs/x").predict("a.jpg")`.
 
-    path: a run's folder, its model file, or a file that `segctl export` wrote.  device: `cpu`, `cuda`, `cuda:0`, `mps`; the best
-    there is if None.  trust_program: whether a .pt2 or TorchScript file may be read, which may run its code.
+    path: a run's folder, its model file, a file that `segctl export` wrote, or `hf:ORG/NAME` that `segctl push` wrote.
+    device: `cpu`, `cuda`, `cuda:0`, `mps`; the best there is if None.  trust_program: whether a .pt2 or TorchScript file may be
+    read, which may run its code.
     Raises InputError for a path that is none of these, or is damaged.
     """
     root = Path(os.environ.get(DATA_VARIABLE) or DATA_ROOT)
@@ -122,9 +165,21 @@ def open_network(
                 "leave --protocol, --tile, --stride, --scales, --flip and --precision out, or give the run",
             )
         return ExportedNetwork(open_program(path, device, trusted=trust_program))
-    from segctl.inference.run_network import RunNetwork  # here, because it loads torch
+    # Here, because both load torch.
+    from segctl.inference.run_network import RunNetwork
 
+    if on_the_hub(path):
+        from segctl.models.external.hub import pushed_run
+
+        path = pushed_run(str(path))
     return RunNetwork.open(path, data_root, device, precision, change or ProtocolChange())
+
+
+def scaling_of(about: dict[str, Any] | None, path: Path) -> BandScaling | None:
+    """How the bands of picture files are scaled, from what a network's file says. Raises InputError if it is damaged."""
+    if about is None:
+        return None
+    return parse_record(json.dumps(about), BandScaling, f"the scaling of bands in '{path}'", "train or export it again")
 
 
 def as_rgb(image: Any) -> RGB:

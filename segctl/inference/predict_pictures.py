@@ -1,6 +1,7 @@
 """A trained network and a user's own pictures -> masks and overlays.
 
 DIR/<name>.png            class ids with the class colours as palette, or Cityscapes label ids
+DIR/<name>.tif            instead, for a GeoTIFF: the same with its reference system and transform
 DIR/overlays/<name>.jpg   with --overlay: the picture, half covered by the class colours
 DIR/predict.json          the network and the settings, so that a second start knows whether the masks are the same
 """
@@ -12,20 +13,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel
 
+from segctl.data.files.bands import shown_rgb
+from segctl.data.files.windows import open_windows, size_of_picture, write_geotiff
 from segctl.errors import InputError
-from segctl.evaluate.draw_masks import RGB, overlay, write_index
+from segctl.evaluate.draw_masks import RGB, overlay, write_index, write_index_rows
 from segctl.evaluate.png_cityscapes import benchmark_of, train_to_label_ids
 from segctl.files import Progress, as_record, read_json, real_path, write_json, write_whole
-from segctl.inference.find_pictures import FoundPicture, find_pictures, read_upright
+from segctl.inference.find_pictures import FoundPicture, find_pictures
 from segctl.inference.network import PictureNetwork, open_network
 from segctl.schema.evaluate import ProtocolChange
 
 RECORD = "predict.json"
 OTHER_FOLDER = "give another folder with -o, or remove this one"
 JPEG_QUALITY = 90
+LARGE_MASK_PX = 2**24
+"""Masks of more pixels are written row by row."""
 
 
 class PredictRecord(BaseModel):
@@ -67,21 +74,44 @@ class Predicted:
     done_before: int
 
 
-def _write(network: PictureNetwork, request: PredictRequest, picture: FoundPicture, image: RGB) -> None:
-    """Write the outputs of a picture uint8 (H, W, 3). The mask comes last: where it exists, the picture is done."""
+def _write(network: PictureNetwork, request: PredictRequest, picture: FoundPicture, image: RGB | None) -> None:
+    """Write the outputs of a picture uint8 (H, W, bands). The mask comes last: where it exists, the picture is done."""
+    if image is None:
+        with open_windows(picture.path, network.pixels) as windows:
+            _write_mask(network, request, picture, (windows.height, windows.width), network.id_rows(windows))
+        return
     ids = network.ids(image[None])[0]
-    mask, mixed = _outputs(request, picture)
+    mixed = _outputs(request, picture)[1]
     if request.overlay:
-        laid_over = Image.fromarray(overlay(image, ids, network.palette))
+        laid_over = Image.fromarray(overlay(shown_rgb(image), ids, network.palette))
         write_whole(mixed, lambda partial: laid_over.save(partial, format="JPEG", quality=JPEG_QUALITY))
+    _write_mask(network, request, picture, ids.shape, iter([ids]))
+
+
+def _write_mask(
+    network: PictureNetwork,
+    request: PredictRequest,
+    picture: FoundPicture,
+    size: tuple[int, ...],
+    parts: Iterator[NDArray[np.uint8]],
+) -> None:
+    """Write a mask of `size` (H, W) whose ids come in parts uint8 (rows, W) from top to bottom."""
+    mask = _outputs(request, picture)[0]
+    palette: NDArray[np.uint8] | None = network.palette
+    height, width = size
     if request.label_ids:
-        write_index(mask, train_to_label_ids()[ids])
+        table = train_to_label_ids()
+        parts, palette = (table[part] for part in parts), None
+    if (place := picture.place) is not None:
+        write_whole(mask, lambda partial: write_geotiff(partial, parts, (height, width), place, palette))
+    elif height * width > LARGE_MASK_PX:
+        write_index_rows(mask, parts, (height, width), palette)
     else:
-        write_index(mask, ids, network.palette)
+        write_index(mask, np.concatenate([*parts]), palette)
 
 
 def predict_files(request: PredictRequest, progress: Progress | None = None) -> Predicted:
-    """Write a mask for every picture; skip those that an earlier start has written.
+    """Write a mask for every picture; skip those that an earlier start has written and whose picture is older than the mask.
 
     Raises InputError before anything is written where the network, the pictures or the folder do not fit, and at the end where
     pictures could not be read.
@@ -89,39 +119,55 @@ def predict_files(request: PredictRequest, progress: Progress | None = None) -> 
     network = open_network(
         request.run, request.data_root, request.device, request.precision, request.change, trust_program=request.trust_program
     )
-    pictures = find_pictures(request.pictures)
+    pictures = find_pictures(request.pictures, network.picture_endings)
     _require_apart(request, pictures)
     if request.label_ids and benchmark_of(network.class_names) is None:
         raise InputError("--label-ids writes Cityscapes label ids, but this network has other classes", "leave --label-ids out")
     record = _record(request, network)
     _check_folder(request, record)
-    left = [picture for picture in pictures if not _outputs(request, picture)[0].is_file()]
+    left = [picture for picture in pictures if not _is_done(picture, _outputs(request, picture)[0])]
     done_before = len(pictures) - len(left)
     unreadable = []
     with _started_folder(request, record, done_before) as start:
-        for done, (picture, image) in enumerate(_read_ahead(left), start=1):
+        for done, (picture, image) in enumerate(_read_ahead(left, network, overlay=request.overlay), start=1):
             if isinstance(image, InputError):
                 unreadable.append(image)
             else:
                 start()
-                _write(network, request, picture, image)
+                try:
+                    _write(network, request, picture, image)
+                except InputError as error:
+                    if image is not None:
+                        raise
+                    unreadable.append(error)  # it is damaged further below
             if progress is not None:
                 progress(done_before + done, len(pictures))
     if unreadable:
         more = f", and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
         raise InputError(
             f"{unreadable[0].message}{more}",
-            f"the other {len(pictures) - len(unreadable)} pictures have their masks; repair or leave out the unreadable ones",
+            f"the other {len(pictures) - len(unreadable)} pictures have their masks; repair or leave out the unreadable ones"
+            + (f"; for the first: {unreadable[0].hint}" if unreadable[0].hint else ""),
         )
     return Predicted(len(pictures), done_before)
 
 
-def _read_ahead(pictures: list[FoundPicture]) -> Iterator[tuple[FoundPicture, RGB | InputError]]:
-    """Every picture uint8 (H, W, 3), or the error of reading it. A thread decodes the next one while the network works."""
+def _read_ahead(
+    pictures: list[FoundPicture], network: PictureNetwork, *, overlay: bool
+) -> Iterator[tuple[FoundPicture, RGB | InputError | None]]:
+    """Every picture uint8 (H, W, bands), None for one that is predicted in parts, or the error of reading it.
 
-    def attempt(picture: FoundPicture) -> RGB | InputError:
+    A thread decodes the next one while the network works.
+    """
+
+    def attempt(picture: FoundPicture) -> RGB | InputError | None:
         try:
-            return read_upright(picture.path)
+            size = size_of_picture(picture.path)
+            if size is not None and network.windowed(size):
+                if overlay:
+                    raise InputError(f"'{picture.path}' is too large for an overlay", "leave --overlay out")
+                return None
+            return network.read(picture.path)
         except InputError as error:
             return error
 
@@ -136,7 +182,13 @@ def _read_ahead(pictures: list[FoundPicture]) -> Iterator[tuple[FoundPicture, RG
 
 def _outputs(request: PredictRequest, picture: FoundPicture) -> tuple[Path, Path]:
     """The paths of the mask and the overlay of a picture."""
-    return request.output / f"{picture.name}.png", request.output / "overlays" / f"{picture.name}.jpg"
+    ending = ".png" if picture.place is None else ".tif"
+    return request.output / f"{picture.name}{ending}", request.output / "overlays" / f"{picture.name}.jpg"
+
+
+def _is_done(picture: FoundPicture, mask: Path) -> bool:
+    """Whether a picture has its mask. A picture that was changed or replaced after its mask was written has not."""
+    return mask.is_file() and picture.path.stat().st_mtime_ns <= mask.stat().st_mtime_ns
 
 
 def _require_apart(request: PredictRequest, pictures: list[FoundPicture]) -> None:
@@ -198,7 +250,7 @@ def _started_folder(request: PredictRequest, record: dict[str, Any], done_before
     try:
         yield start
     except BaseException:
-        if began and not done_before and not any(folder.rglob("*.png")):
+        if began and not done_before and not any([*folder.rglob("*.png"), *folder.rglob("*.tif")]):
             for file in (path, *folder.glob("overlays/*.jpg")):
                 file.unlink(missing_ok=True)
             for parent in new:

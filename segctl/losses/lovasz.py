@@ -7,6 +7,7 @@ from segctl.errors import ArgumentError
 from segctl.ignored import IGNORED
 from segctl.losses.base import Loss
 from segctl.losses.pixels import check_active, checked_pixels, finite_where_ignored, is_hard, sum_dtype, wide_dtype
+from segctl.runtime.live_bytes import as_on_gpu
 from segctl.schema.loss_terms import Active, LovaszSpec
 
 
@@ -36,7 +37,7 @@ class LovaszSoftmaxLoss(Loss[LovaszSpec]):
             raise ArgumentError("LovaszSoftmaxLoss got probabilities, wanted class ids (B, *D); for soft labels use JDTLoss")
         p = finite_where_ignored(logits, valid).softmax(1, dtype=sum_dtype(logits)).reshape(*logits.shape[:2], -1)
         valid = torch.ones_like(label, dtype=torch.bool) if valid is None else valid
-        if p.device.type != "cpu":
+        if p.device.type != "cpu" or as_on_gpu(p):
             return self._without_waiting(p, label.long().reshape(len(p), -1), valid.reshape(len(p), -1))
         pairs = list(zip(p, label.long().reshape(len(p), -1), valid.reshape(len(p), -1), strict=True))
         if self.per_image:

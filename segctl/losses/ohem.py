@@ -9,6 +9,7 @@ from segctl.errors import ArgumentError
 from segctl.ignored import IGNORED
 from segctl.losses.base import Loss
 from segctl.losses.pixels import checked_pixels, finite_where_ignored, log_likelihood, wide_dtype
+from segctl.runtime.live_bytes import as_on_gpu
 from segctl.schema.loss_terms import OhemSpec
 
 
@@ -40,7 +41,7 @@ class HardPixelLoss(Loss[OhemSpec]):
     def forward(self, logits: Tensor, label: Tensor, keep_mask: Tensor | None = None) -> Tensor:
         valid = checked_pixels(logits, label, self.ignore_index, keep_mask)
         errors = -log_likelihood(logits, label, valid)
-        if valid is not None and errors.device.type != "cpu":
+        if valid is not None and (errors.device.type != "cpu" or as_on_gpu(errors)):
             return self._mean_of_hard(errors.flatten(), valid.flatten())
         kept = errors.flatten() if valid is None else errors[valid]
         if kept.numel() == 0:

@@ -51,9 +51,10 @@ class LossTerms(nn.Module):
         at_head_stride: Callable[[Output], Tensor] | None = None,
     ) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
+        checked: dict[int, Tensor | None] = {}
         for output in dict.fromkeys(term.logits for term in self.terms):
             terms = [term for term in self.terms if term.logits == output]
-            sums = None if at_head_stride is None else _sums_at_stride(terms, at_head_stride(output), label, keep_mask)
+            sums = None if at_head_stride is None else _sums_at_stride(terms, at_head_stride(output), label, keep_mask, checked)
             if sums is not None:
                 values |= {term.name: _of_sums(term.module, sums, is_hard(label)) for term in terms}
                 continue
@@ -90,14 +91,22 @@ def _shared_sums(terms: Sequence[NamedLoss], logits: Tensor, label: Tensor, keep
     return sums_of(logits, label, valid, norm=1, with_log=len(metric) < len(sharing))
 
 
-def _sums_at_stride(terms: Sequence[NamedLoss], logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> Sums | None:
-    """The sums (B, C) for all terms, from logits (B, C, h, w) at head stride; None unless all terms can share them."""
+def _sums_at_stride(
+    terms: Sequence[NamedLoss], logits: Tensor, label: Tensor, keep_mask: Tensor | None, checked: dict[int, Tensor | None]
+) -> Sums | None:
+    """The sums (B, C) for all terms, from logits (B, C, h, w) at head stride; None unless all terms can share them.
+
+    checked: the valid pixels, bool (B, H, W) or None for all, of a label that was checked already, by the number of classes.
+    """
     if not all(_can_share(term.module, label) for term in terms):
         return None
     size = (label.shape[-2], label.shape[-1])
-    large = logits[:, :, :1, :1].expand(-1, -1, *size)  # no memory: only its shape and type are looked at
-    with single_threaded():
-        valid = checked_pixels(large, label, IGNORED, keep_mask)
+    classes = logits.shape[1]
+    if classes not in checked:
+        large = logits[:, :, :1, :1].expand(-1, -1, *size)  # no memory: only its shape and type are looked at
+        with single_threaded():
+            checked[classes] = checked_pixels(large, label, IGNORED, keep_mask)
+    valid = checked[classes]
     with_log = any(not isinstance(term.module, JDTLoss) for term in terms)
     return sums_at_stride(logits, label, size, valid, norm=1, with_log=with_log)
 

@@ -17,23 +17,26 @@ from segctl.models.timm_backbone import build_backbone
 from segctl.schema.models import ModelSpec
 
 
-def build_model(spec: ModelSpec, num_classes: int, class_names: Sequence[str] | None = None) -> Segmenter:
+def build_model(spec: ModelSpec, num_classes: int, class_names: Sequence[str] | None = None, *, bands: int = 3) -> Segmenter:
     """The network of a preset. The same torch seed gives the same weights. Raises InputError.
 
     class_names: of its classes. If model.weights is a run, its classes of the same names are taken too.
+    bands: how many its images have.
     """
     start = _run_to_start_from(spec.weights)
-    model = _build(spec if start is None else spec.model_copy(update={"weights": "none"}), num_classes)
+    model = _build(spec if start is None else spec.model_copy(update={"weights": "none"}), num_classes, bands)
     if start is not None:
         model.weights_note = _take_from(model, start, class_names)
         model.backbone.weights_file = start.path
     return model
 
 
-def _build(spec: ModelSpec, num_classes: int) -> Segmenter:
+def _build(spec: ModelSpec, num_classes: int, bands: int) -> Segmenter:
     if spec.family == "cirkd":
+        if bands != 3:
+            raise InputError(f"model.family: 'cirkd' takes RGB images alone, got {bands} bands", "leave model.family out")
         return build_cirkd(spec, num_classes)
-    backbone = build_backbone(spec.backbone, spec.output_stride, spec.weights, spec.stages)
+    backbone = build_backbone(spec.backbone, spec.output_stride, spec.weights, spec.stages, bands=bands)
     widths = reference_widths(backbone.channels[-1])
     head = head_class(spec.head).of(spec, backbone, widths)
     if spec.aux and len(backbone.channels) < 2:
@@ -113,7 +116,8 @@ def restore(saved: SavedModel, device: torch.device | str = "cpu", class_names: 
             "give a network trained on the same dataset",
         )
     with torch.random.fork_rng(devices=[]):
-        model = build_model(saved.model.model_copy(update={"weights": "none"}), len(saved.class_names))
+        spec = saved.model.model_copy(update={"weights": "none"})
+        model = build_model(spec, len(saved.class_names), bands=saved.bands)
     fill(model, saved)
-    model.class_names = list(saved.class_names)
+    model.class_names, model.pixels = list(saved.class_names), saved.pixels
     return model.to(device).eval()

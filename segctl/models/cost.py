@@ -6,8 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from segctl.models.build import build_model
-from segctl.models.segmenter import Segmenter
-from segctl.models.timm_backbone import fused
+from segctl.models.deployed import predicting
 from segctl.schema.models import ModelSpec
 
 
@@ -23,14 +22,6 @@ class Cost:
     parameters: int
     gflop: float
     size: tuple[int, int]
-
-
-def predicting(model: Segmenter) -> Segmenter:
-    """A copy in eval mode of what a prediction needs: no auxiliary classifier, re-parameterised blocks fused."""
-    copy = fused(model)
-    assert isinstance(copy, Segmenter)
-    copy.aux = None
-    return copy
 
 
 def cost_of(spec: ModelSpec, num_classes: int, size: tuple[int, int]) -> Cost:

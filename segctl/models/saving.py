@@ -1,6 +1,7 @@
 """A network's file, `model.safetensors`: its weights, and in the header its run and its class names.
 
     __metadata__: {"segctl": {"run": <the preset as JSON>, "class_names": [...], "checksum": <XXH3 of all the rest>}}
+                  and "pixels" for pictures that are not 8-bit colour: how their bands are scaled, see `data.files.bands`
 
 Any library of safetensors reads the weights, and none runs code from the file. Up to version 0.1 the file was a `model.pt`,
 `{"run": ..., "class_names": [...], "weights": <state dict>}` by torch.save; it is still read, and a run's best.pt still is one.
@@ -42,6 +43,14 @@ class SavedModel:
     """The model block of the preset."""
     class_names: list[str]
     weights: dict[str, Tensor]
+    pixels: dict[str, Any] | None = None
+    """How the bands of picture files become those of the images, as JSON; None for 8-bit colour."""
+
+    @property
+    def bands(self) -> int:
+        """How many bands the pictures have that the network takes."""
+        mean = self.weights.get("pixel_mean")
+        return 3 if mean is None or mean.ndim != 4 else mean.shape[1]
 
     @property
     def preset(self) -> str:
@@ -58,15 +67,17 @@ def save(path: Path, model: Segmenter, run: TrainRun, class_names: Sequence[str]
         raise ArgumentError(f"got {len(class_names)} class names, wanted {model.num_classes}")
     # Clones, because a .safetensors file takes no two tensors that share their memory.
     weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
-    write_saved(path, run.model_dump(mode="json"), list(class_names), weights)
+    write_saved(path, run.model_dump(mode="json"), list(class_names), weights, model.pixels)
 
 
-def write_saved(path: Path, run: dict[str, Any], class_names: list[str], weights: dict[str, Tensor]) -> None:
+def write_saved(
+    path: Path, run: dict[str, Any], class_names: list[str], weights: dict[str, Tensor], pixels: dict[str, Any] | None
+) -> None:
     """Write a model file from its parts, as its ending says: `.safetensors`, or else by torch.save. weights: of any shape."""
+    about: dict[str, Any] = {"run": run, "class_names": class_names, **({} if pixels is None else {"pixels": pixels})}
     if path.suffix == ".safetensors":
         from safetensors.torch import save as to_bytes
 
-        about = {"run": run, "class_names": class_names}
         header = json.dumps({**about, "checksum": _checksum(about, weights)}, ensure_ascii=False)
         content = to_bytes(weights, {HEADER: header})
 
@@ -77,7 +88,7 @@ def write_saved(path: Path, run: dict[str, Any], class_names: list[str], weights
 
         def write(partial: Path) -> None:
             with partial.open("wb") as handle:  # an open file, because torch writes a path's own name into the archive
-                torch.save({"run": run, "class_names": class_names, "weights": weights}, handle)
+                torch.save({**about, "weights": weights}, handle)
 
     write_whole(path, write)
 
@@ -159,11 +170,12 @@ def _parsed(file: Path, about: Any, weights: dict[str, Tensor]) -> SavedModel | 
     try:
         spec = ModelSpec.model_validate(about["run"]["model"])
         names = [str(name) for name in about["class_names"]]
-        if not isinstance(about["run"], dict):
+        pixels = about.get("pixels")
+        if not isinstance(about["run"], dict) or not isinstance(pixels, dict | None):
             raise TypeError
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return None
-    return SavedModel(file, about["run"], spec, names, weights)
+    return SavedModel(file, about["run"], spec, names, weights, pixels)
 
 
 def fill(model: Segmenter, saved: SavedModel) -> None:

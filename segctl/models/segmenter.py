@@ -1,5 +1,7 @@
 """The network: backbone, head, classifier, and an auxiliary classifier if the preset asks for one."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from segctl.errors import InputError
@@ -18,7 +20,8 @@ class Segmenter(Normalizing):
 
     `backbone` is one submodule and everything else counts as the head, so an optimiser can tell them apart.
     `class_names` is empty until the network is loaded from a file, which knows them. `weights_note` says in a sentence what was
-    taken from a file of initial weights, and what was left; it is empty if there is nothing to say.
+    taken from a file of initial weights, and what was left; it is empty if there is nothing to say. `pixels` says how the bands
+    of picture files are scaled, as `data.files.bands.BandScaling`; it is None for 8-bit colour.
     """
 
     returns = Prediction
@@ -28,6 +31,7 @@ class Segmenter(Normalizing):
         super().__init__()
         self.num_classes = num_classes
         self.class_names: list[str] = []
+        self.pixels: dict[str, Any] | None = None
         self.backbone = backbone
         self.weights_note = backbone.note
         self.head = head
@@ -37,7 +41,7 @@ class Segmenter(Normalizing):
         self.remember_pixels(backbone.mean, backbone.std)
 
     def forward(self, images: Tensor) -> Prediction:
-        """images: normalised float (B, 3, H, W). Raises InputError for a training batch of one value per channel."""
+        """images: normalised float (B, N, H, W). Raises InputError for a training batch of one value per channel."""
         height, width = images.shape[-2:]
         stride = self.backbone.strides[-1]
         if self.training and images.shape[0] == 1 and max(height, width) <= stride:

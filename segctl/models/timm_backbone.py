@@ -4,9 +4,9 @@ Strides, layout of the maps and image sizes of a name are found by running it on
 timm announces is not trusted: a backbone that would fail at the first odd-sized image is refused here.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from operator import itemgetter
 from pathlib import Path
@@ -32,7 +32,7 @@ PROBE_SIZES = ((97, 130), (1, 1))
 RELAXED_SIZES: tuple[Options, ...] = ((), (("strict_img_size", False),), (("dynamic_img_size", True),))
 """Options by which convolutional networks, windowed and plain transformers take images of any size, tried in this order."""
 
-NO_SUCH_MAPS = (TypeError, AssertionError, RuntimeError, ValueError, AttributeError, NotImplementedError)
+NO_SUCH_MAPS = (TypeError, AssertionError, RuntimeError, ValueError, AttributeError)
 """What timm raises for a network that cannot be cut or dilated: it has no single error for that, and these were all seen."""
 
 WAYS_OUT = "start from random weights with `--set model.weights=none`, or from a local file with `--set model.weights=PATH`"
@@ -49,6 +49,8 @@ class Fit:
     """Whether its maps are (B, H, W, D)."""
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    bands: int = 3
+    """How many its images have."""
 
 
 class TimmBackbone(Backbone):
@@ -62,13 +64,13 @@ class TimmBackbone(Backbone):
         self.fit = fit
         self.channels = fit.channels
         self.strides = fit.strides
-        self.mean = tuple(config["mean"])
-        self.std = tuple(config["std"])
+        self.mean = _repeated(config["mean"], fit.bands)
+        self.std = _repeated(config["std"], fit.bands)
         self._multiple = fit.multiple
         self._channels_last = fit.channels_last
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """float (B, 3, H, W), normalised -> maps (B, channels[i], ⌈H/strides[i]⌉, ⌈W/strides[i]⌉), finest first."""
+        """float (B, N, H, W), normalised -> maps (B, channels[i], ⌈H/strides[i]⌉, ⌈W/strides[i]⌉), finest first."""
         height, width = images.shape[-2:]
         # Some networks add or window maps of several strides and need sides that are a multiple: pad, and cut the maps back.
         below, right = -height % self._multiple, -width % self._multiple
@@ -77,7 +79,7 @@ class TimmBackbone(Backbone):
         if self._channels_last:
             maps = [x.permute(0, 3, 1, 2) for x in maps]
         if padded:
-            maps = [x[..., : -(-height // s), : -(-width // s)] for x, s in zip(maps, self.strides, strict=True)]
+            maps = [x[..., : (height + s - 1) // s, : (width + s - 1) // s] for x, s in zip(maps, self.strides, strict=True)]
         return maps
 
     def load_weights(self, file: Path) -> None:
@@ -143,15 +145,21 @@ def fused(model: nn.Module) -> nn.Module:
     return copy
 
 
-def build_backbone(name: str, output_stride: int, weights: str, stages: int | None = None, changes: Options = ()) -> TimmBackbone:
+def build_backbone(
+    name: str, output_stride: int, weights: str, stages: int | None = None, changes: Options = (), *, bands: int = 3
+) -> TimmBackbone:
     """The timm network `name` with a last map of `output_stride`; only weights "timm" may download. Raises InputError.
 
     weights: "timm" (ImageNet's, by timm), "none" (random), or the path of a file with backbone weights.
     stages: keep this many maps, finest first, and no layer behind the last of them; None keeps all.
     changes: options of timm that make another network of it, such as another stem.
+    bands: how many its images have. Weights for RGB are adapted as timm does it: those of the first layer are summed for one
+    band, and repeated in turn and scaled by 3 / bands for several.
     """
     _check_name(name)
     fit = _fit(name, output_stride, stages, changes)
+    if bands != 3:
+        return _for_bands(name, replace(fit, bands=bands), weights)
     if weights == "timm":
         backbone = TimmBackbone(name, _with_timm_weights(name, fit), fit)
         backbone.weights_file = _timm_file(name)
@@ -161,6 +169,38 @@ def build_backbone(name: str, output_stride: int, weights: str, stages: int | No
         backbone.weights_file = Path(weights).expanduser()
         backbone.load_weights(backbone.weights_file)
     return backbone
+
+
+def _for_bands(name: str, fit: Fit, weights: str) -> TimmBackbone:
+    """The network for images of other bands than RGB. Raises InputError if its first layer cannot be adapted."""
+    try:
+        backbone = TimmBackbone(name, _create(name, fit.options, in_chans=fit.bands), fit)
+    except NO_SUCH_MAPS as error:
+        raise InputError(
+            f"model.backbone: '{name}' takes RGB images alone, got images of {fit.bands} bands",
+            "use another, such as resnet18d, or prepare the data with three --bands",
+        ) from error
+    if weights == "none":
+        return backbone
+    from timm.models import adapt_input_conv
+
+    if weights == "timm":
+        net, backbone.weights_file = _with_timm_weights(name, fit), _timm_file(name)
+    else:
+        rgb = TimmBackbone(name, _create(name, fit.options), replace(fit, bands=3))
+        backbone.weights_file = Path(weights).expanduser()
+        rgb.load_weights(backbone.weights_file)
+        net, backbone.note = rgb.net, rgb.note
+    state, own = net.state_dict(), backbone.net.state_dict()
+    for layer in [layer for layer, value in state.items() if value.shape != own[layer].shape]:
+        state[layer] = adapt_input_conv(fit.bands, state[layer])
+    backbone.net.load_state_dict(state)
+    return backbone
+
+
+def _repeated(values: Sequence[float], bands: int) -> tuple[float, ...]:
+    """Three numbers, in turn, for as many bands as there are."""
+    return tuple(float(values[index % len(values)]) for index in range(bands))
 
 
 def _create(name: str, options: Options, **pretrained: Any) -> nn.Module:

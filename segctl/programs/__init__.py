@@ -6,6 +6,6 @@ labels = program.labels(images)      uint8 (B, H, W, 3) -> uint8 (B, H, W)
 
 from segctl.programs.base import Program
 from segctl.programs.facts import ProgramFacts
-from segctl.programs.open import is_program, open_program
+from segctl.programs.open import bytes_of, exports_of, is_program, open_program, program_facts
 
-__all__ = ["Program", "ProgramFacts", "is_program", "open_program"]
+__all__ = ["Program", "ProgramFacts", "bytes_of", "exports_of", "is_program", "open_program", "program_facts"]

@@ -1,6 +1,8 @@
 """What an exported file says about itself: a JSON text under the key `segctl`, wherever its format keeps such texts."""
 
 import json
+import zipfile
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -30,7 +32,8 @@ class ProgramFacts(BaseModel):
 
     colors: red, green and blue of each class, 0 to 255.  mean, std: of the pixels in 0 to 1, as the program normalises them.
     size: height and width of the only images it takes, or None for any.  opset: of ONNX.  scores: of the run itself, in percent.
-    weights_sha256: of the run's model file.  checksum, checked_bytes: XXH3 of the part of the file that computes, and its length.
+    weights_sha256: of the run's model file.  pixels: how the bands of picture files are scaled, by `data.files.bands`;
+    None for 8-bit colour.  checksum, checked_bytes: XXH3 of the part of the file that computes, and its length.
     """
 
     segctl: str
@@ -46,12 +49,15 @@ class ProgramFacts(BaseModel):
     data: DataFacts
     scores: dict[str, float | None] = {}
     int8: bool = False
+    fp16: bool = False
+    pixels: dict[str, Any] | None = None
     checksum: str | None = None
     checked_bytes: int | None = None
 
     def to_text(self) -> str:
         """The JSON text that goes into a file."""
-        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False)
+        exclude = {"pixels"} if self.pixels is None else None
+        return json.dumps(self.model_dump(mode="json", exclude=exclude), ensure_ascii=False)
 
 
 def facts_of(text: str | None, where: str) -> ProgramFacts:
@@ -60,3 +66,14 @@ def facts_of(text: str | None, where: str) -> ProgramFacts:
         raise InputError(f"{where} was not exported by segctl: it does not say which classes it knows", EXPORT_AGAIN)
     tree: Any = parse_json(text, where, EXPORT_AGAIN)
     return as_record(tree, ProgramFacts, where, EXPORT_AGAIN)
+
+
+def torch_facts(path: Path) -> ProgramFacts:
+    """The facts in a .pt2 or TorchScript archive, read without its program. Raises InputError as `facts_of`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            place = next((name for name in archive.namelist() if name.endswith(f"/extra/{EXTRA_FILE}")), None)
+            text = None if place is None else archive.read(place).decode("utf-8")
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise InputError(f"cannot read '{path}': it is damaged, or no archive of torch", EXPORT_AGAIN) from error
+    return facts_of(text, f"'{path}'")

@@ -13,7 +13,7 @@ from segctl.programs.facts import EXPORT_AGAIN, KEY, ProgramFacts, facts_of
 from segctl.runtime.cores import core_count
 
 INPUT = "images"
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}
 QUIET = 3
 """onnxruntime's level for errors alone."""
 
@@ -28,20 +28,9 @@ class OnnxProgram(Program):
         self.session = session
 
     @staticmethod
-    def open(path: Path, device: str | None = None) -> "OnnxProgram":
+    def open(path: Path, device: str | None = None, threads: int | None = None) -> "OnnxProgram":
         """Raises InputError as `open_program` does."""
-        import onnxruntime
-
-        chosen = _provider(device, onnxruntime.get_available_providers())
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = QUIET
-        options.intra_op_num_threads = core_count()
-        try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=[chosen, *_unless(chosen, PROVIDERS["cpu"])])
-        except Exception as error:  # onnxruntime has a dozen kinds
-            raise _cannot_load(path, error, onnxruntime.__version__) from error
-        if session.get_providers()[0] != chosen:
-            raise InputError(f"--device '{device}': onnxruntime found no GPU that it can use", "use --device cpu")
+        session = open_session(path, device, threads)
         facts = facts_of(session.get_modelmeta().custom_metadata_map.get(KEY), f"'{path}'")
         _require_unchanged(path, facts)
         return OnnxProgram(path, facts, session)
@@ -49,6 +38,26 @@ class OnnxProgram(Program):
     def _run(self, images: UInt8) -> NDArray[Any]:
         found: NDArray[Any] = self.session.run(None, {INPUT: images})[0]
         return found
+
+
+def open_session(path: Path, device: str | None = None, threads: int | None = None) -> Any:
+    """onnxruntime's session of any .onnx file. threads: on the CPU; every core if None.
+
+    Raises InputError for a device that is not there, and for what onnxruntime cannot read.
+    """
+    import onnxruntime
+
+    chosen = _provider(device, onnxruntime.get_available_providers())
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = QUIET
+    options.intra_op_num_threads, options.inter_op_num_threads = threads or core_count(), 1
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=[chosen, *_unless(chosen, PROVIDERS["cpu"])])
+    except Exception as error:  # onnxruntime has a dozen kinds
+        raise _cannot_load(path, error, onnxruntime.__version__) from error
+    if session.get_providers()[0] != chosen:
+        raise InputError(f"--device '{device}': onnxruntime found no GPU that it can use", "use --device cpu")
+    return session
 
 
 def _provider(device: str | None, available: list[str]) -> str:

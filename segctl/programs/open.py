@@ -6,7 +6,11 @@ from typing import Literal
 from segctl.errors import InputError
 from segctl.files import archive_kind, damage_of_zip
 from segctl.programs.base import Program
-from segctl.programs.facts import EXPORT_AGAIN
+from segctl.programs.facts import EXPORT_AGAIN, ProgramFacts, torch_facts
+from segctl.runs import RunFolder
+
+FAILED = "-failed-parity"
+"""Part of the name of an exported file that differs too much from its run."""
 
 ProgramKind = Literal["onnx", "openvino", "torch", "torchscript"]
 
@@ -29,10 +33,30 @@ def is_program(path: Path) -> bool:
     return not path.is_dir() and kind_of(path) is not None
 
 
-def open_program(path: Path, device: str | None = None, *, trusted: bool = False) -> Program:
+def exports_of(run: RunFolder) -> list[Path]:
+    """The exported files of a run by name, without those that differ too much from it, whose names say so."""
+    found = sorted(run.exports.iterdir()) if run.exports.is_dir() else []
+    return [path for path in found if is_program(path) and not path.name.startswith(".") and FAILED not in path.name]
+
+
+def bytes_of(path: Path) -> int:
+    """The size of an exported file, with the weights that lie beside an OpenVINO .xml."""
+    beside = path.with_suffix(".bin")
+    return path.stat().st_size + (beside.stat().st_size if path.suffix == ".xml" and beside.is_file() else 0)
+
+
+def program_facts(path: Path) -> ProgramFacts:
+    """What an exported file says about itself; runs none of its code. Raises InputError as `open_program` does."""
+    if kind_of(path) not in ("torch", "torchscript"):
+        return open_program(path).facts
+    return torch_facts(path)
+
+
+def open_program(path: Path, device: str | None = None, *, trusted: bool = False, threads: int | None = None) -> Program:
     """The exported file at `path`, ready to run.
 
     device: `cpu`, or `cuda` for .onnx.  trusted: whether a .pt2 or TorchScript file may be read, which may run its code.
+    threads: on the CPU; the library's own number if None.
     Raises InputError for a file that is missing, damaged, not exported by segctl, or not trusted; for a device that the format
     does not run on; and for a library that is not installed.
     """
@@ -51,11 +75,11 @@ def open_program(path: Path, device: str | None = None, *, trusted: bool = False
     if kind == "onnx":
         from segctl.programs.onnx_file import OnnxProgram
 
-        return OnnxProgram.open(path, device)
+        return OnnxProgram.open(path, device, threads)
     if kind == "openvino":
         from segctl.programs.openvino_file import OpenVinoProgram
 
-        return OpenVinoProgram.open(path)
+        return OpenVinoProgram.open(path, threads)
     if not trusted:
         name = "TorchScript" if kind == "torchscript" else "torch.export"
         raise InputError(
@@ -64,4 +88,4 @@ def open_program(path: Path, device: str | None = None, *, trusted: bool = False
         )
     from segctl.programs.torch_file import TorchProgram
 
-    return TorchProgram.open(path, kind)
+    return TorchProgram.open(path, kind, threads)

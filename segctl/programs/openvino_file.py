@@ -33,7 +33,7 @@ class OpenVinoProgram(Program):
         self.compiled = compiled
 
     @staticmethod
-    def open(path: Path) -> "OpenVinoProgram":
+    def open(path: Path, threads: int | None = None) -> "OpenVinoProgram":
         """Raises InputError as `open_program` does."""
         openvino = require_openvino()
         weights = path.with_suffix(".bin")
@@ -52,7 +52,10 @@ class OpenVinoProgram(Program):
             raise InputError(f"'{weights}' is damaged: its content does not match its checksum", EXPORT_AGAIN)
         try:
             # Without the hint, OpenVINO may compute in half precision where the CPU can.
-            compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+            if threads is not None:
+                options["INFERENCE_NUM_THREADS"] = threads
+            compiled = core.compile_model(model, "CPU", options)
         except Exception as error:
             raise InputError(f"OpenVINO cannot run '{path}': {first_line(error)[:200]}", EXPORT_AGAIN) from error
         return OpenVinoProgram(path, facts, compiled)

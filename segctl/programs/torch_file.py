@@ -1,7 +1,6 @@
 """Files that torch runs: .pt2 (torch.export) and TorchScript."""
 
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from segctl.errors import InputError, first_line
 from segctl.programs.base import Program, UInt8
-from segctl.programs.facts import EXPORT_AGAIN, EXTRA_FILE, ProgramFacts, facts_of
+from segctl.programs.facts import ProgramFacts, torch_facts
 
 
 class TorchProgram(Program):
@@ -22,9 +21,11 @@ class TorchProgram(Program):
         self.net = net
 
     @staticmethod
-    def open(path: Path, kind: str) -> "TorchProgram":
+    def open(path: Path, kind: str, threads: int | None = None) -> "TorchProgram":
         """Raises InputError as `open_program` does."""
-        facts = facts_of(_extra_text(path), f"'{path}'")  # first, because reading them runs no code
+        facts = torch_facts(path)  # first, because reading them runs no code
+        if threads is not None:
+            torch.set_num_threads(threads)  # torch has one number of threads for the whole process
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch's advice about its own formats is for the author
@@ -39,13 +40,3 @@ class TorchProgram(Program):
         with torch.inference_mode():
             found: NDArray[Any] = self.net(torch.from_numpy(images)).numpy()
         return found
-
-
-def _extra_text(path: Path) -> str | None:
-    """The text that `segctl export` put into the archive; None if there is none."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            place = next((name for name in archive.namelist() if name.endswith(f"/extra/{EXTRA_FILE}")), None)
-            return None if place is None else archive.read(place).decode("utf-8")
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise InputError(f"cannot read '{path}': it is damaged, or no archive of torch", EXPORT_AGAIN) from error

@@ -95,6 +95,10 @@ def _frame(
     """Everything that the sections need, measured; collects the pictures."""
     runs = collection.runs
     positions = {run.label: index for index, (_, members) in enumerate(grouped(runs)) for run in members}
+    for found in comparisons:  # an exported file stands beside its run, in a colour of its own
+        for group in found.groups:
+            colour = max(positions.values()) + 1
+            positions |= {run.label: colour for run in group.runs if run.label not in positions}
     measured = {found.place: measure(found, positions) for found in comparisons}
     scores = {place: image_table(found) for place, found in measured.items() if found}
     pictures = {}

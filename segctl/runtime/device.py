@@ -70,6 +70,12 @@ def choose_compute(device: str | None, precision: str = "auto") -> Compute:
     return compute
 
 
+def visible_gpus() -> int:
+    """How many CUDA GPUs this process sees and can use."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return sum(not _why_unusable(torch.device("cuda", index)) for index in range(count))
+
+
 def choose_scoring_compute(device: str | None, trained_in: str, precision: str | None = None) -> Compute:
     """The precision that the run was trained in, so that every command gives the same score; fp32 if the device is slow in it.
 

@@ -4,10 +4,13 @@ Imports no torch, because the launcher uses it too.
 """
 
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
+
+from segctl.errors import StoppedError
 
 if TYPE_CHECKING:
     from segctl.runtime.world import World
@@ -33,6 +36,31 @@ def handling(handlers: Mapping[str, Handler | None]) -> Iterator[None]:
         for number, earlier in before.items():
             if earlier is not None:  # None: installed by C code, so Python cannot put it back
                 signal.signal(number, earlier)
+
+
+class _Terminated(BaseException):
+    """No Exception, so that no `except Exception` of a library takes it for an error of its own."""
+
+
+@contextmanager
+def ending_in_order(message: str) -> Iterator[None]:
+    """On SIGTERM, leave the block as if an error was raised there, so that half-written files go; then raise StoppedError.
+
+    message: what was stopped, in a sentence.  In other threads than the main one, which get no signals, nothing changes.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the cleaning up
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with handling({"SIGTERM": stop}):
+        try:
+            yield
+        except _Terminated:
+            raise StoppedError(signal.SIGTERM, message) from None
 
 
 class Agreed(NamedTuple):

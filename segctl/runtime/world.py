@@ -144,9 +144,11 @@ class World:
                 work()
             self.wait()
 
-    def wrap(self, task: nn.Module, *, unused: bool) -> nn.Module:
+    def wrap(self, task: nn.Module, *, unused: bool, exact: bool = True) -> nn.Module:
         """The task with its gradients averaged over the processes. `unused`: some parameters may get no gradient.
 
+        exact: whether a resumed run has to take the very steps of an uninterrupted one. With three or more processes that costs a
+        search for unused parameters in every step, which is a walk through the graph and a small sum over the processes.
         Each process keeps its own buffers until `align`: only batch norm's running statistics differ, and no training step
         reads them.
         """
@@ -162,7 +164,8 @@ class World:
         # processes depends on a value's place in its bucket. The first step of a resumed run would then differ from the same
         # step of an uninterrupted one. torch does not regroup where it looks for unused parameters.
         warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-        return _Averaged(task, device_ids=places, find_unused_parameters=unused or self.size > ORDER_FREE_PROCESSES, **options)
+        search = unused or (exact and self.size > ORDER_FREE_PROCESSES)
+        return _Averaged(task, device_ids=places, find_unused_parameters=search, **options)
 
     def align(self, module: nn.Module) -> None:
         """Copy the main process's buffers to every process."""

@@ -80,6 +80,50 @@ def preset_costs() -> dict[str, PresetCost]:
     return {name: PresetCost(row["parameters"], row["gflop"], (row["size"][0], row["size"][1])) for name, row in table.items()}
 
 
+CARD_ROOM_GIB = 14.0
+"""What a GPU sold as 16 GB has for tensors: CUDA itself, cuDNN's workspaces and gaps between tensors take about 1 GiB."""
+
+
+class PresetMemory(NamedTuple):
+    """GPU memory in GiB that a training step of a shipped preset needs: see `segctl.train.step_memory`.
+
+    batch: its train.batch_size.  fp32, bf16: GiB by the images in a micro-batch, from the whole batch downwards.  checkpointed:
+    GiB by precision of the whole batch with train.activation_checkpointing, where it does not fit a GPU of 16 GB without.
+    """
+
+    batch: int
+    fp32: dict[int, float]
+    bf16: dict[int, float]
+    checkpointed: dict[str, float]
+
+    def of(self, precision: str) -> dict[int, float]:
+        """GiB by the images in a micro-batch; fp16 needs what bf16 needs."""
+        return self.fp32 if precision == "fp32" else self.bf16
+
+    def advice(self, precision: str) -> str:
+        """How a step fits GPUs of 16 GB."""
+        sizes = self.of(precision)
+        parts = next((self.batch // images for images, gib in sizes.items() if gib <= CARD_ROOM_GIB), None)
+        if parts == 1:
+            return "one"
+        ways = []
+        if self.checkpointed.get("fp32" if precision == "fp32" else "bf16", CARD_ROOM_GIB + 1) <= CARD_ROOM_GIB:
+            ways.append("one with train.activation_checkpointing=true")
+        if parts is not None:
+            ways += [f"{parts} GPUs", f"one with train.accumulate={parts}"]
+        return ", or ".join(ways) or "no way found"
+
+
+def preset_memory() -> dict[str, PresetMemory]:
+    """The memory of each shipped preset, from the table `memory.json` beside them; benchmarks/preset_memory.py writes it."""
+    table: dict[str, Any] = json.loads((preset_folder() / "memory.json").read_text(encoding="utf-8"))
+    found = {}
+    for name, row in table.items():
+        fp32, bf16 = ({int(images): gib for images, gib in row[precision].items()} for precision in ("fp32", "bf16"))
+        found[name] = PresetMemory(row["batch"], fp32, bf16, row["checkpointed"])
+    return found
+
+
 def sibling(name: str, recipe: str) -> str | None:
     """The shipped preset of the same network and data under another recipe, or None."""
     plain = name

@@ -120,7 +120,7 @@ def plan_teacher_cache(
         return None
     require_fixed(dataset, run.data.train_split, run.data, "teacher.cache")
     forward_batch = largest_micro_batch(run.train.batch_size, run.train.accumulate, processes)
-    black = torch.zeros((forward_batch, *run.data.crop, 3), dtype=torch.uint8)
+    black = torch.zeros((forward_batch, *run.data.crop, dataset.bands), dtype=torch.uint8)
     found = teacher_maps(teacher, black, compute)
     maps = tuple(OutputMap.of(name, found[name]) for name in _map_names(run) if name in found)
     folder = runs_root / CACHE_FOLDER / _key(run, dataset, teacher, compute, forward_batch)

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from segctl.commands import command_line
 from segctl.errors import InputError
-from segctl.models.external.huggingface import PREFIX
-from segctl.runs import MODEL_FILE, RunFolder, find_runs
+from segctl.runs import MODEL_FILE, RunFolder, find_runs, on_the_hub
 from segctl.schema.presets.generic import preset_arguments
 from segctl.schema.run import DistillRun
 
@@ -105,11 +104,6 @@ def _validation_score(folder: RunFolder, fingerprint: str | None) -> float | Non
     shipped = next((event.get("weights_step") for event in reversed(events) if event["event"] == "end"), None)
     scores = [event["scores"].get("mIoU_D") for event in events if event["event"] == "validation" and event["step"] == shipped]
     return scores[-1] if scores else None
-
-
-def on_the_hub(path: Path) -> bool:
-    """Whether `path` is really a name such as hf:ORG/NAME."""
-    return str(path).startswith(PREFIX)
 
 
 def is_hugging_face(path: Path) -> bool:

@@ -13,12 +13,13 @@ from segctl.errors import InputError
 from segctl.files import archive_kind, file_sha256, real_path
 from segctl.models import Segmenter, build_model, restore
 from segctl.models.external.foreign import ForeignNetwork, Network, class_order, load_program
+from segctl.models.external.hub import is_pushed_run, repository_folder
 from segctl.models.external.huggingface import load_hugging_face
 from segctl.models.external.weights import fill_network
 from segctl.models.saving import read_if_saved
-from segctl.runs import MODEL_FILE
+from segctl.runs import MODEL_FILE, on_the_hub
 from segctl.schema.run import TrainRun
-from segctl.teacher.find import is_hugging_face, on_the_hub
+from segctl.teacher.find import is_hugging_face
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,11 @@ def load_teacher(
     network that takes no others.  Raises InputError if the file or its classes do not fit.
     """
     names = dataset.classes.names
+    folder = repository_folder(str(path)) if on_the_hub(path) else path
+    if on_the_hub(path) and is_pushed_run(folder):
+        return _of_segctl(folder / MODEL_FILE, path, names)
     if on_the_hub(path) or is_hugging_face(path):
-        found = load_hugging_face(str(path), names)
+        found = load_hugging_face(folder, str(path), names)
         notes = (*found.notes, *_recognised(found.network, dataset, crop))
         return Teacher(found.network, path, "hugging face", found.sha256, notes)
     if preset is not None:
@@ -80,7 +84,12 @@ def load_teacher(
         network = load_program(path, names, trusted=trust_program)
         notes = (_assumed(path), *_recognised(network, dataset, crop))
         return Teacher(network, path, archive_kind(path), file_sha256(path), notes)
-    saved = read_if_saved(path)
+    return _of_segctl(path, path, names)
+
+
+def _of_segctl(file: Path, path: Path, names: list[str]) -> Teacher:
+    """The teacher in a model file of segctl. path: where it was found."""
+    saved = read_if_saved(file)
     if saved is None:
         raise InputError(
             f"'{path}' is a PyTorch file, but not a model that segctl wrote: it does not say which network its weights are of",
@@ -89,7 +98,7 @@ def load_teacher(
     model = restore(saved)
     if saved.class_names != names:
         pick_classes(model, class_order(saved.class_names, names, f"'{path}'"), names)
-    return Teacher(model, path, saved.preset, file_sha256(path))
+    return Teacher(model, path, saved.preset, file_sha256(file))
 
 
 def _recognised(network: ForeignNetwork, dataset: PreparedDataset, crop: tuple[int, int] | None) -> tuple[str, ...]:

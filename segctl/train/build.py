@@ -49,7 +49,10 @@ def build_session(request: Request, *, fresh: bool = True) -> Session:
     session = world.together(lambda: _build(request, fresh))
     require_own_gpus(session.compute.device, world)
     unread = session.model.aux is not None and not _reads_aux(session.run)
-    session.trained = world.wrap(session.task, unused=unread or (world.size > 1 and _has_idle_weights(session.model)))
+    idle = unread or (world.size > 1 and _has_idle_weights(session.model))
+    # A GPU's kernels give other last digits in every run anyway, unless --deterministic forbids it.
+    exact = session.compute.device.type != "cuda" or request.run.train.deterministic
+    session.trained = world.wrap(session.task, unused=idle, exact=exact)
     # Building a method may draw random numbers. Seed again, so that dropout starts from the same state for every method, and
     # from another state in every process.
     torch.manual_seed(request.run.train.seed + world.rank * PROCESS_STRIDE)
@@ -80,15 +83,20 @@ def _build(request: Request, fresh: bool) -> Session:
             trust_program=request.trust_program,
             crop=run.data.crop,
         )
+        teacher.model.require_bands(dataset.bands, f"the teacher '{teacher.path}'", dataset.name)
         teacher = teacher.chosen(found.note)
         teacher.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        teacher_shape = _output_shape(teacher.model, run.data.crop)
+        teacher_shape = shape_of_output(teacher.model, run.data.crop)
         _require_aux(run, teacher, teacher_shape)
         cache = plan_teacher_cache(run, dataset, teacher, compute, processes=world.size, runs_root=request.runs_root)
     # Seed here, after the teacher: the same seed gives every method the same student.
     torch.manual_seed(run.train.seed)
     spec = run.model if fresh else run.model.model_copy(update={"weights": "none"})
-    model = build_model(spec, dataset.classes.num_classes, dataset.classes.names)
+    model = build_model(spec, dataset.classes.num_classes, dataset.classes.names, bands=dataset.bands)
+    if dataset.pixels is not None:
+        model.pixels = dataset.pixels.model_dump(mode="json")
+        if dataset.pixels.mean is not None and dataset.pixels.std is not None:
+            model.remember_pixels(dataset.pixels.mean, dataset.pixels.std)
     require_images_for_batch_norm(run, model, request.world, compute.device)
     model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task = _build_task(run, weighted_loss(run, dataset), model, teacher, teacher_shape).to(compute.device)
@@ -138,7 +146,7 @@ def _has_idle_weights(model: Segmenter) -> bool:
     model.eval()
     side = 2 * model.backbone.strides[-1]
     with torch.enable_grad():
-        prediction = model(torch.zeros(1, 3, side, side, device=model.pixel_mean.device))
+        prediction = model(torch.zeros(1, model.bands, side, side, device=model.pixel_mean.device))
         total = sum(logits.sum() for logits in (prediction.logits, prediction.aux_logits) if logits is not None)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     gradients = torch.autograd.grad([total], weights, allow_unused=True)
@@ -157,7 +165,7 @@ def require_images_for_batch_norm(run: TrainRun, model: Segmenter, world: World,
         return
     twin = copy.deepcopy(model).to("meta").train()
     try:
-        twin(torch.zeros(1, 3, *run.data.crop, device="meta"))
+        twin(torch.zeros(1, twin.bands, *run.data.crop, device="meta"))
     except InputError:
         raise
     except Exception as error:
@@ -186,17 +194,17 @@ def _build_task(
     run: TrainRun, loss: Sequence[LossTermSpec], model: Segmenter, teacher: Teacher | None, teacher_shape: Shape | None
 ) -> SupervisedTask:
     if isinstance(run, DistillRun) and teacher is not None and teacher_shape is not None:
-        pair = Pair(_output_shape(model, run.data.crop), teacher_shape)
+        pair = Pair(shape_of_output(model, run.data.crop), teacher_shape)
         return DistillationTask(model, run.labels, loss, teacher.model, build_distiller(run.distiller, pair))
     return SupervisedTask(model, run.labels, loss)
 
 
 @torch.no_grad()
-def _output_shape(model: Network, crop: tuple[int, int]) -> Shape:
+def shape_of_output(model: Network, crop: tuple[int, int]) -> Shape:
     """The channels and sizes of the network's output for one crop (H, W), found by running it on a black image."""
     was_training = model.training
     model.eval()
-    image = torch.zeros((1, *crop, 3), dtype=torch.uint8, device=model.pixel_mean.device)
+    image = torch.zeros((1, *crop, model.bands), dtype=torch.uint8, device=model.pixel_mean.device)
     shape = Shape.of(forward_uint8(model, image))
     model.train(was_training)
     return shape
@@ -204,14 +212,19 @@ def _output_shape(model: Network, crop: tuple[int, int]) -> Shape:
 
 def _save_memory_and_time(run: TrainRun, task: SupervisedTask, device: torch.device) -> None:
     """Switch on activation checkpointing and compilation if the run wants them. Raises InputError if that is not possible."""
+    recompute_if_wanted(run, task)
+    if run.train.compile:
+        require_compiler(device)
+        task.compile_networks()
+
+
+def recompute_if_wanted(run: TrainRun, task: SupervisedTask) -> None:
+    """Switch on activation checkpointing if the run wants it. Raises InputError if that is not possible."""
     if run.train.activation_checkpointing and not recompute_blocks(task.model.backbone):
         raise InputError(
             f"train.activation_checkpointing: got true, but '{run.model.backbone}' has no blocks that can be computed again",
             "set it to false, or choose another model.backbone, such as resnet18d",
         )
-    if run.train.compile:
-        require_compiler(device)
-        task.compile_networks()
 
 
 def _reads_aux(run: TrainRun) -> bool:

@@ -25,13 +25,18 @@ from segctl.train.profile.summary import TRIAL
 from segctl.train.run_log import Watch
 from segctl.train.session import Request, Session
 from segctl.train.start import score_teacher
+from segctl.train.step_memory import memory_of_session
+
+WORTH_COUNTING = 1 << 18
+"""Fewest pixels in a batch for which a GPU's memory is counted, which takes seconds: fewer fit every GPU."""
 
 
 def dry_run(request: Request, watch: Watch) -> dict[str, float]:
     """One training step, one validation image, one checkpoint saved and loaded; keep nothing.
 
     Several processes take two steps, and request.profile takes a few more. Returns the loss, mIoU_D of the image in percent,
-    seconds of the step, MB of checkpoint and peak memory and, for a run with a teacher, the teacher's mIoU_D.
+    seconds of the step, MB of checkpoint and peak memory and, for a run with a teacher, the teacher's mIoU_D. Without a GPU also
+    the GiB that a GPU would need for a batch of usual size, counted from the shapes of a step's tensors.
     """
     session = build_session(with_fitting_batch(request, take_step))
     for line in session.decisions():
@@ -74,6 +79,12 @@ def dry_run(request: Request, watch: Watch) -> dict[str, float]:
     found["validation_mIoU_D"] = score(counted.table, binary=session.dataset.classes.binary)["mIoU_D"] or 0.0
     found["checkpoint_mb"] = _round_trip(session)
     found["peak_memory_mb"] = peak_memory_mb(session.compute.device)
+    height, width = run.data.crop
+    if session.compute.device.type != "cuda" and run.train.batch_size * height * width >= WORTH_COUNTING:
+        there = request.run.train.precision  # GPUs choose bf16
+        memory = memory_of_session(session, "bf16" if there == "auto" else there)
+        if memory is not None:
+            found["gpu_memory_gib"] = memory.peak
     return found
 
 

@@ -110,7 +110,7 @@ def _ship_model(session: Session, folder: RunFolder, log: RunLog) -> None:
     log.note(f"finished after {state.step} steps; {MODEL_FILE} holds the weights of {chosen}")
     if best:
         saved = read(folder.best)
-        write_saved(folder.model, saved.run, saved.class_names, saved.weights)
+        write_saved(folder.model, saved.run, saved.class_names, saved.weights, saved.pixels)
     else:
         save(folder.model, session.evaluated_model, run, session.dataset.classes.names)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from segctl.bench import measure as module
+from segctl.bench.exported_file import Conditions
 from segctl.bench.measure import measure_in_turns, peak_of, take_turns
-from segctl.bench.onnx_file import Conditions
 from segctl.bench.subjects import Subject
 from segctl.errors import InputError
 from tests.bench.onnx_files import write_onnx

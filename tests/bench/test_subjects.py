@@ -5,11 +5,13 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from segctl.bench.onnx_file import Conditions
+from segctl.bench.exported_file import Conditions
 from segctl.bench.subjects import Subject, subjects_of, usual_size
 from segctl.errors import InputError
+from segctl.export.formats import write_openvino, write_torch, write_torchscript
 from segctl.models import upsample
 from segctl.models.saving import save
+from segctl.programs.facts import DataFacts, ProgramFacts
 from segctl.schema.load import preset_costs
 from tests.bench.onnx_files import write_onnx
 from tests.models.specs import CLASS_NAMES, network, run_of, spec
@@ -18,10 +20,10 @@ HERE = Conditions((16, 24), 1, "cpu")
 IMAGE = np.random.default_rng(0).integers(0, 256, (1, 16, 24, 3), dtype=np.uint8)
 
 
-def run_folder(path, head="lraspp"):
-    model = network(head, num_classes=5, output_stride=16)
+def run_folder(path, head="lraspp", **changes):
+    model = network(head, num_classes=5, output_stride=16, **changes)
     path.mkdir(parents=True)
-    run = run_of(spec(head, output_stride=16))
+    run = run_of(spec(head, output_stride=16, **changes))
     save(path / "model.pt", model, run, CLASS_NAMES)
     (path / "run.yaml").write_text(run.model_dump_json(), encoding="utf-8")
     return model.eval()
@@ -86,7 +88,51 @@ def test_other_files_are_refused_in_words(tmp_path):
     with pytest.raises(InputError, match=r"no file at 'missing.onnx'"):
         usual_size("missing.onnx", tmp_path)
     (tmp_path / "picture.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"it is no run, preset, model file or .onnx file"):
+    with pytest.raises(InputError, match=r"it is no run, preset, model file or exported file"):
         usual_size(str(tmp_path / "picture.png"), tmp_path)
-    with pytest.raises(InputError, match="this onnxruntime has no CUDAExecutionProvider"):
+    with pytest.raises(InputError, match="--device 'cuda:0': this onnxruntime runs on"):
         Subject("toy.onnx", "onnx", write_onnx(tmp_path / "toy.onnx"), tmp_path).segment(Conditions((16, 24), 1, "cuda:0"))
+
+
+@pytest.mark.parametrize(
+    ("form", "ending", "write"),
+    [
+        ("torchscript", ".torchscript.pt", write_torchscript),
+        pytest.param("pt2", ".pt2", write_torch, marks=pytest.mark.slow),
+        pytest.param("openvino", ".xml", write_openvino, marks=pytest.mark.slow),
+    ],
+)
+def test_files_of_every_format_stand_beside_their_run(form, ending, write, tmp_path):
+    if form == "openvino":
+        pytest.importorskip("openvino")
+    model = run_folder(tmp_path / "run")
+    (tmp_path / "run" / "export").mkdir()
+    file = tmp_path / "run" / "export" / f"model{ending}"
+    write(file, model, facts())
+    plain, exported = subjects_of(str(tmp_path / "run"), (16, 24), tmp_path, compiled=False)
+    assert (exported.form, exported.name, exported.parameters) == (form, file.name, plain.parameters)
+    trusted = Conditions((16, 24), 1, "cpu", trusted=True)
+    assert np.array_equal(exported.segment(trusted)(IMAGE), plain.segment(HERE)(IMAGE))
+    assert usual_size(str(file), tmp_path, trusted=True) == (512, 1024)
+    (alone,) = subjects_of(str(file), (16, 24), tmp_path, compiled=False)
+    assert (alone.form, alone.name) == (form, str(file))
+    if form != "openvino":
+        with pytest.raises(InputError, match="reading it may run any code"):
+            exported.segment(HERE)
+    with pytest.raises(InputError, match="a file of this format runs on the CPU here"):
+        exported.segment(Conditions((16, 24), 1, "cuda"))
+
+
+def test_a_file_of_one_size_is_measured_at_it_alone(tmp_path):
+    file = tmp_path / "fixed.torchscript.pt"
+    write_torchscript(file, run_folder(tmp_path / "run"), facts(size=[16, 24]))
+    assert usual_size(str(file), tmp_path, trusted=True) == (16, 24)
+    with pytest.raises(InputError, match="takes images of 16×24 alone, got 32×24; use --size 16x24"):
+        Subject(str(file), "torchscript", file, tmp_path).segment(Conditions((32, 24), 1, "cpu", trusted=True))
+
+
+def facts(**changes):
+    return ProgramFacts(
+        segctl="0", preset="toy", class_names=CLASS_NAMES, colors=[[0, 0, 0]] * 5, mean=[0.5] * 3, std=[0.2] * 3, output="labels",
+        weights_sha256="0", data=DataFacts(dataset="toy"),
+    ).model_copy(update=changes)  # fmt: skip

@@ -44,6 +44,19 @@ def test_what_is_missing_is_run_and_the_table_shown_and_again_without_running(
     assert again[1]["minus_none"]["n"] == 1
     assert again[1]["peak_memory_mb"][0] > 0
     assert [(run / "model.safetensors").stat().st_mtime_ns for run in runs] == before
+    # An exported file that was scored stands beside its run.
+    assert main(["export", str(runs[0]), "--format", "torchscript"]) == 0
+    file = runs[0] / "export" / "model.torchscript.pt"
+    assert main(["eval", str(runs[0]), "--model", str(file), "--trust-program"]) == 0
+    capsys.readouterr()
+    assert main(command) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "none (toy-student-none-seed0 as model.torchscript.pt) 1" in shown
+    assert main([*command, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["method"], row["file"]) for row in rows] == [("none", None), ("none", file.name), ("kd", None)]
+    assert rows[0]["scores"]["mIoU_D"]["mean"] == pytest.approx(rows[1]["scores"]["mIoU_D"]["mean"], abs=0.1)
+    assert rows[2]["minus_none"] == again[1]["minus_none"]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_list_says_what_is_here(capsys, root):
 def test_list_as_json(capsys, root):
     code, out, err = run(capsys, "data", "list", "--data-root", root, "--json")
     assert (code, err) == (0, "")
-    camvid = json.loads(out)[0]
+    camvid = next(row for row in json.loads(out) if row["name"] == "camvid")
     assert (camvid["name"], camvid["state"], camvid["samples"]) == ("camvid", "ready", 15)
 
 

@@ -78,6 +78,6 @@ def test_a_file_of_other_weights_is_refused(here: Path, capsys: pytest.CaptureFi
 
     saved = read(Path("run"))
     saved.weights["classifier.bias"] += 1
-    write_saved(Path("run/model.safetensors"), saved.run, saved.class_names, saved.weights)
+    write_saved(Path("run/model.safetensors"), saved.run, saved.class_names, saved.weights, saved.pixels)
     assert main(ONNX) == 2
     assert "was exported from other weights than this run's" in " ".join(capsys.readouterr().err.split())

@@ -1,6 +1,7 @@
 """`predict` through the front door: masks of any picture, kept, gone on with, and refused."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -69,6 +70,20 @@ def test_a_second_start_does_only_what_is_left(here: Path, capsys: pytest.Captur
     assert capsys.readouterr().out == "3 masks in out (2 of them from an earlier start)\n"
     assert (here / "out" / "b.png").stat().st_mtime_ns == kept
     assert (here / "out" / "a.png").is_file()
+
+
+def test_a_picture_that_changed_after_its_mask_is_predicted_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "run", "in", "-o", "out"]) == 0
+    mask = here / "out" / "a.png"
+    stale = mask.read_bytes()
+    Image.fromarray(np.full((20, 30, 3), 200, np.uint8)).save(here / "in" / "a.png")
+    later = mask.stat().st_mtime_ns + 1
+    os.utime(here / "in" / "a.png", ns=(later, later))
+    capsys.readouterr()
+    assert main(["predict", "run", "in", "-o", "out"]) == 0
+    assert capsys.readouterr().out == "3 masks in out (2 of them from an earlier start)\n"
+    assert mask.read_bytes() != stale
+    assert read_ids(mask).shape == (20, 30)
 
 
 def test_masks_made_otherwise_are_not_mixed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ SURFACE = {
     "data list": {"--data-root", "--json"},
     "data prepare": {
         "--source", "--images", "--labels", "--classes", "--split", "--split-seed", "--format", "--unlabelled", "--label-suffix",
-        "--instances", "--codec", "--workers", "--limit", "--release", "--check", "--data-root",
+        "--instances", "--bands", "--range", "--codec", "--workers", "--limit", "--release", "--check", "--data-root",
     },
     "data check": {"--data-root", "--json"},
     "data info": {"--split", "--data-root", "--json"},
@@ -54,12 +54,13 @@ SURFACE = {
         "--instances", "--boundary", "--binary", "--worst", "--segment-px", "--min", "--output", "--json",
         "--dataset", "--class-map",
     },
-    "bench": {"--size", "--threads", "--compile", "--device", "--data-root", "--json"},
+    "bench": {"--size", "--threads", "--compile", "--device", "--trust-program", "--data-root", "--json"},
     "predict": NETWORK | {"--output", "--overlay", "--label-ids", "--trust-program", "--device", "--data-root"},
     "export": {
-        "--format", "--output", "--size", "--parity", "--tolerance", "--int8", "--calibration-images", "--seed",
+        "--format", "--output", "--size", "--parity", "--tolerance", "--int8", "--fp16", "--calibration-images", "--seed",
         "--data-root", "--json",
     },
+    "push": {"--dry-run", "--license", "--private", "--json"},
     "report": {"--output", "--diff", "--pictures", "--runs-root", "--data-root", "--split", "--json"},
     "demo": {"--steps"},
 }  # fmt: skip
@@ -76,7 +77,20 @@ def test_the_options_of_a_command_are_these(command: str, capsys: pytest.Capture
 def test_the_commands_are_these(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     listed = re.findall(r"^│ ([a-z]+)  ", capsys.readouterr().out, flags=re.MULTILINE)
-    assert listed == ["data", "presets", "train", "distill", "compare", "eval", "predict", "export", "bench", "report", "demo"]
+    assert listed == [
+        "data",
+        "presets",
+        "train",
+        "distill",
+        "compare",
+        "eval",
+        "predict",
+        "export",
+        "push",
+        "bench",
+        "report",
+        "demo",
+    ]
 
 
 @pytest.mark.parametrize("command", ["train", "predict", "data info", "presets show"])

@@ -1,7 +1,7 @@
 """Short runs on a device, in the process that calls them, and what they leave to compare."""
 
 import shutil
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,13 @@ def request_of(run: TrainRun, data: Path, teacher: Path, runs: Path, device: str
     return Request(run, data, runs, teacher if isinstance(run, DistillRun) else None, device=device)
 
 
-def waits_between_reports(run: TrainRun, data: Path, teacher: Path, folder: Path) -> list[tuple[str, str]]:
-    """What the host waits for in two steps of a run of 300 without a report between them: (what, where in segctl)."""
+def waits_between_reports(
+    run: TrainRun, data: Path, teacher: Path, folder: Path, meanwhile: AbstractContextManager[object] | None = None
+) -> list[tuple[str, str]]:
+    """What the host waits for in two steps of a run of 300 without a report between them: (what, where in segctl).
+
+    Only the pretend device tells. `meanwhile` is entered for these two steps.
+    """
     session = build_session(request_of(run, data, teacher, folder, "cuda"))
     made = RunFolder(folder / "run")
     made.path.mkdir(parents=True)
@@ -47,8 +52,9 @@ def waits_between_reports(run: TrainRun, data: Path, teacher: Path, folder: Path
         for _ in range(3):  # the third step reports, the next two do not
             next(taken)
         LOG.clear()
-        for _ in range(2):
-            next(taken)
+        with meanwhile or nullcontext():
+            for _ in range(2):
+                next(taken)
         found = list(LOG.waits)
     shutil.rmtree(folder)
     return found

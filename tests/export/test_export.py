@@ -1,8 +1,11 @@
 """`export` through the front door: what is in the file, what keeps it from its name, and what is refused."""
 
 import json
+import os
 import shutil
+import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +139,8 @@ def test_without_its_data_a_run_is_exported_only_when_asked_to(
         (["nothing"], "'nothing' is not a run"),
         (["run", "--format", "onyx"], "--format 'onyx' is not known, did you mean 'onnx'?"),
         (["run", "--int8", "--format", "torch"], "--int8 cannot be combined with --format torch"),
+        (["run", "--fp16", "--format", "openvino"], "--fp16 cannot be combined with --format openvino"),
+        (["run", "--fp16", "--int8"], "--int8 cannot be combined with --fp16"),
         (["run", "--output", "label"], "--output 'label' is not known, did you mean 'labels'?"),
         (["run", "--size", "0x5"], "cannot read --size '0x5'"),
         (["run", "--size", "512"], "cannot read --size '512'"),
@@ -173,6 +178,22 @@ def test_an_export_that_fails_leaves_nothing(here: Path, monkeypatch: pytest.Mon
     assert not (here / "run" / "export").exists()
 
 
+def test_a_signal_to_end_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def killed(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        except Exception:  # as the exporters have it
+            pytest.fail("the signal was taken for an error of a library")
+
+    monkeypatch.setattr(export_module, "compare_with_run", killed)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(SCRIPT) == 128 + signal.SIGTERM
+    assert "the export was stopped; nothing is left of it" in capsys.readouterr().err
+    assert left(here) == ["model.onnx"]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_parity_by_hand() -> None:
     found = Parity(images=2, pixels=3, of_pixels=1000, run=60.0, file=59.95)
     assert found.percent == pytest.approx(0.3)
@@ -192,3 +213,14 @@ def test_int8_is_a_quarter_of_the_size_and_scores_within_its_tolerance(here: Pat
     assert told["bytes"] < 0.5 * (here / "run" / "export" / "model.onnx").stat().st_size
     assert abs(told["parity"]["mIoU_D"] - told["parity"]["mIoU_D_of_run"]) <= 5
     assert open_program(Path(told["file"])).facts.int8
+
+
+@pytest.mark.slow
+def test_fp16_is_half_the_size_and_scores_as_the_run_on_a_cpu_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "run", "--fp16", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["file"] == "run/export/model-fp16.onnx"
+    assert told["bytes"] < 0.6 * (here / "run" / "export" / "model.onnx").stat().st_size
+    assert told["parity"]["percent_of_pixels"] <= 1
+    facts = open_program(Path(told["file"])).facts
+    assert (facts.fp16, facts.int8) == (True, False)

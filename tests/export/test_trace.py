@@ -7,8 +7,9 @@ import torch
 
 from segctl.errors import InputError
 from segctl.export.formats import onnx_bytes
-from segctl.export.trace import DeployedNetwork, trace, trace_script
+from segctl.export.trace import trace, trace_script
 from segctl.models import at_label_size, load
+from segctl.models.deployed import DeployedNetwork
 from segctl.models.heads.blocks import BinMeans
 from segctl.models.tracing import traced_for_any_size
 from segctl.programs import open_program

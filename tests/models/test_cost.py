@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from segctl.models import build_model
-from segctl.models.cost import cost_of, predicting
+from segctl.models.cost import cost_of
+from segctl.models.deployed import predicting
 from tests.models.specs import network, spec
 
 

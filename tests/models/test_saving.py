@@ -218,7 +218,7 @@ def test_foreign_checkpoint(payload, tmp_path):
 def tampered(folder, change) -> str:
     saved(folder)
     found = read(folder)
-    payload = {"run": found.run, "class_names": found.class_names, "weights": found.weights}
+    payload = {"run": found.run, "class_names": found.class_names, "weights": found.weights, "pixels": None}
     change(payload)
     write_saved(folder / NEW, **payload)
     return refused(folder)

@@ -250,6 +250,7 @@ def test_without_transformers_a_hugging_face_teacher_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setattr("segctl.teacher.load.repository_folder", lambda name: tmp_path)  # as if the hub had it
     given = tmp_path if where == "folder" else Path("hf:somebody/something")
     with pytest.raises(InputError) as error:
         load_teacher(find_teacher(student(), given, tmp_path).path, dataset)

@@ -12,8 +12,8 @@ from segctl.commands import DATA_ROOT
 from segctl.runtime.cores import core_count
 
 if TYPE_CHECKING:
+    from segctl.bench.exported_file import Conditions
     from segctl.bench.measure import BenchRow
-    from segctl.bench.onnx_file import Conditions
 
 BENCH_COLUMNS = (
     "what",
@@ -35,7 +35,7 @@ def bench_targets(
         typer.Argument(
             metavar="RUN|PRESET|FILE...",
             autocompletion=completion.measurable,
-            help="Runs, with the files in their export folder; presets; model files; .onnx files. The first is the reference.",
+            help="Runs, with the files in their export folder; presets; model files; exported files. The first is the reference.",
         ),
     ],
     size: Annotated[
@@ -49,19 +49,22 @@ def bench_targets(
         bool, typer.Option("--compile/--no-compile", help="Measure torch's compiled form too, which takes a minute to make.")
     ] = True,
     device: DeviceOpt = None,
+    trust_program: Annotated[
+        bool, typer.Option("--trust-program", help="Measure .pt2 and TorchScript files too, which may run their code.")
+    ] = False,
     data_root: DataRootOpt = DATA_ROOT,
     json: JsonOpt = False,
 ) -> None:
     """Measure parameters, FLOPs, memory and latency from a uint8 image to its class map, side by side in float32."""
+    from segctl.bench.exported_file import Conditions
     from segctl.bench.measure import measure_in_turns
-    from segctl.bench.onnx_file import Conditions
     from segctl.bench.subjects import subjects_of, usual_size
     from segctl.runtime.device import choose_compute
     from segctl.schema.evaluate import read_size
 
     compute = choose_compute(device, "fp32")
-    sides = usual_size(targets[0], data_root) if size is None else read_size("--size", size)
-    conditions = Conditions(sides, core_count() if threads is None else threads, str(compute.device))
+    sides = usual_size(targets[0], data_root, trusted=trust_program) if size is None else read_size("--size", size)
+    conditions = Conditions(sides, core_count() if threads is None else threads, str(compute.device), trust_program)
     subjects = [one for target in targets for one in subjects_of(target, sides, data_root, compiled=compile_)]
     with out.progress("measuring") as progress:
         rows = measure_in_turns(subjects, conditions, progress)
@@ -114,7 +117,9 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _megabytes(file: Path | None) -> float | None:
-    return None if file is None else file.stat().st_size / 1e6
+    from segctl.programs import bytes_of
+
+    return None if file is None else bytes_of(file) / 1e6
 
 
 def _json(rows: "list[BenchRow]", conditions: "Conditions") -> dict[str, Any]:

@@ -52,6 +52,9 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantise the ONNX file to 8 bits, with ranges measured on training crops.")
     ] = False,
+    fp16: Annotated[
+        bool, typer.Option("--fp16", help="Convert the ONNX file to float16, for GPUs; a CPU computes it in float32, slower.")
+    ] = False,
     calibration_images: Annotated[
         int, typer.Option("--calibration-images", metavar="N", min=1, max=10**6, help="Training crops that --int8 measures.")
     ] = 64,
@@ -73,8 +76,11 @@ def export(
         raise InputError(f"--output '{output}' is not known{did_you_mean(output, list(OUTPUTS))}", f"use {', '.join(OUTPUTS)}")
     sides = None if size is None else read_size("--size", size)
     points = tolerance if tolerance is not None else 0.5 if int8 else 0.1
-    allowed = Tolerance(100.0 if int8 else points, points)  # rounding moves many borders by a pixel, and no score
-    request = ExportRequest(RunFolder(run), data_root, format, chosen, sides, parity, allowed, int8, calibration_images, seed)
+    # Rounding moves many borders by a pixel, and no score; in float16 it moves few.
+    allowed = Tolerance(100.0 if int8 else max(1.0, points) if fp16 else points, points)
+    request = ExportRequest(
+        RunFolder(run), data_root, format, chosen, sides, parity, allowed, int8, calibration_images, seed, fp16
+    )
     out.note(f"exporting '{run}' as {format}")
     with out.progress("comparing the file with the run") as progress:
         exported = export_run(request, progress)

@@ -30,7 +30,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Batch:
-    """images uint8 (B, H, W, 3); labels uint8 (B, H, W), 255 ignored; names of the samples; seconds that making it took."""
+    """images uint8 (B, H, W, bands); labels uint8 (B, H, W), 255 ignored; names of the samples; seconds that making it took."""
 
     images: Tensor
     labels: Tensor
@@ -47,7 +47,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Sample:
-    """A whole image at its own size: image uint8 (H, W, 3); label uint8 (H, W), 255 ignored."""
+    """A whole image at its own size: image uint8 (H, W, bands); label uint8 (H, W), 255 ignored."""
 
     name: str
     image: Tensor
@@ -171,7 +171,7 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
         began = time.perf_counter()
         positions = self.stream.positions(step)
         height, width = self.views.spec.crop
-        images = np.empty((len(positions), height, width, 3), np.uint8)
+        images = np.empty((len(positions), height, width, self.views.dataset.bands), np.uint8)
         labels = np.empty((len(positions), height, width), np.uint8)
         names, seen = [], []
         for row, position in enumerate(positions):

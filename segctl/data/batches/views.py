@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from segctl.data.advice import prepare_again
-from segctl.data.batches.augment import PADDING_RGB, apply
+from segctl.data.batches.augment import PADDING_RGB, RGB_ALONE, apply
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.data.shards.tiles import Region
 from segctl.errors import InputError, did_you_mean
@@ -85,14 +85,19 @@ def _draw_span(source: int, crop: int, scale: float, random: np.random.Generator
 def read_view(
     dataset: PreparedDataset, name: str, view: View, out: tuple[np.ndarray, np.ndarray] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The view of a sample, at the crop's size: image uint8 (h, w, 3) RGB, label uint8 (h, w) with 255 ignored.
+    """The view of a sample, at the crop's size: image uint8 (h, w, bands), label uint8 (h, w) with 255 ignored.
 
     out: arrays of these shapes to write into.  Only the tiles that the view shows are read.
     """
-    image, label = (np.empty((*view.crop, 3), np.uint8), np.empty(view.crop, np.uint8)) if out is None else out
-    _place(_image_part(dataset, name, view), view, image, PADDING_RGB)
+    image, label = (np.empty((*view.crop, dataset.bands), np.uint8), np.empty(view.crop, np.uint8)) if out is None else out
+    _place(_image_part(dataset, name, view), view, image, padding_of(dataset))
     _place(_label_part(dataset, name, view), view, label, IGNORED)
     return image, label
+
+
+def padding_of(dataset: PreparedDataset) -> tuple[int, ...]:
+    """What an image is padded with: ImageNet's mean colour for three bands, else the mean of each band."""
+    return PADDING_RGB if dataset.bands == 3 or dataset.pixels is None else dataset.pixels.padding
 
 
 def _place(part: np.ndarray, view: View, out: np.ndarray, fill: int | tuple[int, ...]) -> None:
@@ -118,7 +123,7 @@ def view_regions(view: View) -> tuple[Region, Region]:
 
 
 def _image_part(dataset: PreparedDataset, name: str, view: View) -> np.ndarray:
-    """uint8 (shown rows, shown columns, 3): the part of the scaled image that the view shows, bilinear."""
+    """uint8 (shown rows, shown columns, bands): the part of the scaled image that the view shows, bilinear."""
     top, rows, skip_rows = resize_from(view.rows)
     left, columns, skip_columns = resize_from(view.columns)
     region = dataset.image(name, top, left, rows, columns)
@@ -126,6 +131,7 @@ def _image_part(dataset: PreparedDataset, name: str, view: View) -> np.ndarray:
         # The scale is given instead of a size: a size would be rounded, and stretch the part a little against the whole.
         fx, fy = view.columns.scaled / view.columns.source, view.rows.scaled / view.rows.source
         region = cv2.resize(region, None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR)
+        region = region if region.ndim == 3 else region[..., None]  # OpenCV drops the axis of a single band
     part = region[skip_rows : skip_rows + view.rows.shown, skip_columns : skip_columns + view.columns.shown]
     return np.asarray(part)
 
@@ -202,6 +208,12 @@ class Views:
     @classmethod
     def of(cls, dataset: PreparedDataset, split: str, spec: DataSpec) -> Self:
         """Raises InputError where an operation names an unknown class, or needs counts that an old dataset lacks."""
+        for index, step in enumerate(spec.augment):
+            if isinstance(step, RGB_ALONE) and dataset.bands != 3:
+                raise InputError(
+                    f"data.augment.{index}: '{step.kind}' is for RGB, but images of '{dataset.name}' have {dataset.bands} bands",
+                    "leave it out; the others take any bands",
+                )
         seeking = [step for step in spec.augment if isinstance(step, ClassCropSpec | CopyPasteSpec)]
         unlabelled = frozenset(unlabelled_names(dataset.names(split), spec.labelled))
         if not seeking:
@@ -236,7 +248,7 @@ class Views:
     def read(
         self, name: str, random: np.random.Generator, out: tuple[np.ndarray, np.ndarray] | None = None
     ) -> tuple[View, np.ndarray, np.ndarray]:
-        """A view of a sample, drawn and augmented: the view, image uint8 (h, w, 3) RGB, label uint8 (h, w) with 255 ignored.
+        """A view of a sample, drawn and augmented: the view, image uint8 (h, w, bands), label uint8 (h, w) with 255 ignored.
 
         out: arrays of these shapes to write into.
         """
@@ -250,7 +262,7 @@ class Views:
             if isinstance(step, CopyPasteSpec):
                 self._paste(step, image, label, random)
             else:
-                apply(step, image, label, random)
+                apply(step, image, label, random, padding_of(self.dataset))
         return view, image, label
 
     def _paste(self, step: CopyPasteSpec, image: np.ndarray, label: np.ndarray, random: np.random.Generator) -> None:

@@ -4,12 +4,15 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from segctl.data.classes import ClassRow, ClassTable, bit_color
 from segctl.data.datasets.class_file import OwnClasses
 from segctl.data.datasets.own_names import neutral, path_of, sample_names
 from segctl.data.datasets.own_splits import split_samples
+from segctl.data.datasets.pairs import sample_images
 from segctl.data.files.archives import Files
+from segctl.data.files.bands import BandPicture
 from segctl.data.files.path_index import PathIndex, leads_outside
 from segctl.data.files.pictures import DECODER, Picture
 from segctl.data.findings import Finding
@@ -19,6 +22,9 @@ from segctl.data.source import RawSample, Source
 from segctl.errors import InputError
 from segctl.files import content_key
 from segctl.ignored import IGNORED
+
+if TYPE_CHECKING:
+    from segctl.data.datasets.own import OwnFiles
 
 BACKGROUND = "background"
 BACKGROUND_NAMES = frozenset({BACKGROUND, "_background_"})
@@ -62,7 +68,7 @@ class DrawnLabel:
 class AnnotatedReader:
     """Reads samples that are an image and annotations."""
 
-    images: dict[str, Picture]
+    images: Mapping[str, Picture | BandPicture]
     labels: dict[str, DrawnLabel]
 
     def size(self, name: str) -> tuple[int, int]:
@@ -104,17 +110,15 @@ def open_annotated(
     found: AnnotationSet,
     *,
     classes: OwnClasses | None,
-    splits: tuple[str, ...],
-    seed: int,
-    unlabelled: str | None,
+    own: "OwnFiles",
 ) -> Source:
     """Pair pictures with what annotation files say about them.
 
-    labels: what the annotations come from, without paths of this machine.  unlabelled: what pixels under no shape become; None is
-    background, but refuses pictures that no annotation file names.
+    labels: what the annotations come from, without paths of this machine.  own: what the person gave; where it does not say what
+    pixels under no shape become, they are background, but pictures that no annotation file names are refused.
     Raises InputError if the files as a whole do not fit; what is wrong with single samples is in the source's `problems`.
     """
-    ignore = unlabelled == UNLABELLED[1]
+    ignore = own.unlabelled == UNLABELLED[1]
     names = list(found.classes) if found.has_table else sorted(found.classes)
     if flaw := _flaw(found, names, ignore=ignore, has_table=classes is not None):
         # Without classes there is nothing to draw, but a check shall list every problem of the files.
@@ -127,27 +131,32 @@ def open_annotated(
     paths, twice = _sample_paths(pictures)
     annotated, unmatched = _match(found, paths)
     problems += [*twice, *unmatched]
-    problems += _without_shapes(found, paths, annotated, unlabelled)
+    problems += _without_shapes(found, paths, annotated, own.unlabelled)
     folders = {sample: neutral(path).rpartition("/")[0] for sample, path in paths.items()}
-    drawn = split_samples(folders, splits, seed, paths)
+    drawn = split_samples(folders, own.splits, own.seed, paths)
     empty = IGNORED if ignore else train_ids[BACKGROUND]
     blank = {sample: AnnotatedPicture((path,), path) for sample, path in paths.items() if sample not in annotated}
     every = {**annotated, **blank}
     samples = sorted({sample for listed in drawn.splits.values() for sample in listed})
+    images, scaling, scaled = sample_images(
+        {sample: pictures.members[paths[sample]] for sample in samples}, drawn.splits, own.bands
+    )
+    background = "ignore" if ignore else BACKGROUND
     return Source(
         name=name,
-        rule=f"{RULE} {'ignore' if ignore else BACKGROUND} {content_key(table.to_json())}",
+        rule=" ".join([RULE, background, content_key(table.to_json()), *([] if scaling is None else [scaling.rule])]),
         origin=f"images from {pictures.names}, {found.title} annotations from {labels}, {table.num_classes} classes",
         decoder=DECODER,
         classes=table,
         splits=drawn.splits,
         samples=AnnotatedReader(
-            images={sample: Picture(sample, "image", pictures.members[paths[sample]], ("RGB", "L")) for sample in samples},
+            images=images,
             labels={sample: DrawnLabel(every[sample], train_ids, empty) for sample in samples},
         ),
-        notes=(*pictures.notes, *_notes(found, every, ignore=ignore), *drawn.notes),
+        notes=(*scaled, *pictures.notes, *_notes(found, every, ignore=ignore), *drawn.notes),
         label_advice="correct the annotations or the class table",
         problems=(*found.problems, *problems, *drawn.problems),
+        pixels=scaling,
     )
 
 

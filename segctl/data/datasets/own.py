@@ -49,8 +49,10 @@ from segctl.data.datasets.pairs import (
     Unknown,
     by_sample,
     pair,
+    sample_images,
 )
 from segctl.data.files.archives import File, Files, PlainFile
+from segctl.data.files.bands import DEEP_ENDINGS, BandChoice
 from segctl.data.files.patterns import as_pattern, list_files
 from segctl.data.files.pictures import DECODER, Decoded, Picture
 from segctl.data.findings import Finding
@@ -76,6 +78,7 @@ class OwnFiles:
     format: one of `labels.formats.NAMES`, None to look at the files.  unlabelled: what pixels under no shape become, one of
     `annotated.UNLABELLED` or None.  label_suffix: what follows the name of a picture in that of its label.
     instances: a folder of instance maps (see `instance_ids.py`), for the segments that mIoU_K scores.
+    bands: which bands of the pictures to take and how to scale them; None for 8-bit colour or grey.
     """
 
     images: Path
@@ -87,6 +90,7 @@ class OwnFiles:
     format: str | None = None
     unlabelled: str | None = None
     label_suffix: str | None = None
+    bands: BandChoice | None = None
 
 
 def own_files(
@@ -96,6 +100,7 @@ def own_files(
     splits: tuple[str, ...],
     seed: int,
     instances: Path | None = None,
+    bands: BandChoice | None = None,
     **how: str | None,
 ) -> OwnFiles | None:
     """A person's own data from the options; None if none of them was given. Raises InputError if some are missing.
@@ -109,6 +114,10 @@ def own_files(
             raise InputError(f"{option} is '{given[option]}', but a published dataset {what}", f"it goes with {OWN_LINE}")
         if instances is not None:
             raise InputError(f"--instances is '{instances}', but a published dataset has its own", f"it goes with {OWN_LINE}")
+        if bands is not None:
+            raise InputError(
+                "--bands and --range are for your own images, not for a published dataset", f"they go with {OWN_LINE}"
+            )
         return None
     if images is not None and labels is None and huggingface.is_saved(images):
         labels = images  # one folder holds both
@@ -118,7 +127,7 @@ def own_files(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing",
             "give --images DIR --labels DIR; label maps need --classes FILE too, annotation files do not",
         )
-    return OwnFiles(images, labels, classes, splits, seed, instances, **how)
+    return OwnFiles(images, labels, classes, splits, seed, instances, bands=bands, **how)
 
 
 @dataclass(frozen=True)
@@ -224,9 +233,10 @@ def open_own(name: str, own: OwnFiles) -> Source:
         saved = huggingface.open_saved(own.images)
         _refuse(own, ("unlabelled", "label_suffix", "instances"), "a dataset of Hugging Face has label maps")
         return _open_masks(name, own, classes, saved.images, saved.labels, saved.notes)
-    pictures = list_files(own.images, lambda path: path.lower().endswith(IMAGE_ENDINGS))
+    endings = IMAGE_ENDINGS if own.bands is None else (*IMAGE_ENDINGS, *DEEP_ENDINGS)
+    pictures = list_files(own.images, lambda path: path.lower().endswith(endings))
     if not pictures.members:
-        raise InputError(f"{pictures.given} holds no pictures ({', '.join(IMAGE_ENDINGS)})")
+        raise InputError(f"{pictures.given} holds no pictures ({', '.join(endings)})")
     labels = _list_labels(own.labels)
     masks = only(labels, [path for path in labels.members if path.lower().endswith((*LABEL_ENDINGS, *LOSSY_ENDINGS))])
     if own.format != MASKS and any(path.lower().endswith(ENDINGS) for path in labels.members):
@@ -239,16 +249,7 @@ def open_own(name: str, own: OwnFiles) -> Source:
             chosen = choose(found, labels.given, beside, own.format)
             if chosen is not None:
                 _refuse(own, ("label_suffix", "instances"), f"{labels.given} holds {chosen.title} annotations")
-                return open_annotated(
-                    name,
-                    apart,
-                    labels.names,
-                    chosen,
-                    classes=classes,
-                    splits=own.splits,
-                    seed=own.seed,
-                    unlabelled=own.unlabelled,
-                )
+                return open_annotated(name, apart, labels.names, chosen, classes=classes, own=own)
     elif own.format not in (None, MASKS):
         raise InputError(f"{labels.given} holds no annotation files ({', '.join(ENDINGS)})", f"--format is '{own.format}'")
     if not masks.members:
@@ -312,6 +313,7 @@ def _open_masks(
     paired = _pair(pictures, labels, _keys_of(own))
     drawn = split_samples(paired.folders, own.splits, own.seed, paired.paths)
     names = sorted({sample for listed in drawn.splits.values() for sample in listed})
+    images, scaling, scaled = sample_images({sample: paired.pictures[sample] for sample in names}, drawn.splits, own.bands)
     instances, lacking = _instances(own, paired, drawn.splits)
     rows = len(classes.table.rows)
     modes = ("L", "P", "1") if classes.ids else ("RGB", "L", "P", "1")
@@ -319,19 +321,20 @@ def _open_masks(
     role, rule = "label" if classes.ids else "mask", OwnRule(classes.ids, classes.colors, classes.table)
     return Source(
         name=name,
-        rule=f"own/1 {classes.digest}",
+        rule=" ".join([f"own/1 {classes.digest}", *([] if scaling is None else [scaling.rule])]),
         origin=f"images from {pictures.names}, labels from {labels.names}, {rows} rows of '{own.classes.name}'",
         decoder=DECODER,
         classes=classes.table,
         splits=drawn.splits,
         samples=PairReader(
-            images={sample: Picture(sample, "image", paired.pictures[sample], ("RGB", "L")) for sample in names},
+            images=images,
             labels={sample: OwnLabel(Picture(sample, role, paired.labels[sample], modes), rule) for sample in names},
             instances=instances,
         ),
-        notes=(*notes, *pictures.notes, *labels.notes, *paired.notes, *drawn.notes),
+        notes=(*notes, *scaled, *pictures.notes, *labels.notes, *paired.notes, *drawn.notes),
         label_advice=f"correct the labels, or the table '{own.classes.name}'",
         problems=(*paired.problems, *drawn.problems, *lacking),
+        pixels=scaling,
     )
 
 

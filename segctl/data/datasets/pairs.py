@@ -16,6 +16,7 @@ import numpy as np
 
 from segctl.data.classes import MAX_VALUES, ClassTable
 from segctl.data.files.archives import File, Files, read_lines
+from segctl.data.files.bands import BandChoice, BandPicture, BandScaling
 from segctl.data.files.pictures import Picture
 from segctl.data.findings import Finding
 from segctl.data.instance_ids import numbered_instances
@@ -243,7 +244,7 @@ class NumberedInstances:
 class PairReader:
     """Reads samples that are an image, a label and perhaps an instance map, each a file."""
 
-    images: dict[str, Picture]
+    images: Mapping[str, Picture | BandPicture]
     labels: Mapping[str, LabelFile]
     instances: Mapping[str, InstanceMap | NumberedInstances] = field(default_factory=dict)
 
@@ -285,6 +286,20 @@ class PairReader:
             unknown_values=label.unknown.values,
             image_file=image.content if image.mode == "RGB" else None,
         )
+
+
+def sample_images(
+    files: Mapping[str, File], splits: Mapping[str, list[str]], choice: BandChoice | None
+) -> tuple[Mapping[str, Picture | BandPicture], BandScaling | None, tuple[str, ...]]:
+    """The image of each sample of a person's own dataset; how its bands are scaled, None for 8-bit colour; and a note on it.
+
+    Ranges are measured on the training pictures, or on all where no split is called `train`. Raises InputError as
+    `BandChoice.resolved` does.
+    """
+    if choice is None or not files:
+        return {sample: Picture(sample, "image", file, ("RGB", "L")) for sample, file in files.items()}, None, ()
+    scaling = choice.resolved([files[sample] for sample in splits.get("train") or sorted(files)])
+    return {sample: BandPicture(sample, file, scaling) for sample, file in files.items()}, scaling, (scaling.in_words(),)
 
 
 def _compare(what: object, got: tuple[int, ...] | None, wanted: tuple[int, int]) -> None:

@@ -1,9 +1,9 @@
 """The one reader of picture files: every picture that segctl did not draw itself is opened, judged and decoded here.
 
 PIL and not OpenCV, because OpenCV 5 returns three channels for palette PNGs and squashes 16-bit ones. What a file is follows
-from its content alone (`_open`), never from its name. A label's values are class ids, so nothing converts them. PIL hides some
-of what a file holds (it scales shallow grey, halves deep RGB, shows the first page of many, turns TIFFs), so the headers of PNG,
-TIFF and PPM are read here as well.
+from its content alone (`open_picture`), never from its name. A label's values are class ids, so nothing converts them. PIL hides
+some of what a file holds (it scales shallow grey, halves deep RGB, shows the first page of many, turns TIFFs), so the headers of
+PNG, TIFF and PPM are read here as well. What is deeper than 8-bit RGB is read by bands.py, if a person asks for it.
 """
 
 import hashlib
@@ -60,14 +60,16 @@ _ADVICE = {
     "mask": "save the mask as an 8-bit RGB PNG in the colours of the class table",
     "instance map": "use the PNG as it was published: 8-bit or 16-bit numbers, or COCO's RGB",
 }
+_DEEP = "convert it, or choose and scale its bands: your own images take --bands 3,2,1 and --range percentile"
+_TOO_LARGE = "cut it into tiles first; `segctl predict --protocol sliding` reads it in parts"
 _COPY_AGAIN = "copy the file again from where it came"
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([0-9])")
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _EXTRA, _SUBFILE = 258, 259, 262, 274, 277, 338, 254
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BITS, _COMPRESSION, _PHOTOMETRIC, ORIENTATION, _SAMPLES, _EXTRA, _SUBFILE = 258, 259, 262, 274, 277, 338, 254
 """Numbers of the TIFF tags that are read here."""
 
 
-class _UnfitError(Exception):
+class UnfitError(Exception):
     """A readable file that cannot be used: what it is, in words that follow its name, and what to do about it."""
 
     def __init__(self, problem: str, hint: str) -> None:
@@ -76,7 +78,7 @@ class _UnfitError(Exception):
 
 
 @dataclass(frozen=True)
-class _Opened:
+class Opened:
     """A picture whose header was read and whose pixels were not.
 
     mode: PIL's, "I;16" for every byte order.  depth: bits of a channel in the file.  levels: the value that the file stores for
@@ -116,24 +118,24 @@ class _Opened:
         return colors
 
     def only_one(self) -> None:
-        """Raise _UnfitError for a file of several pages or frames."""
+        """Raise UnfitError for a file of several pages or frames."""
         if self.frames > 1:
             what = "pages" if self.image.format == "TIFF" else "frames"
-            raise _UnfitError(f"holds {self.frames} {what}, wanted one", f"save each of the {what} as a file of its own")
+            raise UnfitError(f"holds {self.frames} {what}, wanted one", f"save each of the {what} as a file of its own")
 
     def exact(self) -> None:
-        """Raise _UnfitError for a file whose values are not those that were saved, so that they are no ids or class colours."""
+        """Raise UnfitError for a file whose values are not those that were saved, so that they are no ids or class colours."""
         self.only_one()
         if self.lossy:
-            raise _UnfitError(f"is {self.lossy}, whose values are not exact", "save the labels as PNG from where they were drawn")
+            raise UnfitError(f"is {self.lossy}, whose values are not exact", "save the labels as PNG from where they were drawn")
         if self.inverted:
-            raise _UnfitError("stores 0 for white, so its values can be read in two ways", "save the label as an 8-bit PNG")
+            raise UnfitError("stores 0 for white, so its values can be read in two ways", "save the label as an 8-bit PNG")
 
 
-def _open(content: bytes | memoryview, *, whole: bool = True) -> _Opened:
+def open_picture(content: bytes | memoryview, *, whole: bool = True) -> Opened:
     """Decide by a file's content, or by its first bytes if not `whole`, what it is. Raises anything, as PIL does."""
     content = bytes(content)
-    pages = _tiff_pages(content) if content.startswith(_TIFF_STARTS) else []
+    pages = tiff_pages(content) if content.startswith(TIFF_STARTS) else []
     if pages:
         _judge_bands(pages[0])
     image = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -165,10 +167,10 @@ def _open(content: bytes | memoryview, *, whole: bool = True) -> _Opened:
         case "GIF" if whole:  # counting them reads the file to its end
             frames = getattr(image, "n_frames", 1)
     orientation = _orientation(image, content, pages)
-    return _Opened(image, mode, depth, levels, frames, orientation, lossy, inverted)
+    return Opened(image, mode, depth, levels, frames, orientation, lossy, inverted)
 
 
-def _tiff_pages(content: bytes) -> list[TiffImagePlugin.ImageFileDirectory_v2]:
+def tiff_pages(content: bytes) -> list[TiffImagePlugin.ImageFileDirectory_v2]:
     """The directory of each page of a TIFF, without the small copies and masks that a page may bring along."""
     stream = io.BytesIO(content)
     found: list[TiffImagePlugin.ImageFileDirectory_v2] = []
@@ -186,14 +188,12 @@ def _tiff_pages(content: bytes) -> list[TiffImagePlugin.ImageFileDirectory_v2]:
 
 
 def _judge_bands(page: TiffImagePlugin.ImageFileDirectory_v2) -> None:
-    """Raise _UnfitError for bands that are neither grey, RGB nor CMYK, before PIL says that the file is no picture."""
+    """Raise UnfitError for bands that are neither grey, RGB nor CMYK, before PIL says that the file is no picture."""
     samples, extra = int(page.get(_SAMPLES, 1)), page.get(_EXTRA, ())
     known = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}.get(int(page.get(_PHOTOMETRIC, -1)), samples)
     alpha = samples == known + 1 and extra and extra[0] in (1, 2)
     if samples != known and not alpha:
-        raise _UnfitError(
-            f"has {samples} bands, wanted 3 (RGB) or 1 (grey)", "save the bands that are meant as an 8-bit RGB picture"
-        )
+        raise UnfitError(f"has {samples} bands, wanted 3 (RGB) or 1 (grey)", _DEEP)
 
 
 def _orientation(image: Image.Image, content: bytes, pages: list[TiffImagePlugin.ImageFileDirectory_v2]) -> int:
@@ -212,8 +212,8 @@ def _orientation(image: Image.Image, content: bytes, pages: list[TiffImagePlugin
             elif keyword == b"eXIf":
                 blocks.append(text)
     found = [turned for block in blocks if block and (turned := _exif_orientation(bytes(block))) is not None]
-    if pages and _ORIENTATION in pages[0]:
-        found.append(pages[0][_ORIENTATION])
+    if pages and ORIENTATION in pages[0]:
+        found.append(pages[0][ORIENTATION])
     if pages and isinstance(packet := pages[0].get(700), bytes):
         xmp.append(packet)
     for packet in xmp:
@@ -235,7 +235,7 @@ def _exif_orientation(block: bytes) -> int | None:
         (count,) = struct.unpack_from(f"{order}H", block, place)
         for start in range(place + 2, place + 2 + 12 * count, 12):
             tag, kind = struct.unpack_from(f"{order}HH", block, start)
-            if tag == _ORIENTATION:
+            if tag == ORIENTATION:
                 value: int = struct.unpack_from(order + {1: "B", 3: "H", 4: "I"}[kind], block, start + 8)[0]
                 return value
     except (KeyError, struct.error) as error:
@@ -295,12 +295,12 @@ def read_image(file: File) -> NDArray[np.uint8]:
 
     Raises InputError that names the file if it cannot be read, is deeper than 8 bits a channel or holds several pictures.
     """
-    with _named(file):
-        opened = _open(file.read())
+    with named(file):
+        opened = open_picture(file.read())
         opened.only_one()
         if opened.mode not in IMAGE_MODES or opened.depth > 8:
             got = f"{opened.depth}-bit RGB" if opened.mode in IMAGE_MODES else _words_of(opened.mode)
-            raise _UnfitError(f"is {got}, wanted 8-bit colour or grey", "convert it first")
+            raise UnfitError(f"is {got}, wanted 8-bit colour or grey", _DEEP)
         opened.image.load()
         # PIL turns a TIFF upright while it loads it, and nothing else.
         if opened.orientation != 1 and opened.image.format != "TIFF":
@@ -313,20 +313,20 @@ def read_label(file: File) -> NDArray[np.integer]:
 
     Raises InputError that names the file if it cannot be read, has several channels or pages, is lossy or stored turned.
     """
-    with _named(file):
-        opened = _open(file.read())
+    with named(file):
+        opened = open_picture(file.read())
         if opened.mode not in LABEL_MODES:
-            raise _UnfitError(
+            raise UnfitError(
                 f"is {_words_of(opened.mode)}, wanted one channel of class ids (grey or palette)",
                 "save class ids, not colours",
             )
         opened.exact()
-        _require_upright(opened)
+        require_upright(opened)
         ids = opened.ids()
         if ids.dtype.itemsize == 1:
             return ids
         if ids.min() < 0 or ids.max() > np.iinfo(np.uint16).max:
-            raise _UnfitError(f"holds the value {ids.min() if ids.min() < 0 else ids.max()}, wanted 0 to 65535", "save class ids")
+            raise UnfitError(f"holds the value {ids.min() if ids.min() < 0 else ids.max()}, wanted 0 to 65535", "save class ids")
         return ids.astype(np.uint16)  # PIL gives 16-bit PNGs as 32-bit integers at times
 
 
@@ -335,14 +335,14 @@ def read_instance_ids(file: File) -> NDArray[np.integer]:
 
     Raises InputError that names the file if it cannot be read, has pages, is lossy or stored turned.
     """
-    with _named(file):
-        opened = _open(file.read())
+    with named(file):
+        opened = open_picture(file.read())
         if opened.mode != "RGB":
             return read_label(file)
         if opened.depth > 8:
-            raise _UnfitError(f"is {opened.depth}-bit RGB, wanted 8-bit RGB or 16-bit grey", _ADVICE["instance map"])
+            raise UnfitError(f"is {opened.depth}-bit RGB, wanted 8-bit RGB or 16-bit grey", _ADVICE["instance map"])
         opened.exact()
-        _require_upright(opened)
+        require_upright(opened)
         return opened.ids()
 
 
@@ -350,10 +350,10 @@ def _words_of(mode: str) -> str:
     return _MODE_WORDS.get(mode, f"a picture of mode {mode}")
 
 
-def _require_upright(opened: _Opened) -> None:
+def require_upright(opened: Opened) -> None:
     if opened.orientation != 1:
         # Nobody can know whether a label was drawn on the picture turned or unturned.
-        raise _UnfitError(
+        raise UnfitError(
             f"is stored turned or mirrored (EXIF orientation {opened.orientation})",
             "save it upright, then see with `segctl data preview` that its label fits",
         )
@@ -365,14 +365,14 @@ def decode(content: bytes | memoryview) -> np.ndarray:
 
 
 @contextmanager
-def _named(file: File) -> Iterator[None]:
+def named(file: File) -> Iterator[None]:
     """Turn the errors about an unreadable or unfit file into one sentence that names it."""
-    with _in_words(f"'{file.where}'", f"cannot read '{file.where}'"):
+    with in_words(f"'{file.where}'", f"cannot read '{file.where}'"):
         yield
 
 
 @contextmanager
-def _in_words(name: str, unreadable: str) -> Iterator[None]:
+def in_words(name: str, unreadable: str) -> Iterator[None]:
     """Turn whatever reading a file raises into an InputError; `unreadable` begins the sentence for a file that is damaged.
 
     PIL raises nearly anything for damaged files (SyntaxError, struct.error, RuntimeError), so no list of its errors is complete.
@@ -381,11 +381,11 @@ def _in_words(name: str, unreadable: str) -> Iterator[None]:
         yield
     except (SegctlError, MemoryError):
         raise
-    except _UnfitError as error:
+    except UnfitError as error:
         raise InputError(f"{name} {error.problem}", error.hint) from error
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise InputError(f"{name} is larger than {most} million pixels", "cut it into tiles first") from error
+        raise InputError(f"{name} is larger than {most} million pixels", _TOO_LARGE) from error
     except Exception as error:
         reason, hint = _reason(error)
         raise InputError(f"{unreadable}: {reason}", hint) from error
@@ -450,7 +450,7 @@ class Picture:
 
     def size(self) -> tuple[int, int]:
         """(H, W) from the file's header. Raises InputError if the file is not what it must be."""
-        with _in_words(str(self), f"{self} cannot be read"):
+        with in_words(str(self), f"{self} cannot be read"):
             head = self.file.read(HEAD_BYTES)
             try:
                 image = self._open(head, whole=len(head) < HEAD_BYTES).image
@@ -463,7 +463,7 @@ class Picture:
 
     def decode(self) -> Decoded:
         """The whole picture, its file read once. Raises InputError that names sample and file."""
-        with _in_words(str(self), f"{self} cannot be read"):
+        with in_words(str(self), f"{self} cannot be read"):
             content = self.file.read()
             opened = self._open(content)
             # Grey of few levels is a brightness in an image and an id in a label.
@@ -482,12 +482,12 @@ class Picture:
 
     def digest(self) -> str:
         """The `sha256` that `decode` would give."""
-        with _in_words(str(self), f"{self} cannot be read"):
+        with in_words(str(self), f"{self} cannot be read"):
             return hashlib.sha256(self.file.read()).hexdigest()
 
-    def _open(self, content: bytes, *, whole: bool = True) -> _Opened:
+    def _open(self, content: bytes, *, whole: bool = True) -> Opened:
         """The opened picture, its mode, number of frames and orientation judged. Raises anything, as PIL does."""
-        opened = _open(content, whole=whole)
+        opened = open_picture(content, whole=whole)
         mode, depth = _OPAQUE.get(opened.mode, opened.mode) if opened.mode not in self.modes else opened.mode, opened.depth
         deep = depth > 8 and mode != "I;16"  # PIL cuts deep channels down to 8 bits
         if mode not in self.modes or deep:
@@ -498,17 +498,18 @@ class Picture:
             )
             words = " or ".join(_MODE_WORDS[mode] for mode in self.modes)
             wanted = f"an index map ({words}, each value a class id)" if self.role == "label" else words
-            raise _UnfitError(f"is {got}, wanted {wanted}", _ADVICE[self.role])
+            advice = _DEEP if self.role == "image" and (deep or mode in ("I;16", "I", "F")) else _ADVICE[self.role]
+            raise UnfitError(f"is {got}, wanted {wanted}", advice)
         if self.role == "image":
             opened.only_one()
         else:
             opened.exact()
-        _require_upright(opened)
+        require_upright(opened)
         return opened
 
     def _opaque(self, values: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 2 or 4) -> the same without its last channel, the opacity. Raises _UnfitError if one is transparent."""
+        """uint8 (H, W, 2 or 4) -> the same without its last channel, the opacity. Raises UnfitError if one is transparent."""
         clear = int(np.count_nonzero(values[..., -1] != 255))
         if clear:
-            raise _UnfitError(f"has {clear} transparent pixels, whose colour is undefined", "save it without transparency")
+            raise UnfitError(f"has {clear} transparent pixels, whose colour is undefined", "save it without transparency")
         return np.ascontiguousarray(values[..., 0] if values.shape[-1] == 2 else values[..., :-1])

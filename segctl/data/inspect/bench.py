@@ -82,6 +82,11 @@ def bench(
     names = sorted(dataset.names(split))
     if samples < 1 or not names:
         raise InputError(f"--samples is {samples} and split '{split}' has {len(names)}, wanted at least one of each")
+    if dataset.bands != 3:
+        raise InputError(
+            f"the images of '{dataset.name}' have {dataset.bands} bands, and what they are compared with are RGB pictures",
+            "measure a dataset of three bands",
+        )
     spec = DataSpec(dataset=dataset.name, crop=crop or _usual_crop(dataset, names[0]))
     kept = {name: encode(dataset, name, source) for name in names[:BATCH]}
     times, read = _in_pairs(dataset, kept, spec, samples)

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segctl.data.batches.views import Views
 from segctl.data.classes import ClassTable
+from segctl.data.files.bands import shown_rgb
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.files import write_whole
 from segctl.ignored import IGNORED
@@ -68,10 +69,10 @@ def draw_sheet(dataset: PreparedDataset, split: str, names: Sequence[str], spec:
 
 
 def _cell(image: np.ndarray, label: np.ndarray, name: str, classes: ClassTable) -> Image.Image:
-    """Image uint8 (H, W, 3) above label uint8 (H, W) at the cell's width, the name below."""
+    """Image uint8 (H, W, bands) above label uint8 (H, W) at the cell's width, the name below."""
     height, width = label.shape
     size = (CELL_PX, max(1, round(CELL_PX * height / width)))
-    picture = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+    picture = Image.fromarray(shown_rgb(image)).resize(size, Image.Resampling.BICUBIC)
     colored = color_label(np.asarray(Image.fromarray(label).resize(size, Image.Resampling.NEAREST)), classes)
     cell = Image.new("RGB", (CELL_PX, 2 * size[1] + 2 + _CAPTION_PX + _GAP_PX), _PAPER)
     cell.paste(picture, (0, 0))

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from segctl.data.advice import not_prepared, prepare_again
 from segctl.data.classes import ClassTable, LabelCounts
+from segctl.data.files.bands import BandScaling
 from segctl.data.shards.shard import SHARD_FORMAT, ShardReader
 from segctl.errors import InputError, did_you_mean
 from segctl.files import as_record, parse_json, parse_record, read_plain_text
@@ -79,6 +80,13 @@ class PreparedDataset:
     reader: ShardReader
     label_counts: dict[str, LabelCounts] | None = None
     """What the labels of each split show; None for a dataset of an older segctl."""
+    pixels: BandScaling | None = None
+    """How the bands of its picture files became those of its images, and their statistics; None for 8-bit colour."""
+
+    @property
+    def bands(self) -> int:
+        """How many bands an image has."""
+        return 3 if self.pixels is None else len(self.pixels.bands)
 
     @property
     def trial(self) -> str:
@@ -118,7 +126,7 @@ class PreparedDataset:
         return {name: record.unknown_pixels for name, record in self.samples.items() if record.unknown_pixels}
 
     def image(self, name: str, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
-        """uint8 (h, w, 3) RGB of the sample or of a region of it; only the tiles that the region touches are read."""
+        """uint8 (h, w, bands) of the sample or of a region of it, RGB where there are 3; only the tiles it touches are read."""
         return self._read("images", name, (top, left, height, width))
 
     def label(self, name: str, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
@@ -158,6 +166,7 @@ class _Index(BaseModel):
     shards: dict[str, str]
     samples: dict[str, SampleRecord]
     labels: dict[str, LabelCounts] | None = None
+    pixels: BandScaling | None = None
 
 
 def open_dataset(data_root: Path, name: str) -> PreparedDataset:
@@ -209,6 +218,7 @@ def _open(folder: Path) -> PreparedDataset:
         samples=index.samples,
         reader=ShardReader([folder / shard for shard in index.shards]),
         label_counts=index.labels,
+        pixels=index.pixels,
     )
 
 
@@ -225,6 +235,7 @@ def to_index(dataset: PreparedDataset) -> dict[str, Any]:
             "splits": dataset.splits,
             "groups": dataset.groups,
             **({} if dataset.label_counts is None else {"labels": _label_index(dataset.label_counts)}),
+            **({} if dataset.pixels is None else {"pixels": dataset.pixels.model_dump(mode="json")}),
             "shards": dict(zip(dataset.shards, dataset.shard_hashes, strict=True)),
             "samples": {name: asdict(record) for name, record in dataset.samples.items()},
         }
@@ -267,7 +278,7 @@ def fingerprint(rule: str, source_sha256: Mapping[str, str]) -> str:
 
 
 def pixels_sha256(image: np.ndarray, label: np.ndarray) -> str:
-    """Hash of a decoded sample: shapes, image uint8 (H, W, 3), label uint8 (H, W)."""
+    """Hash of a decoded sample: shapes, image uint8 (H, W, bands), label uint8 (H, W)."""
     digest = hashlib.sha256(repr((image.shape, label.shape)).encode())
     digest.update(np.ascontiguousarray(image).data)
     digest.update(np.ascontiguousarray(label).data)

@@ -12,6 +12,7 @@ from segctl.losses.sums.at_stride import SoftAtStride, stride_sums
 from segctl.losses.sums.fast import block_sums
 from segctl.losses.sums.on_gpu import checked_compiled_sums, checked_sums
 from segctl.losses.sums.plain import Sums, plain_sums
+from segctl.runtime.live_bytes import as_on_gpu, counting_bytes
 
 WORTHWHILE = 1 << 20
 """Smallest number of logits for the fast sums; in a smaller batch, calling their many operations costs more than it saves."""
@@ -37,7 +38,7 @@ def sums_of(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, with
     the fast ones are for where that fails.
     """
     suits = logits.device.type in ("cpu", "cuda") and not label.requires_grad and logits.numel() >= WORTHWHILE
-    if torch.compiler.is_compiling() or _plain.get() or not suits:
+    if torch.compiler.is_compiling() or _plain.get() or counting_bytes() or not suits:
         return plain_sums(logits, label, valid, norm, with_log)
     compiled = checked_compiled_sums(logits, label, valid, norm, with_log) if logits.is_cuda else None
     if compiled is not None:
@@ -62,7 +63,7 @@ def sums_at_stride(
     learns = isinstance(label, Tensor) and label.requires_grad
     if others or small or learns or (theirs is not None and theirs.shape[:2] != logits.shape[:2]):
         return None
-    if logits.is_cuda:
+    if as_on_gpu(logits):
         return checked_sums(logits, label, size, valid, norm, with_log)
     if logits.device.type != "cpu" or torch.get_float32_matmul_precision() != "highest":
         return None

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from segctl.losses.pixels import is_hard
 from segctl.losses.sums.at_stride import SoftAtStride, saveable, upsample_bilinear
 from segctl.losses.sums.fast import block_sums
 from segctl.losses.sums.plain import Sums, plain_sums
+from segctl.runtime.live_bytes import counting_bytes
 
 MOST_KERNEL_CLASSES = 256
 CELLS_AT_ONCE = 8
@@ -57,11 +57,13 @@ class KernelCall:
 
     def arguments(self, logits: Tensor, label: Tensor, valid: Tensor | None) -> dict[str, Any]:
         """The arguments that both kernels share; label integer (B, H, W), or a teacher's logits (B, C, h', w')."""
-        tall, first_row = _places(logits.shape[2], self.size[0], self.align_corners, logits.device)
-        wide, first_column = _places(logits.shape[3], self.size[1], self.align_corners, logits.device)
+        # Tensors without content must not be kept for others.
+        places = _places.__wrapped__ if counting_bytes() else _places
+        tall, first_row = places(logits.shape[2], self.size[0], self.align_corners, logits.device)
+        wide, first_column = places(logits.shape[3], self.size[1], self.align_corners, logits.device)
         theirs = logits if self.hard else label
-        their_tall, _ = _places(theirs.shape[2], self.size[0], self.align_corners, logits.device)
-        their_wide, _ = _places(theirs.shape[3], self.size[1], self.align_corners, logits.device)
+        their_tall, _ = places(theirs.shape[2], self.size[0], self.align_corners, logits.device)
+        their_wide, _ = places(theirs.shape[3], self.size[1], self.align_corners, logits.device)
         return {
             "logits": logits,
             "label": label.contiguous() if self.hard else logits,
@@ -112,15 +114,14 @@ def kernel_sums(
     """As `segctl.losses.sums.at_stride.stride_sums`, by the kernels; the label integer (B, H, W) or `SoftAtStride`."""
     call = KernelCall(size, norm, with_log, not isinstance(label, SoftAtStride), align_corners)
     tensor = saveable(label.logits) if isinstance(label, SoftAtStride) else label
-    sums, largest = _KernelSums.apply(logits, tensor, valid, call)
-    return Sums(*sums.unbind(1))._replace(largest_label=largest)
+    return Sums(*_KernelSums.apply(logits, tensor, valid, call))
 
 
 class _KernelSums(torch.autograd.Function):
-    """Logits (B, C, h, w) -> the six sums (B, 6, C), of which the fourth is meaningless, and the largest label (B, C)."""
+    """Logits (B, C, h, w) -> the six sums, each (B, C)."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, label: Tensor, valid: Tensor | None, call: KernelCall) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, label: Tensor, valid: Tensor | None, call: KernelCall) -> tuple[Tensor, ...]:
         ctx.save_for_backward(logits, label, valid)
         ctx.call = call
         images, classes, height, width = logits.shape
@@ -130,14 +131,21 @@ class _KernelSums(torch.autograd.Function):
         with _device_of(logits):
             _kernels().sum_cells[groups, height, images](out=out, CELLS=CELLS_AT_ONCE, **arguments)
         sums, largest = out.sum((1, 2)), out[:, :, :, 3].amax((1, 2))
-        ctx.mark_non_differentiable(largest)
-        return sums, largest
+        intersection, predicted, labelled, _, log_likelihood, label_log = sums.unbind(1)
+        ctx.mark_non_differentiable(labelled, largest, label_log)
+        ctx.set_materialize_grads(False)  # a launch for each sum that no loss reads
+        return intersection, predicted, labelled, largest, log_likelihood, label_log
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         logits, label, valid = ctx.saved_tensors
         call: KernelCall = ctx.call
-        of_sums = torch.stack([grads[0][:, index] for index in (0, 1, 4)])
+        zero = (
+            None
+            if all(grads[index] is not None for index in (0, 1, 4))
+            else logits.new_zeros(logits.shape[:2], dtype=torch.float32)
+        )
+        of_sums = torch.stack([zero if (grad := grads[index]) is None else grad for index in (0, 1, 4)])  # type: ignore[misc]
         if torch.is_grad_enabled():  # a second derivative goes through torch's own operations
             sums = plain_at_size(logits, label, valid, call)
             wanted = torch.stack([sums.intersection, sums.predicted, sums.log_likelihood])
@@ -178,6 +186,8 @@ def checked_sums(
     fits = logits.shape[1] <= MOST_KERNEL_CLASSES and logits.dtype != torch.float64 and find_spec("triton") is not None
     if not (fits and known):
         return None
+    if counting_bytes():
+        return kernel_sums(logits, label, size, valid, norm, with_log)
     few = SoftAtStride(label.logits[:2]) if isinstance(label, SoftAtStride) else label[:2]
     tensor, mask = few.logits if isinstance(few, SoftAtStride) else few, None if valid is None else valid[:2]
     call = KernelCall(size, norm, with_log, not soft, align_corners=False)
@@ -248,8 +258,20 @@ def _with_gradient(sums_of: Callable[[Tensor], Sums], logits: Tensor) -> list[Te
     return [part.detach().float() for part in (*sums, gradient)]
 
 
-@lru_cache(maxsize=1)
-def _kernels() -> ModuleType:
+class _NoKernel:
+    """In place of a kernel: starting it on a grid does nothing."""
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        return lambda *arguments, **options: None
+
+
+class _NoKernels:
+    sum_cells = cell_gradients = add_corners = _NoKernel()
+
+
+def _kernels() -> Any:
+    if counting_bytes():
+        return _NoKernels
     from segctl.losses.sums import kernels
 
     return kernels

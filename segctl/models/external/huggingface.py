@@ -23,11 +23,6 @@ from segctl.files import file_sha256, read_json
 from segctl.models.external.foreign import IMAGENET_MEAN, IMAGENET_STD, LEAST_PROBABILITY, Facts, ForeignNetwork, class_order
 from segctl.models.external.weights import require_finite
 
-PREFIX = "hf:"
-SNAPSHOT_FILES = ["config.json", "preprocessor_config.json", "processor_config.json", "*.safetensors", "*.safetensors.index.json"]
-PICKLED = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
-"""Weights of a repository without .safetensors; transformers reads them with weights_only, which runs no code."""
-
 
 class SemanticMasks(nn.Module):
     """Masks and their classes -> log-probabilities per pixel (B, C, h, w), as MaskFormer reads them (arXiv:2107.06278)."""
@@ -52,10 +47,9 @@ class HuggingFaceNetwork:
     notes: tuple[str, ...]
 
 
-def load_hugging_face(source: str, class_names: Sequence[str]) -> HuggingFaceNetwork:
-    """The network at `hf:ORG/NAME` or in a folder, in float32 on the CPU. Raises InputError."""
+def load_hugging_face(folder: Path, source: str, class_names: Sequence[str]) -> HuggingFaceNetwork:
+    """The network in a folder, in float32 on the CPU. source: the folder, or `hf:ORG/NAME`, for sentences. Raises InputError."""
     transformers = _transformers()
-    folder = _folder(source.removeprefix(PREFIX))
     config = _read(folder / "config.json")
     kind = _kind(config, source)
     try:
@@ -135,22 +129,6 @@ def _transformers() -> Any:
         raise InputError(
             "a teacher from Hugging Face needs the package 'transformers'", 'install it with `pip install "segctl[hf]"`'
         ) from error
-
-
-def _folder(name: str) -> Path:
-    """A local folder, or the folder of the hub's files in this machine's cache. Raises InputError."""
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=SNAPSHOT_FILES))
-        if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name, allow_patterns=[*SNAPSHOT_FILES, *PICKLED]))
-        return folder
-    except Exception as error:  # the hub's errors change with the HTTP library beneath it
-        reason = first_line(error)
-        raise InputError(f"cannot get '{PREFIX}{name}': {reason}", "give a local folder that save_pretrained wrote") from error
 
 
 def _kind(config: dict[str, Any], source: str) -> str:

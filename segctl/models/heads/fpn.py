@@ -47,7 +47,7 @@ class FPNHead(Head):
             assert isinstance(steps, nn.ModuleList)  # the outer ModuleList forgets the type of what it holds
             for step in steps:
                 stride = max(4, stride // 2)
-                x = upsample(step(x), (-(-size[0] // stride), -(-size[1] // stride)))
+                x = upsample(step(x), ((size[0] + stride - 1) // stride, (size[1] + stride - 1) // stride))
             total = x if total is None else total + x
         assert total is not None
         return total

@@ -46,7 +46,7 @@ class UNetHead(Head):
         x = maps[-1]
         for step, index, stride in zip(self.steps, self.skip_indices, STEP_STRIDES, strict=True):
             if index is None:
-                x = step(upsample(x, (-(-size[0] // stride), -(-size[1] // stride))))
+                x = step(upsample(x, ((size[0] + stride - 1) // stride, (size[1] + stride - 1) // stride)))
             else:
                 skip = maps[index]
                 x = step(torch.cat([upsample(x, (skip.shape[-2], skip.shape[-1])), skip], dim=1))

@@ -59,7 +59,7 @@ def picture(height=20, width=31):
 def done(step: AugmentSpec, size=(20, 31)):
     image, label = picture(*size)
     before = image.copy(), label.copy()
-    apply(step, image, label, Highest())
+    apply(step, image, label, Highest(), PADDING_RGB)
     return before, (image, label)
 
 
@@ -77,7 +77,7 @@ def test_brightness_and_contrast_follow_their_formula():
 
 def test_hue_turns_red_to_green_and_saturation_leaves_grey_alone():
     image = np.array([[[255, 0, 0], [90, 90, 90]]], np.uint8)
-    apply(ColorSpec(brightness=0, contrast=0, saturation=0.5, hue=1 / 3), image, image[..., 0], Highest())
+    apply(ColorSpec(brightness=0, contrast=0, saturation=0.5, hue=1 / 3), image, image[..., 0], Highest(), PADDING_RGB)
     assert np.abs(image.astype(int) - [[[0, 255, 0], [90, 90, 90]]]).max() <= 3
 
 
@@ -97,7 +97,7 @@ def test_blur_noise_jpeg_and_grey_change_the_image_alone():
 
 def test_jpeg_keeps_red_red():
     image = np.full((16, 16, 3), (250, 10, 20), np.uint8)
-    apply(JpegSpec(quality=(95, 95)), image, image[..., 0], Highest())
+    apply(JpegSpec(quality=(95, 95)), image, image[..., 0], Highest(), PADDING_RGB)
     assert np.abs(image.astype(int) - (250, 10, 20)).max() < 12
 
 
@@ -123,7 +123,7 @@ def test_a_quarter_turn_turns_image_and_label_alike():
     image = np.zeros((21, 21, 3), np.uint8)
     image[3, 10], label = 255, np.zeros((21, 21), np.uint8)
     label[3, 10] = 7
-    apply(AffineSpec(degrees=90), image, label, Highest())
+    apply(AffineSpec(degrees=90), image, label, Highest(), PADDING_RGB)
     assert np.argwhere(label == 7).tolist() == np.argwhere(image[..., 0] == 255).tolist() == [[10, 17]]
 
 

@@ -65,7 +65,7 @@ def test_what_segctl_does_not_know_says_what_it_does(tmp_path):
     with pytest.raises(InputError) as caught:
         open_dataset(tmp_path, "kitti")
     assert caught.value.message == f"this segctl ({__version__}) cannot prepare a dataset called 'kitti' yet"
-    assert caught.value.hint.startswith("it can prepare camvid")
+    assert caught.value.hint.startswith("it can prepare ade20k, camvid, ")
 
 
 def test_a_misspelt_name_of_a_dataset_that_is_here_is_recognised(packed_root, tmp_path):

@@ -131,6 +131,7 @@ def test_a_step_that_does_not_fit_says_what_does(
     memory = Memory(3)
     monkeypatch.setattr(loop, "take_step", memory.take_step)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: type("Gpu", (), {"total_memory": 8e9}))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1e9, 8e9))
     with pytest.raises(SegctlError) as error:
         start_run(request(toy_data, tmp_path, accumulate=1), RunFolder(tmp_path / "run"), Silent())
     assert error.value.message.startswith("out of memory on cpu: peak use was ")
@@ -140,7 +141,7 @@ def test_a_step_that_does_not_fit_says_what_does(
 
 def test_without_anything_smaller_the_advice_is_what_else_saves_memory(as_on_a_gpu: None, toy_data: Path, tmp_path: Path) -> None:
     session = build_session(request(toy_data, tmp_path, accumulate=4))
-    assert smaller_batch_in_words(session, Memory(0).take_step).startswith("use smaller micro-batches")
+    assert smaller_batch_in_words(session, Memory(0).take_step).startswith("add --set train.activation_checkpointing=true")
 
 
 def test_auto_in_place_of_the_batch_keeps_the_batch(tmp_path: Path) -> None:

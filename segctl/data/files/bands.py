@@ -1,0 +1,362 @@
+"""Pictures of more than 8-bit RGB: deep PNGs, TIFFs of any bands and .npy arrays, and how their numbers become 8-bit bands.
+
+    value -> 255 · (value - low) / (high - low), rounded, cut to 0 and 255; a pixel without a number (NaN) becomes 0
+
+The bands, their order and the range are those of a whole dataset. They are kept in its dataset.json, in the model file and in
+exported files, so that a picture has the same pixels wherever it is read.
+
+PNG by OpenCV, which keeps 16 bits where Pillow halves deep RGB. TIFF by rasterio (the extra `geo`), because Pillow refuses most
+bands and depths. Whether a file is one upright picture is judged as for any other picture, see pictures.py.
+"""
+
+import hashlib
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from segctl.data.files.archives import File
+from segctl.data.files.pictures import (
+    ORIENTATION,
+    TIFF_STARTS,
+    Decoded,
+    UnfitError,
+    in_words,
+    named,
+    open_picture,
+    require_upright,
+    tiff_pages,
+)
+from segctl.errors import InputError
+
+DEEP_ENDINGS = (".npy",)
+"""Endings of pictures that are listed only where bands or a range are given."""
+SHOWN_BANDS = 3
+"""How many bands a screen shows."""
+PERCENTILES = (2.0, 98.0)
+"""What `--range percentile` stands for."""
+MEASURED_PICTURES, MEASURED_PIXELS = 256, 2**16
+"""How many pictures, and how many pixels of each, `--range percentile` looks at: evenly spread, so always the same ones."""
+_ANOTHER_RANGE = "leave it out, or give two numbers such as --range 0,10000, or --range percentile"
+
+
+class BandScaling(BaseModel):
+    """How the numbers in a dataset's picture files become uint8 bands.
+
+    bands: the chosen ones in order, counted from 1.  of: how many a file has.  dtype: of the numbers in a file, by NumPy's name.
+    ranges: for each chosen band the numbers that become 0 and 255.  mean, std: of each chosen band over the training pictures
+    after scaling, for pixels in 0 to 1.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    bands: tuple[int, ...] = Field(min_length=1)
+    of: int
+    dtype: str
+    ranges: tuple[tuple[float, float], ...]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def rule(self) -> str:
+        """What decides the pixels, as part of a dataset's fingerprint."""
+        ranges = " ".join(f"{low:.17g}:{high:.17g}" for low, high in self.ranges)
+        return f"bands {','.join(map(str, self.bands))} of {self.of} {self.dtype} range {ranges}"
+
+    @property
+    def padding(self) -> tuple[int, ...]:
+        """The value of each band around a picture that is smaller than a crop: its mean."""
+        return tuple(round(255 * mean) for mean in self.mean or (0.5,) * len(self.bands))
+
+    def in_words(self) -> str:
+        """One sentence for people."""
+        numbers = ", ".join(map(str, self.bands))
+        which = f"band {numbers}" if len(self.bands) == 1 else f"bands {numbers}"
+        same = self.ranges[:1] if len(set(self.ranges)) == 1 else self.ranges
+        ranges = ", ".join(f"{low:g} to {high:g}" for low, high in same)
+        return f"images are {which} of {self.of} ({self.dtype}), {ranges} scaled to 0 to 255"
+
+    def apply(self, values: np.ndarray) -> NDArray[np.uint8]:
+        """Numbers (H, W, of) of the type `dtype` -> uint8 (H, W, chosen bands)."""
+        if all(pair == (0.0, 255.0) for pair in self.ranges) and values.dtype == np.uint8:
+            return np.ascontiguousarray(values[..., [band - 1 for band in self.bands]])
+        out = np.empty((*values.shape[:2], len(self.bands)), np.uint8)
+        for index, (band, (low, high)) in enumerate(zip(self.bands, self.ranges, strict=True)):
+            plane = values[..., band - 1]
+            if plane.dtype == np.uint16:  # a table of all numbers is ten times as fast as computing each pixel
+                out[..., index] = _scaled(np.arange(2**16), low, high)[plane]
+            else:
+                for start in range(0, len(plane), 1024):  # in parts, because float64 is eight times as large as the result
+                    out[start : start + 1024, :, index] = _scaled(plane[start : start + 1024], low, high)
+        return out
+
+    def require_fitting(self, values: np.ndarray) -> None:
+        """Raise UnfitError for numbers (H, W, N) of another type or of other bands than the dataset's."""
+        if values.shape[2] != self.of or values.dtype.name != self.dtype:
+            raise UnfitError(
+                f"has {_bands(values.shape[2])} of {values.dtype.name}, wanted {_bands(self.of)} of {self.dtype}",
+                "give pictures of one kind: the range and the numbers of the bands hold for all of them",
+            )
+
+
+def _scaled(values: np.ndarray, low: float, high: float) -> NDArray[np.uint8]:
+    wide = np.nan_to_num((values.astype(np.float64) - low) * (255 / (high - low)), nan=0.0, posinf=255.0, neginf=0.0)
+    return np.clip(np.rint(wide), 0, 255).astype(np.uint8)
+
+
+def _bands(count: int) -> str:
+    return f"{count} band" if count == 1 else f"{count} bands"
+
+
+def shown_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 (H, W, N) -> uint8 (H, W, 3) for a screen: the first three bands, or the first one as grey."""
+    if image.shape[2] == SHOWN_BANDS:
+        return image
+    return np.ascontiguousarray(
+        image[..., :SHOWN_BANDS] if image.shape[2] > SHOWN_BANDS else image[..., :1].repeat(SHOWN_BANDS, 2)
+    )
+
+
+@dataclass(frozen=True)
+class BandChoice:
+    """What a person said about bands and ranges: `--bands 4,3,2` and `--range 0,3000` or `--range percentile`.
+
+    bands: None for the only sensible ones.  ranges: one for all or one a band; None for 0 to 255 of 8-bit files.
+    percentile: measure the ranges.
+    """
+
+    bands: tuple[int, ...] | None
+    ranges: tuple[tuple[float, float], ...] | None = None
+    percentile: bool = False
+
+    @staticmethod
+    def of(bands: str | None, ranges: Sequence[str]) -> "BandChoice | None":
+        """From the texts of the options; None if neither is given. Raises InputError."""
+        if bands is None and not ranges:
+            return None
+        chosen = None
+        if bands is not None:
+            if not re.fullmatch(r"\s*[1-9]\d{0,3}(\s*[, ]\s*[1-9]\d{0,3})*\s*", bands):
+                raise InputError(f"--bands is '{bands}', wanted numbers from 1 such as 4,3,2")
+            chosen = tuple(map(int, re.findall(r"\d+", bands)))
+        if any(text.strip().lower() == "percentile" for text in ranges):
+            if len(ranges) > 1:
+                raise InputError("--range is 'percentile' and something else", _ANOTHER_RANGE)
+            return BandChoice(chosen, percentile=True)
+        return BandChoice(chosen, tuple(map(_range, ranges)) or None)
+
+    def resolved(self, files: Sequence[File]) -> BandScaling:
+        """The scaling of a dataset: the kind of its pictures is that of the first. files: the training pictures, at least one.
+
+        Raises InputError if bands or ranges do not fit, or are missing.
+        """
+        first = read_numbers(files[0])
+        count, dtype = first.shape[2], first.dtype
+        bands = self._chosen(count, files[0])
+        if self.ranges is not None and len(self.ranges) not in (1, len(bands)):
+            raise InputError(
+                f"--range is given {len(self.ranges)} times for {_bands(len(bands))}",
+                "give it once, or once for each band in order",
+            )
+        scaling = BandScaling(bands=bands, of=count, dtype=dtype.name, ranges=((0.0, 255.0),) * len(bands))
+        if self.percentile:
+            return scaling.model_copy(update={"ranges": _measured(files, scaling)})
+        if self.ranges is not None:
+            ranges = self.ranges * len(bands) if len(self.ranges) == 1 else self.ranges
+            return scaling.model_copy(update={"ranges": ranges})
+        if dtype != np.uint8:
+            raise InputError(
+                f"'{files[0].where}' holds numbers of {dtype.name}, and nothing says which of them is black and which is white",
+                "give --range LOW,HIGH, or --range percentile to measure them",
+            )
+        return scaling
+
+    def _chosen(self, count: int, file: File) -> tuple[int, ...]:
+        if self.bands is None:
+            # A grey picture becomes RGB, as one of 8 bits does.
+            if count not in (1, SHOWN_BANDS):
+                raise InputError(
+                    f"'{file.where}' has {_bands(count)}, and nothing says which of them are meant",
+                    f"choose them in order, such as --bands 3,2,1 or --bands {','.join(map(str, range(1, min(count, 8) + 1)))}",
+                )
+            return (1, 1, 1) if count == 1 else (1, 2, 3)
+        if max(self.bands) > count:
+            raise InputError(
+                f"--bands names band {max(self.bands)}, but '{file.where}' has {_bands(count)}", "bands count from 1"
+            )
+        return self.bands
+
+
+def _range(text: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, re.split(r"[,:\s]+", text.strip()))
+    except ValueError as error:
+        raise InputError(f"--range is '{text}', wanted LOW,HIGH or percentile", "such as --range 0,10000") from error
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise InputError(f"--range is '{text}', wanted the smaller number first, and both finite", "such as --range 0,10000")
+    return low, high
+
+
+def _measured(files: Sequence[File], scaling: BandScaling) -> tuple[tuple[float, float], ...]:
+    """The 2nd and the 98th percentile of each chosen band, over evenly spread pixels of evenly spread pictures."""
+    count = min(len(files), MEASURED_PICTURES)
+    columns = [band - 1 for band in scaling.bands]
+    samples = []
+    for index in range(count):
+        file = files[index * len(files) // count]
+        values = read_numbers(file, scaling).reshape(-1, scaling.of)
+        samples.append(values[:: max(1, -(-len(values) // MEASURED_PIXELS))][:, columns])
+    numbers = np.concatenate(samples)
+    found = []
+    for index, band in enumerate(scaling.bands):
+        finite = numbers[:, index][np.isfinite(numbers[:, index])]
+        low, high = (float(value) for value in np.percentile(finite, PERCENTILES)) if finite.size else (0.0, 0.0)
+        if low >= high:
+            problem = f"holds {low:g} nearly everywhere" if finite.size else "holds no number at all"
+            raise InputError(f"--range is percentile, but band {band} {problem}", "give --range LOW,HIGH, or leave the band out")
+        found.append((low, high))
+    return tuple(found)
+
+
+def read_numbers(file: File, scaling: BandScaling | None = None) -> np.ndarray:
+    """The numbers in a picture file as they are there, (H, W, N): uint8, other integers or floating point.
+
+    scaling: what the file must fit. Raises InputError that names the file.
+    """
+    with named(file):
+        values = _numbers(file.read())
+        if scaling is not None:
+            scaling.require_fitting(values)
+        return values
+
+
+def read_bands(file: File, scaling: BandScaling) -> NDArray[np.uint8]:
+    """A picture file as uint8 (H, W, chosen bands). Raises InputError that names the file."""
+    return scaling.apply(read_numbers(file, scaling))
+
+
+def _numbers(content: bytes) -> np.ndarray:
+    if content.startswith(b"\x93NUMPY"):
+        return _of_array(np.load(io.BytesIO(content), allow_pickle=False))
+    if content.startswith(TIFF_STARTS):
+        return _of_tiff(content)
+    opened = open_picture(content)
+    opened.only_one()
+    require_upright(opened)
+    if opened.image.format == "PNG" and opened.depth == 16:
+        values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        if values is None or values.dtype != np.uint16:
+            opened.image.load()  # raises what is wrong
+            raise UnfitError("is a PNG that OpenCV cannot read", "save it again, or as TIFF")
+        return np.ascontiguousarray(_in_rgb_order(values))
+    if opened.depth > 8 or opened.mode in ("F", "I"):
+        raise UnfitError(f"is a deep {opened.image.format}, which is not read", "save it as PNG, TIFF or .npy")
+    if opened.mode in ("L", "RGB", "RGBA"):
+        values = opened.ids() if opened.mode == "L" else opened.pixels()
+        return values.reshape(*values.shape[:2], -1)
+    return np.array(opened.image.convert("RGB"))
+
+
+def _in_rgb_order(values: np.ndarray) -> np.ndarray:
+    """OpenCV's blue, green, red[, alpha] -> red, green, blue[, alpha]."""
+    if values.ndim == 2:
+        return values[..., None]
+    return values[..., [2, 1, 0, 3][: values.shape[2]]]
+
+
+def _of_array(values: np.ndarray) -> np.ndarray:
+    """The array of a .npy file, (H, W), (H, W, N) or (N, H, W): bands are the shorter of the first and the last side."""
+    if values.dtype.kind not in "uif" or values.ndim not in (2, 3) or 0 in values.shape:
+        raise UnfitError(f"is an array {values.dtype.name} of shape {values.shape}", "save numbers of shape (H, W, bands)")
+    if values.ndim == 2:
+        return values[..., None]
+    if values.shape[0] == values.shape[2]:
+        raise UnfitError(f"is an array of shape {values.shape}, whose bands may be first or last", "crop one side by a pixel")
+    return values if values.shape[2] < values.shape[0] else np.ascontiguousarray(values.transpose(1, 2, 0))
+
+
+def require_rasterio() -> Any:
+    """The package rasterio. Raises InputError where it is not installed."""
+    try:
+        import rasterio
+    except ImportError as error:
+        raise InputError(
+            "TIFFs of many bands or more than 8 bits need the package 'rasterio'", 'install it with `pip install "segctl[geo]"`'
+        ) from error
+    return rasterio
+
+
+@contextmanager
+def open_tiff(source: Any) -> Iterator[Any]:
+    """A TIFF as a rasterio dataset. source: a path, or the bytes of a file."""
+    rasterio = require_rasterio()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # most pictures are not
+        if isinstance(source, bytes):
+            with rasterio.MemoryFile(source) as memory, memory.open(driver="GTiff") as opened:
+                yield opened
+        else:
+            with rasterio.open(source, driver="GTiff") as opened:
+                yield opened
+
+
+def _of_tiff(content: bytes) -> np.ndarray:
+    pages = tiff_pages(content)
+    if len(pages) > 1:
+        raise UnfitError(f"holds {len(pages)} pages, wanted one", "save each of the pages as a file of its own")
+    turned = int(pages[0].get(ORIENTATION, 1)) if pages else 1
+    if turned not in (0, 1):
+        raise UnfitError(f"is stored turned or mirrored (orientation {turned})", "save it upright")
+    with open_tiff(content) as opened:
+        if len(set(opened.dtypes)) > 1 or np.dtype(opened.dtypes[0]).kind not in "uif":
+            raise UnfitError(f"holds numbers of {', '.join(sorted(set(opened.dtypes)))}", "save real numbers of one type")
+        if opened.count == 1 and pages and int(pages[0].get(262, 1)) == 3:
+            raise UnfitError("is a palette picture", "save it as RGB")
+        return np.ascontiguousarray(opened.read().transpose(1, 2, 0))
+
+
+@dataclass(frozen=True)
+class BandPicture:
+    """A picture file of one sample, read as `scaling` says. It takes the place of a `Picture` of the role "image"."""
+
+    sample: str
+    file: File
+    scaling: BandScaling
+    role: str = field(default="image", init=False)
+
+    def __str__(self) -> str:
+        return f"the image of sample '{self.sample}' ({self.file.where})"
+
+    def size(self) -> tuple[int, int]:
+        """(H, W). Raises InputError if the file is not what it must be."""
+        with in_words(str(self), f"{self} cannot be read"):
+            content = self.file.read()
+            if content.startswith(b"\x93NUMPY"):
+                height, width = _numbers(content).shape[:2]
+                return height, width
+            if content.startswith(TIFF_STARTS):
+                with open_tiff(content) as opened:
+                    return opened.height, opened.width
+            image = open_picture(content).image
+            return image.height, image.width
+
+    def decode(self) -> Decoded:
+        """The picture as uint8 (H, W, bands), its file read once. Raises InputError that names sample and file."""
+        with in_words(str(self), f"{self} cannot be read"):
+            content = self.file.read()
+            values = _numbers(content)
+            self.scaling.require_fitting(values)
+            return Decoded(self.scaling.apply(values), hashlib.sha256(content).hexdigest(), content, mode="bands")
+
+    def digest(self) -> str:
+        """The `sha256` that `decode` would give."""
+        with in_words(str(self), f"{self} cannot be read"):
+            return hashlib.sha256(self.file.read()).hexdigest()
