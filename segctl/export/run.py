@@ -20,6 +20,7 @@ from segctl.programs import ProgramFacts, bytes_of, open_program, program_facts
 from segctl.programs.facts import DataFacts, ProgramOutput
 from segctl.programs.onnx_file import with_facts
 from segctl.programs.open import FAILED
+from segctl.programs.openvino_file import require_openvino
 from segctl.runs import RunFolder
 from segctl.runtime.signals import ending_in_order
 from segctl.schema.run import TrainRun
@@ -76,6 +77,8 @@ def export_run(request: ExportRequest, progress: Progress | None = None) -> Expo
         raise InputError(f"{smaller} cannot be combined with --format {request.format}", "leave --format out: it is for ONNX")
     if request.int8 and request.fp16:
         raise InputError("--int8 cannot be combined with --fp16", "make one file after the other")
+    if request.format == "openvino":
+        require_openvino()
     request.run.require_finished(request.data_root)
     spec = request.run.read_run()
     path = request.run.exports / f"{file_stem(request)}{form.ending}"
