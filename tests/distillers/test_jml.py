@@ -11,10 +11,10 @@ from segctl.losses import CrossEntropyLoss, JDTLoss, KLLoss
 from segctl.losses.sums import choose
 from segctl.losses.teacher_calibration import calibrate
 from segctl.models.outputs import upsample
-from segctl.schema.distill_terms import CalibrationSpec, SoftJDTSpec, SoftKLSpec
-from segctl.schema.formula import total_loss
 from segctl.schema.load import load_preset
-from segctl.schema.methods import METHODS, DistillerSpec
+from segctl.schema.terms.distill_terms import CalibrationSpec, SoftJDTSpec, SoftKLSpec
+from segctl.schema.terms.formula import total_loss
+from segctl.schema.terms.methods import METHODS, DistillerSpec
 
 
 def test_golden_kl_over_valid_pixels() -> None:

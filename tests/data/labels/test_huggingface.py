@@ -7,7 +7,8 @@ import pytest
 from own_files import draw_ids, train_ids
 from PIL import Image
 
-from segctl.data.datasets.own import OwnFiles, open_own, own_files
+from segctl.data.datasets.own.given import OwnFiles, own_files
+from segctl.data.datasets.own.open import open_own
 from segctl.data.prepare import prepare_source
 from segctl.errors import InputError
 
