@@ -20,11 +20,11 @@ import torch
 from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
 from segctl.models import Segmenter, build_model
-from segctl.schema.distill_terms import MemorySpec
 from segctl.schema.load import load_preset
-from segctl.schema.methods import METHODS, DistillerSpec, Method, published_bundle
 from segctl.schema.models import ModelSpec
 from segctl.schema.run import DistillRun
+from segctl.schema.terms.distill_terms import MemorySpec
+from segctl.schema.terms.methods import METHODS, DistillerSpec, Method, published_bundle
 from segctl.train.optimizer import build_opponents, build_optimizer
 from segctl.train.tasks import DistillationTask, SupervisedTask
 

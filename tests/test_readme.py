@@ -76,7 +76,7 @@ def test_every_preset_in_readme_exists() -> None:
 
 
 def test_the_formula_in_readme_is_what_the_preset_shows() -> None:
-    from segctl.schema.formula import total_loss
+    from segctl.schema.terms.formula import total_loss
 
     assert "\n".join(f"# {line}" for line in total_loss(load_preset("camvid-psp18")).splitlines()) in README
 

@@ -1,6 +1,6 @@
 """The plan of a benchmark of distillation: a YAML file, written before the first run, and the runs that follow from it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from segctl.errors import InputError
 from segctl.files import content_key
 from segctl.runs import RunFolder
 from segctl.schema.load import read_preset, read_tree, with_method
-from segctl.schema.methods import Method, require_method
 from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.terms.methods import Method, require_method
 
 HERE = Path(__file__).parent
 
@@ -159,29 +159,38 @@ def with_weights(preset: str, changes: tuple[str, ...], weights: Path | None) ->
 
 
 def planned_runs(plan: Plan, runs_root: Path, weights: Path | None) -> list[Planned]:
-    """The students' runs in the order in which they are trained: seed by seed, so that an interrupted benchmark has whole seeds.
+    """The students' runs in the order in which they are trained, so that a benchmark that is stopped has whole tables.
 
-    Raises PresetError or InputError for settings that do not fit each other.
+    First the seeds that all methods have, student by student and seed by seed; then the losses; then the longer runs, and the
+    seeds that only some methods have. Raises PresetError or InputError for settings that do not fit each other.
     """
-    longest = max([*plan.methods.values(), plan.losses.seeds if plan.losses else 0])
-    return [run for seed in range(longest) for run in _of_seed(plan, seed, runs_root, weights)]
-
-
-def _of_seed(plan: Plan, seed: int, runs_root: Path, weights: Path | None) -> Iterator[Planned]:
-    for student in plan.students:
-        for method, seeds in plan.methods.items():
-            if seed < seeds:
-                yield _planned(plan, "methods", student, method, seed, runs_root, weights)
-    for student in plan.students if plan.longer else ():
-        assert plan.longer is not None
-        if seed < plan.longer.seeds:
-            for method in plan.longer.methods:
-                yield _planned(plan, "longer", student, method, seed, runs_root, weights)
-    if plan.losses is not None and seed < plan.losses.seeds:
-        for labels in plan.losses.labels:
-            for loss in plan.losses.losses:
-                if (loss, labels) not in plan.losses.without:
-                    yield _planned(plan, "losses", plan.losses.student, "none", seed, runs_root, weights, loss, labels)
+    shared, most = min(plan.methods.values()), max(plan.methods.values())
+    found = [
+        _planned(plan, "methods", student, method, seed, runs_root, weights)
+        for seeds in (range(shared), range(shared, most))
+        for student in plan.students
+        for seed in seeds
+        for method in plan.methods
+        if seed < plan.methods[method]
+    ]
+    longer, losses = [], []
+    if plan.longer is not None:
+        longer = [
+            _planned(plan, "longer", student, method, seed, runs_root, weights)
+            for student in plan.students
+            for seed in range(plan.longer.seeds)
+            for method in plan.longer.methods
+        ]
+    if plan.losses is not None:
+        losses = [
+            _planned(plan, "losses", plan.losses.student, "none", seed, runs_root, weights, loss, labels)
+            for seed in range(plan.losses.seeds)
+            for labels in plan.losses.labels
+            for loss in plan.losses.losses
+            if (loss, labels) not in plan.losses.without
+        ]
+    first = shared * len(plan.methods) * len(plan.students)
+    return [*found[:first], *losses, *longer, *found[first:]]
 
 
 def _planned(  # noqa: PLR0913 - what tells one run from another

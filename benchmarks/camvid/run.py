@@ -11,6 +11,7 @@ DIR holds ImageNet weights as `<backbone>.pth` with timm's names; without --weig
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -84,9 +85,8 @@ class Bench:
         """Train, score and export all that is missing."""
         os.environ["OMP_NUM_THREADS"] = "1"
         self.train_teacher()
-        seeds = sorted({run.seed for run in self.planned})
-        for seed in seeds:
-            self.train([run for run in self.planned if run.seed == seed and not self.is_done(run)])
+        for _, runs in itertools.groupby(self.planned, lambda run: (run.table, run.student, run.seed)):
+            self.train([run for run in runs if not self.is_done(run)])
         self.export()
         allowed = self.plan.budget.hours * self.plan.budget.cores
         print(f"done: the students' runs took {self.spent_hours():.2f} of {allowed:g} core hours")

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from segctl import __version__
-from segctl.cli import compare, data, distill, predict, presets, report, train
+from segctl.cli import compare, distill, predict, presets, report, train
 from segctl.cli import demo as story
 from segctl.cli import eval as evaluation
+from segctl.cli.data.commands import data_app
 from segctl.cli.help import CONTEXT, PlainCommand, RootGroup
 from segctl.cli.output import out
 from segctl.cli.ship import bench, export, push
@@ -27,7 +28,7 @@ app = typer.Typer(
     context_settings=CONTEXT,
     help="Train, distil and evaluate semantic-segmentation models.",
 )
-app.add_typer(data.data_app, name="data")
+app.add_typer(data_app, name="data")
 app.add_typer(presets.presets_app, name="presets")
 app.command(cls=PlainCommand)(train.train)
 app.command(cls=distill.DistillCommand)(distill.distill)

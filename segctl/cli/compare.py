@@ -24,8 +24,8 @@ from segctl.runtime.device_name import check_device_name
 
 if TYPE_CHECKING:
     from segctl.report.groups import Group
-    from segctl.schema.methods import Method
     from segctl.schema.run import DistillRun
+    from segctl.schema.terms.methods import Method
     from segctl.train.compare import Job
 
 
@@ -81,7 +81,7 @@ def compare(
 
 
 def _methods(text: str) -> "list[Method]":
-    from segctl.schema.methods import METHODS
+    from segctl.schema.terms.methods import METHODS
 
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:

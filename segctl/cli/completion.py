@@ -18,7 +18,7 @@ def presets(incomplete: str) -> list[str]:
 
 def methods(incomplete: str) -> list[str]:
     """Distillation methods; after a comma the next one."""
-    from segctl.schema.methods import METHODS
+    from segctl.schema.terms.methods import METHODS
 
     before, comma, last = incomplete.rpartition(",")
     return [f"{before}{comma}{name}" for name in METHODS if name.startswith(last)]

@@ -17,7 +17,7 @@ class DistillCommand(PlainCommand):
     """`segctl distill`. Its help imports the list of methods only when it is printed, because the import takes 0.15 s."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        from segctl.schema.methods import METHODS
+        from segctl.schema.terms.methods import METHODS
 
         *names, last = METHODS
         for option in self.params:
@@ -55,8 +55,8 @@ def distill(options: RunOptions) -> None:
 def _with_method(run: "DistillRun", method: str) -> "TrainRun":
     """The run with a method's distiller; notes if the method was published with other settings."""
     from segctl.schema.load import sibling, with_method
-    from segctl.schema.methods import require_method, variant_of
     from segctl.schema.presets.published import published_on
+    from segctl.schema.terms.methods import require_method, variant_of
 
     require_method(method)
     for published in published_on(run, run.data.val_split):

@@ -66,8 +66,8 @@ def show(
     """Print a preset with every default filled in, and its total loss as a formula."""
     import yaml
 
-    from segctl.schema.formula import total_loss
     from segctl.schema.load import preset_memory
+    from segctl.schema.terms.formula import total_loss
 
     run, reasons = _opened(preset, set_, data, data_root)
     resolved = run.model_dump(mode="json")

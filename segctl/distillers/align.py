@@ -11,7 +11,7 @@ from segctl.errors import ArgumentError, InputError
 from segctl.ignored import IGNORED
 from segctl.losses.pixels import sum_dtype
 from segctl.models.outputs import Outputs, Prediction, upsample
-from segctl.schema.loss_terms import Output
+from segctl.schema.terms.loss_terms import Output
 
 GridSize = tuple[int, int]
 """Height and width of a map, in its own pixels."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from segctl.distillers.align import Pair, check_maps, paired_features
 from segctl.distillers.base import Term
 from segctl.models.outputs import Outputs
-from segctl.schema.distill_terms import AttentionSpec
+from segctl.schema.terms.distill_terms import AttentionSpec
 
 
 def attention_map(maps: Tensor) -> Tensor:

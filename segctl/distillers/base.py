@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from segctl.distillers.align import Pair
 from segctl.models.outputs import Outputs
-from segctl.schema.distill_terms import DistillTerm
+from segctl.schema.terms.distill_terms import DistillTerm
 
 S = TypeVar("S", bound=DistillTerm)
 

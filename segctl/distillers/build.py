@@ -5,8 +5,8 @@ from typing import Any
 
 from segctl.distillers.align import Pair
 from segctl.distillers.base import Distiller, NamedTerm, Term
-from segctl.schema.distill_terms import DistillTerm, DistillTermSpec, FeatureTerm, LogitsTerm, distill_names
-from segctl.schema.methods import DistillerSpec
+from segctl.schema.terms.distill_terms import DistillTerm, DistillTermSpec, FeatureTerm, LogitsTerm, distill_names
+from segctl.schema.terms.methods import DistillerSpec
 
 
 def build_distiller(spec: DistillerSpec, pair: Pair) -> Distiller:

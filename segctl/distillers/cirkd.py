@@ -17,7 +17,7 @@ from segctl.distillers.align import Pair, check_maps, groups_of, paired_features
 from segctl.distillers.base import Term
 from segctl.losses.pixels import sum_dtype
 from segctl.models.outputs import Outputs
-from segctl.schema.distill_terms import CrossImageSpec
+from segctl.schema.terms.distill_terms import CrossImageSpec
 
 SIMILARITIES_AT_ONCE = 2**24
 """Similarities held at a time: 64 MiB in float32. Two 512×1024 crops at stride 8 have four maps of 256 MiB each."""

@@ -13,8 +13,8 @@ from segctl.distillers.align import Pair, check_maps, paired_features, paired_lo
 from segctl.distillers.base import Term
 from segctl.losses.pixels import sum_dtype
 from segctl.models.outputs import Outputs
-from segctl.schema.distill_terms import ChannelFeaturesSpec, ChannelSpec
-from segctl.schema.loss_terms import Output
+from segctl.schema.terms.distill_terms import ChannelFeaturesSpec, ChannelSpec
+from segctl.schema.terms.loss_terms import Output
 
 PUBLISHED_FACTOR = 256 / 128
 """Channels of the reference's teacher over those of its students."""

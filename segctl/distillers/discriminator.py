@@ -16,8 +16,8 @@ from segctl.distillers.align import GridSize, Pair, grid_of, paired_logits
 from segctl.distillers.base import Opponent, Term
 from segctl.models.outputs import Outputs, upsample
 from segctl.runtime.upload import upload
-from segctl.schema.distill_terms import AdversarialSpec
-from segctl.schema.loss_terms import Output
+from segctl.schema.terms.distill_terms import AdversarialSpec
+from segctl.schema.terms.loss_terms import Output
 
 _SMALLEST = 64
 """Pixels a side that the discriminator's last layer needs."""

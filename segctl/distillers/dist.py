@@ -7,8 +7,8 @@ from segctl.distillers.align import Pair, check_maps, groups_of, paired_logits
 from segctl.distillers.base import Term
 from segctl.losses.pixels import sum_dtype
 from segctl.models.outputs import Outputs
-from segctl.schema.distill_terms import RelationSpec
-from segctl.schema.loss_terms import Output
+from segctl.schema.terms.distill_terms import RelationSpec
+from segctl.schema.terms.loss_terms import Output
 
 _EPSILON = 1e-8
 

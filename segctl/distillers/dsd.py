@@ -16,8 +16,8 @@ from segctl.distillers.align import Pair, check_maps, grid_of, paired_features, 
 from segctl.distillers.at import attention_map
 from segctl.distillers.base import Term
 from segctl.models.outputs import Outputs, upsample
-from segctl.schema.distill_terms import DoubleSimilaritySpec
-from segctl.schema.loss_terms import Output
+from segctl.schema.terms.distill_terms import DoubleSimilaritySpec
+from segctl.schema.terms.loss_terms import Output
 
 
 def pixel_similarity(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:

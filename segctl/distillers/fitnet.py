@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from segctl.distillers.align import Pair, check_maps, paired_features
 from segctl.distillers.base import Term
 from segctl.models.outputs import Outputs
-from segctl.schema.distill_terms import HintSpec
+from segctl.schema.terms.distill_terms import HintSpec
 
 
 def hint_distance(student: Tensor, teacher: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from segctl.distillers.align import Pair, check_maps, class_slots, grid_of, labe
 from segctl.distillers.base import Term
 from segctl.errors import ArgumentError
 from segctl.models.outputs import Outputs
-from segctl.schema.distill_terms import IntraClassSpec
+from segctl.schema.terms.distill_terms import IntraClassSpec
 
 _EPSILON = 1e-6
 

@@ -17,8 +17,8 @@ from segctl.losses.sums.choose import sums_at_stride
 from segctl.losses.sums.plain import Sums
 from segctl.losses.teacher_calibration import calibrate
 from segctl.models.outputs import Outputs
-from segctl.schema.distill_terms import CalibrationSpec, Compared, SoftJDTSpec, SoftKLSpec
-from segctl.schema.loss_terms import Output
+from segctl.schema.terms.distill_terms import CalibrationSpec, Compared, SoftJDTSpec, SoftKLSpec
+from segctl.schema.terms.loss_terms import Output
 
 
 def soft_label(teacher: Tensor, temperature: float = 1.0) -> Tensor:

@@ -6,8 +6,8 @@ from segctl.distillers.align import Pair, check_maps, paired_logits
 from segctl.distillers.base import Term
 from segctl.losses.pixels import sum_dtype
 from segctl.models.outputs import Outputs
-from segctl.schema.distill_terms import PixelKLSpec
-from segctl.schema.loss_terms import Output
+from segctl.schema.terms.distill_terms import PixelKLSpec
+from segctl.schema.terms.loss_terms import Output
 
 
 def pixel_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -15,8 +15,8 @@ from segctl.errors import ArgumentError
 from segctl.ignored import IGNORED
 from segctl.losses.pixels import log_likelihood, mean_over_valid, sum_dtype
 from segctl.models.outputs import Outputs, at_label_size
-from segctl.schema.distill_terms import MaskedSpec, MaskStageSpec
-from segctl.schema.loss_terms import Output
+from segctl.schema.terms.distill_terms import MaskedSpec, MaskStageSpec
+from segctl.schema.terms.loss_terms import Output
 
 INITIAL_STD = 0.01
 """Of the tokens before their stage."""

@@ -21,7 +21,7 @@ from segctl.ignored import IGNORED
 from segctl.models.outputs import Outputs
 from segctl.runtime.live_bytes import as_on_gpu
 from segctl.runtime.upload import upload
-from segctl.schema.distill_terms import MemorySpec
+from segctl.schema.terms.distill_terms import MemorySpec
 
 Queue = Literal["faithful", "fixed"]
 

@@ -16,9 +16,9 @@ from segctl.metrics.scores import RULES
 from segctl.models import SavedModel
 from segctl.programs import ProgramFacts
 from segctl.runs import HUB, MODEL_FILE, RunFolder
-from segctl.schema.formula import total_loss
-from segctl.schema.methods import method_of
 from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.terms.formula import total_loss
+from segctl.schema.terms.methods import method_of
 
 CARD_SCORES = ("mIoU_D", "mIoU_I", "mIoU_C", "Acc")
 """The scores in the card's table."""

@@ -142,12 +142,10 @@ EXPORT_FORMATS = {
 
 
 def require_format(name: str) -> ExportFormat:
-    """The format of this name, its package installed. Raises InputError."""
+    """The format of this name. Raises InputError."""
     if name not in EXPORT_FORMATS:
         known = list(EXPORT_FORMATS)
         raise InputError(f"--format '{name}' is not known{did_you_mean(name, known)}", f"use {', '.join(known)}")
-    if name == "openvino":
-        require_openvino()
     return EXPORT_FORMATS[name]
 
 

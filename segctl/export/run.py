@@ -10,7 +10,7 @@ from segctl.data.shards.dataset import PreparedDataset, find_dataset, open_datas
 from segctl.errors import CheckError, InputError
 from segctl.evaluate.draw_masks import class_colors
 from segctl.evaluate.scores_record import read_scores
-from segctl.export.formats import OPSET, require_format
+from segctl.export.formats import OPSET, ExportFormat, require_format
 from segctl.export.half import halved
 from segctl.export.parity import Parity, Tolerance, compare_with_run, spread_evenly
 from segctl.export.quantize import calibration_crops, quantised
@@ -20,6 +20,7 @@ from segctl.programs import ProgramFacts, bytes_of, open_program, program_facts
 from segctl.programs.facts import DataFacts, ProgramOutput
 from segctl.programs.onnx_file import with_facts
 from segctl.programs.open import FAILED
+from segctl.programs.openvino_file import require_openvino
 from segctl.runs import RunFolder
 from segctl.runtime.signals import ending_in_order
 from segctl.schema.run import TrainRun
@@ -70,12 +71,7 @@ def export_run(request: ExportRequest, progress: Progress | None = None) -> Expo
     Raises InputError before anything is written where the run, the format or the data do not fit, or where the file exists; and
     CheckError where the file differs too much: then it stays under a name that says so.
     """
-    form = require_format(request.format)
-    smaller = "--int8" if request.int8 else "--fp16" if request.fp16 else ""
-    if smaller and request.format != "onnx":
-        raise InputError(f"{smaller} cannot be combined with --format {request.format}", "leave --format out: it is for ONNX")
-    if request.int8 and request.fp16:
-        raise InputError("--int8 cannot be combined with --fp16", "make one file after the other")
+    form = _require_options(request)
     request.run.require_finished(request.data_root)
     spec = request.run.read_run()
     path = request.run.exports / f"{file_stem(request)}{form.ending}"
@@ -126,6 +122,19 @@ def export_run(request: ExportRequest, progress: Progress | None = None) -> Expo
             "try another --format, or allow more with --tolerance",
         )
     return Exported(path, facts, parity)
+
+
+def _require_options(request: ExportRequest) -> ExportFormat:
+    """The format, which fits the other options and whose package is installed. Raises InputError."""
+    form = require_format(request.format)
+    smaller = "--int8" if request.int8 else "--fp16" if request.fp16 else ""
+    if smaller and request.format != "onnx":
+        raise InputError(f"{smaller} cannot be combined with --format {request.format}", "leave --format out: it is for ONNX")
+    if request.int8 and request.fp16:
+        raise InputError("--int8 cannot be combined with --fp16", "make one file after the other")
+    if request.format == "openvino":
+        require_openvino()
+    return form
 
 
 def _quantise(

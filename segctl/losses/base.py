@@ -5,7 +5,7 @@ from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from segctl.schema.loss_terms import LossTerm
+from segctl.schema.terms.loss_terms import LossTerm
 
 S = TypeVar("S", bound=LossTerm)
 

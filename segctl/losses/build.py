@@ -11,7 +11,7 @@ from segctl.losses.base import Loss
 from segctl.losses.soft_labels import boundary_smooth, smooth
 from segctl.losses.weighted_terms import LossTerms, NamedLoss
 from segctl.schema.labels import BoundaryLabels, HardLabels, LabelSpec, SmoothedLabels
-from segctl.schema.loss_terms import LossTerm, LossTermSpec, term_names
+from segctl.schema.terms.loss_terms import LossTerm, LossTermSpec, term_names
 
 
 def build_losses(specs: Sequence[LossTermSpec], num_classes: int) -> LossTerms:

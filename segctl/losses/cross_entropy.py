@@ -21,7 +21,7 @@ from segctl.losses.pixels import (
     weights_of,
 )
 from segctl.losses.sums.plain import Sums
-from segctl.schema.loss_terms import CrossEntropySpec
+from segctl.schema.terms.loss_terms import CrossEntropySpec
 
 
 class CrossEntropyLoss(Loss[CrossEntropySpec]):

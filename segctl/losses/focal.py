@@ -22,7 +22,7 @@ from segctl.losses.pixels import (
     weights_at,
     weights_of,
 )
-from segctl.schema.loss_terms import FocalSpec
+from segctl.schema.terms.loss_terms import FocalSpec
 
 
 class FocalLoss(Loss[FocalSpec]):

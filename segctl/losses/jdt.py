@@ -13,7 +13,7 @@ from segctl.losses.base import Loss
 from segctl.losses.pixels import check_class_weights, checked_pixels, finite_where_ignored, is_hard, sum_dtype, weights_of
 from segctl.losses.sums.choose import sums_of
 from segctl.losses.sums.plain import Sums
-from segctl.schema.loss_terms import ActiveInMetric, JaccardFamily, JDTSpec, Overlap, Reduce
+from segctl.schema.terms.loss_terms import ActiveInMetric, JaccardFamily, JDTSpec, Overlap, Reduce
 
 
 class JDTLoss(Loss[JDTSpec]):

@@ -14,7 +14,7 @@ from segctl.losses.pixels import (
     sum_dtype,
 )
 from segctl.losses.sums.plain import Sums
-from segctl.schema.loss_terms import KLSpec
+from segctl.schema.terms.loss_terms import KLSpec
 
 
 class KLLoss(Loss[KLSpec]):

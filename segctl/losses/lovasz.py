@@ -8,7 +8,7 @@ from segctl.ignored import IGNORED
 from segctl.losses.base import Loss
 from segctl.losses.pixels import check_active, checked_pixels, finite_where_ignored, is_hard, sum_dtype, wide_dtype
 from segctl.runtime.live_bytes import as_on_gpu
-from segctl.schema.loss_terms import Active, LovaszSpec
+from segctl.schema.terms.loss_terms import Active, LovaszSpec
 
 
 class LovaszSoftmaxLoss(Loss[LovaszSpec]):

@@ -10,7 +10,7 @@ from segctl.ignored import IGNORED
 from segctl.losses.base import Loss
 from segctl.losses.pixels import checked_pixels, finite_where_ignored, log_likelihood, wide_dtype
 from segctl.runtime.live_bytes import as_on_gpu
-from segctl.schema.loss_terms import OhemSpec
+from segctl.schema.terms.loss_terms import OhemSpec
 
 
 class HardPixelLoss(Loss[OhemSpec]):

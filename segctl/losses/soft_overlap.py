@@ -16,7 +16,7 @@ from segctl.ignored import IGNORED
 from segctl.losses.base import Loss
 from segctl.losses.pixels import check_active, checked_pixels, is_hard
 from segctl.losses.sums.plain import Sums, plain_sums
-from segctl.schema.loss_terms import Active, OverlapTerm, SoftDiceSpec, SoftJaccardSpec
+from segctl.schema.terms.loss_terms import Active, OverlapTerm, SoftDiceSpec, SoftJaccardSpec
 
 S = TypeVar("S", bound=OverlapTerm)
 

@@ -17,7 +17,7 @@ from segctl.losses.pixels import checked_pixels, is_hard
 from segctl.losses.sums.choose import sums_at_stride, sums_of
 from segctl.losses.sums.plain import Sums
 from segctl.losses.sums.threads import single_threaded
-from segctl.schema.loss_terms import Output
+from segctl.schema.terms.loss_terms import Output
 
 
 class NamedLoss(NamedTuple):

@@ -17,8 +17,8 @@ from segctl.metrics.scores import SCORE_NAMES
 from segctl.metrics.store import load_confusion, load_table
 from segctl.metrics.table import CountTable
 from segctl.runs import RunFolder, find_runs
-from segctl.schema.methods import method_of
 from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.terms.methods import method_of
 
 TILES = ("image", "truth", "prediction", "error")
 

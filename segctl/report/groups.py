@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from segctl.metrics.table import CountTable
 from segctl.report.collect import Evaluation, Run, with_exported_files
 from segctl.runs import MODEL_FILE, OLD_MODEL_FILE
-from segctl.schema.methods import METHODS
 from segctl.schema.run import TrainRun
 from segctl.schema.same_run import group_settings, without_teacher
+from segctl.schema.terms.methods import METHODS
 
 
 class Spread(NamedTuple):

@@ -58,7 +58,7 @@ from segctl.report.tables import (
     scores_table,
     side_by_side_table,
 )
-from segctl.schema.formula import total_loss
+from segctl.schema.terms.formula import total_loss
 
 WORST_SHOWN = 4
 _LONGEST_SLUG = 120

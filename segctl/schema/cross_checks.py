@@ -1,11 +1,11 @@
 """Faults that only show between the blocks of a preset."""
 
 from segctl.errors import Fault
-from segctl.schema.distill_terms import DistillTerm, SoftJDTSpec, SoftKLSpec
 from segctl.schema.labels import BoundaryLabels, HardLabels
-from segctl.schema.loss_terms import JaccardFamily, KLSpec, LossTerm, LovaszSpec, OhemSpec, OverlapTerm
 from segctl.schema.run import DistillRun, TrainRun
 from segctl.schema.schedule import ConstantSpec
+from segctl.schema.terms.distill_terms import DistillTerm, SoftJDTSpec, SoftKLSpec
+from segctl.schema.terms.loss_terms import JaccardFamily, KLSpec, LossTerm, LovaszSpec, OhemSpec, OverlapTerm
 
 
 def cross_check(run: TrainRun) -> list[Fault]:

@@ -13,9 +13,9 @@ from segctl.commands import command_line
 from segctl.errors import InputError, PresetError, did_you_mean
 from segctl.schema.cross_checks import cross_check
 from segctl.schema.messages import Tree, faults_of
-from segctl.schema.methods import Method, published_bundle
 from segctl.schema.models import ModelSpec
 from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.terms.methods import Method, published_bundle
 from segctl.schema.yaml import load_yaml
 
 ALTERNATIVES = {"train.steps": "epochs", "train.epochs": "steps"}

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from segctl.schema.loss_terms import NonNegative
 from segctl.schema.spec import Spec
+from segctl.schema.terms.loss_terms import NonNegative
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 

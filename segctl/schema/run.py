@@ -8,12 +8,12 @@ from pydantic import Field, field_validator
 from segctl.schema.data import DataSpec
 from segctl.schema.evaluate import EvaluateSpec
 from segctl.schema.labels import HardLabels, LabelSpec
-from segctl.schema.loss_terms import LossTermSpec
-from segctl.schema.methods import DistillerSpec, TeacherSpec
 from segctl.schema.models import ModelSpec
 from segctl.schema.optim import OptimSpec
 from segctl.schema.schedule import PolySpec, ScheduleSpec
 from segctl.schema.spec import Spec
+from segctl.schema.terms.loss_terms import LossTermSpec
+from segctl.schema.terms.methods import DistillerSpec, TeacherSpec
 from segctl.schema.train import TrainSpec
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"

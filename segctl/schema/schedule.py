@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from segctl.schema.loss_terms import NonNegative
 from segctl.schema.optim import Fraction
 from segctl.schema.spec import Spec
+from segctl.schema.terms.loss_terms import NonNegative
 
 
 class Warmup(Spec):

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator
 from pydantic_core import PydanticCustomError
 
-from segctl.schema.loss_terms import NonNegative
 from segctl.schema.spec import Spec, auto_or_value
+from segctl.schema.terms.loss_terms import NonNegative
 
 ScoreName = Annotated[str, Field(min_length=1)]
 """A score of the validation: a name in scores.json, such as mIoU_D, or one class's, such as IoU_D.person."""

@@ -24,8 +24,8 @@ from segctl.runtime.determinism import set_determinism
 from segctl.runtime.device import choose_compute, require_own_gpus
 from segctl.runtime.world import World
 from segctl.schema.cross_checks import group_faults
-from segctl.schema.loss_terms import LossTermSpec
 from segctl.schema.run import DistillRun, TrainRun, with_epochs_counted
+from segctl.schema.terms.loss_terms import LossTermSpec
 from segctl.teacher.cache import plan_teacher_cache
 from segctl.teacher.find import find_teacher
 from segctl.teacher.load import Teacher, load_teacher

@@ -24,9 +24,9 @@ from segctl.runtime.cores import default_workers
 from segctl.runtime.parent import parent_variable
 from segctl.runtime.signals import handling
 from segctl.schema.load import with_method
-from segctl.schema.methods import Method
 from segctl.schema.run import DistillRun, TrainRun, with_epochs_counted
 from segctl.schema.same_run import conflicts
+from segctl.schema.terms.methods import Method
 from segctl.teacher.find import find_teacher
 from segctl.teacher.load import Teacher, load_teacher
 

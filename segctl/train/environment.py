@@ -12,8 +12,8 @@ import segctl
 from segctl.files import file_sha256
 from segctl.models.cost import cost_of
 from segctl.runtime.device import tf32
-from segctl.schema.methods import method_of
 from segctl.schema.run import DistillRun
+from segctl.schema.terms.methods import method_of
 from segctl.teacher.trial import Trial
 from segctl.train.session import Request, Session
 

@@ -15,7 +15,7 @@ from segctl.models.forward import forward_uint8
 from segctl.models.outputs import Outputs, Prediction
 from segctl.runtime.phases import phase
 from segctl.schema.labels import LabelSpec
-from segctl.schema.loss_terms import LossTermSpec
+from segctl.schema.terms.loss_terms import LossTermSpec
 
 Forward = Callable[[Network, Tensor], Prediction]
 """`forward_uint8`, or a compiled form of it."""

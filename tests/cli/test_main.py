@@ -10,7 +10,7 @@ import typer
 
 from segctl import __version__
 from segctl.cli import app, main
-from segctl.schema.methods import METHODS
+from segctl.schema.terms.methods import METHODS
 
 
 def commands_of(app: typer.Typer) -> list[list[str]]:
@@ -39,7 +39,7 @@ def test_no_help_imports_torch() -> None:
     code = f"""
 import sys
 from segctl.cli import app, main
-from segctl.schema.methods import METHODS
+from segctl.schema.terms.methods import METHODS
 for command in {COMMANDS!r}:
     assert main([*command, "--help"]) == 0
 print("loaded:", sorted(set(sys.modules) & {{"torch", "h5py", "timm", "cv2", "matplotlib"}}))

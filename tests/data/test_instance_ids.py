@@ -11,7 +11,8 @@ from own_files import write_own
 from PIL import Image
 
 from segctl.cli import main
-from segctl.data.datasets.own import OwnFiles, open_own
+from segctl.data.datasets.own.given import OwnFiles
+from segctl.data.datasets.own.open import open_own
 from segctl.data.datasets.voc import open_voc
 from segctl.data.findings import Finding
 from segctl.data.instance_ids import MOST_INSTANCES, numbered_instances

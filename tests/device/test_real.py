@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from toy import write_preset
 
-from segctl.schema.methods import METHODS
+from segctl.schema.terms.methods import METHODS
 from tests.device.test_pretend import gradients
 from tests.device.test_scoring import PROTOCOLS, both, loops, predicted
 from tests.device.test_training import both as both_runs

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from segctl.schema.methods import METHODS
+from segctl.schema.terms.methods import METHODS
 from tests.device.there import run_there
 
 PRECISIONS = ("fp32", "bf16", "fp16")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from segctl.schema.methods import METHODS
+from segctl.schema.terms.methods import METHODS
 from tests.device.there import run_there
 
 STEPS = 2

@@ -16,8 +16,8 @@ from segctl.distillers.ifvd import intra_class_variation
 from segctl.distillers.kd import pixel_kl
 from segctl.distillers.maskd import masked_distance
 from segctl.distillers.skd import pairwise_similarity
-from segctl.schema.distill_terms import IntraClassSpec, PixelKLSpec, RelationSpec, SoftKLSpec
-from segctl.schema.methods import DistillerSpec
+from segctl.schema.terms.distill_terms import IntraClassSpec, PixelKLSpec, RelationSpec, SoftKLSpec
+from segctl.schema.terms.methods import DistillerSpec
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from segctl.distillers import Pair, Term
 from segctl.models import Outputs
-from segctl.schema.distill_terms import PixelKLSpec
+from segctl.schema.terms.distill_terms import PixelKLSpec
 
 ROOT = Path(__file__).parent.parent.parent
 HALF = """
@@ -28,7 +28,7 @@ class Half({base}):
 TERM = HALF.format(
     room="distillers",
     imports="Pair, Term",
-    more="from segctl.models import Outputs\nfrom segctl.schema.distill_terms import PixelKLSpec",
+    more="from segctl.models import Outputs\nfrom segctl.schema.terms.distill_terms import PixelKLSpec",
     base="Term[PixelKLSpec]",
     arguments="spec: PixelKLSpec, pair: Pair",
     inputs="self, student: Outputs, teacher: Outputs, label: Tensor",
@@ -36,7 +36,7 @@ TERM = HALF.format(
 LOSS = HALF.format(
     room="losses",
     imports="Loss",
-    more="from segctl.schema.loss_terms import KLSpec",
+    more="from segctl.schema.terms.loss_terms import KLSpec",
     base="Loss[KLSpec]",
     arguments="spec: KLSpec",
     inputs="self, logits: Tensor, label: Tensor, keep_mask: Tensor | None = None",

@@ -3,8 +3,8 @@
 from distillers_golden import golden_inputs, golden_pair, outputs
 
 from segctl.distillers import build_distiller
-from segctl.schema.distill_terms import PixelKLSpec, SoftJDTSpec, SoftKLSpec
-from segctl.schema.methods import METHODS, DistillerSpec
+from segctl.schema.terms.distill_terms import PixelKLSpec, SoftJDTSpec, SoftKLSpec
+from segctl.schema.terms.methods import METHODS, DistillerSpec
 
 
 def test_the_published_recipe_halves_the_task_loss_and_weighs_three_terms() -> None:

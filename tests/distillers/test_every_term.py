@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from segctl.distillers import Distiller, NamedTerm, build_term
 from segctl.errors import InputError
-from segctl.schema.distill_terms import (
+from segctl.schema.terms.distill_terms import (
     AdversarialSpec,
     ChannelFeaturesSpec,
     ChannelSpec,

@@ -5,7 +5,7 @@ import torch
 from distillers_golden import golden_features, outputs, pair_of
 
 from segctl.distillers.fitnet import Hint, hint_distance
-from segctl.schema.distill_terms import HintSpec
+from segctl.schema.terms.distill_terms import HintSpec
 
 
 def test_the_published_code_gives_the_same_number() -> None:

@@ -7,7 +7,7 @@ from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
 from segctl.errors import InputError
 from segctl.models import Outputs
-from segctl.schema.methods import METHODS, published_bundle
+from segctl.schema.terms.methods import METHODS, published_bundle
 from tests.models.specs import network
 
 HEADS = ("lraspp", "segformer", "fpn", "upernet")

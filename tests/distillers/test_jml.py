@@ -14,11 +14,11 @@ from segctl.losses import CrossEntropyLoss, JDTLoss, KLLoss
 from segctl.losses.sums import choose
 from segctl.losses.teacher_calibration import calibrate
 from segctl.models.outputs import upsample
-from segctl.schema.distill_terms import CalibrationSpec, SoftJDTSpec, SoftKLSpec
-from segctl.schema.formula import total_loss
 from segctl.schema.load import load_preset, with_method
-from segctl.schema.methods import METHODS, DistillerSpec, method_of, published_bundle
 from segctl.schema.run import DistillRun
+from segctl.schema.terms.distill_terms import CalibrationSpec, SoftJDTSpec, SoftKLSpec
+from segctl.schema.terms.formula import total_loss
+from segctl.schema.terms.methods import METHODS, DistillerSpec, method_of, published_bundle
 
 
 def test_golden_kl_over_valid_pixels() -> None:

@@ -5,7 +5,7 @@ import torch
 from distillers_golden import golden_inputs, outputs
 
 from segctl.distillers.maskd import MaskedLogits, MaskStage, mask_overlap, masked_distance, receptive_masks
-from segctl.schema.distill_terms import MaskStageSpec
+from segctl.schema.terms.distill_terms import MaskStageSpec
 
 
 def test_one_mask_over_two_pixels_by_hand() -> None:

@@ -11,7 +11,8 @@ import yaml
 from PIL import Image
 
 from segctl.cli import main
-from segctl.data.datasets.own import OwnFiles, open_own
+from segctl.data.datasets.own.given import OwnFiles
+from segctl.data.datasets.own.open import open_own
 from segctl.data.prepare import prepare_source
 from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError

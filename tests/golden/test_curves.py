@@ -16,7 +16,7 @@ from segctl.distillers.align import Pair, Shape
 from segctl.distillers.memory import ClassQueues
 from segctl.schema.labels import BoundaryLabels
 from segctl.schema.load import load_preset
-from segctl.schema.methods import METHODS, DistillerSpec
+from segctl.schema.terms.methods import METHODS, DistillerSpec
 from segctl.train.optimizer import build_opponents
 from segctl.train.tasks import DistillationTask, SupervisedTask
 

@@ -20,7 +20,7 @@ from segctl.losses import (
 from segctl.losses.soft_labels import boundary_smooth, smooth
 from segctl.schema.labels import BoundaryLabels, HardLabels, SmoothedLabels
 from segctl.schema.load import load_preset
-from segctl.schema.loss_terms import (
+from segctl.schema.terms.loss_terms import (
     CrossEntropySpec,
     FocalSpec,
     JaccardFamily,

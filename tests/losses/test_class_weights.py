@@ -7,7 +7,7 @@ import torch
 from segctl.errors import ArgumentError
 from segctl.losses import build_losses
 from segctl.losses.class_weights import CAP, balanced_weights
-from segctl.schema.loss_terms import CrossEntropySpec, FocalSpec
+from segctl.schema.terms.loss_terms import CrossEntropySpec, FocalSpec
 
 
 def test_weights_by_hand() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 import segctl.losses
 from segctl.losses import build_loss, loss_class
-from segctl.schema.loss_terms import LossTermSpec
+from segctl.schema.terms.loss_terms import LossTermSpec
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "losses.md"
 SPECS = get_args(get_args(LossTermSpec)[0])

@@ -20,7 +20,7 @@ from segctl.losses import (
     SoftDiceLoss,
     weighted_terms,
 )
-from segctl.schema.loss_terms import Output
+from segctl.schema.terms.loss_terms import Output
 
 HARD: list[Loss] = [CrossEntropyLoss(), JDTLoss(smooth=1.0, ignore_index=255), LovaszSoftmaxLoss(), FocalLoss(), SoftDiceLoss()]
 SOFT: list[Loss] = [KLLoss(), CrossEntropyLoss(), JDTLoss(ignore_index=255), JDTLoss(norm=2, ignore_index=255), KLLoss(2.0)]

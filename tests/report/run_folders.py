@@ -17,7 +17,7 @@ from segctl.report.collect import read_run
 from segctl.report.groups import Group, comparisons_of
 from segctl.runs import RunFolder
 from segctl.schema.load import apply_override, find_preset, read_tree, validate_run
-from segctl.schema.methods import METHODS
+from segctl.schema.terms.methods import METHODS
 
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "car")
 COLORS = (

@@ -33,8 +33,8 @@ from segctl.runtime.determinism import (
     set_determinism,
 )
 from segctl.schema.load import with_method
-from segctl.schema.methods import METHODS, Method
 from segctl.schema.run import DistillRun
+from segctl.schema.terms.methods import METHODS, Method
 from segctl.train.build import build_session
 from segctl.train.resume import resume_run
 from segctl.train.session import Request

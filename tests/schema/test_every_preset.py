@@ -3,10 +3,10 @@
 import pytest
 import yaml
 
-from segctl.schema.formula import total_loss
 from segctl.schema.load import load_preset, preset_folder, preset_names, validate_run
-from segctl.schema.methods import method_of, published_bundle
 from segctl.schema.run import DistillRun
+from segctl.schema.terms.formula import total_loss
+from segctl.schema.terms.methods import method_of, published_bundle
 
 NAMES = preset_names()
 

@@ -9,8 +9,8 @@ from segctl.data.datasets import open_source
 from segctl.data.prepare import prepare_source
 from segctl.runs import RunFolder
 from segctl.schema.load import load_preset, with_method
-from segctl.schema.methods import METHODS, Method
 from segctl.schema.run import DistillRun
+from segctl.schema.terms.methods import METHODS, Method
 from segctl.train.session import Request
 from segctl.train.start import start_run
 

@@ -12,8 +12,8 @@ from segctl.data.prepare import prepare_source
 from segctl.data.shards.dataset import open_dataset
 from segctl.models import build_model, save
 from segctl.schema.load import load_preset, preset_names, with_method
-from segctl.schema.methods import METHODS, Method
 from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.terms.methods import METHODS, Method
 from segctl.train.dry_run import dry_run
 from segctl.train.session import Request
 from tests.data import cityscapes_files, voc_files

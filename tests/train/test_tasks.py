@@ -8,10 +8,10 @@ from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
 from segctl.losses.sums import choose
 from segctl.models.outputs import Outputs
-from segctl.schema.distill_terms import PixelKLSpec, SoftJDTSpec, SoftKLSpec
 from segctl.schema.labels import BoundaryLabels, HardLabels
-from segctl.schema.loss_terms import CrossEntropySpec, JDTSpec, KLSpec
-from segctl.schema.methods import DistillerSpec
+from segctl.schema.terms.distill_terms import PixelKLSpec, SoftJDTSpec, SoftKLSpec
+from segctl.schema.terms.loss_terms import CrossEntropySpec, JDTSpec, KLSpec
+from segctl.schema.terms.methods import DistillerSpec
 from segctl.train import tasks
 from segctl.train.tasks import DistillationTask, Share, SupervisedTask
 from segctl.train.tasks import _outputs as outputs_of

@@ -11,7 +11,7 @@ from segctl.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from segctl.data.classes import ClassTable
-    from segctl.data.datasets.own import OwnFiles
+    from segctl.data.datasets.own.given import OwnFiles
     from segctl.data.source import Source
 
 OWN_LINE = "--images DIR --labels DIR --classes FILE"
@@ -95,7 +95,7 @@ def open_source(name: str, paths: Sequence[Path], own_files: "OwnFiles | None" =
     Raises InputError for a name or a path that does not fit; what is wrong with single samples is in the source's `problems`.
     """
     if own_files is not None:
-        from segctl.data.datasets.own import check_own_name, open_own
+        from segctl.data.datasets.own.open import check_own_name, open_own
 
         if paths:
             raise InputError(

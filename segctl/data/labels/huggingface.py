@@ -108,6 +108,9 @@ def _split(folder: Path) -> Any:
     """The rows of a split, pictures not decoded."""
     try:
         import datasets
+
+        if not hasattr(datasets, "load_from_disk"):  # a folder named `datasets` passes for a package
+            raise ImportError("this is a folder, not the package")
     except ImportError as error:
         raise InputError("reading a dataset of Hugging Face needs the package `datasets`", INSTALL) from error
     try:

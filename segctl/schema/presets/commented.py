@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from segctl.schema.formula import total_loss
 from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.terms.formula import total_loss
 
 LINE_LENGTH = 120
 

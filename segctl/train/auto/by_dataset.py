@@ -5,8 +5,8 @@ from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError, did_you_mean
 from segctl.losses.class_weights import CAP, balanced_weights
 from segctl.metrics.scores import known_scores
-from segctl.schema.loss_terms import CrossEntropySpec, FocalSpec, LossTermSpec
 from segctl.schema.run import TrainRun
+from segctl.schema.terms.loss_terms import CrossEntropySpec, FocalSpec, LossTermSpec
 
 
 def weighted_loss(run: TrainRun, dataset: PreparedDataset) -> tuple[LossTermSpec, ...]:

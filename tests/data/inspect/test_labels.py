@@ -6,7 +6,8 @@ from own_files import save, write_own
 from PIL import Image
 
 from segctl.data.classes import ClassRow, ClassTable, LabelCounts
-from segctl.data.datasets.own import OwnFiles, open_own
+from segctl.data.datasets.own.given import OwnFiles
+from segctl.data.datasets.own.open import open_own
 from segctl.data.inspect.check import check
 from segctl.data.inspect.check_source import check_source
 from segctl.data.inspect.labels import judge_dataset, judge_labels

@@ -9,7 +9,8 @@ from own_files import save
 from PIL import Image
 
 from segctl.cli import main
-from segctl.data.datasets.own import OwnFiles, open_own
+from segctl.data.datasets.own.given import OwnFiles
+from segctl.data.datasets.own.open import open_own
 from segctl.data.inspect.check_source import check_source
 from segctl.data.prepare import prepare_source
 from segctl.errors import InputError

@@ -20,7 +20,8 @@ from annotation_files import (
 )
 from PIL import Image
 
-from segctl.data.datasets.own import OwnFiles, open_own
+from segctl.data.datasets.own.given import OwnFiles
+from segctl.data.datasets.own.open import open_own
 from segctl.data.labels.annotations import Runs, ShapeError
 from segctl.data.labels.coco import unpack_counts
 from segctl.data.labels.label_studio import unpack_brush

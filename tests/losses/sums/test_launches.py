@@ -14,8 +14,8 @@ from segctl.distillers.align import Pair, Shape
 from segctl.losses import build_losses
 from segctl.losses.sums import choose, fast, on_gpu
 from segctl.models.outputs import Outputs, Prediction
-from segctl.schema.loss_terms import CrossEntropySpec, JDTSpec
-from segctl.schema.methods import METHODS
+from segctl.schema.terms.loss_terms import CrossEntropySpec, JDTSpec
+from segctl.schema.terms.methods import METHODS
 
 VIEWS = ("view", "expand", "slice", "select", "unsqueeze", "squeeze", "transpose", "permute", "as_strided", "detach", "alias",
          "t.", "unbind", "empty", "_unsafe_view", "split", "lift_fresh", "is_same_size", "resolve")  # fmt: skip

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from segctl.errors import InputError, did_you_mean
-from segctl.schema import distill_terms as term
-from segctl.schema.loss_terms import NonNegative
 from segctl.schema.spec import Spec
+from segctl.schema.terms import distill_terms as term
+from segctl.schema.terms.loss_terms import NonNegative
 
 
 class DistillerSpec(Spec):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from segctl.data.datasets.own_splits import EXAMPLE, Drawn, split_samples
+from segctl.data.datasets.own.splits import EXAMPLE, Drawn, split_samples
 from segctl.errors import InputError
 
 FLAT = {f"s{number:03d}": "" for number in range(100)}

@@ -8,7 +8,8 @@ from PIL import Image
 
 from segctl.data.advice import prepare_line
 from segctl.data.datasets import open_source
-from segctl.data.datasets.own import OwnFiles, open_own
+from segctl.data.datasets.own.given import OwnFiles
+from segctl.data.datasets.own.open import open_own
 from segctl.data.prepare import prepare_source
 from segctl.data.shards.dataset import open_dataset
 from segctl.data.source import Source

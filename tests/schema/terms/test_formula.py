@@ -2,10 +2,10 @@
 
 import pytest
 
-from segctl.schema.formula import total_loss
 from segctl.schema.load import load_preset, with_method
-from segctl.schema.methods import METHODS, Method
 from segctl.schema.run import DistillRun
+from segctl.schema.terms.formula import total_loss
+from segctl.schema.terms.methods import METHODS, Method
 
 TASK = "L = 1·CE(main, y) + 0.4·CE(aux, y)"
 KD = "  + 1·KD(main at head stride, all pixels)"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from segctl.data.classes import ClassRow, ClassTable, bit_color
 from segctl.data.datasets.class_file import OwnClasses
-from segctl.data.datasets.own_names import neutral, path_of, sample_names
-from segctl.data.datasets.own_splits import split_samples
+from segctl.data.datasets.own.names import neutral, path_of, sample_names
+from segctl.data.datasets.own.splits import split_samples
 from segctl.data.datasets.pairs import sample_images
 from segctl.data.files.archives import Files
 from segctl.data.files.bands import BandPicture
@@ -24,7 +24,7 @@ from segctl.files import content_key
 from segctl.ignored import IGNORED
 
 if TYPE_CHECKING:
-    from segctl.data.datasets.own import OwnFiles
+    from segctl.data.datasets.own.given import OwnFiles
 
 BACKGROUND = "background"
 BACKGROUND_NAMES = frozenset({BACKGROUND, "_background_"})

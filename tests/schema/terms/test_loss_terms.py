@@ -2,9 +2,9 @@
 
 import pytest
 
-from segctl.schema.formula import total_loss
 from segctl.schema.load import load_preset
-from segctl.schema.loss_terms import (
+from segctl.schema.terms.formula import total_loss
+from segctl.schema.terms.loss_terms import (
     CrossEntropySpec,
     FocalSpec,
     JDTSpec,

@@ -6,7 +6,8 @@ from own_files import draw_ids, save, train_ids, write_own
 from PIL import Image
 
 from segctl.cli import main
-from segctl.data.datasets.own import OwnFiles, open_own
+from segctl.data.datasets.own.given import OwnFiles
+from segctl.data.datasets.own.open import open_own
 from segctl.errors import InputError
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from segctl.cli import completion
-from segctl.cli.data_tables import megabytes, show_findings, show_info, show_prepared
+from segctl.cli.data.tables import megabytes, show_findings, show_info, show_prepared
 from segctl.cli.help import PlainCommand, PlainGroup
 from segctl.cli.options import DataRootOpt, JsonOpt
 from segctl.cli.output import out
@@ -158,9 +158,9 @@ def prepare(
     """Convert a dataset to checked shards: from --source, from your own --images, or downloaded where that is allowed."""
     import time
 
-    from segctl.cli.fetching import fetch_archives
+    from segctl.cli.data.fetching import fetch_archives
     from segctl.data.datasets import open_source
-    from segctl.data.datasets.own import own_files
+    from segctl.data.datasets.own.given import own_files
     from segctl.data.files.bands import BandChoice
     from segctl.data.inspect.check_source import check_source
     from segctl.data.prepare import prepare_source

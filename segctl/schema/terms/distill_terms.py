@@ -9,8 +9,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from segctl.schema.loss_terms import ActiveInMetric, JaccardFamily, NonNegative, Output, classes
 from segctl.schema.spec import Spec
+from segctl.schema.terms.loss_terms import ActiveInMetric, JaccardFamily, NonNegative, Output, classes
 
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 AtLeastOne = Annotated[int, Field(ge=1)]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "data"))
 from bad_server import serve
 from camvid_folders import draw_folder
 
-from segctl.cli.fetching import ask_account, fetch_archives
+from segctl.cli.data.fetching import ask_account, fetch_archives
 from segctl.cli.output import transfer_words
 from segctl.data.datasets import open_source
 from segctl.data.download.catalog import RemoteFile

@@ -1,0 +1,1 @@
+"""Loss terms, distillation terms, and the methods built of them."""
