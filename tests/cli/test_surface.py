@@ -55,7 +55,9 @@ SURFACE = {
         "--dataset", "--class-map",
     },
     "bench": {"--size", "--threads", "--compile", "--device", "--trust-program", "--data-root", "--json"},
-    "predict": NETWORK | {"--output", "--overlay", "--label-ids", "--trust-program", "--device", "--data-root"},
+    "predict": NETWORK | {
+        "--every", "--no-frames", "--output", "--overlay", "--label-ids", "--trust-program", "--device", "--data-root",
+    },
     "export": {
         "--format", "--output", "--size", "--parity", "--tolerance", "--int8", "--fp16", "--calibration-images", "--seed",
         "--data-root", "--json",
