@@ -31,7 +31,8 @@ SURFACE = {
     "data list": {"--data-root", "--json"},
     "data prepare": {
         "--source", "--images", "--labels", "--classes", "--split", "--split-seed", "--format", "--unlabelled", "--label-suffix",
-        "--instances", "--bands", "--range", "--codec", "--workers", "--limit", "--release", "--check", "--data-root",
+        "--instances", "--bands", "--range", "--tile", "--overlap", "--codec", "--workers", "--limit", "--release", "--check",
+        "--data-root",
     },
     "data check": {"--data-root", "--json"},
     "data info": {"--split", "--data-root", "--json"},

@@ -26,6 +26,7 @@ from segctl.data.datasets.own.names import (
 )
 from segctl.data.datasets.own.pairing import keys_of, pair_files, pair_instances, told_apart
 from segctl.data.datasets.own.splits import split_samples
+from segctl.data.datasets.own.tiling import tile_source
 from segctl.data.datasets.pairs import (
     PairReader,
     sample_images,
@@ -58,10 +59,15 @@ def check_own_name(name: str, known: list[str]) -> None:
 
 
 def open_own(name: str, own: OwnFiles) -> Source:
-    """Pair images with labels and split them.
+    """Pair images with labels, split them, and cut them into tiles if a person says so.
 
     Raises InputError if the files as a whole do not fit; what is wrong with single files is in the source's `problems`.
     """
+    source = _open_whole(name, own)
+    return source if own.tiles is None else tile_source(source, own.tiles)
+
+
+def _open_whole(name: str, own: OwnFiles) -> Source:
     check_format(own.format)
     if own.unlabelled not in (None, *UNLABELLED):
         raise InputError(f"--unlabelled is '{own.unlabelled}', wanted {' or '.join(UNLABELLED)}")
