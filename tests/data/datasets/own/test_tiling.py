@@ -14,6 +14,9 @@ from segctl.data.datasets.own import tiling
 from segctl.data.datasets.own.given import OwnFiles
 from segctl.data.datasets.own.open import open_own
 from segctl.data.datasets.own.tiling import TileChoice
+from segctl.data.files import bands
+from segctl.data.files.archives import PlainFile
+from segctl.data.files.bands import BandChoice
 from segctl.data.inspect.check_source import check_source
 from segctl.data.prepare import prepare_source
 from segctl.data.shards.dataset import PreparedDataset, open_dataset
@@ -160,16 +163,24 @@ def test_annotations_are_cut_as_label_maps_are(large: bool, folder: Path, monkey
 
 def test_scaled_bands_are_cut_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rasterio = pytest.importorskip("rasterio")
-    from segctl.data.files.bands import BandChoice
-
     for number, (name, size) in enumerate(SIZES.items()):
         (folder / "images" / f"{name}.png").unlink()
         profile = {"height": size[0], "width": size[1], "count": 5, "dtype": "uint16"}
         with rasterio.open(folder / "images" / f"{name}.tif", "w", driver="GTiff", **profile) as file:
             file.write(np.random.default_rng(number).integers(0, 4000, (5, *size), np.uint16))
-    choice = BandChoice.of("5,1", ["0,4000"])
+    choice = BandChoice.of("5,1", ["percentile"])
+    assert choice is not None
     whole = prepare_source(open_own("fields", own(folder, bands=choice)), folder / "whole", workers=1)
     monkeypatch.setattr(tiling, "LARGE_PX", 500)
+    monkeypatch.setattr(bands, "IN_ROWS_PX", 500)
+    monkeypatch.setattr(bands, "MEASURED_PIXELS", 700)
+    several = [PlainFile("x", path) for path in sorted((folder / "images").iterdir())]
+    in_rows = choice.resolved(several)
+    monkeypatch.setattr(bands, "IN_ROWS_PX", 10**9)
+    assert choice.resolved(several) == in_rows
+    monkeypatch.undo()
+    monkeypatch.setattr(tiling, "LARGE_PX", 500)
+    monkeypatch.setattr(bands, "IN_ROWS_PX", 500)
     rows = prepare_source(open_own("fields", own(folder, bands=choice)), folder / "rows", workers=1)
     assert whole.bands == rows.bands == 2
     assert {name: record.pixels_sha256 for name, record in rows.samples.items()} == {
