@@ -31,6 +31,7 @@ from segctl.data.datasets.pairs import (
     PairReader,
     sample_images,
 )
+from segctl.data.datasets.turned import may_be_turned
 from segctl.data.files.archives import File, Files, PlainFile
 from segctl.data.files.bands import DEEP_ENDINGS
 from segctl.data.files.patterns import list_files
@@ -162,6 +163,7 @@ def _open_masks(
     modes = ("L", "P", "1") if classes.ids else ("RGB", "L", "P", "1")
     modes = (*modes, "RGB") if classes.ids and classes.colors else modes
     role, rule = "label" if classes.ids else "mask", OwnRule(classes.ids, classes.colors, classes.table)
+    labels_of = {sample: OwnLabel(Picture(sample, role, paired.labels[sample], modes), rule) for sample in names}
     return Source(
         name=name,
         rule=" ".join([f"own/1 {classes.digest}", *([] if scaling is None else [scaling.rule])]),
@@ -170,8 +172,8 @@ def _open_masks(
         classes=classes.table,
         splits=drawn.splits,
         samples=PairReader(
-            images=images,
-            labels={sample: OwnLabel(Picture(sample, role, paired.labels[sample], modes), rule) for sample in names},
+            images=images if instances else may_be_turned(images, labels_of, is_map=True),
+            labels=labels_of,
             instances=instances,
         ),
         notes=(*notes, *scaled, *pictures.notes, *labels.notes, *paired.notes, *drawn.notes),

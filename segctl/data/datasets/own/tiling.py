@@ -20,6 +20,7 @@ from PIL import Image
 from segctl.data.datasets.own.annotated import AnnotatedReader
 from segctl.data.datasets.own.label_rule import OwnLabel
 from segctl.data.datasets.pairs import PairReader
+from segctl.data.datasets.turned import OwnImage
 from segctl.data.files.archives import File, PlainFile
 from segctl.data.files.bands import BandPicture
 from segctl.data.files.pictures import Picture
@@ -277,10 +278,10 @@ class _LargePicture:
         return self._rows
 
 
-def _path(picture: Picture | BandPicture) -> Any:
+def _path(picture: Picture | BandPicture | OwnImage) -> Any:
     assert isinstance(picture.file, PlainFile)
     return picture.file.container
 
 
-def _scaling(picture: Picture | BandPicture) -> Any:
+def _scaling(picture: Picture | BandPicture | OwnImage) -> Any:
     return picture.scaling if isinstance(picture, BandPicture) else None
