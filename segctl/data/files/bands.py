@@ -110,6 +110,14 @@ class BandScaling(BaseModel):
             )
 
 
+def differing_scaling(network: BandScaling | None, dataset: BandScaling | None) -> str:
+    """Why a network may see other pixels in a dataset than it was trained on, in a sentence; empty if the scaling is the same."""
+    if (network and network.rule) == (dataset and dataset.rule):
+        return ""
+    seen, given = ("images are 8-bit RGB" if one is None else one.in_words() for one in (network, dataset))
+    return f"the network was trained where {seen}; here {given}, so the same number is another pixel to it"
+
+
 def _scaled(values: np.ndarray, low: float, high: float) -> NDArray[np.uint8]:
     wide = np.nan_to_num((values.astype(np.float64) - low) * (255 / (high - low)), nan=0.0, posinf=255.0, neginf=0.0)
     return np.clip(np.rint(wide), 0, 255).astype(np.uint8)
