@@ -4,7 +4,7 @@ The tiles of a picture are named by the row and the column of their first pixel:
 was asked for, and the last of a row or column is what is left; where less than a quarter of a side is left, it is added to
 the tile before.
 
-A large picture (LARGE_PX) is read a row of tiles at a time and never as a whole, if its file is a TIFF, PNG or JPEG on the disk
+A large picture (WHOLE_PX) is read a row of tiles at a time and never as a whole, if its file is a TIFF, PNG or JPEG on the disk
 and the extra `geo` is installed. Annotations are drawn for the whole picture, a byte a pixel.
 """
 
@@ -30,7 +30,7 @@ from segctl.data.labels.draw import draw_label_map
 from segctl.data.source import RawSample, Source
 from segctl.errors import InputError
 
-LARGE_PX = 2**25
+WHOLE_PX = 2**25
 """Pictures of more pixels are read a row of tiles at a time, where their files allow it."""
 LEAST_REST = 0.25
 """The smallest last tile, as a fraction of a whole one: a sliver would be padded many times over when it is trained on."""
@@ -68,7 +68,7 @@ class TileChoice:
 
 
 @dataclass(frozen=True)
-class Tile:
+class PictureTile:
     """A part of the picture of a sample, in pixels."""
 
     picture: str
@@ -85,7 +85,7 @@ def tile_source(source: Source, choice: TileChoice) -> Source:
     """
     reader = source.samples
     assert isinstance(reader, PairReader | AnnotatedReader)
-    tiles: dict[str, Tile] = {}
+    tiles: dict[str, PictureTile] = {}
     of_picture: dict[str, list[str]] = {}
     large, problems = set(), []
     for sample in sorted({sample for listed in source.splits.values() for sample in listed}):
@@ -105,7 +105,7 @@ def tile_source(source: Source, choice: TileChoice) -> Source:
                     raise InputError(
                         f"'{name}' would be a tile of '{sample}' and of '{tiles[name].picture}'", "rename one of them"
                     )
-                tiles[name] = Tile(sample, top, left, bottom - top, right - left)
+                tiles[name] = PictureTile(sample, top, left, bottom - top, right - left)
                 names.append(name)
     splits = {
         split: [name for sample in listed for name in of_picture.get(sample, [])] for split, listed in source.splits.items()
@@ -131,7 +131,7 @@ def tile_source(source: Source, choice: TileChoice) -> Source:
 def _size(reader: PairReader | AnnotatedReader, sample: str) -> tuple[tuple[int, int], bool]:
     """(H, W) of a sample's picture, and whether it is large. Raises InputError if its label does not fit."""
     size = _size_in_parts(reader.images[sample].file)
-    if size is None or size[0] * size[1] <= LARGE_PX:
+    if size is None or size[0] * size[1] <= WHOLE_PX:
         return reader.size(sample), False
     if isinstance(reader, AnnotatedReader):
         reader.labels[sample].check(sample, size)
@@ -166,7 +166,7 @@ class TiledReader:
     The picture, or the row of tiles, that was read last is kept, because samples are read by name and so by picture and row.
     """
 
-    def __init__(self, pictures: PairReader | AnnotatedReader, tiles: Mapping[str, Tile], large: frozenset[str]) -> None:
+    def __init__(self, pictures: PairReader | AnnotatedReader, tiles: Mapping[str, PictureTile], large: frozenset[str]) -> None:
         self.pictures, self.tiles, self.large = pictures, tiles, large
         self._digests: dict[str, str] = {}
         self._whole: RawSample | None = None

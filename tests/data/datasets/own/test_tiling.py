@@ -81,7 +81,7 @@ def put_together(dataset: PreparedDataset, name: str, size: tuple[int, int]) -> 
 def test_tiles_are_the_pictures_again_and_splits_are_by_picture(large: bool, folder: Path, monkeypatch) -> None:
     if large:
         pytest.importorskip("rasterio")
-        monkeypatch.setattr(tiling, "LARGE_PX", 1100)
+        monkeypatch.setattr(tiling, "WHOLE_PX", 1100)
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)  # Pillow refuses twice as many
     source = open_own("fields", own(folder))
     assert not source.problems
@@ -136,7 +136,7 @@ def test_labels_of_every_kind_are_read_in_rows_as_whole(kind: str, folder: Path,
                     file.write(ids, 1)
     (folder / "classes.csv").write_text("name,id\nroad,1\ncrack,3\nglare,9\n" if kind != "mask" else CSV)
     whole = prepare_source(open_own("fields", own(folder)), folder / "whole", workers=1)
-    monkeypatch.setattr(tiling, "LARGE_PX", 500)
+    monkeypatch.setattr(tiling, "WHOLE_PX", 500)
     rows = prepare_source(open_own("fields", own(folder)), folder / "rows", workers=1)
     assert {name: record.pixels_sha256 for name, record in rows.samples.items()} == {
         name: record.pixels_sha256 for name, record in whole.samples.items()
@@ -148,7 +148,7 @@ def test_labels_of_every_kind_are_read_in_rows_as_whole(kind: str, folder: Path,
 def test_annotations_are_cut_as_label_maps_are(large: bool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if large:
         pytest.importorskip("rasterio")
-        monkeypatch.setattr(tiling, "LARGE_PX", 500)
+        monkeypatch.setattr(tiling, "WHOLE_PX", 500)
     images = [{"id": n, "file_name": f"{name}.png", "height": h, "width": w} for n, (name, (h, w)) in enumerate(SIZES.items())]
     shape = {"id": 1, "image_id": 0, "category_id": 7, "iscrowd": 0, "segmentation": [[20, 20, 90, 20, 90, 60, 20, 60]]}
     coco = {"images": images, "annotations": [shape], "categories": [{"id": 7, "name": "field"}]}
@@ -171,7 +171,7 @@ def test_scaled_bands_are_cut_too(folder: Path, monkeypatch: pytest.MonkeyPatch)
     choice = BandChoice.of("5,1", ["percentile"])
     assert choice is not None
     whole = prepare_source(open_own("fields", own(folder, bands=choice)), folder / "whole", workers=1)
-    monkeypatch.setattr(tiling, "LARGE_PX", 500)
+    monkeypatch.setattr(tiling, "WHOLE_PX", 500)
     monkeypatch.setattr(bands, "IN_ROWS_PX", 500)
     monkeypatch.setattr(bands, "MEASURED_PIXELS", 700)
     several = [PlainFile("x", path) for path in sorted((folder / "images").iterdir())]
@@ -179,7 +179,7 @@ def test_scaled_bands_are_cut_too(folder: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(bands, "IN_ROWS_PX", 10**9)
     assert choice.resolved(several) == in_rows
     monkeypatch.undo()
-    monkeypatch.setattr(tiling, "LARGE_PX", 500)
+    monkeypatch.setattr(tiling, "WHOLE_PX", 500)
     monkeypatch.setattr(bands, "IN_ROWS_PX", 500)
     rows = prepare_source(open_own("fields", own(folder, bands=choice)), folder / "rows", workers=1)
     assert whole.bands == rows.bands == 2
@@ -248,7 +248,7 @@ def test_options_that_do_not_go_together_are_a_sentence(options, message: str, f
 
 def test_labels_that_are_lossy_resized_or_cut_short_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rasterio")
-    monkeypatch.setattr(tiling, "LARGE_PX", 500)
+    monkeypatch.setattr(tiling, "WHOLE_PX", 500)
     path = folder / "labels" / "a.png"
     whole = path.read_bytes()
     stream = io.BytesIO()
