@@ -50,8 +50,8 @@ class TileChoice:
             if overlap is not None:
                 raise InputError(f"--overlap is {overlap}, but pictures are not cut", "give --tile too, such as --tile 1024")
             return None
-        if (overlap or 0) >= side:
-            raise InputError(f"--overlap is {overlap}, wanted less than --tile {side}", "half of --tile is already much")
+        if 2 * (overlap or 0) > side:
+            raise InputError(f"--overlap is {overlap}, wanted at most half of --tile, {side // 2}")
         return TileChoice(side, overlap or 0)
 
     def cuts(self, length: int) -> list[tuple[int, int]]:
@@ -60,7 +60,7 @@ class TileChoice:
         while found[-1][1] < length:
             start = found[-1][0] + self.side - self.overlap
             end = min(start + self.side, length)
-            if end - found[-1][1] < LEAST_REST * self.side:
+            if end == length and end - found[-1][1] < LEAST_REST * self.side:
                 found[-1] = (found[-1][0], end)
             else:
                 found.append((start, end))
@@ -111,6 +111,8 @@ def tile_source(source: Source, choice: TileChoice) -> Source:
         split: [name for sample in listed for name in of_picture.get(sample, [])] for split, listed in source.splits.items()
     }
     cut = [names for names in of_picture.values() if len(names) > 1]
+    if not cut and not problems:
+        return replace(source, notes=(*source.notes, f"no picture is larger than {choice.side} pixels, so none is cut"))
     shared = f", neighbours share {choice.overlap} pixels, which count twice in scores" if choice.overlap else ""
     note = (
         f"{len(cut)} of {len(of_picture)} pictures are cut into {sum(map(len, cut))} tiles of {choice.side}×{choice.side} pixels"

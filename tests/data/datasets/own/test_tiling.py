@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,8 @@ def own(folder: Path, images: str = "images", labels: str = "labels", side: int 
         (100, 32, 0, [(0, 32), (32, 64), (64, 100)]),
         (100, 40, 10, [(0, 40), (30, 70), (60, 100)]),
         (104, 40, 10, [(0, 40), (30, 70), (60, 104)]),
+        (60, 32, 16, [(0, 32), (16, 48), (32, 60)]),
+        (100, 32, 31, [(start, start + 32) for start in range(67)] + [(67, 100)]),
         (110, 40, 10, [(0, 40), (30, 70), (60, 100), (90, 110)]),
     ],
 )
@@ -233,7 +236,7 @@ def test_a_picture_above_pillows_limit_names_the_option(folder: Path, monkeypatc
     ("options", "message"),
     [
         (["--overlap", "3"], "--overlap is 3, but pictures are not cut"),
-        (["--tile", "32", "--overlap", "32"], "--overlap is 32, wanted less than --tile 32"),
+        (["--tile", "32", "--overlap", "17"], "--overlap is 17, wanted at most half of --tile, 16"),
         (["--tile", "32", "--instances", "labels"], "--tile cannot be combined with --instances"),
     ],
 )
@@ -260,6 +263,12 @@ def test_labels_that_are_lossy_resized_or_cut_short_are_refused(folder: Path, mo
     Image.fromarray(draw_ids(0, 50, 100)).save(path)
     with pytest.raises(InputError, match="100×50 pixels, wanted 100×70"):
         prepare_source(open_own("fields", own(folder)), folder / "data", workers=1)
+
+
+def test_pictures_that_fit_in_a_tile_stay_as_they_are(folder: Path) -> None:
+    source, plain = open_own("fields", own(folder, side=100)), open_own("fields", replace(own(folder), tiles=None))
+    assert (source.rule, source.splits, source.groups) == (plain.rule, plain.splits, None)
+    assert source.notes[-1] == "no picture is larger than 100 pixels, so none is cut"
 
 
 def test_processes_give_the_same_tiles(folder: Path) -> None:
