@@ -23,7 +23,7 @@ from segctl.data.source import Source
 from segctl.errors import InputError
 from segctl.ignored import IGNORED
 
-NAMES = tuple(
+CONTEXT_NAMES = tuple(
     word
     for line in (
         "aeroplane bag bed bedclothes bench bicycle bird boat book bottle building bus cabinet car cat ceiling chair cloth",
@@ -36,7 +36,7 @@ NAMES = tuple(
 CLASSES = ClassTable(
     (
         ClassRow("other", 0, IGNORED, (0, 0, 0)),
-        *(ClassRow(name, index, index - 1, bit_color(index)) for index, name in enumerate(NAMES, start=1)),
+        *(ClassRow(name, index, index - 1, bit_color(index)) for index, name in enumerate(CONTEXT_NAMES, start=1)),
     )
 )
 LAYOUT = (

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from segctl.data.datasets import open_source
-from segctl.data.datasets.pascal_context import CLASSES, NAMES
+from segctl.data.datasets.pascal_context import CLASSES, CONTEXT_NAMES
 from segctl.data.inspect.check_source import check_source
 from segctl.errors import InputError
 
@@ -31,9 +31,9 @@ def write(root: Path, top: str = "VOCdevkit/VOC2010") -> Path:
 
 
 def test_ids_are_59_classes_in_alphabetical_order() -> None:
-    assert len(NAMES) == CLASSES.num_classes == 59
-    assert list(NAMES) == sorted(NAMES)
-    assert (NAMES[0], NAMES[14], NAMES[58]) == ("aeroplane", "cat", "wood")
+    assert len(CONTEXT_NAMES) == CLASSES.num_classes == 59
+    assert list(CONTEXT_NAMES) == sorted(CONTEXT_NAMES)
+    assert (CONTEXT_NAMES[0], CONTEXT_NAMES[14], CONTEXT_NAMES[58]) == ("aeroplane", "cat", "wood")
     assert len(CLASSES.rows) == 60
 
 
