@@ -82,8 +82,8 @@ KNOWN: dict[str, KnownDataset] = {
     ),
     "pascal-context": KnownDataset(
         "pascal_context.open_pascal_context",
-        "--source: VOC2010 with label maps of 59 classes",
-        "host.robots.ox.ac.uk/pascal/VOC and cs.stanford.edu/~roozbeh/pascal-context",
+        "--source: VOC2010, label maps",
+        "cs.stanford.edu/~roozbeh/pascal-context",
         needs_source=True,
         image_size=(375, 500),
     ),
