@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from segctl.errors import InputError, did_you_mean
+from segctl.schema.data import ImageScale
 from segctl.schema.spec import Spec
 from segctl.schema.terms import distill_terms as term
 from segctl.schema.terms.loss_terms import NonNegative
@@ -27,6 +28,17 @@ class TeacherSpec(Spec):
     cache: bool = False
     """Compute the teacher's outputs once before step 1, store them beside the runs and reuse them. Requires fixed views: one
     scale and a crop at least as large as every image. Flips are allowed."""
+    weights: tuple[term.Positive, ...] | None = Field(None, min_length=2)
+    """How much each of several --teacher counts in the mean of their probabilities; null: all alike."""
+    scales: tuple[ImageScale, ...] = Field((1.0,), min_length=1)
+    """Image scales whose probabilities the teacher averages; 1 must be among them."""
+    flip: bool = False
+    """Whether the teacher averages in the mirrored image as well. It then runs twice as often."""
+
+    @property
+    def averages_views(self) -> bool:
+        """Whether it sees an image more than once."""
+        return self.scales != (1.0,) or self.flip
 
 
 Method = str
