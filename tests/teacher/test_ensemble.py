@@ -1,6 +1,9 @@
 """Several teachers as one, and a teacher at several scales: what is refused, recorded, cached and resumed."""
 
 import json
+import os
+import signal
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from segctl.runs import RunFolder
 from segctl.schema.load import require_consistent
 from segctl.schema.run import DistillRun
 from segctl.teacher.cache import teacher_maps
-from segctl.teacher.ensemble import averaged, open_teacher
+from segctl.teacher.ensemble import _require_fitting, averaged, open_teacher
 from segctl.teacher.load import Teacher, load_teacher
 from segctl.train.build import build_session
 from segctl.train.dry_run import dry_run
@@ -101,21 +104,21 @@ def test_the_same_network_twice_is_refused(dataset: PreparedDataset, toy_teacher
 
 
 def test_as_many_weights_as_teachers_are_wanted(dataset: PreparedDataset, toy_teacher: Path, other: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="teacher.weights has 3 values, and 2 teachers are given"):
+    with pytest.raises(InputError, match=r"teacher\.weights has 3 values, and 2 teachers are given"):
         opened(student({"weights": [1.0, 1.0, 1.0]}), dataset, tmp_path, toy_teacher, other)
-    with pytest.raises(InputError, match="teacher.weights has 2 values, and 1 teacher is given"):
+    with pytest.raises(InputError, match=r"teacher\.weights has 2 values, and 1 teacher is given"):
         opened(student({"weights": [1.0, 1.0]}), dataset, tmp_path, toy_teacher)
 
 
 @pytest.mark.parametrize("weights", [[0.0, 1.0], [-1.0, 1.0], [float("nan"), 1.0], [float("inf"), 1.0], [1.0]])
 def test_weights_that_are_not_positive_are_refused(weights: list[float]) -> None:
-    with pytest.raises(PresetError, match="teacher.weights"):
+    with pytest.raises(PresetError, match=r"teacher\.weights"):
         student({"weights": weights})
 
 
 @pytest.mark.parametrize("scales", [[0.75, 1.25], [1.0, 1.0], []])
 def test_scales_without_one_or_twice_the_same_are_refused(scales: list[float]) -> None:
-    with pytest.raises(PresetError, match="teacher.scales"):
+    with pytest.raises(PresetError, match=r"teacher\.scales"):
         require_consistent(student({"scales": scales}), "toy")
 
 
@@ -131,8 +134,6 @@ def test_a_mixture_of_aligned_corners_is_refused(
 ) -> None:
     first, second = (load_teacher(path, dataset) for path in (toy_teacher / "model.safetensors", other))
     second.model.returns = CornerAlignedPrediction
-    from segctl.teacher.ensemble import _require_fitting
-
     with pytest.raises(InputError, match=r"the teacher '.*other.pt' was trained with logits resized on aligned corners"):
         _require_fitting([first, second], student().teacher)
 
@@ -147,7 +148,8 @@ def test_a_term_on_features_is_refused_by_name_unless_one_teacher_alone_gives_fe
         "distiller.terms.1 ('skd') compares features, and 2 of the 2 teachers give features, wanted exactly one"
     )
     program = tmp_path / "alone.pt"
-    with torch.no_grad():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, about tracing
         torch.jit.trace(Logits(load(other)), torch.zeros(1, 3, 48, 64)).save(str(program))  # type: ignore[no-untyped-call]
     session = build_session(request(run, toy_data, tmp_path, toy_teacher, program, trust_program=True))
     assert session.teacher is not None
@@ -202,9 +204,6 @@ class Stopping(Silent):
     """Sends SIGTERM after the third step."""
 
     def stepped(self, report: object, steps: int) -> None:
-        import os
-        import signal
-
         self.seen = getattr(self, "seen", 0) + 1
         if self.seen == 3:
             os.kill(os.getpid(), signal.SIGTERM)
