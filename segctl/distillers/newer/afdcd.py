@@ -6,7 +6,7 @@ The method is this term beside KD (OSVAI/Af-DCD, losses/ocmgd.py and train_ocmgd
   here. CamVid's 8e-6 on 45×45 positions is 33.2 times the mean.
 - It compares the backbones' last maps; here it is the features before the classifiers, which have fewer channels.
 - It clips the gradient of the generator's own weights at norm 15; here they are trained as the student's are.
-- Its option for a fixed mask has no effect, because argparse reads any word as true. So masks are random, as they were.
+- Its option for a fixed mask has no effect, because argparse reads any word as true. So masks are random, as they most likely were.
 """
 
 import torch
@@ -29,7 +29,7 @@ def omni_contrast(
     channels. A token is one group at one position. p is the teacher's same token; n are its tokens of all other groups in the
     same patch. What fills no whole pool, patch or group is left out, and maps too small for one patch are pooled less.
     Returns a scalar, not 0 where both are equal. Raises ArgumentError for other shapes.
-    Source: Fan et al., Augmentation-Free Dense Contrastive Knowledge Distillation, NeurIPS 2023, equation 7.
+    Source: Fan et al., Augmentation-Free Dense Contrastive Knowledge Distillation, NeurIPS 2023, omni-contrasting.
     """
     check_maps(student, teacher, temperature)
     groups = min(groups, student.shape[1])

@@ -19,7 +19,7 @@ _EPSILON = 1e-7
 def standardised(logits: Tensor) -> Tensor:
     """(B, C, h, w) -> each pixel's logits with mean 0 and standard deviation 1 over the classes, in at least float32.
 
-    The deviation divides by C - 1. Source: arXiv:2403.01427, algorithm 1.
+    The deviation divides by C - 1. Source: arXiv:2403.01427, the Z-score before the softmax.
     """
     logits = logits.to(sum_dtype(logits))
     return (logits - logits.mean(1, keepdim=True)) / (_EPSILON + _deviation(logits))
@@ -35,7 +35,7 @@ def _deviation(logits: Tensor) -> Tensor:
 class Standardised(Term[StandardisedSpec]):
     """`pixel_kl` of `standardised` logits at head stride, over all pixels as in `kd`.
 
-    Source: arXiv:2403.01427, equation 7 and algorithm 1; values as sunshangquan/logit-standardization-KD,
+    Source: arXiv:2403.01427, its pre-process before KD; values as sunshangquan/logit-standardization-KD,
     mdistiller/distillers/KD.py at f6e5aa5. Its weight 9 and temperature 2 are those of the authors' command lines for CIFAR-100
     and ImageNet; they are large because standardised logits are small.
     """

@@ -82,7 +82,7 @@ class Generated(nn.Module):
 def reconstruction_distance(generated: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of two maps (B, D, h, w), a scalar.
 
-    Raises ArgumentError for other shapes. Source: arXiv:2205.01529, equation 3, as a mean where the paper has a sum.
+    Raises ArgumentError for other shapes. Source: arXiv:2205.01529, its distillation loss, as a mean where the paper has a sum.
     """
     check_maps(generated, teacher)
     return (generated - teacher.detach()).square().mean()

@@ -56,7 +56,7 @@ def test_one_pixel_comes_out_as_by_hand() -> None:
 
 
 def test_with_equal_factors_of_one_and_what_the_teacher_leaves_to_the_others_it_is_kd() -> None:
-    """Equation 5 of the paper: KL = the labelled class's part + (1 - p)·the others' part."""
+    """What the paper begins with: KL = the labelled class's part + (1 - p)·the others' part."""
     student, teacher, _ = (maps[:1, :, :1, :1] for maps in (*golden_inputs()[:2], golden_inputs()[0]))
     label = torch.zeros(1, 1, 1, dtype=torch.int64)
     log_s, log_t = student.log_softmax(1), teacher.log_softmax(1)
