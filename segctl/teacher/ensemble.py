@@ -33,10 +33,15 @@ def open_teacher(
     """
     members = []
     paths: Sequence[Path | None] = given or [None]
-    for path in paths:
-        found = find_teacher(run, path, runs_root, data_root, dataset.fingerprint)
-        described = preset if len(given) < 2 or _is_plain(found.path) else None
-        loaded = load_teacher(found.path, dataset, described, trust_program=trust_program, crop=run.data.crop)
+    all_found = [find_teacher(run, path, runs_root, data_root, dataset.fingerprint) for path in paths]
+    described = [preset if preset is not None and (len(paths) == 1 or _is_plain(found.path)) else None for found in all_found]
+    if preset is not None and not any(described):
+        raise InputError(
+            f"--teacher-preset '{preset}' describes no teacher: each of them says which network it is",
+            "leave --teacher-preset out, or add a file of plain weights by --teacher",
+        )
+    for found, of_it in zip(all_found, described, strict=True):
+        loaded = load_teacher(found.path, dataset, of_it, trust_program=trust_program, crop=run.data.crop)
         loaded.model.require_bands(dataset.bands, f"the teacher '{loaded.path}'", dataset.name)
         members.append(loaded.chosen(found.note))
     _require_fitting(members, run.teacher)

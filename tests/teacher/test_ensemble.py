@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy import STUDENT, Silent, toy_run
+from toy import STUDENT, Silent, toy_run, write_preset
 
 from segctl.data.shards.dataset import PreparedDataset, open_dataset
 from segctl.errors import InputError, PresetError, StoppedError
@@ -28,6 +28,7 @@ from segctl.train.dry_run import dry_run
 from segctl.train.resume import resume_run
 from segctl.train.session import Request
 from segctl.train.start import start_run
+from segctl.train.step_memory import memory_of_session
 
 VIEW = {"crop": [48, 64], "scale": [1, 1]}
 
@@ -253,6 +254,40 @@ def test_a_member_that_has_learnt_nothing_is_refused_though_the_mean_is_good(
     watch = Silent()
     dry_run(request(student(), toy_data, tmp_path, toy_teacher, tmp_path / "empty.pt"), watch)
     assert sum("mIoU_D on 5 validation images" in note for note in watch.notes) == 3
+
+
+def test_a_preset_describes_the_member_that_is_plain_weights_and_no_other(
+    dataset: PreparedDataset, toy_data: Path, toy_teacher: Path, other: Path, tmp_path: Path
+) -> None:
+    preset = write_preset(tmp_path / "toy.yaml")
+    torch.save(load(other).state_dict(), tmp_path / "plain.pt")
+    given = (toy_teacher, tmp_path / "plain.pt")
+    found = open_teacher(student(), given, dataset, tmp_path, preset=str(preset))
+    assert [member.given_preset for member in found.members] == [None, str(preset)]
+    assert found.given_preset == str(preset)
+    with pytest.raises(InputError, match="describes no teacher: each of them says which network it is"):
+        open_teacher(student(), (toy_teacher, other), dataset, tmp_path, preset=str(preset))
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(StoppedError):
+        start_run(request(student(), toy_data, tmp_path, *given, teacher_preset=str(preset)), folder, Stopping())
+    resume_run(Request(folder.read_run(), toy_data, tmp_path, device="cpu"), folder, Silent())
+    assert folder.finished
+
+
+def test_the_memory_of_a_step_counts_every_teacher_and_view(
+    toy_data: Path, toy_teacher: Path, other: Path, tmp_path: Path
+) -> None:
+    def peak(how: dict[str, Any], *teachers: Path) -> tuple[float, float]:
+        found = memory_of_session(build_session(request(student(how), toy_data, tmp_path, *teachers)), "fp32")
+        assert found is not None
+        return found.kept, found.peak
+
+    alone, both, scaled = peak({}, toy_teacher), peak({}, toy_teacher, other), peak({"scales": [1.0, 4.0]}, toy_teacher)
+    weights = sum(tensor.nbytes for tensor in load(toy_teacher).state_dict().values()) / 2**30
+    assert both[0] - alone[0] == pytest.approx(weights, rel=0.05)
+    assert both[1] > alone[1]
+    assert scaled[1] > alone[1]
+    assert scaled[0] == pytest.approx(alone[0], rel=1e-3)
 
 
 def test_the_average_takes_no_random_number_and_a_record_of_an_older_run_still_reads(

@@ -6,7 +6,7 @@ The method is this term beside KD (OSVAI/Af-DCD, losses/ocmgd.py and train_ocmgd
   here. CamVid's 8e-6 on 45×45 positions is 33.2 times the mean.
 - It compares the backbones' last maps; here it is the features before the classifiers, which have fewer channels.
 - It clips the gradient of the generator's own weights at norm 15; here they are trained as the student's are.
-- Its option for a fixed mask has no effect, because argparse reads any word as true. So masks are random, as they most likely were.
+- Its option for a fixed mask has no effect, because argparse reads any word as true. So masks are random here.
 """
 
 import torch

@@ -23,7 +23,7 @@ def decoupled_divergence(
 
     b: the two probabilities of the labelled class and of all others together.  o: the softmax over the other classes alone.
     student, teacher: logits (B, C, h, w).  label: int (B, h, w), 255 ignored.  Returns a scalar; 0 if no pixel has a label.
-    Raises ArgumentError for other shapes. Source: arXiv:2203.08679, section 3 (α·TCKD + β·NCKD); values as megvii-research/mdistiller,
+    Raises ArgumentError for other shapes. Source: arXiv:2203.08679, α·TCKD + β·NCKD; values as megvii-research/mdistiller,
     mdistiller/distillers/DKD.py.
     """
     check_maps(student, teacher, temperature)
