@@ -26,10 +26,12 @@ from segctl.data.datasets.own.names import (
 )
 from segctl.data.datasets.own.pairing import keys_of, pair_files, pair_instances, told_apart
 from segctl.data.datasets.own.splits import split_samples
+from segctl.data.datasets.own.tiling import tile_source
 from segctl.data.datasets.pairs import (
     PairReader,
     sample_images,
 )
+from segctl.data.datasets.turned import may_be_turned
 from segctl.data.files.archives import File, Files, PlainFile
 from segctl.data.files.bands import DEEP_ENDINGS
 from segctl.data.files.patterns import list_files
@@ -58,10 +60,15 @@ def check_own_name(name: str, known: list[str]) -> None:
 
 
 def open_own(name: str, own: OwnFiles) -> Source:
-    """Pair images with labels and split them.
+    """Pair images with labels, split them, and cut them into tiles if a person says so.
 
     Raises InputError if the files as a whole do not fit; what is wrong with single files is in the source's `problems`.
     """
+    source = _open_whole(name, own)
+    return source if own.tiles is None else tile_source(source, own.tiles)
+
+
+def _open_whole(name: str, own: OwnFiles) -> Source:
     check_format(own.format)
     if own.unlabelled not in (None, *UNLABELLED):
         raise InputError(f"--unlabelled is '{own.unlabelled}', wanted {' or '.join(UNLABELLED)}")
@@ -156,6 +163,7 @@ def _open_masks(
     modes = ("L", "P", "1") if classes.ids else ("RGB", "L", "P", "1")
     modes = (*modes, "RGB") if classes.ids and classes.colors else modes
     role, rule = "label" if classes.ids else "mask", OwnRule(classes.ids, classes.colors, classes.table)
+    labels_of = {sample: OwnLabel(Picture(sample, role, paired.labels[sample], modes), rule) for sample in names}
     return Source(
         name=name,
         rule=" ".join([f"own/1 {classes.digest}", *([] if scaling is None else [scaling.rule])]),
@@ -164,8 +172,8 @@ def _open_masks(
         classes=classes.table,
         splits=drawn.splits,
         samples=PairReader(
-            images=images,
-            labels={sample: OwnLabel(Picture(sample, role, paired.labels[sample], modes), rule) for sample in names},
+            images=images if instances else may_be_turned(images, labels_of, is_map=True),
+            labels=labels_of,
             instances=instances,
         ),
         notes=(*notes, *scaled, *pictures.notes, *labels.notes, *paired.notes, *drawn.notes),
