@@ -58,6 +58,15 @@ class TeacherRecord(BaseModel):
     given_preset: str | None = None
     scores: dict[str, float | None] | None = None
     images: Count | None = None
+    members: list["TeacherRecord"] = []
+    """Of an ensemble; `run` then joins theirs, and `sha256` is a hash of theirs and of the weights."""
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """How much it counts among the members of an ensemble."""
+
+    @property
+    def is_program(self) -> bool:
+        """Whether reading its file, or a member's, may run code."""
+        return self.preset in ("torchscript", "export") or any(member.is_program for member in self.members)
 
 
 class Extension(BaseModel):
@@ -268,9 +277,8 @@ class RunFolder:
         roots = {key: Path(kept) for key in ("data_root", "runs_root") if (kept := self.read_environment().get(key))}
         if data_root is not None:
             roots["data_root"] = data_root
-        teacher = self.read_environment().get("teacher")
-        is_program = isinstance(teacher, dict) and teacher.get("preset") in ("torchscript", "export")
-        more = ["--trust-program"] if is_program else []
+        environment = as_record(self.read_environment(), Environment, f"'{self.environment}'", PUT_BACK)
+        more = ["--trust-program"] if environment.teacher is not None and environment.teacher.is_program else []
         return resume_line(self.path, self.read_run(), *more, **roots)
 
     def read_log(self) -> list[dict[str, Any]]:

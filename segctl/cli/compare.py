@@ -9,6 +9,7 @@ from segctl.cli import completion
 from segctl.cli.options import (
     DataOpt,
     DataRootOpt,
+    GivenTeachers,
     JsonOpt,
     RunsRootOpt,
     SetOpt,
@@ -67,9 +68,14 @@ def compare(
     )
     from segctl.train.compare import ComparisonRequest, open_comparison, plan_jobs, require_fitting, run_jobs
 
-    changes = (*(set_ or []), *([] if steps is None else [f"train.steps={steps}"]))
-    request = ComparisonRequest(preset, changes, teacher_preset, data_root, runs_root, trust_program, data)
-    run, shared_teacher, reasons = open_comparison(request, names, teacher)
+    changes = [*(set_ or []), *([] if steps is None else [f"train.steps={steps}"])]
+    teachers = GivenTeachers.of(teacher)
+    if teachers.weights is not None:
+        if any(change.startswith("teacher.weights=") for change in changes):
+            raise InputError("--teacher gives weights, and --set teacher.weights does too", "give them in one place")
+        changes.append(f"teacher.weights={list(teachers.weights)}")
+    request = ComparisonRequest(preset, tuple(changes), teacher_preset, data_root, runs_root, trust_program, data)
+    run, shared_teacher, reasons = open_comparison(request, names, teachers.paths)
     for note in (*reasons, *(() if shared_teacher is None else shared_teacher.notes)):
         out.note(note)
     jobs = plan_jobs(run, names, seeds, runs_root)

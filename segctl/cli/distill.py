@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from segctl.cli.help import PlainCommand
-from segctl.cli.options import RunOptions, with_run_options
+from segctl.cli.options import GivenTeachers, RunOptions, with_run_options
 from segctl.cli.output import out
 from segctl.cli.train import described_run, train_run
 from segctl.commands import command_line
@@ -43,13 +43,28 @@ def distill(options: RunOptions) -> None:
         run, name = _with_method(run, options.method), f"{name}-{options.method}"
     else:
         require_consistent(run, f"preset '{options.preset or options.run}'")
-    if options.teacher is not None and not isinstance(run, DistillRun):
+    if options.teacher and not isinstance(run, DistillRun):
         raise InputError("--teacher cannot be combined with --method none", "leave one of them out")
     if options.trust_program and not isinstance(run, DistillRun):
         raise InputError("--trust-program cannot be combined with --method none", "leave one of them out")
-    if options.teacher_preset is not None and options.teacher is None:
+    if options.teacher_preset is not None and not options.teacher:
         raise InputError("--teacher-preset needs --teacher FILE, whose network it describes", "add --teacher FILE")
+    if isinstance(run, DistillRun):
+        run = _weighed(run, options)
     train_run(run, name, options, reasons)
+
+
+def _weighed(run: "DistillRun", options: RunOptions) -> "DistillRun":
+    """The run with the weights of --teacher as its teacher.weights."""
+    weights = GivenTeachers.of(options.teacher).weights
+    if weights is None:
+        return run
+    if run.teacher.weights not in (None, weights):
+        raise InputError(
+            f"--teacher gives the weights {list(weights)}, and teacher.weights is {list(run.teacher.weights or ())}",
+            "give them in one place",
+        )
+    return run.model_copy(update={"teacher": run.teacher.model_copy(update={"weights": weights})})
 
 
 def _with_method(run: "DistillRun", method: str) -> "TrainRun":

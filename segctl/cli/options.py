@@ -1,16 +1,21 @@
 """Options that more than one command takes, each written once, and all options of `train` and `distill` as one object."""
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
 from segctl.cli import completion
 from segctl.commands import DATA_ROOT, DATA_VARIABLE, RUNS_ROOT, RUNS_VARIABLE
+from segctl.errors import InputError
 from segctl.runtime.device_name import check_device_name
+
+MOST_WEIGHT = 1e9
+"""The largest weight of a teacher."""
 
 DataRootOpt = Annotated[
     Path, typer.Option("--data-root", envvar=DATA_VARIABLE, help="Folder of prepared datasets.", show_default=True)
@@ -105,13 +110,14 @@ MethodOpt = Annotated[
     ),
 ]
 TeacherOpt = Annotated[
-    Path | None,
+    list[Path] | None,
     typer.Option(
         "--teacher",
         metavar="RUN_OR_FILE",
         autocompletion=completion.runs,
         help="The teacher: a run, a weights file, a TorchScript or torch.export file, a Hugging Face folder, or hf:ORG/NAME; "
-        "best: the best finished run of the preset's teacher by validation; default: the newest.",
+        "best: the best finished run of the preset's teacher by validation; default: the newest. Repeat it to learn from the "
+        "mean of several teachers' probabilities; RUN=2 counts twice.",
     ),
 ]
 TeacherPresetOpt = Annotated[
@@ -156,6 +162,40 @@ PrecisionOpt = Annotated[
         "--precision", metavar="NAME", rich_help_panel=NETWORK, help="auto, fp32, bf16 or fp16; default: as in training."
     ),
 ]
+
+
+class GivenTeachers(NamedTuple):
+    """The values of --teacher: where each is, and how much it counts; no weights where none is given."""
+
+    paths: tuple[Path, ...]
+    weights: tuple[float, ...] | None
+
+    @classmethod
+    def of(cls, values: Sequence[Path] | None) -> "GivenTeachers":
+        """Read PATH and PATH=WEIGHT; a path that exists is taken as it is. Raises InputError for a weight that is none."""
+        read = [cls._read(value) for value in values or []]
+        weights = [weight for _, weight in read]
+        if len(read) == 1 and weights[0] is not None:
+            raise InputError(
+                f"--teacher '{(values or [])[0]}' gives a weight to the only teacher", "leave it out, or add another --teacher"
+            )
+        given = any(weight is not None for weight in weights)
+        return cls(
+            tuple(path for path, _ in read), tuple(1.0 if weight is None else weight for weight in weights) if given else None
+        )
+
+    @staticmethod
+    def _read(value: Path) -> tuple[Path, float | None]:
+        head, equals, tail = str(value).rpartition("=")
+        if not equals or value.exists():
+            return value, None
+        try:
+            weight = float(tail)
+        except ValueError:
+            weight = math.nan
+        if not head or not 0 < weight <= MOST_WEIGHT:
+            raise InputError(f"--teacher '{value}': got the weight '{tail}', wanted a number above 0", "such as --teacher RUN=2")
+        return Path(head), weight
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import os
 import shlex
 from typing import TYPE_CHECKING
 
-from segctl.cli.options import RunOptions, with_run_options
+from segctl.cli.options import GivenTeachers, RunOptions, with_run_options
 from segctl.cli.output import out
 from segctl.commands import command_line
 from segctl.errors import InputError
@@ -76,6 +76,7 @@ def train_run(run: "TrainRun", name: str, options: RunOptions, reasons: tuple[st
     from segctl.train.start import start_run
 
     resumes = options.resume or options.extend_to is not None
+    teachers = GivenTeachers.of(options.teacher).paths
     track = tuple(dict.fromkeys([*(options.track or []), *(["tensorboard"] if options.tensorboard else [])]))
     if options.dry_run and (resumes or options.run is not None or track):
         raise InputError(
@@ -94,7 +95,8 @@ def train_run(run: "TrainRun", name: str, options: RunOptions, reasons: tuple[st
             run=run,
             data_root=options.data_root,
             runs_root=options.runs_root,
-            teacher=options.teacher,
+            teacher=next(iter(teachers), None),
+            further_teachers=teachers[1:],
             teacher_preset=options.teacher_preset,
             trust_program=options.trust_program,
             device=options.device,

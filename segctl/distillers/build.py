@@ -30,11 +30,11 @@ def build_term(spec: DistillTermSpec, pair: Pair) -> Term[Any]:
 
 
 def term_class(spec: type[DistillTerm]) -> type[Term[Any]]:
-    """The class that a spec's pointer `file.Class` names.
+    """The class that a spec's pointer `file.Class` or `room.file.Class` names.
 
     The file is imported here, because schema imports no torch and cannot import the class itself.
     """
-    file, name = spec.term.split(".")
+    file, _, name = spec.term.rpartition(".")
     found: type[Term[Any]] = getattr(import_module(f"segctl.distillers.{file}"), name)
     return found
 

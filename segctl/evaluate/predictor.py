@@ -9,11 +9,10 @@ from typing import assert_never
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from segctl.data.batches.augment import PADDING_RGB
 from segctl.models import at_label_size
-from segctl.models.forward import ImageNetwork, forward_uint8
+from segctl.models.forward import ImageNetwork, forward_uint8, resized_uint8
 from segctl.models.normalize import Normalizing
 from segctl.runtime.device import Compute
 from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol, WholeProtocol
@@ -58,18 +57,10 @@ def _is_single_view(protocol: EvaluateSpec) -> bool:
 def _views(images: Tensor, protocol: EvaluateSpec) -> Iterator[tuple[Tensor, bool]]:
     """The images at every scale, uint8 (B, h, w, 3), and mirrored if the protocol says so; with whether they are mirrored."""
     for scale in protocol.scales:
-        view = images if scale == 1 else _resized(images, scale)
+        view = resized_uint8(images, scale)
         yield view, False
         if protocol.flip:
             yield view.flip(2), True
-
-
-def _resized(images: Tensor, scale: float) -> Tensor:
-    """Images uint8 (B, H, W, 3) -> uint8 (B, h, w, 3), bilinear; antialiased when shrinking."""
-    height, width = (max(1, round(side * scale)) for side in images.shape[1:3])
-    planes = images.permute(0, 3, 1, 2).float()
-    resized = F.interpolate(planes, size=(height, width), mode="bilinear", align_corners=False, antialias=scale < 1)
-    return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def _logits(model: ImageNetwork, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:

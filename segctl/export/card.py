@@ -234,6 +234,9 @@ def _training(spec: TrainRun, environment: dict[str, Any]) -> str:
 def _teacher(teacher: dict[str, Any]) -> str:
     if not teacher:
         return "none"
+    if members := teacher.get("members"):
+        each = "; ".join(f"{member.get('weight', 1):g} × {_teacher(member)}" for member in members)
+        return f"the mean of {len(members)} networks' probabilities: {each}"
     score = (teacher.get("scores") or {}).get("mIoU_D")
     known = f", sha256 `{teacher['sha256']}`"
     if score is not None:

@@ -2,7 +2,9 @@
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from segctl.models.outputs import Prediction
 
@@ -33,3 +35,13 @@ def forward_uint8(network: ImageNetwork, images: Tensor) -> Prediction:
     """
     prediction: Prediction = network(network.normalize(images))
     return prediction
+
+
+def resized_uint8(images: Tensor, scale: float) -> Tensor:
+    """Images uint8 (B, H, W, 3) -> uint8 (B, h, w, 3), bilinear; antialiased when shrinking; at scale 1 as they are."""
+    if scale == 1:
+        return images
+    height, width = (max(1, round(side * scale)) for side in images.shape[1:3])
+    planes = images.permute(0, 3, 1, 2).float()
+    resized = F.interpolate(planes, size=(height, width), mode="bilinear", align_corners=False, antialias=scale < 1)
+    return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)

@@ -118,6 +118,11 @@ class Run:
         return self.environment.get("teacher") or {}
 
     @property
+    def teachers(self) -> list[Mapping[str, Any]]:
+        """The members of an ensemble in environment.json, or the teacher alone; empty for a run without a teacher."""
+        return list(self.teacher.get("members") or ([self.teacher] if self.teacher else []))
+
+    @property
     def parameters(self) -> int | None:
         """Parameters of one prediction; for a run of an older segctl those of training, auxiliary classifier included."""
         found = self.cost.get("parameters", self.environment.get("parameters"))

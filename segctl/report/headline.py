@@ -17,7 +17,7 @@ from segctl.report.explorer.album import gains_of, miou_by_run, unpack_map
 from segctl.report.gains import better, beyond_seeds, gain, paired
 from segctl.report.groups import Comparison, Group, undistilled
 from segctl.report.tables import score_text
-from segctl.runs import RunFolder
+from segctl.runs import MODEL_FILE, OLD_MODEL_FILE, RunFolder
 
 if TYPE_CHECKING:
     from segctl.report.explorer.maps import ClassIds, NetworkTimes
@@ -65,12 +65,15 @@ def trio_of(comparison: Comparison, runs: Sequence[Run]) -> Trio:
 
 
 def teacher_run(student: Run, runs: Sequence[Run]) -> Run | None:
-    """The run that a student's teacher came from: one of the report, or else one on the disk; None for other weights."""
+    """The run that a student's teacher came from: one of the report, or else one on the disk; None for other weights.
+
+    None for an ensemble as well: no single run has its scores.
+    """
     kept = student.teacher.get("run")
-    if not kept:
+    if not kept or len(student.teachers) > 1:
         return None
     folder = Path(str(kept))
-    folder = folder.parent if folder.name == "model.pt" else folder
+    folder = folder.parent if folder.name in (MODEL_FILE, OLD_MODEL_FILE) else folder
     found = next((run for run in runs if real_path(run.folder.path) == real_path(folder)), None)
     if found is not None or not (folder / "run.yaml").is_file():
         return found

@@ -1,7 +1,7 @@
 """Runs and groups -> tables of text. No cell is empty: each has a number, a word, a dash or n/a."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from segctl.report.collect import Run
@@ -95,8 +95,8 @@ def provenance_tables(runs: Sequence[Run]) -> list[Table]:
         ("data fingerprint", lambda run: _hash(run.environment.get("dataset", {}).get("fingerprint"))),
         ("initial weights", lambda run: _word(run.environment.get("initial_weights"))),
         ("weights kept", lambda run: run.curves.weights_of or UNDEFINED),
-        ("teacher", lambda run: _word(run.teacher.get("run")) if run.teacher else "none"),
-        ("teacher's sha256", lambda run: _hash(run.teacher.get("sha256")) if run.teacher else "–"),
+        ("teacher", lambda run: " + ".join(_weighed(each) for each in run.teachers) or "none"),
+        ("teacher's sha256", lambda run: " + ".join(_hash(each.get("sha256")) for each in run.teachers) or "–"),
         ("teacher's mIoU_D", lambda run: teacher_score(run) if run.teacher else "–"),
     )
     return [_by_run(runs, made), _by_run(runs, sources)]
@@ -278,9 +278,24 @@ def _teacher_name(run: Run) -> str:
 
 
 def teacher_score(run: Run) -> str:
-    """The mIoU_D of the teacher before the run, such as `52.31 on 32 images`."""
-    value = (run.teacher.get("scores") or {}).get("mIoU_D")
-    return UNDEFINED if value is None else f"{value:.2f} on {run.teacher.get('images', UNDEFINED)} images"
+    """The mIoU_D of the teacher before the run, such as `52.31 on 32 images`, and of an ensemble's members alone."""
+    value = _miou(run.teacher)
+    if value is None:
+        return UNDEFINED
+    alone = " and ".join(UNDEFINED if (found := _miou(each)) is None else f"{found:.2f}" for each in run.teachers)
+    members = f" ({alone} alone)" if len(run.teachers) > 1 else ""
+    return f"{value:.2f} on {run.teacher.get('images', UNDEFINED)} images{members}"
+
+
+def _miou(teacher: Mapping[str, Any]) -> float | None:
+    found: float | None = (teacher.get("scores") or {}).get("mIoU_D")
+    return found
+
+
+def _weighed(teacher: Mapping[str, Any]) -> str:
+    """Where a teacher is, and how much it counts in an ensemble if that is not once."""
+    weight = teacher.get("weight", 1)
+    return f"{'' if weight == 1 else f'{weight:g}·'}{_word(teacher.get('run'))}"
 
 
 def _word(value: Any) -> str:

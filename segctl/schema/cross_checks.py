@@ -83,12 +83,18 @@ def _metric_faults(run: TrainRun) -> list[Fault]:
 
 def _teacher_faults(run: TrainRun) -> list[Fault]:
     """A teacher cache needs the same view of an image in every epoch. Only the data tell whether the crop covers every image."""
-    low, high = run.data.scale
-    if isinstance(run, DistillRun) and run.teacher.cache and run.data.augment:
-        return [Fault("teacher.cache", "got true with data.augment, which changes every view, wanted data.augment []")]
-    if isinstance(run, DistillRun) and run.teacher.cache and low != high:
-        return [Fault("teacher.cache", f"got true with data.scale [{low}, {high}], wanted one scale, such as data.scale [1, 1]")]
-    return []
+    if not isinstance(run, DistillRun):
+        return []
+    (low, high), scales, faults = run.data.scale, run.teacher.scales, []
+    if 1 not in scales or len(set(scales)) < len(scales):
+        # Grid and features of the outputs are those of scale 1.
+        faults.append(Fault("teacher.scales", f"got {list(scales)}, wanted different scales with 1 among them"))
+    if run.teacher.cache and run.data.augment:
+        faults.append(Fault("teacher.cache", "got true with data.augment, which changes every view, wanted data.augment []"))
+    elif run.teacher.cache and low != high:
+        wanted = "wanted one scale, such as data.scale [1, 1]"
+        faults.append(Fault("teacher.cache", f"got true with data.scale [{low}, {high}], {wanted}"))
+    return faults
 
 
 def _unlabelled_faults(run: TrainRun) -> list[Fault]:

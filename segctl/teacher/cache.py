@@ -150,9 +150,12 @@ def _key(run: DistillRun, dataset: PreparedDataset, teacher: Teacher, compute: C
         "deterministic": run.train.deterministic,
         "at_once": forward_batch,
     }
-    facts = teacher.path.with_suffix(".json")
-    if teacher.is_program and facts.is_file():  # it says how the program sees images, and the program's hash does not cover it
-        about["facts"] = file_sha256(facts)
+    if run.teacher.averages_views:
+        about["views"] = [list(run.teacher.scales), run.teacher.flip]
+    # They say how a program sees images, and the program's hash does not cover them.
+    facts = [each.path.with_suffix(".json") for each in teacher.networks if each.is_program]
+    if known := [file_sha256(file) for file in facts if file.is_file()]:
+        about["facts"] = known[0] if len(teacher.networks) == 1 else known
     return content_key(about)[:16]
 
 

@@ -29,6 +29,7 @@ class Teacher:
     path: its file, or `hf:ORG/NAME`.  preset: the preset that made it, or its kind of file.  sha256: the hash of its file.
     notes: which runs it was chosen from, and what was assumed about a network that segctl did not make.
     given_preset: the --teacher-preset that describes it.
+    members, weights: of an ensemble; its path is its first member's, and its sha256 is a hash of theirs and of the weights.
     """
 
     model: Network
@@ -37,6 +38,8 @@ class Teacher:
     sha256: str
     notes: tuple[str, ...] = ()
     given_preset: str | None = None
+    members: tuple["Teacher", ...] = ()
+    weights: tuple[float, ...] = ()
 
     def chosen(self, note: str) -> "Teacher":
         """The same teacher; the note says which runs it was chosen from, or is empty."""
@@ -45,11 +48,23 @@ class Teacher:
     @property
     def is_program(self) -> bool:
         """Whether reading its file may run code, so that every command that reads it needs --trust-program."""
-        return self.preset in ("torchscript", "export")
+        return self.preset in ("torchscript", "export") or any(member.is_program for member in self.members)
+
+    @property
+    def networks(self) -> tuple["Teacher", ...]:
+        """The members of an ensemble, or the teacher itself."""
+        return self.members or (self,)
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages: its path, or its members' paths, in quotes."""
+        return " + ".join(f"'{each.path}'" for each in self.networks)
 
     @property
     def source(self) -> str:
-        """The value of `--teacher` that finds it again from any folder."""
+        """The value of `--teacher` that finds it again from any folder; of an ensemble, those of its members."""
+        if self.members:
+            return " + ".join(member.source for member in self.members)
         return str(self.path) if on_the_hub(self.path) else str(real_path(self.path))
 
 

@@ -25,6 +25,8 @@ class Trial:
     scores: dict[str, float | None]
     constant: float
     constant_class: str
+    members: tuple["Trial", ...] = ()
+    """Those of an ensemble's members, each alone."""
 
     @property
     def passed(self) -> bool:
@@ -38,12 +40,13 @@ class Trial:
 
 
 def try_teacher(teacher: Teacher, dataset: PreparedDataset, split: str, how: Scoring, progress: Progress | None = None) -> Trial:
-    """Score the teacher on the first 32 images of a split. Every process of a run calls it."""
+    """Score the teacher, and each member of an ensemble, on the first 32 images of a split. Every process of a run calls it."""
+    members = tuple(try_teacher(member, dataset, split, how, progress) for member in teacher.members)
     names = dataset.names(split)[:TRIAL_IMAGES]
     counted = count_shared(teacher.model, dataset, names, how, progress)
     scores = score(counted.table, binary=dataset.classes.binary)
     constant, best_class = constant_score(counted, dataset.classes.binary)
-    return Trial(len(names), scores, constant, best_class)
+    return Trial(len(names), scores, constant, best_class, members)
 
 
 def require_passed(trial: Trial, path: Path) -> None:

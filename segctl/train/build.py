@@ -27,8 +27,8 @@ from segctl.schema.cross_checks import group_faults
 from segctl.schema.run import DistillRun, TrainRun, with_epochs_counted
 from segctl.schema.terms.loss_terms import LossTermSpec
 from segctl.teacher.cache import plan_teacher_cache
-from segctl.teacher.find import find_teacher
-from segctl.teacher.load import Teacher, load_teacher
+from segctl.teacher.ensemble import choose_features, open_teacher
+from segctl.teacher.load import Teacher
 from segctl.train.auto.by_dataset import require_scores, weighted_loss
 from segctl.train.checkpoint import Best, State, Waiting
 from segctl.train.optimizer import build_opponents, build_optimizer
@@ -75,16 +75,11 @@ def _build(request: Request, fresh: bool) -> Session:
     compute = choose_compute(request.device, run.train.precision)
     teacher, teacher_shape, cache = None, None, None
     if isinstance(run, DistillRun):
-        found = find_teacher(run, request.teacher, request.runs_root, request.data_root, dataset.fingerprint)
-        teacher = load_teacher(
-            found.path,
-            dataset,
-            request.teacher_preset,
-            trust_program=request.trust_program,
-            crop=run.data.crop,
-        )
-        teacher.model.require_bands(dataset.bands, f"the teacher '{teacher.path}'", dataset.name)
-        teacher = teacher.chosen(found.note)
+        teacher = open_teacher(
+            run, request.teachers, dataset, request.runs_root,
+            data_root=request.data_root, preset=request.teacher_preset, trust_program=request.trust_program,
+        )  # fmt: skip
+        choose_features(teacher, run, lambda member: shape_of_output(member.model, run.data.crop).features is not None)
         teacher.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         teacher_shape = shape_of_output(teacher.model, run.data.crop)
         _require_aux(run, teacher, teacher_shape)
@@ -185,7 +180,7 @@ def _require_aux(run: DistillRun, teacher: Teacher, shape: Shape) -> None:
     for index, term in enumerate(run.distiller.terms):
         if "aux" in term.reads and shape.aux is None:
             raise InputError(
-                f"distiller.terms.{index} ('{term.kind}') compares auxiliary logits, and the teacher '{teacher.path}' has none",
+                f"distiller.terms.{index} ('{term.kind}') compares auxiliary logits, and the teacher {teacher.place} has none",
                 "give a teacher trained with model.aux true, or leave that term out",
             )
 

@@ -27,8 +27,8 @@ from segctl.schema.load import with_method
 from segctl.schema.run import DistillRun, TrainRun, with_epochs_counted
 from segctl.schema.same_run import conflicts
 from segctl.schema.terms.methods import Method
-from segctl.teacher.find import find_teacher
-from segctl.teacher.load import Teacher, load_teacher
+from segctl.teacher.ensemble import open_teacher
+from segctl.teacher.load import Teacher
 
 Note = Callable[[str], None]
 WAKE_S = 0.2
@@ -76,7 +76,8 @@ class Job:
         if devices > 1 and device is not None and device.startswith("cuda") and self.run.data.workers is None:
             parts += ["--set", f"data.workers={default_workers(devices)}"]
         if teacher is not None and self.method != "none":
-            parts += ["--teacher", teacher.source]
+            for member in teacher.networks:
+                parts += ["--teacher", member.source]
             parts += [] if request.teacher_preset is None else ["--teacher-preset", request.teacher_preset]
             parts += ["--trust-program"] if request.trust_program else []
         parts += ["--data-root", str(request.data_root), "--runs-root", str(request.runs_root)]
@@ -92,10 +93,10 @@ class OpenedComparison(NamedTuple):
     reasons: tuple[str, ...]
 
 
-def open_comparison(request: ComparisonRequest, methods: Sequence[Method], given: Path | None) -> OpenedComparison:
+def open_comparison(request: ComparisonRequest, methods: Sequence[Method], given: Sequence[Path]) -> OpenedComparison:
     """The student's run, and the teacher that all runs share.
 
-    given: the value of --teacher.  Raises InputError if the preset, the dataset or the teacher does not exist or does not fit.
+    given: the values of --teacher.  Raises InputError if the preset, the dataset or the teacher does not exist or does not fit.
     """
     run, reasons = open_preset(request.preset, request.changes, request.data, request.data_root)
     if not isinstance(run, DistillRun):
@@ -106,9 +107,11 @@ def open_comparison(request: ComparisonRequest, methods: Sequence[Method], given
     run = with_epochs_counted(run, len(dataset.names(run.data.train_split)))
     if list(methods) == ["none"]:
         return OpenedComparison(run, None, reasons)
-    found = find_teacher(run, given, request.runs_root, request.data_root, dataset.fingerprint)
-    teacher = load_teacher(found.path, dataset, request.teacher_preset, trust_program=request.trust_program, crop=run.data.crop)
-    return OpenedComparison(run, teacher.chosen(found.note), reasons)
+    teacher = open_teacher(
+        run, given, dataset, request.runs_root,
+        data_root=request.data_root, preset=request.teacher_preset, trust_program=request.trust_program,
+    )  # fmt: skip
+    return OpenedComparison(run, teacher, reasons)
 
 
 def plan_jobs(run: DistillRun, methods: Sequence[Method], seeds: int, runs_root: Path) -> list[Job]:

@@ -14,6 +14,7 @@ from segctl.models.cost import cost_of
 from segctl.runtime.device import tf32
 from segctl.schema.run import DistillRun
 from segctl.schema.terms.methods import method_of
+from segctl.teacher.load import Teacher
 from segctl.teacher.trial import Trial
 from segctl.train.session import Request, Session
 
@@ -75,14 +76,22 @@ def now() -> str:
 
 
 def _teacher(session: Session, trial: Trial | None) -> dict[str, Any] | None:
-    teacher = session.teacher
-    if teacher is None:
-        return None
+    return None if session.teacher is None else _described(session.teacher, trial)
+
+
+def _described(teacher: Teacher, trial: Trial | None) -> dict[str, Any]:
+    """A teacher with its hash and scores, and below it the same of each member of an ensemble with its weight."""
     found: dict[str, Any] = {"run": teacher.source, "preset": teacher.preset, "sha256": teacher.sha256}
     if teacher.given_preset is not None:
         found["given_preset"] = teacher.given_preset
     if trial is not None:
         found |= {"scores": trial.scores, "images": trial.images}
+    if teacher.members:
+        trials = (None,) * len(teacher.members) if trial is None else trial.members
+        found["members"] = [
+            _described(member, alone) | {"weight": weight}
+            for member, alone, weight in zip(teacher.members, trials, teacher.weights, strict=True)
+        ]
     return found
 
 

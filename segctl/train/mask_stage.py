@@ -25,6 +25,8 @@ from segctl.models.external.weights import unpickled
 from segctl.models.forward import forward_uint8
 from segctl.models.outputs import Outputs
 from segctl.runtime.signals import requests_between_steps
+from segctl.schema.run import DistillRun
+from segctl.schema.terms.methods import TeacherSpec
 from segctl.train.session import Session
 from segctl.train.tasks import DistillationTask, cached_outputs, returned_by
 
@@ -88,6 +90,9 @@ def stage_key(session: Session, stage: MaskStage, steps: int) -> str:
         "settings": stage.settings.model_dump(mode="json") | {"steps": steps},
         "tokens": list(stage.tokens.shape),
     }
+    how = session.run.teacher if isinstance(session.run, DistillRun) else TeacherSpec(preset="none")
+    if how.averages_views:
+        about["views"] = [list(how.scales), how.flip]
     return content_key(about)[:16]
 
 

@@ -48,7 +48,8 @@ def reopen(request: Request, folder: RunFolder, watch: Watch, stored: TrainRun, 
     environment = world.together(folder.require_environment)
     teacher = environment.teacher
     if request.teacher is None and teacher is not None:
-        request = replace(request, teacher=Path(teacher.run), teacher_preset=teacher.given_preset)
+        first, *others = [Path(each.run) for each in teacher.members or [teacher]]
+        request = replace(request, teacher=first, further_teachers=tuple(others), teacher_preset=teacher.given_preset)
     checkpoint = world.together(lambda: read_checkpoint(folder.last)) if folder.last.is_file() else None
     if checkpoint is not None:
         world.together(lambda: _require_unedited(folder, checkpoint, environment))

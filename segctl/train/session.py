@@ -34,6 +34,7 @@ class Request:
 
     teacher: a run's folder, a file or `hf:ORG/NAME`; `best` the best run of the preset's
         teacher by validation; None takes the newest.
+    further_teachers: those whose probabilities are averaged with the first one's.
     teacher_preset: the preset that describes the network of a teacher that is a file of plain weights.
     trust_program: whether a teacher that is a TorchScript or torch.export file may be read, which may run its code.
     command: the command line, for environment.json.
@@ -53,6 +54,12 @@ class Request:
     profile: bool = False
     track: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    further_teachers: tuple[Path, ...] = ()
+
+    @property
+    def teachers(self) -> tuple[Path, ...]:
+        """All teachers that are given."""
+        return self.further_teachers if self.teacher is None else (self.teacher, *self.further_teachers)
 
 
 @contextmanager
@@ -172,10 +179,11 @@ class Session:
         if train.activation_checkpointing:
             lines.append("activation checkpointing: the backbone's blocks are computed again in the backward pass, not stored")
         if compiled := self.task.compiled:
-            teacher = ", but not the teacher, which segctl did not build" if self.teacher and len(compiled) == 1 else ""
+            teacher = ", but not the teacher, which is not one network of segctl" if self.teacher and len(compiled) == 1 else ""
             lines.append(f"compiled: {' and '.join(compiled)}{teacher}; the first step takes minutes")
         if self.teacher is not None:
-            lines += [f"teacher {self.teacher.path}   sha256 {self.teacher.sha256[:12]}", *self.teacher.notes]
+            lines += [f"teacher {each.path}   sha256 {each.sha256[:12]}" for each in self.teacher.networks]
+            lines += self.teacher.notes
         if self.teacher_cache is not None:
             lines.append(str(self.teacher_cache))
         if isinstance(self.task, DistillationTask):

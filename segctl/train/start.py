@@ -36,6 +36,8 @@ def start_run(request: Request, folder: RunFolder, watch: Watch, *, free_name: s
         watch.note(line)
     trial = score_teacher(session, watch)
     if trial is not None and session.teacher is not None:
+        for member, alone in zip(session.teacher.members, trial.members, strict=True):
+            require_passed(alone, member.path)
         require_passed(trial, session.teacher.path)
     window = world.together(lambda: plan_window(session.run.train.steps, session.workers)) if request.profile else None
     environment = describe_environment(session, request, trial)
@@ -58,6 +60,8 @@ def score_teacher(session: Session, watch: Watch) -> Trial | None:
         Scoring(session.run.evaluate, session.compute, world=session.world),
         progress=lambda done, total: watch.advance("scoring the teacher", done, total),
     )  # fmt: skip
+    for member, found in zip(session.teacher.members, trial.members, strict=True):
+        watch.note(f"'{member.path}': {found}")
     watch.note(str(trial))
     return trial
 

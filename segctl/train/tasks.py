@@ -10,6 +10,7 @@ from segctl.distillers.base import Distiller
 from segctl.ignored import IGNORED
 from segctl.losses import Averaged, build_labels, build_losses
 from segctl.models import Segmenter
+from segctl.models.averaged import AveragedNetwork
 from segctl.models.external.foreign import ForeignNetwork, Network
 from segctl.models.forward import forward_uint8
 from segctl.models.outputs import Outputs, Prediction
@@ -136,7 +137,7 @@ def cached_outputs(maps: Mapping[str, Tensor], label: Tensor, returns: type[Pred
 
 def returned_by(network: nn.Module) -> type[Prediction]:
     """The kind of prediction that a network returns."""
-    return network.returns if isinstance(network, Segmenter | ForeignNetwork) else Prediction
+    return network.returns if isinstance(network, Segmenter | ForeignNetwork | AveragedNetwork) else Prediction
 
 
 def _outputs(prediction: Prediction, label: Tensor) -> Outputs:

@@ -21,6 +21,7 @@ import segctl
 from segctl.cli import main
 from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError
+from segctl.export.card import _teacher as card_teacher
 from segctl.files import file_sha256
 from segctl.models import load as load_model
 from segctl.models import read
@@ -95,6 +96,18 @@ def test_the_folder_holds_the_run_and_says_where_its_scores_come_from(here: Path
     assert card.count("\n| ") > CLASSES
     assert str(Path.home()) + "/" not in card
     assert str(here) not in card
+
+
+def test_the_card_names_every_teacher_of_an_ensemble() -> None:
+    members = [
+        {"run": f"/somebody/runs/{name}/model.safetensors", "preset": "toy", "sha256": name * 4, "scores": {"mIoU_D": score},
+         "images": 5, "weight": weight}
+        for name, score, weight in (("a", 50.0, 1.0), ("b", 60.0, 2.0))
+    ]  # fmt: skip
+    assert card_teacher({"run": "x", "preset": "toy + toy", "sha256": "c", "members": members}) == (
+        "the mean of 2 networks' probabilities: 1 × toy (`a`), sha256 `aaaa`, mIoU_D 50.00 on 5 images; "
+        "2 × toy (`b`), sha256 `bbbb`, mIoU_D 60.00 on 5 images"
+    )
 
 
 def test_what_the_card_lacks_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,6 +111,18 @@ TEACHER = {
     "images": 32,
 }
 
+ENSEMBLE = {
+    "run": "runs/a + runs/b",
+    "preset": "a + b",
+    "sha256": "77aa0c5d7e3a2648ff",
+    "scores": {"mIoU_D": 54.0},
+    "images": 32,
+    "members": [
+        {"run": "runs/a", "preset": "a", "sha256": "11" * 9, "scores": {"mIoU_D": 52.0}, "images": 32, "weight": 1.0},
+        {"run": "runs/b", "preset": "b", "sha256": "22" * 9, "scores": {"mIoU_D": 53.0}, "images": 32, "weight": 2.5},
+    ],
+}
+
 
 def write_log(path: Path, making: Making, steps: int) -> None:
     rng = np.random.default_rng(making.seed)

@@ -12,7 +12,7 @@ from segctl.report.gains import Gain, better, beyond_seeds, gain
 from segctl.report.groups import comparisons_of
 from segctl.report.headline import first_of, gain_in_words, sentence, tiles, trio_of
 from segctl.runs import RunFolder
-from tests.report.run_folders import SHORT, TEACHER, Making, group_of, make_run, put
+from tests.report.run_folders import ENSEMBLE, SHORT, TEACHER, Making, group_of, make_run, put
 
 
 def trio_from(groups):
@@ -59,9 +59,10 @@ def test_bold_needs_seeds():
     assert not better(None)
 
 
-def test_the_teacher_is_found_among_the_runs_and_on_the_disk(tmp_path):
+@pytest.mark.parametrize("file", ["model.pt", "model.safetensors"])
+def test_the_teacher_is_found_among_the_runs_and_on_the_disk(file, tmp_path):
     teacher = make_run(tmp_path / "t" / "teacher", Making(preset="camvid-dl101-scratch", skill=0.95))
-    record = {**TEACHER, "run": str(teacher / "model.pt")}
+    record = {**TEACHER, "run": str(teacher / file)}
     make_run(tmp_path / "runs" / "kd", Making(method="kd", overrides=SHORT, teacher=record))
     runs = collect([], tmp_path / "runs").runs
     (comparison,) = comparisons_of(runs)
@@ -77,6 +78,16 @@ def test_the_teacher_is_found_among_the_runs_and_on_the_disk(tmp_path):
     found = trio_of(comparison, both).teacher_group
     assert found is not None
     assert found.spec.name == "camvid-dl101-scratch"
+
+
+def test_an_ensemble_is_no_single_run_and_its_tile_has_the_score_of_the_check(tmp_path):
+    make_run(tmp_path / "runs" / "kd", Making(method="kd", overrides=SHORT, teacher=ENSEMBLE))
+    runs = collect([], tmp_path / "runs").runs
+    (comparison,) = comparisons_of(runs)
+    trio = trio_of(comparison, runs)
+    assert trio.teacher is None
+    tile = tiles(trio, measure(comparison), {run.label: 0 for run in runs}, {}).tiles[0]
+    assert (tile.name, tile.score) == ("a + b", "54.00")
 
 
 def test_tiles_show_what_is_known_and_nothing_else(tmp_path):

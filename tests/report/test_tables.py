@@ -20,7 +20,7 @@ from segctl.report.tables import (
     side_by_side_table,
     status,
 )
-from tests.report.run_folders import group_of
+from tests.report.run_folders import ENSEMBLE, group_of
 
 
 def as_dicts(table):
@@ -90,6 +90,14 @@ def test_provenance_has_the_teachers_hash_and_score(read):
     assert row["teacher's mIoU_D"] == "52.31 on 32 images"
     assert row["data fingerprint"] == "`3f2a9c61d0be`"
     assert row["weights kept"] == "step 800"
+
+
+def test_provenance_names_every_teacher_of_an_ensemble_with_its_weight_hash_and_score(read):
+    taught = replace(read["jml-s0"], environment={**read["jml-s0"].environment, "teacher": ENSEMBLE})
+    row = as_dicts(provenance_tables([taught])[1])[0]
+    assert row["teacher"] == "runs/a + 2.5·runs/b"
+    assert row["teacher's sha256"] == "`111111111111` + `222222222222`"
+    assert row["teacher's mIoU_D"] == "54.00 on 32 images (52.00 and 53.00 alone)"
 
 
 def test_a_run_without_environment_says_so_in_every_cell(read):

@@ -25,6 +25,7 @@ from torch import Tensor, fx, nn
 
 from segctl.errors import InputError, first_line
 from segctl.files import archive_kind, damage_of_zip, read_record
+from segctl.models.averaged import AveragedNetwork
 from segctl.models.external.weights import require_finite
 from segctl.models.normalize import Normalizing
 from segctl.models.outputs import CornerAlignedPrediction, Prediction, upsample
@@ -250,7 +251,7 @@ def form_of(found: Tensor) -> Form:
     return "sigmoid" if bool((values <= 1).all()) else "logits"
 
 
-Network = Segmenter | ForeignNetwork
+Network = Segmenter | ForeignNetwork | AveragedNetwork
 """A network that can be scored and can teach."""
 
 

@@ -25,8 +25,8 @@ class DistillTerm(Spec):
     """The base of every distillation term; derive from LogitsTerm or FeatureTerm."""
 
     term: ClassVar[str]
-    """`file.Class` under segctl/distillers. A pointer instead of the class, because presets are read without importing torch;
-    `segctl.distillers.build` follows it."""
+    """`file.Class` or `room.file.Class` under segctl/distillers. A pointer instead of the class, because presets are read without
+    importing torch; `segctl.distillers.build` follows it."""
     compares_images: ClassVar[bool] = False
     """Whether it compares images with each other; then a micro-batch of one image is refused."""
     kind: str
@@ -401,6 +401,131 @@ class DoubleSimilaritySpec(FeatureTerm):
         ]
 
 
+class DecoupledSpec(LogitsTerm):
+    """DKD: the teacher's confidence in the labelled class, and its ranking of the others, apart (arXiv:2203.08679)."""
+
+    term: ClassVar[str] = "newer.dkd.Decoupled"
+    kind: Literal["dkd"] = "dkd"
+    alpha: NonNegative = 1.0
+    """Factor of the labelled class's part."""
+    beta: NonNegative = 0.5
+    """Factor of the other classes' part; 0.5 as in the authors' ImageNet setting, where CIFAR-100 has up to 8."""
+    temperature: Positive = 1.0
+    """Softmax temperature; the term is multiplied by its square."""
+
+    def formula(self) -> list[str]:
+        inside = f"α {self.alpha:g}, β {self.beta:g}, {_temperature(self.temperature)}{self.place}, y"
+        return [f"{self.weight:g}·DKD({inside})"]
+
+
+class StandardisedSpec(LogitsTerm):
+    """LSKD: KD on logits with mean 0 and deviation 1 at each pixel (arXiv:2403.01427)."""
+
+    term: ClassVar[str] = "newer.lskd.Standardised"
+    kind: Literal["lskd"] = "lskd"
+    weight: NonNegative = 9.0
+    """Its factor in the total."""
+    temperature: Positive = 2.0
+    """Softmax temperature of the standardised logits; the term is multiplied by its square."""
+
+    def formula(self) -> list[str]:
+        return [f"{self.weight:g}·KD of standardised logits({_temperature(self.temperature)}{self.place}, all pixels)"]
+
+
+MaskedShare = Annotated[float, Field(ge=0, lt=1)]
+
+
+class MaskedGenerationSpec(FeatureTerm):
+    """MGD: the teacher's features, generated from a part of the student's (arXiv:2205.01529)."""
+
+    term: ClassVar[str] = "newer.mgd.MaskedGeneration"
+    kind: Literal["mgd"] = "mgd"
+    weight: NonNegative = 168.0
+    """Its factor in the total; the published 2e-5 of a sum over 2048 channels of 64×64 positions."""
+    masked: MaskedShare = 0.75
+    """Share of the positions that are hidden."""
+
+    def formula(self) -> list[str]:
+        return [f"{self.weight:g}·masked generation(features, {self.masked:.0%} hidden)"]
+
+
+class OmniContrastSpec(FeatureTerm):
+    """Af-DCD: generated features equal the teacher's, and channel groups contrast inside patches (NeurIPS 2023)."""
+
+    term: ClassVar[str] = "newer.afdcd.OmniContrast"
+    kind: Literal["afdcd"] = "afdcd"
+    features_weight: NonNegative = 33.6
+    """Factor of the reconstruction in the total; the published 2e-6 of a sum over 2048 channels of 64×128 positions."""
+    contrast_weight: NonNegative = 0.005
+    """Factor of the contrast in the total."""
+    masked: MaskedShare = 0.75
+    """Share of the positions that are hidden from the generator."""
+    generator: Literal["plain", "enhanced"] = "enhanced"
+    """The network that generates features: two convolutions, or four in two paths, as published on Cityscapes for ResNet-18."""
+    groups: int = Field(16, ge=2)
+    """Groups of channels."""
+    patch: AtLeastOne = 4
+    """Positions a side of a patch, inside which tokens contrast."""
+    pool: AtLeastOne = 4
+    """Max-pooling window before; 1 for none, as published on CamVid."""
+    temperature: Positive = 0.07
+    """Divides the distances."""
+
+    @property
+    def weight(self) -> float:
+        """The larger of its two factors."""
+        return max(self.features_weight, self.contrast_weight)
+
+    def part_weights(self) -> dict[str, float]:
+        return {"features": self.features_weight, "contrast": self.contrast_weight}
+
+    def formula(self) -> list[str]:
+        contrast = f"omni-contrast(τ {self.temperature:g}, features, {self.groups} groups, {self.patch}×{self.patch} patches)"
+        return [
+            f"{self.features_weight:g}·masked generation(features, {self.masked:.0%} hidden)",
+            f"{self.contrast_weight:g}·{contrast}",
+        ]
+
+
+class CrossChannelSpec(FeatureTerm):
+    """CIRKD v2's channel terms: similarities of channels across images and to earlier ones (winycg/CIRKD at dab64db)."""
+
+    term: ClassVar[str] = "newer.cirkd_channels.CrossChannel"
+    compares_images: ClassVar[bool] = True
+    kind: Literal["cirkd_channels"] = "cirkd_channels"
+    batch_weight: NonNegative = 1.0
+    """Factor of the mini-batch term in the total."""
+    memory_weight: NonNegative = 0.1
+    """Factor of the memory term in the total."""
+    distance_weight: NonNegative = 100.0
+    """Factor of the channels' distance in the total."""
+    temperature: Positive = 0.1
+    """Divides the similarities before the softmax."""
+    group: int = Field(2, ge=2)
+    """Images that are paired with each other."""
+    slots: AtLeastOne = 10_000
+    """Length of the queue of channels."""
+    stored_each: AtLeastOne = 256
+    """Channels stored at each step."""
+    samples: AtLeastOne = 2048
+    """Stored channels that each channel is compared with."""
+
+    @property
+    def weight(self) -> float:
+        """The largest of its factors."""
+        return max(self.part_weights().values())
+
+    def part_weights(self) -> dict[str, float]:
+        return {"batch": self.batch_weight, "memory": self.memory_weight, "distance": self.distance_weight}
+
+    def formula(self) -> list[str]:
+        return [
+            f"{self.batch_weight:g}·cross-image similarity of channels(τ {self.temperature:g}, features, groups of {self.group})",
+            f"{self.memory_weight:g}·memory of channels(τ {self.temperature:g}, features)",
+            f"{self.distance_weight:g}·distance of channels(features)",
+        ]
+
+
 DistillTermSpec = Annotated[
     PixelKLSpec
     | PairwiseSpec
@@ -416,7 +541,12 @@ DistillTermSpec = Annotated[
     | SoftJDTSpec
     | AttentionSpec
     | HintSpec
-    | DoubleSimilaritySpec,
+    | DoubleSimilaritySpec
+    | DecoupledSpec
+    | StandardisedSpec
+    | MaskedGenerationSpec
+    | OmniContrastSpec
+    | CrossChannelSpec,
     Field(discriminator="kind"),
 ]
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from segctl.errors import InputError, did_you_mean
+from segctl.schema.data import ImageScale
 from segctl.schema.spec import Spec
 from segctl.schema.terms import distill_terms as term
 from segctl.schema.terms.loss_terms import NonNegative
@@ -27,6 +28,17 @@ class TeacherSpec(Spec):
     cache: bool = False
     """Compute the teacher's outputs once before step 1, store them beside the runs and reuse them. Requires fixed views: one
     scale and a crop at least as large as every image. Flips are allowed."""
+    weights: tuple[term.Positive, ...] | None = Field(None, min_length=2)
+    """How much each of several --teacher counts in the mean of their probabilities; null: all alike."""
+    scales: tuple[ImageScale, ...] = Field((1.0,), min_length=1)
+    """Image scales whose probabilities the teacher averages; 1 must be among them."""
+    flip: bool = False
+    """Whether the teacher averages in the mirrored image as well. It then runs twice as often."""
+
+    @property
+    def averages_views(self) -> bool:
+        """Whether it sees an image more than once."""
+        return self.scales != (1.0,) or self.flip
 
 
 Method = str
@@ -44,6 +56,13 @@ def _jml(pixels: term.Compared, main: float, aux: float) -> DistillerSpec:
     )
 
 
+def _afdcd(features: float = 33.6, contrast: float = 0.005, kd: float = 1.0, pool: int = 4, plain: bool = False) -> DistillerSpec:
+    omni = term.OmniContrastSpec(
+        features_weight=features, contrast_weight=contrast, pool=pool, generator="plain" if plain else "enhanced"
+    )
+    return DistillerSpec(terms=(term.PixelKLSpec(weight=kd), omni))
+
+
 METHODS: dict[Method, DistillerSpec | None] = {
     "none": None,
     "kd": DistillerSpec(terms=(term.PixelKLSpec(),)),
@@ -57,6 +76,19 @@ METHODS: dict[Method, DistillerSpec | None] = {
     "fitnet": DistillerSpec(terms=(term.PixelKLSpec(), term.HintSpec())),
     "dsd": DistillerSpec(terms=(term.DoubleSimilaritySpec(logits="aux"),)),
     "jml": _jml("labelled", main=0.0625, aux=0.0625),
+    "dkd": DistillerSpec(terms=(term.DecoupledSpec(),)),
+    "lskd": DistillerSpec(terms=(term.StandardisedSpec(),)),
+    "mgd": DistillerSpec(terms=(term.MaskedGenerationSpec(), term.ChannelSpec())),
+    "afdcd": _afdcd(),
+    "cirkdv2": DistillerSpec(
+        terms=(
+            term.PixelKLSpec(),
+            term.CrossImageSpec(),
+            term.MemorySpec(),
+            term.HintSpec(weight=1.0),
+            term.CrossChannelSpec(),
+        )
+    ),
 }
 """Each method's published bundle, as on Cityscapes; `none` is the undistilled student."""
 
@@ -91,6 +123,30 @@ VARIANTS = (
         DistillerSpec(terms=(term.PixelKLSpec(), term.CrossImageSpec(), term.MemorySpec(pixel_weight=0.01, region_weight=0.01))),
         "on voc, cirkd was published with memory weights 0.01; elsewhere they are 0.1",
         datasets=("voc", "voc-sbd-wins"),
+    ),
+    Variant(
+        "afdcd",
+        _afdcd(33.2, 0.01, pool=1, plain=True),
+        "on camvid, afdcd was published with weights 33.2 and 0.01 (as a mean), no pooling and the plain generator",
+        datasets=("camvid",),
+    ),
+    Variant(
+        "afdcd",
+        _afdcd(8.4, plain=True),
+        "on voc, afdcd was published with weight 8.4 of the features (as a mean) and the plain generator",
+        datasets=("voc", "voc-sbd-wins"),
+    ),
+    Variant(
+        "afdcd",
+        _afdcd(8.4, 0.04, kd=0.5, plain=True),
+        "on ade20k, afdcd was published with weights 8.4 (as a mean) and 0.04, half of KD and the plain generator",
+        datasets=("ade20k",),
+    ),
+    Variant(
+        "afdcd",
+        _afdcd(41.9, kd=0.5, plain=True),
+        "on coco-stuff, afdcd was published with weight 41.9 of the features (as a mean), half of KD and the plain generator",
+        datasets=("coco-stuff",),
     ),
     Variant(
         "maskd",

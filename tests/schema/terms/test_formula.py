@@ -36,6 +36,19 @@ FORMULAS: dict[Method, list[str]] = {
         "L = 0.5·[1·CE(main, y) + 0.4·CE(aux, y)]", "  + 0.0625·KL(teacher ‖ main)", "  + 0.0625·KL(teacher ‖ aux)",
         "  + 0.375·Jaccard_D(main, teacher; s=1)",
     ],
+    "dkd": [TASK, "  + 1·DKD(α 1, β 0.5, main at head stride, y)"],
+    "lskd": [TASK, "  + 9·KD of standardised logits(T 2, main at head stride, all pixels)"],
+    "mgd": [TASK, "  + 168·masked generation(features, 75% hidden)", "  + 3·CWD(T 4, main at head stride)"],
+    "afdcd": [
+        TASK, KD, "  + 33.6·masked generation(features, 75% hidden)",
+        "  + 0.005·omni-contrast(τ 0.07, features, 16 groups, 4×4 patches)",
+    ],
+    "cirkdv2": [
+        TASK, KD, "  + 1·cross-image similarity(τ 0.1, features, groups of 2)",
+        "  + 0.1·pixel memory(τ 0.1, features, faithful queues)", "  + 0.1·region memory(τ 0.1, features, faithful queues)",
+        "  + 1·FitNet(features)", "  + 1·cross-image similarity of channels(τ 0.1, features, groups of 2)",
+        "  + 0.1·memory of channels(τ 0.1, features)", "  + 100·distance of channels(features)",
+    ],
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Distillation terms of methods published since 2022, one paper a file; `segctl.distillers` holds the earlier ones."""
