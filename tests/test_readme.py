@@ -1,4 +1,4 @@
-"""README tells the truth: its session runs, its options exist, its set-up lines are CI's."""
+"""README and guide tell the truth: their session runs, their options exist, their set-up lines are CI's."""
 
 import re
 import shlex
@@ -12,13 +12,15 @@ from segctl.schema.load import all_names, load_preset
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TEXT = README + (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+MOST_LINES = 120
 SHORT = {"train": ["--steps", "25"], "distill": ["--steps", "2"]}
 """The session's runs are cut to this many steps: the teacher must still know more than a constant."""
 
 
 def console_commands() -> list[list[str]]:
-    """The arguments of every `$ segctl …` line in README's console blocks, in order."""
-    blocks = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
+    """The arguments of every `$ segctl …` line in the console blocks, in order."""
+    blocks = re.findall(r"```console\n(.*?)```", TEXT, flags=re.DOTALL)
     lines = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
@@ -50,18 +52,18 @@ def test_every_command_and_option_in_readme_text_exists(capsys: pytest.CaptureFi
 
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     known |= {group.name for group in app.registered_groups}
-    for name in re.findall(r"`segctl ([a-z]+)", README):
+    for name in re.findall(r"`segctl ([a-z]+)", TEXT):
         assert name in known, name
     for command in ("train", "distill", "eval", "compare", "predict", "export", "report", "data prepare"):
         main([*command.split(), "--help"])
     shown = capsys.readouterr().out
-    for option in set(re.findall(r"`(--[a-z-]+)", README)) - {"--version", "--json"}:
+    for option in set(re.findall(r"`(--[a-z-]+)", TEXT)) - {"--version", "--json"}:
         assert option in shown, option
 
 
 def test_every_option_of_the_commands_that_want_a_dataset_exists(capsys: pytest.CaptureFixture[str]) -> None:
     """No test can run these lines, because the datasets are not here: each command must exist and take each option."""
-    lines = re.findall(r"^segctl (data [a-z]+) (.*?)(?:\s+#.*)?$", README, flags=re.M)
+    lines = re.findall(r"^segctl (data [a-z]+) (.*?)(?:\s+#.*)?$", TEXT, flags=re.M)
     assert len(lines) >= 5
     for command, arguments in lines:
         assert main([*command.split(), "--help"]) == 0
@@ -70,15 +72,23 @@ def test_every_option_of_the_commands_that_want_a_dataset_exists(capsys: pytest.
             assert option in shown, (command, option)
 
 
+def test_the_readme_is_short_and_its_pictures_are_there() -> None:
+    assert len(README.splitlines()) <= MOST_LINES
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+    assert pictures
+    for picture in pictures:
+        assert (ROOT / picture).stat().st_size < 300_000, picture
+
+
 def test_every_preset_in_readme_exists() -> None:
-    for name in re.findall(r"--preset ([a-z0-9-]+)", README):
+    for name in re.findall(r"--preset ([a-z0-9-]+)", TEXT):
         assert name in all_names()
 
 
 def test_the_formula_in_readme_is_what_the_preset_shows() -> None:
     from segctl.schema.terms.formula import total_loss
 
-    assert "\n".join(f"# {line}" for line in total_loss(load_preset("camvid-psp18")).splitlines()) in README
+    assert "\n".join(f"# {line}" for line in total_loss(load_preset("camvid-psp18")).splitlines()) in TEXT
 
 
 def test_ci_runs_the_two_set_up_lines_of_the_readme() -> None:
@@ -91,7 +101,7 @@ def test_ci_runs_the_two_set_up_lines_of_the_readme() -> None:
 def test_the_python_of_the_readme_calls_what_there_is() -> None:
     import segctl
 
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
     names = set(re.findall(r"\bsegctl\.(\w+)\(", "".join(blocks)))
     assert {"load", "JDTLoss", "evaluate_files"} <= names
     for name in names:
