@@ -15,13 +15,13 @@ from segctl.data.findings import Finding
 class RawSample:
     """One sample, read and in train ids.
 
-    image: uint8 (H, W, 3) RGB, or (H, W, N) of N bands.  label: uint8 (H, W) train ids, 255 ignored.  instance: uint16 (H, W),
-    None if there is none.
+    image: uint8 (H, W, 3) RGB, or (H, W, N) of N bands.  label: uint8 (H, W) train ids, 255 ignored; None for a picture without
+    label.  instance: uint16 (H, W), None if there is none.
     """
 
     name: str
     image: np.ndarray
-    label: np.ndarray
+    label: np.ndarray | None
     instance: np.ndarray | None
     source_sha256: str
     """Hash of the bytes the sample was made from, the same on any machine."""
@@ -76,5 +76,7 @@ class Source:
     """What to do about labels that do not fit the class table."""
     pixels: BandScaling | None = None
     """How the bands of its picture files become those of its images; None for 8-bit colour."""
+    unlabelled: frozenset[str] = frozenset()
+    """The samples without a label."""
     problems: tuple[Finding, ...] = ()
     """What opening the source found wrong; `prepare` refuses a source that has any."""

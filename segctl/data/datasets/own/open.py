@@ -11,7 +11,7 @@ from pathlib import Path
 
 from segctl.data.datasets import OWN_LINE
 from segctl.data.datasets.class_file import OwnClasses, read_classes
-from segctl.data.datasets.own.annotated import UNLABELLED, open_annotated
+from segctl.data.datasets.own.annotated import UNANNOTATED, open_annotated
 from segctl.data.datasets.own.given import OwnFiles
 from segctl.data.datasets.own.label_rule import OwnLabel, OwnRule
 from segctl.data.datasets.own.names import (
@@ -63,12 +63,12 @@ def open_own(name: str, own: OwnFiles) -> Source:
     Raises InputError if the files as a whole do not fit; what is wrong with single files is in the source's `problems`.
     """
     check_format(own.format)
-    if own.unlabelled not in (None, *UNLABELLED):
-        raise InputError(f"--unlabelled is '{own.unlabelled}', wanted {' or '.join(UNLABELLED)}")
+    if own.unannotated not in (None, *UNANNOTATED):
+        raise InputError(f"--unannotated is '{own.unannotated}', wanted {' or '.join(UNANNOTATED)}")
     classes = None if own.classes is None else read_classes(own.classes)
     if own.format == HUGGING_FACE or (own.format is None and huggingface.is_saved(own.images)):
         saved = huggingface.open_saved(own.images)
-        _refuse(own, ("unlabelled", "label_suffix", "instances"), "a dataset of Hugging Face has label maps")
+        _refuse(own, ("unannotated", "label_suffix", "instances"), "a dataset of Hugging Face has label maps")
         return _open_masks(name, own, classes, saved.images, saved.labels, saved.notes)
     endings = IMAGE_ENDINGS if own.bands is None else (*IMAGE_ENDINGS, *DEEP_ENDINGS)
     pictures = list_files(own.images, lambda path: path.lower().endswith(endings))
@@ -93,7 +93,7 @@ def open_own(name: str, own: OwnFiles) -> Source:
         raise InputError(
             f"{labels.given} holds no labels ({', '.join(LABEL_ENDINGS)})", f"annotation files end with {', '.join(ENDINGS)}"
         )
-    _refuse(own, ("unlabelled",), f"{labels.given} holds label pictures, which say it for every pixel")
+    _refuse(own, ("unannotated",), f"{labels.given} holds label pictures, which say it for every pixel")
     return _open_masks(name, own, classes, *told_apart(own, pictures, masks))
 
 
