@@ -276,6 +276,7 @@ def _write_index(conversion: Conversion, shards: list[WrittenShard], limit: int 
             created,
             limit,
             notes,
+            predicted=source.predicted,
             repeated=repeated or None,
         ),
         shards=tuple(shard.filename for shard in shards),

@@ -37,6 +37,28 @@ class RawSample:
     """The image's file, if there is one and decoding it gives exactly `image`."""
 
 
+@dataclass(frozen=True)
+class PredictedLabels:
+    """Labels that a network made. network: its preset or run.  weights_sha256: of its file.  min_confidence: as it was given,
+    None
+    for all pixels.  samples: whose labels these are; all others are a person's, or as published."""
+
+    network: str
+    weights_sha256: str
+    min_confidence: str | None
+    samples: tuple[str, ...]
+
+    def in_words(self, samples: int) -> str:
+        """Who made how many of the labels of that many samples, in a sentence without its full stop."""
+        kept = (
+            "" if self.min_confidence is None else f"; less certain pixels are ignored (--min-confidence {self.min_confidence})"
+        )
+        return (
+            f"{len(self.samples)} of {samples} labels were made by the network '{self.network}' "
+            f"(sha256 {self.weights_sha256[:12]}), not by people{kept}"
+        )
+
+
 class SampleReader(Protocol):
     """Reads the samples of a source. Travels to other processes."""
 
@@ -76,6 +98,8 @@ class Source:
     """What to do about labels that do not fit the class table."""
     pixels: BandScaling | None = None
     """How the bands of its picture files become those of its images; None for 8-bit colour."""
+    predicted: PredictedLabels | None = None
+    """Which labels a network made; None if people made all of them."""
     unlabelled: frozenset[str] = frozenset()
     """The samples without a label."""
     problems: tuple[Finding, ...] = ()

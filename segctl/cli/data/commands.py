@@ -105,6 +105,14 @@ def prepare(
             help="Pixels under no annotation: background (default) or ignore.",
         ),
     ] = None,
+    min_confidence: Annotated[
+        str | None,
+        typer.Option(
+            "--min-confidence",
+            metavar="X",
+            help="Ignore pixels of predicted --labels below 0.9, road=0.9,sky=0.8, balanced=0.5 (of each class), or a file.",
+        ),
+    ] = None,
     label_suffix: Annotated[
         str | None,
         typer.Option(
@@ -178,7 +186,7 @@ def prepare(
 
     packing = parse_codec(codec)
     unlabelled, unannotated = as_asked(unlabelled or [], unannotated)
-    how = {"format": format, "unannotated": unannotated, "label_suffix": label_suffix}
+    how = {"format": format, "unannotated": unannotated, "label_suffix": label_suffix, "min_confidence": min_confidence}
     chosen = BandChoice.of(bands, range or [])
     own = own_files(images, labels, classes, tuple(split or ()), split_seed, instances, chosen, **how)
     paths = source or ([] if own else fetch_archives(name, data_root, release))

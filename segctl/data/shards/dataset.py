@@ -15,6 +15,7 @@ from segctl.data.advice import not_prepared, prepare_again
 from segctl.data.classes import ClassTable, LabelCounts
 from segctl.data.files.bands import BandScaling
 from segctl.data.shards.shard import SHARD_FORMAT, ShardReader
+from segctl.data.source import PredictedLabels
 from segctl.errors import InputError, did_you_mean
 from segctl.files import as_record, parse_json, parse_record, read_plain_text
 
@@ -65,15 +66,15 @@ class Provenance:
     """The most samples of each split that a trial packed; None for the whole dataset."""
     notes: list[str] = field(default_factory=list)
     """What was left out or differs from the official dataset, in sentences."""
+    predicted: PredictedLabels | None = None
+    """Which labels a network made; None if people made all of them."""
     repeated: dict[str, str] | None = None
     """source_sha256 of the unlabelled pictures that were left out because another sample shows the same; None without any."""
 
     def to_json(self) -> dict[str, Any]:
-        """The fields; `repeated` only where there is something to say, so that other indexes are as they always were."""
-        found = asdict(self)
-        if self.repeated is None:
-            del found["repeated"]
-        return found
+        """The fields; the last two only where there is something to say, so that other indexes are as they always were."""
+        absent = [key for key in ("predicted", "repeated") if getattr(self, key) is None]
+        return {key: value for key, value in asdict(self).items() if key not in absent}
 
 
 @dataclass(frozen=True)

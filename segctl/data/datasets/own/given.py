@@ -30,6 +30,8 @@ class OwnFiles:
     unannotated: str | None = None
     label_suffix: str | None = None
     bands: BandChoice | None = None
+    min_confidence: str | None = None
+    """Which pixels of predicted labels are certain enough, as `predicted.MinConfidence` reads it; None for all."""
 
 
 def own_files(
@@ -44,7 +46,7 @@ def own_files(
 ) -> OwnFiles | None:
     """A person's own data from the options; None if none of them was given. Raises InputError if some are missing.
 
-    how: `format`, `unannotated` and `label_suffix` of OwnFiles.
+    how: `format`, `unannotated`, `label_suffix` and `min_confidence` of OwnFiles.
     """
     if images is None and labels is None and classes is None:
         given = {"--split": splits[0] if splits else None, **{f"--{key.replace('_', '-')}": value for key, value in how.items()}}
