@@ -216,7 +216,8 @@ def _scored_by_predictions(splits: Mapping[str, list[str]], predicted: Predicted
     """A sentence for each split for scoring whose labels a network made."""
     made = set(predicted.samples)
     return [
-        f"split '{split}' has {count} predicted labels: scores on it say how alike two networks are, not how right one is"
+        f"{count} label{'s' if count > 1 else ''} of split '{split}' {'are' if count > 1 else 'is'} predicted: scores on it say "
+        "how alike two networks are, not how right one is"
         for split, names in splits.items()
         if must_not_meet("train", split) and (count := sum(name in made for name in names))
     ]
