@@ -25,7 +25,7 @@ def filled(arguments: list[str], *, without: tuple[str, ...] = ()) -> RunOptions
 
 def test_a_command_gets_every_option_by_name() -> None:
     options = filled(["--preset", "p", "--method", "kd", "--teacher", "t", "--set", "a=1", "--set", "b=2", "--processes", "3"])
-    assert (options.preset, options.method, options.teacher, options.processes) == ("p", "kd", Path("t"), 3)
+    assert (options.preset, options.method, options.teacher, options.processes) == ("p", "kd", [Path("t")], 3)
     assert list(options.set_ or []) == ["a=1", "b=2"]
     assert (options.runs_root, options.resume, options.extend_to) == (RUNS_ROOT, False, None)
 
