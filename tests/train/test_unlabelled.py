@@ -98,6 +98,16 @@ def test_affine_and_cutout_take_real_pixels_away(dataset):
         assert 0 < share < 0.75
 
 
+def test_pixels_pasted_into_a_picture_without_label_have_one(dataset):
+    augment = [{"kind": "copy_paste", "probability": 1}]
+    pasted = 0
+    for batch in batches(dataset, spec(augment=augment)):
+        labelled = batch.labels[4:] != IGNORED
+        assert not (labelled & batch.unlabelled[4:]).any()
+        pasted += int(labelled.sum())
+    assert pasted > 0
+
+
 def test_workers_processes_and_a_late_start_change_nothing(dataset):
     whole = batches(dataset, spec())
     assert all(map(same, batches(dataset, spec(), first=3), whole[3:]))
@@ -251,6 +261,17 @@ def test_every_method_takes_mixed_batches(root, toy_teacher, tmp_path, method, c
     start = ("distill", "--preset", str(tmp_path / "toy-student.yaml"), "--method", method, "--teacher", str(toy_teacher))
     code = main([*start, *options, *roots])
     assert code == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["train"], ["distill", "--method", "none"]])
+def test_a_run_without_teacher_says_that_it_leaves_them_out(root, tmp_path, capsys, command):
+    (tmp_path / "toy-student.yaml").write_text(yaml.safe_dump(toy.STUDENT))
+    changes = ["train.steps=1", "train.validate_every=1", "train.checkpoint_every=1", "data.unlabelled.per_batch=2"]
+    options = [word for change in changes for word in ("--set", change)]
+    roots = ("--data-root", str(root), "--run", str(tmp_path / "run"), "--device", "cpu")
+    assert main([*command, "--preset", str(tmp_path / "toy-student.yaml"), *options, *roots]) == 0
+    assert "data.unlabelled is left out" in capsys.readouterr().err
+    assert yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())["data"]["unlabelled"] is None
 
 
 def test_eval_of_a_split_without_labels_is_refused(root, toy_teacher, capsys):

@@ -82,6 +82,8 @@ def test_info_preview_and_list_know_the_split(tmp_path, source, extra, capsys):
     out = capsys.readouterr().out
     assert "no labels" in out
     assert "unlabelled pixels" not in out
+    assert main(["data", "info", "camvid", "--data-root", str(root), "--split", "unlabelled"]) == 0
+    assert "Classes" not in capsys.readouterr().out
     sheet = tmp_path / "sheet.png"
     assert main(["data", "preview", "camvid", "--data-root", str(root), "--split", "unlabelled", "-o", str(sheet)]) == 0
     assert sheet.is_file()
@@ -128,6 +130,18 @@ def test_repeated_pictures_are_packed_once(tmp_path, source, extra, capsys):
     code = main(["data", "prepare", "camvid", "--source", str(source), "--unlabelled", str(extra), "--check"])
     assert code == 0
     assert "1 unlabelled picture shows what another sample shows too" in " ".join(capsys.readouterr().err.split())
+
+
+def test_photos_of_phones_become_upright(tmp_path, source):
+    folder = tmp_path / "phone"
+    folder.mkdir()
+    image, _ = draw_sample(24, 32, 7)
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(image).save(folder / "a.png", exif=exif)
+    assert prepare(tmp_path / "data", "camvid", "--source", source, "--unlabelled", folder) == 0
+    found = open_dataset(tmp_path / "data", "camvid").image("unlabelled-a")
+    np.testing.assert_array_equal(found, np.rot90(image, 3))
 
 
 def test_own_data_and_an_archive(tmp_path, extra):
