@@ -3,6 +3,7 @@
 DIR/<name>.png            class ids with the class colours as palette, or Cityscapes label ids
 DIR/<name>.tif            instead, for a GeoTIFF: the same with its reference system and transform
 DIR/overlays/<name>.jpg   with --overlay: the picture, half covered by the class colours
+DIR/confidence/, soft/    with --confidence and --soft: how certain the network is (see data/labels/certainty.py)
 DIR/<name>/000000.png     for a video: the class ids of each frame
 DIR/overlays/<name>.mp4   for a video: the same video, half covered by the class colours
 DIR/predict.json          the network and the settings, so that a second start knows whether the masks are the same
@@ -21,6 +22,7 @@ from pydantic import BaseModel
 
 from segctl.data.files.bands import shown_rgb
 from segctl.data.files.windows import open_windows, size_of_picture, write_geotiff
+from segctl.data.labels.certainty import CONFIDENCE, RECORD, SOFT, write_confidence, write_soft
 from segctl.errors import InputError
 from segctl.evaluate.draw_masks import RGB, overlay, write_index, write_index_rows
 from segctl.evaluate.png_cityscapes import benchmark_of, train_to_label_ids
@@ -31,7 +33,6 @@ from segctl.inference.predict_video import VideoOutputs, frames_promised, predic
 from segctl.inference.videos import VIDEO_ENDINGS
 from segctl.schema.evaluate import ProtocolChange
 
-RECORD = "predict.json"
 OTHER_FOLDER = "give another folder with -o, or remove this one"
 JPEG_QUALITY = 90
 LARGE_MASK_PX = 2**24
@@ -53,9 +54,10 @@ class PredictRecord(BaseModel):
 class PredictRequest:
     """Which network (run: a run folder, a model file or an exported file), which pictures, where to write, and what.
 
-    pictures: files, folders and patterns.  device, precision: the best there is, and as trained, if None.  trust_program: whether
-    the network may be a .pt2 or TorchScript file, which may run its code when it is read.  every: take each `every`th frame of a
-    video.  frames: whether label maps of a video are written.
+    pictures: files, folders and patterns.  confidence: write how certain each pixel is.  soft: write that many of the most
+    probable classes of each pixel; 0 for none.  device, precision: the best there is, and as trained, if None.  trust_program:
+    whether the network may be a .pt2 or TorchScript file, which may run its code when it is read.  every: take each `every`th
+    frame of a video.  frames: whether label maps of a video are written.
     """
 
     run: Path
@@ -64,6 +66,8 @@ class PredictRequest:
     data_root: Path
     overlay: bool = False
     label_ids: bool = False
+    confidence: bool = False
+    soft: int = 0
     device: str | None = None
     precision: str | None = None
     change: ProtocolChange = field(default_factory=ProtocolChange)
@@ -116,7 +120,16 @@ def _write(network: PictureNetwork, request: PredictRequest, picture: FoundPictu
         with open_windows(picture.path, network.pixels) as windows:
             _write_mask(network, request, picture, (windows.height, windows.width), network.id_rows(windows))
         return ""
-    ids = network.ids(image[None])[0]
+    if request.confidence or request.soft:
+        # The classes come from the same probabilities, so that a mask and its certainty cannot disagree.
+        probabilities = network.class_probabilities(image[None])[0]
+        ids = probabilities.argmax(0).astype(np.uint8)
+        if request.confidence:
+            write_confidence(request.output / CONFIDENCE / f"{picture.name}.png", probabilities)
+        if request.soft:
+            write_soft(request.output / SOFT / f"{picture.name}.npz", probabilities, request.soft)
+    else:
+        ids = network.ids(image[None])[0]
     mixed = _outputs(request, picture)[1]
     if request.overlay:
         laid_over = Image.fromarray(overlay(shown_rgb(image), ids, network.palette))
@@ -166,7 +179,7 @@ def predict_files(request: PredictRequest, progress: Progress | None = None) -> 
     tally = _Tally(left, request.every, done_before, progress or (lambda done, total: None))
     doubts, unreadable = [], []
     with _started_folder(request, record, done_before) as start:
-        for picture, image in _read_ahead(left, network, overlay=request.overlay):
+        for picture, image in _read_ahead(left, network, whole=_whole(request)):
             if isinstance(image, InputError):
                 unreadable.append(image)
             else:
@@ -190,9 +203,12 @@ def predict_files(request: PredictRequest, progress: Progress | None = None) -> 
 
 
 def _read_ahead(
-    pictures: list[FoundPicture], network: PictureNetwork, *, overlay: bool
+    pictures: list[FoundPicture], network: PictureNetwork, *, whole: tuple[str, str] | None
 ) -> Iterator[tuple[FoundPicture, RGB | InputError | None]]:
-    """Every picture uint8 (H, W, bands), None for a file that is read in parts, or the error of reading it."""
+    """Every picture uint8 (H, W, bands), None for a file that is read in parts, or the error of reading it.
+
+    whole: the option that needs whole pictures, and what it writes; None if none does.
+    """
 
     def attempt(picture: FoundPicture) -> RGB | InputError | None:
         try:
@@ -200,8 +216,8 @@ def _read_ahead(
                 return None
             size = size_of_picture(picture.path)
             if size is not None and network.windowed(size):
-                if overlay:
-                    raise InputError(f"'{picture.path}' is too large for an overlay", "leave --overlay out")
+                if whole:
+                    raise InputError(f"'{picture.path}' is too large for {whole[1]}", f"leave {whole[0]} out")
                 return None
             return network.read(picture.path)
         except InputError as error:
@@ -230,13 +246,23 @@ def _judge(request: PredictRequest, network: PictureNetwork, pictures: list[Foun
     videos = [picture for picture in pictures if picture.is_video]
     if videos and network.pixels is not None:
         raise InputError(f"'{videos[0].path}' is a video, but this network takes scaled bands of pictures", "leave it out")
+    if videos and (request.confidence or request.soft):
+        option = "--confidence" if request.confidence else "--soft"
+        raise InputError(f"{option} is for pictures, but '{videos[0].path}' is a video", f"leave {option} or the videos out")
     if not videos and (request.every != 1 or not request.frames):
         option = "--every" if request.every != 1 else "--no-frames"
         raise InputError(f"{option} is for videos, and there is none among the files", f"leave {option} out")
 
 
 def _require_apart(request: PredictRequest, pictures: list[FoundPicture]) -> None:
-    """Refuse to overwrite one of the pictures."""
+    """Refuse to overwrite one of the pictures, and a mask that would lie where what is written beside masks lies."""
+    beside = [folder for folder, wanted in ((CONFIDENCE, request.confidence), (SOFT, request.soft)) if wanted]
+    for picture in pictures:
+        if (folder := picture.name.split("/")[0]) in beside and "/" in picture.name:
+            raise InputError(
+                f"the mask of '{picture.path}' would lie in '{request.output / folder}', which is for --{folder}",
+                "rename that folder of pictures, or predict it by itself",
+            )
     inputs = {real_path(picture.path) for picture in pictures}
     for picture in pictures:
         for path in _outputs(request, picture):
@@ -256,7 +282,19 @@ def _record(request: PredictRequest, network: PictureNetwork) -> dict[str, Any]:
         # Only where they are not as usual, so that folders of earlier versions can be gone on with.
         **({"every": request.every} if request.every != 1 else {}),
         **({} if request.frames else {"frames": False}),
+        **({"confidence": True} if request.confidence else {}),
+        **({"soft": request.soft} if request.soft else {}),
+        "preset": network.preset,
     }
+
+
+def _whole(request: PredictRequest) -> tuple[str, str] | None:
+    """The option that needs a picture in one piece, and what it writes; None if none does."""
+    if request.overlay:
+        return "--overlay", "an overlay"
+    if request.confidence:
+        return "--confidence", "a confidence map"
+    return ("--soft", "soft labels") if request.soft else None
 
 
 def _check_folder(request: PredictRequest, record: dict[str, Any]) -> None:
@@ -266,7 +304,8 @@ def _check_folder(request: PredictRequest, record: dict[str, Any]) -> None:
         return  # a record without a mask is of a start that failed
     if path.is_file():
         as_record(there := read_json(path, OTHER_FOLDER), PredictRecord, f"'{path}'", OTHER_FOLDER)
-        differing = [key for key in {**record, **there} if key != "weights" and there.get(key) != record.get(key)]
+        told = ("weights", "preset")  # they say where the masks come from, and decide nothing
+        differing = [key for key in {**record, **there} if key not in told and there.get(key) != record.get(key)]
         if differing:
             raise InputError(
                 f"'{request.output}' holds masks made with other settings: {differing[0]} was {there.get(differing[0])!r}, "
@@ -285,7 +324,8 @@ def _started_folder(request: PredictRequest, record: dict[str, Any], done_before
     start with other settings.
     """
     folder, path = request.output, request.output / RECORD
-    new = [parent for parent in (folder / "overlays", folder, *folder.parents) if not parent.exists()]
+    inside = [folder / name for name in ("overlays", CONFIDENCE, SOFT)]
+    new = [parent for parent in (*inside, folder, *folder.parents) if not parent.exists()]
     began = False
 
     def start() -> None:
@@ -297,10 +337,12 @@ def _started_folder(request: PredictRequest, record: dict[str, Any], done_before
     try:
         yield start
     except BaseException:
-        if began and not done_before and not any(any(folder.rglob(f"*.{ending}")) for ending in ("png", "tif", "mp4")):
-            for file in (path, *folder.glob("overlays/*.jpg")):
+        beside = [*folder.glob("overlays/*.jpg"), *folder.glob(f"{CONFIDENCE}/*.png"), *folder.glob(f"{SOFT}/*.npz")]
+        masks = {mask for ending in ("png", "tif", "mp4") for mask in folder.rglob(f"*.{ending}")} - {*beside}
+        if began and not done_before and not masks:
+            for file in (path, *beside):
                 file.unlink(missing_ok=True)
-            for parent in new:
+            for parent in filter(Path.exists, new):
                 with suppress(OSError):
                     parent.rmdir()
         raise

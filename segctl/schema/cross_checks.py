@@ -89,7 +89,9 @@ def _teacher_faults(run: TrainRun) -> list[Fault]:
     if 1 not in scales or len(set(scales)) < len(scales):
         # Grid and features of the outputs are those of scale 1.
         faults.append(Fault("teacher.scales", f"got {list(scales)}, wanted different scales with 1 among them"))
-    if run.teacher.cache and run.data.augment:
+    if run.teacher.cache and run.data.unlabelled is not None:
+        faults.append(Fault("teacher.cache", "got true with data.unlabelled, whose pictures it does not hold, wanted false"))
+    elif run.teacher.cache and run.data.augment:
         faults.append(Fault("teacher.cache", "got true with data.augment, which changes every view, wanted data.augment []"))
     elif run.teacher.cache and low != high:
         wanted = "wanted one scale, such as data.scale [1, 1]"
@@ -100,7 +102,16 @@ def _teacher_faults(run: TrainRun) -> list[Fault]:
 def _unlabelled_faults(run: TrainRun) -> list[Fault]:
     """A calibration corrects the teacher where the label says that it is wrong, so it needs a label at every pixel."""
     terms = run.distiller.terms if isinstance(run, DistillRun) else ()
-    return [
+    faults = []
+    if run.data.unlabelled is not None and not isinstance(run, DistillRun):
+        faults.append(Fault("data.unlabelled", "got pictures without labels, which only a teacher can teach from, wanted null"))
+    if run.data.unlabelled is not None and run.data.unlabelled.split == run.data.val_split:
+        faults.append(
+            Fault("data.unlabelled.split", f"got '{run.data.val_split}', which is also data.val_split; wanted another split")
+        )
+    if run.data.unlabelled is not None and run.data.unlabelled.split is None and run.data.labelled == 1:
+        faults.append(Fault("data.unlabelled.split", "got null with data.labelled 1, which hides no label; wanted a split"))
+    return faults + [
         Fault(
             f"distiller.terms.{index}.calibration",
             "got a calibration with pixels 'all', wanted pixels 'labelled' or no calibration",

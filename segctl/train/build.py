@@ -7,10 +7,11 @@ import torch
 
 from segctl.data.batches.loader import check_batch
 from segctl.data.batches.micro_batches import micro_batches
-from segctl.data.batches.views import Views
-from segctl.data.shards.dataset import open_dataset
+from segctl.data.batches.views import TrainingNames, Views
+from segctl.data.shards.dataset import PreparedDataset, open_dataset
 from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
+from segctl.distillers.build import term_class
 from segctl.errors import InputError, PresetError
 from segctl.models import Segmenter, build_model
 from segctl.models.external.foreign import Network
@@ -64,10 +65,12 @@ def build_session(request: Request, *, fresh: bool = True) -> Session:
 def _build(request: Request, fresh: bool) -> Session:
     world = request.world
     dataset = open_dataset(request.data_root, request.run.data.dataset)
-    run = with_epochs_counted(request.run, len(dataset.names(request.run.data.train_split)))
-    dataset.names(run.data.val_split)
+    names = TrainingNames.of(dataset, request.run.data)
+    run = with_epochs_counted(request.run, len(names.labelled))
+    dataset.labelled_names(run.data.val_split, "data.val_split")
+    require_labels(run, dataset)
     require_scores(run, dataset)
-    check_batch(dataset, run.data.train_split, run.train.batch_size, world.size)
+    check_batch(dataset, names.labelled, run.data.train_split, run.train.batch_size, world.size)
     Views.of(dataset, run.data.train_split, run.data)  # refuses before step 1 what it cannot augment
     if world.size > 1 and (faults := group_faults(run, world.size)):
         raise PresetError(f"preset '{run.name}' over {world.size} processes", faults, "use fewer processes, or a larger batch")
@@ -173,6 +176,24 @@ def require_images_for_batch_norm(run: TrainRun, model: Segmenter, world: World,
             "set a larger train.batch_size or a smaller train.accumulate, so that every micro-batch has two images, or take "
             "another model.backbone, such as resnet18d",
         ) from error
+
+
+def require_labels(run: TrainRun, dataset: PreparedDataset) -> None:
+    """Raise InputError for a training split without labels and a run that needs them: one without a teacher, or with a term that
+    compares by class. Other terms teach from any picture."""
+    split = run.data.train_split
+    if not isinstance(run, DistillRun):
+        dataset.labelled_names(split, "data.train_split")
+        return
+    if any(map(dataset.has_label, dataset.names(split))):
+        return
+    for index, term in enumerate(run.distiller.terms):
+        if term_class(type(term)).needs_labels:
+            raise InputError(
+                f"distiller.terms.{index}: '{term.kind}' compares by class, so it needs labels, and no picture of "
+                f"data.train_split '{split}' has one",
+                "leave the term out, or train on a split with labels and mix the others in by data.unlabelled",
+            )
 
 
 def _require_aux(run: DistillRun, teacher: Teacher, shape: Shape) -> None:

@@ -30,9 +30,9 @@ SURFACE = {
     "": {"--version", "--install-completion", "--show-completion"},
     "data list": {"--data-root", "--json"},
     "data prepare": {
-        "--source", "--images", "--labels", "--classes", "--split", "--split-seed", "--format", "--unlabelled", "--label-suffix",
-        "--instances", "--bands", "--range", "--tile", "--overlap", "--codec", "--workers", "--limit", "--release", "--check",
-        "--data-root",
+        "--source", "--images", "--labels", "--classes", "--unlabelled", "--unannotated", "--split", "--split-seed", "--format",
+        "--min-confidence", "--label-suffix", "--instances", "--bands", "--range", "--tile", "--overlap", "--codec", "--workers",
+        "--limit", "--release", "--check", "--data-root",
     },
     "data check": {"--data-root", "--json"},
     "data info": {"--split", "--data-root", "--json"},
@@ -57,7 +57,8 @@ SURFACE = {
     },
     "bench": {"--size", "--threads", "--compile", "--device", "--trust-program", "--data-root", "--json"},
     "predict": NETWORK | {
-        "--every", "--no-frames", "--output", "--overlay", "--label-ids", "--trust-program", "--device", "--data-root",
+        "--every", "--no-frames", "--output", "--overlay", "--confidence", "--soft", "--top-k", "--label-ids", "--trust-program",
+        "--device", "--data-root",
     },
     "export": {
         "--format", "--output", "--size", "--parity", "--tolerance", "--int8", "--fp16", "--calibration-images", "--seed",

@@ -7,27 +7,38 @@ The method is this term beside KD (OSVAI/Af-DCD, losses/ocmgd.py and train_ocmgd
 - It compares the backbones' last maps; here it is the features before the classifiers, which have fewer channels.
 - It clips the gradient of the generator's own weights at norm 15; here they are trained as the student's are.
 - Its option for a fixed mask has no effect, because argparse reads any word as true. So masks are random here.
+
+Pixels: of a labelled picture all, ignored and padded ones too, as in the authors' code; of a picture without label the real ones.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segctl.distillers.align import Pair, check_maps, paired_features
+from segctl.distillers.align import Pair, check_maps, grid_of, paired_features
 from segctl.distillers.base import Term
 from segctl.distillers.newer.mgd import Generated, reconstruction_distance
+from segctl.distillers.seen import NOWHERE, mean_over_seen, nothing_unseen, seen_pixels
 from segctl.models.outputs import Outputs
 from segctl.schema.terms.distill_terms import OmniContrastSpec
 
 
 def omni_contrast(
-    student: Tensor, teacher: Tensor, *, groups: int = 16, patch: int = 4, pool: int = 4, temperature: float = 0.07
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    groups: int = 16,
+    patch: int = 4,
+    pool: int = 4,
+    temperature: float = 0.07,
+    seen: Tensor | None = None,
 ) -> Tensor:
     """The number of groups times the mean over tokens of -log(e_pp / (e_pp + Σ_n e_pn)), e = exp(-L1 distance / temperature).
 
     student, teacher: (B, D, h, w), max-pooled by `pool` and cut into patches of `patch` × `patch` positions and into groups of
     channels. A token is one group at one position. p is the teacher's same token; n are its tokens of all other groups in the
     same patch. What fills no whole pool, patch or group is left out, and maps too small for one patch are pooled less.
+    seen: bool (B, h, w), None for all; a pooled position is seen if one of its pixels is, and others have no token.
     Returns a scalar, not 0 where both are equal. Raises ArgumentError for other shapes.
     Source: Fan et al., Augmentation-Free Dense Contrastive Knowledge Distillation, NeurIPS 2023, omni-contrasting.
     """
@@ -36,14 +47,21 @@ def omni_contrast(
     least = min(student.shape[2:])
     pool = max(1, min(pool, least // patch))
     patch = min(patch, least // pool)
-    ours = _tokens(F.max_pool2d(student, pool), groups, patch)
-    theirs = _tokens(F.max_pool2d(teacher.detach(), pool), groups, patch)
+    ours = _tokens(F.max_pool2d(nothing_unseen(student, seen), pool), groups, patch)
+    theirs = _tokens(F.max_pool2d(nothing_unseen(teacher.detach(), seen), pool), groups, patch)
     similarity = -torch.cdist(ours, theirs, p=1) / temperature
     group = torch.arange(patch * patch * groups, device=student.device) % groups
     same_group = group.unsqueeze(0) == group.unsqueeze(1)
     own = similarity.diagonal(dim1=1, dim2=2)
-    others = similarity.masked_fill(same_group, float("-inf")).logsumexp(2) if groups > 1 else torch.full_like(own, float("-inf"))
-    return groups * (torch.logaddexp(own, others) - own).mean()
+    others = similarity.masked_fill(same_group, NOWHERE)
+    counted: Tensor | None = None
+    if seen is not None:
+        pooled = F.max_pool2d(seen.unsqueeze(1).float(), pool).expand(-1, groups, -1, -1)
+        counted = _tokens(pooled, groups, patch).squeeze(2) > 0
+        others = others.masked_fill(~counted.unsqueeze(1), NOWHERE)
+    losses = torch.logaddexp(own, others.logsumexp(2)) - own
+    shape = (len(student), 1, -1)
+    return groups * mean_over_seen(losses.reshape(shape), None if counted is None else counted.reshape(shape))
 
 
 def _tokens(maps: Tensor, groups: int, patch: int) -> Tensor:
@@ -70,10 +88,11 @@ class OmniContrast(Term[OmniContrastSpec]):
         return OmniContrast(spec, pair.channels(spec.kind))
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> dict[str, Tensor]:
-        """Features (B, D, h, w) and (B, D', h, w); the label is not read. Returns two scalars of at least 0."""
+        """Features (B, D, h, w) and (B, D', h, w); the label's classes are not read. Returns two scalars of at least 0."""
         ours, theirs = paired_features(student, teacher)
-        generated = self.generated(ours)
+        seen = seen_pixels(student, label, grid_of(ours))
+        generated = self.generated(nothing_unseen(ours, seen))
         contrast = omni_contrast(
-            generated, theirs, groups=self.groups, patch=self.patch, pool=self.pool, temperature=self.temperature
+            generated, theirs, groups=self.groups, patch=self.patch, pool=self.pool, temperature=self.temperature, seen=seen
         )
-        return {"features": reconstruction_distance(generated, theirs), "contrast": contrast}
+        return {"features": reconstruction_distance(generated, theirs, seen), "contrast": contrast}

@@ -5,6 +5,9 @@ scripts/train_cirkdv2 at dab64db). Two things differ from that code. Its Citysca
 "cross-image" part compares an image with itself there; here images are compared in groups of two, as its other scripts do. And
 its queue holds what all GPUs gathered in the order of the ranks; here the order is that of the global batch, so the number of
 processes changes nothing.
+
+Pixels: of a labelled picture all, ignored and padded ones too, as in the authors' code; of a picture without label the real ones:
+its channels' maps are 0 elsewhere.
 """
 
 from collections.abc import Iterator
@@ -19,6 +22,7 @@ from segctl.distillers.align import Pair, check_maps, grid_of, groups_of, paired
 from segctl.distillers.base import Peers, Term
 from segctl.distillers.cirkd import row_divergence
 from segctl.distillers.memory import Projector
+from segctl.distillers.seen import nothing_unseen, seen_pixels
 from segctl.errors import InputError
 from segctl.models.outputs import Outputs
 from segctl.runtime.upload import upload
@@ -138,9 +142,15 @@ class CrossChannel(Term[CrossChannelSpec]):
         return CrossChannel(spec, channels, -(-grid[0] // POOL) * -(-grid[1] // POOL))
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> dict[str, Tensor]:
-        """Features (B, D, h, w) and (B, D', h, w); the label is not read. Returns three scalars of at least 0, and stores the
-        teacher's channels. Raises InputError for maps of another size than those that it was built for."""
-        ours, theirs = (F.avg_pool2d(maps, POOL, POOL, ceil_mode=True) for maps in paired_features(student, teacher))
+        """Features (B, D, h, w) and (B, D', h, w); the label's classes are not read. Returns three scalars of at least 0,
+        and stores the teacher's channels. Raises InputError for maps of another size than those that it was built for."""
+        pair = paired_features(student, teacher)
+        seen = seen_pixels(student, label, grid_of(pair[0]))
+        ours, theirs = (F.avg_pool2d(nothing_unseen(maps, seen), POOL, POOL, ceil_mode=True) for maps in pair)
+        if seen is not None:  # the mean of the seen pixels of each window
+            share = F.avg_pool2d(seen.unsqueeze(1).to(ours.dtype), POOL, POOL, ceil_mode=True)
+            ours, theirs = (maps / share.clamp(min=POOL**-2) for maps in (ours, theirs))
+            seen = share.squeeze(1) > 0
         check_maps(ours, theirs, same_channels=False)
         if ours.shape[2] * ours.shape[3] != self.queue.vectors.shape[1]:
             raise InputError(
@@ -148,7 +158,7 @@ class CrossChannel(Term[CrossChannelSpec]):
                 f"and got {grid_of(ours)[0]}×{grid_of(ours)[1]}",
                 "train on crops of one size, data.crop",
             )
-        ours, theirs = channel_vectors(self.projector(ours)), channel_vectors(theirs)
+        ours, theirs = channel_vectors(nothing_unseen(self.projector(ours), seen)), channel_vectors(theirs)
         self.queue.store(theirs)
         bank = self.queue.sample(self.samples).unsqueeze(0).to(ours.dtype)
         batch = [

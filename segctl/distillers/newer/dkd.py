@@ -2,6 +2,8 @@
 
 KD multiplies the second part by the probability that the teacher leaves to the other classes, so a sure teacher teaches little
 about them. The authors publish classification alone; here every labelled pixel is one of their samples.
+
+Pixels: those with a label. It compares by the label's class, so it needs labels: pictures without label are left out.
 """
 
 from torch import Tensor
@@ -55,6 +57,7 @@ class Decoupled(Term[DecoupledSpec]):
     """`decoupled_divergence` at head stride, over pixels with a label, which is brought there by nearest neighbour."""
 
     mean_over_pixels = True
+    needs_labels = True
 
     def __init__(self, logits: Output = "main", alpha: float = 1.0, beta: float = 0.5, temperature: float = 1.0) -> None:
         super().__init__()

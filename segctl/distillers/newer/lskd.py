@@ -1,13 +1,16 @@
 """LSKD: KD on standardised logits, so that the student learns the teacher's order of classes and not the size of its logits.
 
 The authors publish classification alone; here every pixel is one of their samples.
+
+Pixels: of a labelled picture all, ignored and padded ones too, as in `kd`; of a picture without label the real ones.
 """
 
 from torch import Tensor
 
-from segctl.distillers.align import Pair, paired_logits
+from segctl.distillers.align import Pair, grid_of, paired_logits
 from segctl.distillers.base import Term
 from segctl.distillers.kd import pixel_kl
+from segctl.distillers.seen import seen_pixels
 from segctl.losses.pixels import sum_dtype
 from segctl.models.outputs import Outputs
 from segctl.schema.terms.distill_terms import StandardisedSpec
@@ -52,6 +55,7 @@ class Standardised(Term[StandardisedSpec]):
         return Standardised(spec.logits, spec.temperature)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
-        """Logits (B, C, h, w) at head stride; the label is not read. Returns a scalar of at least 0."""
+        """Logits (B, C, h, w) at head stride; the label's classes are not read. Returns a scalar of at least 0."""
         ours, theirs = paired_logits(student, teacher, self.logits, "lskd")
-        return pixel_kl(standardised(ours), standardised(theirs), self.temperature)
+        seen = seen_pixels(student, label, grid_of(ours))
+        return pixel_kl(standardised(ours), standardised(theirs), self.temperature, seen)

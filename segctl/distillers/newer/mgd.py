@@ -4,13 +4,17 @@ The method is this term beside CWD on logits (weight 3, T 4), as in yzd-v/MGD, s
 the squared differences over channels and positions and multiplies by 2e-5; on its 2048 channels of 64×64 positions this is 168
 times their mean. The term is the mean, so that its weight holds for any crop and width. The code compares the backbones' last
 maps (512 and 2048 channels); this term compares the features before the classifiers, as all feature terms here do.
+
+Pixels: of a labelled picture all, ignored and padded ones too, as in the authors' code; of a picture without label the real ones,
+and the generator sees nothing of the others.
 """
 
 import torch
 from torch import Tensor, nn
 
-from segctl.distillers.align import Pair, check_maps, paired_features
+from segctl.distillers.align import Pair, check_maps, grid_of, paired_features
 from segctl.distillers.base import Term
+from segctl.distillers.seen import mean_over_seen, nothing_unseen, seen_pixels
 from segctl.models.outputs import Outputs
 from segctl.schema.terms.distill_terms import MaskedGenerationSpec
 
@@ -79,13 +83,14 @@ class Generated(nn.Module):
         return generated
 
 
-def reconstruction_distance(generated: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of two maps (B, D, h, w), a scalar.
+def reconstruction_distance(generated: Tensor, teacher: Tensor, seen: Tensor | None = None) -> Tensor:
+    """Mean squared difference of two maps (B, D, h, w); seen: bool (B, h, w), None for all. Returns a scalar.
 
     Raises ArgumentError for other shapes. Source: arXiv:2205.01529, its distillation loss, as a mean where the paper has a sum.
     """
     check_maps(generated, teacher)
-    return (generated - teacher.detach()).square().mean()
+    difference = (generated - teacher.detach()).square()
+    return difference.mean() if seen is None else mean_over_seen(difference.mean(1), seen)
 
 
 class MaskedGeneration(Term[MaskedGenerationSpec]):
@@ -102,6 +107,7 @@ class MaskedGeneration(Term[MaskedGenerationSpec]):
         return MaskedGeneration(pair.channels(spec.kind), spec.masked)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
-        """Features (B, D, h, w) and (B, D', h, w); the label is not read. Returns a scalar of at least 0."""
+        """Features (B, D, h, w) and (B, D', h, w); the label's classes are not read. Returns a scalar of at least 0."""
         ours, theirs = paired_features(student, teacher)
-        return reconstruction_distance(self.generated(ours), theirs)
+        seen = seen_pixels(student, label, grid_of(ours))
+        return reconstruction_distance(self.generated(nothing_unseen(ours, seen)), theirs, seen)

@@ -207,6 +207,7 @@ class TiledReader:
                 self._whole = self.pictures.read(tile.picture)
             rows, top, first = self._whole, tile.top, tile.top == tile.left == 0
         here = slice(top, top + tile.height), slice(tile.left, tile.left + tile.width)
+        assert rows.label is not None  # only pictures with labels are cut
         return RawSample(
             name=name,
             image=np.ascontiguousarray(rows.image[here]),
@@ -252,7 +253,7 @@ class _LargePicture:
         self._remarks: Mapping[str, int] = {}
         if isinstance(reader, AnnotatedReader):
             drawn, size = reader.labels[sample], (self._image.height, self._image.width)
-            self._drawn, self._remarks = draw_label_map(drawn.annotations.shapes, drawn.train_ids, size, drawn.unlabelled)
+            self._drawn, self._remarks = draw_label_map(drawn.annotations.shapes, drawn.train_ids, size, drawn.unannotated)
         else:
             label = reader.labels[sample]
             assert isinstance(label, OwnLabel)
