@@ -56,6 +56,7 @@ class TeacherRecord(BaseModel):
     sha256: str
     preset: str | None = None
     given_preset: str | None = None
+    license: str | None = None
     scores: dict[str, float | None] | None = None
     images: Count | None = None
 
@@ -108,6 +109,7 @@ class Environment(BaseModel):
     method: str | None = None
     initial_weights: str | None = None
     initial_weights_sha256: str | None = None
+    initial_weights_license: str | None = None
     dataset: DatasetRecord | None = None
     teacher: TeacherRecord | None = None
     extended: list[Extension] = []
@@ -262,6 +264,14 @@ class RunFolder:
         if not self.environment.is_file():
             raise InputError(f"the run '{self.path}' has lost its environment.json", PUT_BACK)
         return as_record(self.read_environment(), Environment, f"'{self.environment}'", PUT_BACK)
+
+    @property
+    def license(self) -> str:
+        """The licences of the weights that this run began with and learnt from, in words; empty where none is recorded."""
+        environment = self.read_environment()
+        teacher = environment.get("teacher") or {}
+        of_teacher = f"learnt from '{teacher.get('run')}': {teacher['license']}" if teacher.get("license") else ""
+        return "; ".join(part for part in (environment.get("initial_weights_license"), of_teacher) if part)
 
     def resume_line(self, data_root: Path | None = None) -> str:
         """The command that finishes this run, with the roots it was started with; `data_root` is another place of its data."""

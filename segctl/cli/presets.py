@@ -37,7 +37,9 @@ def list_presets(json: JsonOpt = False) -> None:
         train = {"steps": "fitted", "batch_size": "fitted"} if is_generic(tree) else tree["train"]
         steps = str(train["steps"]) if train.get("epochs") is None else f"{train['epochs']:g} epochs"
         dataset = tree["data"].get("dataset", "any")
-        rows.append([name, dataset, model, millions, gflop, size, tree["recipe"], steps, str(train["batch_size"]), teacher])
+        rows.append(
+            [name, dataset, model, millions, gflop, size, tree.get("recipe") or "", steps, str(train["batch_size"]), teacher]
+        )
     out.table(
         "Presets",
         ["name", "dataset", "model", "M params", "GFLOP", "at", "recipe", "steps", "batch", "teacher"],

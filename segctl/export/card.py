@@ -260,7 +260,10 @@ def _licences(spec: TrainRun, environment: dict[str, Any], licence: str | None) 
         "- segctl, which reads them: MIT.",
     ]
     if environment.get("initial_weights") not in (None, "none", "random"):
-        lines.insert(2, "- The first weights have terms of their own.")
+        own = environment.get("initial_weights_license")
+        lines.insert(2, f"- The first weights: {own}." if own else "- The first weights have terms of their own.")
+    if (environment.get("teacher") or {}).get("license"):
+        lines.insert(-1, f"- The teacher's weights: {environment['teacher']['license']}.")
     return "## Licences\n\n" + "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ def cross_check(run: TrainRun) -> list[Fault]:
     """Faults that only show between blocks, each with the dotted path of the field to change."""
     return [
         *_data_faults(run),
+        *_model_faults(run),
         *_loss_faults(run),
         *_label_faults(run),
         *_metric_faults(run),
@@ -33,8 +34,25 @@ def _data_faults(run: TrainRun) -> list[Fault]:
         )
     if isinstance(run.labels, BoundaryLabels) and run.labels.kernel_size % 2 == 0:
         faults.append(Fault("labels.kernel_size", f"got {run.labels.kernel_size}, wanted an odd number"))
+    return faults
+
+
+def _model_faults(run: TrainRun) -> list[Fault]:
+    faults = []
     if run.model.head == "unet" and run.model.output_stride != 32:
         faults.append(Fault("model.output_stride", f"got {run.model.output_stride}, wanted 32 for model.head 'unet'"))
+    if run.model.head == "linear" and run.model.width is not None:
+        faults.append(Fault("model.width", f"got {run.model.width}, wanted null for model.head 'linear', which keeps the map's"))
+    if run.model.frozen and run.train.activation_checkpointing:
+        faults.append(
+            Fault("train.activation_checkpointing", "got true with model.frozen, whose backbone keeps nothing, wanted false")
+        )
+    if run.model.frozen and run.optim.layer_decay is not None:
+        faults.append(
+            Fault(
+                "optim.layer_decay", f"got {run.optim.layer_decay:g} with model.frozen, whose backbone never learns, wanted null"
+            )
+        )
     return faults
 
 

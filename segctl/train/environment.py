@@ -47,6 +47,7 @@ def describe_environment(session: Session, request: Request, trial: Trial | None
         "method": method_of(run.distiller if isinstance(run, DistillRun) else None),
         "initial_weights": run.model.weights,
         "initial_weights_sha256": _weights_sha256(session),
+        "initial_weights_license": session.model.backbone.license or None,
         "dataset": {
             "name": session.dataset.name,
             "fingerprint": session.dataset.fingerprint,
@@ -81,6 +82,8 @@ def _teacher(session: Session, trial: Trial | None) -> dict[str, Any] | None:
     found: dict[str, Any] = {"run": teacher.source, "preset": teacher.preset, "sha256": teacher.sha256}
     if teacher.given_preset is not None:
         found["given_preset"] = teacher.given_preset
+    if teacher.license:
+        found["license"] = teacher.license
     if trial is not None:
         found |= {"scores": trial.scores, "images": trial.images}
     return found

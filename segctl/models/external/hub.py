@@ -55,6 +55,16 @@ def why_unreachable(address: str) -> str:
     return f"{address} answers with an error ({status})" if status >= 500 else ""
 
 
+def is_gated(error: BaseException | None) -> bool:
+    """Whether the hub refused a download because the person has not accepted the repository's terms, or is not logged in."""
+    while error is not None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if type(error).__name__ == "GatedRepoError" or status in (401, 403):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def require_hub() -> Any:
     """The package huggingface_hub. Raises InputError where it is not installed."""
     try:
