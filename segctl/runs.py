@@ -28,7 +28,7 @@ from segctl.commands import command_line
 from segctl.errors import InputError
 from segctl.files import as_record, parse_json, read_json, read_plain_text
 from segctl.schema.load import read_tree, validate_run
-from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.run import TrainRun, verb_of
 
 MODEL_FILE, OLD_MODEL_FILE = "model.safetensors", "model.pt"
 """The file that a finished run ships, and its name up to version 0.1."""
@@ -303,8 +303,7 @@ class RunFolder:
 
 def resume_line(folder: Path, run: TrainRun, *more: str, data_root: Path | None = None, runs_root: Path | None = None) -> str:
     """The command that resumes a run; `more` are further options of it."""
-    verb = "distill" if isinstance(run, DistillRun) else "train"
-    return command_line(verb, "--resume", "--run", folder, *more, data_root=data_root, runs_root=runs_root)
+    return command_line(verb_of(run), "--resume", "--run", folder, *more, data_root=data_root, runs_root=runs_root)
 
 
 def find_runs(runs_root: Path) -> list[RunFolder]:

@@ -95,10 +95,11 @@ def presets_check(
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
     """Check a preset file and list every fault in it."""
-    from segctl.schema.run import DistillRun
+    from segctl.schema.run import verb_of
 
     run, _ = _opened(str(file), set_, data, data_root)
-    out.result(f"{file}: a complete {'distillation' if isinstance(run, DistillRun) else 'training'} run called '{run.name}'")
+    kind = {"train": "training", "distill": "distillation", "pretrain": "pretraining"}[verb_of(run)]
+    out.result(f"{file}: a complete {kind} run called '{run.name}'")
 
 
 @presets_app.command("new", cls=PlainCommand)

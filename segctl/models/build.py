@@ -82,6 +82,9 @@ def _take_from(model: Segmenter, saved: SavedModel, class_names: Sequence[str] |
     rows = [(index, places[plain_name(name)]) for index, name in enumerate(class_names or []) if plain_name(name) in places]
     weights = {name: tensor.clone() for name, tensor in state.items()}
     for part, title, classifier in (("head", "the head", "classifier"), ("aux", "the auxiliary head", "aux.classifier")):
+        if saved.is_backbone:
+            left.append(title)
+            continue
         layers = {name for name in own[part] if not name.startswith(f"{classifier}.")}
         if not any(name.startswith(f"{part}.") for name in (*state, *saved.weights)):
             continue
@@ -117,6 +120,11 @@ def load(path: Path | str, device: torch.device | str = "cpu", class_names: Sequ
 
 def restore(saved: SavedModel, device: torch.device | str = "cpu", class_names: Sequence[str] | None = None) -> Segmenter:
     """`load` for a model file that has been read."""
+    if saved.is_backbone:
+        raise InputError(
+            f"'{saved.path}' holds a pretrained backbone without a trained head, so it can neither predict nor teach",
+            f"train a network from it: `segctl train --preset PRESET --set model.weights={saved.path.parent}`",
+        )
     if class_names is not None and list(class_names) != saved.class_names:
         raise InputError(
             f"'{saved.path}' knows {len(saved.class_names)} classes ({', '.join(saved.class_names)}), "

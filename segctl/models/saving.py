@@ -53,6 +53,11 @@ class SavedModel:
         return 3 if mean is None or mean.ndim != 4 else mean.shape[1]
 
     @property
+    def is_backbone(self) -> bool:
+        """Whether `segctl pretrain` made it: its backbone has learnt, and its head is only a probe."""
+        return "pretrain" in self.run
+
+    @property
     def preset(self) -> str:
         """The name of the preset that it was trained by."""
         return str(self.run.get("name", "unknown"))

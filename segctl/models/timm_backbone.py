@@ -169,7 +169,11 @@ def build_backbone(
     """
     _check_name(name)
     if final_norm:
-        _require_final_norm(name)
+        if not has_final_norm(name):
+            raise InputError(
+                f"model.final_norm: got true, but '{name}' has no norm behind its last block, as plain transformers have",
+                "use `--set model.final_norm=false`",
+            )
         changes = (*changes, ("feature_cls", _normed_maps()))
     fit = _fit(name, output_stride, stages, changes)
     if bands != 3:
@@ -244,19 +248,25 @@ def _normed_maps() -> type[nn.Module]:
     return NormedMaps
 
 
-def _require_final_norm(name: str) -> None:
-    """Raise InputError for a network without a norm behind its last block."""
+@cache
+def has_final_norm(name: str) -> bool:
+    """Whether a network of timm is a plain transformer with a norm behind its last block."""
     try:
         with torch.device("meta"):
             plain, normed = _create(name, ()), _create(name, (("feature_cls", _normed_maps()),))
-        found = getattr(normed.model, "norm", None) if isinstance(normed, type(plain)) else None
     except NO_SUCH_MAPS:
-        found = None
-    if not isinstance(found, nn.Module) or not list(found.parameters()):
-        raise InputError(
-            f"model.final_norm: got true, but '{name}' has no norm behind its last block, as plain transformers have",
-            "use `--set model.final_norm=false`",
-        )
+        return False
+    norm = getattr(normed.model, "norm", None) if isinstance(normed, type(plain)) else None
+    return isinstance(norm, nn.Module) and any(True for _ in norm.parameters())
+
+
+def own_stride(name: str) -> int:
+    """The stride of the last map of a timm network as it is, not dilated. Raises InputError where it has none."""
+    _check_name(name)
+    stride = _last_stride(name, ())
+    if stride is None:
+        raise InputError(f"model.backbone: '{name}' gives no feature maps", "use another, such as resnet18d")
+    return stride
 
 
 def timm_license(name: str) -> str:

@@ -2,7 +2,8 @@
 
 from segctl.errors import Fault
 from segctl.schema.labels import BoundaryLabels, HardLabels
-from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.pretrain import TIMM
+from segctl.schema.run import DistillRun, PretrainRun, TrainRun
 from segctl.schema.schedule import ConstantSpec
 from segctl.schema.terms.distill_terms import DistillTerm, SoftJDTSpec, SoftKLSpec
 from segctl.schema.terms.loss_terms import JaccardFamily, KLSpec, LossTerm, LovaszSpec, OhemSpec, OverlapTerm
@@ -18,6 +19,7 @@ def cross_check(run: TrainRun) -> list[Fault]:
         *_metric_faults(run),
         *_teacher_faults(run),
         *_unlabelled_faults(run),
+        *_pretrain_faults(run),
         *_loop_faults(run),
         *group_faults(run),
     ]
@@ -66,7 +68,7 @@ def _loss_faults(run: TrainRun) -> list[Fault]:
             faults.append(Fault(f"{path}.logits", "got 'aux', wanted 'main', because model.aux is false"))
     if isinstance(run, DistillRun) and all(term.weight == 0 for term in run.distiller.terms):
         faults.append(Fault("distiller.terms", "every weight is 0, wanted at least one above 0"))
-    if all(term.weight == 0 for term in run.loss) and not isinstance(run, DistillRun):
+    if all(term.weight == 0 for term in run.loss) and not isinstance(run, DistillRun | PretrainRun):
         faults.append(Fault("loss", "every weight is 0, wanted at least one above 0"))
     return faults
 
@@ -120,6 +122,29 @@ def _unlabelled_faults(run: TrainRun) -> list[Fault]:
         for index, term in enumerate(terms)
         if isinstance(term, SoftKLSpec | SoftJDTSpec) and term.pixels == "all" and term.calibration is not None
     ]
+
+
+def _pretrain_faults(run: TrainRun) -> list[Fault]:
+    """What a run without labels cannot have."""
+    if not isinstance(run, PretrainRun):
+        return []
+    faults = [
+        Fault(f"data.augment.{index}.kind", f"got '{step.kind}', which places views by their labels, wanted none such")
+        for index, step in enumerate(run.data.augment)
+        if step.kind in ("class_crop", "copy_paste")
+    ]
+    if run.model.frozen:
+        faults.append(Fault("model.frozen", "got true, wanted false, because the backbone is what learns"))
+    if run.model.head != "linear" or run.model.aux:
+        got = f"got '{run.model.head}'" + (" with model.aux" if run.model.aux else "")
+        faults.append(Fault("model.head", f"{got}, wanted 'linear' without model.aux, which is the probe of validations"))
+    if run.model.family != "timm":
+        faults.append(Fault("model.family", f"got '{run.model.family}', wanted 'timm'"))
+    if not run.pretrain.teacher.startswith(TIMM) and run.pretrain.weights != "timm":
+        faults.append(
+            Fault("pretrain.weights", f"got '{run.pretrain.weights}', wanted 'timm': only a teacher of timm has others")
+        )
+    return faults
 
 
 def _loop_faults(run: TrainRun) -> list[Fault]:

@@ -10,6 +10,7 @@ from segctl.schema.evaluate import EvaluateSpec
 from segctl.schema.labels import HardLabels, LabelSpec
 from segctl.schema.models import ModelSpec
 from segctl.schema.optim import OptimSpec
+from segctl.schema.pretrain import PretrainSpec
 from segctl.schema.schedule import PolySpec, ScheduleSpec
 from segctl.schema.spec import Spec
 from segctl.schema.terms.loss_terms import LossTermSpec
@@ -82,6 +83,26 @@ class DistillRun(TrainRun):
     def without_teacher(self) -> TrainRun:
         """The undistilled student: the same run, distiller and teacher left out."""
         return TrainRun(**{name: getattr(self, name) for name in TrainRun.model_fields})
+
+
+class PretrainRun(TrainRun):
+    """A run that makes a backbone: it learns a teacher's features, and its head is only the linear probe of validations."""
+
+    loss: tuple[LossTermSpec, ...] = Field((), max_length=0)
+    """Empty: there is no task loss."""
+    pretrain: PretrainSpec
+    """The teacher, and how its features are matched."""
+
+
+def verb_of(run: TrainRun) -> str:
+    """The command that makes such a run: `train`, `distill` or `pretrain`."""
+    match run:
+        case DistillRun():
+            return "distill"
+        case PretrainRun():
+            return "pretrain"
+        case _:
+            return "train"
 
 
 R = TypeVar("R", bound=TrainRun)

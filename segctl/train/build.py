@@ -8,7 +8,7 @@ import torch
 from segctl.data.batches.loader import check_batch
 from segctl.data.batches.micro_batches import micro_batches
 from segctl.data.batches.views import Views
-from segctl.data.shards.dataset import open_dataset
+from segctl.data.shards.dataset import PreparedDataset, open_dataset
 from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
 from segctl.errors import InputError, PresetError
@@ -24,14 +24,17 @@ from segctl.runtime.determinism import set_determinism
 from segctl.runtime.device import choose_compute, require_own_gpus
 from segctl.runtime.world import World
 from segctl.schema.cross_checks import group_faults
-from segctl.schema.run import DistillRun, TrainRun, with_epochs_counted
+from segctl.schema.run import DistillRun, PretrainRun, TrainRun, with_epochs_counted
 from segctl.schema.terms.loss_terms import LossTermSpec
 from segctl.teacher.cache import plan_teacher_cache
+from segctl.teacher.features import FeatureTeacher, load_feature_teacher
 from segctl.teacher.find import find_teacher
 from segctl.teacher.load import Teacher, load_teacher
 from segctl.train.auto.by_dataset import require_scores, weighted_loss
 from segctl.train.checkpoint import Best, State, Waiting
 from segctl.train.optimizer import build_opponents, build_optimizer
+from segctl.train.pretrain.probe import probe_names
+from segctl.train.pretrain.task import PretrainTask
 from segctl.train.session import Request, Session
 from segctl.train.tasks import DistillationTask, SupervisedTask
 
@@ -73,7 +76,12 @@ def _build(request: Request, fresh: bool) -> Session:
         raise PresetError(f"preset '{run.name}' over {world.size} processes", faults, "use fewer processes, or a larger batch")
     set_determinism(run.train.deterministic)
     compute = choose_compute(request.device, run.train.precision)
-    teacher, teacher_shape, cache = None, None, None
+    teacher: Teacher | FeatureTeacher | None = None
+    teacher_shape, cache = None, None
+    if isinstance(run, PretrainRun):
+        teacher = load_feature_teacher(run.pretrain, dataset)
+        teacher.model.to(compute.device)
+        _require_probe(run, dataset)
     if isinstance(run, DistillRun):
         found = find_teacher(run, request.teacher, request.runs_root, request.data_root, dataset.fingerprint)
         teacher = load_teacher(
@@ -180,6 +188,16 @@ def require_images_for_batch_norm(run: TrainRun, model: Segmenter, world: World,
         ) from error
 
 
+def _require_probe(run: PretrainRun, dataset: PreparedDataset) -> None:
+    """Raise InputError for a run that needs the scores of validations, and has no labels for the linear probe."""
+    if run.train.early_stop is not None and not probe_names(dataset, run):
+        raise InputError(
+            f"train.early_stop: it needs the scores of the linear probe, and split '{run.pretrain.probe_split}' of "
+            f"'{dataset.name}' gives no labelled picture for it",
+            "leave train.early_stop out, or name a split with labels by `--set pretrain.probe_split=NAME`",
+        )
+
+
 def _require_aux(run: DistillRun, teacher: Teacher, shape: Shape) -> None:
     """Raise InputError if a term compares auxiliary logits and the teacher has none."""
     for index, term in enumerate(run.distiller.terms):
@@ -191,9 +209,15 @@ def _require_aux(run: DistillRun, teacher: Teacher, shape: Shape) -> None:
 
 
 def _build_task(
-    run: TrainRun, loss: Sequence[LossTermSpec], model: Segmenter, teacher: Teacher | None, teacher_shape: Shape | None
+    run: TrainRun,
+    loss: Sequence[LossTermSpec],
+    model: Segmenter,
+    teacher: Teacher | FeatureTeacher | None,
+    teacher_shape: Shape | None,
 ) -> SupervisedTask:
-    if isinstance(run, DistillRun) and teacher is not None and teacher_shape is not None:
+    if isinstance(run, PretrainRun) and isinstance(teacher, FeatureTeacher):
+        return PretrainTask(model, teacher.model, run.pretrain)
+    if isinstance(run, DistillRun) and isinstance(teacher, Teacher) and teacher_shape is not None:
         pair = Pair(shape_of_output(model, run.data.crop), teacher_shape)
         return DistillationTask(model, run.labels, loss, teacher.model, build_distiller(run.distiller, pair))
     return SupervisedTask(model, run.labels, loss)

@@ -12,7 +12,7 @@ import segctl
 from segctl.files import file_sha256
 from segctl.models.cost import cost_of
 from segctl.runtime.device import tf32
-from segctl.schema.run import DistillRun
+from segctl.schema.run import DistillRun, PretrainRun, TrainRun
 from segctl.schema.terms.methods import method_of
 from segctl.teacher.trial import Trial
 from segctl.train.session import Request, Session
@@ -44,7 +44,7 @@ def describe_environment(session: Session, request: Request, trial: Trial | None
         "peak_memory_mb": None,
         "cost": _cost(session),
         "parameters": sum(parameter.numel() for parameter in session.model.parameters()),
-        "method": method_of(run.distiller if isinstance(run, DistillRun) else None),
+        "method": method_in_words(run),
         "initial_weights": run.model.weights,
         "initial_weights_sha256": _weights_sha256(session),
         "initial_weights_license": session.model.backbone.license or None,
@@ -55,6 +55,13 @@ def describe_environment(session: Session, request: Request, trial: Trial | None
         },
         "teacher": _teacher(session, trial),
     }
+
+
+def method_in_words(run: TrainRun) -> str:
+    """The distillation method, `none`, or `pretrain`."""
+    if isinstance(run, PretrainRun):
+        return "pretrain"
+    return method_of(run.distiller if isinstance(run, DistillRun) else None)
 
 
 def _weights_sha256(session: Session) -> str | None:

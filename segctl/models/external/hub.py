@@ -16,6 +16,7 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """A repository's weights, the preferred file first."""
 TIMEOUT_S = 3.0
 NETWORK_FILES = [
+    "README.md",
     "run.yaml",
     "config.json",
     "preprocessor_config.json",
