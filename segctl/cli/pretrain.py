@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 OWN_BLOCKS = ("optim.", "schedule.", "pretrain.")
 """Settings of the pretraining itself, which `--set` changes after the preset has been read."""
-RECIPE: dict[str, Any] = {
+PRETRAINING: dict[str, Any] = {
     "optim": {"kind": "adamw", "lr": 5e-4, "head_lr_factor": 1, "weight_decay": 0.05, "decay_norm_and_bias": False},
     "schedule": {"kind": "cosine", "warmup_fraction": 0.05, "warmup_factor": 0.0},
 }
@@ -59,7 +59,7 @@ def _pretraining(preset: "TrainRun", options: PretrainOptions, own: list[str]) -
         raise InputError(f"--method '{options.method}' is not known{near}", f"use {', '.join(MATCHES[:-1])} or {MATCHES[-1]}")
     tree = preset.model_dump(mode="json", include={"data", "model", "train", "evaluate"})
     tree["model"] |= {"head": "linear", "width": None, "aux": False}
-    tree |= RECIPE | {
+    tree |= PRETRAINING | {
         "name": f"{preset.name}-pretrain",
         "pretrain": {"teacher": str(options.teacher)} | ({} if options.method is None else {"method": options.method}),
     }

@@ -16,9 +16,8 @@ from segctl.metrics.scores import RULES
 from segctl.models import SavedModel
 from segctl.programs import ProgramFacts
 from segctl.runs import HUB, MODEL_FILE, RunFolder
-from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.run import TrainRun, method_in_words
 from segctl.schema.terms.formula import total_loss
-from segctl.schema.terms.methods import method_of
 
 CARD_SCORES = ("mIoU_D", "mIoU_I", "mIoU_C", "Acc")
 """The scores in the card's table."""
@@ -215,7 +214,7 @@ def _what(file: CardFile) -> str:
 
 
 def _training(spec: TrainRun, environment: dict[str, Any]) -> str:
-    method = method_of(spec.distiller if isinstance(spec, DistillRun) else None)
+    method = method_in_words(spec)
     teacher = environment.get("teacher") or {}
     data = environment.get("dataset") or {}
     rows = [

@@ -120,11 +120,7 @@ def load(path: Path | str, device: torch.device | str = "cpu", class_names: Sequ
 
 def restore(saved: SavedModel, device: torch.device | str = "cpu", class_names: Sequence[str] | None = None) -> Segmenter:
     """`load` for a model file that has been read."""
-    if saved.is_backbone:
-        raise InputError(
-            f"'{saved.path}' holds a pretrained backbone without a trained head, so it can neither predict nor teach",
-            f"train a network from it: `segctl train --preset PRESET --set model.weights={saved.path.parent}`",
-        )
+    saved.require_head()
     if class_names is not None and list(class_names) != saved.class_names:
         raise InputError(
             f"'{saved.path}' knows {len(saved.class_names)} classes ({', '.join(saved.class_names)}), "

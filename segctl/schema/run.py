@@ -14,11 +14,13 @@ from segctl.schema.pretrain import PretrainSpec
 from segctl.schema.schedule import PolySpec, ScheduleSpec
 from segctl.schema.spec import Spec
 from segctl.schema.terms.loss_terms import LossTermSpec
-from segctl.schema.terms.methods import DistillerSpec, TeacherSpec
+from segctl.schema.terms.methods import DistillerSpec, TeacherSpec, method_of
 from segctl.schema.train import TrainSpec
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What a preset may be called."""
+PRETRAIN = "pretrain"
+"""What tables call the method of a run that makes a backbone."""
 Recipe = Literal["jml", "cirkd", "dist", "scratch"]
 
 
@@ -100,9 +102,16 @@ def verb_of(run: TrainRun) -> str:
         case DistillRun():
             return "distill"
         case PretrainRun():
-            return "pretrain"
+            return PRETRAIN
         case _:
             return "train"
+
+
+def method_in_words(run: TrainRun) -> str:
+    """What a run learns from beside labels: a method's name, `custom`, `none`, or `pretrain`."""
+    if isinstance(run, PretrainRun):
+        return PRETRAIN
+    return method_of(run.distiller if isinstance(run, DistillRun) else None)
 
 
 R = TypeVar("R", bound=TrainRun)

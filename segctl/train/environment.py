@@ -12,8 +12,7 @@ import segctl
 from segctl.files import file_sha256
 from segctl.models.cost import cost_of
 from segctl.runtime.device import tf32
-from segctl.schema.run import DistillRun, PretrainRun, TrainRun
-from segctl.schema.terms.methods import method_of
+from segctl.schema.run import method_in_words
 from segctl.teacher.trial import Trial
 from segctl.train.session import Request, Session
 
@@ -55,13 +54,6 @@ def describe_environment(session: Session, request: Request, trial: Trial | None
         },
         "teacher": _teacher(session, trial),
     }
-
-
-def method_in_words(run: TrainRun) -> str:
-    """The distillation method, `none`, or `pretrain`."""
-    if isinstance(run, PretrainRun):
-        return "pretrain"
-    return method_of(run.distiller if isinstance(run, DistillRun) else None)
 
 
 def _weights_sha256(session: Session) -> str | None:

@@ -70,6 +70,7 @@ class TimmFeatures(FeatureNetwork):
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Normalised float (B, N, H, W) -> the map (B, channels, ⌈H/stride⌉, ⌈W/stride⌉)."""
         found: Tensor = self.backbone(images)[-1]
         return found
 
@@ -85,9 +86,11 @@ class TokenFeatures(FeatureNetwork):
         self.eval().requires_grad_(False)
 
     def normalize(self, images: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) of red, green, blue -> float32 (B, 3, H, W) in the network's own order of channels."""
         return super().normalize(images.flip(-1) if self.flips_channels else images)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Normalised float (B, 3, H, W) -> the map (B, channels, ⌈H/stride⌉, ⌈W/stride⌉); images are padded to whole patches."""
         below, right = (-side % self.stride for side in images.shape[-2:])
         padded = F.pad(images, (0, right, 0, below))
         state = last_state(self.net, padded)
