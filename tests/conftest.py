@@ -1,5 +1,6 @@
 """Fixtures that several rooms share."""
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -20,6 +21,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """One process per core for the whole suite (None: xdist counts the cores); a few files start faster in this process."""
     slow = "not slow" not in config.option.markexpr  # slow tests start processes of their own
     return 0 if slow or config.args != config.getini("testpaths") else None
+
+
+def pytest_collection_finish() -> None:
+    """Keep the million objects of imported modules and collected tests out of every later garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -55,7 +55,8 @@ def test_the_shipped_plan_has_every_method_and_the_seeds_that_it_promises(script
     assert sum(run.table == "longer" for run in runs) == 4
     assert sum(run.table == "losses" for run in runs) == 3 * (7 * 3 - 2)
     order = [(run.table, run.student, run.seed) for run in runs]
-    assert order[:27] == [("methods", "fast", seed) for seed in range(3) for _ in read.methods]  # first a whole table
+    assert set(order[:27]) == {("methods", "fast", seed) for seed in range(3)}  # first a whole table
+    assert {run.method for run in runs[:9]} == {"none", "kd", "jml"}
     for run in runs:
         steps = round(1.5 * read.steps) if run.table == "longer" else read.steps
         assert run.run.train.steps == steps

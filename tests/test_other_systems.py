@@ -34,6 +34,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_every_module_imports_without_them() -> None:
     code = BLOCKED + (
         "import importlib, pkgutil, segctl\n"

@@ -161,15 +161,23 @@ def with_weights(preset: str, changes: tuple[str, ...], weights: Path | None) ->
 def planned_runs(plan: Plan, runs_root: Path, weights: Path | None) -> list[Planned]:
     """The students' runs in the order in which they are trained, so that a benchmark that is stopped has whole tables.
 
-    First the seeds that all methods have, student by student and seed by seed; then the losses; then the longer runs, and the
-    seeds that only some methods have. Raises PresetError or InputError for settings that do not fit each other.
+    First the seeds that all methods have, student by student, the methods of most seeds before the others; then the losses, the
+    longer runs, and the seeds that only some methods have.
+    Raises PresetError or InputError for settings that do not fit each other.
     """
     shared, most = min(plan.methods.values()), max(plan.methods.values())
     found = [
         _planned(plan, "methods", student, method, seed, runs_root, weights)
-        for seeds in (range(shared), range(shared, most))
         for student in plan.students
-        for seed in seeds
+        for favoured in (True, False)
+        for seed in range(shared)
+        for method, seeds in plan.methods.items()
+        if (seeds == most) is favoured
+    ]
+    more = [
+        _planned(plan, "methods", student, method, seed, runs_root, weights)
+        for student in plan.students
+        for seed in range(shared, most)
         for method in plan.methods
         if seed < plan.methods[method]
     ]
@@ -189,8 +197,7 @@ def planned_runs(plan: Plan, runs_root: Path, weights: Path | None) -> list[Plan
             for loss in plan.losses.losses
             if (loss, labels) not in plan.losses.without
         ]
-    first = shared * len(plan.methods) * len(plan.students)
-    return [*found[:first], *losses, *longer, *found[first:]]
+    return [*found, *losses, *longer, *more]
 
 
 def _planned(  # noqa: PLR0913 - what tells one run from another

@@ -1,6 +1,7 @@
 """What a prediction costs: parameters and floating-point operations of a network, found without weights or memory."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -29,8 +30,13 @@ def cost_of(spec: ModelSpec, num_classes: int, size: tuple[int, int]) -> Cost:
 
     Raises InputError for a network that cannot be built.
     """
+    return _count(spec.model_copy(update={"weights": "none", "aux": False}).model_dump_json(), num_classes, size)
+
+
+@lru_cache(maxsize=256)  # many runs of one process have the same network
+def _count(spec: str, num_classes: int, size: tuple[int, int]) -> Cost:
     with torch.device("meta"), torch.no_grad():
-        model = predicting(build_model(spec.model_copy(update={"weights": "none", "aux": False}), num_classes))
+        model = predicting(build_model(ModelSpec.model_validate_json(spec), num_classes))
         with FlopCounterMode(display=False) as counter:
             model(torch.zeros(1, 3, *size))
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -221,6 +221,7 @@ def test_precision_can_be_asked_for(run: Path, capsys: pytest.CaptureFixture[str
     assert "error: --precision fp16 does not work on a CPU" in said
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_counted_and_a_second_start_goes_on(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scales = ",".join(f"{1 + index / 100:g}" for index in range(80))  # slow enough to be caught in the middle
     command = ["eval", "run", "--save-predictions", "--scales", scales]

@@ -19,6 +19,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_data: Path) -> Pat
     return tmp_path
 
 
+@pytest.mark.slow
 def test_images_to_report(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     teacher = write_preset(here / "toy.yaml", train={"steps": 60, "batch_size": 8, "validate_every": 60, "checkpoint_every": 60})
     student = write_preset(here / "student.yaml", STUDENT, train={"steps": 3})

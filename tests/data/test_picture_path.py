@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from archive_files import write_zip
 from camvid_folders import draw_folder
 
@@ -31,6 +32,7 @@ print("\\n".join(sorted(file.removeprefix(top) for file in seen if file.startswi
 """
 
 
+@pytest.mark.slow
 def test_a_picture_passes_few_files(tmp_path: Path) -> None:
     folder = draw_folder(tmp_path / "camvid", {"train": [(24, 32)]})
     tree = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")}

@@ -72,6 +72,7 @@ def images() -> Tensor:
     return torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_the_fake_refuses_what_nccl_refuses(guard: Path, tmp_path: Path) -> None:
     assert [len(found) for found in run_ranks_there(guard, tmp_path, refusals, SIZE)] == [3, 3]
 

@@ -43,6 +43,7 @@ def take_part(rank: int, size: int) -> list[Tensor]:
     return found
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_batch(tmp_path: Path) -> None:
     shares = run_in_processes(take_part, 2, tmp_path)
     for affine in (True, False):

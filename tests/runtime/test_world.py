@@ -104,6 +104,7 @@ def _alone(rank: int, seconds: float) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_nobody_meets_says_so_and_ends_in_time(rank):
     found, _ = _alone(rank, 1.5).communicate(timeout=60)

@@ -120,6 +120,7 @@ class StopsAtFour(Silent):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [StopsBeforeTheModel, StopsAtFour])
 def test_a_killed_run_resumes_to_the_same_end(
     killed: type[Silent], known: Callable[[], list[int]], toy_data: Path, tmp_path: Path
@@ -160,6 +161,7 @@ def test_seeds_that_stop_at_different_steps_are_one_group(
     assert len(grouped([read_run(folder) for folder in runs])) == 1
 
 
+@pytest.mark.slow
 def test_checkpoints_of_earlier_versions_have_waited_for_nothing(toy_data: Path, tmp_path: Path) -> None:
     from segctl.train.checkpoint import read_checkpoint
 

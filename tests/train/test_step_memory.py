@@ -27,6 +27,7 @@ def script() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_a_session_keeps_its_weights_momentum_and_teacher(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
     run = toy_run(STUDENT)
     session = build_session(Request(run, toy_data, tmp_path, teacher=toy_teacher))

@@ -83,6 +83,7 @@ def test_the_four_lines_make_a_teacher_a_student_and_a_report(here: Path, capsys
     assert stored.finished
 
 
+@pytest.mark.slow
 def test_a_comparison_trains_on_the_named_data(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     segctl(PREPARE)
     line = f"compare --preset fast-scratch --data streets --methods none --seeds 1 {SMALL} --set model.stages=null --steps 1"

@@ -169,7 +169,7 @@ def test_a_class_crop_shows_its_class_in_every_view(dataset: PreparedDataset):
 
 
 def test_rare_classes_are_chosen_by_their_rarity(dataset: PreparedDataset):
-    views = Views(dataset, SPEC, {0: ["a"], 3: ["a"]}, {0: 1.25, 3: 5.0})
+    views = Views(dataset, SPEC, holders={0: ["a"], 3: ["a"]}, rarity={0: 1.25, 3: 5.0})
     chosen = [views._some_class(ClassCropSpec(), {0, 3}, np.random.default_rng(seed)) for seed in range(500)]
     assert 0.75 < np.mean(np.array(chosen) == 3) < 0.85
 

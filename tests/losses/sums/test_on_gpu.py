@@ -35,6 +35,7 @@ def interpret(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_interpreted_kernels_give_the_sums_and_gradients_of_float64() -> None:
     assert interpret() == "right"
 

@@ -86,6 +86,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(by_memory, "_largest", largest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "accumulate", "tried"), [(8, 1, [8, 8]), (5, 2, [8, 4, 4]), (2, 4, [8, 4, 2, 2])])
 def test_a_gpu_is_tried_with_fewer_images_until_two_steps_fit(
     images: int, accumulate: int, tried: list[int], as_on_a_gpu: None, toy_data: Path, tmp_path: Path
@@ -107,6 +108,7 @@ def test_terms_that_compare_images_get_two_at_least(as_on_a_gpu: None, toy_data:
         with_fitting_batch(asked, Memory(1).take_step)
 
 
+@pytest.mark.slow
 def test_a_run_of_auto_is_the_run_of_its_number(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fixed, each = reckoned(toy_data, tmp_path)
     with_memory(monkeypatch, fixed + 4.5 * each)

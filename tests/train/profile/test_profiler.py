@@ -33,6 +33,7 @@ def runs(toy_data: Path, toy_teacher: Path, tmp_path_factory: pytest.TempPathFac
     return plain, looked, watch
 
 
+@pytest.mark.slow
 def test_a_profiled_run_computes_the_same_bits(runs: tuple[RunFolder, RunFolder, Silent]) -> None:
     plain, looked, _ = runs
     one, other = (torch.load(run.last, weights_only=True) for run in (plain, looked))

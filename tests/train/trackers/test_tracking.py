@@ -202,6 +202,7 @@ def test_a_tracker_that_fails_does_not_end_the_run(name: str, books: dict[str, B
     assert watch.notes.count(said) == 1
 
 
+@pytest.mark.slow
 def test_wandb_is_offline_unless_somebody_is_logged_in(
     books: dict[str, Book], toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
