@@ -282,5 +282,5 @@ def test_two_processes_learn_what_one_does(toy_data: Path, tmp_path: Path) -> No
     assert len(scores) == len(same) == 2
     for name, tensor in one.items():
         # The probe solves equations of 65 unknowns from 40 places, which makes rounding larger.
-        close = 5e-2 if name.startswith(("head.", "classifier.")) else 1e-5
+        close = 5e-2 if name.startswith(("head.", "classifier.")) else 1e-4
         torch.testing.assert_close(two[name], tensor, atol=close, rtol=close)
