@@ -18,6 +18,10 @@ from segctl.cli.options import (
 )
 from segctl.cli.output import out
 from segctl.commands import DATA_ROOT
+from segctl.errors import InputError
+
+TOP_K = 3
+"""Classes that --soft writes. The three most probable ones hold nearly all of the probability."""
 
 
 def predict(
@@ -34,6 +38,15 @@ def predict(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write the masks to.")],
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write each picture with the class colours over it.")] = False,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Also write the largest probability of each pixel: 16-bit PNGs in confidence/.")
+    ] = False,
+    soft: Annotated[
+        bool, typer.Option("--soft", help="Also write the most probable classes of each pixel with probabilities: .npz in soft/.")
+    ] = False,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", metavar="K", min=1, max=255, help="How many classes --soft writes; default: 3.")
+    ] = None,
     label_ids: Annotated[bool, typer.Option("--label-ids", help="Write Cityscapes label ids, as its server expects.")] = False,
     protocol: ProtocolOpt = None,
     tile: TileOpt = None,
@@ -51,6 +64,8 @@ def predict(
     from segctl.inference.predict_pictures import PredictRequest, predict_files
     from segctl.schema.evaluate import ProtocolChange
 
+    if top_k is not None and not soft:
+        raise InputError(f"--top-k is {top_k}, but nothing writes soft labels", "add --soft")
     change = ProtocolChange(protocol, tile, stride, scales, flip)
     request = PredictRequest(
         run=run,
@@ -59,6 +74,8 @@ def predict(
         data_root=data_root,
         overlay=overlay,
         label_ids=label_ids,
+        confidence=confidence,
+        soft=(top_k or TOP_K) if soft else 0,
         device=device,
         precision=precision,
         change=change,

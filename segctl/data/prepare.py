@@ -17,7 +17,8 @@ import re
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +35,8 @@ from segctl.data.classes import LabelCounts
 from segctl.data.files.bands import BandScaling
 from segctl.data.files.lock import locked, made_folder, remove_abandoned
 from segctl.data.findings import Finding, refusal
+from segctl.data.inspect.duplicates import Pictures
+from segctl.data.inspect.labels import counts_of_splits, judge_labels
 from segctl.data.shards.dataset import (
     INDEX_NAME,
     PreparedDataset,
@@ -78,12 +81,16 @@ class Conversion:
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """A whole shard: its file's name, the hash of the file, what each sample became, and what each label shows."""
+    """A whole shard: its file's name, the hash of the file, what each sample became, and what each label shows.
+
+    labels: without the samples that have no label.  images: CRC-32 of each image's pixels.
+    """
 
     filename: str
     file_hash: str
     records: Records
     labels: dict[str, LabelCounts]
+    images: dict[str, int]
 
 
 def prepare_source(
@@ -147,6 +154,14 @@ def _limited(source: Source, limit: int) -> Source:
     return replace(source, splits=splits, groups=groups)
 
 
+def _without(source: Source, left_out: Collection[str]) -> Source:
+    """The source without some samples."""
+    if not left_out:
+        return source
+    splits = {split: [name for name in names if name not in left_out] for split, names in source.splits.items()}
+    return replace(source, splits=splits)
+
+
 def _names(source: Source) -> list[str]:
     """The samples of all splits, each once, sorted."""
     return sorted({name for names in source.splits.values() for name in names})
@@ -175,6 +190,10 @@ def _find_current(source: Source, data_root: Path, codec: Codec, limit: int | No
     if there is None:
         return None
     shards = [there.folder / shard for shard in there.shards]
+    repeated = there.provenance.repeated or {}
+    if any(name not in source.unlabelled or source.samples.digest(name) != sha256 for name, sha256 in repeated.items()):
+        return None
+    source = _without(source, repeated)
     same = (
         there.provenance.rule == source.rule
         and (there.provenance.codec, there.provenance.limit) == (codec, limit)
@@ -224,17 +243,23 @@ def _keep_only(staging: Path, conversion: Conversion) -> None:
 
 
 def _write_index(conversion: Conversion, shards: list[WrittenShard], limit: int | None) -> None:
-    source = conversion.source
+    records = {name: record for shard in shards for name, record in shard.records.items()}
+    reader = ShardReader([conversion.folder / shard.filename for shard in shards])
+    repeated = _repeated(
+        conversion.source, records, {name: crc for shard in shards for name, crc in shard.images.items()}, reader
+    )
+    source = _without(conversion.source, repeated)
+    records = {name: record for name, record in records.items() if name not in repeated}
     created = datetime.now(UTC).isoformat(timespec="milliseconds")
     notes = list(source.notes)
-    records = {name: record for shard in shards for name, record in shard.records.items()}
+    if repeated:
+        what = "1 unlabelled picture is" if len(repeated) == 1 else f"{len(repeated)} unlabelled pictures are"
+        notes.append(f"{what} left out: another sample shows the same picture")
     labels = {name: counts for shard in shards for name, counts in shard.labels.items()}
-    splits = {split: LabelCounts.total(labels[name] for name in names) for split, names in source.splits.items() if names}
-    if limit is None and any(counts.unknown for counts in splits.values()):
-        from segctl.data.inspect.labels import judge_labels
-
-        if certain := judge_labels(splits, source.classes, source.label_advice).certain:
-            raise refusal(certain)
+    splits = counts_of_splits(source.splits, labels)
+    certain = judge_labels(splits, source.classes, source.label_advice).certain
+    if limit is None and certain:
+        raise refusal(certain)
     dataset = PreparedDataset(
         name=source.name,
         folder=conversion.folder,
@@ -242,11 +267,22 @@ def _write_index(conversion: Conversion, shards: list[WrittenShard], limit: int 
         splits=source.splits,
         groups=source.groups,
         fingerprint=fingerprint(source.rule, {name: record.source_sha256 for name, record in records.items()}),
-        provenance=Provenance(source.origin, source.rule, source.decoder, conversion.codec, __version__, created, limit, notes),
+        provenance=Provenance(
+            source.origin,
+            source.rule,
+            source.decoder,
+            conversion.codec,
+            __version__,
+            created,
+            limit,
+            notes,
+            predicted=source.predicted,
+            repeated=repeated or None,
+        ),
         shards=tuple(shard.filename for shard in shards),
         shard_hashes=tuple(shard.file_hash for shard in shards),
         samples=records,
-        reader=ShardReader([conversion.folder / shard.filename for shard in shards]),
+        reader=reader,
         label_counts=splits,
         pixels=source.pixels,
     )
@@ -254,6 +290,28 @@ def _write_index(conversion: Conversion, shards: list[WrittenShard], limit: int 
         dataset = replace(dataset, pixels=_with_statistics(dataset, dataset.pixels))
     write_text(conversion.folder / INDEX_NAME, index_text(to_index(dataset)))
     _flush_names(conversion.folder)
+
+
+def _repeated(source: Source, records: Records, crcs: Mapping[str, int], reader: ShardReader) -> dict[str, str]:
+    """The unlabelled samples whose pixels a labelled sample shows too, or an earlier unlabelled one, with their source_sha256.
+
+    crcs: of each image's pixels; equal ones are compared by SHA-256.  Raises InputError for an unlabelled picture that a split
+    for scoring shows: a network would learn from what scores it.
+    """
+    if not source.unlabelled:
+        return {}
+
+    def read(name: str) -> np.ndarray:
+        record = records[name]
+        return reader.read(record.shard, "images", name, (0, 0, record.height, record.width))
+
+    pictures = Pictures(source.splits, read)
+    for name, crc in crcs.items():
+        pictures.add(name, (records[name].height, records[name].width), crc)
+    if problems := [found for found in pictures.findings() if found.sample in source.unlabelled]:
+        hint = "take it out, so that no network learns from what scores it"
+        raise refusal([replace(found, problem=f"the picture '{found.sample}' {found.problem}", hint=hint) for found in problems])
+    return {name: records[name].source_sha256 for name in pictures.repeated(source.unlabelled)}
 
 
 def _with_statistics(dataset: PreparedDataset, scaling: BandScaling) -> BandScaling:
@@ -324,6 +382,7 @@ class _ShardRecord(BaseModel):
     file_hash: str
     records: dict[str, SampleRecord]
     labels: dict[str, LabelCounts]
+    images: dict[str, int]
 
 
 def record_path(shard: Path) -> Path:
@@ -352,22 +411,26 @@ def _take_over(conversion: Conversion, index: int, tick: Callable[[], None]) -> 
         return None
     for _ in names:
         tick()
-    return WrittenShard(filename, found.file_hash, found.records, found.labels)
+    return WrittenShard(filename, found.file_hash, found.records, found.labels, found.images)
 
 
 def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> WrittenShard:
     filename, names = conversion.shards[index]
     records: Records = {}
     labels: dict[str, LabelCounts] = {}
+    images: dict[str, int] = {}
+    classes = conversion.source.classes.num_classes
 
     def samples() -> Iterator[RawSample]:
         for name in names:
             sample = conversion.source.samples.read(name)
-            height, width = sample.label.shape
+            height, width = sample.image.shape[:2]
             pixels = pixels_sha256(sample.image, sample.label)
-            labels[name] = LabelCounts.of(
-                sample.label, conversion.source.classes.num_classes, sample.unknown_values, sample.remarks
-            )
+            images[name] = zlib.crc32(np.ascontiguousarray(sample.image).data)
+            shown: dict[str, int] = {}
+            if sample.label is not None:
+                labels[name] = LabelCounts.of(sample.label, classes, sample.unknown_values, sample.remarks)
+                shown = {str(train_id): count for train_id, count in enumerate(labels[name].classes) if count}
             records[name] = SampleRecord(
                 index,
                 height,
@@ -376,7 +439,8 @@ def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> Writ
                 sample.source_sha256,
                 pixels,
                 sample.unknown_pixels,
-                {str(train_id): count for train_id, count in enumerate(labels[name].classes) if count},
+                shown,
+                labelled=sample.label is not None,
             )
             yield sample
             tick()
@@ -385,7 +449,7 @@ def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> Writ
     record_path(path).unlink(missing_ok=True)
     write_shard(path, samples(), conversion.codec)
     _read_back(path, records)
-    written = WrittenShard(filename, file_hash(path), records, labels)
+    written = WrittenShard(filename, file_hash(path), records, labels, images)
     write_text(record_path(path), json.dumps({"key": _key(conversion, index), **asdict(written)}))
     return written
 
@@ -395,7 +459,8 @@ def _read_back(path: Path, records: Records) -> None:
     reader = ShardReader([path])
     for name, record in records.items():
         whole = (0, 0, record.height, record.width)
-        if pixels_sha256(reader.read(0, "images", name, whole), reader.read(0, "labels", name, whole)) != record.pixels_sha256:
+        label = reader.read(0, "labels", name, whole) if record.labelled else None
+        if pixels_sha256(reader.read(0, "images", name, whole), label) != record.pixels_sha256:
             raise SegctlError(f"sample '{name}' reads back from '{path}' with other pixels than were written", "check the disk")
     reader.close()
 

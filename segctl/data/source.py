@@ -15,13 +15,13 @@ from segctl.data.findings import Finding
 class RawSample:
     """One sample, read and in train ids.
 
-    image: uint8 (H, W, 3) RGB, or (H, W, N) of N bands.  label: uint8 (H, W) train ids, 255 ignored.  instance: uint16 (H, W),
-    None if there is none.
+    image: uint8 (H, W, 3) RGB, or (H, W, N) of N bands.  label: uint8 (H, W) train ids, 255 ignored; None for a picture without
+    label.  instance: uint16 (H, W), None if there is none.
     """
 
     name: str
     image: np.ndarray
-    label: np.ndarray
+    label: np.ndarray | None
     instance: np.ndarray | None
     source_sha256: str
     """Hash of the bytes the sample was made from, the same on any machine."""
@@ -35,6 +35,28 @@ class RawSample:
     """What is odd about the label, in words, and how often: "polygons that cross themselves, filled by the even-odd rule"."""
     image_file: bytes | None = None
     """The image's file, if there is one and decoding it gives exactly `image`."""
+
+
+@dataclass(frozen=True)
+class PredictedLabels:
+    """Labels that a network made. network: its preset or run.  weights_sha256: of its file.  min_confidence: as it was given,
+    None
+    for all pixels.  samples: whose labels these are; all others are a person's, or as published."""
+
+    network: str
+    weights_sha256: str
+    min_confidence: str | None
+    samples: tuple[str, ...]
+
+    def in_words(self, samples: int) -> str:
+        """Who made how many of the labels of that many samples, in a sentence without its full stop."""
+        kept = (
+            "" if self.min_confidence is None else f"; less certain pixels are ignored (--min-confidence {self.min_confidence})"
+        )
+        return (
+            f"{len(self.samples)} of {samples} labels were made by the network '{self.network}' "
+            f"(sha256 {self.weights_sha256[:12]}), not by people{kept}"
+        )
 
 
 class SampleReader(Protocol):
@@ -76,5 +98,9 @@ class Source:
     """What to do about labels that do not fit the class table."""
     pixels: BandScaling | None = None
     """How the bands of its picture files become those of its images; None for 8-bit colour."""
+    predicted: PredictedLabels | None = None
+    """Which labels a network made; None if people made all of them."""
+    unlabelled: frozenset[str] = frozenset()
+    """The samples without a label."""
     problems: tuple[Finding, ...] = ()
     """What opening the source found wrong; `prepare` refuses a source that has any."""

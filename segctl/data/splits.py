@@ -11,6 +11,7 @@ _ROLES = {
     "train": r"train(ing)?",
     "val": r"val(id(ation)?)?|dev(el(opment)?)?|eval(uation)?",
     "test": r"test(ing)?",
+    "unlabelled": r"unlabell?ed",
 }
 """The words that name a role; a part such as `set` or `images` may follow. Only whole words count: `trains` is a class."""
 _PART = r"(set|split|data|fold|images?|imgs?|labels?)?"
@@ -23,10 +24,13 @@ def must_not_meet(first: str, second: str) -> bool:
 
     A fold is compared only with its own fold: val_fold1 is part of train_fold0, and of a train without folds. `trainval` holds
     val by its meaning. Splits of one role (train, train_aug) may overlap; names that say nothing (all, extra) are their owner's.
+    Unlabelled pictures are trained on with every fold, so they meet no val and no test.
     """
     (role, fold), (other, other_fold) = _meaning(first), _meaning(second)
     if None in (role, other) or role == other:
         return False
+    if "unlabelled" in (role, other):
+        return bool({"val", "test"} & {role, other})
     if "test" in (role, other):
         return True
     if "trainval" in (role, other):
@@ -45,7 +49,7 @@ def overlaps(splits: Mapping[str, Sequence[str]]) -> list[Finding]:
 
 
 def _meaning(split: str) -> tuple[str | None, str]:
-    """(train, val, test, trainval or None; the fold, "" if there is none)."""
+    """(train, val, test, trainval, unlabelled or None; the fold, "" if there is none)."""
     roles = [role for word in _WORD.findall(split) if (role := _role(word.lower()))]
     fold = re.search(r"fold[^a-z0-9]?(\d+)", split.lower())
     # The first word decides ("test-dev" is a test), but train beside val is both: train_val, TrainVal.

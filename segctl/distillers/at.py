@@ -4,29 +4,38 @@ The paper compares several layers and takes the norm of the difference. CIRKD's 
 and takes the mean square over positions, with weight 10,000 beside KD (winycg/CIRKD, losses/at.py and
 train_scripts/train_kd/train_at.sh at 2d8ad0f). A mean over positions shrinks as maps grow, because attention maps have length 1:
 that weight was tuned on 64×128 positions, and on CamVid's 45×45 the term is four times as strong.
+
+Pixels: of a labelled picture all, ignored and padded ones too, as in CIRKD's code; of a picture without label the real ones.
 """
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from segctl.distillers.align import Pair, check_maps, paired_features
+from segctl.distillers.align import Pair, check_maps, grid_of, paired_features
 from segctl.distillers.base import Term
+from segctl.distillers.seen import mean_over_seen, nothing_unseen, seen_pixels
 from segctl.models.outputs import Outputs
 from segctl.schema.terms.distill_terms import AttentionSpec
 
 
-def attention_map(maps: Tensor) -> Tensor:
-    """(B, D, h, w) -> (B, h·w): the mean square over channels, scaled to length 1 in each image (arXiv:1612.03928)."""
-    return F.normalize(maps.square().mean(1).flatten(1))
+def attention_map(maps: Tensor, seen: Tensor | None = None) -> Tensor:
+    """(B, D, h, w) -> (B, h·w): the mean square over channels, scaled to length 1 in each image (arXiv:1612.03928).
+
+    seen: bool (B, h, w), None for all; 0 at other pixels.
+    """
+    return F.normalize(nothing_unseen(maps, seen).square().mean(1).flatten(1))
 
 
-def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
+def attention_distance(student: Tensor, teacher: Tensor, seen: Tensor | None = None) -> Tensor:
     """Mean squared difference of the attention maps. student (B, D, h, w), teacher (B, D', h, w). Returns a scalar.
+
+    seen: bool (B, h, w), None for all.
 
     Raises ArgumentError for other shapes. Source: arXiv:1612.03928, equation 2, squared and averaged as CIRKD's code does.
     """
     check_maps(student, teacher, same_channels=False)
-    return (attention_map(student) - attention_map(teacher.detach())).square().mean()
+    difference = (attention_map(student, seen) - attention_map(teacher.detach(), seen)).square()
+    return mean_over_seen(difference, None if seen is None else seen.flatten(1))
 
 
 class Attention(Term[AttentionSpec]):
@@ -39,5 +48,6 @@ class Attention(Term[AttentionSpec]):
         return Attention()
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
-        """Features (B, D, h, w) and (B, D', h, w); the label is not read. Returns a scalar of at least 0."""
-        return attention_distance(*paired_features(student, teacher))
+        """Features (B, D, h, w) and (B, D', h, w); the label's classes are not read. Returns a scalar of at least 0."""
+        ours, theirs = paired_features(student, teacher)
+        return attention_distance(ours, theirs, seen_pixels(student, label, grid_of(ours)))

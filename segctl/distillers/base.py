@@ -19,12 +19,19 @@ class Term(nn.Module, ABC, Generic[S]):
 
     A term never writes to the teacher's tensors and sends no gradient into them. Its trainable parts are trained with the
     student, except for an opponent.
+
+    Of a labelled picture a term sees the pixels that its paper says. Of a picture without label it sees every real pixel and no
+    padding (see `segctl.distillers.seen`), or nothing if it needs labels.
     """
+
+    needs_labels: bool = False
+    """Whether it compares by the label's classes, and so learns nothing from a picture without label."""
 
     @property
     @abstractmethod
     def mean_over_pixels(self) -> bool:
-        """Whether its value is a mean over the label's valid pixels; if not, it is a mean over images.
+        """Whether its value is a mean over the pixels that it sees and that have a label or belong to a picture without one; if
+        not, it is a mean over images.
 
         Decides how the values of micro-batches add up to the batch's. A class writes `mean_over_pixels = False`.
         """
@@ -36,7 +43,8 @@ class Term(nn.Module, ABC, Generic[S]):
 
     @abstractmethod
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor | dict[str, Tensor]:
-        """Outputs of both networks for the same images; label integer (B, H, W), 255 ignored.
+        """Outputs of both networks for the same images; label integer (B, H, W), 255 ignored; `student.unlabelled` marks the real
+        pixels of pictures without label.
 
         Returns a scalar, or scalars by the names of the spec's `part_weights`.
         """

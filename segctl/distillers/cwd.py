@@ -3,14 +3,18 @@
 The method is this divergence on features (weight 50) and on logits (weight 3), T 4, beside KD and the discriminator of
 `discriminator.py`. CIRKD's port has it so, and the published column comes from there. The authors' own code uses the logits
 alone (weight 3, T 4, no KD, no discriminator; mmrazor: weight 5, T 1): that is a preset with one `cwd` term.
+
+Pixels: of a labelled picture all, ignored and padded ones too, as in both codes; of a picture without label the real ones, which
+alone make up the distribution.
 """
 
 from typing import Literal
 
 from torch import Tensor, nn
 
-from segctl.distillers.align import Pair, check_maps, paired_features, paired_logits
+from segctl.distillers.align import Pair, check_maps, grid_of, paired_features, paired_logits
 from segctl.distillers.base import Term
+from segctl.distillers.seen import NOWHERE, nothing_unseen, seen_pixels
 from segctl.losses.pixels import sum_dtype
 from segctl.models.outputs import Outputs
 from segctl.schema.terms.distill_terms import ChannelFeaturesSpec, ChannelSpec
@@ -20,16 +24,17 @@ PUBLISHED_FACTOR = 256 / 128
 """Channels of the reference's teacher over those of its students."""
 
 
-def channel_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def channel_divergence(student: Tensor, teacher: Tensor, temperature: float, seen: Tensor | None = None) -> Tensor:
     """T² times the mean over images and channels of KL(softmax over pixels of teacher / T || that of student / T).
 
-    student, teacher: (B, K, h, w). Returns a scalar; it grows with the number of pixels. Raises ArgumentError for other shapes.
-    Source: arXiv:2011.13256, equation 5.
+    student, teacher: (B, K, h, w); seen: bool (B, h, w), None for all. Returns a scalar; it grows with the number of pixels.
+    Raises ArgumentError for other shapes. Source: arXiv:2011.13256, equation 5.
     """
     check_maps(student, teacher, temperature)
     # log_softmax, because a softmax rounds to 0 where a map is peaked, and 0 has no logarithm.
-    log_s = (student.to(sum_dtype(student)).flatten(2) / temperature).log_softmax(2)
-    log_t = (teacher.detach().to(log_s.dtype).flatten(2) / temperature).log_softmax(2)
+    ours, theirs = nothing_unseen(student, seen, NOWHERE), nothing_unseen(teacher.detach(), seen, NOWHERE)
+    log_s = (ours.to(sum_dtype(student)).flatten(2) / temperature).log_softmax(2)
+    log_t = (theirs.to(log_s.dtype).flatten(2) / temperature).log_softmax(2)
     return temperature**2 * (log_t.exp() * (log_t - log_s)).sum(2).mean()
 
 
@@ -48,8 +53,9 @@ class ChannelLogits(Term[ChannelSpec]):
         return ChannelLogits(spec.logits, spec.temperature)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
-        """Logits (B, C, h, w) at head stride; the label is not read. Returns a scalar of at least 0."""
-        return channel_divergence(*paired_logits(student, teacher, self.logits, "cwd"), self.temperature)
+        """Logits (B, C, h, w) at head stride; the label's classes are not read. Returns a scalar of at least 0."""
+        ours, theirs = paired_logits(student, teacher, self.logits, "cwd")
+        return channel_divergence(ours, theirs, self.temperature, seen_pixels(student, label, grid_of(ours)))
 
 
 class ChannelAdapter(nn.Conv2d):
@@ -91,6 +97,7 @@ class ChannelFeatures(Term[ChannelFeaturesSpec]):
         return ChannelFeatures(*pair.channels(spec.kind), spec.temperature, spec.divide_by)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
-        """Features (B, D, h, w) and (B, D', h, w); the label is not read. Returns a scalar of at least 0."""
+        """Features (B, D, h, w) and (B, D', h, w); the label's classes are not read. Returns a scalar of at least 0."""
         ours, theirs = paired_features(student, teacher)
-        return self.factor * channel_divergence(self.adapter(ours), theirs, self.temperature)
+        seen = seen_pixels(student, label, grid_of(ours))
+        return self.factor * channel_divergence(self.adapter(ours), theirs, self.temperature, seen)

@@ -3,6 +3,9 @@
 Defaults are those of CIRKD's port, which the published columns come from: hinge loss, Adam 4e-4 with betas 0.9 and 0.99,
 constant. SKD's and IFVD's own code use the Wasserstein loss with gradient penalty (`loss` wgan_gp). The discriminator sees
 logits only, in both, although SKD's paper describes the image beside them.
+
+Pixels: of a labelled picture all, ignored and padded ones too; of a picture without label the real ones, beside which the maps of
+both networks are 0.
 """
 
 from typing import Literal
@@ -14,6 +17,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from segctl.distillers.align import GridSize, Pair, grid_of, paired_logits
 from segctl.distillers.base import Opponent, Term
+from segctl.distillers.seen import nothing_unseen, seen_pixels
 from segctl.models.outputs import Outputs, upsample
 from segctl.runtime.upload import upload
 from segctl.schema.terms.distill_terms import AdversarialSpec
@@ -110,8 +114,10 @@ class Adversarial(Term[AdversarialSpec]):
         return Adversarial(spec.logits, pair.student.classes, grid, spec.loss, spec.gradient_penalty, spec.lr, spec.betas)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> dict[str, Tensor]:
-        """Logits (B, C, h, w) at head stride; the label is not read. Returns two scalars; `generator` may be below 0."""
-        ours, theirs = paired_logits(student, teacher, self.logits, "adversarial")
+        """Logits (B, C, h, w) at head stride; the label's classes are not read. Returns two scalars; `generator` may be
+        below 0."""
+        pair = paired_logits(student, teacher, self.logits, "adversarial")
+        ours, theirs = (nothing_unseen(maps, seen_pixels(student, label, grid_of(maps))) for maps in pair)
         size = wide_enough(grid_of(ours))
         fake, real = upsample(ours, size), upsample(theirs, size)
         # In the student's part D is a constant: without this, the student's loss would train D to be fooled.

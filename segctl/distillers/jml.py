@@ -1,4 +1,8 @@
-"""JML-KD: the teacher's probabilities as soft labels, for a pixel loss and an IoU loss."""
+"""JML-KD: the teacher's probabilities as soft labels, for a pixel loss and an IoU loss.
+
+Pixels: of a labelled picture the labelled ones, as published, or all with `pixels: all`; of a picture without label the real
+ones.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +12,7 @@ from torch import Tensor
 
 from segctl.distillers.align import Pair, check_aux
 from segctl.distillers.base import Term
+from segctl.distillers.seen import seen_pixels
 from segctl.ignored import IGNORED
 from segctl.losses.jdt import JDTLoss
 from segctl.losses.kl import KLLoss
@@ -42,9 +47,13 @@ def calibration_of(spec: CalibrationSpec | None) -> Calibration:
     return partial(calibrate, keys=spec.keys, bandwidth=spec.bandwidth, balanced=spec.balanced, kernel_size=spec.kernel_size)
 
 
-def compared_pixels(label: Tensor, pixels: Compared) -> Tensor:
+def compared_pixels(student: Outputs, label: Tensor, pixels: Compared) -> Tensor:
     """bool (B, H, W): the pixels of a label (B, H, W) over which a term counts."""
-    return torch.ones_like(label, dtype=torch.bool) if pixels == "all" else label != IGNORED
+    if pixels == "all":
+        seen = seen_pixels(student, label, (label.shape[-2], label.shape[-1]))
+        return torch.ones_like(label, dtype=torch.bool) if seen is None else seen
+    labelled = label != IGNORED
+    return labelled if student.unlabelled is None else labelled | student.unlabelled
 
 
 def sums_between(
@@ -74,14 +83,14 @@ def sums_between(
             ours, theirs = ours.to(sum_dtype(ours)) / temperature, theirs.to(sum_dtype(theirs)) / temperature
         size = (label.shape[-2], label.shape[-1])
         if ("compared", pixels) not in student.shared:
-            student.shared["compared", pixels] = compared_pixels(label, pixels)
+            student.shared["compared", pixels] = compared_pixels(student, label, pixels)
         sums = sums_at_stride(ours, SoftAtStride(theirs), size, student.shared["compared", pixels], norm, with_log)
         student.shared[(*key, with_log)] = sums
     return sums
 
 
 class SoftKL(Term[SoftKLSpec]):
-    """T² times the mean over the labelled pixels, or over all, of KL(teacher || student), both at label size.
+    """T² times the mean over the compared pixels of KL(teacher || student), both at label size.
 
     Source: arXiv:2302.05666, the cross-entropy part of JML-KD in its KL form; T = 1 there.
     """
@@ -114,15 +123,23 @@ class SoftKL(Term[SoftKLSpec]):
             temperature = self.loss.temperature
             sums = sums_between(student, teacher, self.logits, label, pixels=self.pixels, temperature=temperature, with_log=True)
             if sums is not None:
-                return self.loss.of_sums(sums)
+                return self.loss.of_sums(sums, by_image=self._by_image(student))
         q = self.calibration(soft_label(teacher.upsampled(self.logits), self.loss.temperature), label)
-        loss: Tensor = self.loss(student.upsampled(self.logits), q, compared_pixels(label, self.pixels))
+        logits, compared = student.upsampled(self.logits), compared_pixels(student, label, self.pixels)
+        if self._by_image(student):
+            images = zip(*(torch.split(part, 1) for part in (logits, q, compared)), strict=True)
+            return torch.stack([self.loss(*image) for image in images]).mean()
+        loss: Tensor = self.loss(logits, q, compared)
         return loss
+
+    def _by_image(self, student: Outputs) -> bool:
+        """Whether it is the mean over images of each image's mean: parts of a batch add up by their images, whose padding may
+        differ if some have no label."""
+        return self.pixels == "all" and student.unlabelled is not None
 
 
 class SoftJDT(Term[SoftJDTSpec]):
-    """A Jaccard, Dice or Tversky metric loss against the teacher's probabilities, at label size, over the labelled pixels
-    or over all.
+    """A Jaccard, Dice or Tversky metric loss against the teacher's probabilities, at label size, over the compared pixels.
 
     Source: arXiv:2302.05666; all classes are active there, and on the main logits only.
     """
@@ -155,5 +172,5 @@ class SoftJDT(Term[SoftJDTSpec]):
             if sums is not None:
                 return self.loss.of_sums(sums, hard=False)
         q = self.calibration(soft_label(teacher.upsampled(self.logits)), label)
-        loss: Tensor = self.loss(student.upsampled(self.logits), q, compared_pixels(label, self.pixels))
+        loss: Tensor = self.loss(student.upsampled(self.logits), q, compared_pixels(student, label, self.pixels))
         return loss

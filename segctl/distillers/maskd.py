@@ -4,13 +4,17 @@ This follows the authors' segmentation code, which distils logits; their detecti
 There are two stages: first the tokens learn from the teacher alone, then they are constants. In the first stage that code lets
 the teacher's batch norm drift and takes the tokens of the step that happened to validate best; here the teacher stays in eval,
 and the last tokens are taken.
+
+Pixels: of a labelled picture all, ignored and padded ones too, as in the authors' code; of a picture without label the real ones.
+The first stage sees labelled pixels, and the real ones of pictures without label, for which the teacher's own class is the label.
 """
 
 import torch
 from torch import Tensor, nn
 
-from segctl.distillers.align import Pair, check_maps, paired_logits
+from segctl.distillers.align import Pair, check_maps, grid_of, paired_logits
 from segctl.distillers.base import Term
+from segctl.distillers.seen import nothing_unseen, seen_pixels
 from segctl.errors import ArgumentError
 from segctl.ignored import IGNORED
 from segctl.losses.pixels import log_likelihood, mean_over_valid, sum_dtype
@@ -74,9 +78,11 @@ class MaskStage(nn.Module):
         logits = teacher.at_head_stride("main").detach()
         logits = logits.to(sum_dtype(logits))
         masks = receptive_masks(self.tokens, logits)
-        seen = at_label_size(masks.sum(1, keepdim=True) * logits, teacher.size)
+        covered = at_label_size(masks.sum(1, keepdim=True) * logits, teacher.size)
+        if teacher.unlabelled is not None:
+            label = torch.where(teacher.unlabelled, teacher.upsampled("main").argmax(1), label.long())
         valid = label != IGNORED
-        per_pixel = -log_likelihood(seen, label, valid)  # torch's cross_entropy has no deterministic form on a GPU
+        per_pixel = -log_likelihood(covered, label, valid)  # torch's cross_entropy has no deterministic form on a GPU
         return {"cross_entropy": mean_over_valid(per_pixel, valid), "overlap": mask_overlap(masks)}
 
 
@@ -108,7 +114,8 @@ class MaskedLogits(Term[MaskedSpec]):
         self.tokens.copy_(stage.tokens.detach())
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
-        """Logits (B, C, h, w) at head stride; the label is not read. Returns a scalar of at least 0."""
+        """Logits (B, C, h, w) at head stride; the label's classes are not read. Returns a scalar of at least 0."""
         ours, theirs = paired_logits(student, teacher, self.logits, "maskd")
-        masks = receptive_masks(self.tokens.to(theirs.dtype), theirs)
+        seen = seen_pixels(student, label, grid_of(ours))
+        masks = nothing_unseen(receptive_masks(self.tokens.to(theirs.dtype), theirs), seen)
         return masked_distance(ours, theirs, masks)

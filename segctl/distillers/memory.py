@@ -4,6 +4,8 @@ Weight 0.1 each; 0.01 on PASCAL VOC, where 0.1 is known to end below the undisti
 
 The reference's teacher has 256 channels, so its 19 queues of 20,000 pixels and 2,000 regions take 428 MB; a teacher of 512 takes
 twice that. The weights hold for any width, because similarities are cosines.
+
+Pixels: the labelled ones; the queues are sorted by class, so they take nothing of pictures without label either.
 """
 
 from collections.abc import Iterator, Sequence
@@ -180,6 +182,7 @@ class Memory(Term[MemorySpec]):
     """
 
     mean_over_pixels = True
+    needs_labels = True
 
     def __init__(
         self, queues: ClassQueues, student_channels: int, samples: tuple[int, int] = (4096, 1024), temperature: float = 0.1

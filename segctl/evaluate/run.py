@@ -103,7 +103,7 @@ def open_request(request: EvaluationRequest) -> OpenedRequest:
                 f"add --split: {', '.join(dataset.splits)}",
             )
         split = next(iter(dataset.splits))
-    dataset.names(split)  # raises where there is no such split
+    dataset.labelled_names(split, "--split")  # raises where there is no such split, or no label to compare with
     classes = None
     if name != spec.data.dataset:
         classes = map_classes(read(request.run.model).class_names, dataset.classes.names, request.class_map, name)

@@ -32,11 +32,12 @@ that its picture files hold, (H, W, bands)."""
 class PictureNetwork(ABC):
     """A trained network that takes pictures as people have them.
 
-    path: its file.  class_names: by id.  palette: uint8 (256, 3).  protocol, precision: how it is applied, in words.
-    pixels: how the bands of picture files are scaled; None for 8-bit colour.
+    path: its file.  preset: what it was trained by.  class_names: by id.  palette: uint8 (256, 3).  protocol, precision: how it
+    is applied, in words. pixels: how the bands of picture files are scaled; None for 8-bit colour.
     """
 
     path: Path
+    preset: str
     class_names: list[str]
     palette: NDArray[np.uint8]
     protocol: str
@@ -118,6 +119,7 @@ class ExportedNetwork(PictureNetwork):
     def __init__(self, program: Program) -> None:
         self.program = program
         self.path, self.class_names = program.path, list(program.class_names)
+        self.preset = program.facts.preset
         self.palette = np.zeros((256, 3), np.uint8)
         self.palette[: len(self.class_names)] = program.facts.colors
         self.pixels = scaling_of(program.facts.pixels, self.path)

@@ -3,6 +3,7 @@
 DIR/<name>.png            class ids with the class colours as palette, or Cityscapes label ids
 DIR/<name>.tif            instead, for a GeoTIFF: the same with its reference system and transform
 DIR/overlays/<name>.jpg   with --overlay: the picture, half covered by the class colours
+DIR/confidence/, soft/    with --confidence and --soft: how certain the network is (see data/labels/certainty.py)
 DIR/predict.json          the network and the settings, so that a second start knows whether the masks are the same
 """
 
@@ -20,6 +21,7 @@ from pydantic import BaseModel
 
 from segctl.data.files.bands import shown_rgb
 from segctl.data.files.windows import open_windows, size_of_picture, write_geotiff
+from segctl.data.labels.certainty import CONFIDENCE, RECORD, SOFT, write_confidence, write_soft
 from segctl.errors import InputError
 from segctl.evaluate.draw_masks import RGB, overlay, write_index, write_index_rows
 from segctl.evaluate.png_cityscapes import benchmark_of, train_to_label_ids
@@ -28,7 +30,6 @@ from segctl.inference.find_pictures import FoundPicture, find_pictures
 from segctl.inference.network import PictureNetwork, open_network
 from segctl.schema.evaluate import ProtocolChange
 
-RECORD = "predict.json"
 OTHER_FOLDER = "give another folder with -o, or remove this one"
 JPEG_QUALITY = 90
 LARGE_MASK_PX = 2**24
@@ -44,14 +45,17 @@ class PredictRecord(BaseModel):
     ids: str
     overlay: bool
     classes: list[str]
+    confidence: bool = False
+    soft: int = 0
 
 
 @dataclass(frozen=True)
 class PredictRequest:
     """Which network (run: a run folder, a model file or an exported file), which pictures, where to write, and what.
 
-    pictures: files, folders and patterns.  device, precision: the best there is, and as trained, if None.  trust_program: whether
-    the network may be a .pt2 or TorchScript file, which may run its code when it is read.
+    pictures: files, folders and patterns.  confidence: write how certain each pixel is.  soft: write that many of the most
+    probable classes of each pixel; 0 for none.  device, precision: the best there is, and as trained, if None.  trust_program:
+    whether the network may be a .pt2 or TorchScript file, which may run its code when it is read.
     """
 
     run: Path
@@ -60,6 +64,8 @@ class PredictRequest:
     data_root: Path
     overlay: bool = False
     label_ids: bool = False
+    confidence: bool = False
+    soft: int = 0
     device: str | None = None
     precision: str | None = None
     change: ProtocolChange = field(default_factory=ProtocolChange)
@@ -80,7 +86,16 @@ def _write(network: PictureNetwork, request: PredictRequest, picture: FoundPictu
         with open_windows(picture.path, network.pixels) as windows:
             _write_mask(network, request, picture, (windows.height, windows.width), network.id_rows(windows))
         return
-    ids = network.ids(image[None])[0]
+    if request.confidence or request.soft:
+        # The classes come from the same probabilities, so that a mask and its certainty cannot disagree.
+        probabilities = network.class_probabilities(image[None])[0]
+        ids = probabilities.argmax(0).astype(np.uint8)
+        if request.confidence:
+            write_confidence(request.output / CONFIDENCE / f"{picture.name}.png", probabilities)
+        if request.soft:
+            write_soft(request.output / SOFT / f"{picture.name}.npz", probabilities, request.soft)
+    else:
+        ids = network.ids(image[None])[0]
     mixed = _outputs(request, picture)[1]
     if request.overlay:
         laid_over = Image.fromarray(overlay(shown_rgb(image), ids, network.palette))
@@ -129,7 +144,7 @@ def predict_files(request: PredictRequest, progress: Progress | None = None) -> 
     done_before = len(pictures) - len(left)
     unreadable = []
     with _started_folder(request, record, done_before) as start:
-        for done, (picture, image) in enumerate(_read_ahead(left, network, overlay=request.overlay), start=1):
+        for done, (picture, image) in enumerate(_read_ahead(left, network, whole=_whole(request)), start=1):
             if isinstance(image, InputError):
                 unreadable.append(image)
             else:
@@ -153,19 +168,20 @@ def predict_files(request: PredictRequest, progress: Progress | None = None) -> 
 
 
 def _read_ahead(
-    pictures: list[FoundPicture], network: PictureNetwork, *, overlay: bool
+    pictures: list[FoundPicture], network: PictureNetwork, *, whole: tuple[str, str] | None
 ) -> Iterator[tuple[FoundPicture, RGB | InputError | None]]:
     """Every picture uint8 (H, W, bands), None for one that is predicted in parts, or the error of reading it.
 
-    A thread decodes the next one while the network works.
+    A thread decodes the next one while the network works.  whole: the option that needs whole pictures, and what it writes; None
+    if none does.
     """
 
     def attempt(picture: FoundPicture) -> RGB | InputError | None:
         try:
             size = size_of_picture(picture.path)
             if size is not None and network.windowed(size):
-                if overlay:
-                    raise InputError(f"'{picture.path}' is too large for an overlay", "leave --overlay out")
+                if whole:
+                    raise InputError(f"'{picture.path}' is too large for {whole[1]}", f"leave {whole[0]} out")
                 return None
             return network.read(picture.path)
         except InputError as error:
@@ -192,7 +208,14 @@ def _is_done(picture: FoundPicture, mask: Path) -> bool:
 
 
 def _require_apart(request: PredictRequest, pictures: list[FoundPicture]) -> None:
-    """Refuse to overwrite one of the pictures."""
+    """Refuse to overwrite one of the pictures, and a mask that would lie where what is written beside masks lies."""
+    beside = [folder for folder, wanted in ((CONFIDENCE, request.confidence), (SOFT, request.soft)) if wanted]
+    for picture in pictures:
+        if (folder := picture.name.split("/")[0]) in beside and "/" in picture.name:
+            raise InputError(
+                f"the mask of '{picture.path}' would lie in '{request.output / folder}', which is for --{folder}",
+                "rename that folder of pictures, or predict it by itself",
+            )
     inputs = {real_path(picture.path) for picture in pictures}
     for picture in pictures:
         for path in _outputs(request, picture):
@@ -209,7 +232,19 @@ def _record(request: PredictRequest, network: PictureNetwork) -> dict[str, Any]:
         "ids": "Cityscapes label ids" if request.label_ids else "train ids",
         "overlay": request.overlay,
         "classes": network.class_names,
+        "confidence": request.confidence,
+        "soft": request.soft,
+        "preset": network.preset,
     }
+
+
+def _whole(request: PredictRequest) -> tuple[str, str] | None:
+    """The option that needs a picture in one piece, and what it writes; None if none does."""
+    if request.overlay:
+        return "--overlay", "an overlay"
+    if request.confidence:
+        return "--confidence", "a confidence map"
+    return ("--soft", "soft labels") if request.soft else None
 
 
 def _check_folder(request: PredictRequest, record: dict[str, Any]) -> None:
@@ -218,8 +253,9 @@ def _check_folder(request: PredictRequest, record: dict[str, Any]) -> None:
     if request.output.is_dir() and all(file == path for file in request.output.iterdir()):
         return  # a record without a mask is of a start that failed
     if path.is_file():
-        as_record(there := read_json(path, OTHER_FOLDER), PredictRecord, f"'{path}'", OTHER_FOLDER)
-        differing = [key for key in record if key != "weights" and there.get(key) != record[key]]
+        found = as_record(there := read_json(path, OTHER_FOLDER), PredictRecord, f"'{path}'", OTHER_FOLDER)
+        there |= {"confidence": found.confidence, "soft": found.soft}  # an older segctl wrote neither
+        differing = [key for key in record if key not in ("weights", "preset") and there.get(key) != record[key]]
         if differing:
             raise InputError(
                 f"'{request.output}' holds masks made with other settings: {differing[0]} was {there.get(differing[0])!r}, "
@@ -238,7 +274,8 @@ def _started_folder(request: PredictRequest, record: dict[str, Any], done_before
     start with other settings.
     """
     folder, path = request.output, request.output / RECORD
-    new = [parent for parent in (folder / "overlays", folder, *folder.parents) if not parent.exists()]
+    inside = [folder / name for name in ("overlays", CONFIDENCE, SOFT)]
+    new = [parent for parent in (*inside, folder, *folder.parents) if not parent.exists()]
     began = False
 
     def start() -> None:
@@ -250,10 +287,11 @@ def _started_folder(request: PredictRequest, record: dict[str, Any], done_before
     try:
         yield start
     except BaseException:
-        if began and not done_before and not any([*folder.rglob("*.png"), *folder.rglob("*.tif")]):
-            for file in (path, *folder.glob("overlays/*.jpg")):
+        beside = [*folder.glob("overlays/*.jpg"), *folder.glob(f"{CONFIDENCE}/*.png"), *folder.glob(f"{SOFT}/*.npz")]
+        if began and not done_before and not {*folder.rglob("*.png"), *folder.rglob("*.tif")} - {*beside}:
+            for file in (path, *beside):
                 file.unlink(missing_ok=True)
-            for parent in new:
+            for parent in filter(Path.exists, new):
                 with suppress(OSError):
                     parent.rmdir()
         raise

@@ -17,9 +17,15 @@ class Averaged(Protocol):
     def mean_over_pixels(self) -> bool:
         """Whether the value is a mean over the valid pixels; if not, it is a mean over images."""
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether it sees labelled pixels alone, and so nothing of a picture without label."""
+
 
 class Loss(nn.Module, ABC, Generic[S]):
-    """A loss of the task, built from a spec of type S."""
+    """A loss of the task, built from a spec of type S. It sees labelled pixels alone."""
+
+    needs_labels = True
 
     @property
     @abstractmethod

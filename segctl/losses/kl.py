@@ -48,6 +48,12 @@ class KLLoss(Loss[KLSpec]):
         per_pixel = (q * (log_or_lowest(q) - log_p)).sum(1)
         return self.temperature**2 * mean_over_valid(per_pixel, keep_mask)
 
-    def of_sums(self, sums: Sums) -> Tensor:
-        """The loss, a scalar, of sums (B, C) over soft labels, of logits / T, that were taken with log=True and norm 1."""
+    def of_sums(self, sums: Sums, by_image: bool = False) -> Tensor:
+        """The loss, a scalar, of sums (B, C) over soft labels, of logits / T, that were taken with log=True and norm 1.
+
+        by_image: the mean over images of each image's mean, instead of the mean over the batch's pixels.
+        """
+        if by_image:
+            of_images = (sums.label_log - sums.log_likelihood).sum(1) / sums.labelled.sum(1).clamp(min=1)
+            return self.temperature**2 * of_images.mean()
         return self.temperature**2 * (sums.label_log - sums.log_likelihood).sum() / sums.labelled.sum().clamp(min=1)

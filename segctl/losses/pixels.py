@@ -191,3 +191,8 @@ def count_valid(labels: Tensor) -> Tensor:
     NumPy counts bytes 150 times as fast as torch sums booleans (see benchmarks/results/valid-pixels-2026-11-23.json).
     """
     return torch.tensor([np.count_nonzero(label != IGNORED) for label in labels.numpy()])
+
+
+def count_marked(masks: Tensor) -> Tensor:
+    """How many pixels of each mask bool (B, H, W), in main memory, are True: int64 (B,)."""
+    return torch.tensor([np.count_nonzero(mask) for mask in masks.numpy()])

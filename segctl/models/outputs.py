@@ -62,12 +62,14 @@ def at_label_size(logits: Tensor, size: tuple[int, int], align_corners: bool = F
 class Outputs:
     """A prediction and the size (H, W) of the label it is compared with.
 
-    `shared` is for what several terms compute from the same outputs: the first one leaves it there, by a key, for the others.
+    `unlabelled`, bool (B, H, W): the real pixels of pictures without label; None where every picture has a label.  `shared` is
+    for what several terms compute from the same outputs: the first one leaves it there, by a key, for the others.
     """
 
-    def __init__(self, prediction: Prediction, size: tuple[int, int]) -> None:
+    def __init__(self, prediction: Prediction, size: tuple[int, int], unlabelled: Tensor | None = None) -> None:
         self.prediction = prediction
         self.size = size
+        self.unlabelled = unlabelled
         self.shared: dict[Hashable, Any] = {}
         self._upsampled: dict[OutputName, Tensor] = {}
 

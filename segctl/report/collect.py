@@ -128,6 +128,26 @@ class Run:
         return self.environment.get("cost") or {}
 
     @property
+    def labels_in_words(self) -> str:
+        """Which training labels a network made, and how many images were trained on without one; empty if people made all."""
+        about = self.environment.get("dataset") or {}
+        made, without = about.get("predicted_labels"), about.get("unlabelled_images")
+        words = []
+        if made:
+            kept = (
+                ""
+                if made["min_confidence"] is None
+                else f", less certain pixels ignored (--min-confidence {made['min_confidence']})"
+            )
+            words.append(
+                f"{made['images']} of its {made['of']} training labels were made by the network '{made['network']}' "
+                f"(sha256 {made['weights_sha256'][:12]}){kept}"
+            )
+        if without:
+            words.append(f"it trained on {without} image{'s' if without > 1 else ''} without labels too")
+        return "; ".join(words)
+
+    @property
     def data_root(self) -> Path | None:
         """The folder of prepared datasets that the run was trained from; None where an older segctl did not keep it."""
         kept = self.environment.get("data_root")

@@ -234,6 +234,11 @@ def _what_was_run(frame: Frame) -> Section:
         for split in run.stopped_evaluations
         if frame.split in (None, split)
     ]
+    labels: dict[str, list[str]] = {}
+    for run in runs:
+        if run.labels_in_words:
+            labels.setdefault(run.labels_in_words, []).append(f"`{run.label}`")
+    notes += [f"{', '.join(named)}: {words}" for words, named in labels.items()]
     formulas: dict[str, list[str]] = {}
     for run in runs:
         formulas.setdefault(total_loss(run.spec), []).append(run.label)

@@ -104,6 +104,8 @@ def _metric_faults(run: TrainRun) -> list[Fault]:
 def _teacher_faults(run: TrainRun) -> list[Fault]:
     """A teacher cache needs the same view of an image in every epoch. Only the data tell whether the crop covers every image."""
     low, high = run.data.scale
+    if isinstance(run, DistillRun) and run.teacher.cache and run.data.unlabelled is not None:
+        return [Fault("teacher.cache", "got true with data.unlabelled, whose pictures it does not hold, wanted false")]
     if isinstance(run, DistillRun) and run.teacher.cache and run.data.augment:
         return [Fault("teacher.cache", "got true with data.augment, which changes every view, wanted data.augment []")]
     if isinstance(run, DistillRun) and run.teacher.cache and low != high:
@@ -114,7 +116,16 @@ def _teacher_faults(run: TrainRun) -> list[Fault]:
 def _unlabelled_faults(run: TrainRun) -> list[Fault]:
     """A calibration corrects the teacher where the label says that it is wrong, so it needs a label at every pixel."""
     terms = run.distiller.terms if isinstance(run, DistillRun) else ()
-    return [
+    faults = []
+    if run.data.unlabelled is not None and not isinstance(run, DistillRun):
+        faults.append(Fault("data.unlabelled", "got pictures without labels, which only a teacher can teach from, wanted null"))
+    if run.data.unlabelled is not None and run.data.unlabelled.split == run.data.val_split:
+        faults.append(
+            Fault("data.unlabelled.split", f"got '{run.data.val_split}', which is also data.val_split; wanted another split")
+        )
+    if run.data.unlabelled is not None and run.data.unlabelled.split is None and run.data.labelled == 1:
+        faults.append(Fault("data.unlabelled.split", "got null with data.labelled 1, which hides no label; wanted a split"))
+    return faults + [
         Fault(
             f"distiller.terms.{index}.calibration",
             "got a calibration with pixels 'all', wanted pixels 'labelled' or no calibration",
@@ -133,6 +144,8 @@ def _pretrain_faults(run: TrainRun) -> list[Fault]:
         for index, step in enumerate(run.data.augment)
         if step.kind in ("class_crop", "copy_paste")
     ]
+    if run.data.unlabelled is not None:
+        faults.append(Fault("data.unlabelled", "wanted null: no label is read, so data.train_split names all pictures"))
     if run.model.frozen:
         faults.append(Fault("model.frozen", "got true, wanted false, because the backbone is what learns"))
     if run.model.head != "linear" or run.model.aux:

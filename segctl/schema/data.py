@@ -155,6 +155,16 @@ AugmentStep = Annotated[
 ]
 
 
+class UnlabelledSpec(Spec):
+    """Pictures without labels in every batch, from which a teacher teaches."""
+
+    split: str | None = "unlabelled"
+    """The split whose pictures are mixed in; labels that it may have are not looked at. null: only the pictures whose labels
+    data.labelled hides. With a split, those are mixed in too."""
+    per_batch: int = Field(ge=1, le=65_536)
+    """How many of them a batch has beside its train.batch_size labelled pictures."""
+
+
 class DataSpec(Spec):
     """The samples of a run and the random view of each."""
 
@@ -179,5 +189,7 @@ class DataSpec(Spec):
     labelled: float = Field(1.0, gt=0, le=1)
     """Share of the training pictures whose labels are used. The others have only pixels, from which a teacher can still teach.
     The names of the pictures choose, so every seed and every method has the same labels."""
+    unlabelled: UnlabelledSpec | None = None
+    """Mix pictures without labels into every batch; null: a batch is train.batch_size pictures of data.train_split."""
     workers: int | None = Field(None, ge=0, le=512)
     """Loader processes; null: segctl chooses by the number of cores."""

@@ -83,8 +83,9 @@ class DistillRun(TrainRun):
     """Where the teacher comes from."""
 
     def without_teacher(self) -> TrainRun:
-        """The undistilled student: the same run, distiller and teacher left out."""
-        return TrainRun(**{name: getattr(self, name) for name in TrainRun.model_fields})
+        """The undistilled student: the same run, distiller, teacher and what only a teacher can teach from left out."""
+        fields = {name: getattr(self, name) for name in TrainRun.model_fields}
+        return TrainRun(**fields | {"data": self.data.model_copy(update={"unlabelled": None})})
 
 
 class PretrainRun(TrainRun):

@@ -7,10 +7,11 @@ import torch
 
 from segctl.data.batches.loader import check_batch
 from segctl.data.batches.micro_batches import micro_batches
-from segctl.data.batches.views import Views
+from segctl.data.batches.views import TrainingNames, Views
 from segctl.data.shards.dataset import PreparedDataset, open_dataset
 from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
+from segctl.distillers.build import term_class
 from segctl.errors import InputError, PresetError
 from segctl.models import Segmenter, build_model
 from segctl.models.external.foreign import Network
@@ -67,10 +68,11 @@ def build_session(request: Request, *, fresh: bool = True) -> Session:
 def _build(request: Request, fresh: bool) -> Session:
     world = request.world
     dataset = open_dataset(request.data_root, request.run.data.dataset)
-    run = with_epochs_counted(request.run, len(dataset.names(request.run.data.train_split)))
-    dataset.names(run.data.val_split)
+    names = TrainingNames.of(dataset, request.run.data)
+    run = with_epochs_counted(request.run, len(names.labelled))
+    require_labels(run, dataset)
     require_scores(run, dataset)
-    check_batch(dataset, run.data.train_split, run.train.batch_size, world.size)
+    check_batch(dataset, names.labelled, run.data.train_split, run.train.batch_size, world.size)
     Views.of(dataset, run.data.train_split, run.data)  # refuses before step 1 what it cannot augment
     if world.size > 1 and (faults := group_faults(run, world.size)):
         raise PresetError(f"preset '{run.name}' over {world.size} processes", faults, "use fewer processes, or a larger batch")
@@ -196,6 +198,28 @@ def _require_probe(run: PretrainRun, dataset: PreparedDataset) -> None:
             f"'{dataset.name}' gives no labelled picture for it",
             "leave train.early_stop out, or name a split with labels by `--set pretrain.probe_split=NAME`",
         )
+
+
+def require_labels(run: TrainRun, dataset: PreparedDataset) -> None:
+    """Raise InputError for splits without labels and a run that needs them: to score itself, or to train without a teacher or
+    with a term that compares by class. Other terms teach from any picture, and pretraining reads no label."""
+    split = run.data.train_split
+    if isinstance(run, PretrainRun):
+        dataset.names(run.data.val_split)
+        return
+    dataset.labelled_names(run.data.val_split, "data.val_split")
+    if not isinstance(run, DistillRun):
+        dataset.labelled_names(split, "data.train_split")
+        return
+    if any(map(dataset.has_label, dataset.names(split))):
+        return
+    for index, term in enumerate(run.distiller.terms):
+        if term_class(type(term)).needs_labels:
+            raise InputError(
+                f"distiller.terms.{index}: '{term.kind}' compares by class, so it needs labels, and no picture of "
+                f"data.train_split '{split}' has one",
+                "leave the term out, or train on a split with labels and mix the others in by data.unlabelled",
+            )
 
 
 def _require_aux(run: DistillRun, teacher: Teacher, shape: Shape) -> None:

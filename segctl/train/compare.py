@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import NamedTuple
 
+from segctl.data.batches.views import TrainingNames
 from segctl.data.fitted_preset import open_preset
 from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError, SegctlError, StoppedError
@@ -103,7 +104,7 @@ def open_comparison(request: ComparisonRequest, methods: Sequence[Method], given
             f"'{run.name}' has no teacher to learn from", "give a student's preset; `segctl presets list` shows them"
         )
     dataset = open_dataset(request.data_root, run.data.dataset)
-    run = with_epochs_counted(run, len(dataset.names(run.data.train_split)))
+    run = with_epochs_counted(run, len(TrainingNames.of(dataset, run.data).labelled))
     if list(methods) == ["none"]:
         return OpenedComparison(run, None, reasons)
     found = find_teacher(run, given, request.runs_root, request.data_root, dataset.fingerprint)

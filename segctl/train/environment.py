@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import segctl
+from segctl.data.batches.views import TrainingNames, Views
 from segctl.files import file_sha256
 from segctl.models.cost import cost_of
 from segctl.runtime.device import tf32
@@ -51,9 +52,29 @@ def describe_environment(session: Session, request: Request, trial: Trial | None
             "name": session.dataset.name,
             "fingerprint": session.dataset.fingerprint,
             "trial": session.dataset.trial,
+            **_labels(session),
         },
         "teacher": _teacher(session, trial),
     }
+
+
+def _labels(session: Session) -> dict[str, Any]:
+    """What is not a label that people made: `predicted_labels` says who made how many of the training split's, and
+    `unlabelled_images` how many images are trained on without one; each only where there are any."""
+    dataset, data = session.dataset, session.run.data
+    names = TrainingNames.of(dataset, data)
+    hidden = {*names.unlabelled, *Views.of(dataset, data.train_split, data).unlabelled}
+    made = dataset.provenance.predicted
+    found: dict[str, Any] = {"unlabelled_images": len(hidden)} if hidden else {}
+    if made is not None and (mine := [name for name in made.samples if name in set(names.labelled) - hidden]):
+        found["predicted_labels"] = {
+            "images": len(mine),
+            "of": len(set(names.labelled) - hidden),
+            "network": made.network,
+            "weights_sha256": made.weights_sha256,
+            "min_confidence": made.min_confidence,
+        }
+    return found
 
 
 def _weights_sha256(session: Session) -> str | None:

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from segctl.data.batches.loader import Batch, training_batches
-from segctl.data.batches.micro_batches import micro_batches
+from segctl.data.batches.micro_batches import mixed_micro_batches
 from segctl.errors import SegctlError, StoppedError
 from segctl.files import FREE_SPACE, damage_of_zip, write_json
-from segctl.losses.pixels import count_valid
+from segctl.losses.pixels import count_marked, count_valid
 from segctl.models import read, save
 from segctl.models.saving import write_saved
 from segctl.runs import MODEL_FILE, RunFolder
@@ -205,6 +205,7 @@ def _batches(session: Session) -> Iterator[Batch]:
         rank=session.world.rank,
         size=session.world.size,
         teacher_outputs=session.teacher_outputs,
+        labels=session.task.reads_labels,
     )
 
 
@@ -217,27 +218,33 @@ class StepResult:
 
 
 def take_step(session: Session, batch: Batch) -> StepResult:
-    """One optimiser step on this process's share of a global batch."""
+    """One optimiser step on this process's share of a global batch.
+
+    Pictures that data.unlabelled mixes in stand behind the others; every micro-batch has its part of both.
+    """
     state, device, world, train = session.state, session.compute.device, session.world, session.run.train
     with phase("copy"):
         images = batch.images.to(device, non_blocking=True)
         labels = batch.labels.to(device, non_blocking=True)
         outputs = {name: maps.to(device, non_blocking=True) for name, maps in batch.teacher_outputs.items()}
-    valid = count_valid(batch.labels)
+        unlabelled = None if batch.unlabelled is None else batch.unlabelled.to(device, non_blocking=True)
+    counts = _Counts.of(batch)
     with phase("peers"):
-        valid_of_all = max(1, int(world.total(valid.sum())))
+        of_all = _Counts(world.total(counts.table.sum(0, keepdim=True)))
     session.trained.train()
     state.clear_gradients()
     sums: dict[str, Tensor] = {}
-    parts = micro_batches(len(images), train.batch_size, train.accumulate, world.size)
+    mixed_in = 0 if session.run.data.unlabelled is None else len(images) - len(range(world.rank, train.batch_size, world.size))
+    beside = 0 if session.run.data.unlabelled is None else session.run.data.unlabelled.per_batch
+    parts = mixed_micro_batches(len(images) - mixed_in, train.batch_size, train.accumulate, world.size, mixed_in)
     for part in parts:
-        chosen = slice(part.start, part.stop)
-        share = Share(pixels=int(valid[chosen].sum()) / valid_of_all, images=len(part) / train.batch_size)
-        cached = {name: maps[chosen] for name, maps in outputs.items()} or None
+        share = counts.share(part, of_all, train.batch_size + beside)
+        cached = {name: _rows(maps, part) for name, maps in outputs.items()} or None
+        lacking = None if unlabelled is None else _rows(unlabelled, part)
         # Only the last backward pass averages the gradients over the processes; the earlier ones add to them.
         with nullcontext() if part is parts[-1] else without_averaging(session.trained):
             with session.compute.autocast():
-                step = session.trained(images[chosen], labels[chosen], share, cached)
+                step = session.trained(_rows(images, part), _rows(labels, part), share, cached, lacking)
             with phase("backward"):
                 # Terms are shares of the global batch, to be summed over the processes; averaging divides by their number.
                 scaled: Tensor = state.scaler.scale(step.loss * world.size)
@@ -247,6 +254,32 @@ def take_step(session: Session, batch: Batch) -> StepResult:
         norm = state.apply_gradients(train.clip_norm)
         state.update_average(session.model, norm)
     return StepResult(sums, norm)
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """int64 (B, 3), in main memory: of each image its labelled pixels, those and the real ones of an image without label, and
+    whether it has a label."""
+
+    table: Tensor
+
+    @classmethod
+    def of(cls, batch: Batch) -> "_Counts":
+        labelled = count_valid(batch.labels)
+        lacking = torch.zeros_like(labelled) if batch.unlabelled is None else count_marked(batch.unlabelled)
+        return cls(torch.stack([labelled, labelled + lacking, (lacking == 0).long()], 1))
+
+    def share(self, part: Sequence[range], of_all: "_Counts", images: int) -> Share:
+        """The fraction of the global batch of `images` that some rows are; of_all: the batch's counts, (1, 3)."""
+        mine = torch.cat([self.table[rows.start : rows.stop] for rows in part]).sum(0).tolist()
+        pixels, seen, labelled = (count / max(1, total) for count, total in zip(mine, of_all.table[0].tolist(), strict=True))
+        return Share(pixels, sum(map(len, part)) / images, seen, labelled)
+
+
+def _rows(tensor: Tensor, part: Sequence[range]) -> Tensor:
+    """The rows (R, …) of a tensor (B, …) at one range or several, without a copy for one."""
+    rows = [tensor[each.start : each.stop] for each in part if each]
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
 def _stopped(number: signal.Signals, session: Session, folder: RunFolder, log: RunLog) -> StoppedError:

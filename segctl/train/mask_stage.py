@@ -78,7 +78,7 @@ def _fill(stage: MaskStage, content: dict[str, Any]) -> None:
 def stage_key(session: Session, stage: MaskStage, steps: int) -> str:
     """A hash of everything that the learnt masks depend on."""
     assert session.teacher is not None
-    view = session.run.data.model_dump(mode="json", exclude={"dataset", "val_split", "workers"})
+    view = session.run.data.model_dump(mode="json", exclude={"dataset", "val_split", "workers", "unlabelled"})
     about = {
         "teacher": session.teacher.sha256,
         "data": session.dataset.fingerprint,
@@ -162,7 +162,7 @@ def _batches(session: Session, stage: _Stage) -> Iterator[Batch]:
     return training_batches(
         session.dataset,
         run.data.train_split,
-        view=run.data,
+        view=run.data.model_copy(update={"unlabelled": None}),
         batch_size=run.train.batch_size,
         seed=stage.module.settings.seed,
         first_step=stage.step,
@@ -176,12 +176,14 @@ def _batches(session: Session, stage: _Stage) -> Iterator[Batch]:
 def _teacher_of(session: Session, batch: Batch) -> Outputs:
     assert isinstance(session.task, DistillationTask)
     label, device = batch.labels, session.compute.device
+    unlabelled = None if batch.unlabelled is None else batch.unlabelled.to(device, non_blocking=True)
     if batch.teacher_outputs:
         maps = {name: maps.to(device, non_blocking=True) for name, maps in batch.teacher_outputs.items()}
-        return cached_outputs(maps, label, returned_by(session.task.teacher))
+        cached = cached_outputs(maps, label, returned_by(session.task.teacher))
+        return Outputs(cached.prediction, cached.size, unlabelled)
     with session.compute.autocast():
         prediction = forward_uint8(session.task.teacher, batch.images.to(device, non_blocking=True))
-    return Outputs(prediction, (label.shape[-2], label.shape[-1]))
+    return Outputs(prediction, (label.shape[-2], label.shape[-1]), unlabelled)
 
 
 def _read(path: Path, take: Callable[[dict[str, Any]], object]) -> None:

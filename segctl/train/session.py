@@ -10,7 +10,7 @@ from torch import nn
 
 from segctl.commands import RUNS_ROOT
 from segctl.data.batches.teacher_outputs import TeacherOutputs
-from segctl.data.batches.views import unlabelled_names
+from segctl.data.batches.views import TrainingNames, unlabelled_names
 from segctl.data.files.lock import locked
 from segctl.data.inspect.labels import judge_dataset
 from segctl.data.shards.dataset import PreparedDataset
@@ -135,15 +135,19 @@ class Session:
         return resume_line(folder, self.run, *more, data_root=self.dataset.folder.parent, runs_root=self.runs_root)
 
     def _labels_in_words(self) -> str:
-        """How many of the training pictures have labels; empty if all have."""
-        names = self.dataset.names(self.run.data.train_split)
-        hidden = len(unlabelled_names(names, self.run.data.labelled))
-        return f" ({len(names) - hidden} with labels)" if hidden else ""
+        """How many of the training pictures have labels, and what is mixed in; empty if all have and nothing is."""
+        names, spec = self.dataset.names(self.run.data.train_split), self.run.data.unlabelled
+        hidden = {*unlabelled_names(names, self.run.data.labelled), *(name for name in names if not self.dataset.has_label(name))}
+        words = f" ({len(names) - len(hidden)} with labels)" if hidden else ""
+        if spec is not None:
+            pool = len(TrainingNames.of(self.dataset, self.run.data).unlabelled)
+            words += f", {pool} without labels, {spec.per_batch} of them in each batch beside the {self.run.train.batch_size}"
+        return words
 
     def _epochs(self) -> float:
         """How often the run sees every training image."""
         train = self.run.train
-        return train.steps * train.batch_size / len(self.dataset.names(self.run.data.train_split))
+        return train.steps * train.batch_size / len(TrainingNames.of(self.dataset, self.run.data).labelled)
 
     def _learning(self) -> int:
         """How many parameters of the network learn."""

@@ -31,14 +31,23 @@ class Step:
 
 @dataclass(frozen=True)
 class Share:
-    """The fraction of its global batch that a micro-batch is, from 0 to 1: by valid pixels for terms that average over pixels,
-    by images for all other terms."""
+    """The fraction of its global batch that a micro-batch is, from 0 to 1: by labelled pixels for terms that average over pixels,
+    by images for all other terms.
+
+    seen: by labelled pixels and the real pixels of pictures without label.  labelled: by images that have a label.  Both serve
+    batches with pictures without labels, of which losses and terms that need labels see the others alone; None: as `pixels` and
+    `images`.
+    """
 
     pixels: float
     images: float
+    seen: float | None = None
+    labelled: float | None = None
 
     def of(self, module: Averaged) -> float:
-        return self.pixels if module.mean_over_pixels else self.images
+        if module.mean_over_pixels:
+            return self.pixels if self.seen is None or module.needs_labels else self.seen
+        return self.images if self.labelled is None or not module.needs_labels else self.labelled
 
 
 WHOLE = Share(1.0, 1.0)
@@ -47,9 +56,11 @@ WHOLE = Share(1.0, 1.0)
 class SupervisedTask(nn.Module):
     """A network and its task loss.
 
-    forward: images uint8 (B, H, W, 3), label uint8 (B, H, W) with 255 ignored -> Step.  `teacher_outputs` is for
-    DistillationTask; both tasks take it so that the training loop need not know which one it has.
+    forward: images uint8 (B, H, W, 3), label uint8 (B, H, W) with 255 ignored -> Step.  `teacher_outputs` and `unlabelled` are
+    for DistillationTask; both tasks take them so that the training loop need not know which one it has.
     """
+
+    reads_labels = True
 
     def __init__(self, model: Segmenter, labels: LabelSpec, loss: Sequence[LossTermSpec]) -> None:
         super().__init__()
@@ -70,7 +81,12 @@ class SupervisedTask(nn.Module):
         self.compiled = ["student"]
 
     def forward(
-        self, images: Tensor, label: Tensor, share: Share = WHOLE, teacher_outputs: Mapping[str, Tensor] | None = None
+        self,
+        images: Tensor,
+        label: Tensor,
+        share: Share = WHOLE,
+        teacher_outputs: Mapping[str, Tensor] | None = None,
+        unlabelled: Tensor | None = None,
     ) -> Step:
         with phase("student"):
             outputs = _outputs(self._student(self.model, images), label)
@@ -88,7 +104,8 @@ class DistillationTask(SupervisedTask):
     """A student, its task loss, and the distillation terms that compare it with a teacher.
 
     forward: as SupervisedTask's.  `teacher_outputs`: the teacher's maps (B, D, h, w) by name, if they are known already;
-    without them the teacher runs.
+    without them the teacher runs.  `unlabelled`: bool (B, H, W), the real pixels of pictures without label, from which only the
+    teacher teaches; None where every picture has a label.
     """
 
     teacher: Network
@@ -110,10 +127,15 @@ class DistillationTask(SupervisedTask):
             self.compiled.append("teacher")
 
     def forward(
-        self, images: Tensor, label: Tensor, share: Share = WHOLE, teacher_outputs: Mapping[str, Tensor] | None = None
+        self,
+        images: Tensor,
+        label: Tensor,
+        share: Share = WHOLE,
+        teacher_outputs: Mapping[str, Tensor] | None = None,
+        unlabelled: Tensor | None = None,
     ) -> Step:
         with phase("student"):
-            student = _outputs(self._student(self.model, images), label)
+            student = _outputs(self._student(self.model, images), label, unlabelled)
         if teacher_outputs is not None:
             teacher = cached_outputs(teacher_outputs, label, returned_by(self.teacher))
         else:
@@ -139,9 +161,9 @@ def returned_by(network: nn.Module) -> type[Prediction]:
     return network.returns if isinstance(network, Segmenter | ForeignNetwork) else Prediction
 
 
-def _outputs(prediction: Prediction, label: Tensor) -> Outputs:
-    """Outputs for a label (B, H, W); prediction has logits (B, C, h, w)."""
-    return Outputs(prediction, (label.shape[-2], label.shape[-1]))
+def _outputs(prediction: Prediction, label: Tensor, unlabelled: Tensor | None = None) -> Outputs:
+    """Outputs for a label (B, H, W); prediction has logits (B, C, h, w); unlabelled: as for DistillationTask."""
+    return Outputs(prediction, (label.shape[-2], label.shape[-1]), unlabelled)
 
 
 def _step(terms: dict[str, Tensor]) -> Step:

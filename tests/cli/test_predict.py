@@ -200,3 +200,42 @@ def test_the_first_mask_that_cannot_be_written_leaves_nothing(here: Path, monkey
     monkeypatch.setattr("segctl.inference.predict_pictures.write_index", fail)
     assert main(["predict", "run", "in", "-o", "out", "--overlay"]) == 1
     assert not (here / "out").exists()
+
+
+def test_confidence_and_soft_labels_are_those_of_the_network(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import segctl
+    from segctl.data.labels.certainty import LEVELS, read_soft
+
+    assert main(["predict", "run", "in", "-o", "out", "--confidence", "--soft", "--top-k", "2", "--device", "cpu"]) == 0
+    network = segctl.load("run", device="cpu")
+    for name in ("a.png", "b.jpg", "deep/c.bmp"):
+        labels, probabilities = network.predict(str(here / "in" / name), probabilities=True)
+        written = (here / "out" / Path(name)).with_suffix(".png")
+        np.testing.assert_array_equal(read_ids(written), labels)
+        confidence = (here / "out" / "confidence" / Path(name)).with_suffix(".png")
+        np.testing.assert_allclose(np.array(Image.open(confidence)) / LEVELS, probabilities.max(0), atol=1 / LEVELS)
+        classes, soft = read_soft((here / "out" / "soft" / Path(name)).with_suffix(".npz"))
+        assert classes.shape == (2, *labels.shape)
+        np.testing.assert_array_equal(classes[0], labels)
+        np.testing.assert_allclose(soft[0], probabilities.max(0), atol=1 / LEVELS)
+    capsys.readouterr()
+    assert main(["predict", "run", "in", "-o", "out", "--device", "cpu"]) == 2
+    assert "confidence was True, now False" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folder_of_an_older_segctl_is_resumed(here: Path) -> None:
+    assert main(["predict", "run", "in/a.png", "-o", "out"]) == 0
+    record = json.loads((here / "out" / "predict.json").read_text())
+    (here / "out" / "predict.json").write_text(
+        json.dumps({key: value for key, value in record.items() if key not in ("confidence", "soft", "preset")})
+    )
+    assert main(["predict", "run", "in", "-o", "out"]) == 0
+
+
+def test_what_would_lie_in_the_folder_of_confidences_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.move(here / "in" / "deep", here / "in" / "confidence")
+    assert main(["predict", "run", "in", "-o", "out", "--confidence"]) == 2
+    assert "which is for --confidence" in " ".join(capsys.readouterr().err.split())
+    assert main(["predict", "run", "in", "-o", "out", "--top-k", "2"]) == 2
+    assert "--top-k is 2, but nothing writes soft labels" in " ".join(capsys.readouterr().err.split())
+    assert not (here / "out").exists()

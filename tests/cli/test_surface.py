@@ -30,7 +30,8 @@ SURFACE = {
     "": {"--version", "--install-completion", "--show-completion"},
     "data list": {"--data-root", "--json"},
     "data prepare": {
-        "--source", "--images", "--labels", "--classes", "--split", "--split-seed", "--format", "--unlabelled", "--label-suffix",
+        "--source", "--images", "--labels", "--classes", "--unlabelled", "--unannotated", "--split", "--split-seed", "--format",
+        "--label-suffix",
         "--instances", "--bands", "--range", "--codec", "--workers", "--limit", "--release", "--check", "--data-root",
     },
     "data check": {"--data-root", "--json"},

@@ -212,7 +212,7 @@ NUMBER_OPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "demo": (("demo", "show"), "--steps"),
 }
 WORD_OPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
-    "data prepare": (tuple(OWN), "--codec --split --format --unlabelled --label-suffix"),
+    "data prepare": (tuple(OWN), "--codec --split --format --unannotated --label-suffix"),
     "data prepare camvid": (("data", "prepare", "camvid"), "--release"),
     "data bench": (("data", "bench", "camvid"), "--split"),
     "data preview": (("data", "preview", "camvid"), "--split"),

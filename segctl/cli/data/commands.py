@@ -90,11 +90,27 @@ def prepare(
         ),
     ] = None,
     unlabelled: Annotated[
-        str | None,
+        list[Path] | None,
         typer.Option(
             "--unlabelled",
+            metavar="PATH",
+            help="Pictures without labels, packed into the split 'unlabelled': a folder, zip, tar or pattern (repeatable).",
+        ),
+    ] = None,
+    unannotated: Annotated[
+        str | None,
+        typer.Option(
+            "--unannotated",
             metavar="WHAT",
             help="Pixels under no annotation: background (default) or ignore.",
+        ),
+    ] = None,
+    min_confidence: Annotated[
+        str | None,
+        typer.Option(
+            "--min-confidence",
+            metavar="X",
+            help="Ignore pixels of predicted --labels below 0.9, road=0.9,sky=0.8, balanced=0.5 (of each class), or a file.",
         ),
     ] = None,
     label_suffix: Annotated[
@@ -161,6 +177,7 @@ def prepare(
     from segctl.cli.data.fetching import fetch_archives
     from segctl.data.datasets import open_source
     from segctl.data.datasets.own.given import own_files
+    from segctl.data.datasets.unlabelled import as_asked, with_unlabelled
     from segctl.data.files.bands import BandChoice
     from segctl.data.inspect.check_source import check_source
     from segctl.data.prepare import prepare_source
@@ -168,11 +185,12 @@ def prepare(
     from segctl.data.shards.shard import parse_codec
 
     packing = parse_codec(codec)
-    how = {"format": format, "unlabelled": unlabelled, "label_suffix": label_suffix}
+    unlabelled, unannotated = as_asked(unlabelled or [], unannotated)
+    how = {"format": format, "unannotated": unannotated, "label_suffix": label_suffix, "min_confidence": min_confidence}
     chosen = BandChoice.of(bands, range or [])
     own = own_files(images, labels, classes, tuple(split or ()), split_seed, instances, chosen, **how)
     paths = source or ([] if own else fetch_archives(name, data_root, release))
-    opened = open_source(name, paths, own)
+    opened = with_unlabelled(open_source(name, paths, own), unlabelled)
     if check:
         for note in opened.notes:
             out.note(note)

@@ -62,10 +62,11 @@ def remarks(dataset: "PreparedDataset") -> list[str]:
 
 def show_info(dataset: "PreparedDataset", splits: "Sequence[SplitInfo]") -> None:
     """Show images, sizes and groups of each split, then the classes."""
-    rows = [[split.split, f"{split.count}", _sizes(split), _groups(split), f"{split.ignored_share:.3f}"] for split in splits]
+    rows = [[split.split, f"{split.count}", _sizes(split), _groups(split), _ignored(split)] for split in splits]
     trial = f" ({dataset.trial})" if dataset.trial else ""
     title = f"{dataset.name}, {len(dataset.samples)} samples{trial}"
     out.table(title, ["split", "images", "sizes", "groups", "ignored %"], rows, remarks(dataset))
+    splits = [split for split in splits if split.unlabelled < split.count]  # a split without labels shows no classes
     full = len(splits) <= FULL_SPLITS
     columns = ["class"] + [
         f"{split.split} {what}" for split in splits for what in (("pixels", "%", "images") if full else ("%",))
@@ -84,6 +85,13 @@ def show_info(dataset: "PreparedDataset", splits: "Sequence[SplitInfo]") -> None
 def _cells(split: "SplitInfo", index: int, *, full: bool) -> list[str]:
     share = f"{split.shares[index]:.3f}"
     return [f"{split.pixels[index]}", share, f"{split.images[index]}"] if full else [share]
+
+
+def _ignored(split: "SplitInfo") -> str:
+    """The percentage of ignored pixels, and how many images have no label."""
+    if split.unlabelled == split.count:
+        return "no labels"
+    return f"{split.ignored_share:.3f}" + (f", {split.unlabelled} without label" if split.unlabelled else "")
 
 
 def _sizes(split: "SplitInfo") -> str:

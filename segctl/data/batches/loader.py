@@ -1,12 +1,13 @@
 """Batches from a prepared dataset: the same ones with any number of workers and processes, and after any resume.
 
 The stream of samples is one permutation of the split per epoch, end to end; step s takes the positions s·B to s·B + B - 1.
-The permutation depends on (seed, epoch) alone, a view on (seed, epoch, sample index) alone.
+The permutation depends on (seed, epoch) alone, a view on (seed, epoch, sample index) alone. Pictures without labels that are
+mixed in (data.unlabelled) are a second stream with random numbers of its own; they stand behind the others in a batch.
 """
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from threading import current_thread, main_thread
@@ -19,12 +20,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from segctl.data.batches.teacher_outputs import TeacherOutputs
-from segctl.data.batches.views import Views
+from segctl.data.batches.views import NO_LABEL, TrainingNames, Views
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError, SegctlError
+from segctl.ignored import IGNORED
 from segctl.schema.data import DataSpec
 
 GRACE_S = 5
+_MIXED_IN = 2**63
+"""The first seed of the second stream: larger than any seed of a run."""
 Item = TypeVar("Item")
 
 
@@ -38,11 +42,21 @@ class Batch:
     made_s: float = 0.0
     teacher_outputs: dict[str, Tensor] = field(default_factory=dict)
     """The cached maps (B, D, h, w) of the teacher's output by name; empty for a run without teacher cache."""
+    unlabelled: Tensor | None = None
+    """bool (B, H, W): the real pixels of pictures without label, whose `labels` are 255 as those of ignored pixels and of padding
+    are. None for a run whose pictures all have labels."""
 
     def pin_memory(self) -> "Batch":
         """The batch in page-locked memory, from which it can be copied to the device in the background."""
         outputs = {name: maps.pin_memory() for name, maps in self.teacher_outputs.items()}
-        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory(), teacher_outputs=outputs)
+        unlabelled = None if self.unlabelled is None else self.unlabelled.pin_memory()
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            labels=self.labels.pin_memory(),
+            teacher_outputs=outputs,
+            unlabelled=unlabelled,
+        )
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,8 @@ class Stream:
     seed: int
     rank: int = 0
     size: int = 1
+    mixed_in: bool = False
+    """Whether this is the second stream of a run, which must not repeat the draws of the first."""
 
     def positions(self, step: int) -> list[int]:
         first = step * self.batch_size
@@ -75,16 +91,20 @@ class Stream:
     def at(self, position: int) -> tuple[int, int]:
         """(epoch, sample index) of a position."""
         epoch, offset = divmod(position, self.length)
-        return epoch, int(_order(self.seed, epoch, self.length)[offset])
+        return epoch, int(_order(self._seeds(epoch), self.length)[offset])
 
     def random(self, epoch: int, index: int) -> np.random.Generator:
         """The randomness of one sample in one epoch."""
-        return np.random.default_rng([self.seed, epoch, index])
+        return np.random.default_rng([*self._seeds(epoch), index])
+
+    def _seeds(self, epoch: int) -> tuple[int, ...]:
+        # A tag in front: NumPy takes [1, 2] and [1, 2, 0] for the same seed.
+        return (_MIXED_IN, self.seed, epoch) if self.mixed_in else (self.seed, epoch)
 
 
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, length: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(length)
+@lru_cache(maxsize=4)
+def _order(seeds: tuple[int, ...], length: int) -> np.ndarray:
+    return np.random.default_rng([*seeds]).permutation(length)
 
 
 def training_batches(  # noqa: PLR0913 - one call says everything about a stream
@@ -101,28 +121,38 @@ def training_batches(  # noqa: PLR0913 - one call says everything about a stream
     size: int = 1,
     start_method: str | None = None,
     teacher_outputs: TeacherOutputs | None = None,
+    labels: bool = True,
 ) -> Iterator[Batch]:
     """This rank's share of the global batches of steps first_step to last_step - 1, with the teacher's cached outputs if given.
 
-    `batch_size` is global. Raises InputError if the batch is larger than the split or smaller than `size`.
+    `batch_size` is global; pictures of `view.unlabelled` come on top of it.  labels: whether labels are read; if not, every
+    picture counts as one without label.  Raises InputError if the batch is larger than the split or smaller than `size`.
     """
-    check_batch(dataset, split, batch_size, size)
-    names = dataset.names(split)
-    stream = Stream(len(names), batch_size, seed, rank, size)
+    view = view if view.train_split == split else view.model_copy(update={"train_split": split})
+    names = TrainingNames.of(dataset, view)
+    check_batch(dataset, names.labelled, split, batch_size, size)
+    per_batch = 0 if view.unlabelled is None else view.unlabelled.per_batch
+    stream = Stream(len(names.labelled), batch_size, seed, rank, size)
+    second = Stream(len(names.unlabelled), per_batch, seed, rank, size, mixed_in=True)
+    views = Views.of(dataset, split, view)
+    if not labels:
+        views = replace(views, unlabelled=frozenset(names.labelled))
     return _through_workers(
-        _TrainingSteps(names, Views.of(dataset, split, view), stream, teacher_outputs),
+        _TrainingSteps(names, views, stream, second, teacher_outputs),
         range(first_step, last_step),
         workers,
         start_method,
     )
 
 
-def check_batch(dataset: PreparedDataset, split: str, batch_size: int, size: int = 1) -> None:
-    """Raise InputError for a global batch that the split cannot fill or that `size` processes cannot share."""
-    images = len(dataset.names(split))
+def check_batch(dataset: PreparedDataset, names: Sequence[str], split: str, batch_size: int, size: int = 1) -> None:
+    """Raise InputError for a global batch that the training samples of a split cannot fill or `size` processes cannot share."""
+    images = len(names)
     if batch_size > images:
+        labelled = "" if images == len(dataset.names(split)) else "labelled "
         raise InputError(
-            f"train.batch_size: got {batch_size}, wanted at most {images}, the images of split '{split}' of '{dataset.name}'",
+            f"train.batch_size: got {batch_size}, wanted at most {images}, the {labelled}images of split '{split}' of "
+            f"'{dataset.name}'",
             f"add --set train.batch_size={images}",
         )
     if batch_size < size:
@@ -156,9 +186,10 @@ class _Failure:
 
 @dataclass(frozen=True)
 class _TrainingSteps(Dataset[Batch | _Failure]):
-    samples: list[str]
+    samples: TrainingNames
     views: Views
     stream: Stream
+    second: Stream
     teacher_outputs: TeacherOutputs | None
 
     def __getitem__(self, step: int) -> Batch | _Failure:
@@ -169,19 +200,32 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
 
     def _batch(self, step: int) -> Batch:
         began = time.perf_counter()
-        positions = self.stream.positions(step)
+        streams = ((self.stream, self.samples.labelled, False), (self.second, self.samples.unlabelled, True))
+        wanted = [
+            (samples[index], stream.random(epoch, index), index, hidden)
+            for stream, samples, hidden in streams
+            for epoch, index in map(stream.at, stream.positions(step))
+        ]
         height, width = self.views.spec.crop
-        images = np.empty((len(positions), height, width, self.views.dataset.bands), np.uint8)
-        labels = np.empty((len(positions), height, width), np.uint8)
-        names, seen = [], []
-        for row, position in enumerate(positions):
-            epoch, index = self.stream.at(position)
-            name = self.samples[index]
-            drawn, _, _ = self.views.read(name, self.stream.random(epoch, index), (images[row], labels[row]))
-            names.append(name)
+        images = np.empty((len(wanted), height, width, self.views.dataset.bands), np.uint8)
+        labels = np.empty((len(wanted), height, width), np.uint8)
+        seen = []
+        for row, (name, random, index, hidden) in enumerate(wanted):
+            drawn, _, _ = self.views.read_marked(name, random, (images[row], labels[row]), hidden=hidden)
             seen.append((index, drawn.flip))
+        unlabelled = None
+        if self.views.unlabelled or self.samples.unlabelled:
+            unlabelled = labels == NO_LABEL
+            labels[unlabelled] = IGNORED
         outputs = {} if self.teacher_outputs is None else self.teacher_outputs.read(seen)
-        return Batch(torch.from_numpy(images), torch.from_numpy(labels), names, time.perf_counter() - began, outputs)
+        return Batch(
+            torch.from_numpy(images),
+            torch.from_numpy(labels),
+            [name for name, *_ in wanted],
+            time.perf_counter() - began,
+            outputs,
+            None if unlabelled is None else torch.from_numpy(unlabelled),
+        )
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,16 @@ def micro_batches(images: int, batch_size: int, accumulate: int, processes: int)
     return [range(start, stop) for start, stop in pairwise(starts)]
 
 
+def mixed_micro_batches(images: int, batch_size: int, accumulate: int, processes: int, mixed_in: int) -> list[list[range]]:
+    """As `micro_batches`, where `mixed_in` pictures without labels stand behind the `images`: two ranges for each micro-batch.
+
+    The mixed-in pictures are spread over the same micro-batches as evenly as they go.
+    """
+    first = micro_batches(images, batch_size, accumulate, processes)
+    starts = [images + index * mixed_in // len(first) for index in range(len(first) + 1)]
+    return [[part, range(start, stop)] for part, (start, stop) in zip(first, pairwise(starts), strict=True)]
+
+
 def largest_micro_batch(batch_size: int, accumulate: int, processes: int) -> int:
     """Images in the largest micro-batch of any process."""
     largest_share = -(-batch_size // processes)

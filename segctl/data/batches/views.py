@@ -24,6 +24,9 @@ from segctl.schema.data import AugmentSpec, ClassCropSpec, CopyPasteSpec, DataSp
 
 SEARCH_PX = 96
 """How many scaled pixels back to search for a start at first; the search seldom has to go farther."""
+NO_LABEL = 254
+"""The id of a picture's real pixels in a view that has no label. It only lives until a batch is made, where they become
+`Batch.unlabelled`: as an id it goes through every augmentation, so what an affine view or a cutout covers is no real pixel."""
 CLOSE_ENOUGH_PX = 1 / 48
 """Source pixels. On genuine street frames 3 pixels in 10,000, at hard edges, then differ by more than one grey level from
 resizing the whole image. A smaller value costs more source pixels to read."""
@@ -83,15 +86,22 @@ def _draw_span(source: int, crop: int, scale: float, random: np.random.Generator
 
 
 def read_view(
-    dataset: PreparedDataset, name: str, view: View, out: tuple[np.ndarray, np.ndarray] | None = None
+    dataset: PreparedDataset,
+    name: str,
+    view: View,
+    out: tuple[np.ndarray, np.ndarray] | None = None,
+    *,
+    hidden: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The view of a sample, at the crop's size: image uint8 (h, w, bands), label uint8 (h, w) with 255 ignored.
 
-    out: arrays of these shapes to write into.  Only the tiles that the view shows are read.
+    out: arrays of these shapes to write into.  hidden: do not look at the label; it is NO_LABEL where the picture is, and 255 at
+    its padding.  Only the tiles that the view shows are read.
     """
     image, label = (np.empty((*view.crop, dataset.bands), np.uint8), np.empty(view.crop, np.uint8)) if out is None else out
     _place(_image_part(dataset, name, view), view, image, padding_of(dataset))
-    _place(_label_part(dataset, name, view), view, label, IGNORED)
+    part = np.full((view.rows.shown, view.columns.shown), NO_LABEL, np.uint8) if hidden else _label_part(dataset, name, view)
+    _place(part, view, label, IGNORED)
     return image, label
 
 
@@ -194,9 +204,9 @@ class Views:
     Augmentation is drawn from the same generator as the view and after it, so a run without augmentation sees the views that it
     always saw.
 
-    unlabelled: the samples whose labels are hidden.  holders: for each class the samples whose labels show it.  rarity: for each
-    class 1 / (its share of the labelled pixels), 0 for a class that no label shows. Both are empty where no operation looks for
-    classes.
+    unlabelled: the samples of the split that have no label, or whose label is hidden.  holders: for each class the samples whose
+    labels show it.  rarity: for each class 1 / (its share of the labelled pixels), 0 for a class that no label shows. Both are
+    empty where no operation looks for classes.
     """
 
     dataset: PreparedDataset
@@ -215,7 +225,14 @@ class Views:
                     "leave it out; the others take any bands",
                 )
         seeking = [step for step in spec.augment if isinstance(step, ClassCropSpec | CopyPasteSpec)]
-        unlabelled = frozenset(unlabelled_names(dataset.names(split), spec.labelled))
+        unlabelled = frozenset(name for name in dataset.names(split) if not dataset.has_label(name))
+        unlabelled |= frozenset(unlabelled_names(dataset.names(split), spec.labelled))
+        if (unlabelled or spec.unlabelled is not None) and dataset.classes.num_classes > NO_LABEL:
+            raise InputError(
+                f"'{dataset.name}' has {dataset.classes.num_classes} classes, wanted at most {NO_LABEL} for pictures "
+                "without labels",
+                "take data.unlabelled out, or merge classes",
+            )
         if not seeking:
             return cls(dataset, spec, unlabelled)
         for index, step in enumerate(spec.augment):
@@ -236,26 +253,38 @@ class Views:
         total = sum(pixels.values())
         return cls(dataset, spec, unlabelled, holders, {train_id: total / count for train_id, count in pixels.items()})
 
-    def draw(self, name: str, random: np.random.Generator) -> View:
-        """The view of a sample, moved onto a rare class where `class_crop` says so."""
+    def draw(self, name: str, random: np.random.Generator, *, hidden: bool = False) -> View:
+        """The view of a sample, moved onto a rare class where `class_crop` says so; hidden: as for `read_marked`."""
+        hidden = hidden or name in self.unlabelled
         view = draw_view(self.dataset.size(name), self.spec, random)
         for step in self.spec.augment:
-            if isinstance(step, ClassCropSpec) and random.random() < step.probability and name not in self.unlabelled:
+            if isinstance(step, ClassCropSpec) and random.random() < step.probability and not hidden:
                 shown = set(map(int, self.dataset.samples[name].class_pixels or ()))
                 view = self._aimed(name, view, self._some_class(step, shown, random), random)
         return view
 
-    def read(
-        self, name: str, random: np.random.Generator, out: tuple[np.ndarray, np.ndarray] | None = None
-    ) -> tuple[View, np.ndarray, np.ndarray]:
-        """A view of a sample, drawn and augmented: the view, image uint8 (h, w, bands), label uint8 (h, w) with 255 ignored.
-
-        out: arrays of these shapes to write into.
-        """
-        view = self.draw(name, random)
-        image, label = read_view(self.dataset, name, view, out)
+    def read(self, name: str, random: np.random.Generator) -> tuple[View, np.ndarray, np.ndarray]:
+        """A view of a sample, drawn and augmented: the view, image uint8 (h, w, bands), label uint8 (h, w) with 255 ignored."""
+        view, image, label = self.read_marked(name, random)
         if name in self.unlabelled:
-            label[:] = IGNORED
+            label[label == NO_LABEL] = IGNORED
+        return view, image, label
+
+    def read_marked(
+        self,
+        name: str,
+        random: np.random.Generator,
+        out: tuple[np.ndarray, np.ndarray] | None = None,
+        *,
+        hidden: bool = False,
+    ) -> tuple[View, np.ndarray, np.ndarray]:
+        """As `read`, with the label NO_LABEL at the real pixels of a picture without label, and 255 at its padding.
+
+        out: arrays of these shapes to write into.  hidden: whether the picture's label is not to be looked at.
+        """
+        hidden = hidden or name in self.unlabelled
+        view = self.draw(name, random, hidden=hidden)
+        image, label = read_view(self.dataset, name, view, out, hidden=hidden)
         for step in self.spec.augment:
             if isinstance(step, ClassCropSpec) or random.random() >= step.probability:
                 continue
@@ -304,6 +333,39 @@ def unlabelled_names(names: Sequence[str], labelled: float) -> list[str]:
     """
     count = max(1, round(labelled * len(names)))
     return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[count:]
+
+
+@dataclass(frozen=True)
+class TrainingNames:
+    """The samples that a run's batches are made of.
+
+    labelled: the stream of train.batch_size samples a step. Without data.unlabelled it is the whole training split, pictures
+    whose labels are hidden among them.  unlabelled: the stream of data.unlabelled.per_batch samples a step; else empty.
+    """
+
+    labelled: list[str]
+    unlabelled: list[str]
+
+    @classmethod
+    def of(cls, dataset: PreparedDataset, spec: DataSpec) -> Self:
+        """Raises InputError for an unknown split, and for unlabelled pictures that the validation split holds too."""
+        names = dataset.names(spec.train_split)
+        if spec.unlabelled is None:
+            return cls(names, [])
+        hidden = {*unlabelled_names(names, spec.labelled), *(name for name in names if not dataset.has_label(name))}
+        pool = {*hidden, *(dataset.names(spec.unlabelled.split) if spec.unlabelled.split is not None else ())}
+        if scored := sorted(pool & set(dataset.splits.get(spec.val_split, ()))):
+            raise InputError(
+                f"data.unlabelled.split: '{spec.unlabelled.split}' holds '{scored[0]}', which is also in data.val_split",
+                "no network may learn from what scores it; take another split",
+            )
+        if len(pool) < spec.unlabelled.per_batch:
+            raise InputError(
+                f"data.unlabelled.per_batch: got {spec.unlabelled.per_batch}, wanted at most {len(pool)}, the pictures without "
+                f"labels in '{dataset.name}'",
+                f"add --set data.unlabelled.per_batch={len(pool)}" if pool else "prepare it with --unlabelled DIR",
+            )
+        return cls([name for name in names if name not in hidden], sorted(pool))
 
 
 def _around(span: Span, source: int, random: np.random.Generator) -> Span:

@@ -79,7 +79,7 @@ def bench(
     Decoding is measured on the source's own pictures if a source is given, else on PNG copies in memory.
     Raises InputError if there is no sample to measure.
     """
-    names = sorted(dataset.names(split))
+    names = sorted(dataset.labelled_names(split, "--split"))
     if samples < 1 or not names:
         raise InputError(f"--samples is {samples} and split '{split}' has {len(names)}, wanted at least one of each")
     if dataset.bands != 3:

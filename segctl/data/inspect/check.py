@@ -104,16 +104,22 @@ def _sample_problem(dataset: PreparedDataset, name: str, pictures: Pictures, lab
     record = dataset.samples[name]
     wanted = (record.height, record.width)
     try:
-        stored = [dataset.reader.shape(record.shard, group, name)[:2] for group in ("images", "labels")]
-        if stored != [wanted, wanted]:
-            return f"image is {_words(stored[0])} and label {_words(stored[1])}, wanted {_words(wanted)}"
-        image, label = dataset.image(name), dataset.label(name)
+        groups = ("images", "labels") if record.labelled else ("images",)
+        stored = [dataset.reader.shape(record.shard, group, name)[:2] for group in groups]
+        if any(size != wanted for size in stored):
+            found = " and ".join(f"{group[:-1]} {_words(size)}" for group, size in zip(groups, stored, strict=True))
+            return f"{found.replace(' ', ' is ', 1)}, wanted {_words(wanted)}"
+        if not record.labelled and dataset.reader.holds(record.shard, "labels", name):
+            return "has a label, but dataset.json says that it has none"
+        image, label = dataset.image(name), dataset.label(name) if record.labelled else None
         dataset.instance(name)
     except SegctlError as error:
         return error.message
     if pixels_sha256(image, label) != record.pixels_sha256:
         return "does not hold the pixels that were packed"
     pictures.add(name, image.shape, zlib.crc32(np.ascontiguousarray(image).data))
+    if label is None:
+        return ""
     classes = dataset.classes.num_classes
     labels[name] = LabelCounts.of(label, classes, {})
     present = np.unique(label)

@@ -31,10 +31,14 @@ def check_source(
             source.samples.size(name)
             sample = source.samples.read(name)
             pictures.add(name, sample.image.shape, zlib.crc32(sample.image.data))
-            labels[name] = LabelCounts.of(sample.label, source.classes.num_classes, sample.unknown_values, sample.remarks)
+            if sample.label is not None:
+                labels[name] = LabelCounts.of(sample.label, source.classes.num_classes, sample.unknown_values, sample.remarks)
         except InputError as error:
             findings.append(Finding(name, error.message, error.hint))
         progress(done, len(names))
+    if repeated := pictures.repeated(source.unlabelled):
+        what = "1 unlabelled picture shows" if len(repeated) == 1 else f"{len(repeated)} unlabelled pictures show"
+        warn(f"{what} what another sample shows too, such as '{repeated[0]}'; `prepare` leaves them out")
     judged = judge_labels(counts_of_splits(source.splits, labels), source.classes, source.label_advice)
     for text in judged.warnings:
         warn(text)

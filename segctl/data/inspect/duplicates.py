@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -30,12 +30,24 @@ class Pictures:
         for split, names in self._splits.items():
             for name in names:
                 of_sample[name].append(split)
-        for names in self._alike.values():
-            for same in self._same(sorted(names)):
-                for index, name in enumerate(same):
-                    finding = next((clash for other in same[:index] if (clash := _clash(of_sample, other, name))), None)
-                    found += [finding] if finding else []
+        for same in self.groups():
+            for index, name in enumerate(same):
+                finding = next((clash for other in same[:index] if (clash := _clash(of_sample, other, name))), None)
+                found += [finding] if finding else []
         return found
+
+    def repeated(self, unlabelled: Collection[str]) -> list[str]:
+        """The unlabelled samples that show what a labelled one shows too, or an earlier unlabelled one, sorted."""
+        found = []
+        for same in self.groups():
+            lacking = [name for name in same if name in unlabelled]
+            found += lacking if len(lacking) < len(same) else lacking[1:]
+        return sorted(found)
+
+    def groups(self) -> Iterator[list[str]]:
+        """The samples that show equal images, at least two of each, sorted."""
+        for names in self._alike.values():
+            yield from (same for same in self._same(sorted(names)) if len(same) > 1)
 
     def _same(self, names: list[str]) -> list[list[str]]:
         """The samples in groups of equal images."""

@@ -16,7 +16,7 @@ class SplitInfo:
     """The counts of one split.
 
     sizes: images of each size "W×H".  groups: images of each group.  pixels: int64 (C,), pixels of each class.
-    images: int64 (C,), images that show each class.
+    images: int64 (C,), images that show each class.  unlabelled: images without a label; their pixels count nowhere.
     """
 
     split: str
@@ -26,6 +26,7 @@ class SplitInfo:
     pixels: np.ndarray
     images: np.ndarray
     ignored_pixels: int
+    unlabelled: int = 0
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -50,6 +51,7 @@ class SplitInfo:
         }
         return {
             "images": self.count,
+            "unlabelled": self.unlabelled,
             "sizes": self.sizes,
             "groups": self.groups,
             "ignored_pixels": self.ignored_pixels,
@@ -66,7 +68,8 @@ def describe_splits(
     names = sorted({name for names in listed.values() for name in names})
     counts = np.zeros((len(names), 256), np.int64)
     for row, name in enumerate(names):
-        counts[row] = np.bincount(dataset.label(name).ravel(), minlength=256)
+        if dataset.has_label(name):
+            counts[row] = np.bincount(dataset.label(name).ravel(), minlength=256)
         progress(row + 1, len(names))
     rows = {name: row for row, name in enumerate(names)}
     return [_split_info(dataset, split, counts[[rows[name] for name in names]]) for split, names in listed.items()]
@@ -76,7 +79,8 @@ def _split_info(dataset: PreparedDataset, split: str, counts: np.ndarray) -> Spl
     """counts: int64 (N, 256), the pixels of each train id in each image."""
     names, classes = dataset.splits[split], dataset.classes.num_classes
     sizes = Counter(f"{width}×{height}" for height, width in map(dataset.size, names))
-    groups = Counter(dataset.groups[name] for name in names) if dataset.groups else Counter[str]()
+    known = dataset.groups or {}  # unlabelled pictures are of no group
+    groups = Counter(known[name] for name in names if name in known)
     return SplitInfo(
         split=split,
         count=len(names),
@@ -85,4 +89,5 @@ def _split_info(dataset: PreparedDataset, split: str, counts: np.ndarray) -> Spl
         pixels=counts[:, :classes].sum(0),
         images=(counts[:, :classes] > 0).sum(0),
         ignored_pixels=int(counts[:, IGNORED].sum()),
+        unlabelled=sum(not dataset.has_label(name) for name in names),
     )

@@ -40,7 +40,8 @@ def _spread(names: list[str], count: int) -> list[str]:
 def draw_sheet(dataset: PreparedDataset, split: str, names: Sequence[str], spec: DataSpec | None = None) -> Image.Image:
     """The sheet: a title, a grid of samples or their training views in reading order, and the legend."""
     if spec is None:
-        cells = [_cell(dataset.image(name), dataset.label(name), name, dataset.classes) for name in names]
+        labels = [dataset.label(name) if dataset.has_label(name) else None for name in names]
+        cells = [_cell(dataset.image(name), label, name, dataset.classes) for name, label in zip(names, labels, strict=True)]
     else:
         from segctl.data.batches.loader import Stream  # not above: it loads torch, which whole samples do not need
 
@@ -68,11 +69,16 @@ def draw_sheet(dataset: PreparedDataset, split: str, names: Sequence[str], spec:
     return sheet
 
 
-def _cell(image: np.ndarray, label: np.ndarray, name: str, classes: ClassTable) -> Image.Image:
-    """Image uint8 (H, W, bands) above label uint8 (H, W) at the cell's width, the name below."""
-    height, width = label.shape
+def _cell(image: np.ndarray, label: np.ndarray | None, name: str, classes: ClassTable) -> Image.Image:
+    """Image uint8 (H, W, bands) above label uint8 (H, W) at the cell's width, the name below; the image alone without label."""
+    height, width = image.shape[:2]
     size = (CELL_PX, max(1, round(CELL_PX * height / width)))
     picture = Image.fromarray(shown_rgb(image)).resize(size, Image.Resampling.BICUBIC)
+    if label is None:
+        cell = Image.new("RGB", (CELL_PX, size[1] + _CAPTION_PX + _GAP_PX), _PAPER)
+        cell.paste(picture, (0, 0))
+        ImageDraw.Draw(cell).text((0, size[1] + 6), f"{name} (no label)", _FADED, _font(_CAPTION_PX))
+        return cell
     colored = color_label(np.asarray(Image.fromarray(label).resize(size, Image.Resampling.NEAREST)), classes)
     cell = Image.new("RGB", (CELL_PX, 2 * size[1] + 2 + _CAPTION_PX + _GAP_PX), _PAPER)
     cell.paste(picture, (0, 0))

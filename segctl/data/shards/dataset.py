@@ -15,6 +15,7 @@ from segctl.data.advice import not_prepared, prepare_again
 from segctl.data.classes import ClassTable, LabelCounts
 from segctl.data.files.bands import BandScaling
 from segctl.data.shards.shard import SHARD_FORMAT, ShardReader
+from segctl.data.source import PredictedLabels
 from segctl.errors import InputError, did_you_mean
 from segctl.files import as_record, parse_json, parse_record, read_plain_text
 
@@ -40,6 +41,15 @@ class SampleRecord:
     class_pixels: dict[str, int] | None = None
     """The pixels of each class that the label shows, by train id (text, because JSON has no other keys); None if an older segctl
     packed the sample."""
+    labelled: bool = True
+    """Whether the sample has a label at all. A label whose pixels are all ignored is one too."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields; `labelled` only where it is false, so that the index of a dataset with all labels is as it always was."""
+        found = asdict(self)
+        if self.labelled:
+            del found["labelled"]
+        return found
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,15 @@ class Provenance:
     """The most samples of each split that a trial packed; None for the whole dataset."""
     notes: list[str] = field(default_factory=list)
     """What was left out or differs from the official dataset, in sentences."""
+    predicted: PredictedLabels | None = None
+    """Which labels a network made; None if people made all of them."""
+    repeated: dict[str, str] | None = None
+    """source_sha256 of the unlabelled pictures that were left out because another sample shows the same; None without any."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields; the last two only where there is something to say, so that other indexes are as they always were."""
+        absent = [key for key in ("predicted", "repeated") if getattr(self, key) is None]
+        return {key: value for key, value in asdict(self).items() if key not in absent}
 
 
 @dataclass(frozen=True)
@@ -103,6 +122,26 @@ class PreparedDataset:
             )
         return self.splits[split]
 
+    def has_label(self, name: str) -> bool:
+        """Whether the sample has a label; one of a split of pictures without labels has none."""
+        return self.samples[name].labelled
+
+    def labelled_names(self, split: str, field: str) -> list[str]:
+        """The samples of a split whose labels are needed. `field` is the setting or option that names the split.
+
+        Raises InputError for an unknown split, and for one that holds pictures without labels.
+        """
+        names = self.names(split)
+        lacking = sum(not self.has_label(name) for name in names)
+        if lacking:
+            what = "none of its pictures has a label" if lacking == len(names) else f"{lacking} of its pictures have no label"
+            good = [other for other, listed in self.splits.items() if all(map(self.has_label, listed))]
+            raise InputError(
+                f"{field}: got '{split}' of dataset '{self.name}', but {what}",
+                f"give a split with labels: {', '.join(good)}; pictures without labels go to data.unlabelled",
+            )
+        return names
+
     def size(self, name: str) -> tuple[int, int]:
         """(H, W) of a sample, in pixels."""
         record = self.samples[name]
@@ -130,7 +169,9 @@ class PreparedDataset:
         return self._read("images", name, (top, left, height, width))
 
     def label(self, name: str, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
-        """uint8 (h, w) train ids, 255 ignored, of the sample or of a region of it."""
+        """uint8 (h, w) train ids, 255 ignored, of the sample or of a region of it. Raises InputError for one without label."""
+        if not self.has_label(name):
+            raise InputError(f"sample '{name}' of dataset '{self.name}' has no label", "give a split whose pictures have labels")
         return self._read("labels", name, (top, left, height, width))
 
     def instance(self, name: str) -> np.ndarray | None:
@@ -229,7 +270,7 @@ def to_index(dataset: PreparedDataset) -> dict[str, Any]:
             "format": SHARD_FORMAT,
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
-            "provenance": asdict(dataset.provenance),
+            "provenance": dataset.provenance.to_json(),
             "classes": dataset.classes.to_json(),
             "counts": {split: len(names) for split, names in dataset.splits.items()},
             "splits": dataset.splits,
@@ -237,7 +278,7 @@ def to_index(dataset: PreparedDataset) -> dict[str, Any]:
             **({} if dataset.label_counts is None else {"labels": _label_index(dataset.label_counts)}),
             **({} if dataset.pixels is None else {"pixels": dataset.pixels.model_dump(mode="json")}),
             "shards": dict(zip(dataset.shards, dataset.shard_hashes, strict=True)),
-            "samples": {name: asdict(record) for name, record in dataset.samples.items()},
+            "samples": {name: record.to_json() for name, record in dataset.samples.items()},
         }
     )
 
@@ -277,9 +318,10 @@ def fingerprint(rule: str, source_sha256: Mapping[str, str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def pixels_sha256(image: np.ndarray, label: np.ndarray) -> str:
-    """Hash of a decoded sample: shapes, image uint8 (H, W, bands), label uint8 (H, W)."""
-    digest = hashlib.sha256(repr((image.shape, label.shape)).encode())
+def pixels_sha256(image: np.ndarray, label: np.ndarray | None) -> str:
+    """Hash of a decoded sample: shapes, image uint8 (H, W, bands), label uint8 (H, W) or None for a sample without one."""
+    digest = hashlib.sha256(repr((image.shape, None if label is None else label.shape)).encode())
     digest.update(np.ascontiguousarray(image).data)
-    digest.update(np.ascontiguousarray(label).data)
+    if label is not None:
+        digest.update(np.ascontiguousarray(label).data)
     return digest.hexdigest()

@@ -2,7 +2,7 @@
 
     /images/<name>     uint8 (H, W, 3) RGB; by zstd as differences of rows within each tile (see tiles.py); with the codec
                        `source` the picture file itself, uint8 (bytes,)
-    /labels/<name>     uint8 (H, W) train ids, 255 ignored
+    /labels/<name>     uint8 (H, W) train ids, 255 ignored; absent for a picture without label
     /instances/<name>  uint16 (H, W), if the source has them
     /index/arrays      JSON: how each array is cut and packed;  /index/tiles  uint64 (T, 3): offset, bytes, XXH3 of every tile
 
@@ -153,7 +153,8 @@ class _Writer:
             self._add_file(f"images/{sample.name}", sample.image_file, sample.image.shape)
         else:
             self._add_tiles(f"images/{sample.name}", sample.image, packing)
-        self._add_tiles(f"labels/{sample.name}", sample.label, packing)
+        if sample.label is not None:
+            self._add_tiles(f"labels/{sample.name}", sample.label, packing)
         if sample.instance is not None:
             self._add_tiles(f"instances/{sample.name}", sample.instance, packing)
 

@@ -303,8 +303,8 @@ class CalibrationSpec(Spec):
 
 
 Compared = Literal["labelled", "all"]
-"""The pixels over which a soft label counts: those that have a label, as published, or all of them, padding included. Only `all`
-learns from pictures without labels."""
+"""The pixels of a labelled picture over which a soft label counts: those that have a label, as published, or all of them, padding
+included. Of a picture without label every real pixel counts, and no padding."""
 
 
 class SoftKLSpec(LogitsTerm):
@@ -316,7 +316,7 @@ class SoftKLSpec(LogitsTerm):
     temperature: float = Field(1.0, gt=0)
     """Softmax temperature; the term is multiplied by its square."""
     pixels: Compared = "labelled"
-    """Compare the labelled pixels, as published, or all of them."""
+    """Compare the labelled pixels of labelled pictures, as published, or all of them."""
     calibration: CalibrationSpec | None = None
     """null: the teacher's probabilities as they are."""
 
@@ -334,7 +334,7 @@ class SoftJDTSpec(LogitsTerm, JaccardFamily):
     active: ActiveInMetric = "all"
     """Classes averaged over."""
     pixels: Compared = "labelled"
-    """Compare the labelled pixels, as published, or all of them."""
+    """Compare the labelled pixels of labelled pictures, as published, or all of them."""
     calibration: CalibrationSpec | None = None
     """null: the teacher's probabilities as they are."""
 

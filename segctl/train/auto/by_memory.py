@@ -15,6 +15,7 @@ from torch import Tensor
 from segctl.data.batches.loader import Batch
 from segctl.data.batches.micro_batches import largest_micro_batch
 from segctl.errors import InputError, SegctlError
+from segctl.ignored import IGNORED
 from segctl.losses.across_ranks import alone
 from segctl.runtime.memory import TRAIN_WITH_LESS, free_memory_mb
 from segctl.runtime.world import World
@@ -164,18 +165,32 @@ def needed_mb(session: Session) -> tuple[float, float]:
     device = session.compute.device
     session.task.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), session.compute.autocast():
-        step = session.task(batch.images.to(device), batch.labels.to(device))
+        lacking = None if batch.unlabelled is None else batch.unlabelled.to(device)
+        step = session.task(batch.images.to(device), batch.labels.to(device), unlabelled=lacking)
     del step
     weights = sum(weight.nbytes for weight in session.task.parameters() if weight.requires_grad)
     return 3 * weights / 1e6, BACKWARD * sum(kept.values()) / images / 1e6  # the gradient, and two moments
 
 
 def _black_batch(session: Session, images: int) -> Batch:
-    """A batch of black images whose labels show every class: what is computed from it is not used."""
+    """A batch of black images whose labels show every class: what is computed from it is not used.
+
+    images: without those that data.unlabelled mixes in; as many come on top as on top of a batch of that size.
+    """
     height, width = session.run.data.crop
     classes = session.dataset.classes.num_classes
     label = (torch.arange(height * width) % classes).to(torch.uint8).view(1, height, width).repeat(images, 1, 1)
-    return Batch(torch.zeros((images, height, width, 3), dtype=torch.uint8), label, [""] * images)
+    spec = session.run.data.unlabelled
+    beside = 0 if spec is None else -(-spec.per_batch * images // session.run.train.batch_size)
+    unlabelled = torch.arange(images + beside).view(-1, 1, 1) >= images
+    label = torch.cat([label, label[:1].expand(beside, -1, -1)]) if beside else label
+    every = images + beside
+    return Batch(
+        torch.zeros((every, height, width, session.dataset.bands), dtype=torch.uint8),
+        label.masked_fill(unlabelled, IGNORED),
+        [""] * every,
+        unlabelled=unlabelled.expand(-1, height, width).contiguous() if beside else None,
+    )
 
 
 def _give_back() -> None:

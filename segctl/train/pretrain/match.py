@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from segctl.distillers.align import check_maps
 from segctl.distillers.cwd import channel_divergence
+from segctl.distillers.seen import NOWHERE, mean_over_seen, nothing_unseen
 from segctl.schema.pretrain import PretrainSpec
 
 CWD_TEMPERATURE = 4.0
@@ -25,35 +26,40 @@ class Adapter(nn.Sequential):
         )
 
 
-def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
+def cosine_distance(student: Tensor, teacher: Tensor, seen: Tensor | None = None) -> Tensor:
     """1 minus the cosine of the angle between the features of a place, the mean over places and images: from 0 to 2, a scalar.
 
-    student, teacher: (B, D, h, w).  Raises ArgumentError for other shapes.
+    student, teacher: (B, D, h, w).  seen: bool (B, h, w), the places that count; None for all.  Raises ArgumentError for other
+    shapes.
     """
     check_maps(student, teacher)
-    return 1 - F.cosine_similarity(student.float(), teacher.detach().float(), dim=1).mean()
+    return mean_over_seen(1 - F.cosine_similarity(student.float(), teacher.detach().float(), dim=1), seen)
 
 
-def standardised_distance(student: Tensor, teacher: Tensor) -> Tensor:
+def standardised_distance(student: Tensor, teacher: Tensor, seen: Tensor | None = None) -> Tensor:
     """The mean squared difference, the teacher's features at each place brought to mean 0 and deviation 1 first; a scalar.
 
     Features of transformers have a few channels that are a hundred times as large as the others, which a plain difference would
-    see alone.  student, teacher: (B, D, h, w).  Raises ArgumentError for other shapes.
+    see alone.  student, teacher: (B, D, h, w).  seen: as for `cosine_distance`.  Raises ArgumentError for other shapes.
     """
     check_maps(student, teacher)
     wanted = F.layer_norm(teacher.detach().float().movedim(1, -1), (teacher.shape[1],)).movedim(-1, 1)
-    return (student.float() - wanted).square().mean()
+    return mean_over_seen((student.float() - wanted).square().mean(1), seen)
 
 
-def distance(method: str, student: Tensor, teacher: Tensor) -> Tensor:
-    """How far the student's features are from the teacher's by a value of `pretrain.method`; (B, D, h, w) both; a scalar."""
+def distance(method: str, student: Tensor, teacher: Tensor, seen: Tensor | None = None) -> Tensor:
+    """How far the student's features are from the teacher's by a value of `pretrain.method`: a scalar.
+
+    student, teacher: (B, D, h, w).  seen: bool (B, h, w), the places that count; None for all.
+    """
     match method:
         case "cosine":
-            return cosine_distance(student, teacher)
+            return cosine_distance(student, teacher, seen)
         case "mse":
-            return standardised_distance(student, teacher)
+            return standardised_distance(student, teacher, seen)
         case _:
-            return channel_divergence(student.float(), teacher.float(), CWD_TEMPERATURE)
+            ours, theirs = (nothing_unseen(maps.float(), seen, NOWHERE) for maps in (student, teacher))
+            return channel_divergence(ours, theirs, CWD_TEMPERATURE)
 
 
 def adapter_in_words(spec: PretrainSpec, student_channels: int, teacher_channels: int) -> str:

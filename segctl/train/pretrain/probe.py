@@ -24,10 +24,15 @@ RIDGE = 1e-3
 
 
 def probe_names(dataset: PreparedDataset, run: PretrainRun) -> list[str]:
-    """The labelled pictures that the probe is fitted to: at most `probe_images`, evenly spread over the names of the split."""
+    """The labelled pictures that the probe is fitted to: at most `probe_images`, evenly spread over the names of the split.
+
+    None where the validation split has no labels to score it.
+    """
+    if not all(map(dataset.has_label, dataset.names(run.data.val_split))):
+        return []
     names = dataset.names(run.pretrain.probe_split) if run.pretrain.probe_split in dataset.splits else []
     hidden = unlabelled_names(names, run.data.labelled)
-    known = sorted(name for name in names if name not in hidden)
+    known = sorted(name for name in names if name not in hidden and dataset.has_label(name))
     count = min(run.pretrain.probe_images, len(known))
     return [known[index * len(known) // count] for index in range(count)]
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from segctl.distillers.align import grid_of
+from segctl.distillers.seen import mask_on_grid
 from segctl.models import Segmenter, upsample
 from segctl.models.external.features import FeatureNetwork
 from segctl.runtime.phases import phase
@@ -24,9 +25,11 @@ def last_map(network: Segmenter, images: Tensor) -> Tensor:
 class PretrainTask(SupervisedTask):
     """A student whose backbone learns, an adapter, and a frozen teacher outside of the module.
 
-    forward: images uint8 (B, H, W, bands); the label is not read.
+    forward: images uint8 (B, H, W, bands); the label is not read.  `unlabelled`: bool (B, H, W), the pixels that are no padding;
+    None for all.
     """
 
+    reads_labels = False
     teacher: FeatureNetwork
 
     def __init__(self, model: Segmenter, teacher: FeatureNetwork, spec: PretrainSpec) -> None:
@@ -46,7 +49,12 @@ class PretrainTask(SupervisedTask):
         self.compiled = ["student"]
 
     def forward(
-        self, images: Tensor, label: Tensor, share: Share = WHOLE, teacher_outputs: Mapping[str, Tensor] | None = None
+        self,
+        images: Tensor,
+        label: Tensor,
+        share: Share = WHOLE,
+        teacher_outputs: Mapping[str, Tensor] | None = None,
+        unlabelled: Tensor | None = None,
     ) -> Step:
         with phase("student"):
             student = self.adapter(self._last_map(self.model, images))
@@ -55,5 +63,7 @@ class PretrainTask(SupervisedTask):
         with phase("loss"):
             grid = grid_of(teacher) if self.spec.grid == "teacher" else grid_of(student)
             pair = upsample(student.float(), grid), upsample(teacher.float(), grid)
-            value = share.images * distance(self.spec.method, *pair)
+            value = share.images * distance(
+                self.spec.method, *pair, None if unlabelled is None else mask_on_grid(unlabelled, grid)
+            )
         return Step(value, {self.spec.method: value.detach()})

@@ -235,7 +235,7 @@ def test_several_sources_are_one(capsys, tmp_path):
     [
         (["streets", "--images", "x"], "--labels is missing"),
         (["streets", "--classes", "y"], "--images and --labels are missing"),
-        (["camvid", "--unlabelled", "ignore"], "--unlabelled is 'ignore', but a published dataset is not read in this way"),
+        (["camvid", "--unlabelled", "ignore"], "--unannotated is 'ignore', but a published dataset is not read in this way"),
         (["camvid", "--split", "val=0.2"], "--split is 'val=0.2', but a published dataset has its own splits"),
         (
             ["streets", "--images", "x", "--labels", "y", "--classes", "nowhere.csv"],

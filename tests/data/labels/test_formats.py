@@ -66,12 +66,12 @@ def test_pixels_under_no_shape_may_be_ignored(tmp_path):
     tree = coco_tree()
     tree["images"].pop()
     (tmp_path / "annotations.json").write_text(json.dumps(tree))
-    source = opened(images, tmp_path / "annotations.json", unlabelled="ignore")
+    source = opened(images, tmp_path / "annotations.json", unannotated="ignore")
     assert source.classes.names == ["road", "car", "person"]
     wanted = slow_label(REGIONS["a"]) - 1  # 0 becomes 255
     assert np.array_equal(source.samples.read("a").label, wanted)
-    with pytest.raises(InputError, match="--unlabelled is 'ignored', wanted background or ignore"):
-        opened(images, tmp_path / "annotations.json", unlabelled="ignored")
+    with pytest.raises(InputError, match="--unannotated is 'ignored', wanted background or ignore"):
+        opened(images, tmp_path / "annotations.json", unannotated="ignored")
 
 
 def test_a_picture_without_annotation_is_background_or_refused(tmp_path):
@@ -79,14 +79,14 @@ def test_a_picture_without_annotation_is_background_or_refused(tmp_path):
     save(Image.new("RGB", (40, 30)), images / "new.jpg")
     (problem,) = opened(images, labels).problems
     assert problem.problem == "no annotation file names the picture 'new.jpg'"
-    assert "--unlabelled background" in problem.hint
-    source = opened(images, labels, unlabelled="background")
+    assert "--unannotated background" in problem.hint
+    source = opened(images, labels, unannotated="background")
     assert source.problems == ()
     assert not source.samples.read("new").label.any()
     assert "2 pictures have no shape and show background alone" in source.notes
-    both = [found.problem for found in opened(images, labels, unlabelled="ignore").problems]
+    both = [found.problem for found in opened(images, labels, unannotated="ignore").problems]
     assert both == [
-        f"the picture '{name}.jpg' has no annotation, so `--unlabelled ignore` leaves nothing of it" for name in ("c", "new")
+        f"the picture '{name}.jpg' has no annotation, so `--unannotated ignore` leaves nothing of it" for name in ("c", "new")
     ]
 
 
@@ -156,8 +156,8 @@ def test_options_that_do_not_fit_are_refused(tmp_path):
     (tmp_path / "names.txt").write_text("background\nroad\n")
     for name in REGIONS:
         save(Image.fromarray(np.zeros((30, 40), np.uint8)), tmp_path / "masks" / f"{name}.png")
-    with pytest.raises(InputError, match=r"--unlabelled is 'ignore', but '.*' holds label pictures"):
-        opened(images, tmp_path / "masks", unlabelled="ignore", classes=tmp_path / "names.txt")
+    with pytest.raises(InputError, match=r"--unannotated is 'ignore', but '.*' holds label pictures"):
+        opened(images, tmp_path / "masks", unannotated="ignore", classes=tmp_path / "names.txt")
 
 
 def test_files_of_no_format_beside_label_maps_are_not_read_to_the_last(tmp_path):

@@ -39,3 +39,15 @@ def test_the_adapter_brings_channels_to_the_teachers(kind: str, layers: int) -> 
     adapter = Adapter(4, 7, kind)
     assert adapter(torch.zeros(2, 4, 3, 5)).shape == (2, 7, 3, 5)
     assert sum(isinstance(layer, torch.nn.Conv2d) for layer in adapter) == layers
+
+
+@pytest.mark.parametrize("method", ["cosine", "mse", "cwd"])
+def test_places_that_are_padding_change_nothing(method: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(1, 4, 3, 5, generator=generator) for _ in range(2))
+    seen = torch.ones(1, 3, 5, dtype=torch.bool)
+    seen[:, :, 3:] = False
+    inside = distance(method, student[..., :3], teacher[..., :3])
+    torch.testing.assert_close(distance(method, student, teacher, seen), inside)
+    student[..., 3:] = 9
+    torch.testing.assert_close(distance(method, student, teacher, seen), inside)

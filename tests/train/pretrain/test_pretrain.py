@@ -4,12 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from toy import PRESET, Silent, write_preset
+from PIL import Image
+from toy import PRESET, Silent, draw_camvid, write_preset
 
 from segctl.cli import main
-from segctl.errors import PresetError
+from segctl.data.datasets import open_source
+from segctl.data.datasets.unlabelled import with_unlabelled
+from segctl.data.prepare import prepare_source
+from segctl.errors import InputError, PresetError
 from segctl.models import read
 from segctl.runs import RunFolder
 from segctl.schema.load import validate_run
@@ -114,6 +119,44 @@ def test_a_stopped_run_resumes_exactly(finished: Path, toy_data: Path, tmp_path:
     resume_run(request, folder, Silent())
     one, other = read(finished).weights, read(folder.path).weights
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_no_label_is_read_in_training(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from segctl.data.shards.dataset import PreparedDataset
+    from segctl.train.loop import _batches
+
+    session = build_session(Request(run_of(), toy_data, tmp_path, device="cpu"))
+    monkeypatch.setattr(PreparedDataset, "label", None)
+    batch = next(_batches(session))
+    assert bool((batch.labels == 255).all())
+    assert batch.unlabelled is not None
+    assert 0 < float(batch.unlabelled.float().mean()) <= 1
+    take_step(session, batch)
+
+
+def test_a_split_without_labels_teaches_and_the_probe_reads_another(tmp_path: Path) -> None:
+    pictures = tmp_path / "more"
+    pictures.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(6):
+        Image.fromarray(random.integers(0, 256, (48, 64, 3), np.uint8)).save(pictures / f"{index}.png")
+    source = with_unlabelled(open_source("camvid", [draw_camvid(tmp_path / "source")]), [pictures])
+    prepare_source(source, tmp_path / "data", workers=0)
+    tree = TREE | {"data": TREE["data"] | {"train_split": "unlabelled"}}
+    request, folder = Request(validate_run(tree, "toy"), tmp_path / "data", tmp_path, device="cpu"), RunFolder(tmp_path / "run")
+    start_run(request, folder, Silent())
+    assert [event["step"] for event in folder.read_log() if event["event"] == "validation"] == [3, 6]
+    blind = tree | {"pretrain": TREE["pretrain"] | {"probe_split": "unlabelled"}}
+    request, folder = (
+        Request(validate_run(blind, "toy"), tmp_path / "data", tmp_path, device="cpu"),
+        RunFolder(tmp_path / "blind"),
+    )
+    start_run(request, folder, Silent())
+    assert not [event for event in folder.read_log() if event["event"] == "validation"]
+    assert "no score after step 6: the linear probe has no labels" in folder.train_log.read_text(encoding="utf-8")
+    stopping = blind | {"train": TREE["train"] | {"early_stop": {"patience": 1}}}
+    with pytest.raises(InputError, match="it needs the scores of the linear probe"):
+        build_session(Request(validate_run(stopping, "toy"), tmp_path / "data", tmp_path, device="cpu"))
 
 
 def test_a_finished_run_is_extended(toy_data: Path, tmp_path: Path) -> None:

@@ -30,18 +30,18 @@ BACKGROUND = "background"
 BACKGROUND_NAMES = frozenset({BACKGROUND, "_background_"})
 IGNORED_NAMES = frozenset({"__ignore__"})
 """What labelme calls regions to leave out."""
-UNLABELLED = (BACKGROUND, "ignore")
+UNANNOTATED = (BACKGROUND, "ignore")
 """What pixels under no shape may become."""
 RULE = "annotated/1"
 
 
 @dataclass(frozen=True)
 class DrawnLabel:
-    """The annotations of one sample. size: (H, W) if the file says it.  unlabelled: the train id of pixels under no shape."""
+    """The annotations of one sample. size: (H, W) if the file says it.  unannotated: the train id of pixels under no shape."""
 
     annotations: AnnotatedPicture
     train_ids: Mapping[str, int]
-    unlabelled: int
+    unannotated: int
 
     def check(self, sample: str, size: tuple[int, int]) -> None:
         """Raise InputError if the annotations are of a picture of another size, or a shape lies outside the picture."""
@@ -88,7 +88,7 @@ class AnnotatedReader:
         size = (image.array.shape[0], image.array.shape[1])
         label.check(name, size)
         try:
-            array, remarks = draw_label_map(label.annotations.shapes, label.train_ids, size, label.unlabelled)
+            array, remarks = draw_label_map(label.annotations.shapes, label.train_ids, size, label.unannotated)
         except InputError as error:
             raise InputError(f"sample '{name}' cannot be drawn: {error.message}", error.hint) from error
         return RawSample(
@@ -118,7 +118,7 @@ def open_annotated(
     pixels under no shape become, they are background, but pictures that no annotation file names are refused.
     Raises InputError if the files as a whole do not fit; what is wrong with single samples is in the source's `problems`.
     """
-    ignore = own.unlabelled == UNLABELLED[1]
+    ignore = own.unannotated == UNANNOTATED[1]
     names = list(found.classes) if found.has_table else sorted(found.classes)
     if flaw := _flaw(found, names, ignore=ignore, has_table=classes is not None):
         # Without classes there is nothing to draw, but a check shall list every problem of the files.
@@ -131,7 +131,7 @@ def open_annotated(
     paths, twice = _sample_paths(pictures)
     annotated, unmatched = _match(found, paths)
     problems += [*twice, *unmatched]
-    problems += _without_shapes(found, paths, annotated, own.unlabelled)
+    problems += _without_shapes(found, paths, annotated, own.unannotated)
     folders = {sample: neutral(path).rpartition("/")[0] for sample, path in paths.items()}
     drawn = split_samples(folders, own.splits, own.seed, paths)
     empty = IGNORED if ignore else train_ids[BACKGROUND]
@@ -240,7 +240,7 @@ def _given_classes(
     if not ignore and background is None:
         raise InputError(
             "the class table has no row 'background', which pixels under no shape would become",
-            "add the row, or leave such pixels out with `--unlabelled ignore`",
+            "add the row, or leave such pixels out with `--unannotated ignore`",
         )
     table = replace(given.table, rows=tuple(replace(row, raw_id=None) for row in given.table.rows))
     return table, train_ids if background is None else {**train_ids, BACKGROUND: background}, problems
@@ -298,16 +298,16 @@ def _hits(names: Iterable[str], exact: Mapping[str, str], as_given: PathIndex, b
 
 
 def _without_shapes(
-    found: AnnotationSet, paths: Mapping[str, str], annotated: Mapping[str, AnnotatedPicture], unlabelled: str | None
+    found: AnnotationSet, paths: Mapping[str, str], annotated: Mapping[str, AnnotatedPicture], unannotated: str | None
 ) -> list[Finding]:
     """Findings for pictures that would become wholly ignored, or background that nobody has looked at."""
     problems = []
     for sample, path in paths.items():
-        if sample not in annotated and found.lists_all and unlabelled is None:
+        if sample not in annotated and found.lists_all and unannotated is None:
             problem = f"no annotation file names the picture '{path}'"
-            hint = "annotate it, move it away, or take such pictures as background with `--unlabelled background`"
+            hint = "annotate it, move it away, or take such pictures as background with `--unannotated background`"
             problems.append(Finding(sample, problem, hint))
-        elif unlabelled == UNLABELLED[1] and not (sample in annotated and annotated[sample].shapes):
-            problem = f"the picture '{path}' has no annotation, so `--unlabelled ignore` leaves nothing of it"
+        elif unannotated == UNANNOTATED[1] and not (sample in annotated and annotated[sample].shapes):
+            problem = f"the picture '{path}' has no annotation, so `--unannotated ignore` leaves nothing of it"
             problems.append(Finding(sample, problem, "annotate it, or move it away"))
     return problems

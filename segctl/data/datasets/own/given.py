@@ -14,8 +14,8 @@ class OwnFiles:
     """What a person gave: folders, archives, patterns or annotation files, and how to read them.
 
     classes: a class table; annotation files can do without.  splits: texts such as "val=0.2" or "val=val.txt".  seed: for ratios.
-    format: one of `labels.formats.NAMES`, None to look at the files.  unlabelled: what pixels under no shape become, one of
-    `annotated.UNLABELLED` or None.  label_suffix: what follows the name of a picture in that of its label.
+    format: one of `labels.formats.NAMES`, None to look at the files.  unannotated: what pixels under no shape become, one of
+    `annotated.UNANNOTATED` or None.  label_suffix: what follows the name of a picture in that of its label.
     instances: a folder of instance maps (see `instance_ids.py`), for the segments that mIoU_K scores.
     bands: which bands of the pictures to take and how to scale them; None for 8-bit colour or grey.
     """
@@ -27,9 +27,11 @@ class OwnFiles:
     seed: int = 0
     instances: Path | None = None
     format: str | None = None
-    unlabelled: str | None = None
+    unannotated: str | None = None
     label_suffix: str | None = None
     bands: BandChoice | None = None
+    min_confidence: str | None = None
+    """Which pixels of predicted labels are certain enough, as `predicted.MinConfidence` reads it; None for all."""
 
 
 def own_files(
@@ -44,7 +46,7 @@ def own_files(
 ) -> OwnFiles | None:
     """A person's own data from the options; None if none of them was given. Raises InputError if some are missing.
 
-    how: `format`, `unlabelled` and `label_suffix` of OwnFiles.
+    how: `format`, `unannotated`, `label_suffix` and `min_confidence` of OwnFiles.
     """
     if images is None and labels is None and classes is None:
         given = {"--split": splits[0] if splits else None, **{f"--{key.replace('_', '-')}": value for key, value in how.items()}}

@@ -7,11 +7,12 @@ colours alone reads every label by its colours.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from segctl.data.datasets import OWN_LINE
 from segctl.data.datasets.class_file import OwnClasses, read_classes
-from segctl.data.datasets.own.annotated import UNLABELLED, open_annotated
+from segctl.data.datasets.own.annotated import UNANNOTATED, open_annotated
 from segctl.data.datasets.own.given import OwnFiles
 from segctl.data.datasets.own.label_rule import OwnLabel, OwnRule
 from segctl.data.datasets.own.names import (
@@ -23,11 +24,16 @@ from segctl.data.datasets.own.names import (
     name_of,
     only,
     path_of,
+    place_of,
+    without,
 )
 from segctl.data.datasets.own.pairing import keys_of, pair_files, pair_instances, told_apart
+from segctl.data.datasets.own.predicted import Predictions, find_predictions, predicted_labels
 from segctl.data.datasets.own.splits import split_samples
 from segctl.data.datasets.pairs import (
+    LabelFile,
     PairReader,
+    PictureLabel,
     sample_images,
 )
 from segctl.data.files.archives import File, Files, PlainFile
@@ -35,11 +41,13 @@ from segctl.data.files.bands import DEEP_ENDINGS
 from segctl.data.files.patterns import list_files
 from segctl.data.files.pictures import DECODER, Picture
 from segctl.data.labels import huggingface
+from segctl.data.labels.certainty import RECORD
 from segctl.data.labels.documents import ENDINGS
 from segctl.data.labels.formats import HUGGING_FACE, MASKS, check_format, choose, read_annotations
-from segctl.data.source import Source
+from segctl.data.source import PredictedLabels, Source
+from segctl.data.splits import must_not_meet
 from segctl.errors import InputError
-from segctl.files import real_path
+from segctl.files import content_key, real_path
 
 MAX_STRANGERS = 50
 """How many files of no known format to read beside label maps before they are taken for what they are."""
@@ -63,18 +71,23 @@ def open_own(name: str, own: OwnFiles) -> Source:
     Raises InputError if the files as a whole do not fit; what is wrong with single files is in the source's `problems`.
     """
     check_format(own.format)
-    if own.unlabelled not in (None, *UNLABELLED):
-        raise InputError(f"--unlabelled is '{own.unlabelled}', wanted {' or '.join(UNLABELLED)}")
+    if own.unannotated not in (None, *UNANNOTATED):
+        raise InputError(f"--unannotated is '{own.unannotated}', wanted {' or '.join(UNANNOTATED)}")
     classes = None if own.classes is None else read_classes(own.classes)
     if own.format == HUGGING_FACE or (own.format is None and huggingface.is_saved(own.images)):
         saved = huggingface.open_saved(own.images)
-        _refuse(own, ("unlabelled", "label_suffix", "instances"), "a dataset of Hugging Face has label maps")
+        _refuse(own, ("unannotated", "label_suffix", "instances", "min_confidence"), "a dataset of Hugging Face has label maps")
         return _open_masks(name, own, classes, saved.images, saved.labels, saved.notes)
     endings = IMAGE_ENDINGS if own.bands is None else (*IMAGE_ENDINGS, *DEEP_ENDINGS)
     pictures = list_files(own.images, lambda path: path.lower().endswith(endings))
     if not pictures.members:
         raise InputError(f"{pictures.given} holds no pictures ({', '.join(endings)})")
     labels = _list_labels(own.labels)
+    if own.format in (None, MASKS) and (predictions := find_predictions(labels)) is not None:
+        _refuse(own, ("unannotated",), f"{labels.given} holds label pictures, which say it for every pixel")
+        pictures = without(pictures, {place_of(file) for file in labels.members.values()})
+        return _open_masks(name, own, classes or predictions.classes(), pictures, predictions.labels, predictions=predictions)
+    _refuse(own, ("min_confidence",), f"{labels.given} was not written by `segctl predict` (it holds no {RECORD})")
     masks = only(labels, [path for path in labels.members if path.lower().endswith((*LABEL_ENDINGS, *LOSSY_ENDINGS))])
     if own.format != MASKS and any(path.lower().endswith(ENDINGS) for path in labels.members):
         # Cityscapes lays a file of polygons, which is of no format that is read here, beside each of thousands of label maps.
@@ -93,7 +106,7 @@ def open_own(name: str, own: OwnFiles) -> Source:
         raise InputError(
             f"{labels.given} holds no labels ({', '.join(LABEL_ENDINGS)})", f"annotation files end with {', '.join(ENDINGS)}"
         )
-    _refuse(own, ("unlabelled",), f"{labels.given} holds label pictures, which say it for every pixel")
+    _refuse(own, ("unannotated",), f"{labels.given} holds label pictures, which say it for every pixel")
     return _open_masks(name, own, classes, *told_apart(own, pictures, masks))
 
 
@@ -139,10 +152,16 @@ def _masks_beside(own: OwnFiles, pictures: Files, masks: Files) -> tuple[Files, 
 
 
 def _open_masks(
-    name: str, own: OwnFiles, classes: OwnClasses | None, pictures: Files, labels: Files, notes: tuple[str, ...] = ()
+    name: str,
+    own: OwnFiles,
+    classes: OwnClasses | None,
+    pictures: Files,
+    labels: Files,
+    notes: tuple[str, ...] = (),
+    predictions: Predictions | None = None,
 ) -> Source:
-    """The source of pictures and label pictures."""
-    if classes is None or own.classes is None:
+    """The source of pictures and label pictures; predictions: where a network made them."""
+    if classes is None:
         raise InputError(
             f"--classes is missing: {labels.given} holds label pictures, whose values need names",
             f"give {OWN_LINE} together; a text file with a name a line will do",
@@ -156,20 +175,49 @@ def _open_masks(
     modes = ("L", "P", "1") if classes.ids else ("RGB", "L", "P", "1")
     modes = (*modes, "RGB") if classes.ids and classes.colors else modes
     role, rule = "label" if classes.ids else "mask", OwnRule(classes.ids, classes.colors, classes.table)
+    table = "their network's classes" if own.classes is None else f"the table '{own.classes.name}'"
+    rules = [f"own/1 {classes.digest}", *([] if scaling is None else [scaling.rule])]
+    own_labels: Mapping[str, LabelFile] = {
+        sample: OwnLabel(Picture(sample, role, paired.labels[sample], modes), rule) for sample in names
+    }
+    predicted = None
+    if predictions is not None:
+        if classes.ids is None:
+            raise InputError(
+                f"{labels.given} holds predicted class ids, but {table} has no ids", "give it a column `id`, or leave it out"
+            )
+        maps = {
+            sample: PictureLabel(Picture(sample, "label", paired.labels[sample], ("L", "P")), classes.ids) for sample in names
+        }
+        own_labels, predicted, least = predicted_labels(predictions, maps, classes, own.min_confidence)
+        rules += [f"min-confidence {content_key(list(least))}"] if least else []
+        notes = (*notes, predicted.in_words(len(names)), *_scored_by_predictions(drawn.splits, predicted))
     return Source(
         name=name,
-        rule=" ".join([f"own/1 {classes.digest}", *([] if scaling is None else [scaling.rule])]),
-        origin=f"images from {pictures.names}, labels from {labels.names}, {rows} rows of '{own.classes.name}'",
+        rule=" ".join(rules),
+        origin=f"images from {pictures.names}, labels from {labels.names}, {rows} rows of {table}",
         decoder=DECODER,
         classes=classes.table,
         splits=drawn.splits,
         samples=PairReader(
             images=images,
-            labels={sample: OwnLabel(Picture(sample, role, paired.labels[sample], modes), rule) for sample in names},
+            labels=own_labels,
             instances=instances,
         ),
         notes=(*notes, *scaled, *pictures.notes, *labels.notes, *paired.notes, *drawn.notes),
-        label_advice=f"correct the labels, or the table '{own.classes.name}'",
+        label_advice=f"correct the labels, or {table}",
         problems=(*paired.problems, *drawn.problems, *lacking),
         pixels=scaling,
+        predicted=predicted,
     )
+
+
+def _scored_by_predictions(splits: Mapping[str, list[str]], predicted: PredictedLabels) -> list[str]:
+    """A sentence for each split for scoring whose labels a network made."""
+    made = set(predicted.samples)
+    return [
+        f"{count} label{'s' if count > 1 else ''} of split '{split}' {'are' if count > 1 else 'is'} predicted: scores on it say "
+        "how alike two networks are, not how right one is"
+        for split, names in splits.items()
+        if must_not_meet("train", split) and (count := sum(name in made for name in names))
+    ]

@@ -1,0 +1,106 @@
+"""Pictures without labels, beside a dataset of any kind: they are packed into a split of their own."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from segctl.data.datasets.own.annotated import UNANNOTATED
+from segctl.data.datasets.own.names import IMAGE_ENDINGS, path_of, sample_names
+from segctl.data.files.archives import File
+from segctl.data.files.bands import DEEP_ENDINGS, BandPicture
+from segctl.data.files.patterns import list_files
+from segctl.data.files.pictures import Picture
+from segctl.data.source import RawSample, SampleReader, Source
+from segctl.errors import InputError
+
+SPLIT = "unlabelled"
+PREFIX = "unlabelled-"
+"""Of the names of these samples; with more hyphens if a labelled one begins so too."""
+
+
+@dataclass(frozen=True)
+class ReaderWithUnlabelled:
+    """Reads the samples of a source, and pictures without labels beside them."""
+
+    labelled: SampleReader
+    pictures: Mapping[str, Picture | BandPicture]
+
+    def size(self, name: str) -> tuple[int, int]:
+        """(H, W) from the picture's header, or as the source's own reader says."""
+        return self.pictures[name].size() if name in self.pictures else self.labelled.size(name)
+
+    def digest(self, name: str) -> str:
+        return self.pictures[name].digest() if name in self.pictures else self.labelled.digest(name)
+
+    def read(self, name: str) -> RawSample:
+        if name not in self.pictures:
+            return self.labelled.read(name)
+        image = self.pictures[name].decode()
+        return RawSample(
+            name=name,
+            image=image.array if image.array.ndim == 3 else image.array[..., None].repeat(3, axis=2),
+            label=None,
+            instance=None,
+            source_sha256=image.sha256,
+            source_bytes=len(image.content),
+            image_file=image.content if image.mode == "RGB" else None,
+        )
+
+
+def with_unlabelled(source: Source, paths: Sequence[Path]) -> Source:
+    """The source with the pictures of folders, archives or patterns as a split `unlabelled`.
+
+    Pictures are read as the source's own are: with the same bands and ranges. `prepare` leaves out those that a training split
+    shows, and refuses those that a split for scoring shows. Raises InputError for a path without pictures, and for a source that
+    has such a split already.
+    """
+    if not paths:
+        return source
+    if source.splits.get(SPLIT):
+        raise InputError(
+            f"--unlabelled is '{paths[0]}', but '{source.name}' has a split '{SPLIT}' of its own", "give that split another name"
+        )
+    endings = IMAGE_ENDINGS if source.pixels is None else (*IMAGE_ENDINGS, *DEEP_ENDINGS)
+    found: dict[str, File] = {}
+    origins = []
+    for number, path in enumerate(paths, start=1):
+        files = list_files(path, lambda name: name.lower().endswith(endings))
+        if not files.members:
+            raise InputError(f"--unlabelled: {files.given} holds no pictures ({', '.join(endings)})")
+        origins.append(files.names)
+        where = f"{number}/" if len(paths) > 1 else ""
+        stems = Counter(map(path_of, files.members))
+        for key, file in files.members.items():  # a.jpg beside a.png keep their endings
+            found[where + (path_of(key) if stems[path_of(key)] == 1 else key)] = file
+    taken = {name for listed in source.splits.values() for name in listed}
+    prefix = PREFIX
+    while any(name.startswith(prefix) for name in taken):
+        prefix += "-"
+    names = {key: prefix + name for key, name in sample_names(list(found)).items()}
+    pictures: dict[str, Picture | BandPicture] = {
+        names[key]: Picture(names[key], "image", file, ("RGB", "L"))
+        if source.pixels is None
+        else BandPicture(names[key], file, source.pixels)
+        for key, file in found.items()
+    }
+    return replace(
+        source,
+        origin=f"{source.origin}; {len(pictures)} pictures without labels from {', '.join(origins)}",
+        splits={**source.splits, SPLIT: sorted(pictures)},
+        samples=ReaderWithUnlabelled(source.samples, pictures),
+        unlabelled=frozenset(pictures),
+    )
+
+
+def as_asked(unlabelled: Sequence[Path], unannotated: str | None) -> tuple[list[Path], str | None]:
+    """(pictures without labels, what pixels under no annotation become) from the options --unlabelled and --unannotated.
+
+    `--unlabelled background` and `--unlabelled ignore` are older spellings of --unannotated; they mean a folder where there is
+    one of that name. Raises InputError where both say what pixels become, and differ.
+    """
+    words = [str(path) for path in unlabelled if str(path) in UNANNOTATED and not path.exists()]
+    said = sorted({*words, *([] if unannotated is None else [unannotated])})
+    if len(said) > 1:
+        raise InputError(f"pixels under no annotation cannot become both {' and '.join(said)}", "give --unannotated once")
+    return [path for path in unlabelled if str(path) not in words], said[0] if said else None
