@@ -146,8 +146,8 @@ def _kind(config: dict[str, Any], source: str) -> str:
         return "AutoModelForUniversalSegmentation"
     raise InputError(
         f"'{source}' is not a network for semantic segmentation: its architecture is {saved_as or 'not named'}",
-        "give one whose architecture ends in ForSemanticSegmentation or ForUniversalSegmentation; a backbone without classes teaches "
-        "its features by `segctl pretrain`",
+        "give one whose architecture ends in ForSemanticSegmentation or ForUniversalSegmentation; a backbone without classes "
+        "teaches its features by `segctl pretrain`",
     )
 
 

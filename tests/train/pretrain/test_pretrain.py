@@ -327,3 +327,13 @@ def test_two_processes_learn_what_one_does(toy_data: Path, tmp_path: Path) -> No
         # The probe solves equations of 65 unknowns from 40 places, which makes rounding larger.
         close = 5e-2 if name.startswith(("head.", "classifier.")) else 1e-4
         torch.testing.assert_close(two[name], tensor, atol=close, rtol=close)
+
+
+def test_a_backbone_of_timm_is_no_teacher_for_distill(toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from toy import STUDENT
+
+    preset = write_preset(tmp_path / "student.yaml", STUDENT)
+    assert main(["distill", "--preset", str(preset), "--teacher", "timm:test_vit", "--data-root", str(toy_data)]) == 2
+    said = capsys.readouterr().err
+    assert "'timm:test_vit' is a backbone without a head" in said
+    assert "segctl pretrain" in said
