@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from segctl.data.files.archives import PlainFile, files_below
 from segctl.data.files.pictures import read_instance_ids, read_label
 from segctl.data.instance_ids import numbered_instances
+from segctl.data.labels.certainty import CONFIDENCE, RECORD
 from segctl.errors import ArgumentError, InputError
 
 Ids = NDArray[np.integer]
@@ -71,6 +72,8 @@ def pair_pngs(predictions: Path, truths: Path, instances: Path | None = None) ->
     """
     truth_files, kind = _choose(_pngs(truths, "--gt"))
     prediction_files = _pngs(predictions, "--pred")
+    if (predictions / RECORD).is_file():  # `segctl predict --confidence` writes pictures beside the masks
+        prediction_files = [path for path in prediction_files if not path.is_relative_to(predictions / CONFIDENCE)]
     by_path = len({_stem(path) for path in truth_files}) < len(truth_files)
     found, wanted = _keyed(prediction_files, predictions, by_path), _keyed(truth_files, truths, by_path)
     matches = list(_matches(list(wanted), list(found)))

@@ -65,10 +65,12 @@ def memory_of_session(session: Session, precision: Precision) -> StepMemory | No
 def memory_of_task(task: SupervisedTask, run: TrainRun, images: int, precision: Precision) -> StepMemory:
     """The memory of a step: weights, gradients, optimiser, moving average, activations, teacher and losses.
 
-    task: its networks on the meta device; it is of no use afterwards.  images: in a micro-batch.
+    task: its networks on the meta device; it is of no use afterwards.  images: labelled ones in a micro-batch.
     Losses use their GPU kernels where they can. Where they cannot, the figure is that of torch's own operations, which need more
     than the compiled ones. Several processes hold the averaged gradients a second time, which is not counted.
     """
+    if run.data.unlabelled is not None:  # a micro-batch has its part of these on top
+        images += -(-run.data.unlabelled.per_batch * images // run.train.batch_size)
     opponents = task.distiller.opponents() if isinstance(task, DistillationTask) else []
     apart = [parameter for opponent in opponents for parameter in opponent.network.parameters()]
     with LiveBytes() as memory:

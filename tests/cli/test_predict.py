@@ -218,6 +218,9 @@ def test_confidence_and_soft_labels_are_those_of_the_network(here: Path, capsys:
         assert classes.shape == (2, *labels.shape)
         np.testing.assert_array_equal(classes[0], labels)
         np.testing.assert_allclose(soft[0], probabilities.max(0), atol=1 / LEVELS)
+    shutil.copytree(here / "out", here / "gt")
+    shutil.rmtree(here / "gt" / "confidence")
+    assert main(["eval", "--pred", "out", "--gt", "gt", "--num-classes", "11"]) == 0
     capsys.readouterr()
     assert main(["predict", "run", "in", "-o", "out", "--device", "cpu"]) == 2
     assert "confidence was True, now False" in " ".join(capsys.readouterr().err.split())

@@ -38,9 +38,11 @@ DISTILLER = {"label_weight": 0.5, "terms": [{"kind": "kd"}, {"kind": "soft_kl"},
 IMAGES = 8
 
 
-def session_of(world: World, accumulate: int) -> Session:
-    """A distilling session of networks without batch norm, in float64."""
+def session_of(world: World, accumulate: int, mixed_in: int = 0) -> Session:
+    """A distilling session of networks without batch norm, in float64; mixed_in: pictures without labels in each batch."""
     tree = STUDENT | {"loss": TERMS, "train": STUDENT["train"] | {"batch_size": IMAGES, "accumulate": accumulate}}
+    if mixed_in:
+        tree |= {"data": STUDENT["data"] | {"unlabelled": {"per_batch": mixed_in}}}
     run = validate_run(tree | {"distiller": DISTILLER}, "toy")
     torch.manual_seed(0)
     student, teacher = TwoLayers().double(), TwoLayers().double()
@@ -66,6 +68,31 @@ def batch_of(world: World) -> Batch:
     return Batch(images[mine], labels[mine], [])
 
 
+def mixed_batch_of(world: World) -> Batch:
+    """The same, and three pictures without labels, one of them padded to a half."""
+    labelled = batch_of(world)
+    random = torch.Generator().manual_seed(2)
+    images = torch.randint(0, 256, (3, 32, 48, 3), generator=random).to(torch.uint8)
+    unlabelled = torch.ones(3, 32, 48, dtype=torch.bool)
+    unlabelled[1, 16:] = False
+    mine = slice(world.rank, None, world.size)
+    lacking = torch.cat([torch.zeros_like(labelled.labels, dtype=torch.bool), unlabelled[mine]])
+    labels = torch.cat([labelled.labels, torch.full_like(unlabelled[mine], 255, dtype=torch.uint8)])
+    return Batch(torch.cat([labelled.images, images[mine]]), labels, [], unlabelled=lacking)
+
+
+def mixed_step_of(world: World) -> dict[str, torch.Tensor]:
+    """Terms of a mixed batch, summed over the processes, and weights after one step."""
+    session = session_of(world, 1, mixed_in=3)
+    terms = take_step(session, mixed_batch_of(world)).terms
+    summed = {name: world.total(value.detach()) for name, value in terms.items()}
+    return summed | {name: weight.detach() for name, weight in session.task.named_parameters()}
+
+
+def take_mixed_share(rank: int, size: int) -> dict[str, torch.Tensor]:
+    return mixed_step_of(World(rank, size))
+
+
 def step_of(world: World, accumulate: int) -> dict[str, torch.Tensor]:
     """Terms, summed over the processes, and weights after one step."""
     session = session_of(world, accumulate)
@@ -87,6 +114,13 @@ def test_processes_take_the_step_that_one_takes(size: int, tmp_path: Path) -> No
             assert torch.allclose(found[1][name], value, rtol=0, atol=1e-12), (name, rank)
     # The ratio of a Jaccard term is taken per micro-batch, of which the processes must agree on the number.
     assert shares[0][2].keys() == alone.keys()
+
+
+def test_processes_take_the_step_that_one_takes_with_pictures_without_labels(tmp_path: Path) -> None:
+    alone = mixed_step_of(World())
+    for found in run_in_processes(take_mixed_share, 2, tmp_path):
+        for name, value in alone.items():
+            assert torch.allclose(found[name], value, rtol=0, atol=1e-12), name
 
 
 def train_and_start_again(rank: int, size: int) -> list[dict[str, torch.Tensor]]:

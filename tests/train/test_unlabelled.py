@@ -98,6 +98,16 @@ def test_affine_and_cutout_take_real_pixels_away(dataset):
         assert 0 < share < 0.75
 
 
+def test_pixels_pasted_into_a_picture_without_label_have_one(dataset):
+    augment = [{"kind": "copy_paste", "probability": 1}]
+    pasted = 0
+    for batch in batches(dataset, spec(augment=augment)):
+        labelled = batch.labels[4:] != IGNORED
+        assert not (labelled & batch.unlabelled[4:]).any()
+        pasted += int(labelled.sum())
+    assert pasted > 0
+
+
 def test_workers_processes_and_a_late_start_change_nothing(dataset):
     whole = batches(dataset, spec())
     assert all(map(same, batches(dataset, spec(), first=3), whole[3:]))

@@ -67,6 +67,8 @@ def show_info(dataset: "PreparedDataset", splits: "Sequence[SplitInfo]") -> None
     title = f"{dataset.name}, {len(dataset.samples)} samples{trial}"
     out.table(title, ["split", "images", "sizes", "groups", "ignored %"], rows, remarks(dataset))
     splits = [split for split in splits if split.unlabelled < split.count]  # a split without labels shows no classes
+    if not splits:
+        return
     full = len(splits) <= FULL_SPLITS
     columns = ["class"] + [
         f"{split.split} {what}" for split in splits for what in (("pixels", "%", "images") if full else ("%",))

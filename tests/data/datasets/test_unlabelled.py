@@ -82,6 +82,8 @@ def test_info_preview_and_list_know_the_split(tmp_path, source, extra, capsys):
     out = capsys.readouterr().out
     assert "no labels" in out
     assert "unlabelled pixels" not in out
+    assert main(["data", "info", "camvid", "--data-root", str(root), "--split", "unlabelled"]) == 0
+    assert "Classes" not in capsys.readouterr().out
     sheet = tmp_path / "sheet.png"
     assert main(["data", "preview", "camvid", "--data-root", str(root), "--split", "unlabelled", "-o", str(sheet)]) == 0
     assert sheet.is_file()
