@@ -100,8 +100,8 @@ def repository_folder(source: str) -> Path:
     except Exception as error:  # the hub's errors change with the HTTP library beneath it
         raise InputError(
             f"cannot get '{source}': {said_by_hub(error)}",
-            "check the name; for a private repository, or one with terms to accept, log in or set HF_TOKEN; without a network, give "
-            "a folder that holds the repository",
+            "check the name; for a private repository, or one with terms to accept, log in or set HF_TOKEN; without a network, "
+            "give a folder that holds the repository",
         ) from None  # the chain may hold the token
 
 
