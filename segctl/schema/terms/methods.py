@@ -113,8 +113,8 @@ VARIANTS = (
     Variant(
         "jml",
         _jml("all", main=0.5, aux=0.25),
-        "a part of the pictures has no label (data.labelled), so jml compares all pixels with the teacher, labelled or not, and its "
-        "KL terms weigh more: few labels and the IoU term alone leave small classes unlearnt",
+        "a part of the pictures has no label (data.labelled), so jml compares all pixels with the teacher, labelled or not, and "
+        "its KL terms weigh more: few labels and the IoU term alone leave small classes unlearnt",
         labelled=False,
     ),
 )
