@@ -103,11 +103,14 @@ class Bench:
                 raise InputError(f"'{result}' is a result of another teacher than the plan's", "use another --results")
             if self.teacher.finished:
                 return
-        history: list[list[float]] = []
+        kept = self.runs_root / "teacher-lengths.json"  # a longer teacher's folder has no scores of its shorter ones
+        history: list[list[float]] = read_json(kept)["scores"] if kept.is_file() else []
         for steps in teacher.steps:
-            self.teach(steps, preset, changes)
-            self.segctl("eval", self.teacher.path, *self._scoring())
-            history.append([steps, self.scores(self.teacher)["mIoU_D"]])
+            if steps not in [length for length, _ in history]:
+                self.teach(steps, preset, changes)
+                self.segctl("eval", self.teacher.path, *self._scoring())
+                history.append([steps, self.scores(self.teacher)["mIoU_D"]])
+                write_json(kept, {"scores": history})
             if len(history) > 1 and history[-1][1] - history[-2][1] < teacher.least_gain:
                 break
         write_json(result, {"name": "teacher", "key": key, "history": history} | self.facts(self.teacher, file))

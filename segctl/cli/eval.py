@@ -351,7 +351,7 @@ def _evaluate_run(request: "EvaluationRequest", processes: int, gates: list[Gate
 
     opened = open_request(request)  # its errors come before processes start
     if opened.classes is not None and not under_launcher():
-        for text in opened.classes.warnings():
+        for text in opened.warnings:
             out.warn(text)
     if processes > 1 and not under_launcher():
         from segctl.runtime.launcher import launch

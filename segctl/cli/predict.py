@@ -19,6 +19,7 @@ from segctl.cli.options import (
 from segctl.cli.output import out
 from segctl.commands import DATA_ROOT
 from segctl.errors import InputError
+from segctl.runtime.signals import ending_in_order
 
 TOP_K = 3
 """Classes that --soft writes. The three most probable ones hold nearly all of the probability."""
@@ -34,7 +35,8 @@ def predict(
         ),
     ],
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES...", help="Pictures, folders of pictures, or patterns such as 'a/*.jpg'.")
+        list[str],
+        typer.Argument(metavar="IMAGES...", help="Pictures and videos, folders of them, or patterns such as 'a/*.jpg'."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write the masks to.")],
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write each picture with the class colours over it.")] = False,
@@ -48,6 +50,10 @@ def predict(
         int | None, typer.Option("--top-k", metavar="K", min=1, max=255, help="How many classes --soft writes; default: 3.")
     ] = None,
     label_ids: Annotated[bool, typer.Option("--label-ids", help="Write Cityscapes label ids, as its server expects.")] = False,
+    every: Annotated[int, typer.Option("--every", metavar="N", min=1, max=10**6, help="Videos: take every Nth frame only.")] = 1,
+    no_frames: Annotated[
+        bool, typer.Option("--no-frames", help="Videos: write only the video with the class colours, no label maps.")
+    ] = False,
     protocol: ProtocolOpt = None,
     tile: TileOpt = None,
     stride: StrideOpt = None,
@@ -60,7 +66,7 @@ def predict(
     device: DeviceOpt = None,
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
-    """Segment your own pictures: index PNGs of their size. Run the same command again to resume."""
+    """Segment your own pictures and videos: index PNGs of their size. Run the same command again to resume."""
     from segctl.inference.predict_pictures import PredictRequest, predict_files
     from segctl.schema.evaluate import ProtocolChange
 
@@ -80,8 +86,14 @@ def predict(
         precision=precision,
         change=change,
         trust_program=trust_program,
+        every=every,
+        frames=not no_frames,
     )
-    with out.progress("predicting") as progress:
+    with ending_in_order("predicting was stopped"), out.progress("predicting") as progress:
         predicted = predict_files(request, progress)
+    for text in predicted.warnings:
+        out.warn(text)
     before = f" ({predicted.done_before} of them from an earlier start)" if predicted.done_before else ""
-    out.result(f"{predicted.pictures} masks in {output}{before}")
+    videos = f"{predicted.videos} video{'s' * (predicted.videos != 1)}"
+    made = [f"{predicted.pictures} masks"] * bool(predicted.pictures) + [videos] * bool(predicted.videos)
+    out.result(f"{' and '.join(made)} in {output}{before}")

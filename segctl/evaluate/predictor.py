@@ -143,24 +143,35 @@ def sliding_rows(
     """The class map of a picture too large for memory, from top to bottom: uint8 (rows, W), the same as `predict_classes` gives.
 
     size: (H, W), both at least a tile.  read: for a first row and a count, these rows as uint8 (rows, W, N).
-    Memory holds the sums of one row of tiles, C · tile height · W numbers, whatever the picture's height.
+    Memory holds the sums of one tile, and of the rows in which a row of tiles overlaps the next: C · overlap · W numbers, twice.
     """
     (height, width), (tall, wide) = size, sliding.tile
-    tops = tile_starts(height, tall, sliding.stride)
-    total = torch.zeros((1, model.num_classes, tall, width))
+    tops, lefts = tile_starts(height, tall, sliding.stride), tile_starts(width, wide, sliding.stride)
     hits = torch.zeros((1, 1, tall, width))
+    above = torch.zeros((1, model.num_classes, 0, width))  # sums of rows that the tiles above have covered too
     pixels = read(0, tall)
     for top, below in zip(tops, [*tops[1:], height], strict=True):
-        for x in tile_starts(width, wide, sliding.stride):
-            tile = pixels[None, :, x : x + wide].to(compute.device)
-            total[..., x : x + wide] += _forward(model, tile, compute).cpu()
-            hits[..., x : x + wide] += 1
         done = below - top  # rows that no further tile covers
-        yield (total[:, :, :done] / hits[:, :, :done]).argmax(1)[0].to(torch.uint8)
+        kept = torch.zeros((1, model.num_classes, tall - done, width))
+        ids = torch.empty((done, width), dtype=torch.uint8)
+        total, covered = torch.zeros((1, model.num_classes, tall, wide)), 0  # sums of the columns up to `covered`
+        for x, beyond in zip(lefts, [*lefts[1:], width], strict=True):
+            # The sums of the columns that the last tile has covered stay; those of new ones begin with what lies above.
+            left = covered - x
+            total[..., :left] = total[..., wide - left :].clone()
+            total[..., left:] = 0
+            total[:, :, : above.shape[2], left:] = above[..., covered : x + wide]
+            covered = x + wide
+            total += _forward(model, pixels[None, :, x : x + wide].to(compute.device), compute).cpu()
+            hits[..., x : x + wide] += 1
+            final = total[..., : beyond - x]
+            ids[:, x:beyond] = (final[:, :, :done] / hits[:, :, :done, x:beyond]).argmax(1)[0].to(torch.uint8)
+            kept[..., x:beyond] = final[:, :, done:]
+        yield ids
         if below < height:
-            for sums in (total, hits):
-                sums[:, :, : tall - done] = sums[:, :, done:].clone()
-                sums[:, :, tall - done :] = 0
+            hits[:, :, : tall - done] = hits[:, :, done:].clone()
+            hits[:, :, tall - done :] = 0
+            above = kept
             pixels = torch.cat([pixels[done:], read(top + tall, done)])
 
 

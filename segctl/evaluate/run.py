@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from segctl.data.files.bands import BandScaling, differing_scaling
 from segctl.data.shards.dataset import PreparedDataset, open_dataset
 from segctl.errors import InputError
 from segctl.evaluate.class_map import ClassMap, map_classes
@@ -75,8 +76,11 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class OpenedRequest:
-    """A request whose run, dataset and split exist. folder: where the evaluation's files go.  classes: what the network's classes
-    are in the dataset; None for the run's own."""
+    """A request whose run, dataset and split exist.
+
+    folder: where the evaluation's files go.  classes: what the network's classes are in the dataset; None for the run's own.
+    warnings: what is allowed but costs points, in sentences.
+    """
 
     spec: TrainRun
     dataset: PreparedDataset
@@ -85,6 +89,7 @@ class OpenedRequest:
     protocol: EvaluateSpec
     compute: Compute
     folder: Path
+    warnings: tuple[str, ...] = ()
 
 
 def open_request(request: EvaluationRequest) -> OpenedRequest:
@@ -104,9 +109,12 @@ def open_request(request: EvaluationRequest) -> OpenedRequest:
             )
         split = next(iter(dataset.splits))
     dataset.labelled_names(split, "--split")  # raises where there is no such split, or no label to compare with
-    classes = None
+    classes, warnings = None, []
     if name != spec.data.dataset:
-        classes = map_classes(read(request.run.model).class_names, dataset.classes.names, request.class_map, name)
+        saved = read(request.run.model)
+        classes = map_classes(saved.class_names, dataset.classes.names, request.class_map, name)
+        scaling = None if saved.pixels is None else BandScaling.model_validate(saved.pixels)
+        warnings = [text for text in (*classes.warnings(), differing_scaling(scaling, dataset.pixels)) if text]
         if request.calibration and not classes.is_one_to_one:
             raise InputError(
                 f"--calibration needs the probability of each class of '{name}', and the network has others",
@@ -123,7 +131,7 @@ def open_request(request: EvaluationRequest) -> OpenedRequest:
         compute = choose_compute("cpu", "fp32")  # of the counting; the file runs where --device says
         changes.insert(0, request.program.name)
     folder = request.run.evaluation("@".join([place, *(["+".join(changes)] if changes else [])]))
-    return OpenedRequest(spec, dataset, split, classes, protocol, compute, folder)
+    return OpenedRequest(spec, dataset, split, classes, protocol, compute, folder, tuple(warnings))
 
 
 def evaluate_run(request: EvaluationRequest, world: World, progress: Progress | None = None) -> ScoredRun | None:

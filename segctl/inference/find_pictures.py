@@ -4,7 +4,7 @@ import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,14 @@ from segctl.data.files.pictures import read_image
 from segctl.data.files.windows import Place, place_of_picture
 from segctl.errors import InputError
 from segctl.files import real_path
+from segctl.inference.videos import VIDEO_ENDINGS, is_video
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
 class FoundPicture:
-    """A picture file and the name of its outputs: the path below the folder that was given, without ending."""
+    """A picture or video file and the name of its outputs: the path below the folder that was given, without ending."""
 
     path: Path
     name: str
@@ -30,11 +31,17 @@ class FoundPicture:
         """Where a GeoTIFF lies; None for any other picture."""
         return place_of_picture(self.path)
 
+    @cached_property
+    def is_video(self) -> bool:
+        """Whether its ending says that it is a video; its content decides where the ending says nothing."""
+        ending = self.path.suffix.lower()
+        return ending in VIDEO_ENDINGS or (ending not in PICTURE_ENDINGS and is_video(self.path))
+
 
 def find_pictures(given: Sequence[str], endings: tuple[str, ...] = PICTURE_ENDINGS) -> list[FoundPicture]:
-    """Every picture that files, folders (with all folders below) and patterns (`*`, `**`) name, each once, in the order given.
+    """Every picture or video that files, folders (with all folders below) and patterns (`*`, `**`) name, once, in order.
 
-    endings: of the names of pictures in folders and patterns; a file that is named itself may have any.
+    endings: of the names of files in folders and patterns; a file that is named itself may have any.
     Raises InputError for a name without a picture, and where two pictures would get outputs of the same name.
     """
     found: dict[Path, FoundPicture] = {}
@@ -43,11 +50,20 @@ def find_pictures(given: Sequence[str], endings: tuple[str, ...] = PICTURE_ENDIN
             found.setdefault(real_path(picture.path), picture)
     names: dict[str, FoundPicture] = {}
     for picture in found.values():
-        if (other := names.setdefault(picture.name, picture)) is not picture:
+        # The frames of a video lie in a folder of its name.
+        output = f"{picture.name}/" if picture.is_video else f"{picture.name}.png"
+        if (other := names.setdefault(output, picture)) is not picture:
             raise InputError(
-                f"'{other.path}' and '{picture.path}' would both become '{picture.name}.png'",
+                f"'{other.path}' and '{picture.path}' would both become '{output}'",
                 "run the command once for each of them, or give the folder above them",
             )
+    for picture in found.values():
+        for above in PurePosixPath(picture.name).parents:
+            if (video := names.get(f"{above}/")) is not None:
+                raise InputError(
+                    f"the masks of '{picture.path}' would lie among the frames of '{video.path}', in '{above}/'",
+                    "run the command once for each of them",
+                )
     return list(found.values())
 
 

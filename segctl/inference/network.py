@@ -37,7 +37,7 @@ class PictureNetwork(ABC):
     """
 
     path: Path
-    preset: str
+    preset: str = ""
     class_names: list[str]
     palette: NDArray[np.uint8]
     protocol: str

@@ -223,7 +223,7 @@ def test_confidence_and_soft_labels_are_those_of_the_network(here: Path, capsys:
     assert main(["eval", "--pred", "out", "--gt", "gt", "--num-classes", "11"]) == 0
     capsys.readouterr()
     assert main(["predict", "run", "in", "-o", "out", "--device", "cpu"]) == 2
-    assert "confidence was True, now False" in " ".join(capsys.readouterr().err.split())
+    assert "confidence was True, now None" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_folder_of_an_older_segctl_is_resumed(here: Path) -> None:

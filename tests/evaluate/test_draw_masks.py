@@ -35,3 +35,11 @@ def test_an_overlay_is_half_image_half_colour(tmp_path: Path) -> None:
     write_picture(tmp_path / "o.png", mixed)
     with Image.open(tmp_path / "o.png") as opened:
         np.testing.assert_array_equal(np.array(opened), mixed)
+
+
+def test_an_overlay_is_the_mean_of_picture_and_colour_for_every_pair_of_values() -> None:
+    """Halves go to the even number, as NumPy rounds."""
+    ids = np.arange(256, dtype=np.uint8)[None].repeat(256, 0)
+    image = np.arange(256, dtype=np.uint8)[:, None, None].repeat(256, 1).repeat(3, 2)
+    palette = np.stack([np.arange(256), np.arange(256)[::-1], np.full(256, 7)], 1).astype(np.uint8)
+    np.testing.assert_array_equal(overlay(image, ids, palette), (0.5 * image + 0.5 * palette[ids]).round().astype(np.uint8))

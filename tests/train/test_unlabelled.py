@@ -263,6 +263,17 @@ def test_every_method_takes_mixed_batches(root, toy_teacher, tmp_path, method, c
     assert code == 0, capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["train"], ["distill", "--method", "none"]])
+def test_a_run_without_teacher_says_that_it_leaves_them_out(root, tmp_path, capsys, command):
+    (tmp_path / "toy-student.yaml").write_text(yaml.safe_dump(toy.STUDENT))
+    changes = ["train.steps=1", "train.validate_every=1", "train.checkpoint_every=1", "data.unlabelled.per_batch=2"]
+    options = [word for change in changes for word in ("--set", change)]
+    roots = ("--data-root", str(root), "--run", str(tmp_path / "run"), "--device", "cpu")
+    assert main([*command, "--preset", str(tmp_path / "toy-student.yaml"), *options, *roots]) == 0
+    assert "data.unlabelled is left out" in capsys.readouterr().err
+    assert yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())["data"]["unlabelled"] is None
+
+
 def test_eval_of_a_split_without_labels_is_refused(root, toy_teacher, capsys):
     code = main(["eval", str(toy_teacher), "--split", "unlabelled", "--data-root", str(root)])
     assert code == 2

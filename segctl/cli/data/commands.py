@@ -148,6 +148,19 @@ def prepare(
     split_seed: Annotated[
         int, typer.Option("--split-seed", metavar="N", min=0, max=2**32 - 1, help="Seed that draws the ratios of --split.")
     ] = 0,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            "--tile",
+            metavar="N",
+            min=32,
+            max=2**14,
+            help="Cut your own images and their labels into tiles of N×N pixels, large files row by row. Splits are by image.",
+        ),
+    ] = None,
+    overlap: Annotated[
+        int | None, typer.Option("--overlap", metavar="N", min=0, help="Pixels that neighbouring tiles share; default: 0.")
+    ] = None,
     codec: Annotated[
         str,
         typer.Option(
@@ -177,6 +190,7 @@ def prepare(
     from segctl.cli.data.fetching import fetch_archives
     from segctl.data.datasets import open_source
     from segctl.data.datasets.own.given import own_files
+    from segctl.data.datasets.own.tiling import TileChoice
     from segctl.data.datasets.unlabelled import as_asked, with_unlabelled
     from segctl.data.files.bands import BandChoice
     from segctl.data.inspect.check_source import check_source
@@ -188,7 +202,9 @@ def prepare(
     unlabelled, unannotated = as_asked(unlabelled or [], unannotated)
     how = {"format": format, "unannotated": unannotated, "label_suffix": label_suffix, "min_confidence": min_confidence}
     chosen = BandChoice.of(bands, range or [])
-    own = own_files(images, labels, classes, tuple(split or ()), split_seed, instances, chosen, **how)
+    own = own_files(
+        images, labels, classes, tuple(split or ()), split_seed, instances, chosen, TileChoice.of(tile, overlap), **how
+    )
     paths = source or ([] if own else fetch_archives(name, data_root, release))
     opened = with_unlabelled(open_source(name, paths, own), unlabelled)
     if check:

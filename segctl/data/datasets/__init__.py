@@ -80,6 +80,13 @@ KNOWN: dict[str, KnownDataset] = {
         "nothing, or --source",
         "data.vision.ee.ethz.ch/daid/NighttimeDriving",
     ),
+    "pascal-context": KnownDataset(
+        "pascal_context.open_pascal_context",
+        "--source: VOC2010, label maps",
+        "cs.stanford.edu/~roozbeh/pascal-context",
+        needs_source=True,
+        image_size=(375, 500),
+    ),
     "shapes": KnownDataset("shapes.open_shapes", "nothing", "drawn by segctl", image_size=(128, 160)),
     "voc": KnownDataset("voc.open_voc", "nothing, or --source", "host.robots.ox.ac.uk/pascal/VOC and SBD", image_size=(375, 500)),
     "voc-sbd-wins": KnownDataset(

@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 
 from segctl.data.classes import MAX_VALUES, ClassTable
+from segctl.data.datasets.turned import OwnImage
 from segctl.data.files.archives import File, Files, read_lines
 from segctl.data.files.bands import BandChoice, BandPicture, BandScaling
-from segctl.data.files.pictures import Picture
+from segctl.data.files.pictures import Picture, turn_upright
 from segctl.data.findings import Finding
 from segctl.data.instance_ids import numbered_instances
 from segctl.data.source import RawSample
@@ -244,14 +245,15 @@ class NumberedInstances:
 class PairReader:
     """Reads samples that are an image, a label and perhaps an instance map, each a file."""
 
-    images: Mapping[str, Picture | BandPicture]
+    images: Mapping[str, Picture | BandPicture | OwnImage]
     labels: Mapping[str, LabelFile]
     instances: Mapping[str, InstanceMap | NumberedInstances] = field(default_factory=dict)
 
     def size(self, name: str) -> tuple[int, int]:
         """(H, W) from the headers of image, label and instance map. Raises InputError if they differ."""
-        size = self.images[name].size()
-        _compare(self.labels[name], self.labels[name].size(), size)
+        image = self.images[name]
+        size = image.size()
+        _compare(self.labels[name], self.labels[name].size(), image.label_size() if isinstance(image, OwnImage) else size)
         if name in self.instances:
             _compare(self.instances[name].picture, self.instances[name].picture.size(), size)
         return size
@@ -266,24 +268,26 @@ class PairReader:
         image, label = self.images[name].decode(), self.labels[name].decode()
         # The sizes come with the pixels here; reading the headers for `size` once more would open every file twice.
         size = (image.array.shape[0], image.array.shape[1])
-        _compare(self.labels[name], label.array.shape[:2], size)
+        array = label.array if image.label_turn == 1 else turn_upright(label.array, image.label_turn)
+        _compare(self.labels[name], array.shape[:2], size)
         digests, count = [image.sha256, label.sha256], len(image.content) + label.byte_count
         instance = None
         if name in self.instances:
             decoded = self.instances[name].picture.decode()
             _compare(self.instances[name].picture, decoded.array.shape[:2], size)
-            instance = self.instances[name].check(decoded.array, label.array)
+            instance = self.instances[name].check(decoded.array, array)
             digests, count = [*digests, decoded.sha256], count + len(decoded.content)
         grey = image.array.ndim == 2
         return RawSample(
             name=name,
             image=np.repeat(image.array[..., None], 3, axis=2) if grey else image.array,
-            label=label.array,
+            label=array,
             instance=instance,
             source_sha256=_joint_sha256(digests),
             source_bytes=count,
             unknown_pixels=label.unknown.pixels,
             unknown_values=label.unknown.values,
+            remarks={image.remark: 1} if image.remark else {},
             image_file=image.content if image.mode == "RGB" else None,
         )
 

@@ -10,7 +10,7 @@ from segctl.data.datasets.own.names import IMAGE_ENDINGS, path_of, sample_names
 from segctl.data.files.archives import File
 from segctl.data.files.bands import DEEP_ENDINGS, BandPicture
 from segctl.data.files.patterns import list_files
-from segctl.data.files.pictures import Picture
+from segctl.data.files.pictures import Picture, turn_upright
 from segctl.data.source import RawSample, SampleReader, Source
 from segctl.errors import InputError
 
@@ -27,8 +27,12 @@ class ReaderWithUnlabelled:
     pictures: Mapping[str, Picture | BandPicture]
 
     def size(self, name: str) -> tuple[int, int]:
-        """(H, W) from the picture's header, or as the source's own reader says."""
-        return self.pictures[name].size() if name in self.pictures else self.labelled.size(name)
+        """(H, W) of the upright picture, or as the source's own reader says."""
+        picture = self.pictures.get(name)
+        if not isinstance(picture, Picture):
+            return self.labelled.size(name) if picture is None else picture.size()
+        size, orientation = picture.size_and_orientation()
+        return size[::-1] if orientation >= 5 else size
 
     def digest(self, name: str) -> str:
         return self.pictures[name].digest() if name in self.pictures else self.labelled.digest(name)
@@ -37,14 +41,15 @@ class ReaderWithUnlabelled:
         if name not in self.pictures:
             return self.labelled.read(name)
         image = self.pictures[name].decode()
+        array = image.array if image.orientation == 1 else turn_upright(image.array, image.orientation)
         return RawSample(
             name=name,
-            image=image.array if image.array.ndim == 3 else image.array[..., None].repeat(3, axis=2),
+            image=array if array.ndim == 3 else array[..., None].repeat(3, axis=2),
             label=None,
             instance=None,
             source_sha256=image.sha256,
             source_bytes=len(image.content),
-            image_file=image.content if image.mode == "RGB" else None,
+            image_file=image.content if image.mode == "RGB" and image.orientation == 1 else None,
         )
 
 
@@ -79,7 +84,7 @@ def with_unlabelled(source: Source, paths: Sequence[Path]) -> Source:
         prefix += "-"
     names = {key: prefix + name for key, name in sample_names(list(found)).items()}
     pictures: dict[str, Picture | BandPicture] = {
-        names[key]: Picture(names[key], "image", file, ("RGB", "L"))
+        names[key]: Picture(names[key], "image", file, ("RGB", "L"), upright=False)
         if source.pixels is None
         else BandPicture(names[key], file, source.pixels)
         for key, file in found.items()

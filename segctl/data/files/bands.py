@@ -11,6 +11,7 @@ bands and depths. Whether a file is one upright picture is judged as for any oth
 
 import hashlib
 import io
+import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from segctl.data.files.archives import File
+from segctl.data.files.archives import File, PlainFile
 from segctl.data.files.pictures import (
     ORIENTATION,
     TIFF_STARTS,
@@ -45,6 +46,8 @@ PERCENTILES = (2.0, 98.0)
 """What `--range percentile` stands for."""
 MEASURED_PICTURES, MEASURED_PIXELS = 256, 2**16
 """How many pictures, and how many pixels of each, `--range percentile` looks at: evenly spread, so always the same ones."""
+IN_ROWS_PX = 2**25
+"""TIFFs of more pixels are measured some rows at a time."""
 _ANOTHER_RANGE = "leave it out, or give two numbers such as --range 0,10000, or --range percentile"
 
 
@@ -107,6 +110,14 @@ class BandScaling(BaseModel):
             )
 
 
+def differing_scaling(network: BandScaling | None, dataset: BandScaling | None) -> str:
+    """Why a network may see other pixels in a dataset than it was trained on, in a sentence; empty if the scaling is the same."""
+    if (network and network.rule) == (dataset and dataset.rule):
+        return ""
+    seen, given = ("images are 8-bit RGB" if one is None else one.in_words() for one in (network, dataset))
+    return f"the network was trained where {seen}; here {given}, so the same number is another pixel to it"
+
+
 def _scaled(values: np.ndarray, low: float, high: float) -> NDArray[np.uint8]:
     wide = np.nan_to_num((values.astype(np.float64) - low) * (255 / (high - low)), nan=0.0, posinf=255.0, neginf=0.0)
     return np.clip(np.rint(wide), 0, 255).astype(np.uint8)
@@ -158,8 +169,7 @@ class BandChoice:
 
         Raises InputError if bands or ranges do not fit, or are missing.
         """
-        first = read_numbers(files[0])
-        count, dtype = first.shape[2], first.dtype
+        count, dtype = _kind(files[0])
         bands = self._chosen(count, files[0])
         if self.ranges is not None and len(self.ranges) not in (1, len(bands)):
             raise InputError(
@@ -212,8 +222,7 @@ def _measured(files: Sequence[File], scaling: BandScaling) -> tuple[tuple[float,
     samples = []
     for index in range(count):
         file = files[index * len(files) // count]
-        values = read_numbers(file, scaling).reshape(-1, scaling.of)
-        samples.append(values[:: max(1, -(-len(values) // MEASURED_PIXELS))][:, columns])
+        samples.append(_spread_pixels(file, scaling)[:, columns])
     numbers = np.concatenate(samples)
     found = []
     for index, band in enumerate(scaling.bands):
@@ -224,6 +233,47 @@ def _measured(files: Sequence[File], scaling: BandScaling) -> tuple[tuple[float,
             raise InputError(f"--range is percentile, but band {band} {problem}", "give --range LOW,HIGH, or leave the band out")
         found.append((low, high))
     return tuple(found)
+
+
+@contextmanager
+def _large_tiff(file: File) -> Iterator[Any]:
+    """A TIFF on the disk that is too large to be read as a whole, opened; None for any other file."""
+    if not isinstance(file, PlainFile) or not file.read(4).startswith(TIFF_STARTS):
+        yield None
+        return
+    with open_tiff(file.container) as opened:
+        yield opened if opened.width * opened.height > IN_ROWS_PX else None
+
+
+def _kind(file: File) -> tuple[int, np.dtype[Any]]:
+    """How many bands a picture file has, and of which numbers. Raises InputError that names the file."""
+    with named(file), _large_tiff(file) as opened:
+        if opened is not None:
+            _judge_numbers(opened)
+            return opened.count, np.dtype(opened.dtypes[0])
+    first = read_numbers(file)
+    return first.shape[2], first.dtype
+
+
+def _spread_pixels(file: File, scaling: BandScaling) -> np.ndarray:
+    """About MEASURED_PIXELS evenly spread pixels of a picture file at most, (pixels, N). Raises InputError that names it."""
+    with named(file), _large_tiff(file) as opened:
+        if opened is not None:
+            _judge_numbers(opened)
+            scaling.require_fitting(np.empty((0, 0, opened.count), opened.dtypes[0]))
+            step, found = max(1, -(-opened.width * opened.height // MEASURED_PIXELS)), []
+            for top in range(0, opened.height, 512):
+                rows = opened.read(window=((top, min(top + 512, opened.height)), (0, opened.width)))
+                found.append(rows.reshape(opened.count, -1)[:, -top * opened.width % step :: step].T)
+            return np.concatenate(found)
+    values = read_numbers(file, scaling).reshape(-1, scaling.of)
+    return values[:: max(1, -(-len(values) // MEASURED_PIXELS))]
+
+
+def _judge_numbers(opened: Any) -> None:
+    """Raise UnfitError for a TIFF whose numbers are of several types, or are not real."""
+    if len(set(opened.dtypes)) > 1 or np.dtype(opened.dtypes[0]).kind not in "uif":
+        raise UnfitError(f"holds numbers of {', '.join(sorted(set(opened.dtypes)))}", "save real numbers of one type")
 
 
 def read_numbers(file: File, scaling: BandScaling | None = None) -> np.ndarray:
@@ -291,6 +341,8 @@ def require_rasterio() -> Any:
         raise InputError(
             "TIFFs of many bands or more than 8 bits need the package 'rasterio'", 'install it with `pip install "segctl[geo]"`'
         ) from error
+    # GDAL would keep blocks in a twentieth of the memory, but nothing here reads one twice. GDAL reads this once.
+    os.environ.setdefault("GDAL_CACHEMAX", "64")
     return rasterio
 
 
@@ -316,8 +368,7 @@ def _of_tiff(content: bytes) -> np.ndarray:
     if turned not in (0, 1):
         raise UnfitError(f"is stored turned or mirrored (orientation {turned})", "save it upright")
     with open_tiff(content) as opened:
-        if len(set(opened.dtypes)) > 1 or np.dtype(opened.dtypes[0]).kind not in "uif":
-            raise UnfitError(f"holds numbers of {', '.join(sorted(set(opened.dtypes)))}", "save real numbers of one type")
+        _judge_numbers(opened)
         if opened.count == 1 and pages and int(pages[0].get(262, 1)) == 3:
             raise UnfitError("is a palette picture", "save it as RGB")
         return np.ascontiguousarray(opened.read().transpose(1, 2, 0))

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 import PIL
@@ -61,7 +62,7 @@ _ADVICE = {
     "instance map": "use the PNG as it was published: 8-bit or 16-bit numbers, or COCO's RGB",
 }
 _DEEP = "convert it, or choose and scale its bands: your own images take --bands 3,2,1 and --range percentile"
-_TOO_LARGE = "cut it into tiles first; `segctl predict --protocol sliding` reads it in parts"
+_TOO_LARGE = "`segctl data prepare --tile 1024` cuts it into tiles; `segctl predict --protocol sliding` reads it in parts"
 _COPY_AGAIN = "copy the file again from where it came"
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([0-9])")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -352,11 +353,20 @@ def _words_of(mode: str) -> str:
 
 def require_upright(opened: Opened) -> None:
     if opened.orientation != 1:
-        # Nobody can know whether a label was drawn on the picture turned or unturned.
-        raise UnfitError(
-            f"is stored turned or mirrored (EXIF orientation {opened.orientation})",
-            "save it upright, then see with `segctl data preview` that its label fits",
-        )
+        refuse_turned(opened.orientation)
+
+
+def refuse_turned(orientation: int) -> NoReturn:
+    """Raise UnfitError: nobody can know whether a label was drawn on the picture turned or unturned."""
+    raise UnfitError(
+        f"is stored turned or mirrored (EXIF orientation {orientation})",
+        "save it upright, then see with `segctl data preview` that its label fits",
+    )
+
+
+def turn_upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """A picture uint8 (H, W, 3) or (H, W) that is stored as EXIF's orientation 2 to 8 says -> the same, upright."""
+    return np.array(Image.fromarray(array).transpose(_TURNS[orientation]))
 
 
 def decode(content: bytes | memoryview) -> np.ndarray:
@@ -412,7 +422,8 @@ class Decoded:
     """A decoded picture: `array` is uint8 (H, W, 3), uint8 (H, W), or uint16 (H, W) of a 16-bit instance map.
 
     `content` is the file's bytes, `sha256` their hash. mode: PIL's.  levels: the value that the file stores for white.
-    palette: uint8 (256, 3) of a palette picture, else None.
+    palette: uint8 (256, 3) of a palette picture, else None.  orientation: EXIF's number, 1 is upright.  label_turn: that of the
+    label that was drawn on this picture.  remark: what is odd about it, in words that can be counted.
     """
 
     array: np.ndarray
@@ -421,6 +432,9 @@ class Decoded:
     mode: str
     levels: int = 255
     palette: np.ndarray | None = None
+    orientation: int = 1
+    label_turn: int = 1
+    remark: str = ""
 
     def colors(self) -> NDArray[np.uint8]:
         """uint8 (H, W, 3): the colours that a person sees. Grey v is the colour (v, v, v)."""
@@ -438,28 +452,34 @@ class Picture:
 
     role: "image", "label" (an index map), "mask" (class colours) or "instance map".
     modes: the PIL modes the file may have: RGB for images and masks, L or P for labels, I;16 for instance maps.
+    upright: whether a file that is stored turned is refused; a TIFF always is, because PIL turns it by itself.
     """
 
     sample: str
     role: str
     file: File
     modes: tuple[str, ...]
+    upright: bool = True
 
     def __str__(self) -> str:
         return f"the {self.role} of sample '{self.sample}' ({self.file.where})"
 
     def size(self) -> tuple[int, int]:
         """(H, W) from the file's header. Raises InputError if the file is not what it must be."""
+        return self.size_and_orientation()[0]
+
+    def size_and_orientation(self) -> tuple[tuple[int, int], int]:
+        """(H, W) as stored, and EXIF's number, from the file's header. Raises InputError if the file is not what it must be."""
         with in_words(str(self), f"{self} cannot be read"):
             head = self.file.read(HEAD_BYTES)
             try:
-                image = self._open(head, whole=len(head) < HEAD_BYTES).image
+                opened = self._open(head, whole=len(head) < HEAD_BYTES)
             except Exception:
                 if len(head) < HEAD_BYTES:
                     raise
                 # The header is longer than what was read, for example because of a large colour profile.
-                image = self._open(self.file.read()).image
-            return image.height, image.width
+                opened = self._open(self.file.read())
+            return (opened.image.height, opened.image.width), opened.orientation
 
     def decode(self) -> Decoded:
         """The whole picture, its file read once. Raises InputError that names sample and file."""
@@ -478,6 +498,7 @@ class Picture:
                 mode=opened.mode,
                 levels=1 if mode == "1" else opened.levels,
                 palette=opened.palette(),
+                orientation=opened.orientation,
             )
 
     def digest(self) -> str:
@@ -504,7 +525,8 @@ class Picture:
             opened.only_one()
         else:
             opened.exact()
-        require_upright(opened)
+        if self.upright or opened.image.format == "TIFF":
+            require_upright(opened)
         return opened
 
     def _opaque(self, values: np.ndarray) -> np.ndarray:

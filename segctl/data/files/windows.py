@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segctl.data.files.bands import BandScaling, require_rasterio
-from segctl.data.files.pictures import TIFF_STARTS, UnfitError, in_words
+from segctl.data.files.pictures import TIFF_STARTS, Decoded, UnfitError, in_words
+from segctl.errors import InputError
 
 Fact = TypeVar("Fact")
 DRIVERS = {**dict.fromkeys(TIFF_STARTS, "GTiff"), b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG"}
@@ -41,12 +42,18 @@ class Windows:
     scaling: BandScaling | None
     _file: Any
 
-    def read(self, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
-        """uint8 (height, width, bands), RGB where there is no scaling. Raises InputError that names the file."""
+    def read(self, top: int, left: int, height: int, width: int, *, opaque: bool = False) -> NDArray[np.uint8]:
+        """uint8 (height, width, bands), RGB where there is no scaling. Raises InputError that names the file.
+
+        opaque: raise for transparent pixels too, whose colour is undefined.
+        """
         with in_words(f"'{self.path}'", f"cannot read '{self.path}'"):
             values = self._file.read(window=((top, top + height), (left, left + width))).transpose(1, 2, 0)
         if self.scaling is not None:
             return self.scaling.apply(values)
+        if opaque and values.shape[2] in (2, 4) and (clear := int(np.count_nonzero(values[..., -1] != 255))):
+            problem = f"'{self.path}' has {clear} transparent pixels, whose colour is undefined"
+            raise InputError(problem, "save it without transparency")
         # Grey becomes RGB, and transparency is dropped, as for pictures that are read whole.
         return np.ascontiguousarray(values[..., :1].repeat(3, 2) if values.shape[2] < 3 else values[..., :3])
 
@@ -60,6 +67,55 @@ def open_windows(path: Path, scaling: BandScaling | None = None) -> Iterator[Win
         with in_words(f"'{path}'", f"cannot read '{path}'"):
             _judge(opened, scaling)
         yield Windows(path, opened.height, opened.width, _place(opened), scaling, opened)
+    finally:
+        opened.close()
+
+
+@dataclass(frozen=True)
+class LabelRows:
+    """An open label picture, of `height` × `width` pixels. mode, levels, palette: as `Decoded` has them."""
+
+    path: Path
+    height: int
+    width: int
+    mode: str
+    levels: int
+    palette: NDArray[np.uint8] | None
+    _file: Any
+
+    def read(self, top: int, rows: int) -> Decoded:
+        """These rows as they are in the file, without hash and content. Raises InputError that names the file."""
+        with in_words(f"'{self.path}'", f"cannot read '{self.path}'"):
+            values = self._file.read(window=((top, top + rows), (0, self.width)))
+        array = values[0] if self.mode != "RGB" else np.ascontiguousarray(values.transpose(1, 2, 0))
+        return Decoded(array, "", b"", self.mode, self.levels, self.palette)
+
+
+@contextmanager
+def open_label_rows(path: Path, modes: tuple[str, ...]) -> Iterator[LabelRows]:
+    """A label picture to read rows of. modes: PIL's, which it may have. Raises InputError for one that is not exact."""
+    with in_words(f"'{path}'", f"cannot read '{path}'"):
+        opened = _opened(path)
+    try:
+        with in_words(f"'{path}'", f"cannot read '{path}'"):
+            _judge_upright(opened)
+            about = opened.tags(ns="IMAGE_STRUCTURE")
+            if opened.driver == "JPEG" or about.get("COMPRESSION", "").upper() in ("JPEG", "YCBCR JPEG", "WEBP", "LERC"):
+                raise UnfitError("is lossy, so its values are not exact", "save the labels as PNG from where they were drawn")
+            if opened.tags(1, ns="IMAGE_STRUCTURE").get("MINISWHITE") or about.get("MINISWHITE"):
+                raise UnfitError("stores 0 for white, so its values can be read in two ways", "save the label as an 8-bit PNG")
+            bits = int(opened.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
+            palette = None
+            if opened.colorinterp[0].name == "palette":
+                palette, listed = np.zeros((256, 3), np.uint8), opened.colormap(1)
+                for index, color in listed.items():
+                    palette[index] = color[:3]
+            kinds = {(1, "uint8"): "P" if palette is not None else "1" if bits == 1 else "L", (3, "uint8"): "RGB"}
+            mode = kinds.get((opened.count, opened.dtypes[0]))
+            if mode not in modes or len(set(opened.dtypes)) > 1:
+                got = f"{opened.count} bands of {opened.dtypes[0]}"
+                raise UnfitError(f"has {got}, wanted 8-bit class ids or class colours", "save it as an 8-bit PNG")
+        yield LabelRows(path, opened.height, opened.width, mode, 2**bits - 1 if mode in ("L", "1") else 255, palette, opened)
     finally:
         opened.close()
 
@@ -79,11 +135,7 @@ def _opened(path: Path) -> Any:
 
 def _judge(opened: Any, scaling: BandScaling | None) -> None:
     """Raise UnfitError for a picture that would be refused, or turned, if it were read whole."""
-    turned = opened.tags().get("EXIF_Orientation", opened.tags().get("TIFFTAG_ORIENTATION", "1"))
-    if turned not in ("0", "1"):
-        raise UnfitError(f"is stored turned or mirrored (EXIF orientation {turned})", "save it upright")
-    if len(opened.subdatasets) > 1:
-        raise UnfitError(f"holds {len(opened.subdatasets)} pages, wanted one", "save each of the pages as a file of its own")
+    _judge_upright(opened)
     kinds = sorted(set(opened.dtypes))
     if scaling is not None:
         empty = np.empty((0, 0, opened.count), opened.dtypes[0])
@@ -92,6 +144,15 @@ def _judge(opened: Any, scaling: BandScaling | None) -> None:
         raise UnfitError(f"has {opened.count} bands of {', '.join(kinds)}, wanted 8-bit colour or grey", "convert it")
     if opened.colorinterp[0].name == "palette":
         raise UnfitError("is a palette picture", "save it as RGB")
+
+
+def _judge_upright(opened: Any) -> None:
+    """Raise UnfitError for a file of several pages, or one that is stored turned."""
+    turned = opened.tags().get("EXIF_Orientation", opened.tags().get("TIFFTAG_ORIENTATION", "1"))
+    if turned not in ("0", "1"):
+        raise UnfitError(f"is stored turned or mirrored (EXIF orientation {turned})", "save it upright")
+    if len(opened.subdatasets) > 1:
+        raise UnfitError(f"holds {len(opened.subdatasets)} pages, wanted one", "save each of the pages as a file of its own")
 
 
 def _place(opened: Any) -> Place | None:

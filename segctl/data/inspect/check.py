@@ -44,7 +44,7 @@ def check(
         dataset = open_dataset(data_root, name)
     except DamagedIndexError as error:
         return [Finding("", error.message, error.hint)]
-    pictures = Pictures(dataset.splits, dataset.image)
+    pictures = Pictures(dataset.splits, dataset.image, grouped=dataset.groups is not None)
     labels: dict[str, LabelCounts] = {}
     try:
         found = [

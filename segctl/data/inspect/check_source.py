@@ -24,7 +24,7 @@ def check_source(
     findings = list(source.problems)
     names = sorted({name for listed in source.splits.values() for name in listed})
     labels: dict[str, LabelCounts] = {}
-    pictures = Pictures(source.splits, lambda name: source.samples.read(name).image)
+    pictures = Pictures(source.splits, lambda name: source.samples.read(name).image, grouped=source.groups is not None)
     for done, name in enumerate(names, start=1):
         try:
             # A resized label is the wrong size before it holds wrong ids, so the size comes first, as in `prepare`.

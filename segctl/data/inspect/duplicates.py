@@ -13,11 +13,12 @@ from segctl.data.splits import must_not_meet
 class Pictures:
     """The images seen so far, by shape and CRC-32, which is cheap; at the end those that agree are compared by SHA-256.
 
-    read: gives the image, uint8 (H, W, 3), of a sample.
+    read: gives the image, uint8 (H, W, 3), of a sample.  grouped: whether samples are parts of something, such as tiles of a
+    picture. Then an image of one colour does not count: many satellite pictures have the same border.
     """
 
-    def __init__(self, splits: Mapping[str, Sequence[str]], read: Callable[[str], np.ndarray]) -> None:
-        self._splits, self._read = splits, read
+    def __init__(self, splits: Mapping[str, Sequence[str]], read: Callable[[str], np.ndarray], *, grouped: bool = False) -> None:
+        self._splits, self._read, self._grouped = splits, read, grouped
         self._alike: dict[tuple[tuple[int, ...], int], list[str]] = defaultdict(list)
 
     def add(self, name: str, shape: tuple[int, ...], crc: int) -> None:
@@ -55,7 +56,10 @@ class Pictures:
             return []
         groups: dict[bytes, list[str]] = defaultdict(list)
         for name in names:
-            groups[hashlib.sha256(np.ascontiguousarray(self._read(name)).data).digest()].append(name)
+            image = self._read(name)
+            if self._grouped and (image == image[0, 0]).all():
+                continue
+            groups[hashlib.sha256(np.ascontiguousarray(image).data).digest()].append(name)
         return list(groups.values())
 
 

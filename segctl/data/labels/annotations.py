@@ -79,6 +79,7 @@ class AnnotatedShape:
 
     rings, holes: float64 (N, 2), x and y of the corners of closed polygons, each filled by the even-odd rule; in pixels, or in
     widths and heights of the picture if `relative`.  order: higher is drawn later; among equals the larger shape is drawn first.
+    is_instance: whether the format says that the shape is one object, and not a crowd or a region.
     """
 
     class_name: str
@@ -87,6 +88,7 @@ class AnnotatedShape:
     runs: Runs | None = None
     order: float = 0.0
     relative: bool = False
+    is_instance: bool = False
 
     def area(self) -> float:
         """Rings less holes by the shoelace formula, or the pixels of the runs. It only decides which shape is drawn first."""

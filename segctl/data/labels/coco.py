@@ -117,10 +117,11 @@ def _shape(annotation: dict[str, Any], names: dict[Any, str]) -> AnnotatedShape:
     category = annotation.get("category_id")
     if not _is_key(category) or category not in names:
         raise ShapeError(f"has the category {shortly(category)}, which the file does not list")
-    order = -1.0 if annotation.get("iscrowd") else 0.0
+    is_crowd = bool(annotation.get("iscrowd"))
+    order = -1.0 if is_crowd else 0.0
     segmentation = annotation["segmentation"]
     if isinstance(segmentation, dict):
-        return AnnotatedShape(names[category], runs=_runs(segmentation), order=order)
+        return AnnotatedShape(names[category], runs=_runs(segmentation), order=order, is_instance=not is_crowd)
     if not isinstance(segmentation, list):
         raise ShapeError(f"has {shortly(segmentation)} for its segmentation, wanted polygons or run lengths")
     if not all(isinstance(part, list) for part in segmentation):
@@ -129,7 +130,7 @@ def _shape(annotation: dict[str, Any], names: dict[Any, str]) -> AnnotatedShape:
     rings = tuple(flat_ring(part) for part in segmentation if len(part) not in (2, 4))
     if not rings:
         raise TooFewPointsError("has no polygon of 3 points")
-    return AnnotatedShape(names[category], rings=rings, order=order)
+    return AnnotatedShape(names[category], rings=rings, order=order, is_instance=not is_crowd)
 
 
 def _runs(segmentation: dict[str, Any]) -> Runs:

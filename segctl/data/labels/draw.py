@@ -10,9 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from segctl.data.instance_ids import MOST_INSTANCES
 from segctl.data.labels.annotations import AnnotatedShape, Runs
 from segctl.errors import InputError
+from segctl.metrics.instances import FIRST_INSTANCE
 
 MAX_CROSSINGS = 2**26
 """Edges times the rows that they cross, in one ring: more is not the drawing of a person, and takes minutes."""
@@ -37,18 +40,25 @@ class PixelWindow:
 
 
 def draw_label_map(
-    shapes: Sequence[AnnotatedShape], train_ids: Mapping[str, int], size: tuple[int, int], unlabelled: int
+    shapes: Sequence[AnnotatedShape],
+    train_ids: Mapping[str, int],
+    size: tuple[int, int],
+    unlabelled: int,
+    instances: NDArray[np.uint16] | None = None,
 ) -> tuple[np.ndarray, dict[str, int]]:
     """The label map uint8 (H, W) of a picture, and how many shapes are odd in which way (CROSSES, BEYOND, TINY).
 
-    train_ids: of each class.  unlabelled: the train id of pixels under no shape.
+    train_ids: of each class.  unlabelled: the train id of pixels under no shape.  instances: zeros uint16 (H, W), which become
+    the instance map: FIRST_INSTANCE and above, a number for each shape that is one object.
     Shapes of a higher `order` are drawn over those of a lower one; among equals, smaller ones over larger ones.
-    Raises InputError for a polygon of too many crossings.
+    Raises InputError for a polygon of too many crossings, or for more than MOST_INSTANCES shapes with `instances`.
     """
+    if instances is not None and len(shapes) > MOST_INSTANCES:
+        raise InputError(f"it has {len(shapes)} shapes, wanted at most {MOST_INSTANCES} with instances", "leave --instances out")
     height, width = size
     label = np.full(size, unlabelled, np.uint8)
     remarks: dict[str, int] = {}
-    for shape in sorted(shapes, key=lambda shape: (shape.order, -shape.area())):
+    for number, shape in enumerate(sorted(shapes, key=lambda shape: (shape.order, -shape.area()))):
         left, top, right, bottom = shape.bounds(height, width)
         window = PixelWindow(
             max(0, math.ceil(top - 0.5)),
@@ -63,6 +73,10 @@ def draw_label_map(
             inside, crosses = _fill_shape(shape, window, size)
             found += [CROSSES] * crosses
             label[window.top : window.bottom, window.left : window.right][inside] = train_ids[shape.class_name]
+            if instances is not None:
+                instances[window.top : window.bottom, window.left : window.right][inside] = (
+                    FIRST_INSTANCE + number if shape.is_instance else 0
+                )
         found += [] if inside.any() else [TINY]
         for remark in found:
             remarks[remark] = remarks.get(remark, 0) + 1

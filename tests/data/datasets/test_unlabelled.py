@@ -132,6 +132,18 @@ def test_repeated_pictures_are_packed_once(tmp_path, source, extra, capsys):
     assert "1 unlabelled picture shows what another sample shows too" in " ".join(capsys.readouterr().err.split())
 
 
+def test_photos_of_phones_become_upright(tmp_path, source):
+    folder = tmp_path / "phone"
+    folder.mkdir()
+    image, _ = draw_sample(24, 32, 7)
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(image).save(folder / "a.png", exif=exif)
+    assert prepare(tmp_path / "data", "camvid", "--source", source, "--unlabelled", folder) == 0
+    found = open_dataset(tmp_path / "data", "camvid").image("unlabelled-a")
+    np.testing.assert_array_equal(found, np.rot90(image, 3))
+
+
 def test_own_data_and_an_archive(tmp_path, extra):
     images, labels, classes = write_own(tmp_path / "own", ["train/a", "train/b", "val/d"], "index")
     with zipfile.ZipFile(tmp_path / "extra.zip", "w") as archive:

@@ -11,6 +11,7 @@ from segctl.data.datasets.class_file import OwnClasses
 from segctl.data.datasets.own.names import neutral, path_of, sample_names
 from segctl.data.datasets.own.splits import split_samples
 from segctl.data.datasets.pairs import sample_images
+from segctl.data.datasets.turned import OwnImage, may_be_turned
 from segctl.data.files.archives import Files
 from segctl.data.files.bands import BandPicture
 from segctl.data.files.path_index import PathIndex, leads_outside
@@ -43,6 +44,10 @@ class DrawnLabel:
     train_ids: Mapping[str, int]
     unannotated: int
 
+    def size(self) -> tuple[int, int] | None:
+        """(H, W) of the picture that the annotations were drawn on, if their file says it."""
+        return self.annotations.size
+
     def check(self, sample: str, size: tuple[int, int]) -> None:
         """Raise InputError if the annotations are of a picture of another size, or a shape lies outside the picture."""
         height, width = size
@@ -68,7 +73,7 @@ class DrawnLabel:
 class AnnotatedReader:
     """Reads samples that are an image and annotations."""
 
-    images: Mapping[str, Picture | BandPicture]
+    images: Mapping[str, Picture | BandPicture | OwnImage]
     labels: dict[str, DrawnLabel]
 
     def size(self, name: str) -> tuple[int, int]:
@@ -99,7 +104,7 @@ class AnnotatedReader:
             source_sha256=self._joint(image.sha256, name),
             source_bytes=len(image.content),
             image_file=image.content if image.mode == "RGB" else None,
-            remarks=remarks,
+            remarks={**remarks, image.remark: 1} if image.remark else remarks,
         )
 
 
@@ -141,6 +146,7 @@ def open_annotated(
     images, scaling, scaled = sample_images(
         {sample: pictures.members[paths[sample]] for sample in samples}, drawn.splits, own.bands
     )
+    labels_of = {sample: DrawnLabel(every[sample], train_ids, empty) for sample in samples}
     background = "ignore" if ignore else BACKGROUND
     return Source(
         name=name,
@@ -150,8 +156,8 @@ def open_annotated(
         classes=table,
         splits=drawn.splits,
         samples=AnnotatedReader(
-            images=images,
-            labels={sample: DrawnLabel(every[sample], train_ids, empty) for sample in samples},
+            images=may_be_turned(images, labels_of, is_map=False),
+            labels=labels_of,
         ),
         notes=(*scaled, *pictures.notes, *_notes(found, every, ignore=ignore), *drawn.notes),
         label_advice="correct the annotations or the class table",

@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segctl.data.datasets import OWN_LINE
 from segctl.data.files.bands import BandChoice
 from segctl.data.labels import huggingface
 from segctl.errors import InputError
+
+if TYPE_CHECKING:
+    from segctl.data.datasets.own.tiling import TileChoice
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class OwnFiles:
     `annotated.UNANNOTATED` or None.  label_suffix: what follows the name of a picture in that of its label.
     instances: a folder of instance maps (see `instance_ids.py`), for the segments that mIoU_K scores.
     bands: which bands of the pictures to take and how to scale them; None for 8-bit colour or grey.
+    tiles: how pictures are cut into samples; None to take them whole.
     """
 
     images: Path
@@ -32,6 +37,7 @@ class OwnFiles:
     bands: BandChoice | None = None
     min_confidence: str | None = None
     """Which pixels of predicted labels are certain enough, as `predicted.MinConfidence` reads it; None for all."""
+    tiles: "TileChoice | None" = None
 
 
 def own_files(
@@ -42,6 +48,7 @@ def own_files(
     seed: int,
     instances: Path | None = None,
     bands: BandChoice | None = None,
+    tiles: "TileChoice | None" = None,
     **how: str | None,
 ) -> OwnFiles | None:
     """A person's own data from the options; None if none of them was given. Raises InputError if some are missing.
@@ -59,7 +66,11 @@ def own_files(
             raise InputError(
                 "--bands and --range are for your own images, not for a published dataset", f"they go with {OWN_LINE}"
             )
+        if tiles is not None:
+            raise InputError("--tile is for your own images, not for a published dataset", f"it goes with {OWN_LINE}")
         return None
+    if tiles is not None and instances is not None:
+        raise InputError("--tile cannot be combined with --instances: an instance would be cut apart", "leave one of them out")
     if images is not None and labels is None and huggingface.is_saved(images):
         labels = images  # one folder holds both
     if images is None or labels is None:
@@ -68,4 +79,4 @@ def own_files(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing",
             "give --images DIR --labels DIR; label maps need --classes FILE too, annotation files do not",
         )
-    return OwnFiles(images, labels, classes, splits, seed, instances, bands=bands, **how)
+    return OwnFiles(images, labels, classes, splits, seed, instances, bands=bands, tiles=tiles, **how)

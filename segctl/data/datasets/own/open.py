@@ -30,12 +30,14 @@ from segctl.data.datasets.own.names import (
 from segctl.data.datasets.own.pairing import keys_of, pair_files, pair_instances, told_apart
 from segctl.data.datasets.own.predicted import Predictions, find_predictions, predicted_labels
 from segctl.data.datasets.own.splits import split_samples
+from segctl.data.datasets.own.tiling import tile_source
 from segctl.data.datasets.pairs import (
     LabelFile,
     PairReader,
     PictureLabel,
     sample_images,
 )
+from segctl.data.datasets.turned import may_be_turned
 from segctl.data.files.archives import File, Files, PlainFile
 from segctl.data.files.bands import DEEP_ENDINGS
 from segctl.data.files.patterns import list_files
@@ -66,10 +68,19 @@ def check_own_name(name: str, known: list[str]) -> None:
 
 
 def open_own(name: str, own: OwnFiles) -> Source:
-    """Pair images with labels and split them.
+    """Pair images with labels, split them, and cut them into tiles if a person says so.
 
     Raises InputError if the files as a whole do not fit; what is wrong with single files is in the source's `problems`.
     """
+    source = _open_whole(name, own)
+    if own.tiles is not None and source.predicted is not None:
+        raise InputError(
+            "--tile does not cut predicted labels", "cut the pictures into tiles first, then predict and prepare these"
+        )
+    return source if own.tiles is None else tile_source(source, own.tiles)
+
+
+def _open_whole(name: str, own: OwnFiles) -> Source:
     check_format(own.format)
     if own.unannotated not in (None, *UNANNOTATED):
         raise InputError(f"--unannotated is '{own.unannotated}', wanted {' or '.join(UNANNOTATED)}")
@@ -200,7 +211,7 @@ def _open_masks(
         classes=classes.table,
         splits=drawn.splits,
         samples=PairReader(
-            images=images,
+            images=images if instances else may_be_turned(images, own_labels, is_map=True),
             labels=own_labels,
             instances=instances,
         ),

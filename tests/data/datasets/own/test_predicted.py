@@ -175,6 +175,10 @@ def test_limits_that_cannot_be_meant_are_refused(here, capsys, text, sentence):
     assert sentence in refused(capsys, "out", "--min-confidence", text)
 
 
+def test_tiles_of_predicted_labels_are_refused(here, capsys):
+    assert "--tile does not cut predicted labels" in refused(capsys, "out", "--tile", "64")
+
+
 def test_folders_that_do_not_fit_are_refused(here, capsys):
     shutil.copytree("out", "plain")
     Path("plain/predict.json").unlink()
