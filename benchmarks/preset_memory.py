@@ -25,9 +25,11 @@ COUNTED: dict[tuple[str, int, str], float] = {}
 def row(name: str) -> dict[str, Any]:
     """For each precision the GiB by images of a micro-batch: the whole batch, then halves until a card of 16 GB suffices.
 
-    `checkpointed` has the whole batch with activation checkpointing, where a card of 16 GB does not suffice without.
+    `checkpointed` has the whole batch with activation checkpointing, where a card of 16 GB does not suffice without. A frozen
+    backbone keeps nothing that could be computed again.
     """
-    run, sparing = load_preset(name), load_preset(name, ["train.activation_checkpointing=true"])
+    run = load_preset(name)
+    sparing = None if run.model.frozen else load_preset(name, ["train.activation_checkpointing=true"])
     found: dict[str, Any] = {"batch": run.train.batch_size, "fp32": {}, "bf16": {}, "checkpointed": {}}
     for precision in ("fp32", "bf16"):
         images = run.train.batch_size
@@ -35,7 +37,7 @@ def row(name: str) -> dict[str, Any]:
             found[precision][str(images)] = counted(run, images, precision)
             if found[precision][str(images)] <= CARD_ROOM_GIB:
                 break
-            if images == run.train.batch_size:
+            if images == run.train.batch_size and sparing is not None:
                 found["checkpointed"][precision] = counted(sparing, images, precision)
             images //= 2
     return found

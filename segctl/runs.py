@@ -28,7 +28,7 @@ from segctl.commands import command_line
 from segctl.errors import InputError
 from segctl.files import as_record, parse_json, read_json, read_plain_text
 from segctl.schema.load import read_tree, validate_run
-from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.run import TrainRun, verb_of
 
 MODEL_FILE, OLD_MODEL_FILE = "model.safetensors", "model.pt"
 """The file that a finished run ships, and its name up to version 0.1."""
@@ -56,6 +56,7 @@ class TeacherRecord(BaseModel):
     sha256: str
     preset: str | None = None
     given_preset: str | None = None
+    license: str | None = None
     scores: dict[str, float | None] | None = None
     images: Count | None = None
     members: list["TeacherRecord"] = []
@@ -117,6 +118,7 @@ class Environment(BaseModel):
     method: str | None = None
     initial_weights: str | None = None
     initial_weights_sha256: str | None = None
+    initial_weights_license: str | None = None
     dataset: DatasetRecord | None = None
     teacher: TeacherRecord | None = None
     extended: list[Extension] = []
@@ -272,6 +274,14 @@ class RunFolder:
             raise InputError(f"the run '{self.path}' has lost its environment.json", PUT_BACK)
         return as_record(self.read_environment(), Environment, f"'{self.environment}'", PUT_BACK)
 
+    @property
+    def license(self) -> str:
+        """The licences of the weights that this run began with and learnt from, in words; empty where none is recorded."""
+        environment = self.read_environment()
+        teacher = environment.get("teacher") or {}
+        of_teacher = f"learnt from '{teacher.get('run')}': {teacher['license']}" if teacher.get("license") else ""
+        return "; ".join(part for part in (environment.get("initial_weights_license"), of_teacher) if part)
+
     def resume_line(self, data_root: Path | None = None) -> str:
         """The command that finishes this run, with the roots it was started with; `data_root` is another place of its data."""
         roots = {key: Path(kept) for key in ("data_root", "runs_root") if (kept := self.read_environment().get(key))}
@@ -301,8 +311,7 @@ class RunFolder:
 
 def resume_line(folder: Path, run: TrainRun, *more: str, data_root: Path | None = None, runs_root: Path | None = None) -> str:
     """The command that resumes a run; `more` are further options of it."""
-    verb = "distill" if isinstance(run, DistillRun) else "train"
-    return command_line(verb, "--resume", "--run", folder, *more, data_root=data_root, runs_root=runs_root)
+    return command_line(verb_of(run), "--resume", "--run", folder, *more, data_root=data_root, runs_root=runs_root)
 
 
 def find_runs(runs_root: Path) -> list[RunFolder]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from segctl import __version__
-from segctl.cli import compare, distill, predict, presets, report, train
+from segctl.cli import compare, distill, predict, presets, pretrain, report, train
 from segctl.cli import demo as story
 from segctl.cli import eval as evaluation
 from segctl.cli.data.commands import data_app
@@ -32,6 +32,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(presets.presets_app, name="presets")
 app.command(cls=PlainCommand)(train.train)
 app.command(cls=distill.DistillCommand)(distill.distill)
+app.command(cls=PlainCommand)(pretrain.pretrain)
 app.command(cls=PlainCommand)(compare.compare)
 app.command("eval", cls=PlainCommand)(evaluation.evaluate)
 app.command(cls=PlainCommand)(predict.predict)

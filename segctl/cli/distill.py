@@ -26,7 +26,7 @@ class DistillCommand(PlainCommand):
         super().format_help(ctx, formatter)
 
 
-@with_run_options()
+@with_run_options(RunOptions)
 def distill(options: RunOptions) -> None:
     """Train a student on labels and on a teacher."""
     from segctl.schema.load import require_consistent

@@ -48,7 +48,21 @@ class PlainGroup(_Plain, TyperGroup):
 class RootGroup(PlainGroup):
     """The outermost group, its commands in the order in which a person needs them; Typer puts groups last."""
 
-    ORDER = ("data", "presets", "train", "distill", "compare", "eval", "predict", "export", "push", "bench", "report", "demo")
+    ORDER = (
+        "data",
+        "presets",
+        "train",
+        "distill",
+        "pretrain",
+        "compare",
+        "eval",
+        "predict",
+        "export",
+        "push",
+        "bench",
+        "report",
+        "demo",
+    )
 
     def list_commands(self, ctx: Any) -> list[str]:
         names = super().list_commands(ctx)

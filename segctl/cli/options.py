@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 import typer
 
@@ -135,6 +135,23 @@ TrustOpt = Annotated[
     typer.Option("--trust-program", help="Read a TorchScript or torch.export teacher, although that may run its code."),
 ]
 
+FeatureTeacherOpt = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--teacher",
+        metavar="NAME",
+        help="The frozen backbone to learn from: timm:NAME, such as timm:vit_small_patch16_dinov3, hf:ORG/NAME, or a folder that "
+        "the transformers library wrote.",
+    ),
+]
+MatchOpt = Annotated[
+    str | None, typer.Option("--method", metavar="NAME", help="How features are compared: cosine (default), mse or cwd.")
+]
+PretrainSplitOpt = Annotated[
+    str | None,
+    typer.Option("--split", metavar="NAME", help="The pictures to learn from, such as unlabelled; default: the preset's."),
+]
+
 NETWORK = "evaluation protocol, if it differs from the run's own"
 ProtocolOpt = Annotated[
     str | None,
@@ -225,16 +242,30 @@ class RunOptions:
     runs_root: RunsRootOpt = RUNS_ROOT
 
 
-def with_run_options(*, without: tuple[str, ...] = ()) -> Callable[[Callable[[RunOptions], None]], Callable[..., None]]:
-    """Turn a function of RunOptions into a command with one option for each field, except for the fields of `without`."""
+@dataclass(frozen=True)
+class PretrainOptions(RunOptions):
+    """The options of `pretrain`."""
 
-    def decorate(command: Callable[[RunOptions], None]) -> Callable[..., None]:
+    method: MatchOpt = None
+    teacher: FeatureTeacherOpt = None
+    split: PretrainSplitOpt = None
+
+
+Chosen = TypeVar("Chosen", bound=RunOptions)
+
+
+def with_run_options(
+    of: type[Chosen], *, without: tuple[str, ...] = ()
+) -> Callable[[Callable[[Chosen], None]], Callable[..., None]]:
+    """Turn a function of options into a command with one option for each field, except for the fields of `without`."""
+
+    def decorate(command: Callable[[Chosen], None]) -> Callable[..., None]:
         def call(**given: Any) -> None:
-            command(RunOptions(**given))
+            command(of(**given))
 
         # typer reads a command's options from its signature, so this one gets the signature that the fields describe.
-        hints = get_type_hints(RunOptions, include_extras=True)
-        chosen = [field for field in fields(RunOptions) if field.name not in without]
+        hints = get_type_hints(of, include_extras=True)
+        chosen = [field for field in fields(of) if field.name not in without]
         call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [
                 inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name])

@@ -37,7 +37,9 @@ def list_presets(json: JsonOpt = False) -> None:
         train = {"steps": "fitted", "batch_size": "fitted"} if is_generic(tree) else tree["train"]
         steps = str(train["steps"]) if train.get("epochs") is None else f"{train['epochs']:g} epochs"
         dataset = tree["data"].get("dataset", "any")
-        rows.append([name, dataset, model, millions, gflop, size, tree["recipe"], steps, str(train["batch_size"]), teacher])
+        rows.append(
+            [name, dataset, model, millions, gflop, size, tree.get("recipe") or "", steps, str(train["batch_size"]), teacher]
+        )
     out.table(
         "Presets",
         ["name", "dataset", "model", "M params", "GFLOP", "at", "recipe", "steps", "batch", "teacher"],
@@ -93,10 +95,11 @@ def presets_check(
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
     """Check a preset file and list every fault in it."""
-    from segctl.schema.run import DistillRun
+    from segctl.schema.run import verb_of
 
     run, _ = _opened(str(file), set_, data, data_root)
-    out.result(f"{file}: a complete {'distillation' if isinstance(run, DistillRun) else 'training'} run called '{run.name}'")
+    kind = {"train": "training", "distill": "distillation", "pretrain": "pretraining"}[verb_of(run)]
+    out.result(f"{file}: a complete {kind} run called '{run.name}'")
 
 
 @presets_app.command("new", cls=PlainCommand)

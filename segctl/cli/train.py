@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segctl.cli.options import GivenTeachers, RunOptions, with_run_options
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from segctl.schema.run import TrainRun
 
 
-@with_run_options(without=("method", "teacher", "teacher_preset", "trust_program"))
+@with_run_options(RunOptions, without=("method", "teacher", "teacher_preset", "trust_program"))
 def train(options: RunOptions) -> None:
     """Train a network on labels. A student's preset is trained without its teacher."""
     from segctl.schema.load import require_consistent
@@ -127,8 +128,18 @@ def train_run(run: "TrainRun", name: str, options: RunOptions, reasons: tuple[st
     if options.dry_run:
         out.table("Dry run: nothing was kept", ["what", "value"], [[key, f"{value:.4g}"] for key, value in found.items()])
         return
-    line = command_line("eval", folder.path, data_root=options.data_root)
-    out.result(f"run saved in {folder.path}      next: {line}")
+    out.result(f"run saved in {folder.path}      next: {_next_line(run, folder.path, options)}")
+
+
+def _next_line(run: "TrainRun", folder: Path, options: RunOptions) -> str:
+    """What to type after a run: its evaluation, or the training of a network on its backbone."""
+    from segctl.schema.run import PretrainRun
+
+    if not isinstance(run, PretrainRun):
+        return command_line("eval", folder, data_root=options.data_root)
+    preset = ["--preset", options.preset or "PRESET", *(["--data", options.data] if options.data else [])]
+    weights = ["--set", f"model.weights={folder}"]
+    return command_line("train", *preset, *weights, data_root=options.data_root, runs_root=options.runs_root)
 
 
 def default_processes(run: "TrainRun", name: str, options: RunOptions) -> int:

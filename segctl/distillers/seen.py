@@ -33,13 +33,15 @@ def seen_pixels(student: Outputs, label: Tensor, grid: GridSize) -> Tensor | Non
     key = ("seen", grid)
     if key not in student.shared:
         real = student.unlabelled | (label != IGNORED) | ~lacking.view(-1, 1, 1)
-        student.shared[key] = real if real.shape[1:] == grid else _nearest(real, grid)
+        student.shared[key] = mask_on_grid(real, grid)
     found: Tensor = student.shared[key]
     return found
 
 
-def _nearest(mask: Tensor, grid: GridSize) -> Tensor:
-    """bool (B, H, W) -> (B, h, w)."""
+def mask_on_grid(mask: Tensor, grid: GridSize) -> Tensor:
+    """bool (B, H, W) -> (B, h, w), nearest."""
+    if mask.shape[1:] == grid:
+        return mask
     return F.interpolate(mask.unsqueeze(1).float(), size=grid, mode="nearest").squeeze(1) > 0
 
 

@@ -16,9 +16,8 @@ from segctl.metrics.scores import RULES
 from segctl.models import SavedModel
 from segctl.programs import ProgramFacts
 from segctl.runs import HUB, MODEL_FILE, RunFolder
-from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.run import TrainRun, method_in_words
 from segctl.schema.terms.formula import total_loss
-from segctl.schema.terms.methods import method_of
 
 CARD_SCORES = ("mIoU_D", "mIoU_I", "mIoU_C", "Acc")
 """The scores in the card's table."""
@@ -215,7 +214,7 @@ def _what(file: CardFile) -> str:
 
 
 def _training(spec: TrainRun, environment: dict[str, Any]) -> str:
-    method = method_of(spec.distiller if isinstance(spec, DistillRun) else None)
+    method = method_in_words(spec)
     teacher = environment.get("teacher") or {}
     data = environment.get("dataset") or {}
     rows = [
@@ -263,7 +262,10 @@ def _licences(spec: TrainRun, environment: dict[str, Any], licence: str | None) 
         "- segctl, which reads them: MIT.",
     ]
     if environment.get("initial_weights") not in (None, "none", "random"):
-        lines.insert(2, "- The first weights have terms of their own.")
+        own = environment.get("initial_weights_license")
+        lines.insert(2, f"- The first weights: {own}." if own else "- The first weights have terms of their own.")
+    if (environment.get("teacher") or {}).get("license"):
+        lines.insert(-1, f"- The teacher's weights: {environment['teacher']['license']}.")
     return "## Licences\n\n" + "\n".join(lines)
 
 

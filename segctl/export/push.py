@@ -114,6 +114,7 @@ def _staged(request: PushRequest) -> Iterator[tuple[Path, tuple[CardFile, ...], 
     name, run = require_repository(request.target), request.run
     run.require_finished()
     saved, exports = read(run.model), exports_of(run)
+    saved.require_head()
     sha256 = file_sha256(run.model)
     facts = {path: program_facts(path) for path in exports}
     for path, told in facts.items():

@@ -20,6 +20,9 @@ class Backbone(nn.Module, ABC):
     note: str = ""
     """What was assumed about the file that its weights came from, in a sentence; empty if nothing was."""
 
+    license: str = ""
+    """The licence of its first weights as their publisher names it, such as `apache-2.0`; empty where it is not known."""
+
     weights_file: Path | None = None
     """The file that its first weights were read from; None for random ones."""
 

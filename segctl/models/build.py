@@ -14,6 +14,7 @@ from segctl.models.heads import head_class
 from segctl.models.saving import SavedModel, fill, read, read_if_saved
 from segctl.models.segmenter import Segmenter
 from segctl.models.timm_backbone import build_backbone
+from segctl.runs import RunFolder
 from segctl.schema.models import ModelSpec
 
 
@@ -28,15 +29,22 @@ def build_model(spec: ModelSpec, num_classes: int, class_names: Sequence[str] | 
     if start is not None:
         model.weights_note = _take_from(model, start, class_names)
         model.backbone.weights_file = start.path
+        model.backbone.license = RunFolder(start.path.parent).license
+    if spec.frozen:
+        model.freeze_backbone()
     return model
 
 
 def _build(spec: ModelSpec, num_classes: int, bands: int) -> Segmenter:
     if spec.family == "cirkd":
+        if spec.final_norm:
+            raise InputError("model.final_norm: got true with family 'cirkd', whose backbones are no transformers")
         if bands != 3:
             raise InputError(f"model.family: 'cirkd' takes RGB images alone, got {bands} bands", "leave model.family out")
         return build_cirkd(spec, num_classes)
-    backbone = build_backbone(spec.backbone, spec.output_stride, spec.weights, spec.stages, bands=bands)
+    backbone = build_backbone(
+        spec.backbone, spec.output_stride, spec.weights, spec.stages, bands=bands, final_norm=spec.final_norm
+    )
     widths = reference_widths(backbone.channels[-1])
     head = head_class(spec.head).of(spec, backbone, widths)
     if spec.aux and len(backbone.channels) < 2:
@@ -74,6 +82,9 @@ def _take_from(model: Segmenter, saved: SavedModel, class_names: Sequence[str] |
     rows = [(index, places[plain_name(name)]) for index, name in enumerate(class_names or []) if plain_name(name) in places]
     weights = {name: tensor.clone() for name, tensor in state.items()}
     for part, title, classifier in (("head", "the head", "classifier"), ("aux", "the auxiliary head", "aux.classifier")):
+        if saved.is_backbone:
+            left.append(title)
+            continue
         layers = {name for name in own[part] if not name.startswith(f"{classifier}.")}
         if not any(name.startswith(f"{part}.") for name in (*state, *saved.weights)):
             continue
@@ -109,6 +120,7 @@ def load(path: Path | str, device: torch.device | str = "cpu", class_names: Sequ
 
 def restore(saved: SavedModel, device: torch.device | str = "cpu", class_names: Sequence[str] | None = None) -> Segmenter:
     """`load` for a model file that has been read."""
+    saved.require_head()
     if class_names is not None and list(class_names) != saved.class_names:
         raise InputError(
             f"'{saved.path}' knows {len(saved.class_names)} classes ({', '.join(saved.class_names)}), "

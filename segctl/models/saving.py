@@ -53,6 +53,19 @@ class SavedModel:
         return 3 if mean is None or mean.ndim != 4 else mean.shape[1]
 
     @property
+    def is_backbone(self) -> bool:
+        """Whether `segctl pretrain` made it: its backbone has learnt, and its head is only a probe."""
+        return "pretrain" in self.run
+
+    def require_head(self) -> None:
+        """Raise InputError for the file of a pretrained backbone, where a whole network is wanted."""
+        if self.is_backbone:
+            raise InputError(
+                f"'{self.path}' holds a pretrained backbone without a trained head, so it can neither predict nor teach",
+                f"train a network from it: `segctl train --preset PRESET --set model.weights={self.path.parent}`",
+            )
+
+    @property
     def preset(self) -> str:
         """The name of the preset that it was trained by."""
         return str(self.run.get("name", "unknown"))

@@ -1,7 +1,9 @@
 """The network: backbone, head, classifier, and an auxiliary classifier if the preset asks for one."""
 
+from contextlib import nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from segctl.errors import InputError
@@ -39,6 +41,19 @@ class Segmenter(Normalizing):
         self.classifier = classifier(head.out_channels, num_classes)
         self.aux = None if aux_width is None else AuxiliaryHead(backbone.channels[-2], aux_width, num_classes, DROPOUT)
         self.remember_pixels(backbone.mean, backbone.std)
+        self.frozen = False
+
+    def freeze_backbone(self) -> None:
+        """Let the backbone keep its weights and its running statistics from now on, whatever mode the network is in."""
+        self.frozen = True
+        self.backbone.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "Segmenter":
+        """As for any module, but a frozen backbone stays in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
 
     def forward(self, images: Tensor) -> Prediction:
         """images: normalised float (B, N, H, W). Raises InputError for a training batch of one value per channel."""
@@ -50,7 +65,8 @@ class Segmenter(Normalizing):
                 "batch norm would see one value per channel",
                 f"use a crop (data.crop) of more than {stride} pixels, or a larger batch",
             )
-        maps = self.backbone(images)
+        with torch.no_grad() if self.frozen else nullcontext():
+            maps = self.backbone(images)
         features = self.dropout(self.head(maps, (height, width)))
         aux_logits = None if self.aux is None else self.aux(maps[-2])
         return self.returns(self.classifier(features), aux_logits, features)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from segctl.errors import InputError, did_you_mean, first_line
 from segctl.models.backbone import Backbone
-from segctl.models.external.hub import cached_weights, hub_address, why_unreachable
+from segctl.models.external.hub import cached_weights, hub_address, is_gated, why_unreachable
 from segctl.models.external.weights import Rename, fill_backbone
 from segctl.models.tracing import tracing
 from segctl.runtime.synced_norm import SyncedBatchNorm
@@ -27,6 +27,9 @@ Options = tuple[tuple[str, Any], ...]
 """Keyword arguments of timm.create_model, beside the name."""
 
 OUTPUT_STRIDES = (8, 16, 32)
+"""Strides that a convolutional network may be dilated to."""
+MULTIPLES = ((1, 32), (14,))
+"""What images are padded to a multiple of, tried in this order. 14 is the side of a patch of many transformers."""
 PROBE_SIZES = ((97, 130), (1, 1))
 """Height and width of the images that a network is tried with: an odd size, and a tiny one."""
 RELAXED_SIZES: tuple[Options, ...] = ((), (("strict_img_size", False),), (("dynamic_img_size", True),))
@@ -146,28 +149,45 @@ def fused(model: nn.Module) -> nn.Module:
 
 
 def build_backbone(
-    name: str, output_stride: int, weights: str, stages: int | None = None, changes: Options = (), *, bands: int = 3
+    name: str,
+    output_stride: int,
+    weights: str,
+    stages: int | None = None,
+    changes: Options = (),
+    *,
+    bands: int = 3,
+    final_norm: bool = False,
 ) -> TimmBackbone:
     """The timm network `name` with a last map of `output_stride`; only weights "timm" may download. Raises InputError.
 
     weights: "timm" (ImageNet's, by timm), "none" (random), or the path of a file with backbone weights.
     stages: keep this many maps, finest first, and no layer behind the last of them; None keeps all.
     changes: options of timm that make another network of it, such as another stem.
+    final_norm: apply a plain transformer's last norm to its maps.
     bands: how many its images have. Weights for RGB are adapted as timm does it: those of the first layer are summed for one
     band, and repeated in turn and scaled by 3 / bands for several.
     """
     _check_name(name)
+    if final_norm:
+        if not has_final_norm(name):
+            raise InputError(
+                f"model.final_norm: got true, but '{name}' has no norm behind its last block, as plain transformers have",
+                "use `--set model.final_norm=false`",
+            )
+        changes = (*changes, ("feature_cls", _normed_maps()))
     fit = _fit(name, output_stride, stages, changes)
     if bands != 3:
         return _for_bands(name, replace(fit, bands=bands), weights)
     if weights == "timm":
         backbone = TimmBackbone(name, _with_timm_weights(name, fit), fit)
         backbone.weights_file = _timm_file(name)
+        backbone.license = timm_license(name)
         return backbone
     backbone = TimmBackbone(name, _create(name, fit.options), fit)
     if weights != "none":
         backbone.weights_file = Path(weights).expanduser()
         backbone.load_weights(backbone.weights_file)
+        backbone.license = _license_of_file(name)
     return backbone
 
 
@@ -186,10 +206,12 @@ def _for_bands(name: str, fit: Fit, weights: str) -> TimmBackbone:
 
     if weights == "timm":
         net, backbone.weights_file = _with_timm_weights(name, fit), _timm_file(name)
+        backbone.license = timm_license(name)
     else:
         rgb = TimmBackbone(name, _create(name, fit.options), replace(fit, bands=3))
         backbone.weights_file = Path(weights).expanduser()
         rgb.load_weights(backbone.weights_file)
+        backbone.license = _license_of_file(name)
         net, backbone.note = rgb.net, rgb.note
     state, own = net.state_dict(), backbone.net.state_dict()
     for layer in [layer for layer, value in state.items() if value.shape != own[layer].shape]:
@@ -212,6 +234,52 @@ def _create(name: str, options: Options, **pretrained: Any) -> nn.Module:
         # timm cuts every other family itself. A stage counts the blocks before its map.
         net.blocks = net.blocks[: max(map(itemgetter("stage"), net.feature_info.get_dicts()))]
     return cast("nn.Module", net)
+
+
+@cache
+def _normed_maps() -> type[nn.Module]:
+    """timm's wrapper that makes feature maps of a transformer, its last norm applied to each of them."""
+    from timm.models._features import FeatureGetterNet
+
+    class NormedMaps(FeatureGetterNet):
+        def __init__(self, model: nn.Module, out_indices: Any = 4, output_fmt: str = "NCHW") -> None:
+            super().__init__(model, out_indices, output_fmt=output_fmt, norm=True)
+
+    return NormedMaps
+
+
+@cache
+def has_final_norm(name: str) -> bool:
+    """Whether a network of timm is a plain transformer with a norm behind its last block."""
+    try:
+        with torch.device("meta"):
+            plain, normed = _create(name, ()), _create(name, (("feature_cls", _normed_maps()),))
+    except NO_SUCH_MAPS:
+        return False
+    norm = getattr(normed.model, "norm", None) if isinstance(normed, type(plain)) else None
+    return isinstance(norm, nn.Module) and any(True for _ in norm.parameters())
+
+
+def own_stride(name: str) -> int:
+    """The stride of the last map of a timm network as it is, not dilated. Raises InputError where it has none."""
+    _check_name(name)
+    stride = _last_stride(name, ())
+    if stride is None:
+        raise InputError(f"model.backbone: '{name}' gives no feature maps", "use another, such as resnet18d")
+    return stride
+
+
+def timm_license(name: str) -> str:
+    """The licence of timm's weights for a network, such as `apache-2.0`; `unstated` where timm names none."""
+    import timm
+
+    config: Any = timm.get_pretrained_cfg(name)
+    return str(getattr(config, "license", None) or "unstated")
+
+
+def _license_of_file(name: str) -> str:
+    """What is known of the licence of a local file with weights of a network."""
+    return f"unknown, because they come from a file (timm's own: {timm_license(name)})"
 
 
 def _check_name(name: str) -> None:
@@ -237,15 +305,17 @@ def _fit(name: str, output_stride: int, stages: int | None, changes: Options) ->
     """The plainest way to get maps of the wanted stride from images of any size. Raises InputError if there is none."""
     options = _stride_options(name, output_stride, (*_stage_options(name, stages), *changes))
     reason: Exception | None = None
-    for relaxed in RELAXED_SIZES:
-        for multiple in (1, 32):
-            try:
-                return _probe(name, (*options, *relaxed), multiple)
-            except Exception as error:  # each network fails in its own way on sizes that it was not made for
-                reason = error
+    for relaxed, multiple in [
+        (relaxed, multiple) for multiples in MULTIPLES for relaxed in RELAXED_SIZES for multiple in multiples
+    ]:
+        try:
+            return _probe(name, (*options, *relaxed), multiple)
+        except Exception as error:  # each network fails in its own way on sizes that it was not made for
+            reason = error
     raise InputError(
         f"model.backbone: '{name}' takes only images of certain sizes, wanted a backbone for any size",
-        "use a convolutional one, such as resnet18d or mobilenetv2_100",
+        "use a convolutional one, such as resnet18d or mobilenetv2_100"
+        + (", or sam2_hiera_tiny, which has the same blocks" if name.startswith("hiera_") else ""),
     ) from reason
 
 
@@ -304,7 +374,7 @@ def _stride_options(name: str, output_stride: int, kept: Options) -> Options:
     if own == output_stride:
         return kept
     dilated = {stride: (*kept, ("output_stride", stride)) for stride in OUTPUT_STRIDES}
-    if _last_stride(name, dilated[output_stride]) == output_stride:
+    if output_stride in dilated and _last_stride(name, dilated[output_stride]) == output_stride:
         return dilated[output_stride]
     others = {stride for stride, options in dilated.items() if _last_stride(name, options) == stride}
     possible = " or ".join(map(str, sorted({*others, own})))
@@ -348,7 +418,11 @@ def _with_timm_weights(name: str, fit: Fit) -> nn.Module:
     try:
         return _create(name, fit.options, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # the hub's errors change with the HTTP library beneath it
-        reason = first_line(error)
-        raise InputError(
-            f"model.weights: cannot get the weights of '{name}' from {cached or source}: {reason}", WAYS_OUT
-        ) from error
+        what = f"model.weights: cannot get the weights of '{name}' from {cached or source}"
+        if cached is None and is_gated(error):
+            raise InputError(
+                f"{what}: their licence ({timm_license(name)}) must be accepted first",
+                f"accept it at {source}/{config.hf_hub_id} and set HF_TOKEN to your token, or give a local file with "
+                "`--set model.weights=PATH`",
+            ) from None  # the chain may hold the token
+        raise InputError(f"{what}: {first_line(error)}", WAYS_OUT) from error

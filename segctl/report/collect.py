@@ -17,8 +17,7 @@ from segctl.metrics.scores import SCORE_NAMES
 from segctl.metrics.store import load_confusion, load_table
 from segctl.metrics.table import CountTable
 from segctl.runs import RunFolder, find_runs
-from segctl.schema.run import DistillRun, TrainRun
-from segctl.schema.terms.methods import method_of
+from segctl.schema.run import TrainRun, method_in_words
 
 TILES = ("image", "truth", "prediction", "error")
 
@@ -105,8 +104,8 @@ class Run:
 
     @property
     def method(self) -> str:
-        """The distillation method; `none` for a run without a teacher."""
-        return method_of(self.spec.distiller if isinstance(self.spec, DistillRun) else None)
+        """The distillation method; `none` for a run without a teacher, `pretrain` for one that makes a backbone."""
+        return method_in_words(self.spec)
 
     @property
     def seed(self) -> int:

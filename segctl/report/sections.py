@@ -58,6 +58,7 @@ from segctl.report.tables import (
     scores_table,
     side_by_side_table,
 )
+from segctl.schema.run import PRETRAIN
 from segctl.schema.terms.formula import total_loss
 
 WORST_SHOWN = 4
@@ -220,7 +221,12 @@ def _what_was_run(frame: Frame) -> Section:
         f"`{run.label}` is not evaluated{'' if frame.split is None else f' on {frame.split}'}: "
         f"{f'`{_eval_line(run, frame.split)}`' if run.folder.finished else 'it has not finished'}"
         for run in runs
-        if not (run.evaluations if frame.split is None else frame.split in run.evaluations)
+        if not (run.evaluations if frame.split is None else frame.split in run.evaluations) and run.method != PRETRAIN
+    ]
+    notes += [
+        f"`{run.label}` made a backbone: its curves are those of the linear probe, and it is not evaluated"
+        for run in runs
+        if run.method == PRETRAIN
     ]
     notes += [
         f"`{run.label}`: the evaluation of {split} was stopped and is left out; the same `segctl eval` command resumes it"

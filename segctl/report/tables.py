@@ -9,7 +9,7 @@ from segctl.report.content import UNDEFINED, Cell, Table, table
 from segctl.report.gains import COLUMN, better, class_gain, gain, gain_cell, interval_cell
 from segctl.report.groups import Comparison, Group, Spread, undistilled
 from segctl.report.published import Pairing, pairings, preset_changes
-from segctl.schema.run import PublishedScore
+from segctl.schema.run import PRETRAIN, PublishedScore
 
 FINE_GRAINED = (
     ("mIoU_D", "mIoU_I", "mIoU_C", "mIoU_I_q5", "mIoU_C_q5", "mIoU_I_qbar", "mIoU_C_qbar"),
@@ -204,7 +204,7 @@ def status(run: Run) -> str:
         return f"unfinished, step {run.curves.last_step:,}"
     early = run.spec.train.early_stop is not None and run.curves.last_step < run.spec.train.steps
     ended = f"stopped early, step {run.curves.last_step:,}" if early else "finished"
-    return ended if run.evaluations else f"{ended}, not evaluated"
+    return ended if run.evaluations or run.method == PRETRAIN else f"{ended}, not evaluated"
 
 
 def score_text(found: Spread) -> str:

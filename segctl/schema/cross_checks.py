@@ -2,7 +2,8 @@
 
 from segctl.errors import Fault
 from segctl.schema.labels import BoundaryLabels, HardLabels
-from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.pretrain import TIMM
+from segctl.schema.run import DistillRun, PretrainRun, TrainRun
 from segctl.schema.schedule import ConstantSpec
 from segctl.schema.terms.distill_terms import DistillTerm, SoftJDTSpec, SoftKLSpec
 from segctl.schema.terms.loss_terms import JaccardFamily, KLSpec, LossTerm, LovaszSpec, OhemSpec, OverlapTerm
@@ -12,11 +13,13 @@ def cross_check(run: TrainRun) -> list[Fault]:
     """Faults that only show between blocks, each with the dotted path of the field to change."""
     return [
         *_data_faults(run),
+        *_model_faults(run),
         *_loss_faults(run),
         *_label_faults(run),
         *_metric_faults(run),
         *_teacher_faults(run),
         *_unlabelled_faults(run),
+        *_pretrain_faults(run),
         *_loop_faults(run),
         *group_faults(run),
     ]
@@ -33,8 +36,25 @@ def _data_faults(run: TrainRun) -> list[Fault]:
         )
     if isinstance(run.labels, BoundaryLabels) and run.labels.kernel_size % 2 == 0:
         faults.append(Fault("labels.kernel_size", f"got {run.labels.kernel_size}, wanted an odd number"))
+    return faults
+
+
+def _model_faults(run: TrainRun) -> list[Fault]:
+    faults = []
     if run.model.head == "unet" and run.model.output_stride != 32:
         faults.append(Fault("model.output_stride", f"got {run.model.output_stride}, wanted 32 for model.head 'unet'"))
+    if run.model.head == "linear" and run.model.width is not None:
+        faults.append(Fault("model.width", f"got {run.model.width}, wanted null for model.head 'linear', which keeps the map's"))
+    if run.model.frozen and run.train.activation_checkpointing:
+        faults.append(
+            Fault("train.activation_checkpointing", "got true with model.frozen, whose backbone keeps nothing, wanted false")
+        )
+    if run.model.frozen and run.optim.layer_decay is not None:
+        faults.append(
+            Fault(
+                "optim.layer_decay", f"got {run.optim.layer_decay:g} with model.frozen, whose backbone never learns, wanted null"
+            )
+        )
     return faults
 
 
@@ -48,7 +68,7 @@ def _loss_faults(run: TrainRun) -> list[Fault]:
             faults.append(Fault(f"{path}.logits", "got 'aux', wanted 'main', because model.aux is false"))
     if isinstance(run, DistillRun) and all(term.weight == 0 for term in run.distiller.terms):
         faults.append(Fault("distiller.terms", "every weight is 0, wanted at least one above 0"))
-    if all(term.weight == 0 for term in run.loss) and not isinstance(run, DistillRun):
+    if all(term.weight == 0 for term in run.loss) and not isinstance(run, DistillRun | PretrainRun):
         faults.append(Fault("loss", "every weight is 0, wanted at least one above 0"))
     return faults
 
@@ -119,6 +139,31 @@ def _unlabelled_faults(run: TrainRun) -> list[Fault]:
         for index, term in enumerate(terms)
         if isinstance(term, SoftKLSpec | SoftJDTSpec) and term.pixels == "all" and term.calibration is not None
     ]
+
+
+def _pretrain_faults(run: TrainRun) -> list[Fault]:
+    """What a run without labels cannot have."""
+    if not isinstance(run, PretrainRun):
+        return []
+    faults = [
+        Fault(f"data.augment.{index}.kind", f"got '{step.kind}', which places views by their labels, wanted none such")
+        for index, step in enumerate(run.data.augment)
+        if step.kind in ("class_crop", "copy_paste")
+    ]
+    if run.data.unlabelled is not None:
+        faults.append(Fault("data.unlabelled", "wanted null: no label is read, so data.train_split names all pictures"))
+    if run.model.frozen:
+        faults.append(Fault("model.frozen", "got true, wanted false, because the backbone is what learns"))
+    if run.model.head != "linear" or run.model.aux:
+        got = f"got '{run.model.head}'" + (" with model.aux" if run.model.aux else "")
+        faults.append(Fault("model.head", f"{got}, wanted 'linear' without model.aux, which is the probe of validations"))
+    if run.model.family != "timm":
+        faults.append(Fault("model.family", f"got '{run.model.family}', wanted 'timm'"))
+    if not run.pretrain.teacher.startswith(TIMM) and run.pretrain.weights != "timm":
+        faults.append(
+            Fault("pretrain.weights", f"got '{run.pretrain.weights}', wanted 'timm': only a teacher of timm has others")
+        )
+    return faults
 
 
 def _loop_faults(run: TrainRun) -> list[Fault]:

@@ -14,7 +14,7 @@ from segctl.errors import InputError, PresetError, did_you_mean
 from segctl.schema.cross_checks import cross_check
 from segctl.schema.messages import Tree, faults_of
 from segctl.schema.models import ModelSpec
-from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.run import DistillRun, PretrainRun, TrainRun
 from segctl.schema.terms.methods import Method, published_bundle
 from segctl.schema.yaml import load_yaml
 
@@ -262,7 +262,8 @@ def validate_run(tree: Tree, where: str) -> TrainRun:
 
 def parse_run(tree: Tree, where: str) -> TrainRun:
     """The run in a mapping, its blocks not judged together. Raises PresetError that lists every other fault."""
-    model = DistillRun if "distiller" in tree or "teacher" in tree else TrainRun
+    model: type[TrainRun] = DistillRun if "distiller" in tree or "teacher" in tree else TrainRun
+    model = PretrainRun if "pretrain" in tree else model
     try:
         return model.model_validate(tree)
     except ValidationError as error:

@@ -15,6 +15,7 @@ HEADS = {
     "segformer": "segformer.SegFormerHead",
     "fpn": "fpn.FPNHead",
     "upernet": "upernet.UPerNetHead",
+    "linear": "linear.LinearHead",
 }
 """Every head by its name in presets, as `file.Class` under segctl/models/heads. Pointers instead of classes, because presets are
 read without importing torch; `segctl.models.heads.head_class` follows them."""
@@ -35,17 +36,22 @@ class ModelSpec(Spec):
     """A timm model name that gives feature maps, such as `resnet18d`."""
     head: HeadName
     """The segmentation head."""
-    output_stride: Literal[8, 16, 32] = 8
+    output_stride: Literal[8, 14, 16, 32] = 8
     """Input pixels per pixel of the backbone's last map. `unet` wants 32. 16 and 32 suit `lraspp`; 32 suits `segformer`, `fpn`
-    and `upernet`, which read all maps from stride 4 on."""
+    and `upernet`, which read all maps from stride 4 on. A plain transformer has the side of its patches: 14 or 16."""
     stages: int | None = Field(None, ge=1, le=64)
     """How many of the backbone's maps are kept, finest first; layers behind the last one are cut off. null keeps all."""
     width: int | None = Field(None, ge=1, le=65_536)
     """Channels of the features before the classifier; `unet` ends with an eighth of them, and `lraspp` adds those of the map of
     stride 8. null takes the reference's: 128 for ResNet18/34 and mobile backbones, 512 for wider ones; 256 for `segformer`, 128
-    for `lraspp` and `fpn`."""
+    for `lraspp` and `fpn`; `linear` has no width of its own."""
     aux: bool = True
     """Whether an auxiliary classifier reads the last-but-one map (training only)."""
     weights: str = Field("timm", min_length=1)
     """`timm` downloads ImageNet weights, `none` starts from random ones, anything else is local: a file of backbone weights, or
     a run's folder, whose head and classes are taken too where they fit."""
+    frozen: bool = False
+    """Whether the backbone keeps its first weights: it takes no gradient, and stays in eval mode while the head learns. For
+    foundation models, whose features are good as they are."""
+    final_norm: bool = False
+    """Whether a plain transformer's last norm is applied to its maps, as linear heads on DINOv2 and DINOv3 want it."""

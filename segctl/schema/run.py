@@ -10,14 +10,17 @@ from segctl.schema.evaluate import EvaluateSpec
 from segctl.schema.labels import HardLabels, LabelSpec
 from segctl.schema.models import ModelSpec
 from segctl.schema.optim import OptimSpec
+from segctl.schema.pretrain import PretrainSpec
 from segctl.schema.schedule import PolySpec, ScheduleSpec
 from segctl.schema.spec import Spec
 from segctl.schema.terms.loss_terms import LossTermSpec
-from segctl.schema.terms.methods import DistillerSpec, TeacherSpec
+from segctl.schema.terms.methods import DistillerSpec, TeacherSpec, method_of
 from segctl.schema.train import TrainSpec
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What a preset may be called."""
+PRETRAIN = "pretrain"
+"""What tables call the method of a run that makes a backbone."""
 Recipe = Literal["jml", "cirkd", "dist", "scratch"]
 
 
@@ -83,6 +86,33 @@ class DistillRun(TrainRun):
         """The undistilled student: the same run, distiller, teacher and what only a teacher can teach from left out."""
         fields = {name: getattr(self, name) for name in TrainRun.model_fields}
         return TrainRun(**fields | {"data": self.data.model_copy(update={"unlabelled": None})})
+
+
+class PretrainRun(TrainRun):
+    """A run that makes a backbone: it learns a teacher's features, and its head is only the linear probe of validations."""
+
+    loss: tuple[LossTermSpec, ...] = Field((), max_length=0)
+    """Empty: there is no task loss."""
+    pretrain: PretrainSpec
+    """The teacher, and how its features are matched."""
+
+
+def verb_of(run: TrainRun) -> str:
+    """The command that makes such a run: `train`, `distill` or `pretrain`."""
+    match run:
+        case DistillRun():
+            return "distill"
+        case PretrainRun():
+            return PRETRAIN
+        case _:
+            return "train"
+
+
+def method_in_words(run: TrainRun) -> str:
+    """What a run learns from beside labels: a method's name, `custom`, `none`, or `pretrain`."""
+    if isinstance(run, PretrainRun):
+        return PRETRAIN
+    return method_of(run.distiller if isinstance(run, DistillRun) else None)
 
 
 R = TypeVar("R", bound=TrainRun)

@@ -11,6 +11,7 @@ from segctl.commands import command_line
 from segctl.errors import InputError
 from segctl.runs import MODEL_FILE, RunFolder, find_runs, on_the_hub
 from segctl.schema.presets.generic import preset_arguments
+from segctl.schema.pretrain import TIMM
 from segctl.schema.run import DistillRun
 
 BEST = Path("best")
@@ -60,6 +61,11 @@ def find_teacher(
                 f"finish it with `{folder.resume_line()}`, or give another" if folder.run_yaml.is_file() else "give another",
             )
         return FoundTeacher(folder.model)
+    if str(given).startswith(TIMM):
+        raise InputError(
+            f"--teacher '{given}' is a backbone without a head, so it has no classes to teach",
+            "train a head on it with `segctl train --preset foundation`, or match its features with `segctl pretrain`",
+        )
     if not given.is_file():
         raise InputError(f"--teacher '{given}' does not exist", f"give a run folder or a {MODEL_FILE}")
     return FoundTeacher(given)

@@ -17,7 +17,7 @@ from segctl.models.external.hub import is_pushed_run, repository_folder
 from segctl.models.external.huggingface import load_hugging_face
 from segctl.models.external.weights import fill_network
 from segctl.models.saving import read_if_saved
-from segctl.runs import MODEL_FILE, on_the_hub
+from segctl.runs import MODEL_FILE, RunFolder, on_the_hub
 from segctl.schema.run import TrainRun
 from segctl.teacher.find import is_hugging_face
 
@@ -40,6 +40,11 @@ class Teacher:
     given_preset: str | None = None
     members: tuple["Teacher", ...] = ()
     weights: tuple[float, ...] = ()
+
+    @property
+    def license(self) -> str:
+        """The licences of the weights that the teacher's run began with and learnt from; empty where none is recorded."""
+        return "" if on_the_hub(self.path) else RunFolder(self.path if self.path.is_dir() else self.path.parent).license
 
     def chosen(self, note: str) -> "Teacher":
         """The same teacher; the note says which runs it was chosen from, or is empty."""

@@ -25,14 +25,17 @@ from segctl.runtime.determinism import set_determinism
 from segctl.runtime.device import choose_compute, require_own_gpus
 from segctl.runtime.world import World
 from segctl.schema.cross_checks import group_faults
-from segctl.schema.run import DistillRun, TrainRun, with_epochs_counted
+from segctl.schema.run import DistillRun, PretrainRun, TrainRun, with_epochs_counted
 from segctl.schema.terms.loss_terms import LossTermSpec
 from segctl.teacher.cache import plan_teacher_cache
 from segctl.teacher.ensemble import choose_features, open_teacher
+from segctl.teacher.features import FeatureTeacher, load_feature_teacher
 from segctl.teacher.load import Teacher
 from segctl.train.auto.by_dataset import require_scores, weighted_loss
 from segctl.train.checkpoint import Best, State, Waiting
 from segctl.train.optimizer import build_opponents, build_optimizer
+from segctl.train.pretrain.probe import probe_names
+from segctl.train.pretrain.task import PretrainTask
 from segctl.train.session import Request, Session
 from segctl.train.tasks import DistillationTask, SupervisedTask
 
@@ -67,7 +70,6 @@ def _build(request: Request, fresh: bool) -> Session:
     dataset = open_dataset(request.data_root, request.run.data.dataset)
     names = TrainingNames.of(dataset, request.run.data)
     run = with_epochs_counted(request.run, len(names.labelled))
-    dataset.labelled_names(run.data.val_split, "data.val_split")
     require_labels(run, dataset)
     require_scores(run, dataset)
     check_batch(dataset, names.labelled, run.data.train_split, run.train.batch_size, world.size)
@@ -76,7 +78,12 @@ def _build(request: Request, fresh: bool) -> Session:
         raise PresetError(f"preset '{run.name}' over {world.size} processes", faults, "use fewer processes, or a larger batch")
     set_determinism(run.train.deterministic)
     compute = choose_compute(request.device, run.train.precision)
-    teacher, teacher_shape, cache = None, None, None
+    teacher: Teacher | FeatureTeacher | None = None
+    teacher_shape, cache = None, None
+    if isinstance(run, PretrainRun):
+        teacher = load_feature_teacher(run.pretrain, dataset)
+        teacher.model.to(compute.device)
+        _require_probe(run, dataset)
     if isinstance(run, DistillRun):
         teacher = open_teacher(
             run, request.teachers, dataset, request.runs_root,
@@ -178,10 +185,24 @@ def require_images_for_batch_norm(run: TrainRun, model: Segmenter, world: World,
         ) from error
 
 
+def _require_probe(run: PretrainRun, dataset: PreparedDataset) -> None:
+    """Raise InputError for a run that needs the scores of validations, and has no labels for the linear probe."""
+    if run.train.early_stop is not None and not probe_names(dataset, run):
+        raise InputError(
+            f"train.early_stop: it needs the scores of the linear probe, and split '{run.pretrain.probe_split}' of "
+            f"'{dataset.name}' gives no labelled picture for it",
+            "leave train.early_stop out, or name a split with labels by `--set pretrain.probe_split=NAME`",
+        )
+
+
 def require_labels(run: TrainRun, dataset: PreparedDataset) -> None:
-    """Raise InputError for a training split without labels and a run that needs them: one without a teacher, or with a term that
-    compares by class. Other terms teach from any picture."""
+    """Raise InputError for splits without labels and a run that needs them: to score itself, or to train without a teacher or
+    with a term that compares by class. Other terms teach from any picture, and pretraining reads no label."""
     split = run.data.train_split
+    if isinstance(run, PretrainRun):
+        dataset.names(run.data.val_split)
+        return
+    dataset.labelled_names(run.data.val_split, "data.val_split")
     if not isinstance(run, DistillRun):
         dataset.labelled_names(split, "data.train_split")
         return
@@ -207,9 +228,15 @@ def _require_aux(run: DistillRun, teacher: Teacher, shape: Shape) -> None:
 
 
 def _build_task(
-    run: TrainRun, loss: Sequence[LossTermSpec], model: Segmenter, teacher: Teacher | None, teacher_shape: Shape | None
+    run: TrainRun,
+    loss: Sequence[LossTermSpec],
+    model: Segmenter,
+    teacher: Teacher | FeatureTeacher | None,
+    teacher_shape: Shape | None,
 ) -> SupervisedTask:
-    if isinstance(run, DistillRun) and teacher is not None and teacher_shape is not None:
+    if isinstance(run, PretrainRun) and isinstance(teacher, FeatureTeacher):
+        return PretrainTask(model, teacher.model, run.pretrain)
+    if isinstance(run, DistillRun) and isinstance(teacher, Teacher) and teacher_shape is not None:
         pair = Pair(shape_of_output(model, run.data.crop), teacher_shape)
         return DistillationTask(model, run.labels, loss, teacher.model, build_distiller(run.distiller, pair))
     return SupervisedTask(model, run.labels, loss)

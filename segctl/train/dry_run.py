@@ -15,11 +15,13 @@ from segctl.metrics.scores import score
 from segctl.runtime.memory import out_of_memory_in_words, peak_memory_mb
 from segctl.runtime.phases import phase
 from segctl.runtime.world import World
+from segctl.schema.run import PretrainRun
 from segctl.train.auto.by_memory import smaller_batch_in_words, with_fitting_batch
 from segctl.train.build import build_session
 from segctl.train.checkpoint import read_checkpoint
 from segctl.train.loop import take_step
 from segctl.train.mask_stage import StageFolder, learn_stages
+from segctl.train.pretrain.probe import fit_probe
 from segctl.train.profile.profiler import Profiler, show_profile
 from segctl.train.profile.summary import TRIAL
 from segctl.train.run_log import Watch
@@ -52,6 +54,7 @@ def dry_run(request: Request, watch: Watch) -> dict[str, float]:
     batches = training_batches(
         session.dataset, run.data.train_split, view=run.data, batch_size=run.train.batch_size, seed=run.train.seed,
         first_step=0, last_step=steps, workers=session.workers, rank=request.world.rank, size=request.world.size,
+        labels=session.task.reads_labels,
     )  # fmt: skip
     batch = next(batches)
     with tempfile.TemporaryDirectory() as folder:
@@ -74,9 +77,10 @@ def dry_run(request: Request, watch: Watch) -> dict[str, float]:
         take_step(session, next(batches))
     if request.profile:
         _profile_steps(session, batches, watch)
-    names = session.dataset.names(run.data.val_split)[:1]
-    counted = count_images(session.evaluated_model, session.dataset, names, Scoring(run.evaluate, session.compute))
-    found["validation_mIoU_D"] = score(counted.table, binary=session.dataset.classes.binary)["mIoU_D"] or 0.0
+    if not isinstance(run, PretrainRun) or fit_probe(session, session.evaluated_model, lambda done, total: None):
+        names = session.dataset.names(run.data.val_split)[:1]
+        counted = count_images(session.evaluated_model, session.dataset, names, Scoring(run.evaluate, session.compute))
+        found["validation_mIoU_D"] = score(counted.table, binary=session.dataset.classes.binary)["mIoU_D"] or 0.0
     found["checkpoint_mb"] = _round_trip(session)
     found["peak_memory_mb"] = peak_memory_mb(session.compute.device)
     height, width = run.data.crop

@@ -13,8 +13,8 @@ from segctl.data.batches.views import TrainingNames, Views
 from segctl.files import file_sha256
 from segctl.models.cost import cost_of
 from segctl.runtime.device import tf32
-from segctl.schema.run import DistillRun
-from segctl.schema.terms.methods import method_of
+from segctl.schema.run import method_in_words
+from segctl.teacher.features import FeatureTeacher
 from segctl.teacher.load import Teacher
 from segctl.teacher.trial import Trial
 from segctl.train.session import Request, Session
@@ -46,9 +46,10 @@ def describe_environment(session: Session, request: Request, trial: Trial | None
         "peak_memory_mb": None,
         "cost": _cost(session),
         "parameters": sum(parameter.numel() for parameter in session.model.parameters()),
-        "method": method_of(run.distiller if isinstance(run, DistillRun) else None),
+        "method": method_in_words(run),
         "initial_weights": run.model.weights,
         "initial_weights_sha256": _weights_sha256(session),
+        "initial_weights_license": session.model.backbone.license or None,
         "dataset": {
             "name": session.dataset.name,
             "fingerprint": session.dataset.fingerprint,
@@ -100,11 +101,13 @@ def _teacher(session: Session, trial: Trial | None) -> dict[str, Any] | None:
     return None if session.teacher is None else _described(session.teacher, trial)
 
 
-def _described(teacher: Teacher, trial: Trial | None) -> dict[str, Any]:
+def _described(teacher: Teacher | FeatureTeacher, trial: Trial | None) -> dict[str, Any]:
     """A teacher with its hash and scores, and below it the same of each member of an ensemble with its weight."""
     found: dict[str, Any] = {"run": teacher.source, "preset": teacher.preset, "sha256": teacher.sha256}
     if teacher.given_preset is not None:
         found["given_preset"] = teacher.given_preset
+    if teacher.license:
+        found["license"] = teacher.license
     if trial is not None:
         found |= {"scores": trial.scores, "images": trial.images}
     if teacher.members:

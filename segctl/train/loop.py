@@ -205,6 +205,7 @@ def _batches(session: Session) -> Iterator[Batch]:
         rank=session.world.rank,
         size=session.world.size,
         teacher_outputs=session.teacher_outputs,
+        labels=session.task.reads_labels,
     )
 
 

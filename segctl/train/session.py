@@ -20,12 +20,17 @@ from segctl.runtime.determinism import determinism_in_words
 from segctl.runtime.device import Compute
 from segctl.runtime.world import World
 from segctl.schema.cross_checks import local_losses
-from segctl.schema.run import TrainRun
+from segctl.schema.run import PretrainRun, TrainRun
 from segctl.teacher.cache import TeacherCache
+from segctl.teacher.features import FeatureTeacher
 from segctl.teacher.load import Teacher
 from segctl.train.auto.by_dataset import has_auto_weights, weights_in_words
 from segctl.train.checkpoint import State
+from segctl.train.pretrain.match import adapter_in_words
 from segctl.train.tasks import DistillationTask, SupervisedTask
+
+PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause")
+"""Licences of weights that let a person pass on a network made from them, with their notice."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class Session:
     model: Segmenter
     task: SupervisedTask
     trained: nn.Module
-    teacher: Teacher | None
+    teacher: Teacher | FeatureTeacher | None
     state: State
     teacher_cache: TeacherCache | None = None
     runs_root: Path = RUNS_ROOT
@@ -151,10 +156,25 @@ class Session:
         train = self.run.train
         return train.steps * train.batch_size / len(TrainingNames.of(self.dataset, self.run.data).labelled)
 
+    def _learning(self) -> int:
+        """How many parameters of the network learn."""
+        return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+
+    def _licenses(self) -> list[str]:
+        """The licences of the first weights and of the teacher's, a line each."""
+        given = {"the backbone's weights": self.model.backbone.license}
+        given["the teacher's weights"] = "" if self.teacher is None else self.teacher.license
+        return [
+            f"licence of {what}: {text}" + ("" if text in PERMISSIVE else "; read its terms before you pass the network on")
+            for what, text in given.items()
+            if text
+        ]
+
     def decisions(self) -> list[str]:
         """What was decided for this run and why, one line each, to print before step 1."""
         run, train = self.run, self.run.train
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        what = run.model.backbone if isinstance(run, PretrainRun) else f"{run.model.head} on {run.model.backbone}"
         lines = [
             str(self.compute),
             *determinism_in_words(train.deterministic, self.compute.device),
@@ -163,7 +183,8 @@ class Session:
             f"{run.data.val_split} {len(self.dataset.names(run.data.val_split))}   loader workers {self.workers}"
             + (f"   {self.dataset.trial}" if self.dataset.trial else ""),
             *([f"augmentation {', '.join(step.kind for step in run.data.augment)}"] if run.data.augment else []),
-            f"model {run.model.head} on {run.model.backbone}, weights {run.model.weights}   {parameters:,} parameters",
+            f"model {what}, weights {run.model.weights}   {parameters:,} parameters"
+            + (f", of which {self._learning():,} learn: the backbone is frozen" if run.model.frozen else ""),
             f"batch {train.batch_size}"
             + (f" over {self.world.size} processes" if self.world.size > 1 else "")
             + (f" in {train.accumulate} micro-batches" if train.accumulate > 1 else "")
@@ -178,6 +199,9 @@ class Session:
         lines += self.reasons
         lines += [weights_in_words(run, self.dataset)] if has_auto_weights(run) else []
         lines += [self.model.weights_note] if self.model.weights_note else []
+        lines += self._licenses()
+        if run.model.frozen and run.model.weights == "none":
+            lines.append("warning: model.frozen keeps the backbone's random weights, from which no head learns much")
         if self.world.size > 1:
             lines += local_losses(run)
         if train.activation_checkpointing:
@@ -190,6 +214,8 @@ class Session:
             lines += self.teacher.notes
         if self.teacher_cache is not None:
             lines.append(str(self.teacher_cache))
+        if isinstance(run, PretrainRun) and isinstance(self.teacher, FeatureTeacher):
+            lines.append(adapter_in_words(run.pretrain, self.model.backbone.channels[-1], self.teacher.model.channels))
         if isinstance(self.task, DistillationTask):
             lines += self.task.distiller.announcements()
         judged = judge_dataset(self.dataset, (run.data.train_split, run.data.val_split))

@@ -9,6 +9,7 @@ from segctl.evaluate.count_images import Scoring
 from segctl.files import write_json, write_yaml
 from segctl.runs import RunFolder, free_folder
 from segctl.schema.run import DistillRun, TrainRun
+from segctl.teacher.load import Teacher
 from segctl.teacher.trial import Trial, require_passed, try_teacher
 from segctl.train.auto.by_memory import with_fitting_batch
 from segctl.train.build import build_session
@@ -35,7 +36,7 @@ def start_run(request: Request, folder: RunFolder, watch: Watch, *, free_name: s
     for line in session.decisions():
         watch.note(line)
     trial = score_teacher(session, watch)
-    if trial is not None and session.teacher is not None:
+    if trial is not None and isinstance(session.teacher, Teacher):
         for member, alone in zip(session.teacher.members, trial.members, strict=True):
             require_passed(alone, member.path)
         require_passed(trial, session.teacher.path)
@@ -53,7 +54,7 @@ def start_run(request: Request, folder: RunFolder, watch: Watch, *, free_name: s
 
 def score_teacher(session: Session, watch: Watch) -> Trial | None:
     """Score the run's teacher on a few validation images and show the result; None for a run without teacher."""
-    if session.teacher is None or not isinstance(session.run, DistillRun):
+    if not isinstance(session.teacher, Teacher) or not isinstance(session.run, DistillRun):
         return None
     trial = try_teacher(
         session.teacher, session.dataset, session.run.data.val_split,

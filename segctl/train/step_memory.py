@@ -19,6 +19,7 @@ from segctl.schema.run import DistillRun, TrainRun
 from segctl.train.build import recompute_if_wanted, shape_of_output
 from segctl.train.checkpoint import Best, State
 from segctl.train.optimizer import build_opponents, build_optimizer
+from segctl.train.pretrain.task import PretrainTask
 from segctl.train.session import Session
 from segctl.train.tasks import WHOLE, DistillationTask, SupervisedTask
 
@@ -54,7 +55,7 @@ def memory_of_session(session: Session, precision: Precision) -> StepMemory | No
     images = len(micro_batches(train.batch_size // processes, train.batch_size, train.accumulate, processes)[0])
     try:
         task = copy.deepcopy(session.task).to("meta")
-        if isinstance(task, DistillationTask):
+        if isinstance(task, DistillationTask | PretrainTask):
             task.teacher.to("meta")
         return memory_of_task(task, run, images, precision)
     except Exception:  # a program may fail in any way, and a run needs no estimate
@@ -74,7 +75,7 @@ def memory_of_task(task: SupervisedTask, run: TrainRun, images: int, precision: 
     apart = [parameter for opponent in opponents for parameter in opponent.network.parameters()]
     with LiveBytes() as memory:
         task.to_empty(device="cpu")
-        if isinstance(task, DistillationTask):
+        if isinstance(task, DistillationTask | PretrainTask):
             task.teacher.to_empty(device="cpu")
         state = State(
             device=torch.device("cpu"),

@@ -61,6 +61,8 @@ class SupervisedTask(nn.Module):
     for DistillationTask; both tasks take them so that the training loop need not know which one it has.
     """
 
+    reads_labels = True
+
     def __init__(self, model: Segmenter, labels: LabelSpec, loss: Sequence[LossTermSpec]) -> None:
         super().__init__()
         self.model = model

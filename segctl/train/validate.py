@@ -8,6 +8,8 @@ from segctl.metrics.scores import class_scores, foreground_scores, score, worst_
 from segctl.models import save
 from segctl.runs import RunFolder
 from segctl.runtime.signals import Requests
+from segctl.schema.run import PretrainRun
+from segctl.train.pretrain.probe import fit_probe
 from segctl.train.run_log import HEADLINE_SCORES, RunLog
 from segctl.train.session import Session
 
@@ -30,6 +32,10 @@ def validate(session: Session, folder: RunFolder, log: RunLog, requests: Request
 
     how = Scoring(run.evaluate, session.compute, session.workers, world)
     try:
+        if isinstance(run, PretrainRun) and not fit_probe(session, model, advance):
+            log.note(f"no score after step {state.step}: the linear probe has no labels")
+            state.validated = state.step
+            return
         counted = count_split(model, session.dataset, run.data.val_split, how, advance)
     except StoppedCountingError:
         return

@@ -17,7 +17,7 @@ def filled(arguments: list[str], *, without: tuple[str, ...] = ()) -> RunOptions
     """What a command gets for these arguments."""
     received: list[RunOptions] = []
     app = typer.Typer()
-    app.command()(with_run_options(without=without)(received.append))
+    app.command()(with_run_options(RunOptions, without=without)(received.append))
     found = CliRunner().invoke(app, arguments)
     assert found.exit_code == 0, found.output
     return received[0]
@@ -32,7 +32,9 @@ def test_a_command_gets_every_option_by_name() -> None:
 
 def test_each_field_has_an_option_unless_it_is_left_out() -> None:
     app = typer.Typer()
-    app.command()(with_run_options(without=("method", "teacher", "teacher_preset", "trust_program"))(lambda options: None))
+    app.command()(
+        with_run_options(RunOptions, without=("method", "teacher", "teacher_preset", "trust_program"))(lambda options: None)
+    )
     offered = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
     for field in fields(RunOptions):
         option = f"--{field.name.strip('_').replace('_', '-')} "

@@ -44,6 +44,7 @@ SURFACE = {
     "presets new": {"--like", "--set", "--data", "--data-root"},
     "train": TRAINING,
     "distill": TRAINING | {"--method", "--teacher", "--teacher-preset", "--trust-program"},
+    "pretrain": TRAINING | {"--teacher", "--method", "--split"},
     "compare": {
         "--preset", "--data", "--methods", "--seeds", "--teacher", "--teacher-preset", "--trust-program", "--set", "--steps",
         "--devices", "--json", *ROOTS,
@@ -86,6 +87,7 @@ def test_the_commands_are_these(capsys: pytest.CaptureFixture[str]) -> None:
         "presets",
         "train",
         "distill",
+        "pretrain",
         "compare",
         "eval",
         "predict",

@@ -42,7 +42,7 @@ def test_every_head_stands_on_it(head: str) -> None:
     found = model(model.normalize(torch.full((2, 70, 90, 3), 128, dtype=torch.uint8)))
     assert found.logits.shape[:2] == (2, 3)
     assert found.features is not None
-    assert found.features.shape[1] == made.out_channels == {"unet": 2, "lraspp": 16 + 8}.get(head, 16)
+    assert found.features.shape[1] == made.out_channels == {"unet": 2, "lraspp": 16 + 8, "linear": 8}.get(head, 16)
 
 
 def test_pixels_are_normalised_by_its_mean_and_deviation() -> None:

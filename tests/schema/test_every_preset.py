@@ -15,7 +15,7 @@ def test_the_presets_of_the_first_release_are_all_there() -> None:
     models = {"camvid": ["psp18", "dl18", "dlmb2", "dl101"], "cityscapes": ["psp18", "dl18", "dlmb2", "dl101"]}
     models |= {"voc": ["psp18", "dl18", "dl101"], "deepglobe": ["dl18", "dl101"]}
     wanted = {f"{dataset}-{model}" for dataset, names in models.items() for model in names}
-    wanted |= {f"{dataset}-{size}" for dataset in models for size in ("fast", "tiny")}
+    wanted |= {f"{dataset}-{size}" for dataset in models for size in ("fast", "tiny", "foundation")}
     wanted |= {f"camvid-{model}-scratch" for model in models["camvid"]}
     assert wanted <= set(NAMES)
     assert [name for name in NAMES if name.startswith("shapes-")]
@@ -65,11 +65,12 @@ def test_imagenet_weights_are_named_with_their_tag_and_reproductions_run_in_fp32
     run = load_preset(name)
     tags = {
         "resnet18d": "ra2_in1k", "resnet101d": "ra2_in1k", "mobilenetv2_100": "ra_in1k",
-        "tf_efficientnet_lite0": "in1k", "mobilenetv4_conv_small_050": "e3000_r224_in1k",
+        "tf_efficientnet_lite0": "in1k", "vit_base_patch14_dinov2": "lvd142m", "mobilenetv4_conv_small_050": "e3000_r224_in1k",
     }  # fmt: skip
     backbone, _, tag = run.model.backbone.partition(".")
     assert tag == (tags[backbone] if run.model.weights == "timm" else "")
-    reproduces = run.recipe == "cirkd" or (name.startswith(("cityscapes-", "voc-")) and not name.endswith(("-fast", "-tiny")))
+    own = ("-fast", "-tiny", "-foundation")
+    reproduces = run.recipe == "cirkd" or (name.startswith(("cityscapes-", "voc-")) and not name.endswith(own))
     assert run.train.precision == ("fp32" if reproduces else "auto")
 
 
@@ -129,7 +130,7 @@ def test_the_jml_presets_of_voc_are_on_the_labels_of_their_scores() -> None:
     rules = {name: load_preset(name).data.dataset for name in NAMES if name.startswith("voc-")}
     assert rules == {
         "voc-dl18": "voc-sbd-wins", "voc-psp18": "voc-sbd-wins", "voc-dl101": "voc-sbd-wins",
-        "voc-fast": "voc-sbd-wins", "voc-tiny": "voc-sbd-wins",
+        "voc-foundation": "voc-sbd-wins", "voc-fast": "voc-sbd-wins", "voc-tiny": "voc-sbd-wins",
         "voc-dl18-cirkd": "voc", "voc-psp18-cirkd": "voc", "voc-dl101-cirkd": "voc",
     }  # fmt: skip
 

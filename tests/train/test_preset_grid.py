@@ -88,5 +88,5 @@ def test_the_grid_is_the_published_table() -> None:
     wanted |= {f"cityscapes-{model}-dist" for model in students["cityscapes"]}
     wanted |= {f"{dataset}-dl101{suffix}" for dataset in students for suffix in ("", "-cirkd")}
     wanted |= {f"cityscapes-dlp101-{loss}" for loss in ("jaccard-ic", "dice-d", "dice-ic")}
-    wanted |= {f"{dataset}-{size}" for dataset in students for size in ("fast", "tiny")}
+    wanted |= {f"{dataset}-{size}" for dataset in students for size in ("fast", "tiny", "foundation")}
     assert set(GRID) == wanted

@@ -121,11 +121,12 @@ def training_batches(  # noqa: PLR0913 - one call says everything about a stream
     size: int = 1,
     start_method: str | None = None,
     teacher_outputs: TeacherOutputs | None = None,
+    labels: bool = True,
 ) -> Iterator[Batch]:
     """This rank's share of the global batches of steps first_step to last_step - 1, with the teacher's cached outputs if given.
 
-    `batch_size` is global; pictures of `view.unlabelled` come on top of it. Raises InputError if the batch is larger than the
-    split or smaller than `size`.
+    `batch_size` is global; pictures of `view.unlabelled` come on top of it.  labels: whether labels are read; if not, every
+    picture counts as one without label.  Raises InputError if the batch is larger than the split or smaller than `size`.
     """
     view = view if view.train_split == split else view.model_copy(update={"train_split": split})
     names = TrainingNames.of(dataset, view)
@@ -133,8 +134,11 @@ def training_batches(  # noqa: PLR0913 - one call says everything about a stream
     per_batch = 0 if view.unlabelled is None else view.unlabelled.per_batch
     stream = Stream(len(names.labelled), batch_size, seed, rank, size)
     second = Stream(len(names.unlabelled), per_batch, seed, rank, size, mixed_in=True)
+    views = Views.of(dataset, split, view)
+    if not labels:
+        views = replace(views, unlabelled=frozenset(names.labelled))
     return _through_workers(
-        _TrainingSteps(names, Views.of(dataset, split, view), stream, second, teacher_outputs),
+        _TrainingSteps(names, views, stream, second, teacher_outputs),
         range(first_step, last_step),
         workers,
         start_method,

@@ -16,6 +16,7 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """A repository's weights, the preferred file first."""
 TIMEOUT_S = 3.0
 NETWORK_FILES = [
+    "README.md",
     "run.yaml",
     "config.json",
     "preprocessor_config.json",
@@ -55,6 +56,16 @@ def why_unreachable(address: str) -> str:
     return f"{address} answers with an error ({status})" if status >= 500 else ""
 
 
+def is_gated(error: BaseException | None) -> bool:
+    """Whether the hub refused a download because the person has not accepted the repository's terms, or is not logged in."""
+    while error is not None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if type(error).__name__ == "GatedRepoError" or status in (401, 403):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def require_hub() -> Any:
     """The package huggingface_hub. Raises InputError where it is not installed."""
     try:
@@ -88,7 +99,9 @@ def repository_folder(source: str) -> Path:
         return folder
     except Exception as error:  # the hub's errors change with the HTTP library beneath it
         raise InputError(
-            f"cannot get '{source}': {said_by_hub(error)}", "check the name; for a private repository, log in or set HF_TOKEN"
+            f"cannot get '{source}': {said_by_hub(error)}",
+            "check the name; for a private repository, or one with terms to accept, log in or set HF_TOKEN; without a network, "
+            "give a folder that holds the repository",
         ) from None  # the chain may hold the token
 
 

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,8 @@ class HuggingFaceNetwork:
 
 def load_hugging_face(folder: Path, source: str, class_names: Sequence[str]) -> HuggingFaceNetwork:
     """The network in a folder, in float32 on the CPU. source: the folder, or `hf:ORG/NAME`, for sentences. Raises InputError."""
-    transformers = _transformers()
-    config = _read(folder / "config.json")
+    transformers = require_transformers()
+    config = read_config(folder / "config.json")
     kind = _kind(config, source)
     try:
         # .float(), because transformers 5 loads the type that was saved, and images come in float32.
@@ -122,7 +122,8 @@ def _patch_sizes(config: Any) -> list[int]:
     return [size for size in (sizes if isinstance(sizes, list | tuple) else [sizes]) if isinstance(size, int) and size > 1]
 
 
-def _transformers() -> Any:
+def require_transformers() -> Any:
+    """The package transformers. Raises InputError where it is not installed."""
     try:
         return importlib.import_module("transformers")
     except ImportError as error:
@@ -145,7 +146,8 @@ def _kind(config: dict[str, Any], source: str) -> str:
         return "AutoModelForUniversalSegmentation"
     raise InputError(
         f"'{source}' is not a network for semantic segmentation: its architecture is {saved_as or 'not named'}",
-        "give one whose architecture ends in ForSemanticSegmentation or ForUniversalSegmentation",
+        "give one whose architecture ends in ForSemanticSegmentation or ForUniversalSegmentation; a backbone without classes "
+        "teaches its features by `segctl pretrain`",
     )
 
 
@@ -157,19 +159,27 @@ def _classifier(net: nn.Module, classes: int) -> str:
 
 
 def _facts(folder: Path, names: list[str], transformers: Any, source: str) -> tuple[Facts, tuple[str, ...]]:
-    """The class names, and what the folder's image processor does with pixels; notes on what was assumed.
+    """The class names, and what the folder's image processor does with pixels; notes on what was assumed. Raises InputError."""
+    facts = pixel_facts(folder, transformers)
+    if facts is None:
+        note = f"'{source}' has no preprocessor_config.json: its images are normalised with ImageNet's mean and deviation"
+        return Facts(names), (note,)
+    return replace(facts, class_names=names), ()
+
+
+def pixel_facts(folder: Path, transformers: Any) -> Facts | None:
+    """What the folder's image processor does with pixels; None where the folder holds no processor.
 
     The processor computes (pixel * rescale_factor - image_mean) / image_std, each part only where do_rescale and do_normalize
     say so, after it has turned RGB into BGR where do_flip_channel_order does. Raises InputError for a key without a meaning.
     """
     path = folder / "preprocessor_config.json"
-    settings = _read(path) if path.is_file() else {}
+    settings = read_config(path) if path.is_file() else {}
     if not settings and (folder / "processor_config.json").is_file():  # transformers 5 may write all processors into one file
         path = folder / "processor_config.json"
-        settings = _read(path).get("image_processor") or {}
+        settings = read_config(path).get("image_processor") or {}
     if not settings:
-        note = f"'{source}' has no preprocessor_config.json: its images are normalised with ImageNet's mean and deviation"
-        return Facts(names), (note,)
+        return None
     settings = _with_defaults(settings, transformers)
     factor = _number(settings, "rescale_factor", path) if settings["do_rescale"] else 1.0
     if factor <= 0:
@@ -184,8 +194,7 @@ def _facts(folder: Path, names: list[str], transformers: Any, source: str) -> tu
                 "give both for these pixels, image_std above 0, or correct do_rescale and rescale_factor",
             )
     # Facts counts pixels from 0 to 1, so both are divided by what the processor makes of a white pixel.
-    facts = Facts(names, [x / scale for x in mean], [x / scale for x in std], bool(settings["do_flip_channel_order"]))
-    return facts, ()
+    return Facts(None, [x / scale for x in mean], [x / scale for x in std], bool(settings["do_flip_channel_order"]))
 
 
 DEFAULTS = {
@@ -233,7 +242,8 @@ def _three(settings: dict[str, Any], key: str, path: Path) -> list[float]:
     return [float(x) for x in values] * (3 // len(values))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The mapping in a .json file of a repository. Raises InputError."""
     tree = read_json(path, "give a folder that save_pretrained wrote")
     if not isinstance(tree, dict):
         raise InputError(f"cannot read '{path}': it holds no mapping", "give a folder that save_pretrained wrote")

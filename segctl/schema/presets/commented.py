@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.run import TrainRun, verb_of
 from segctl.schema.terms.formula import total_loss
 
 LINE_LENGTH = 120
@@ -18,8 +18,7 @@ def commented(run: TrainRun, like: str, reasons: Sequence[str]) -> str:
 
     like: the preset that it began as.  reasons: why its values were chosen, in sentences.
     """
-    verb = "distill" if isinstance(run, DistillRun) else "train"
-    head = [f"Like '{like}', on the dataset '{run.data.dataset}'.", f"Command:  segctl {verb} --preset {run.name}.yaml"]
+    head = [f"Like '{like}', on the dataset '{run.data.dataset}'.", f"Command:  segctl {verb_of(run)} --preset {run.name}.yaml"]
     head += [*(["Chosen by segctl from the dataset:"] if reasons else []), *(f"  {reason}" for reason in reasons)]
     head += ["The loss:", *(f"  {line}" for line in total_loss(run).splitlines())]
     return "\n".join([*(f"# {line}" for line in head), *_block(run, ""), ""])

@@ -24,6 +24,8 @@ SMALLEST_SIDE = 64
 """Pixels of the smallest side of a crop: the coarsest feature maps are 32 times smaller."""
 GRID = 32
 """Sides of crops that are not a picture's own are multiples of this, the largest stride of the networks."""
+PATCH = 14
+"""The output stride of plain transformers that is no divisor of GRID; it is the side of their patches."""
 EPOCHS = 200
 FEWEST_STEPS, MOST_STEPS, MOST_STEPS_OF_MANY = 2_000, 40_000, 80_000
 MANY_CLASSES = 100
@@ -89,6 +91,9 @@ def fit_to(tree: Tree, written: Tree, facts: DatasetFacts) -> list[str]:
     reasons += _choose_splits(data, facts)
     sizes = _sizes(facts, data["train_split"])
     crop, why = crop_for(sizes)
+    if patched := _block(tree, "model").get("output_stride") == PATCH:
+        crop = (_up(crop[0], PATCH), _up(crop[1], PATCH))
+        why += f"; its sides are multiples of {PATCH}, the side of a patch"
     if "crop" not in data:
         data["crop"] = list(crop)
         reasons.append(f"crop {_words(crop)}: {why}")
@@ -107,7 +112,7 @@ def fit_to(tree: Tree, written: Tree, facts: DatasetFacts) -> list[str]:
     steps = _whole(train.get("steps")) or _steps_of(train.get("epochs"), len(sizes), batch)
     train.setdefault("validate_every", math.ceil(steps / VALIDATIONS))
     train.setdefault("checkpoint_every", math.ceil(steps / CHECKPOINTS))
-    return reasons + _choose_protocol(evaluate, crop, _sizes(facts, data["val_split"]))
+    return reasons + _choose_protocol(evaluate, crop, _sizes(facts, data["val_split"]), patched)
 
 
 def crop_for(sizes: Sequence[Size]) -> tuple[Size, str]:
@@ -199,14 +204,17 @@ def _choose_splits(data: Tree, facts: DatasetFacts) -> list[str]:
     return reasons
 
 
-def _choose_protocol(evaluate: Tree, crop: Size, sizes: Sequence[Size]) -> list[str]:
-    """Fill the evaluation protocol: whole pictures where each fits into the crop, else tiles of the crop's size."""
+def _choose_protocol(evaluate: Tree, crop: Size, sizes: Sequence[Size], patched: bool) -> list[str]:
+    """Fill the evaluation protocol: whole pictures where each fits into the crop, else tiles of the crop's size.
+
+    patched: whether the network cuts pictures into patches of PATCH pixels. It takes tiles, because their sides are multiples.
+    """
     protocol = evaluate.get("protocol")
     if isinstance(protocol, dict) and protocol.get("kind") == "sliding":
         protocol.setdefault("tile", list(crop))
     if protocol is not None:
         return []
-    if all(height <= crop[0] and width <= crop[1] for height, width in sizes):
+    if not patched and all(height <= crop[0] and width <= crop[1] for height, width in sizes):
         evaluate["protocol"] = {"kind": "whole"}
         return ["evaluation of whole pictures: each fits into the crop"]
     evaluate["protocol"] = {"kind": "sliding", "tile": list(crop), "stride": STRIDE}
@@ -244,8 +252,8 @@ def _power_of_two(images: int) -> int:
     return 1 << (images.bit_length() - 1)
 
 
-def _up(side: float) -> int:
-    return math.ceil(side / GRID) * GRID
+def _up(side: float, grid: int = GRID) -> int:
+    return math.ceil(side / grid) * grid
 
 
 def _words(size: Size) -> str:

@@ -1,6 +1,6 @@
 """The total loss of a run, written out. Each spec writes its own part (`formula`)."""
 
-from segctl.schema.run import DistillRun, TrainRun
+from segctl.schema.run import DistillRun, PretrainRun, TrainRun
 
 
 def total_loss(run: TrainRun) -> str:
@@ -9,6 +9,8 @@ def total_loss(run: TrainRun) -> str:
     `main` and `aux` are the student's logits, at label size unless a term says `at head stride`; `y` is the label,
     `teacher` the teacher's probabilities.
     """
+    if isinstance(run, PretrainRun):
+        return f"L = {run.pretrain.method}(features of the backbone, features of {run.pretrain.teacher})"
     soft_label = run.labels.formula()
     label = "y'" if soft_label else "y"
     task = " + ".join(f"{term.weight:g}·{term.formula(label, bool(soft_label))}" for term in run.loss)

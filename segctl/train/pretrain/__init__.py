@@ -1,0 +1,1 @@
+"""Pretraining of a backbone on the features of a frozen foundation model."""
