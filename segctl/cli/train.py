@@ -25,9 +25,9 @@ def train(options: RunOptions) -> None:
     name = run.name
     if isinstance(run, DistillRun) and options.preset is not None:
         out.note(f"'{name}' is a student's preset: its distiller and teacher are left out, as with `distill --method none`")
-        if run.data.unlabelled is not None:
+        if run.data.unlabelled is not None and run.semi is None:
             out.note("data.unlabelled is left out too: only a teacher can teach from pictures without labels")
-        run, name = run.without_teacher(), f"{name}-none"
+        run, name = run.without_teacher(), f"{name}-{'none' if run.semi is None else run.semi.kind}"
     require_consistent(run, f"preset '{options.preset or options.run}'")
     train_run(run, name, options, reasons)
 

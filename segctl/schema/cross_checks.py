@@ -5,6 +5,7 @@ from segctl.schema.labels import BoundaryLabels, HardLabels
 from segctl.schema.pretrain import TIMM
 from segctl.schema.run import DistillRun, PretrainRun, TrainRun
 from segctl.schema.schedule import ConstantSpec
+from segctl.schema.semi import ConsistencyTerm
 from segctl.schema.terms.distill_terms import DistillTerm, SoftJDTSpec, SoftKLSpec
 from segctl.schema.terms.loss_terms import JaccardFamily, KLSpec, LossTerm, LovaszSpec, OhemSpec, OverlapTerm
 
@@ -19,6 +20,7 @@ def cross_check(run: TrainRun) -> list[Fault]:
         *_metric_faults(run),
         *_teacher_faults(run),
         *_unlabelled_faults(run),
+        *_semi_faults(run),
         *_pretrain_faults(run),
         *_loop_faults(run),
         *group_faults(run),
@@ -91,6 +93,8 @@ def _metric_faults(run: TrainRun) -> list[Fault]:
     terms: list[tuple[str, object]] = [(f"loss.{index}", term) for index, term in enumerate(run.loss)]
     if isinstance(run, DistillRun):
         terms += [(f"distiller.terms.{index}", term) for index, term in enumerate(run.distiller.terms)]
+    if run.semi is not None:
+        terms += [(f"semi.terms.{index}", term) for index, term in enumerate(run.semi.terms)]
     metric = [(path, term) for path, term in terms if isinstance(term, JaccardFamily)]
     faults = []
     for path, term in metric:
@@ -123,8 +127,12 @@ def _unlabelled_faults(run: TrainRun) -> list[Fault]:
     """A calibration corrects the teacher where the label says that it is wrong, so it needs a label at every pixel."""
     terms = run.distiller.terms if isinstance(run, DistillRun) else ()
     faults = []
-    if run.data.unlabelled is not None and not isinstance(run, DistillRun):
-        faults.append(Fault("data.unlabelled", "got pictures without labels, which only a teacher can teach from, wanted null"))
+    if run.data.unlabelled is not None and not isinstance(run, DistillRun) and run.semi is None:
+        faults.append(
+            Fault(
+                "data.unlabelled", "got pictures without labels, which only a teacher or a semi block can teach from, wanted null"
+            )
+        )
     if run.data.unlabelled is not None and run.data.unlabelled.split == run.data.val_split:
         faults.append(
             Fault("data.unlabelled.split", f"got '{run.data.val_split}', which is also data.val_split; wanted another split")
@@ -139,6 +147,36 @@ def _unlabelled_faults(run: TrainRun) -> list[Fault]:
         for index, term in enumerate(terms)
         if isinstance(term, SoftKLSpec | SoftJDTSpec) and term.pixels == "all" and term.calibration is not None
     ]
+
+
+def _semi_faults(run: TrainRun) -> list[Fault]:
+    """What a run that is its own teacher needs, and what it cannot have."""
+    if run.semi is None:
+        return []
+    kind, faults = f"got '{run.semi.kind}'", []
+    if isinstance(run, DistillRun):
+        faults.append(Fault("semi", f"{kind} with a separate teacher, wanted null, or the command `segctl train`"))
+    if isinstance(run, PretrainRun):
+        faults.append(Fault("semi", f"{kind} with pretraining, which has no classes to predict, wanted null"))
+    if run.data.unlabelled is None:
+        faults.append(
+            Fault(
+                "data.unlabelled",
+                f"is missing, wanted pictures without labels for semi.kind '{run.semi.kind}', such as "
+                "data.unlabelled.per_batch 8",
+            )
+        )
+    elif run.semi.cutmix and run.data.unlabelled.per_batch < 2:
+        faults.append(
+            Fault(
+                "data.unlabelled.per_batch",
+                f"got {run.data.unlabelled.per_batch} with semi.cutmix {run.semi.cutmix:g}, which "
+                "mixes two pictures, wanted at least 2, or semi.cutmix 0",
+            )
+        )
+    if all(term.weight == 0 for term in run.semi.terms):
+        faults.append(Fault("semi.terms", "every weight is 0, wanted at least one above 0"))
+    return faults
 
 
 def _pretrain_faults(run: TrainRun) -> list[Fault]:
@@ -188,9 +226,13 @@ def local_losses(run: TrainRun) -> list[str]:
     A term per image differs too: its mean is over the images of a process that have an active class, and processes have unequal
     numbers of these. OHEM chooses its hard pixels among a process's own.
     """
-    terms: list[tuple[str, LossTerm | DistillTerm]] = [(f"loss.{index}", term) for index, term in enumerate(run.loss)]
+    terms: list[tuple[str, LossTerm | DistillTerm | ConsistencyTerm]] = [
+        (f"loss.{index}", term) for index, term in enumerate(run.loss)
+    ]
     if isinstance(run, DistillRun):
         terms += [(f"distiller.terms.{index}", term) for index, term in enumerate(run.distiller.terms)]
+    if run.semi is not None:
+        terms += [(f"semi.terms.{index}", term) for index, term in enumerate(run.semi.terms)]
     return [
         f"{path} ('{term.kind}') takes each process's own images, so it is not the loss of one process with the whole batch"
         for path, term in terms
@@ -199,12 +241,22 @@ def local_losses(run: TrainRun) -> list[str]:
 
 
 def group_faults(run: TrainRun, processes: int = 1) -> list[Fault]:
-    """Terms that compare images with each other need two images in each micro-batch of each process."""
+    """Terms that compare images with each other need two images in each micro-batch of each process, and a run that is its own
+    teacher needs one without label."""
     terms = run.distiller.terms if isinstance(run, DistillRun) else ()
     accumulate = 1 if run.train.accumulate == "auto" else run.train.accumulate  # type: ignore[comparison-overlap]
     alone = run.train.batch_size // processes < 2 * accumulate
     shared = f", {processes} processes" if processes > 1 else ""
-    return [
+    faults, mixed = [], run.data.unlabelled
+    if run.semi is not None and mixed is not None and mixed.per_batch < processes * accumulate:
+        among = f"train.accumulate {accumulate}{shared}"
+        faults.append(
+            Fault(
+                "data.unlabelled.per_batch",
+                f"got {mixed.per_batch} with semi ({among}), wanted at least one for each micro-batch",
+            )
+        )
+    return faults + [
         Fault(
             f"distiller.terms.{index}",
             f"'{term.kind}' compares images with each other, got one image at a time (train.batch_size "

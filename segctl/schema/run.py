@@ -1,7 +1,7 @@
 """A whole preset: one run, checked across its blocks."""
 
 import math
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -12,6 +12,7 @@ from segctl.schema.models import ModelSpec
 from segctl.schema.optim import OptimSpec
 from segctl.schema.pretrain import PretrainSpec
 from segctl.schema.schedule import PolySpec, ScheduleSpec
+from segctl.schema.semi import SemiSpec
 from segctl.schema.spec import Spec
 from segctl.schema.terms.loss_terms import LossTermSpec
 from segctl.schema.terms.methods import DistillerSpec, TeacherSpec, method_of
@@ -56,6 +57,8 @@ class TrainRun(Spec):
     """Hard, smoothed or boundary-smoothed labels."""
     loss: tuple[LossTermSpec, ...] = Field(min_length=1)
     """The task loss."""
+    semi: SemiSpec | None = None
+    """What the network learns from pictures without labels (data.unlabelled) with no other teacher; null: nothing."""
     optim: OptimSpec
     """The optimiser."""
     schedule: ScheduleSpec = PolySpec()
@@ -66,6 +69,10 @@ class TrainRun(Spec):
     """The evaluation protocol."""
     published: tuple[PublishedScore, ...] = ()
     """Published scores that reports show beside ours."""
+
+    def on_labels_alone(self) -> Self:
+        """The same run without what it learns from pictures without labels."""
+        return self.model_copy(update={"semi": None, "data": self.data.model_copy(update={"unlabelled": None})})
 
     @field_validator("schedule", mode="before")
     @classmethod
@@ -83,9 +90,13 @@ class DistillRun(TrainRun):
     """Where the teacher comes from."""
 
     def without_teacher(self) -> TrainRun:
-        """The undistilled student: the same run, distiller, teacher and what only a teacher can teach from left out."""
+        """The undistilled student: the same run, distiller, teacher and what only a teacher can teach from left out.
+
+        A student with `semi` is its own teacher, so it keeps its pictures without labels.
+        """
         fields = {name: getattr(self, name) for name in TrainRun.model_fields}
-        return TrainRun(**fields | {"data": self.data.model_copy(update={"unlabelled": None})})
+        run = TrainRun(**fields)
+        return run if self.semi is not None else run.on_labels_alone()
 
 
 class PretrainRun(TrainRun):
@@ -109,9 +120,11 @@ def verb_of(run: TrainRun) -> str:
 
 
 def method_in_words(run: TrainRun) -> str:
-    """What a run learns from beside labels: a method's name, `custom`, `none`, or `pretrain`."""
+    """What a run learns from beside labels: a method's name, `custom`, `none`, a kind of `semi`, or `pretrain`."""
     if isinstance(run, PretrainRun):
         return PRETRAIN
+    if run.semi is not None:
+        return run.semi.kind
     return method_of(run.distiller if isinstance(run, DistillRun) else None)
 
 

@@ -150,8 +150,9 @@ def group_settings(run: TrainRun) -> dict[str, Any]:
 
 
 def without_teacher(run: TrainRun) -> TrainRun:
-    """The undistilled student of a run, which is the run itself where it has no teacher."""
-    return run.without_teacher() if isinstance(run, DistillRun) else run
+    """The student of a run on labels alone, which is the run itself where nothing else teaches it."""
+    student = run.without_teacher() if isinstance(run, DistillRun) else run
+    return student if student.semi is None else student.on_labels_alone()
 
 
 def _row(change: Change, first: TrainRun, second: TrainRun) -> Setting | None:

@@ -7,7 +7,7 @@ import torch
 
 from segctl.data.batches.loader import check_batch
 from segctl.data.batches.micro_batches import micro_batches
-from segctl.data.batches.views import TrainingNames, Views
+from segctl.data.batches.views import TrainingNames, Views, require_bands
 from segctl.data.shards.dataset import PreparedDataset, open_dataset
 from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
@@ -36,6 +36,7 @@ from segctl.train.checkpoint import Best, State, Waiting
 from segctl.train.optimizer import build_opponents, build_optimizer
 from segctl.train.pretrain.probe import probe_names
 from segctl.train.pretrain.task import PretrainTask
+from segctl.train.semi.task import SemiTask
 from segctl.train.session import Request, Session
 from segctl.train.tasks import DistillationTask, SupervisedTask
 
@@ -74,6 +75,8 @@ def _build(request: Request, fresh: bool) -> Session:
     require_scores(run, dataset)
     check_batch(dataset, names.labelled, run.data.train_split, run.train.batch_size, world.size)
     Views.of(dataset, run.data.train_split, run.data)  # refuses before step 1 what it cannot augment
+    if run.semi is not None:
+        require_bands(dataset, run.semi.augment, "semi.augment")
     if world.size > 1 and (faults := group_faults(run, world.size)):
         raise PresetError(f"preset '{run.name}' over {world.size} processes", faults, "use fewer processes, or a larger batch")
     set_determinism(run.train.deterministic)
@@ -124,6 +127,7 @@ def _build(request: Request, fresh: bool) -> Session:
         validated=0,
         best=Best(),
         waiting=Waiting(),
+        teacher=task.average if isinstance(task, SemiTask) else None,
     )
     return Session(
         run=run.model_copy(update={"train": run.train.model_copy(update={"precision": compute.precision})}),
@@ -239,6 +243,8 @@ def _build_task(
     if isinstance(run, DistillRun) and isinstance(teacher, Teacher) and teacher_shape is not None:
         pair = Pair(shape_of_output(model, run.data.crop), teacher_shape)
         return DistillationTask(model, run.labels, loss, teacher.model, build_distiller(run.distiller, pair))
+    if run.semi is not None and run.data.unlabelled is not None:
+        return SemiTask(model, run.labels, loss, run.semi, run.data.unlabelled.per_batch, run.train.steps)
     return SupervisedTask(model, run.labels, loss)
 
 

@@ -48,6 +48,7 @@ class State:
     `skips` counts there, and the log's reports bring `skipped` up to date.
     optimizer: trains the network and follows the schedule.  opponents: trains the networks that learn against the student, such
     as a discriminator; None without any.  average: the moving average of the weights, if the run has one.
+    teacher: the moving average that teaches the student, if the run has one; it is a part of `task`.
     """
 
     device: torch.device
@@ -62,6 +63,7 @@ class State:
     waiting: Waiting = field(default_factory=Waiting)
     skipped: int = 0
     skips: Tensor | None = None
+    teacher: MovingAverage | None = None
 
     def clear_gradients(self) -> None:
         """Forget the gradients of the last step."""
@@ -85,9 +87,10 @@ class State:
         return norm
 
     def update_average(self, network: nn.Module, norm: Tensor) -> None:
-        """Average the network in, if the run has an average and the step was not skipped; norm: of its gradients, a scalar."""
-        if self.average is not None:
-            self.average.update(network, norm.isfinite() if self.scaler.is_enabled() else None)
+        """Average the network in, if the run has averages and the step was not skipped; norm: of its gradients, a scalar."""
+        for average in (self.average, self.teacher):
+            if average is not None:
+                average.update(network, norm.isfinite() if self.scaler.is_enabled() else None)
 
     def count_skips(self) -> int:
         """Bring `skipped` up to date, and return by how much it has grown. Waits for the device."""

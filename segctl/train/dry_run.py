@@ -54,7 +54,7 @@ def dry_run(request: Request, watch: Watch) -> dict[str, float]:
     batches = training_batches(
         session.dataset, run.data.train_split, view=run.data, batch_size=run.train.batch_size, seed=run.train.seed,
         first_step=0, last_step=steps, workers=session.workers, rank=request.world.rank, size=request.world.size,
-        labels=session.task.reads_labels,
+        labels=session.task.reads_labels, semi=run.semi,
     )  # fmt: skip
     batch = next(batches)
     with tempfile.TemporaryDirectory() as folder:

@@ -206,6 +206,7 @@ def _batches(session: Session) -> Iterator[Batch]:
         size=session.world.size,
         teacher_outputs=session.teacher_outputs,
         labels=session.task.reads_labels,
+        semi=run.semi,
     )
 
 
@@ -228,23 +229,29 @@ def take_step(session: Session, batch: Batch) -> StepResult:
         labels = batch.labels.to(device, non_blocking=True)
         outputs = {name: maps.to(device, non_blocking=True) for name, maps in batch.teacher_outputs.items()}
         unlabelled = None if batch.unlabelled is None else batch.unlabelled.to(device, non_blocking=True)
+        strong = None if batch.strong is None else batch.strong.to(device)
     counts = _Counts.of(batch)
     with phase("peers"):
         of_all = _Counts(world.total(counts.table.sum(0, keepdim=True)))
+        if session.task.reads_statistics:
+            world.align(session.task)
     session.trained.train()
+    session.task.begin_step(state.step)
     state.clear_gradients()
     sums: dict[str, Tensor] = {}
     mixed_in = 0 if session.run.data.unlabelled is None else len(images) - len(range(world.rank, train.batch_size, world.size))
     beside = 0 if session.run.data.unlabelled is None else session.run.data.unlabelled.per_batch
-    parts = mixed_micro_batches(len(images) - mixed_in, train.batch_size, train.accumulate, world.size, mixed_in)
+    own = len(images) - mixed_in
+    parts = mixed_micro_batches(own, train.batch_size, train.accumulate, world.size, mixed_in)
     for part in parts:
         share = counts.share(part, of_all, train.batch_size + beside)
         cached = {name: _rows(maps, part) for name, maps in outputs.items()} or None
         lacking = None if unlabelled is None else _rows(unlabelled, part)
+        views = None if strong is None else strong.rows(part[1].start - own, part[1].stop - own)
         # Only the last backward pass averages the gradients over the processes; the earlier ones add to them.
         with nullcontext() if part is parts[-1] else without_averaging(session.trained):
             with session.compute.autocast():
-                step = session.trained(_rows(images, part), _rows(labels, part), share, cached, lacking)
+                step = session.trained(_rows(images, part), _rows(labels, part), share, cached, lacking, views)
             with phase("backward"):
                 # Terms are shares of the global batch, to be summed over the processes; averaging divides by their number.
                 scaled: Tensor = state.scaler.scale(step.loss * world.size)

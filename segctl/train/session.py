@@ -209,6 +209,8 @@ class Session:
         if compiled := self.task.compiled:
             teacher = ", but not the teacher, which is not one network of segctl" if self.teacher and len(compiled) == 1 else ""
             lines.append(f"compiled: {' and '.join(compiled)}{teacher}; the first step takes minutes")
+        if run.semi is not None:
+            lines.append(run.semi.in_words())
         if self.teacher is not None:
             lines += [f"teacher {each.path}   sha256 {each.sha256[:12]}" for each in self.teacher.networks]
             lines += self.teacher.notes

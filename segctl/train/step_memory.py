@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from segctl.data.batches.micro_batches import micro_batches
+from segctl.data.batches.strong_views import StrongViews
 from segctl.data.datasets import class_table
 from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair
@@ -20,6 +21,7 @@ from segctl.train.build import recompute_if_wanted, shape_of_output
 from segctl.train.checkpoint import Best, State
 from segctl.train.optimizer import build_opponents, build_optimizer
 from segctl.train.pretrain.task import PretrainTask
+from segctl.train.semi.task import SemiTask
 from segctl.train.session import Session
 from segctl.train.tasks import WHOLE, DistillationTask, SupervisedTask
 
@@ -69,8 +71,10 @@ def memory_of_task(task: SupervisedTask, run: TrainRun, images: int, precision: 
     Losses use their GPU kernels where they can. Where they cannot, the figure is that of torch's own operations, which need more
     than the compiled ones. Several processes hold the averaged gradients a second time, which is not counted.
     """
+    beside = 0
     if run.data.unlabelled is not None:  # a micro-batch has its part of these on top
-        images += -(-run.data.unlabelled.per_batch * images // run.train.batch_size)
+        beside = -(-run.data.unlabelled.per_batch * images // run.train.batch_size)
+        images += beside
     opponents = task.distiller.opponents() if isinstance(task, DistillationTask) else []
     apart = [parameter for opponent in opponents for parameter in opponent.network.parameters()]
     with LiveBytes() as memory:
@@ -87,6 +91,7 @@ def memory_of_task(task: SupervisedTask, run: TrainRun, images: int, precision: 
             step=0,
             validated=0,
             best=Best(),
+            teacher=task.average if isinstance(task, SemiTask) else None,
         )
         for parameter in task.parameters():
             parameter.grad = torch.zeros_like(parameter)
@@ -96,9 +101,10 @@ def memory_of_task(task: SupervisedTask, run: TrainRun, images: int, precision: 
         task.train()
         pixels = torch.zeros(images, *run.data.crop, 3, dtype=torch.uint8)
         label = torch.zeros(images, *run.data.crop, dtype=torch.uint8)
+        strong = None if run.semi is None else StrongViews.blank(run.semi, beside, run.data.crop, 3)
         for _ in range(min(2, run.train.accumulate)):  # the second micro-batch finds the gradients of the first
             with torch.autocast("cpu", torch.bfloat16, enabled=precision != "fp32"):
-                loss = task(pixels, label, WHOLE).loss
+                loss = task(pixels, label, WHOLE, strong=strong).loss
             torch.autograd.backward(loss)
             del loss
         state.update_average(task.model, state.apply_gradients(run.train.clip_norm))
@@ -109,6 +115,8 @@ def _on_no_device(run: TrainRun) -> SupervisedTask:
     """The run's task with networks on the meta device, which takes no memory."""
     classes = class_table(run.data.dataset).num_classes
     model = _network(run.model, classes)
+    if run.semi is not None and run.data.unlabelled is not None:
+        return SemiTask(model, run.labels, run.loss, run.semi, run.data.unlabelled.per_batch, run.train.steps)
     if not isinstance(run, DistillRun):
         return SupervisedTask(model, run.labels, run.loss)
     teacher = _network(load_preset(run.teacher.preset).model, classes)

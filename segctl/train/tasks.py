@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from segctl.data.batches.strong_views import StrongViews
 from segctl.distillers.base import Distiller
 from segctl.ignored import IGNORED
 from segctl.losses import Averaged, build_labels, build_losses
@@ -58,10 +59,12 @@ class SupervisedTask(nn.Module):
     """A network and its task loss.
 
     forward: images uint8 (B, H, W, 3), label uint8 (B, H, W) with 255 ignored -> Step.  `teacher_outputs` and `unlabelled` are
-    for DistillationTask; both tasks take them so that the training loop need not know which one it has.
+    for DistillationTask, `strong` is for SemiTask; all tasks take them so that the training loop need not know which one it has.
     """
 
     reads_labels = True
+    reads_statistics = False
+    """Whether a training step reads batch norm's running statistics, which must then be the same in all processes."""
 
     def __init__(self, model: Segmenter, labels: LabelSpec, loss: Sequence[LossTermSpec]) -> None:
         super().__init__()
@@ -71,6 +74,9 @@ class SupervisedTask(nn.Module):
 
         self._student: Forward = forward_uint8
         self.compiled: list[str] = []
+
+    def begin_step(self, step: int) -> None:
+        """Called before every step, counted from 0; for a task whose weights change during a run."""
 
     def compile_networks(self) -> None:
         """Compile normalisation and network together; `compiled` lists the networks that are compiled.
@@ -88,11 +94,12 @@ class SupervisedTask(nn.Module):
         share: Share = WHOLE,
         teacher_outputs: Mapping[str, Tensor] | None = None,
         unlabelled: Tensor | None = None,
+        strong: StrongViews | None = None,
     ) -> Step:
         with phase("student"):
             outputs = _outputs(self._student(self.model, images), label)
         with phase("loss"):
-            return _step(self.task_terms(outputs, label, share))
+            return step_of(self.task_terms(outputs, label, share))
 
     def task_terms(self, outputs: Outputs, label: Tensor, share: Share, factor: float = 1.0) -> dict[str, Tensor]:
         """The weighted terms of the task loss, scalars by name; `factor` multiplies all of them."""
@@ -134,6 +141,7 @@ class DistillationTask(SupervisedTask):
         share: Share = WHOLE,
         teacher_outputs: Mapping[str, Tensor] | None = None,
         unlabelled: Tensor | None = None,
+        strong: StrongViews | None = None,
     ) -> Step:
         with phase("student"):
             student = _outputs(self._student(self.model, images), label, unlabelled)
@@ -146,7 +154,7 @@ class DistillationTask(SupervisedTask):
             terms = self.task_terms(student, label, share, self.distiller.label_weight)
             for name, value in self.distiller(student, teacher, label).items():
                 terms[name] = self.distiller.weights[name] * share.of(self.distiller.term_of(name)) * value
-            return _step(terms)
+            return step_of(terms)
 
 
 def cached_outputs(maps: Mapping[str, Tensor], label: Tensor, returns: type[Prediction] = Prediction) -> Outputs:
@@ -167,6 +175,6 @@ def _outputs(prediction: Prediction, label: Tensor, unlabelled: Tensor | None = 
     return Outputs(prediction, (label.shape[-2], label.shape[-1]), unlabelled)
 
 
-def _step(terms: dict[str, Tensor]) -> Step:
-    """terms: weighted scalars by name."""
+def step_of(terms: dict[str, Tensor]) -> Step:
+    """The part of the loss that weighted terms, scalars by name, make."""
     return Step(torch.stack(list(terms.values())).sum(), {name: value.detach() for name, value in terms.items()})

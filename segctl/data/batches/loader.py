@@ -19,16 +19,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from segctl.data.batches.strong_views import StrongViews, Weak, strong_views
 from segctl.data.batches.teacher_outputs import TeacherOutputs
-from segctl.data.batches.views import NO_LABEL, TrainingNames, Views
+from segctl.data.batches.views import NO_LABEL, TrainingNames, Views, padding_of
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError, SegctlError
 from segctl.ignored import IGNORED
 from segctl.schema.data import DataSpec
+from segctl.schema.semi import SemiBase
 
 GRACE_S = 5
 _MIXED_IN = 2**63
 """The first seed of the second stream: larger than any seed of a run."""
+_STRONG = 2**63 + 1
+"""The first seed of strong views."""
 Item = TypeVar("Item")
 
 
@@ -45,6 +49,8 @@ class Batch:
     unlabelled: Tensor | None = None
     """bool (B, H, W): the real pixels of pictures without label, whose `labels` are 255 as those of ignored pixels and of padding
     are. None for a run whose pictures all have labels."""
+    strong: StrongViews | None = None
+    """The strong views of the last pictures, those that data.unlabelled mixes in; None for a run that is not semi-supervised."""
 
     def pin_memory(self) -> "Batch":
         """The batch in page-locked memory, from which it can be copied to the device in the background."""
@@ -56,6 +62,7 @@ class Batch:
             labels=self.labels.pin_memory(),
             teacher_outputs=outputs,
             unlabelled=unlabelled,
+            strong=None if self.strong is None else self.strong.pin_memory(),
         )
 
 
@@ -97,6 +104,16 @@ class Stream:
         """The randomness of one sample in one epoch."""
         return np.random.default_rng([*self._seeds(epoch), index])
 
+    def random_of_strong(self, position: int, view: int) -> np.random.Generator:
+        """The randomness of one strong view of the sample at a position."""
+        epoch, index = self.at(position)
+        return np.random.default_rng([_STRONG, self.seed, epoch, index, view])
+
+    def following(self, position: int) -> int:
+        """The next position of the same global batch; the first one for the last."""
+        first = position - position % self.batch_size
+        return first + (position - first + 1) % self.batch_size
+
     def _seeds(self, epoch: int) -> tuple[int, ...]:
         # A tag in front: NumPy takes [1, 2] and [1, 2, 0] for the same seed.
         return (_MIXED_IN, self.seed, epoch) if self.mixed_in else (self.seed, epoch)
@@ -122,11 +139,13 @@ def training_batches(  # noqa: PLR0913 - one call says everything about a stream
     start_method: str | None = None,
     teacher_outputs: TeacherOutputs | None = None,
     labels: bool = True,
+    semi: SemiBase | None = None,
 ) -> Iterator[Batch]:
     """This rank's share of the global batches of steps first_step to last_step - 1, with the teacher's cached outputs if given.
 
     `batch_size` is global; pictures of `view.unlabelled` come on top of it.  labels: whether labels are read; if not, every
-    picture counts as one without label.  Raises InputError if the batch is larger than the split or smaller than `size`.
+    picture counts as one without label.  semi: what strong views to make of them; None for none.
+    Raises InputError if the batch is larger than the split or smaller than `size`.
     """
     view = view if view.train_split == split else view.model_copy(update={"train_split": split})
     names = TrainingNames.of(dataset, view)
@@ -138,7 +157,7 @@ def training_batches(  # noqa: PLR0913 - one call says everything about a stream
     if not labels:
         views = replace(views, unlabelled=frozenset(names.labelled))
     return _through_workers(
-        _TrainingSteps(names, views, stream, second, teacher_outputs),
+        _TrainingSteps(names, views, stream, second, teacher_outputs, semi),
         range(first_step, last_step),
         workers,
         start_method,
@@ -191,6 +210,7 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
     stream: Stream
     second: Stream
     teacher_outputs: TeacherOutputs | None
+    semi: SemiBase | None = None
 
     def __getitem__(self, step: int) -> Batch | _Failure:
         try:
@@ -213,6 +233,11 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
         for row, (name, random, index, hidden) in enumerate(wanted):
             drawn, _, _ = self.views.read_marked(name, random, (images[row], labels[row]), hidden=hidden)
             seen.append((index, drawn.flip))
+        strong = None
+        if self.semi is not None:
+            beside = len(self.stream.positions(step))
+            strong = self._strong(self.semi, step, list(zip(images[beside:], labels[beside:], strict=True)))
+            labels[beside:][labels[beside:] != IGNORED] = NO_LABEL  # also what copy_paste brought: its teacher knows no labels
         unlabelled = None
         if self.views.unlabelled or self.samples.unlabelled:
             unlabelled = labels == NO_LABEL
@@ -225,7 +250,23 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
             time.perf_counter() - began,
             outputs,
             None if unlabelled is None else torch.from_numpy(unlabelled),
+            strong,
         )
+
+    def _strong(self, semi: SemiBase, step: int, own: list[Weak]) -> StrongViews:
+        """The strong views of this process's pictures without labels, whose weak views are `own`."""
+        positions = self.second.positions(step)
+        read = dict(zip(positions, own, strict=True))
+
+        def weak(position: int) -> Weak:
+            if position not in read:  # it belongs to another process
+                epoch, index = self.second.at(position)
+                random = self.second.random(epoch, index)
+                read[position] = self.views.read_marked(self.samples.unlabelled[index], random, hidden=True)[1:]
+            return read[position]
+
+        following, random = self.second.following, self.second.random_of_strong
+        return strong_views(semi, positions, following, weak, random, padding_of(self.views.dataset))
 
 
 @dataclass(frozen=True)

@@ -218,12 +218,7 @@ class Views:
     @classmethod
     def of(cls, dataset: PreparedDataset, split: str, spec: DataSpec) -> Self:
         """Raises InputError where an operation names an unknown class, or needs counts that an old dataset lacks."""
-        for index, step in enumerate(spec.augment):
-            if isinstance(step, RGB_ALONE) and dataset.bands != 3:
-                raise InputError(
-                    f"data.augment.{index}: '{step.kind}' is for RGB, but images of '{dataset.name}' have {dataset.bands} bands",
-                    "leave it out; the others take any bands",
-                )
+        require_bands(dataset, spec.augment, "data.augment")
         seeking = [step for step in spec.augment if isinstance(step, ClassCropSpec | CopyPasteSpec)]
         unlabelled = frozenset(name for name in dataset.names(split) if not dataset.has_label(name))
         unlabelled |= frozenset(unlabelled_names(dataset.names(split), spec.labelled))
@@ -323,6 +318,16 @@ class Views:
         places = np.flatnonzero(self.dataset.label(name) == train_id)
         row, column = divmod(int(random.choice(places)), view.columns.source)
         return replace(view, rows=_around(view.rows, row, random), columns=_around(view.columns, column, random))
+
+
+def require_bands(dataset: PreparedDataset, steps: Sequence[AugmentSpec], field: str) -> None:
+    """Raise InputError for operations that know only red, green and blue, on other bands; field: the setting that has them."""
+    for index, step in enumerate(steps):
+        if isinstance(step, RGB_ALONE) and dataset.bands != 3:
+            raise InputError(
+                f"{field}.{index}: '{step.kind}' is for RGB, but images of '{dataset.name}' have {dataset.bands} bands",
+                "leave it out; the others take any bands",
+            )
 
 
 def unlabelled_names(names: Sequence[str], labelled: float) -> list[str]:

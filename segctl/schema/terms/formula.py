@@ -18,4 +18,6 @@ def total_loss(run: TrainRun) -> str:
     if isinstance(run, DistillRun):
         scaled = task if run.distiller.label_weight == 1 else f"{run.distiller.label_weight:g}·[{task}]"
         lines = [f"L = {scaled}", *(f"  + {text}" for term in run.distiller.terms for text in term.formula())]
+    if run.semi is not None:
+        lines += run.semi.formula()
     return "\n".join([*lines, *([f"where {soft_label}"] if soft_label else [])])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from segctl.data.batches.loader import Batch
 from segctl.data.batches.micro_batches import largest_micro_batch
+from segctl.data.batches.strong_views import StrongViews
 from segctl.errors import InputError, SegctlError
 from segctl.ignored import IGNORED
 from segctl.losses.across_ranks import alone
@@ -166,7 +167,8 @@ def needed_mb(session: Session) -> tuple[float, float]:
     session.task.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), session.compute.autocast():
         lacking = None if batch.unlabelled is None else batch.unlabelled.to(device)
-        step = session.task(batch.images.to(device), batch.labels.to(device), unlabelled=lacking)
+        strong = None if batch.strong is None else batch.strong.to(device)
+        step = session.task(batch.images.to(device), batch.labels.to(device), unlabelled=lacking, strong=strong)
     del step
     weights = sum(weight.nbytes for weight in session.task.parameters() if weight.requires_grad)
     return 3 * weights / 1e6, BACKWARD * sum(kept.values()) / images / 1e6  # the gradient, and two moments
@@ -180,7 +182,7 @@ def _black_batch(session: Session, images: int) -> Batch:
     height, width = session.run.data.crop
     classes = session.dataset.classes.num_classes
     label = (torch.arange(height * width) % classes).to(torch.uint8).view(1, height, width).repeat(images, 1, 1)
-    spec = session.run.data.unlabelled
+    spec, semi = session.run.data.unlabelled, session.run.semi
     beside = 0 if spec is None else -(-spec.per_batch * images // session.run.train.batch_size)
     unlabelled = torch.arange(images + beside).view(-1, 1, 1) >= images
     label = torch.cat([label, label[:1].expand(beside, -1, -1)]) if beside else label
@@ -190,6 +192,7 @@ def _black_batch(session: Session, images: int) -> Batch:
         label.masked_fill(unlabelled, IGNORED),
         [""] * every,
         unlabelled=unlabelled.expand(-1, height, width).contiguous() if beside else None,
+        strong=None if semi is None else StrongViews.blank(semi, beside, (height, width), session.dataset.bands),
     )
 
 

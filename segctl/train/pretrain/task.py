@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from segctl.data.batches.strong_views import StrongViews
 from segctl.distillers.align import grid_of
 from segctl.distillers.seen import mask_on_grid
 from segctl.models import Segmenter, upsample
@@ -55,6 +56,7 @@ class PretrainTask(SupervisedTask):
         share: Share = WHOLE,
         teacher_outputs: Mapping[str, Tensor] | None = None,
         unlabelled: Tensor | None = None,
+        strong: StrongViews | None = None,
     ) -> Step:
         with phase("student"):
             student = self.adapter(self._last_map(self.model, images))

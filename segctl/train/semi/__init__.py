@@ -1,0 +1,1 @@
+"""Learning from pictures without labels with no separate teacher."""
