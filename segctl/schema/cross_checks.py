@@ -5,7 +5,7 @@ from segctl.schema.labels import BoundaryLabels, HardLabels
 from segctl.schema.pretrain import TIMM
 from segctl.schema.run import DistillRun, PretrainRun, TrainRun
 from segctl.schema.schedule import ConstantSpec
-from segctl.schema.semi import ConsistencyTerm
+from segctl.schema.semi import ConsistencyTerm, UniMatchSpec
 from segctl.schema.terms.distill_terms import DistillTerm, SoftJDTSpec, SoftKLSpec
 from segctl.schema.terms.loss_terms import JaccardFamily, KLSpec, LossTerm, LovaszSpec, OhemSpec, OverlapTerm
 
@@ -172,6 +172,15 @@ def _semi_faults(run: TrainRun) -> list[Fault]:
                 "data.unlabelled.per_batch",
                 f"got {run.data.unlabelled.per_batch} with semi.cutmix {run.semi.cutmix:g}, which "
                 "mixes two pictures, wanted at least 2, or semi.cutmix 0",
+            )
+        )
+    if isinstance(run.semi, UniMatchSpec) and run.semi.strong_weight == run.semi.feature_weight == 0:
+        faults.append(Fault("semi.strong_weight", "got 0 with semi.feature_weight 0, wanted one of them above 0"))
+    if isinstance(run.semi, UniMatchSpec) and run.semi.feature_weight and run.train.compile:
+        faults.append(
+            Fault(
+                "train.compile",
+                "got true with semi.feature_weight, whose dropped channels the compiler does not see, wanted false",
             )
         )
     if all(term.weight == 0 for term in run.semi.terms):

@@ -146,4 +146,24 @@ class FixMatchSpec(SemiBase):
     kind: Literal["fixmatch"] = "fixmatch"
 
 
-SemiSpec = Annotated[MeanTeacherSpec | FixMatchSpec, Field(discriminator="kind")]
+class UniMatchSpec(SemiBase):
+    """UniMatch: FixMatch with two strong views, and with the weak view through disturbed features (arXiv:2208.09910)."""
+
+    views: ClassVar[int] = 2
+    kind: Literal["unimatch"] = "unimatch"
+    strong_weight: NonNegative = 0.5
+    """Factor of the mean over both strong views, µ in the paper."""
+    feature_weight: NonNegative = 0.5
+    """Factor of the weak view with disturbed features, λ in the paper; 0 leaves its forward pass out."""
+    dropout: float = Field(0.5, gt=0, lt=1)
+    """Share of the feature maps' channels that are dropped to disturb them."""
+
+    def formula(self) -> list[str]:
+        lines = [f"  + {self._sum(self.weight * self.strong_weight, 'main, mean over two strong views')}"]
+        if self.feature_weight:
+            disturbed = f"main on the weak view without {self.dropout:g} of the channels"
+            lines.append(f"  + {self._sum(self.weight * self.feature_weight, disturbed)}")
+        return [*lines, self._teacher()]
+
+
+SemiSpec = Annotated[MeanTeacherSpec | FixMatchSpec | UniMatchSpec, Field(discriminator="kind")]

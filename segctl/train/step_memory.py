@@ -101,10 +101,11 @@ def memory_of_task(task: SupervisedTask, run: TrainRun, images: int, precision: 
         task.train()
         pixels = torch.zeros(images, *run.data.crop, 3, dtype=torch.uint8)
         label = torch.zeros(images, *run.data.crop, dtype=torch.uint8)
+        lacking = None if run.semi is None else torch.ones_like(label, dtype=torch.bool)
         strong = None if run.semi is None else StrongViews.blank(run.semi, beside, run.data.crop, 3)
         for _ in range(min(2, run.train.accumulate)):  # the second micro-batch finds the gradients of the first
             with torch.autocast("cpu", torch.bfloat16, enabled=precision != "fp32"):
-                loss = task(pixels, label, WHOLE, strong=strong).loss
+                loss = task(pixels, label, WHOLE, unlabelled=lacking, strong=strong).loss
             torch.autograd.backward(loss)
             del loss
         state.update_average(task.model, state.apply_gradients(run.train.clip_norm))
