@@ -56,7 +56,9 @@ def what_matters(run: TrainRun) -> str:
     tree["model"]["weights"] = "none"
     sparing = tree["train"]["activation_checkpointing"]
     kept = {key: tree.get(key) for key in ("model", "labels", "loss", "semi", "optim", "distiller", "teacher")}
-    return json.dumps([kept, tree["data"]["dataset"], tree["data"]["crop"], tree["data"]["unlabelled"], sparing, tree["train"]["ema"]])
+    return json.dumps(
+        [kept, tree["data"]["dataset"], tree["data"]["crop"], tree["data"]["unlabelled"], sparing, tree["train"]["ema"]]
+    )
 
 
 def write(rows: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from segctl.cli import main
 from segctl.data.shards.dataset import open_dataset
+from segctl.schema.load import load_preset
 
 PAGE = Path(__file__).parents[2] / "docs" / "unlabelled.md"
 
@@ -30,14 +31,33 @@ def test_the_pages_commands_do_what_it_says(toy_data, toy_teacher, tmp_path, mon
     random = np.random.default_rng(1)
     for index in range(9):
         Image.fromarray(random.integers(0, 256, (40, 56, 3)).astype(np.uint8)).save(f"more-pictures/{index}.png")
-    prepare, distill, predict, pseudo = commands()
+    few_labels = toy.PRESET["data"] | {"unlabelled": {"split": None, "per_batch": 2}}
+    shipped = load_preset("camvid-semi")
+    assert shipped.semi is not None
+    assert (shipped.data.labelled, shipped.data.unlabelled.split) == (0.125, None)
+    semi = shipped.semi.model_dump(mode="json")
+    Path("camvid-semi.yaml").write_text(
+        yaml.safe_dump(
+            toy.PRESET | {"name": "semi", "data": few_labels, "semi": semi, "train": toy.PRESET["train"] | {"batch_size": 2}}
+        )
+    )
+    prepare, distill, few, more, predict, pseudo = commands()
     assert main([*prepare, "--source", str(toy_data.parent / "source"), "--workers", "0"]) == 0
     assert len(open_dataset(Path("data"), "camvid").names("unlabelled")) == 9
     short = ["--set", "train.steps=2", "--set", "train.validate_every=2", "--set", "train.checkpoint_every=2", "--device", "cpu"]
-    distill = ["camvid-psp18.yaml" if word == "camvid-psp18" else word for word in distill]
+    distill, few, more = (
+        [f"{word}.yaml" if word in ("camvid-psp18", "camvid-semi") else word for word in command]
+        for command in (distill, few, more)
+    )
     assert main([*distill, *short, "--teacher", "runs/teacher", "--run", "runs/student"]) == 0
     environment = json.loads(Path("runs/student/environment.json").read_text())
     assert environment["dataset"]["unlabelled_images"] == 9
+    for command, run, kind in ((few, "few", "unimatch"), (more, "more", "mean_teacher")):
+        assert main([*command, *short, "--run", f"runs/{run}"]) == 0
+        assert json.loads(Path(f"runs/{run}/environment.json").read_text())["method"] == kind
+    few_run = yaml.safe_load(Path("runs/few/run.yaml").read_text())
+    assert few_run["data"]["labelled"] == 0.25
+    assert few_run["semi"] == semi
     assert main(predict) == 0
     assert main([*pseudo, "--workers", "0", "--split", "val=0.2"]) == 0
     dataset = open_dataset(Path("data"), "pseudo")

@@ -17,6 +17,7 @@ def test_the_presets_of_the_first_release_are_all_there() -> None:
     wanted = {f"{dataset}-{model}" for dataset, names in models.items() for model in names}
     wanted |= {f"{dataset}-{size}" for dataset in models for size in ("fast", "tiny", "foundation")}
     wanted |= {f"camvid-{model}-scratch" for model in models["camvid"]}
+    wanted |= {"camvid-semi"}
     assert wanted <= set(NAMES)
     assert [name for name in NAMES if name.startswith("shapes-")]
 
@@ -162,6 +163,21 @@ def test_a_teacher_learns_from_boundary_smoothed_labels() -> None:
     assert total_loss(load_preset("voc-dl101")).splitlines() == [
         "L = 0.125·KL(y' ‖ main) + 0.125·KL(y' ‖ aux) + 0.75·Jaccard_D(main, y'; s=1)",
         "where y' = 0.5·y + 0.5/C at pixels whose 3×3 window holds another class",
+    ]
+
+
+def test_a_semi_supervised_preset_is_the_fast_one_with_itself_as_teacher() -> None:
+    semi, fast = load_preset("camvid-semi"), load_preset("camvid-fast")
+    for field in ("model", "labels", "loss", "optim", "schedule", "train", "evaluate"):
+        assert getattr(semi, field) == getattr(fast, field)
+    assert not isinstance(semi, DistillRun)
+    assert total_loss(semi).splitlines() == [
+        "L = 0.125·CE(main, y) + 0.125·CE(aux, y) + 0.75·Jaccard_D(main, y; s=1)",
+        "  + 0.5·[0.25·CE(main, mean over two strong views, class of teacher) + "
+        "0.75·Jaccard_D(main, mean over two strong views, teacher; s=1)]",
+        "  + 0.5·[0.25·CE(main on the weak view without 0.5 of the channels, class of teacher) + "
+        "0.75·Jaccard_D(main on the weak view without 0.5 of the channels, teacher; s=1)]",
+        "where teacher is the student itself, in eval mode, on the weak view, where its largest probability is at least 0.95",
     ]
 
 
