@@ -85,6 +85,6 @@ def _with_method(run: "DistillRun", method: str) -> "TrainRun":
             )
     if (variant := variant_of(method, run.data.dataset, run.model.aux, run.data.labelled == 1)) is not None:
         out.note(variant.why)
-    if method == "none" and run.data.unlabelled is not None and run.semi is None:
+    if method == "none" and run.data.unlabelled is not None:
         out.note("data.unlabelled is left out: only a teacher can teach from pictures without labels")
     return with_method(run, method)

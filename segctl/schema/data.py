@@ -156,7 +156,7 @@ AugmentStep = Annotated[
 
 
 class UnlabelledSpec(Spec):
-    """Pictures without labels in every batch, from which a teacher teaches."""
+    """Pictures without labels in every batch, from which a teacher teaches, or the network itself (semi)."""
 
     split: str | None = "unlabelled"
     """The split whose pictures are mixed in; labels that it may have are not looked at. null: only the pictures whose labels

@@ -65,7 +65,8 @@ def _labels(session: Session) -> dict[str, Any]:
     `unlabelled_images` how many images are trained on without one; each only where there are any."""
     dataset, data = session.dataset, session.run.data
     names = TrainingNames.of(dataset, data)
-    hidden = {*names.unlabelled, *Views.of(dataset, data.train_split, data).unlabelled}
+    lacking = Views.of(dataset, data.train_split, data).unlabelled
+    hidden = {*names.unlabelled, *(name for name in names.labelled if name in lacking)}
     made = dataset.provenance.predicted
     found: dict[str, Any] = {"unlabelled_images": len(hidden)} if hidden else {}
     if made is not None and (mine := [name for name in made.samples if name in set(names.labelled) - hidden]):

@@ -23,9 +23,12 @@ from segctl.models.forward import forward_uint8
 from segctl.runs import RunFolder
 from segctl.schema.cross_checks import group_faults
 from segctl.schema.load import validate_run
+from segctl.schema.run import method_in_words
+from segctl.schema.same_run import without_teacher
 from segctl.train.auto.by_memory import with_fitting_batch
 from segctl.train.build import build_session
 from segctl.train.checkpoint import read_checkpoint
+from segctl.train.environment import describe_environment
 from segctl.train.loop import take_step
 from segctl.train.resume import resume_run
 from segctl.train.semi.task import SemiTask
@@ -319,9 +322,25 @@ def test_train_takes_a_students_preset_and_leaves_its_teacher_out(root, tmp_path
     assert stored["data"]["unlabelled"]["per_batch"] == 2
     assert "distiller" not in stored
     capsys.readouterr()
-    assert main(["distill", *preset, *roots]) == 2
-    assert "semi: got 'mean_teacher' with a separate teacher" in " ".join(capsys.readouterr().err.split())
+    for method in ([], ["--method", "kd"], ["--method", "none"]):
+        assert main(["distill", *preset, *method, *roots]) == 2
+        assert "semi: got 'mean_teacher' with a separate teacher" in " ".join(capsys.readouterr().err.split())
     assert main(["train", *preset, "--dry-run", *roots]) == 0
+
+
+def test_the_student_on_labels_alone_is_what_a_gain_is_measured_from(root, tmp_path):
+    """The same labels in the same batches, and nothing else: its environment counts no picture without label."""
+    few = toy.toy_run(
+        data=toy.PRESET["data"] | {"labelled": 0.5, "unlabelled": {"split": None, "per_batch": 2}}, semi=KINDS["fixmatch"]
+    )
+    alone = without_teacher(few)
+    assert (alone.semi, alone.data.unlabelled, alone.data.labelled) == (None, None, 0.5)
+    assert (method_in_words(few), method_in_words(alone)) == ("fixmatch", "none")
+    counts = []
+    for run in (few, alone):
+        request = Request(run, root, tmp_path, device="cpu")
+        counts.append(describe_environment(build_session(request), request, None)["dataset"].get("unlabelled_images"))
+    assert counts == [5, None]
 
 
 def test_only_the_last_pictures_lose_channels(root, tmp_path):
