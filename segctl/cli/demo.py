@@ -11,8 +11,8 @@ from segctl.cli.output import out
 
 TEACHER, STUDENT = "shapes-teacher", "shapes-student"
 CLOSING = (
-    "The student had the labels of 30 of its 240 training pictures. Undistilled, the other 210 taught it nothing; distilled, its "
-    "teacher spoke about all of them."
+    "Of the 240 training pictures 30 have a label. Undistilled, the student learnt from those alone; distilled, it also learnt what "
+    "its teacher says about the other 210."
 )
 
 

@@ -60,7 +60,7 @@ def _pretraining(preset: "TrainRun", options: PretrainOptions, own: list[str]) -
         near = did_you_mean(options.method, list(MATCHES))
         raise InputError(f"--method '{options.method}' is not known{near}", f"use {', '.join(MATCHES[:-1])} or {MATCHES[-1]}")
     tree = preset.model_dump(mode="json", include={"data", "model", "train", "evaluate"})
-    tree["data"]["unlabelled"] = None
+    tree["data"] |= {"unlabelled": None, "labelled": 1.0}  # pictures serve with or without labels
     tree["model"] |= {"head": "linear", "width": None, "aux": False}
     tree |= PRETRAINING | {
         "name": f"{preset.name}-pretrain",

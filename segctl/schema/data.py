@@ -187,9 +187,9 @@ class DataSpec(Spec):
     augment: Annotated[tuple[AugmentStep, ...], Field(max_length=32)] = ()
     """Further operations on a view, in this order."""
     labelled: float = Field(1.0, gt=0, le=1)
-    """Share of the training pictures whose labels are used. The others have only pixels, from which a teacher can still teach.
+    """Share of the training pictures whose labels are used. The others are left out, unless data.unlabelled mixes them in.
     The names of the pictures choose, so every seed and every method has the same labels."""
     unlabelled: UnlabelledSpec | None = None
-    """Mix pictures without labels into every batch; null: a batch is train.batch_size pictures of data.train_split."""
+    """Mix pictures without labels into every batch; null: a batch is train.batch_size labelled pictures of data.train_split."""
     workers: int | None = Field(None, ge=0, le=512)
     """Loader processes; null: segctl chooses by the number of cores."""

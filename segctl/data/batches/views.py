@@ -339,8 +339,8 @@ def unlabelled_names(names: Sequence[str], labelled: float) -> list[str]:
 class TrainingNames:
     """The samples that a run's batches are made of.
 
-    labelled: the stream of train.batch_size samples a step. Without data.unlabelled it is the whole training split, pictures
-    whose labels are hidden among them.  unlabelled: the stream of data.unlabelled.per_batch samples a step; else empty.
+    labelled: the stream of train.batch_size samples a step; of a training split without any label, all its samples.
+    unlabelled: the stream of data.unlabelled.per_batch samples a step; empty without it.
     """
 
     labelled: list[str]
@@ -350,9 +350,10 @@ class TrainingNames:
     def of(cls, dataset: PreparedDataset, spec: DataSpec) -> Self:
         """Raises InputError for an unknown split, and for unlabelled pictures that the validation split holds too."""
         names = dataset.names(spec.train_split)
-        if spec.unlabelled is None:
-            return cls(names, [])
         hidden = {*unlabelled_names(names, spec.labelled), *(name for name in names if not dataset.has_label(name))}
+        labelled = [name for name in names if name not in hidden]
+        if spec.unlabelled is None:
+            return cls(labelled or names, [])
         pool = {*hidden, *(dataset.names(spec.unlabelled.split) if spec.unlabelled.split is not None else ())}
         if scored := sorted(pool & set(dataset.splits.get(spec.val_split, ()))):
             raise InputError(
@@ -365,7 +366,7 @@ class TrainingNames:
                 f"labels in '{dataset.name}'",
                 f"add --set data.unlabelled.per_batch={len(pool)}" if pool else "prepare it with --unlabelled DIR",
             )
-        return cls([name for name in names if name not in hidden], sorted(pool))
+        return cls(labelled, sorted(pool))
 
 
 def _around(span: Span, source: int, random: np.random.Generator) -> Span:
