@@ -66,6 +66,7 @@ def compare(
     places: list[str | None] = (
         [None] if devices is None else [check_device_name(name, "--devices") for name in devices.split(",")]
     )
+    from segctl.train.build import require_methods
     from segctl.train.compare import ComparisonRequest, open_comparison, plan_jobs, require_fitting, run_jobs
 
     changes = [*(set_ or []), *([] if steps is None else [f"train.steps={steps}"])]
@@ -75,10 +76,11 @@ def compare(
             raise InputError("--teacher gives weights, and --set teacher.weights does too", "give them in one place")
         changes.append(f"teacher.weights={list(teachers.weights)}")
     request = ComparisonRequest(preset, tuple(changes), teacher_preset, data_root, runs_root, trust_program, data)
-    run, shared_teacher, reasons = open_comparison(request, names, teachers.paths)
+    run, dataset, shared_teacher, reasons = open_comparison(request, names, teachers.paths)
     for note in (*reasons, *(() if shared_teacher is None else shared_teacher.notes)):
         out.note(note)
     jobs = plan_jobs(run, names, seeds, runs_root)
+    require_methods({job.method: job.run for job in jobs}, dataset, shared_teacher)
     for job in jobs:
         require_fitting(job, shared_teacher)
     run_jobs(jobs, lambda job, device: job.command(request, shared_teacher, device, len(places)), places, out.note)

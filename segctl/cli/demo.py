@@ -11,8 +11,8 @@ from segctl.cli.output import out
 
 TEACHER, STUDENT = "shapes-teacher", "shapes-student"
 CLOSING = (
-    "Of the 240 training pictures 30 have a label. Undistilled, the student learnt from those alone; distilled, it also learnt what "
-    "its teacher says about the other 210."
+    "Of the 240 training pictures 30 have a label. Undistilled, the student learnt from those alone; distilled, it also learnt "
+    "what its teacher says about the other 210."
 )
 
 

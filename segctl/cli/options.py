@@ -76,7 +76,7 @@ StepsOpt = Annotated[int | None, typer.Option("--steps", metavar="N", min=1, max
 SeedOpt = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="The same as --set train.seed=N.")]
 DeterministicOpt = Annotated[
     bool,
-    typer.Option("--deterministic", help="Compute the same bits in every run: the same as --set train.deterministic=true."),
+    typer.Option("--deterministic", help="Compute the same bits in every run: sets train.deterministic."),
 ]
 ProcessesOpt = Annotated[
     int | None,
@@ -140,8 +140,8 @@ FeatureTeacherOpt = Annotated[
     typer.Option(
         "--teacher",
         metavar="NAME",
-        help="The frozen backbone to learn from: timm:NAME, such as timm:vit_small_patch16_dinov3, hf:ORG/NAME, or a folder that "
-        "the transformers library wrote.",
+        help="The frozen backbone to learn from: timm:NAME with a NAME such as vit_small_patch16_dinov3, hf:ORG/NAME, or a "
+        "folder that the transformers library wrote.",
     ),
 ]
 MatchOpt = Annotated[

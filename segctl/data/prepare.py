@@ -305,7 +305,7 @@ def _repeated(source: Source, records: Records, crcs: Mapping[str, int], reader:
         record = records[name]
         return reader.read(record.shard, "images", name, (0, 0, record.height, record.width))
 
-    pictures = Pictures(source.splits, read)
+    pictures = Pictures(source.splits, read, grouped=source.groups is not None)
     for name, crc in crcs.items():
         pictures.add(name, (records[name].height, records[name].width), crc)
     if problems := [found for found in pictures.findings() if found.sample in source.unlabelled]:

@@ -1,7 +1,8 @@
 """From a request to a session: everything a run needs is built and checked before anything is written."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 import torch
 
@@ -27,6 +28,7 @@ from segctl.runtime.world import World
 from segctl.schema.cross_checks import group_faults
 from segctl.schema.run import DistillRun, PretrainRun, TrainRun, with_epochs_counted
 from segctl.schema.terms.loss_terms import LossTermSpec
+from segctl.schema.terms.methods import Method
 from segctl.teacher.cache import plan_teacher_cache
 from segctl.teacher.ensemble import choose_features, open_teacher
 from segctl.teacher.features import FeatureTeacher, load_feature_teacher
@@ -82,7 +84,7 @@ def _build(request: Request, fresh: bool) -> Session:
     set_determinism(run.train.deterministic)
     compute = choose_compute(request.device, run.train.precision)
     teacher: Teacher | FeatureTeacher | None = None
-    teacher_shape, cache = None, None
+    teacher_shape, outputs = None, None
     if isinstance(run, PretrainRun):
         teacher = load_feature_teacher(run.pretrain, dataset)
         teacher.model.to(compute.device)
@@ -96,7 +98,7 @@ def _build(request: Request, fresh: bool) -> Session:
         teacher.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         teacher_shape = shape_of_output(teacher.model, run.data.crop)
         _require_aux(run, teacher, teacher_shape)
-        cache = plan_teacher_cache(run, dataset, teacher, compute, processes=world.size, runs_root=request.runs_root)
+        outputs = plan_teacher_cache(run, dataset, teacher, compute, processes=world.size, runs_root=request.runs_root)
     # Seed here, after the teacher: the same seed gives every method the same student.
     torch.manual_seed(run.train.seed)
     spec = run.model if fresh else run.model.model_copy(update={"weights": "none"})
@@ -140,7 +142,7 @@ def _build(request: Request, fresh: bool) -> Session:
         trained=task,
         teacher=teacher,
         state=state,
-        teacher_cache=cache,
+        teacher_cache=outputs,
         runs_root=request.runs_root,
         reasons=request.reasons,
     )
@@ -219,6 +221,30 @@ def require_labels(run: TrainRun, dataset: PreparedDataset) -> None:
                 f"data.train_split '{split}' has one",
                 "leave the term out, or train on a split with labels and mix the others in by data.unlabelled",
             )
+
+
+def require_methods(runs: Mapping[Method, TrainRun], dataset: PreparedDataset, teacher: Teacher | None) -> None:
+    """Raise InputError that names a method whose run would be refused before its step 1, so that no other one trains in vain.
+
+    runs: with one model and one crop.  teacher: None if no run has one.
+    """
+    gives_features = cache(lambda member: shape_of_output(member.model, crop).features is not None)
+    pair = None
+    for method, run in runs.items():
+        crop, classes = run.data.crop, dataset.classes
+        try:
+            require_labels(run, dataset)
+            if not isinstance(run, DistillRun) or teacher is None:
+                continue
+            choose_features(teacher, run, gives_features)
+            if pair is None:
+                spec = run.model.model_copy(update={"weights": "none"})
+                student = build_model(spec, classes.num_classes, classes.names, bands=dataset.bands)
+                pair = Pair(shape_of_output(student, crop), shape_of_output(teacher.model, crop))
+            _require_aux(run, teacher, pair.teacher)
+            build_distiller(run.distiller, pair)
+        except InputError as error:
+            raise InputError(f"--methods: {method}: {error.message}", error.hint) from error
 
 
 def _require_aux(run: DistillRun, teacher: Teacher, shape: Shape) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from segctl.data.batches.views import TrainingNames
 from segctl.data.fitted_preset import open_preset
-from segctl.data.shards.dataset import open_dataset
+from segctl.data.shards.dataset import PreparedDataset, open_dataset
 from segctl.errors import InputError, SegctlError, StoppedError
 from segctl.runs import RunFolder
 from segctl.runtime.cores import default_workers
@@ -90,6 +90,7 @@ class OpenedComparison(NamedTuple):
     """What all runs share. teacher: loaded to check that it fits; None if `none` is the only method."""
 
     run: DistillRun
+    dataset: PreparedDataset
     teacher: Teacher | None
     reasons: tuple[str, ...]
 
@@ -107,12 +108,12 @@ def open_comparison(request: ComparisonRequest, methods: Sequence[Method], given
     dataset = open_dataset(request.data_root, run.data.dataset)
     run = with_epochs_counted(run, len(TrainingNames.of(dataset, run.data).labelled))
     if list(methods) == ["none"]:
-        return OpenedComparison(run, None, reasons)
+        return OpenedComparison(run, dataset, None, reasons)
     teacher = open_teacher(
         run, given, dataset, request.runs_root,
         data_root=request.data_root, preset=request.teacher_preset, trust_program=request.trust_program,
     )  # fmt: skip
-    return OpenedComparison(run, teacher, reasons)
+    return OpenedComparison(run, dataset, teacher, reasons)
 
 
 def plan_jobs(run: DistillRun, methods: Sequence[Method], seeds: int, runs_root: Path) -> list[Job]:

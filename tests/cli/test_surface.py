@@ -105,3 +105,14 @@ def test_help_has_no_type_after_a_flag_and_no_braces_around_an_argument(command:
     shown = capsys.readouterr().out
     assert "<bool>" not in shown
     assert not re.search("[{}]", shown)
+
+
+@pytest.mark.parametrize("command", ["train", "distill", "pretrain", "predict"])
+def test_80_columns_cut_no_word_of_the_help(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([command, "-h"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) == 80
+    assert "…" not in shown

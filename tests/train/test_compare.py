@@ -5,13 +5,19 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from toy import STUDENT, Silent, toy_run
 
+from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError, SegctlError, StoppedError
-from segctl.models import load
+from segctl.models import load, save
 from segctl.runs import RunFolder
+from segctl.schema.load import with_method
 from segctl.schema.run import DistillRun
+from segctl.schema.terms.methods import Method
+from segctl.teacher.ensemble import open_teacher
 from segctl.teacher.load import Teacher
+from segctl.train.build import require_methods
 from segctl.train.compare import ComparisonRequest, Job, plan_jobs, require_fitting, run_jobs
 from segctl.train.session import Request
 from segctl.train.start import start_run
@@ -69,6 +75,28 @@ def test_a_folder_of_other_settings_or_another_teacher_is_refused(toy_data: Path
     notes: list[str] = []
     run_jobs([job], lambda job, device: ["--no-such-command"], [None], notes.append)
     assert notes == ["toy-student-kd-seed0: finished already"]
+
+
+def test_a_method_that_would_be_refused_is_refused_before_another_one_trains(
+    toy_data: Path, toy_teacher: Path, tmp_path: Path
+) -> None:
+    run, dataset = student(), open_dataset(toy_data, "camvid")
+    other = load(toy_teacher)
+    with torch.no_grad():
+        other.classifier.weight.mul_(2)
+    save(tmp_path / "other.pt", other, toy_run(), dataset.classes.names)
+
+    def check(given: list[Path], *methods: Method) -> None:
+        teacher = open_teacher(run, given, dataset, tmp_path)
+        require_methods({method: with_method(run, method) for method in methods}, dataset, teacher)
+
+    check([toy_teacher], "none", "kd", "mgd", "cirkdv2", "dkd", "jml")
+    check([toy_teacher, tmp_path / "other.pt"], "none", "kd", "dkd", "lskd", "jml")
+    with pytest.raises(InputError) as error:
+        check([toy_teacher, tmp_path / "other.pt"], "none", "kd", "mgd")
+    assert error.value.message == (
+        "--methods: mgd: distiller.terms.0 ('mgd') compares features, and 2 of the 2 teachers give features, wanted exactly one"
+    )
 
 
 def job(tmp_path: Path, name: str) -> Job:

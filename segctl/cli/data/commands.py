@@ -202,11 +202,10 @@ def prepare(
     unlabelled, unannotated = as_asked(unlabelled or [], unannotated)
     how = {"format": format, "unannotated": unannotated, "label_suffix": label_suffix, "min_confidence": min_confidence}
     chosen = BandChoice.of(bands, range or [])
-    own = own_files(
-        images, labels, classes, tuple(split or ()), split_seed, instances, chosen, TileChoice.of(tile, overlap), **how
-    )
+    tiles = TileChoice.of(tile, overlap)
+    own = own_files(images, labels, classes, tuple(split or ()), split_seed, instances, chosen, tiles, **how)
     paths = source or ([] if own else fetch_archives(name, data_root, release))
-    opened = with_unlabelled(open_source(name, paths, own), unlabelled)
+    opened = with_unlabelled(open_source(name, paths, own), unlabelled, tiles)
     if check:
         for note in opened.notes:
             out.note(note)

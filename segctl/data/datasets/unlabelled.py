@@ -1,16 +1,17 @@
 """Pictures without labels, beside a dataset of any kind: they are packed into a split of their own."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segctl.data.datasets.own.annotated import UNANNOTATED
 from segctl.data.datasets.own.names import IMAGE_ENDINGS, path_of, sample_names
+from segctl.data.datasets.own.tiling import BareReader, TileChoice, tile_source
 from segctl.data.files.archives import File
 from segctl.data.files.bands import DEEP_ENDINGS, BandPicture
 from segctl.data.files.patterns import list_files
-from segctl.data.files.pictures import Picture, turn_upright
+from segctl.data.files.pictures import Picture
 from segctl.data.source import RawSample, SampleReader, Source
 from segctl.errors import InputError
 
@@ -24,41 +25,30 @@ class ReaderWithUnlabelled:
     """Reads the samples of a source, and pictures without labels beside them."""
 
     labelled: SampleReader
-    pictures: Mapping[str, Picture | BandPicture]
+    unlabelled: SampleReader
+    names: frozenset[str]
+    """Of the pictures without labels."""
 
     def size(self, name: str) -> tuple[int, int]:
         """(H, W) of the upright picture, or as the source's own reader says."""
-        picture = self.pictures.get(name)
-        if not isinstance(picture, Picture):
-            return self.labelled.size(name) if picture is None else picture.size()
-        size, orientation = picture.size_and_orientation()
-        return size[::-1] if orientation >= 5 else size
+        return self._reader(name).size(name)
 
     def digest(self, name: str) -> str:
-        return self.pictures[name].digest() if name in self.pictures else self.labelled.digest(name)
+        return self._reader(name).digest(name)
 
     def read(self, name: str) -> RawSample:
-        if name not in self.pictures:
-            return self.labelled.read(name)
-        image = self.pictures[name].decode()
-        array = image.array if image.orientation == 1 else turn_upright(image.array, image.orientation)
-        return RawSample(
-            name=name,
-            image=array if array.ndim == 3 else array[..., None].repeat(3, axis=2),
-            label=None,
-            instance=None,
-            source_sha256=image.sha256,
-            source_bytes=len(image.content),
-            image_file=image.content if image.mode == "RGB" and image.orientation == 1 else None,
-        )
+        return self._reader(name).read(name)
+
+    def _reader(self, name: str) -> SampleReader:
+        return self.unlabelled if name in self.names else self.labelled
 
 
-def with_unlabelled(source: Source, paths: Sequence[Path]) -> Source:
+def with_unlabelled(source: Source, paths: Sequence[Path], tiles: TileChoice | None = None) -> Source:
     """The source with the pictures of folders, archives or patterns as a split `unlabelled`.
 
-    Pictures are read as the source's own are: with the same bands and ranges. `prepare` leaves out those that a training split
-    shows, and refuses those that a split for scoring shows. Raises InputError for a path without pictures, and for a source that
-    has such a split already.
+    Pictures are read as the source's own are: with the same bands and ranges, and cut into the same tiles, so that a picture
+    which is in both is found by its tiles. `prepare` leaves out those that a training split shows, and refuses those that a split
+    for scoring shows. Raises InputError for a path without pictures, and for a source that has such a split already.
     """
     if not paths:
         return source
@@ -89,12 +79,18 @@ def with_unlabelled(source: Source, paths: Sequence[Path]) -> Source:
         else BandPicture(names[key], file, source.pixels)
         for key, file in found.items()
     }
+    bare = replace(source, splits={SPLIT: sorted(pictures)}, samples=BareReader(pictures), groups=None, notes=(), problems=())
+    if tiles is not None:
+        bare = tile_source(bare, tiles, "pictures without labels")
+    samples = frozenset(bare.splits[SPLIT])
     return replace(
         source,
         origin=f"{source.origin}; {len(pictures)} pictures without labels from {', '.join(origins)}",
-        splits={**source.splits, SPLIT: sorted(pictures)},
-        samples=ReaderWithUnlabelled(source.samples, pictures),
-        unlabelled=frozenset(pictures),
+        splits={**source.splits, **bare.splits},
+        samples=ReaderWithUnlabelled(source.samples, bare.samples, samples),
+        notes=(*source.notes, *bare.notes),
+        unlabelled=samples,
+        problems=(*source.problems, *bare.problems),
     )
 
 

@@ -184,6 +184,8 @@ class MinConfidence:
         if unknown is not None:
             close = did_you_mean(unknown, list(classes))
             raise InputError(f"--min-confidence names the class '{unknown}', which the labels do not have{close}", wanted)
+        if numbers.get(BALANCED) == 0:
+            raise InputError(f"--min-confidence is '{text}': 'balanced' is 0, which keeps no pixel, wanted more than 0", wanted)
         of_class = {name: number for name, number in numbers.items() if name in classes}
         return cls(text, of_class, numbers.get(OTHERS, 0.0), numbers.get(BALANCED))
 

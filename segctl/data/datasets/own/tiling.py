@@ -23,7 +23,7 @@ from segctl.data.datasets.pairs import PairReader
 from segctl.data.datasets.turned import OwnImage
 from segctl.data.files.archives import File, PlainFile
 from segctl.data.files.bands import BandPicture
-from segctl.data.files.pictures import Picture
+from segctl.data.files.pictures import Picture, turn_upright
 from segctl.data.files.windows import LabelRows, Windows, open_label_rows, open_windows, size_of_picture
 from segctl.data.findings import Finding
 from segctl.data.labels.draw import draw_label_map
@@ -78,13 +78,48 @@ class PictureTile:
     width: int
 
 
-def tile_source(source: Source, choice: TileChoice) -> Source:
+@dataclass(frozen=True)
+class BareReader:
+    """Reads samples that are an image alone, without a label; see SampleReader."""
+
+    images: Mapping[str, Picture | BandPicture]
+
+    def size(self, name: str) -> tuple[int, int]:
+        """(H, W) of the upright image."""
+        image = self.images[name]
+        if isinstance(image, BandPicture):
+            return image.size()
+        size, orientation = image.size_and_orientation()
+        return size[::-1] if orientation >= 5 else size
+
+    def digest(self, name: str) -> str:
+        return self.images[name].digest()
+
+    def read(self, name: str) -> RawSample:
+        image = self.images[name].decode()
+        array = image.array if image.orientation == 1 else turn_upright(image.array, image.orientation)
+        return RawSample(
+            name=name,
+            image=array if array.ndim == 3 else array[..., None].repeat(3, axis=2),
+            label=None,
+            instance=None,
+            source_sha256=image.sha256,
+            source_bytes=len(image.content),
+            image_file=image.content if image.mode == "RGB" and image.orientation == 1 else None,
+        )
+
+
+PictureReader = PairReader | AnnotatedReader | BareReader
+
+
+def tile_source(source: Source, choice: TileChoice, what: str = "pictures") -> Source:
     """The source with its pictures cut into tiles. A picture that is no larger than a tile keeps its name.
 
+    what: the pictures, for the notes.
     Raises InputError if two tiles would get one name; pictures whose size cannot be found out are in the source's `problems`.
     """
     reader = source.samples
-    assert isinstance(reader, PairReader | AnnotatedReader)
+    assert isinstance(reader, PictureReader)
     tiles: dict[str, PictureTile] = {}
     of_picture: dict[str, list[str]] = {}
     large, problems = set(), []
@@ -112,10 +147,10 @@ def tile_source(source: Source, choice: TileChoice) -> Source:
     }
     cut = [names for names in of_picture.values() if len(names) > 1]
     if not cut and not problems:
-        return replace(source, notes=(*source.notes, f"no picture is larger than {choice.side} pixels, so none is cut"))
+        return replace(source, notes=(*source.notes, f"none of the {what} is larger than {choice.side} pixels, so none is cut"))
     shared = f", neighbours share {choice.overlap} pixels, which count twice in scores" if choice.overlap else ""
     note = (
-        f"{len(cut)} of {len(of_picture)} pictures are cut into {sum(map(len, cut))} tiles of {choice.side}×{choice.side} pixels"
+        f"{len(cut)} of {len(of_picture)} {what} are cut into {sum(map(len, cut))} tiles of {choice.side}×{choice.side} pixels"
         f" (_rROW_cCOLUMN is the first pixel; the last ones are smaller or up to a quarter larger{shared}); splits are by picture"
     )
     groups = {name: (source.groups or {}).get(tile.picture, tile.picture) for name, tile in tiles.items()}
@@ -130,13 +165,15 @@ def tile_source(source: Source, choice: TileChoice) -> Source:
     )
 
 
-def _size(reader: PairReader | AnnotatedReader, sample: str) -> tuple[tuple[int, int], bool]:
+def _size(reader: PictureReader, sample: str) -> tuple[tuple[int, int], bool]:
     """(H, W) of a sample's picture, and whether it is large. Raises InputError if its label does not fit."""
     size = _size_in_parts(reader.images[sample].file)
     if size is None or size[0] * size[1] <= WHOLE_PX:
         return reader.size(sample), False
     if isinstance(reader, AnnotatedReader):
         reader.labels[sample].check(sample, size)
+        return size, True
+    if isinstance(reader, BareReader):
         return size, True
     label = reader.labels[sample]
     assert isinstance(label, OwnLabel)
@@ -168,7 +205,7 @@ class TiledReader:
     The picture, or the row of tiles, that was read last is kept, because samples are read by name and so by picture and row.
     """
 
-    def __init__(self, pictures: PairReader | AnnotatedReader, tiles: Mapping[str, PictureTile], large: frozenset[str]) -> None:
+    def __init__(self, pictures: PictureReader, tiles: Mapping[str, PictureTile], large: frozenset[str]) -> None:
         self.pictures, self.tiles, self.large = pictures, tiles, large
         self._digests: dict[str, str] = {}
         self._whole: RawSample | None = None
@@ -207,11 +244,10 @@ class TiledReader:
                 self._whole = self.pictures.read(tile.picture)
             rows, top, first = self._whole, tile.top, tile.top == tile.left == 0
         here = slice(top, top + tile.height), slice(tile.left, tile.left + tile.width)
-        assert rows.label is not None  # only pictures with labels are cut
         return RawSample(
             name=name,
             image=np.ascontiguousarray(rows.image[here]),
-            label=np.ascontiguousarray(rows.label[here]),
+            label=None if rows.label is None else np.ascontiguousarray(rows.label[here]),
             instance=None,
             source_sha256=self.digest(name),
             # What is known of the picture as a whole is counted once, with its first tile.
@@ -222,14 +258,14 @@ class TiledReader:
         )
 
 
-def _digest_in_parts(reader: PairReader | AnnotatedReader, sample: str) -> str:
+def _digest_in_parts(reader: PictureReader, sample: str) -> str:
     digests = []
     files = [reader.images[sample].file]
     if isinstance(reader, PairReader):
         label = reader.labels[sample]
         assert isinstance(label, OwnLabel)
         files.append(label.picture.file)
-    else:
+    elif isinstance(reader, AnnotatedReader):
         digests.append(reader.labels[sample].annotations.digest())
     for file in files:
         assert isinstance(file, PlainFile)
@@ -239,9 +275,9 @@ def _digest_in_parts(reader: PairReader | AnnotatedReader, sample: str) -> str:
 
 
 class _LargePicture:
-    """A large picture and its label, open to read rows of. `sample`: its name."""
+    """A large picture and its label if it has one, open to read rows of. `sample`: its name."""
 
-    def __init__(self, reader: PairReader | AnnotatedReader, sample: str) -> None:
+    def __init__(self, reader: PictureReader, sample: str) -> None:
         self.sample, self._stack = sample, ExitStack()
         self._rows: RawSample | None = None
         self._at: tuple[int, int] | None = None
@@ -254,7 +290,7 @@ class _LargePicture:
         if isinstance(reader, AnnotatedReader):
             drawn, size = reader.labels[sample], (self._image.height, self._image.width)
             self._drawn, self._remarks = draw_label_map(drawn.annotations.shapes, drawn.train_ids, size, drawn.unannotated)
-        else:
+        elif isinstance(reader, PairReader):
             label = reader.labels[sample]
             assert isinstance(label, OwnLabel)
             self._label = label, self._stack.enter_context(open_label_rows(_path(label.picture), label.picture.modes))
@@ -268,12 +304,11 @@ class _LargePicture:
         if self._rows is None or self._at != (top, height):
             self._rows = None
             image = self._image.read(top, 0, height, self._image.width, opaque=True)
-            pixels, values, remarks = 0, {}, {}
+            label, pixels, values, remarks = None, 0, {}, {}
             if self._label is not None:
                 label, found = self._label[0].rule.train_ids(self._label[0], self._label[1].read(top, height))
                 pixels, values = found.pixels, dict(found.values)
-            else:
-                assert self._drawn is not None
+            elif self._drawn is not None:
                 label, remarks = self._drawn[top : top + height], dict(self._remarks) if top == 0 else {}
             size = self._bytes if top == 0 else 0
             self._rows = RawSample(self.sample, image, label, None, "", size, pixels, values, remarks)

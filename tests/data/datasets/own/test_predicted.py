@@ -165,6 +165,7 @@ def test_an_archive_and_an_own_class_table(here):
         ("raod=0.5", "names the class 'raod', which the labels do not have, did you mean 'road'?"),
         ("road=0.5,road=0.6", "says 'road' twice"),
         ("balanced=half", "got 'half' for 'balanced', wanted a number from 0 to 1"),
+        ("balanced=0", "'balanced' is 0, which keeps no pixel, wanted more than 0"),
         ("list.yaml", "'list.yaml' does not map names to numbers"),
         ("broken.yaml", "'broken.yaml' cannot be read"),
     ],

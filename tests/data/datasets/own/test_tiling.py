@@ -15,6 +15,7 @@ from segctl.data.datasets.own import tiling
 from segctl.data.datasets.own.given import OwnFiles
 from segctl.data.datasets.own.open import open_own
 from segctl.data.datasets.own.tiling import TileChoice
+from segctl.data.datasets.unlabelled import with_unlabelled
 from segctl.data.files import bands
 from segctl.data.files.archives import PlainFile
 from segctl.data.files.bands import BandChoice
@@ -268,10 +269,50 @@ def test_labels_that_are_lossy_resized_or_cut_short_are_refused(folder: Path, mo
 def test_pictures_that_fit_in_a_tile_stay_as_they_are(folder: Path) -> None:
     source, plain = open_own("fields", own(folder, side=100)), open_own("fields", replace(own(folder), tiles=None))
     assert (source.rule, source.splits, source.groups) == (plain.rule, plain.splits, None)
-    assert source.notes[-1] == "no picture is larger than 100 pixels, so none is cut"
+    assert source.notes[-1] == "none of the pictures is larger than 100 pixels, so none is cut"
 
 
 def test_processes_give_the_same_tiles(folder: Path) -> None:
     prepare_source(open_own("fields", own(folder)), folder / "one", workers=1)
     prepare_source(open_own("fields", own(folder)), folder / "two", workers=2)
     assert open_dataset(folder / "one", "fields").fingerprint == open_dataset(folder / "two", "fields").fingerprint
+
+
+def test_pictures_without_labels_are_cut_alike_so_that_one_of_val_is_found(folder: Path, tmp_path: Path) -> None:
+    # Tiles of one colour are no copies of each other: many satellite pictures have the same border.
+    for name, array in (("new", pixels(9, (70, 100))), ("border", np.zeros((64, 64, 3), np.uint8))):
+        (tmp_path / "more").mkdir(exist_ok=True)
+        Image.fromarray(array).save(tmp_path / "more" / f"{name}.png")
+        Image.fromarray(array).save(tmp_path / "more" / f"{name}-again.png")
+    opened = open_own("fields", own(folder))
+    train, val = opened.splits["train"][0].split("_")[0], opened.splits["val"][0].split("_")[0]
+    (tmp_path / "more" / "known.png").write_bytes((folder / "images" / f"{train}.png").read_bytes())
+    prepare_source(with_unlabelled(opened, [tmp_path / "more"], TileChoice(32)), tmp_path / "data", workers=1)
+    found = open_dataset(tmp_path / "data", "fields")
+    new = [name for name in found.splits["unlabelled"] if name.startswith("unlabelled-new")]
+    assert len(new) == 6  # of two equal pictures one is kept
+    assert sum("border" in name for name in found.splits["unlabelled"]) == 8
+    assert not any("known" in name for name in found.splits["unlabelled"])
+    tile = next(name for name in new if name.endswith("_r000032_c000064"))
+    assert np.array_equal(found.image(tile), pixels(9, (70, 100))[32:70, 64:100])
+    assert not found.has_label(tile)
+    assert "of 5 pictures without labels are cut into" in " ".join(found.provenance.notes)
+    (tmp_path / "more" / "leak.png").write_bytes((folder / "images" / f"{val}.png").read_bytes())
+    with pytest.raises(InputError, match="shows the same picture as"):
+        prepare_source(with_unlabelled(opened, [tmp_path / "more"], TileChoice(32)), tmp_path / "data", workers=1)
+
+
+def test_a_large_picture_without_label_is_read_by_rows_as_it_is_read_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rasterio")
+    (folder / "more").mkdir()
+    Image.fromarray(pixels(9, (70, 100))).save(folder / "more" / "new.png")
+    sources = []
+    for limit in (tiling.WHOLE_PX, 500):
+        monkeypatch.setattr(tiling, "WHOLE_PX", limit)
+        sources.append(with_unlabelled(open_own("fields", own(folder)), [folder / "more"], TileChoice(32)))
+    whole, rows = sources
+    assert whole.splits == rows.splits
+    for name in whole.splits["unlabelled"]:
+        assert np.array_equal(whole.samples.read(name).image, rows.samples.read(name).image)
+        assert rows.samples.read(name).label is None
+        assert rows.samples.size(name) == rows.samples.read(name).image.shape[:2]
