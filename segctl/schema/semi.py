@@ -1,5 +1,6 @@
 """What a network learns from pictures without labels with no separate teacher: its own average, or itself, teaches it."""
 
+from abc import ABC, abstractmethod
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -23,16 +24,16 @@ STRONG = (
 """The colour changes of UniMatch's strong views."""
 
 
-class ConsistencyTerm(Spec):
+class ConsistencyTerm(Spec, ABC):
     """The base of every term that compares the student on a strong view with its teacher on the weak view, at label size."""
 
     kind: str
     weight: NonNegative = 1.0
     """Its factor in the total."""
 
+    @abstractmethod
     def formula(self, student: str, teacher: str) -> str:
         """The term with its weight, such as `1·KL(teacher ‖ main)`."""
-        raise NotImplementedError
 
 
 class PseudoLabelSpec(ConsistencyTerm):

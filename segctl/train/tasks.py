@@ -112,8 +112,8 @@ class DistillationTask(SupervisedTask):
     """A student, its task loss, and the distillation terms that compare it with a teacher.
 
     forward: as SupervisedTask's.  `teacher_outputs`: the teacher's maps (B, D, h, w) by name, if they are known already;
-    without them the teacher runs.  `unlabelled`: bool (B, H, W), the real pixels of pictures without label, from which only the
-    teacher teaches; None where every picture has a label.
+    without them the teacher runs.  `unlabelled`: bool (B, H, W), the pixels of pictures without a label that are no padding; only
+    the teacher teaches there. None where every picture has a label.
     """
 
     teacher: Network

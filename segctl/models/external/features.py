@@ -6,6 +6,7 @@ What must be known of one: the stride of its map and how its pixels are normalis
 import hashlib
 import inspect
 import re
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ STRIDES = (4, 8, 14, 16, 32, 64)
 """Strides that are tried for a network whose configuration names no size of patches."""
 
 
-class FeatureNetwork(Normalizing):
+class FeatureNetwork(Normalizing, ABC):
     """A frozen network cut to one map of features; never trained.
 
     stride: input pixels per pixel of the map.  channels: of the map.  notes: what was found out about it, in sentences.
@@ -45,9 +46,9 @@ class FeatureNetwork(Normalizing):
         super().train(False)
         return self
 
+    @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """Normalised float (B, N, H, W) -> the map (B, channels, ⌈H/stride⌉, ⌈W/stride⌉)."""
-        raise NotImplementedError
 
     def sha256(self) -> str:
         """A hash of all weights, in the order of their names: the same wherever the file lies."""

@@ -24,7 +24,7 @@ class Pixels(Backbone):
         return [images]
 
     def load_weights(self, file: Path) -> None:
-        raise NotImplementedError
+        raise AssertionError("this backbone has no weights to load")
 
 
 def network() -> Segmenter:

@@ -219,12 +219,11 @@ class MinConfidence:
 
 
 def certain_fraction(counts: NDArray[np.int64], fraction: float) -> list[int]:
-    """The level from which on each class keeps at least that fraction of its pixels, and as few more as equal levels allow.
+    """For each class the highest level at which at least `fraction` of its pixels are that certain or more.
 
-    counts: int64 (C, L), the pixels of each class at each level of confidence. With fraction 0 nothing is kept: level L.
+    counts: int64 (C, L), the pixels of each class at each level of confidence.  fraction: above 0, at most 1.  Pixels of equal
+    confidence are kept together, so a little more than the fraction may stay.
     """
-    if fraction == 0:
-        return [counts.shape[1]] * len(counts)
     from_here = counts[:, ::-1].cumsum(1)[:, ::-1]  # pixels at this level or a higher one
     enough = from_here >= np.ceil(fraction * counts.sum(1, keepdims=True) - 1e-9)
     return [int(np.flatnonzero(row)[-1]) for row in enough]

@@ -130,7 +130,6 @@ def test_certain_fractions_by_hand():
     assert certain_fraction(counts, 0.5)[:2] == [2, 2]
     assert certain_fraction(counts, 0.51)[:2] == [1, 2]
     assert certain_fraction(counts, 1.0)[:2] == [0, 2]
-    assert certain_fraction(counts, 0.0) == [4, 4, 4]
 
 
 def test_a_label_map_of_a_person_among_them_is_taken_as_it_is(here):
