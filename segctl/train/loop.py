@@ -34,7 +34,7 @@ from segctl.train.profile.summary import Window
 from segctl.train.run_log import RunLog
 from segctl.train.session import Session
 from segctl.train.step_stats import Alarm, StepStats
-from segctl.train.tasks import Share
+from segctl.train.tasks import Extra, Share
 from segctl.train.validate import validate
 
 
@@ -251,7 +251,7 @@ def take_step(session: Session, batch: Batch) -> StepResult:
         # Only the last backward pass averages the gradients over the processes; the earlier ones add to them.
         with nullcontext() if part is parts[-1] else without_averaging(session.trained):
             with session.compute.autocast():
-                step = session.trained(_rows(images, part), _rows(labels, part), share, cached, lacking, views)
+                step = session.trained(_rows(images, part), _rows(labels, part), share, Extra(cached, lacking, views))
             with phase("backward"):
                 # Terms are shares of the global batch, to be summed over the processes; averaging divides by their number.
                 scaled: Tensor = state.scaler.scale(step.loss * world.size)

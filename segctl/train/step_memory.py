@@ -23,7 +23,7 @@ from segctl.train.optimizer import build_opponents, build_optimizer
 from segctl.train.pretrain.task import PretrainTask
 from segctl.train.semi.task import SemiTask
 from segctl.train.session import Session
-from segctl.train.tasks import WHOLE, DistillationTask, SupervisedTask
+from segctl.train.tasks import WHOLE, DistillationTask, Extra, SupervisedTask
 
 GIB = 2**30
 
@@ -105,7 +105,7 @@ def memory_of_task(task: SupervisedTask, run: TrainRun, images: int, precision: 
         strong = None if run.semi is None else StrongViews.blank(run.semi, beside, run.data.crop, 3)
         for _ in range(min(2, run.train.accumulate)):  # the second micro-batch finds the gradients of the first
             with torch.autocast("cpu", torch.bfloat16, enabled=precision != "fp32"):
-                loss = task(pixels, label, WHOLE, unlabelled=lacking, strong=strong).loss
+                loss = task(pixels, label, WHOLE, Extra(unlabelled=lacking, strong=strong)).loss
             torch.autograd.backward(loss)
             del loss
         state.update_average(task.model, state.apply_gradients(run.train.clip_norm))

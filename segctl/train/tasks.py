@@ -55,11 +55,27 @@ class Share:
 WHOLE = Share(1.0, 1.0)
 
 
+@dataclass(frozen=True)
+class Extra:
+    """What some tasks read of a micro-batch beside its images and labels; the training loop need not know which task it has.
+
+    teacher_outputs: the teacher's maps (B, D, h, w) by name; None: the teacher runs.  unlabelled: bool (B, H, W), the pixels of
+    pictures without a label that are no padding; None where every picture has a label.  strong: the strong views of the last M
+    pictures, which have no labels; None without `semi`.
+    """
+
+    teacher_outputs: Mapping[str, Tensor] | None = None
+    unlabelled: Tensor | None = None
+    strong: StrongViews | None = None
+
+
+NO_EXTRA = Extra()
+
+
 class SupervisedTask(nn.Module):
     """A network and its task loss.
 
-    forward: images uint8 (B, H, W, 3), label uint8 (B, H, W) with 255 ignored -> Step.  `teacher_outputs` and `unlabelled` are
-    for DistillationTask, `strong` is for SemiTask; all tasks take them so that the training loop need not know which one it has.
+    forward: images uint8 (B, H, W, 3), label uint8 (B, H, W) with 255 ignored -> Step.  `extra` is for the other tasks.
     """
 
     reads_labels = True
@@ -87,15 +103,7 @@ class SupervisedTask(nn.Module):
         self._student = torch.compile(forward_uint8, dynamic=False)
         self.compiled = ["student"]
 
-    def forward(
-        self,
-        images: Tensor,
-        label: Tensor,
-        share: Share = WHOLE,
-        teacher_outputs: Mapping[str, Tensor] | None = None,
-        unlabelled: Tensor | None = None,
-        strong: StrongViews | None = None,
-    ) -> Step:
+    def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE, extra: Extra = NO_EXTRA) -> Step:
         with phase("student"):
             outputs = _outputs(self._student(self.model, images), label)
         with phase("loss"):
@@ -111,9 +119,8 @@ class SupervisedTask(nn.Module):
 class DistillationTask(SupervisedTask):
     """A student, its task loss, and the distillation terms that compare it with a teacher.
 
-    forward: as SupervisedTask's.  `teacher_outputs`: the teacher's maps (B, D, h, w) by name, if they are known already;
-    without them the teacher runs.  `unlabelled`: bool (B, H, W), the pixels of pictures without a label that are no padding; only
-    the teacher teaches there. None where every picture has a label.
+    forward: as SupervisedTask's.  Maps (B, D, h, w) in `extra.teacher_outputs` stand for the teacher's pass, and the pixels of
+    `extra.unlabelled` (B, H, W) learn from the teacher alone.
     """
 
     teacher: Network
@@ -134,19 +141,11 @@ class DistillationTask(SupervisedTask):
             self._teacher_forward = torch.compile(forward_uint8, dynamic=False)
             self.compiled.append("teacher")
 
-    def forward(
-        self,
-        images: Tensor,
-        label: Tensor,
-        share: Share = WHOLE,
-        teacher_outputs: Mapping[str, Tensor] | None = None,
-        unlabelled: Tensor | None = None,
-        strong: StrongViews | None = None,
-    ) -> Step:
+    def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE, extra: Extra = NO_EXTRA) -> Step:
         with phase("student"):
-            student = _outputs(self._student(self.model, images), label, unlabelled)
-        if teacher_outputs is not None:
-            teacher = cached_outputs(teacher_outputs, label, returned_by(self.teacher))
+            student = _outputs(self._student(self.model, images), label, extra.unlabelled)
+        if extra.teacher_outputs is not None:
+            teacher = cached_outputs(extra.teacher_outputs, label, returned_by(self.teacher))
         else:
             with phase("teacher"), torch.inference_mode():
                 teacher = _outputs(self._teacher_forward(self.teacher, images), label)
@@ -171,7 +170,7 @@ def returned_by(network: nn.Module) -> type[Prediction]:
 
 
 def _outputs(prediction: Prediction, label: Tensor, unlabelled: Tensor | None = None) -> Outputs:
-    """Outputs for a label (B, H, W); prediction has logits (B, C, h, w); unlabelled: as for DistillationTask."""
+    """Outputs for a label (B, H, W); prediction has logits (B, C, h, w); unlabelled: as in Extra."""
     return Outputs(prediction, (label.shape[-2], label.shape[-1]), unlabelled)
 
 

@@ -24,6 +24,7 @@ from segctl.schema.cross_checks import group_faults
 from segctl.schema.run import TrainRun, with_accumulation
 from segctl.train.build import build_session, require_images_for_batch_norm
 from segctl.train.session import Request, Session
+from segctl.train.tasks import Extra
 
 TakeStep = Callable[[Session, Batch], object]
 """`segctl.train.loop.take_step`; passed on, because the loop itself asks here what fits."""
@@ -168,7 +169,7 @@ def needed_mb(session: Session) -> tuple[float, float]:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), session.compute.autocast():
         lacking = None if batch.unlabelled is None else batch.unlabelled.to(device)
         strong = None if batch.strong is None else batch.strong.to(device)
-        step = session.task(batch.images.to(device), batch.labels.to(device), unlabelled=lacking, strong=strong)
+        step = session.task(batch.images.to(device), batch.labels.to(device), extra=Extra(unlabelled=lacking, strong=strong))
     del step
     weights = sum(weight.nbytes for weight in session.task.parameters() if weight.requires_grad)
     return 3 * weights / 1e6, BACKWARD * sum(kept.values()) / images / 1e6  # the gradient, and two moments

@@ -1,11 +1,10 @@
 """The loss of one micro-batch of pretraining: images in, the distance of two maps of features out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from segctl.data.batches.strong_views import StrongViews
 from segctl.distillers.align import grid_of
 from segctl.distillers.seen import mask_on_grid
 from segctl.models import Segmenter, upsample
@@ -14,7 +13,7 @@ from segctl.runtime.phases import phase
 from segctl.schema.labels import HardLabels
 from segctl.schema.pretrain import PretrainSpec
 from segctl.train.pretrain.match import Adapter, distance
-from segctl.train.tasks import WHOLE, Share, Step, SupervisedTask
+from segctl.train.tasks import NO_EXTRA, WHOLE, Extra, Share, Step, SupervisedTask
 
 
 def last_map(network: Segmenter, images: Tensor) -> Tensor:
@@ -26,8 +25,7 @@ def last_map(network: Segmenter, images: Tensor) -> Tensor:
 class PretrainTask(SupervisedTask):
     """A student whose backbone learns, an adapter, and a frozen teacher outside of the module.
 
-    forward: images uint8 (B, H, W, bands); the label is not read.  `unlabelled`: bool (B, H, W), the pixels that are no padding;
-    None for all.
+    forward: images uint8 (B, H, W, bands); the label is not read.  `extra.unlabelled` are the pixels that count; None for all.
     """
 
     reads_labels = False
@@ -49,15 +47,7 @@ class PretrainTask(SupervisedTask):
         self._last_map = torch.compile(last_map, dynamic=False)
         self.compiled = ["student"]
 
-    def forward(
-        self,
-        images: Tensor,
-        label: Tensor,
-        share: Share = WHOLE,
-        teacher_outputs: Mapping[str, Tensor] | None = None,
-        unlabelled: Tensor | None = None,
-        strong: StrongViews | None = None,
-    ) -> Step:
+    def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE, extra: Extra = NO_EXTRA) -> Step:
         with phase("student"):
             student = self.adapter(self._last_map(self.model, images))
         with phase("teacher"), torch.no_grad():
@@ -65,7 +55,6 @@ class PretrainTask(SupervisedTask):
         with phase("loss"):
             grid = grid_of(teacher) if self.spec.grid == "teacher" else grid_of(student)
             pair = upsample(student.float(), grid), upsample(teacher.float(), grid)
-            value = share.images * distance(
-                self.spec.method, *pair, None if unlabelled is None else mask_on_grid(unlabelled, grid)
-            )
+            real = None if extra.unlabelled is None else mask_on_grid(extra.unlabelled, grid)
+            value = share.images * distance(self.spec.method, *pair, real)
         return Step(value, {self.spec.method: value.detach()})

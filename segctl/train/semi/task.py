@@ -1,12 +1,11 @@
 """The loss of one micro-batch of a semi-supervised run: the task loss of labelled pictures, and the consistency of the others."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from segctl.data.batches.strong_views import StrongViews
 from segctl.losses.jdt import JDTLoss
 from segctl.models import Segmenter
 from segctl.models.forward import forward_uint8
@@ -20,7 +19,7 @@ from segctl.train.semi.fixmatch import pseudo_label_loss
 from segctl.train.semi.mean_teacher import divergence, ramp, squared_difference
 from segctl.train.semi.pseudo_labels import Target, target_of, with_pasted
 from segctl.train.semi.unimatch import dropped_channels
-from segctl.train.tasks import WHOLE, Share, Step, SupervisedTask, step_of
+from segctl.train.tasks import NO_EXTRA, WHOLE, Extra, Share, Step, SupervisedTask, step_of
 
 Consistency = Callable[[Tensor, Target], Tensor]
 """From the student's logits (B, C, H, W) at label size, in float32, and the teacher's answer to a scalar."""
@@ -43,9 +42,9 @@ def consistency_of(spec: ConsistencyTerm) -> Consistency:
 class SemiTask(SupervisedTask):
     """A student that teaches itself beside its task loss.
 
-    forward: images uint8 (B, H, W, bands) and label uint8 (B, H, W) as SupervisedTask's, with `strong`, the strong views of the
-    last M images, which have no labels.  The teacher sees these images as they are: the weak views.  One forward pass of the
-    student holds labelled images and strong views together.  `unlabelled`: bool (B, H, W), the real pixels of the weak views.
+    forward: images uint8 (B, H, W, bands) and label uint8 (B, H, W) as SupervisedTask's, with `extra.strong` and
+    `extra.unlabelled`.  The teacher sees the last M images as they are: the weak views.  One forward pass of the student holds
+    labelled images and strong views together.
     """
 
     reads_statistics = True
@@ -78,15 +77,8 @@ class SemiTask(SupervisedTask):
     def begin_step(self, step: int) -> None:
         self.ramp = ramp(step, self.steps, self.semi.ramp_up)
 
-    def forward(
-        self,
-        images: Tensor,
-        label: Tensor,
-        share: Share = WHOLE,
-        teacher_outputs: Mapping[str, Tensor] | None = None,
-        unlabelled: Tensor | None = None,
-        strong: StrongViews | None = None,
-    ) -> Step:
+    def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE, extra: Extra = NO_EXTRA) -> Step:
+        strong = extra.strong
         assert strong is not None
         mixed_in, views = strong.images.shape[:2]
         labelled = len(images) - mixed_in
@@ -111,8 +103,8 @@ class SemiTask(SupervisedTask):
                     logits = _upsampled(prediction, labelled + view * mixed_in, mixed_in, size)
                     self._add(terms, logits, target, factor * self.strong_weight / views, "strong")
                 if self.dropout is not None:
-                    assert unlabelled is not None
-                    target = target_of(own, unlabelled[labelled:], self.semi.threshold)
+                    assert extra.unlabelled is not None
+                    target = target_of(own, extra.unlabelled[labelled:], self.semi.threshold)
                     logits = _upsampled(prediction, labelled + views * mixed_in, mixed_in, size)
                     self._add(terms, logits, target, factor * self.feature_weight, "features")
             return step_of(terms)
