@@ -1,40 +1,32 @@
-"""Pictures of more than 8-bit RGB: deep PNGs, TIFFs of any bands and .npy arrays, and how their numbers become 8-bit bands.
+"""Pictures of more than 8-bit RGB: which of their bands are taken, and how their numbers become 8 bits.
 
     value -> 255 · (value - low) / (high - low), rounded, cut to 0 and 255; a pixel without a number (NaN) becomes 0
 
 The bands, their order and the range are those of a whole dataset. They are kept in its dataset.json, in the model file and in
 exported files, so that a picture has the same pixels wherever it is read.
-
-PNG by OpenCV, which keeps 16 bits where Pillow halves deep RGB. TIFF by rasterio (the extra `geo`), because Pillow refuses most
-bands and depths. Whether a file is one upright picture is judged as for any other picture, see pictures.py.
+Files are read by numbers.py.
 """
 
 import hashlib
-import io
-import os
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from segctl.data.files.archives import File, PlainFile
+from segctl.data.files.numbers import judge_numbers, numbers_of, open_tiff
 from segctl.data.files.pictures import (
-    ORIENTATION,
     TIFF_STARTS,
     Decoded,
     UnfitError,
     in_words,
     named,
     open_picture,
-    require_upright,
-    tiff_pages,
 )
 from segctl.errors import InputError
 
@@ -249,7 +241,7 @@ def _kind(file: File) -> tuple[int, np.dtype[Any]]:
     """How many bands a picture file has, and of which numbers. Raises InputError that names the file."""
     with named(file), _large_tiff(file) as opened:
         if opened is not None:
-            _judge_numbers(opened)
+            judge_numbers(opened)
             return opened.count, np.dtype(opened.dtypes[0])
     first = read_numbers(file)
     return first.shape[2], first.dtype
@@ -259,7 +251,7 @@ def _spread_pixels(file: File, scaling: BandScaling) -> np.ndarray:
     """About MEASURED_PIXELS evenly spread pixels of a picture file at most, (pixels, N). Raises InputError that names it."""
     with named(file), _large_tiff(file) as opened:
         if opened is not None:
-            _judge_numbers(opened)
+            judge_numbers(opened)
             scaling.require_fitting(np.empty((0, 0, opened.count), opened.dtypes[0]))
             step, found = max(1, -(-opened.width * opened.height // MEASURED_PIXELS)), []
             for top in range(0, opened.height, 512):
@@ -270,19 +262,13 @@ def _spread_pixels(file: File, scaling: BandScaling) -> np.ndarray:
     return values[:: max(1, -(-len(values) // MEASURED_PIXELS))]
 
 
-def _judge_numbers(opened: Any) -> None:
-    """Raise UnfitError for a TIFF whose numbers are of several types, or are not real."""
-    if len(set(opened.dtypes)) > 1 or np.dtype(opened.dtypes[0]).kind not in "uif":
-        raise UnfitError(f"holds numbers of {', '.join(sorted(set(opened.dtypes)))}", "save real numbers of one type")
-
-
 def read_numbers(file: File, scaling: BandScaling | None = None) -> np.ndarray:
     """The numbers in a picture file as they are there, (H, W, N): uint8, other integers or floating point.
 
     scaling: what the file must fit. Raises InputError that names the file.
     """
     with named(file):
-        values = _numbers(file.read())
+        values = numbers_of(file.read())
         if scaling is not None:
             scaling.require_fitting(values)
         return values
@@ -291,87 +277,6 @@ def read_numbers(file: File, scaling: BandScaling | None = None) -> np.ndarray:
 def read_bands(file: File, scaling: BandScaling) -> NDArray[np.uint8]:
     """A picture file as uint8 (H, W, chosen bands). Raises InputError that names the file."""
     return scaling.apply(read_numbers(file, scaling))
-
-
-def _numbers(content: bytes) -> np.ndarray:
-    if content.startswith(b"\x93NUMPY"):
-        return _of_array(np.load(io.BytesIO(content), allow_pickle=False))
-    if content.startswith(TIFF_STARTS):
-        return _of_tiff(content)
-    opened = open_picture(content)
-    opened.only_one()
-    require_upright(opened)
-    if opened.image.format == "PNG" and opened.depth == 16:
-        values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-        if values is None or values.dtype != np.uint16:
-            opened.image.load()  # raises what is wrong
-            raise UnfitError("is a PNG that OpenCV cannot read", "save it again, or as TIFF")
-        return np.ascontiguousarray(_in_rgb_order(values))
-    if opened.depth > 8 or opened.mode in ("F", "I"):
-        raise UnfitError(f"is a deep {opened.image.format}, which is not read", "save it as PNG, TIFF or .npy")
-    if opened.mode in ("L", "RGB", "RGBA"):
-        values = opened.ids() if opened.mode == "L" else opened.pixels()
-        return values.reshape(*values.shape[:2], -1)
-    return np.array(opened.image.convert("RGB"))
-
-
-def _in_rgb_order(values: np.ndarray) -> np.ndarray:
-    """OpenCV's blue, green, red[, alpha] -> red, green, blue[, alpha]."""
-    if values.ndim == 2:
-        return values[..., None]
-    return values[..., [2, 1, 0, 3][: values.shape[2]]]
-
-
-def _of_array(values: np.ndarray) -> np.ndarray:
-    """The array of a .npy file, (H, W), (H, W, N) or (N, H, W): bands are the shorter of the first and the last side."""
-    if values.dtype.kind not in "uif" or values.ndim not in (2, 3) or 0 in values.shape:
-        raise UnfitError(f"is an array {values.dtype.name} of shape {values.shape}", "save numbers of shape (H, W, bands)")
-    if values.ndim == 2:
-        return values[..., None]
-    if values.shape[0] == values.shape[2]:
-        raise UnfitError(f"is an array of shape {values.shape}, whose bands may be first or last", "crop one side by a pixel")
-    return values if values.shape[2] < values.shape[0] else np.ascontiguousarray(values.transpose(1, 2, 0))
-
-
-def require_rasterio() -> Any:
-    """The package rasterio. Raises InputError where it is not installed."""
-    try:
-        import rasterio
-    except ImportError as error:
-        raise InputError(
-            "TIFFs of many bands or more than 8 bits need the package 'rasterio'", 'install it with `pip install "segctl[geo]"`'
-        ) from error
-    # GDAL would keep blocks in a twentieth of the memory, but nothing here reads one twice. GDAL reads this once.
-    os.environ.setdefault("GDAL_CACHEMAX", "64")
-    return rasterio
-
-
-@contextmanager
-def open_tiff(source: Any) -> Iterator[Any]:
-    """A TIFF as a rasterio dataset. source: a path, or the bytes of a file."""
-    rasterio = require_rasterio()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # most pictures are not
-        if isinstance(source, bytes):
-            with rasterio.MemoryFile(source) as memory, memory.open(driver="GTiff") as opened:
-                yield opened
-        else:
-            with rasterio.open(source, driver="GTiff") as opened:
-                yield opened
-
-
-def _of_tiff(content: bytes) -> np.ndarray:
-    pages = tiff_pages(content)
-    if len(pages) > 1:
-        raise UnfitError(f"holds {len(pages)} pages, wanted one", "save each of the pages as a file of its own")
-    turned = int(pages[0].get(ORIENTATION, 1)) if pages else 1
-    if turned not in (0, 1):
-        raise UnfitError(f"is stored turned or mirrored (orientation {turned})", "save it upright")
-    with open_tiff(content) as opened:
-        _judge_numbers(opened)
-        if opened.count == 1 and pages and int(pages[0].get(262, 1)) == 3:
-            raise UnfitError("is a palette picture", "save it as RGB")
-        return np.ascontiguousarray(opened.read().transpose(1, 2, 0))
 
 
 @dataclass(frozen=True)
@@ -391,7 +296,7 @@ class BandPicture:
         with in_words(str(self), f"{self} cannot be read"):
             content = self.file.read()
             if content.startswith(b"\x93NUMPY"):
-                height, width = _numbers(content).shape[:2]
+                height, width = numbers_of(content).shape[:2]
                 return height, width
             if content.startswith(TIFF_STARTS):
                 with open_tiff(content) as opened:
@@ -403,7 +308,7 @@ class BandPicture:
         """The picture as uint8 (H, W, bands), its file read once. Raises InputError that names sample and file."""
         with in_words(str(self), f"{self} cannot be read"):
             content = self.file.read()
-            values = _numbers(content)
+            values = numbers_of(content)
             self.scaling.require_fitting(values)
             return Decoded(self.scaling.apply(values), hashlib.sha256(content).hexdigest(), content, mode="bands")
 

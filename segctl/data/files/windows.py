@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segctl.data.files.bands import BandScaling, require_rasterio
+from segctl.data.files.bands import BandScaling
+from segctl.data.files.numbers import require_rasterio
 from segctl.data.files.pictures import TIFF_STARTS, Decoded, UnfitError, in_words
 from segctl.errors import InputError
 
