@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 OWN_BLOCKS = ("optim.", "schedule.", "pretrain.")
 """Settings of the pretraining itself, which `--set` changes after the preset has been read."""
+UNUSED = (
+    "labels", "loss", "distiller", "teacher", "semi", "published", "recipe",
+    "data.unlabelled", "data.labelled", "model.head", "model.width", "model.aux",
+)  # fmt: skip
+"""What a preset has for a task: pretraining learns features from all pictures, and its head is a linear probe."""
 PRETRAINING: dict[str, Any] = {
     "optim": {"kind": "adamw", "lr": 5e-4, "head_lr_factor": 1, "weight_decay": 0.05, "decay_norm_and_bias": False},
     "schedule": {"kind": "cosine", "warmup_fraction": 0.05, "warmup_factor": 0.0},
@@ -34,6 +39,11 @@ def pretrain(options: PretrainOptions) -> None:
         run, reasons = described_run(options)
     else:
         others = [change for change in options.set_ or [] if not change.startswith(OWN_BLOCKS)]
+        for path in (change.partition("=")[0] for change in others):
+            if f"{path}.".startswith(tuple(f"{name}." for name in UNUSED)):
+                raise InputError(
+                    f"--set {path} changes nothing in a pretraining run, which learns features alone", "leave it out"
+                )
         split = [] if options.split is None else [f"data.train_split={options.split}"]
         run, reasons = described_run(replace(options, set_=[*split, *others]))
         if not isinstance(run, PretrainRun):

@@ -272,6 +272,14 @@ def test_what_has_no_meaning_without_labels_is_refused(changes: dict[str, Any], 
         (["--preset", "PRESET", "--teacher", "timm:test_vitt"], "timm knows no network 'test_vitt'"),
         (["--preset", "PRESET", "--teacher", "timm:test_vit", "--split", "unlabeled"], "has no split called 'unlabeled'"),
         (
+            ["--preset", "PRESET", "--teacher", "timm:test_vit", "--set", "semi.kind=fixmatch"],
+            "--set semi.kind changes nothing in a pretraining run",
+        ),
+        (
+            ["--preset", "PRESET", "--teacher", "timm:test_vit", "--set", "data.labelled=0.5"],
+            "--set data.labelled changes nothing in a pretraining run",
+        ),
+        (
             ["--preset", "PRESET", "--teacher", "timm:test_vit", "--set", "pretrain.weights=no.pt"],
             "pretrain.weights: no file at 'no.pt'",
         ),
