@@ -58,6 +58,8 @@ class Video:
     fps: float
     promised: int
     _capture: Any
+    found: int = 0
+    """How many frames there were, once `frames` has come to its end."""
 
     def frames(self, every: int = 1) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """The number, from 0, and the RGB pixels uint8 (H, W, 3) of each `every`th frame.
@@ -79,9 +81,6 @@ class Video:
         if not number:
             raise InputError(f"cannot read '{self.path}': it has no frame that can be decoded", _MAKE_WHOLE)
         self.found = number
-
-    found: int = 0
-    """How many frames there were, once `frames` has come to its end."""
 
     def doubt(self) -> str:
         """Why the video may be damaged, once all frames were read; empty if nothing says so."""

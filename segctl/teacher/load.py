@@ -44,6 +44,8 @@ class Teacher:
     @property
     def license(self) -> str:
         """The licences of the weights that the teacher's run began with and learnt from; empty where none is recorded."""
+        if self.members:
+            return "; ".join(dict.fromkeys(member.license for member in self.members if member.license))
         return "" if on_the_hub(self.path) else RunFolder(self.path if self.path.is_dir() else self.path.parent).license
 
     def chosen(self, note: str) -> "Teacher":

@@ -10,7 +10,7 @@ from torch import nn
 
 from segctl.commands import RUNS_ROOT
 from segctl.data.batches.teacher_outputs import TeacherOutputs
-from segctl.data.batches.views import TrainingNames, unlabelled_names
+from segctl.data.batches.views import TrainingNames, names_without_label
 from segctl.data.files.lock import locked
 from segctl.data.inspect.labels import judge_dataset
 from segctl.data.shards.dataset import PreparedDataset
@@ -144,7 +144,7 @@ class Session:
     def _labels_in_words(self) -> str:
         """How many of the training pictures have labels, and what is mixed in; empty if all have and nothing is."""
         names, spec = self.dataset.names(self.run.data.train_split), self.run.data.unlabelled
-        hidden = {*unlabelled_names(names, self.run.data.labelled), *(name for name in names if not self.dataset.has_label(name))}
+        hidden = names_without_label(self.dataset, self.run.data.train_split, self.run.data.labelled)
         words = f" ({len(names) - len(hidden)} with labels)" if hidden else ""
         if spec is not None:
             pool = len(TrainingNames.of(self.dataset, self.run.data).unlabelled)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -302,3 +303,13 @@ def test_the_average_takes_no_random_number_and_a_record_of_an_older_run_still_r
     record = folder.require_environment().teacher
     assert record is not None
     assert (record.members, record.is_program) == ([], False)
+
+
+def test_an_ensemble_has_the_licences_of_all_its_members(tmp_path: Path) -> None:
+    members = []
+    for name, text in (("a", "apache-2.0"), ("b", "dinov3-license"), ("c", "apache-2.0")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "environment.json").write_text(json.dumps({"initial_weights_license": text}), encoding="utf-8")
+        members.append(Teacher(None, tmp_path / name, "toy", name))  # type: ignore[arg-type]
+    both = replace(members[0], members=tuple(members))
+    assert both.license == "apache-2.0; dinov3-license"

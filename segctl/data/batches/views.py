@@ -220,8 +220,7 @@ class Views:
         """Raises InputError where an operation names an unknown class, or needs counts that an old dataset lacks."""
         require_bands(dataset, spec.augment, "data.augment")
         seeking = [step for step in spec.augment if isinstance(step, ClassCropSpec | CopyPasteSpec)]
-        unlabelled = frozenset(name for name in dataset.names(split) if not dataset.has_label(name))
-        unlabelled |= frozenset(unlabelled_names(dataset.names(split), spec.labelled))
+        unlabelled = names_without_label(dataset, split, spec.labelled)
         if (unlabelled or spec.unlabelled is not None) and dataset.classes.num_classes > NO_LABEL:
             raise InputError(
                 f"'{dataset.name}' has {dataset.classes.num_classes} classes, wanted at most {NO_LABEL} for pictures "
@@ -340,6 +339,12 @@ def unlabelled_names(names: Sequence[str], labelled: float) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[count:]
 
 
+def names_without_label(dataset: PreparedDataset, split: str, labelled: float) -> frozenset[str]:
+    """The samples of a split that have no label, or whose label `unlabelled_names` hides."""
+    names = dataset.names(split)
+    return frozenset(unlabelled_names(names, labelled)) | {name for name in names if not dataset.has_label(name)}
+
+
 @dataclass(frozen=True)
 class TrainingNames:
     """The samples that a run's batches are made of.
@@ -355,7 +360,7 @@ class TrainingNames:
     def of(cls, dataset: PreparedDataset, spec: DataSpec) -> Self:
         """Raises InputError for an unknown split, and for unlabelled pictures that the validation split holds too."""
         names = dataset.names(spec.train_split)
-        hidden = {*unlabelled_names(names, spec.labelled), *(name for name in names if not dataset.has_label(name))}
+        hidden = names_without_label(dataset, spec.train_split, spec.labelled)
         labelled = [name for name in names if name not in hidden]
         if spec.unlabelled is None:
             return cls(labelled or names, [])

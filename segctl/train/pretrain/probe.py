@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from segctl.data.batches.views import unlabelled_names
+from segctl.data.batches.views import names_without_label
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.distillers.align import grid_of, label_on_grid
 from segctl.ignored import IGNORED
@@ -26,13 +26,14 @@ RIDGE = 1e-3
 def probe_names(dataset: PreparedDataset, run: PretrainRun) -> list[str]:
     """The labelled pictures that the probe is fitted to: at most `probe_images`, evenly spread over the names of the split.
 
-    None where the validation split has no labels to score it.
+    Empty where the validation split has no labels to score it.
     """
     if not all(map(dataset.has_label, dataset.names(run.data.val_split))):
         return []
-    names = dataset.names(run.pretrain.probe_split) if run.pretrain.probe_split in dataset.splits else []
-    hidden = unlabelled_names(names, run.data.labelled)
-    known = sorted(name for name in names if name not in hidden and dataset.has_label(name))
+    split = run.pretrain.probe_split
+    if split not in dataset.splits:
+        return []
+    known = sorted({*dataset.names(split)} - names_without_label(dataset, split, run.data.labelled))
     count = min(run.pretrain.probe_images, len(known))
     return [known[index * len(known) // count] for index in range(count)]
 
