@@ -12,8 +12,7 @@ from torch import Tensor
 
 from segctl.distillers.align import Pair, check_aux
 from segctl.distillers.base import Term
-from segctl.distillers.seen import seen_pixels
-from segctl.ignored import IGNORED
+from segctl.distillers.seen import labelled_pixels, seen_pixels
 from segctl.losses.jdt import JDTLoss
 from segctl.losses.kl import KLLoss
 from segctl.losses.pixels import sum_dtype
@@ -52,7 +51,7 @@ def compared_pixels(student: Outputs, label: Tensor, pixels: Compared) -> Tensor
     if pixels == "all":
         seen = seen_pixels(student, label, (label.shape[-2], label.shape[-1]))
         return torch.ones_like(label, dtype=torch.bool) if seen is None else seen
-    labelled = label != IGNORED
+    labelled = labelled_pixels(student, label)
     return labelled if student.unlabelled is None else labelled | student.unlabelled
 
 

@@ -22,6 +22,14 @@ def unlabelled_pictures(student: Outputs) -> Tensor | None:
     return None if student.unlabelled is None else student.unlabelled.flatten(1).any(1)
 
 
+def labelled_pixels(student: Outputs, label: Tensor) -> Tensor:
+    """bool (B, H, W): where a label, integer (B, H, W), is not ignored; computed once for all losses and terms of a step."""
+    if "labelled" not in student.shared:
+        student.shared["labelled"] = label != IGNORED
+    found: Tensor = student.shared["labelled"]
+    return found
+
+
 def seen_pixels(student: Outputs, label: Tensor, grid: GridSize) -> Tensor | None:
     """bool (B, h, w) on a grid, nearest: all pixels of labelled pictures, and the real ones of the others; None for all.
 

@@ -19,7 +19,7 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     In the backward pass a rank receives the sum of all ranks' gradients, because its values went into every rank's loss. DDP
     then averages over ranks, and the parameters' gradients equal those of one process with the whole batch.
     """
-    if not _among_others():
+    if not among_others():
         return values
     total: Tensor = _Sum.apply(values)
     return total
@@ -27,7 +27,7 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 def max_over_ranks(values: Tensor) -> Tensor:
     """The largest of all ranks' `values`, element by element, without gradient; any shape, equal on all ranks."""
-    if not _among_others():
+    if not among_others():
         return values
     largest = values.detach().clone()
     dist.all_reduce(largest, dist.ReduceOp.MAX)
@@ -48,7 +48,8 @@ def alone() -> Iterator[None]:
 _alone = False
 
 
-def _among_others() -> bool:
+def among_others() -> bool:
+    """Whether a sum over all ranks is more than this rank's."""
     return not _alone and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 

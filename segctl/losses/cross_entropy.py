@@ -21,6 +21,7 @@ from segctl.losses.pixels import (
     weights_of,
 )
 from segctl.losses.sums.plain import Sums
+from segctl.losses.sums.values import MeanOf, by_kernel
 from segctl.schema.terms.loss_terms import CrossEntropySpec
 
 
@@ -67,9 +68,14 @@ class CrossEntropyLoss(Loss[CrossEntropySpec]):
 
     def of_sums(self, sums: Sums) -> Tensor:
         """The loss, a scalar, of sums (B, C) that were taken with log=True and norm 1."""
+        check_class_weights(self.class_weights, sums.labelled.shape[1])
+        floor = 1.0 if self.class_weights is None else torch.finfo(sums.labelled.dtype).tiny
+        value = by_kernel(sums, MeanOf(1.0, floor, entropy=False), self.class_weights, self._of_plain_sums)
+        return self._of_plain_sums(sums) if value is None else value
+
+    def _of_plain_sums(self, sums: Sums) -> Tensor:
         if self.class_weights is None:
             return -sums.log_likelihood.sum() / sums.labelled.sum().clamp(min=1)
-        check_class_weights(self.class_weights, sums.labelled.shape[1])
         weights = self.class_weights.to(sums.labelled.dtype)
         return -(weights * sums.log_likelihood).sum() / _at_least_tiny((weights * sums.labelled).sum())
 

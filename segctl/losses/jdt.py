@@ -1,6 +1,7 @@
 """The Jaccard, Dice and Tversky metric losses: IoU losses that take soft labels."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -8,11 +9,13 @@ from torch import Tensor
 
 from segctl.errors import ArgumentError
 from segctl.ignored import IGNORED
-from segctl.losses.across_ranks import max_over_ranks, sum_over_ranks
+from segctl.losses.across_ranks import among_others, max_over_ranks, sum_over_ranks
 from segctl.losses.base import Loss
 from segctl.losses.pixels import check_class_weights, checked_pixels, finite_where_ignored, is_hard, sum_dtype, weights_of
 from segctl.losses.sums.choose import sums_of
+from segctl.losses.sums.on_gpu import SumTables
 from segctl.losses.sums.plain import Sums
+from segctl.losses.sums.values import RatioOf, by_kernel, tables_over_ranks
 from segctl.schema.terms.loss_terms import ActiveInMetric, JaccardFamily, JDTSpec, Overlap, Reduce
 
 
@@ -130,16 +133,40 @@ class JDTLoss(Loss[JDTSpec]):
         """
         check_class_weights(self.class_weights, sums.predicted.shape[1])
         mode = self._mode(hard)
+        over_ranks = self.reduce == "global" and among_others()
+        if over_ranks and products is None and self.miou_i == self.miou_c == 0:
+            # First, so that every process talks to the others in the same way, also where the kernel serves only some of them.
+            sums = tables_over_ranks(sums) if isinstance(sums, SumTables) else _over_ranks(sums.over_batch())
+            over_ranks = False
+        exact = partial(self._of_plain_sums, mode=mode, products=products, over_ranks=over_ranks)
+        # The kernel knows no powers of numbers below 0.
+        if (
+            not over_ranks
+            and products is None
+            and mode in ("all", "present")
+            and (self.gamma == 1 or not self._may_be_negative())
+        ):
+            recipe = RatioOf(
+                self.miou_d, self.miou_i, self.miou_c, self.alpha, self.beta, self.gamma, self.smooth, self.threshold,
+                self.log_loss, every_class=mode == "all",
+            )  # fmt: skip
+            value = by_kernel(sums, recipe, self.class_weights, exact)
+            if value is not None:
+                return value
+        return exact(sums)
+
+    def _of_plain_sums(self, sums: Sums, mode: ActiveInMetric, products: Tensor | None, over_ranks: bool) -> Tensor:
+        """`of_sums` by torch's own operations."""
         loss = sums.intersection.new_zeros(())
         if self.miou_d > 0:
             whole, common = sums.over_batch(), None if products is None else products.sum(0, keepdim=True)
-            if self.reduce == "global":
+            if over_ranks:
                 whole, common = _over_ranks(whole), None if common is None else sum_over_ranks(common)
             terms, active = self._terms(whole, mode, common)
             loss = loss + self.miou_d * _mean_over_images(terms, active, _as_it_is)
         if self.miou_i > 0 or self.miou_c > 0:
             terms, active = self._terms(sums, mode, products)
-            total = sum_over_ranks if self.reduce == "global" else _as_it_is
+            total = sum_over_ranks if over_ranks else _as_it_is
             loss = loss + self.miou_i * _mean_over_images(terms, active, total)
             loss = loss + self.miou_c * _mean_over_classes(terms, active, total)
         return loss

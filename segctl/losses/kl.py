@@ -14,6 +14,7 @@ from segctl.losses.pixels import (
     sum_dtype,
 )
 from segctl.losses.sums.plain import Sums
+from segctl.losses.sums.values import MeanOf, by_kernel
 from segctl.schema.terms.loss_terms import KLSpec
 
 
@@ -56,4 +57,8 @@ class KLLoss(Loss[KLSpec]):
         if by_image:
             of_images = (sums.label_log - sums.log_likelihood).sum(1) / sums.labelled.sum(1).clamp(min=1)
             return self.temperature**2 * of_images.mean()
+        value = by_kernel(sums, MeanOf(self.temperature**2, 1.0, entropy=True), None, self._of_plain_sums)
+        return self._of_plain_sums(sums) if value is None else value
+
+    def _of_plain_sums(self, sums: Sums) -> Tensor:
         return self.temperature**2 * (sums.label_log - sums.log_likelihood).sum() / sums.labelled.sum().clamp(min=1)

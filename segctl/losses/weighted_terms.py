@@ -13,7 +13,7 @@ from segctl.losses.base import Loss
 from segctl.losses.cross_entropy import CrossEntropyLoss
 from segctl.losses.jdt import JDTLoss
 from segctl.losses.kl import KLLoss
-from segctl.losses.pixels import checked_pixels, is_hard
+from segctl.losses.pixels import check_class_ids, check_shapes, checked_pixels, is_hard
 from segctl.losses.sums.choose import sums_at_stride, sums_of
 from segctl.losses.sums.plain import Sums
 from segctl.losses.sums.threads import single_threaded
@@ -33,7 +33,8 @@ class LossTerms(nn.Module):
     """A task loss.
 
     forward: a function from an output's name to its logits (B, C, *D); label integer (B, *D) or probabilities (B, C, *D);
-    keep_mask bool (B, *D) -> each term's value by name, a scalar, unweighted. `terms` holds the factors; the caller multiplies.
+    keep_mask bool (B, *D), False wherever the label is ignored, in hard labels also where they are 255 (None: there alone) ->
+    each term's value by name, a scalar, unweighted. `terms` holds the factors; the caller multiplies.
     at_head_stride: a function from an output's name to the logits (B, C, h, w) that the first one upsamples, bilinearly and with
     align_corners False. Where all terms on an output can read those, the first function is not called for it.
     """
@@ -87,7 +88,7 @@ def _shared_sums(terms: Sequence[NamedLoss], logits: Tensor, label: Tensor, keep
     metric = [loss for loss in sharing if isinstance(loss, JDTLoss)]
     if not metric or len(sharing) < 2:
         return None
-    valid = checked_pixels(logits, label, IGNORED, keep_mask)
+    valid = _checked(logits, label, keep_mask)
     return sums_of(logits, label, valid, norm=1, with_log=len(metric) < len(sharing))
 
 
@@ -105,10 +106,19 @@ def _sums_at_stride(
     if classes not in checked:
         large = logits[:, :, :1, :1].expand(-1, -1, *size)  # no memory: only its shape and type are looked at
         with single_threaded():
-            checked[classes] = checked_pixels(large, label, IGNORED, keep_mask)
+            checked[classes] = _checked(large, label, keep_mask)
     valid = checked[classes]
     with_log = any(not isinstance(term.module, JDTLoss) for term in terms)
     return sums_at_stride(logits, label, size, valid, norm=1, with_log=with_log)
+
+
+def _checked(logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> Tensor | None:
+    """The valid pixels, bool (B, *D) or None for all, of a label whose shape and ids are right; arguments as of `LossTerms`."""
+    if keep_mask is None:
+        return checked_pixels(logits, label, IGNORED, None)
+    check_shapes(logits, label, keep_mask)
+    check_class_ids(label, keep_mask, logits.shape[1])
+    return keep_mask
 
 
 def _value(loss: Loss[Any], sums: Sums | None, logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from segctl.data.batches.strong_views import StrongViews
 from segctl.distillers.base import Distiller
-from segctl.ignored import IGNORED
+from segctl.distillers.seen import labelled_pixels
 from segctl.losses import Averaged, build_labels, build_losses
 from segctl.models import Segmenter
 from segctl.models.averaged import AveragedNetwork
@@ -112,7 +112,7 @@ class SupervisedTask(nn.Module):
     def task_terms(self, outputs: Outputs, label: Tensor, share: Share, factor: float = 1.0) -> dict[str, Tensor]:
         """The weighted terms of the task loss, scalars by name; `factor` multiplies all of them."""
         at_head_stride = None if outputs.prediction.align_corners else outputs.at_head_stride
-        values = self.losses(outputs.upsampled, self.soften(label), label != IGNORED, at_head_stride)
+        values = self.losses(outputs.upsampled, self.soften(label), labelled_pixels(outputs, label), at_head_stride)
         return {term.name: factor * term.weight * share.of(term.module) * values[term.name] for term in self.losses.terms}
 
 

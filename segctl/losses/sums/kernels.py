@@ -5,7 +5,10 @@ corners. So a program holds the corners' C logits, walks over the pixels, and ad
 gradients, one for each corner. Each program writes to a place of its own, and the places are added afterwards: there are no
 atomic additions, so a result does not change from run to run.
 
-`segctl.losses.sums.on_gpu` calls these kernels. Pointers are to contiguous tensors, except for the logits' strides.
+The last two kernels make a loss of the sums. They are tiny, but by torch's own operations such a loss is thirty launches.
+
+`segctl.losses.sums.on_gpu` and `segctl.losses.sums.values` call these kernels. Pointers are to contiguous tensors, except for the
+logits' strides.
 """
 
 import triton
@@ -209,3 +212,146 @@ def add_corners(parts, out, strides, height, width, images, C: tl.constexpr, BC:
                     total += tl.load(here, mask=(classes < C) & takes_row & takes_column, other=0.0)
     place = out + image * strides[0] + classes.to(tl.int64) * strides[1] + row * strides[2] + column * strides[3]
     tl.store(place, total.to(out.dtype.element_ty), mask=classes < C)
+
+
+@triton.jit
+def add_groups(parts, learned, counted, rows, images, C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr):
+    """Add up what `sum_cells` wrote, parts (B, rows, 6, C): learned (3, B, C), counted (3, B, C), in the order of `SumTables`."""
+    image, which = tl.program_id(0), tl.program_id(1)
+    classes, row = tl.arange(0, BC)[None, :], tl.arange(0, BR)[:, None]
+    total = tl.zeros((BR, BC), tl.float32)
+    for start in range(0, rows, BR):
+        inside = (classes < C) & (start + row < rows)
+        place = (image * rows + start + row).to(tl.int64) * 6 + which
+        here = tl.load(parts + place * C + classes, mask=inside, other=0.0)
+        total = tl.maximum(total, here) if which == 3 else total + here
+    found = tl.max(total, 0) if which == 3 else tl.sum(total, 0)
+    # intersection, predicted, labelled, largest_label, log_likelihood, label_log: the first two and the fifth are learned from
+    is_learned = (which < 2) | (which == 4)
+    index = tl.where(which == 4, 2, tl.where(which == 5, 2, tl.where(which > 1, which - 2, which)))
+    at = (index * images + image) * C + tl.arange(0, BC)
+    known = tl.arange(0, BC) < C
+    tl.store(learned + at, found, mask=known & is_learned)
+    tl.store(counted + at, found, mask=known & (is_learned == 0))
+
+
+@triton.jit
+def mean_of_sums(
+    learned, counted, weights, value, gradient, images, scale, floor,
+    C: tl.constexpr, BC: tl.constexpr, ENTROPY: tl.constexpr, WEIGHTED: tl.constexpr,
+):  # fmt: skip
+    """One program: scale·sum w (label_log - log_likelihood) / max(sum w·labelled, floor), and its gradient (3, B, C)."""
+    classes = tl.arange(0, BC)
+    known = classes < C
+    weight = tl.load(weights + classes, mask=known, other=0.0) if WEIGHTED else tl.where(known, 1.0, 0.0)
+    errors = tl.zeros((BC,), tl.float32)
+    number = errors
+    for image in range(images):
+        at = image * C + classes
+        last = 2 * images * C
+        errors -= tl.load(learned + last + at, mask=known, other=0.0)
+        if ENTROPY:
+            errors += tl.load(counted + last + at, mask=known, other=0.0)
+        number += tl.load(counted + at, mask=known, other=0.0)
+    divisor = tl.maximum(tl.sum(weight * number, 0), floor)
+    tl.store(value, scale * tl.sum(weight * errors, 0) / divisor)
+    for image in range(images):
+        at = image * C + classes
+        tl.store(gradient + at, tl.zeros((BC,), tl.float32), mask=known)
+        tl.store(gradient + images * C + at, tl.zeros((BC,), tl.float32), mask=known)
+        tl.store(gradient + 2 * images * C + at, -scale * weight / divisor, mask=known)
+
+
+@triton.jit
+def _log1p(x):
+    """log(1 + x) for x of at least 0, also where 1 + x rounds: the quotient repairs what the sum loses."""
+    one_more = 1.0 + x
+    lost = one_more - 1.0
+    return tl.where(lost == 0.0, x, tl.log(one_more) * (x / tl.where(lost == 0.0, 1.0, lost)))
+
+
+@triton.jit
+def _ratio(
+    tp, predicted, labelled, alpha, beta, gamma, smooth, weight, LOG: tl.constexpr, POWER: tl.constexpr
+):  # fmt: skip
+    """A class's term (BC,), and its slopes by tp and predicted, as `JDTLoss` computes it."""
+    error = alpha * (predicted - tp) + beta * (labelled - tp)
+    if LOG:
+        kept = tp + smooth
+        term = _log1p(error / kept)
+        by_error = 1.0 / (kept + error)
+        by_tp = -error / (kept * (kept + error))
+    else:
+        total = tp + error + smooth
+        empty = total == 0.0
+        divisor = tl.where(empty, 1.0, total)
+        term = error / divisor
+        of_total = tl.where(empty, 0.0, error / (divisor * divisor))
+        by_error = 1.0 / divisor - of_total
+        by_tp = -of_total
+    if POWER:
+        base = tl.maximum(term, 0.0)
+        positive = tl.where(base > 0.0, base, 1.0)
+        logarithm = tl.log2(positive)
+        slope = tl.where(base > 0.0, gamma * tl.exp2((gamma - 1.0) * logarithm), 0.0)
+        term = tl.where(base > 0.0, tl.exp2(gamma * logarithm), 0.0)
+        by_error, by_tp = by_error * slope, by_tp * slope
+    return weight * term, weight * (by_tp - (alpha + beta) * by_error), weight * alpha * by_error
+
+
+@triton.jit
+def ratio_of_sums(
+    learned, counted, weights, value, gradient, images, miou_d, miou_i, miou_c, alpha, beta, gamma, smooth, threshold,
+    C: tl.constexpr, BC: tl.constexpr, ALL: tl.constexpr, WEIGHTED: tl.constexpr,
+    LOG: tl.constexpr, POWER: tl.constexpr, OVER_BATCH: tl.constexpr, BY_IMAGE: tl.constexpr,
+):  # fmt: skip
+    """One program: the value of a `JDTLoss`, and its gradient (3, B, C). OVER_BATCH: miou_d > 0; BY_IMAGE: another is."""
+    classes = tl.arange(0, BC)
+    known = classes < C
+    weight = tl.load(weights + classes, mask=known, other=0.0) if WEIGHTED else tl.where(known, 1.0, 0.0)
+    nothing = tl.zeros((BC,), tl.float32)
+    step = images * C
+    loss = 0.0
+    all_tp, all_predicted = nothing, nothing
+    if OVER_BATCH:
+        tp, predicted, labelled, largest = nothing, nothing, nothing, nothing
+        for image in range(images):
+            at = image * C + classes
+            tp += tl.load(learned + at, mask=known, other=0.0)
+            predicted += tl.load(learned + step + at, mask=known, other=0.0)
+            labelled += tl.load(counted + at, mask=known, other=0.0)
+            largest = tl.maximum(largest, tl.load(counted + step + at, mask=known, other=0.0))
+        active = tl.where(known & (ALL | (largest > threshold)), 1.0, 0.0)
+        term, by_tp, by_predicted = _ratio(tp, predicted, labelled, alpha, beta, gamma, smooth, weight, LOG, POWER)
+        share = miou_d / tl.maximum(tl.sum(active, 0), 1.0)
+        loss += share * tl.sum(tl.where(active > 0.0, term, 0.0), 0)
+        all_tp = tl.where(active > 0.0, share * by_tp, 0.0)
+        all_predicted = tl.where(active > 0.0, share * by_predicted, 0.0)
+    of_class, with_any = nothing, 0.0
+    if BY_IMAGE:
+        for image in range(images):
+            largest = tl.load(counted + step + image * C + classes, mask=known, other=0.0)
+            active = tl.where(known & (ALL | (largest > threshold)), 1.0, 0.0)
+            of_class += active
+            with_any += tl.where(tl.sum(active, 0) > 0.0, 1.0, 0.0)
+    of_images = miou_i / tl.maximum(with_any, 1.0)
+    classes_with_any = tl.maximum(tl.sum(tl.where(of_class > 0.0, 1.0, 0.0), 0), 1.0)
+    of_classes = miou_c / (classes_with_any * tl.maximum(of_class, 1.0))
+    for image in range(images):
+        at = image * C + classes
+        slope_tp, slope_predicted = all_tp, all_predicted
+        if BY_IMAGE:
+            tp = tl.load(learned + at, mask=known, other=0.0)
+            predicted = tl.load(learned + step + at, mask=known, other=0.0)
+            labelled = tl.load(counted + at, mask=known, other=0.0)
+            largest = tl.load(counted + step + at, mask=known, other=0.0)
+            active = tl.where(known & (ALL | (largest > threshold)), 1.0, 0.0)
+            term, by_tp, by_predicted = _ratio(tp, predicted, labelled, alpha, beta, gamma, smooth, weight, LOG, POWER)
+            shares = of_images / tl.maximum(tl.sum(active, 0), 1.0) + of_classes
+            loss += tl.sum(tl.where(active > 0.0, shares * term, 0.0), 0)
+            slope_tp += tl.where(active > 0.0, shares * by_tp, 0.0)
+            slope_predicted += tl.where(active > 0.0, shares * by_predicted, 0.0)
+        tl.store(gradient + at, slope_tp, mask=known)
+        tl.store(gradient + step + at, slope_predicted, mask=known)
+        tl.store(gradient + 2 * step + at, nothing, mask=known)
+    tl.store(value, loss)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from segctl.losses.pixels import is_hard
-from segctl.losses.sums.at_stride import SoftAtStride, saveable, upsample_bilinear
+from segctl.losses.sums.at_stride import SoftAtStride, upsample_bilinear
 from segctl.losses.sums.fast import block_sums
 from segctl.losses.sums.plain import Sums, plain_sums
 from segctl.runtime.live_bytes import counting_bytes
@@ -43,6 +43,25 @@ def _places(length: int, wanted: int, align_corners: bool, device: torch.device)
     place = place.clamp(max=length - 1)
     first = torch.searchsorted(place.floor(), torch.arange(length + 1, dtype=torch.float32)).int()
     return place.to(device), first.to(device)
+
+
+class SumTables(Sums):
+    """Sums, each (B, C), that lie in two tables, from which one kernel makes a loss: see `segctl.losses.sums.values`.
+
+    learned (3, B, C): intersection, predicted and log_likelihood.  counted (3, B, C): labelled, largest_label and label_log,
+    without gradient. What `_replace` makes of it has no tables.
+    """
+
+    learned: Tensor | None = None
+    counted: Tensor | None = None
+
+    @staticmethod
+    def of(learned: Tensor, counted: Tensor) -> "SumTables":
+        intersection, predicted, log_likelihood = learned.unbind(0)
+        labelled, largest_label, label_log = counted.unbind(0)
+        sums = SumTables(intersection, predicted, labelled, largest_label, log_likelihood, label_log)
+        sums.learned, sums.counted = learned, counted
+        return sums
 
 
 @dataclass(frozen=True)
@@ -102,6 +121,12 @@ def kernel_constants(classes: int) -> dict[str, int]:
     }
 
 
+def group_constants(classes: int) -> dict[str, int]:
+    """The sizes of a program that adds up rows of C numbers."""
+    block = max(16, 1 << (classes - 1).bit_length())
+    return {"C": classes, "BC": block, "BR": max(1, 2048 // block), "num_warps": 4}
+
+
 def kernel_sums(
     logits: Tensor,
     label: Tensor | SoftAtStride,
@@ -113,57 +138,55 @@ def kernel_sums(
 ) -> Sums:
     """As `segctl.losses.sums.at_stride.stride_sums`, by the kernels; the label integer (B, H, W) or `SoftAtStride`."""
     call = KernelCall(size, norm, with_log, not isinstance(label, SoftAtStride), align_corners)
-    tensor = saveable(label.logits) if isinstance(label, SoftAtStride) else label
-    return Sums(*_KernelSums.apply(logits, tensor, valid, call))
+    tensor = label.logits if isinstance(label, SoftAtStride) else label
+    return SumTables.of(*_KernelSums.apply(logits, tensor, valid, call))
 
 
 class _KernelSums(torch.autograd.Function):
-    """Logits (B, C, h, w) -> the six sums, each (B, C)."""
+    """Logits (B, C, h, w) -> the two tables of `SumTables`, each (3, B, C)."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, label: Tensor, valid: Tensor | None, call: KernelCall) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(logits, label, valid)
-        ctx.call = call
+    def forward(ctx: Any, logits: Tensor, label: Tensor, valid: Tensor | None, call: KernelCall) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(logits)
+        ctx.label, ctx.valid, ctx.call = label, valid, call  # autograd would want a copy of what inference mode made
         images, classes, height, width = logits.shape
         groups = -(-width // CELLS_AT_ONCE)
         out = torch.empty(images, height, groups, 6, classes, device=logits.device)
+        learned, counted = (torch.empty(3, images, classes, device=logits.device) for _ in range(2))
         arguments = call.arguments(logits, label, valid)
-        with _device_of(logits):
-            _kernels().sum_cells[groups, height, images](out=out, CELLS=CELLS_AT_ONCE, **arguments)
-        sums, largest = out.sum((1, 2)), out[:, :, :, 3].amax((1, 2))
-        intersection, predicted, labelled, _, log_likelihood, label_log = sums.unbind(1)
-        ctx.mark_non_differentiable(labelled, largest, label_log)
-        ctx.set_materialize_grads(False)  # a launch for each sum that no loss reads
-        return intersection, predicted, labelled, largest, log_likelihood, label_log
+        with device_of(logits):
+            triton_kernels().sum_cells[groups, height, images](out=out, CELLS=CELLS_AT_ONCE, **arguments)
+            triton_kernels().add_groups[images, 6](out, learned, counted, height * groups, images, **group_constants(classes))
+        ctx.mark_non_differentiable(counted)
+        ctx.set_materialize_grads(False)
+        return learned, counted
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        logits, label, valid = ctx.saved_tensors
+    def backward(ctx: Any, grads: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grads is None:
+            return None, None, None, None
+        (logits,), label, valid = ctx.saved_tensors, ctx.label, ctx.valid
         call: KernelCall = ctx.call
-        zero = (
-            None
-            if all(grads[index] is not None for index in (0, 1, 4))
-            else logits.new_zeros(logits.shape[:2], dtype=torch.float32)
-        )
-        of_sums = torch.stack([zero if (grad := grads[index]) is None else grad for index in (0, 1, 4)])  # type: ignore[misc]
         if torch.is_grad_enabled():  # a second derivative goes through torch's own operations
             sums = plain_at_size(logits, label, valid, call)
             wanted = torch.stack([sums.intersection, sums.predicted, sums.log_likelihood])
-            return torch.autograd.grad(wanted, logits, of_sums, create_graph=True)[0], None, None, None
+            return torch.autograd.grad(wanted, logits, grads, create_graph=True)[0], None, None, None
         images, classes, height, width = logits.shape
         parts = torch.empty(2, 2, images, height, width, classes, device=logits.device)
         gradient = torch.empty_like(logits)
         arguments = call.arguments(logits, label, valid)
-        with _device_of(logits):
-            _kernels().cell_gradients[width, height, images](grads=of_sums, out=parts, images=images, **arguments)
+        with device_of(logits):
+            triton_kernels().cell_gradients[width, height, images](
+                grads=grads.contiguous(), out=parts, images=images, **arguments
+            )
             block, strides = arguments["BC"], tuple(gradient.stride())
-            _kernels().add_corners[width, height, images](
+            triton_kernels().add_corners[width, height, images](
                 parts, gradient, strides, height, width, images, C=classes, BC=block, num_warps=1
             )
         return gradient, None, None, None
 
 
-def _device_of(tensor: Tensor) -> AbstractContextManager[object]:
+def device_of(tensor: Tensor) -> AbstractContextManager[object]:
     """Triton starts kernels on the current device, which need not be the tensor's."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
@@ -191,7 +214,7 @@ def checked_sums(
     few = SoftAtStride(label.logits[:2]) if isinstance(label, SoftAtStride) else label[:2]
     tensor, mask = few.logits if isinstance(few, SoftAtStride) else few, None if valid is None else valid[:2]
     call = KernelCall(size, norm, with_log, not soft, align_corners=False)
-    right = _is_right(
+    right = _are_right(
         ("kernels", logits.device, logits.dtype, kernel_constants(logits.shape[1])["BC"], soft, valid is None, norm, with_log),
         logits[:2],
         lambda x: kernel_sums(x, few, size, mask, norm, with_log),
@@ -207,7 +230,7 @@ def checked_compiled_sums(logits: Tensor, label: Tensor, valid: Tensor | None, n
     """
     if logits.dtype == torch.float64 or find_spec("triton") is None:
         return None
-    right = _is_right(
+    right = _are_right(
         ("compiled", logits.device, logits.dtype, is_hard(label), valid is None, norm, with_log),
         logits,
         lambda x: _compiled_plain_sums()(x, label, valid, norm, with_log),
@@ -226,25 +249,33 @@ _verdicts: dict[tuple[object, ...], bool] = {}
 """Whether a fast way gave right numbers, by its kind of arguments."""
 
 
-def _is_right(kind: tuple[object, ...], logits: Tensor, fast: Callable[[Tensor], Sums], exact: Callable[[Tensor], Sums]) -> bool:
-    """Whether the fast sums of logits (B, C, *D) and their gradient are near the exact ones; tried once for each kind."""
+def is_right(
+    kind: tuple[object, ...], fast: Callable[[], list[Tensor]], exact: Callable[[], list[Tensor]], tolerance: float
+) -> bool:
+    """Whether the fast way gives the exact one's numbers, each tensor relative to its largest number; tried once a kind."""
     if kind in _verdicts:
         return _verdicts[kind]
-    wanted, reason = _with_gradient(exact, logits), ""
+    wanted, reason = exact(), ""
     try:
-        found = _with_gradient(fast, logits)
+        found = fast()
     except Exception as error:  # a compiler can fail in as many ways as there are machines, and training need not
         first = next(iter(str(error).strip().splitlines()), "")
         reason = f"they cannot be built or run here ({type(error).__name__}: {first})"
     else:
         off = max(float((x - y).abs().max() / y.abs().max().clamp(min=1e-6)) for x, y in zip(found, wanted, strict=True))
-        if not off <= (KERNEL_TOLERANCE if logits.dtype == torch.float32 else 10 * KERNEL_TOLERANCE):
+        if not off <= tolerance:
             reason = f"they differ from torch's own operations by {off:.2g} of the largest number"
     if reason:
         text = f"the losses do not use their GPU kernels ({kind[0]}): {reason}; torch's own operations are used instead"
         warnings.warn(text, stacklevel=2)
     _verdicts[kind] = not reason
     return not reason
+
+
+def _are_right(kind: tuple[object, ...], logits: Tensor, fast: Callable[[Tensor], Sums], exact: Callable[[Tensor], Sums]) -> bool:
+    """Whether the fast sums of logits (B, C, *D) and their gradient are near the exact ones; tried once for each kind."""
+    tolerance = KERNEL_TOLERANCE if logits.dtype == torch.float32 else 10 * KERNEL_TOLERANCE
+    return is_right(kind, lambda: _with_gradient(fast, logits), lambda: _with_gradient(exact, logits), tolerance)
 
 
 def _with_gradient(sums_of: Callable[[Tensor], Sums], logits: Tensor) -> list[Tensor]:
@@ -266,10 +297,10 @@ class _NoKernel:
 
 
 class _NoKernels:
-    sum_cells = cell_gradients = add_corners = _NoKernel()
+    sum_cells = add_groups = cell_gradients = add_corners = mean_of_sums = ratio_of_sums = _NoKernel()
 
 
-def _kernels() -> Any:
+def triton_kernels() -> Any:
     if counting_bytes():
         return _NoKernels
     from segctl.losses.sums import kernels

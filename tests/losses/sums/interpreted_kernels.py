@@ -4,13 +4,15 @@ Triton decides at its import whether it interprets, so this is a process of its 
 """
 
 import itertools
+import random
 import sys
 
 import torch
 from torch import Tensor
 
+from segctl.losses import CrossEntropyLoss, JDTLoss, KLLoss
 from segctl.losses.sums.at_stride import SoftAtStride
-from segctl.losses.sums.on_gpu import KernelCall, checked_sums, kernel_sums, plain_at_size
+from segctl.losses.sums.on_gpu import KernelCall, SumTables, checked_sums, kernel_sums, plain_at_size
 from segctl.losses.sums.plain import Sums
 
 CASES = [  # images, classes, grid, label size, the teacher's grid, type
@@ -59,8 +61,39 @@ def compare(case: tuple, kind: str, norm: int, masked: bool, corners: bool) -> N
     assert off < limit, (case, kind, norm, masked, corners, "gradient", off)
 
 
+def compare_losses(number: int) -> None:
+    """A JDT, a cross-entropy and a KL loss of some sums, in one kernel each, against torch's own operations in float64."""
+    draw = random.Random(number)
+    torch.manual_seed(number)
+    images, classes = draw.choice([(1, 3), (4, 19), (3, 150)])
+    predicted, labelled = 10 * torch.rand(2, images, classes)
+    labelled[torch.rand(images, classes) < 0.3] = 0.0
+    learned = torch.stack([torch.minimum(predicted, labelled) * 0.7, predicted, -5 * torch.rand(images, classes)])
+    counted = torch.stack([labelled, labelled / 10, -torch.rand(images, classes)])
+    means = draw.choice([(1, 0, 0), (0, 1, 0), (0, 0, 1), (0.3, 0.2, 0.5)])
+    weights = draw.choice([None, torch.rand(classes).tolist()])
+    ratio = JDTLoss(
+        *means, alpha=draw.choice([1, 0.3]), gamma=draw.choice([1, 1.5]), smooth=draw.choice([0.5, 1]), class_weights=weights,
+        log_loss=draw.choice([True, False]), threshold=draw.choice([0.01, 0.6]),
+    )  # fmt: skip
+    hard = draw.choice([True, False])
+    for loss, options in ((ratio, {"hard": hard}), (CrossEntropyLoss(class_weights=weights), {}), (KLLoss(2.0), {})):
+        ours, theirs = learned.clone().requires_grad_(), learned.double().requires_grad_()
+        found = loss.of_sums(SumTables.of(ours, counted), **options)
+        assert type(found.grad_fn).__name__ == "_ValueBackward"
+        wanted = loss.of_sums(Sums(*SumTables.of(theirs, counted.double())), **options)
+        assert error(found, wanted) < 1e-5, (number, loss, vars(loss))
+        slopes = [torch.autograd.grad(value, x)[0] for value, x in ((found, ours), (wanted, theirs))]
+        assert error(slopes[0], slopes[1]) < 1e-5, (number, loss, vars(loss), "gradient")
+
+
 def main() -> None:
     long = "long" in sys.argv
+    for number in range(100 if long else 6):
+        compare_losses(number)
+    empty = SumTables.of(torch.zeros(3, 2, 4), torch.zeros(3, 2, 4))  # a batch without a valid pixel
+    assert float(JDTLoss(1, 1, 1, smooth=0.0).of_sums(empty, hard=False)) == 0
+    assert float(CrossEntropyLoss().of_sums(empty)) == 0
     combinations = list(itertools.product(("hard", "teacher"), (1, 2), (False, True), (False, True)))
     for number, case in enumerate(CASES + LONG if long else CASES):
         for kind, norm, masked, corners in combinations if long else combinations[5 * number :: 16]:

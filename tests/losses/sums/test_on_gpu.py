@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from segctl.losses.sums import on_gpu
-from segctl.losses.sums.on_gpu import checked_sums, kernel_constants
+from segctl.losses.sums.on_gpu import checked_sums, group_constants, kernel_constants
 from segctl.losses.sums.plain import Sums
 
 HERE = Path(__file__).parent
@@ -61,20 +61,43 @@ def test_no_architecture_spills_more_than_a_register(classes: int, hard: bool, t
             assert spilled <= 4
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [19, 256])
+def test_the_kernels_of_losses_are_assembled_without_spilling(classes: int, tmp_path: Path) -> None:
+    pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
+    from segctl.losses.sums import kernels
+
+    switches = ("ENTROPY", "WEIGHTED", "ALL", "LOG", "POWER", "OVER_BATCH", "BY_IMAGE")
+    constants = {**group_constants(classes), **dict.fromkeys(switches, True)}
+    types: dict[str, object] = dict.fromkeys(("parts", "learned", "counted", "weights", "value", "gradient"), "*fp32")
+    numbers = ("scale", "floor", "miou_d", "miou_i", "miou_c", "alpha", "beta", "gamma", "smooth", "threshold")
+    types |= dict.fromkeys(numbers, "fp32")
+    for kernel in (kernels.add_groups, kernels.mean_of_sums, kernels.ratio_of_sums):
+        for architecture in ARCHITECTURES:
+            _, spilled = assembled(kernel, architecture, constants, types, tmp_path)
+            assert spilled == 0
+
+
 def assemble(kernel: object, architecture: int, classes: int, hard: bool, folder: Path) -> tuple[int, int]:
-    """Registers and bytes spilled, as NVIDIA's assembler reports them."""
+    """Registers and bytes spilled of a kernel that reads logits, as NVIDIA's assembler reports them."""
+    switches = {"CELLS": on_gpu.CELLS_AT_ONCE, "HARD": hard, "MASKED": True, "SQUARES": False, "WITH_LOG": True}
+    types: dict[str, object] = {"label": "*i64" if hard else "*bf16", "strides": ("i32",) * 4, "their_strides": ("i32",) * 4}
+    types |= dict.fromkeys(("first_row", "first_column"), "*i32") | {f"their_{name}": "*fp32" for name in ("tall", "wide")}
+    return assembled(kernel, architecture, kernel_constants(classes) | switches, CHANGES | types, folder)
+
+
+def assembled(
+    kernel: object, architecture: int, constants: dict[str, int], types: dict[str, object], folder: Path
+) -> tuple[int, int]:
+    """Registers and bytes spilled. types: of the arguments that are no 32-bit integers; constants: with the number of warps."""
     import triton
     from triton.backends import nvidia
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    sizes = kernel_constants(classes)
-    warps = sizes.pop("num_warps")
-    constants = {**sizes, "CELLS": on_gpu.CELLS_AT_ONCE, "HARD": hard, "MASKED": True, "SQUARES": False, "WITH_LOG": True}
-    types: dict[str, object] = {"label": "*i64" if hard else "*bf16", "strides": ("i32",) * 4, "their_strides": ("i32",) * 4}
-    types |= dict.fromkeys(("first_row", "first_column"), "*i32") | {f"their_{name}": "*fp32" for name in ("tall", "wide")}
+    warps = constants["num_warps"]
     names = kernel.arg_names
-    signature = {name: "constexpr" if name in constants else types.get(name, CHANGES.get(name, "i32")) for name in names}
+    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
     source = ASTSource(
         fn=kernel, signature=signature, constexprs={(names.index(n),): v for n, v in constants.items() if n in names}
     )
