@@ -3,7 +3,7 @@
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from segctl.cli.options import GivenTeachers, RunOptions, with_run_options
 from segctl.cli.output import out
@@ -71,7 +71,7 @@ def train_run(run: "TrainRun", name: str, options: RunOptions, reasons: tuple[st
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from segctl.cli.progress import watching
     from segctl.runs import RunFolder, free_folder, newest_unfinished
-    from segctl.runtime.world import joined_world, under_launcher
+    from segctl.runtime.world import joined_world, restarts, under_launcher
     from segctl.train.dry_run import dry_run
     from segctl.train.extend import extend_run
     from segctl.train.resume import resume_run
@@ -81,18 +81,10 @@ def train_run(run: "TrainRun", name: str, options: RunOptions, reasons: tuple[st
     resumes = options.resume or options.extend_to is not None
     teachers = GivenTeachers.of(options.teacher).paths
     track = tuple(dict.fromkeys([*(options.track or []), *(["tensorboard"] if options.tensorboard else [])]))
-    if options.dry_run and (resumes or options.run is not None or track):
-        raise InputError(
-            "--dry-run keeps nothing, so it cannot be combined with --run, --resume, --extend-to, --track or --tensorboard",
-            "leave them out",
-        )
-    if not under_launcher():
-        processes = options.processes or default_processes(run, name, options)
-        if processes > 1:
-            from segctl.runtime.launcher import launch
-
-            launch(processes, out.arguments)
-            return
+    had, allowed = restarts()
+    _check_kept(options, bool(track), allowed)
+    if not under_launcher() and _launched(run, name, options, resumes=had > 0 and _after_a_restart(options) == "resume"):
+        return
     with joined_world(out.note_of_any_rank) as world, watching() as watch:
         request = Request(
             run=run,
@@ -119,12 +111,17 @@ def train_run(run: "TrainRun", name: str, options: RunOptions, reasons: tuple[st
                 folder = world.share(newest_unfinished(options.runs_root, name))
             else:
                 folder = world.share(free_folder(options.runs_root, name))
-            if options.extend_to is not None:
-                extend_run(request, folder, watch)
-            elif options.resume:
-                resume_run(request, folder, watch)
-            else:
-                folder = start_run(request, folder, watch, free_name=name if options.run is None else None)
+            what = _asked_for(options)
+            if max(world.gather(had)) > 0:  # an agent does not count the restarts that another machine asked for
+                what = world.from_main(lambda: _after_a_restart(options))
+                watch.note(f"torchrun has started the processes again: {AGAIN[what]}")
+            match what:
+                case "start":
+                    folder = start_run(request, folder, watch, free_name=name if options.run is None else None)
+                case "resume":
+                    resume_run(request, folder, watch)
+                case "extend":
+                    extend_run(request, folder, watch)
     if options.dry_run:
         out.table("Dry run: nothing was kept", ["what", "value"], [[key, f"{value:.4g}"] for key, value in found.items()])
         return
@@ -140,6 +137,58 @@ def _next_line(run: "TrainRun", folder: Path, options: RunOptions) -> str:
     preset = ["--preset", options.preset or "PRESET", *(["--data", options.data] if options.data else [])]
     weights = ["--set", f"model.weights={folder}"]
     return command_line("train", *preset, *weights, data_root=options.data_root, runs_root=options.runs_root)
+
+
+def _check_kept(options: RunOptions, tracked: bool, restarts: int) -> None:
+    """Refuse options for a folder where none is kept, and torchrun's restarts where no folder is named."""
+    resumes = options.resume or options.extend_to is not None
+    if options.dry_run and (resumes or options.run is not None or tracked):
+        raise InputError(
+            "--dry-run keeps nothing, so it cannot be combined with --run, --resume, --extend-to, --track or --tensorboard",
+            "leave them out",
+        )
+    if restarts and options.run is None and not options.dry_run:
+        raise InputError(
+            f"torchrun may start the processes of this run {restarts} times again, but no --run says which run is theirs",
+            "add --run DIR, or leave out --max-restarts",
+        )
+
+
+What = Literal["start", "resume", "extend", "nothing"]
+
+AGAIN: dict[What, str] = {
+    "start": "the run begins, because there is nothing to resume",
+    "resume": "the run goes on from its last checkpoint",
+    "extend": "the run goes on from its last checkpoint",
+    "nothing": "the run has finished",
+}
+
+
+def _asked_for(options: RunOptions) -> What:
+    """What the options do with a run."""
+    return "extend" if options.extend_to is not None else "resume" if options.resume else "start"
+
+
+def _after_a_restart(options: RunOptions) -> What:
+    """What the options do with the run of --run if torchrun has started their processes again, because one of them died."""
+    from segctl.runs import RunFolder
+
+    if options.run is None or not options.run.exists():
+        return _asked_for(options)
+    folder = RunFolder(options.run)
+    if options.extend_to is not None and folder.read_run().train.steps < options.extend_to:
+        return "extend"
+    return "nothing" if folder.finished else "resume"
+
+
+def _launched(run: "TrainRun", name: str, options: RunOptions, *, resumes: bool) -> bool:
+    """Whether the run is for several processes, which have then run it. resumes: they resume it although no option says so."""
+    processes = options.processes or default_processes(run, name, options)
+    if processes > 1:
+        from segctl.runtime.launcher import launch
+
+        launch(processes, [*out.arguments, *(["--resume"] if resumes and not options.resume else [])])
+    return processes > 1
 
 
 def default_processes(run: "TrainRun", name: str, options: RunOptions) -> int:

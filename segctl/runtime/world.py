@@ -10,6 +10,7 @@ import re
 import sys
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -36,6 +37,9 @@ GPU_PATIENCE = timedelta(minutes=30)
 
 ARRIVAL = timedelta(minutes=10)
 """How long a process waits at the start until all processes are there. A cluster may start some minutes after others."""
+
+AGAIN_S = 0.02
+"""Look so often whether the other processes are there."""
 
 SILENCE_S = 5.0
 """Say for whom a process waits at the start after this many seconds."""
@@ -254,8 +258,7 @@ def _connect() -> None:
     """Meet the other processes, then join them into torch's process group."""
     store, rank, size = next(rendezvous("env://", timeout=ARRIVAL))
     # The process group itself has more patience, so nobody may build it before all are there.
-    store.set(f"segctl/{rank}", "here")
-    store.wait([f"segctl/{other}" for other in range(size)], ARRIVAL)
+    store = dist.PrefixStore(_agreed_name(store, rank, size), store)
     store.set_timeout(PATIENCE)
     on_gpus = torch.cuda.is_available()
     backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
@@ -264,6 +267,37 @@ def _connect() -> None:
         # One timeout serves all backends of a group, so NCCL gets its own here.
         gpus = dist.group.WORLD._get_backend(torch.device("cuda"))  # type: ignore[union-attr]
         gpus._set_default_timeout(GPU_PATIENCE)
+
+
+def _agreed_name(store: dist.Store, rank: int, size: int) -> str:
+    """A name that the processes of this start have and no other start has. Returns when all are there, or fails after `ARRIVAL`.
+
+    After a restart, torchrun's agents serve the same store again. The addresses of processes that have died are still in it, and
+    a process group would wait for those. Restarts cannot be counted, because agents of two machines may count differently. So
+    each process leaves a word of its own, the first one proposes a name for a list of words, and a process agrees if its own word
+    is in the list.
+    """
+    word, deadline, proposed = uuid.uuid4().hex, time.monotonic() + ARRIVAL.total_seconds(), b""
+    store.set(f"segctl/word/{rank}", word)
+    keys = [f"segctl/word/{other}" for other in range(size)]
+    store.wait(keys if rank == 0 else ["segctl/proposal"], ARRIVAL)
+    while time.monotonic() < deadline:
+        if rank == 0:
+            words = b" ".join(store.multi_get(keys))
+            if not proposed.endswith(words):
+                proposed = uuid.uuid4().hex.encode() + b" " + words
+                store.set("segctl/proposal", proposed.decode())
+        proposal = store.get("segctl/proposal").decode()
+        name, *words_of_all = proposal.split()
+        if words_of_all[rank : rank + 1] == [word]:
+            store.set(f"segctl/{name}/{rank}", "agreed")
+            agreed = [f"segctl/{name}/{other}" for other in range(size)]
+            if rank == 0 and store.check(agreed):
+                store.set(f"segctl/{name}", "begin")
+            if store.check([f"segctl/{name}"]):
+                return f"segctl/{name}"
+        time.sleep(AGAIN_S)
+    raise RuntimeError("some of them have not started")
 
 
 @contextmanager
@@ -302,6 +336,12 @@ def end_process(code: int) -> NoReturn:
 def under_launcher() -> bool:
     """Whether a launcher started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", "1"))) > 1
+
+
+def restarts() -> tuple[int, int]:
+    """How often torchrun has started this machine's processes again, and how often it may; 0 without torchrun."""
+    had, allowed = (int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+    return had, allowed
 
 
 def adopt_slurm(environment: MutableMapping[str, str]) -> None:
