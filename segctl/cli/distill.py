@@ -47,6 +47,8 @@ def distill(options: RunOptions) -> None:
         raise InputError("--teacher cannot be combined with --method none", "leave one of them out")
     if options.trust_program and not isinstance(run, DistillRun):
         raise InputError("--trust-program cannot be combined with --method none", "leave one of them out")
+    if options.fsdp and not isinstance(run, DistillRun):
+        raise InputError("--fsdp cannot be combined with --method none", "leave one of them out")
     if options.teacher_preset is not None and not options.teacher:
         raise InputError("--teacher-preset needs --teacher FILE, whose network it describes", "add --teacher FILE")
     if isinstance(run, DistillRun):

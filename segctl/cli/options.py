@@ -17,8 +17,26 @@ from segctl.runtime.device_name import check_device_name
 MOST_WEIGHT = 1e9
 """The largest weight of a teacher."""
 
+
+def _data_root(text: str | Path) -> Path:
+    """The value of --data-root. Importing what reads URLs takes time, which most commands need not spend."""
+    if "://" not in str(text):
+        return Path(text)
+    from segctl.data.files.remote import root_of
+
+    return root_of(str(text))
+
+
 DataRootOpt = Annotated[
-    Path, typer.Option("--data-root", envvar=DATA_VARIABLE, help="Folder of prepared datasets.", show_default=True)
+    Path,
+    typer.Option(
+        "--data-root",
+        envvar=DATA_VARIABLE,
+        parser=_data_root,
+        metavar="PATH",
+        help="Folder of prepared datasets, or its URL (https://, s3://), which is read by parts and never written to.",
+        show_default=True,
+    ),
 ]
 RunsRootOpt = Annotated[Path, typer.Option("--runs-root", envvar=RUNS_VARIABLE, help="Folder of runs.", show_default=True)]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -86,6 +104,12 @@ ProcessesOpt = Annotated[
         min=1,
         max=1024,
         help="Local processes that share the global batch; default: one for each visible GPU, as far as the batch divides.",
+    ),
+]
+FsdpOpt = Annotated[
+    bool,
+    typer.Option(
+        "--fsdp", help="Spread the teacher's weights over the processes of the run, for a teacher that does not fit on each GPU."
     ),
 ]
 ProfileOpt = Annotated[
@@ -235,6 +259,7 @@ class RunOptions:
     deterministic: DeterministicOpt = False
     device: DeviceOpt = None
     processes: ProcessesOpt = None
+    fsdp: FsdpOpt = False
     profile: ProfileOpt = False
     track: TrackOpt = None
     tensorboard: TensorboardOpt = False

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from segctl.schema.run import TrainRun
 
 
-@with_run_options(RunOptions, without=("method", "teacher", "teacher_preset", "trust_program"))
+@with_run_options(RunOptions, without=("method", "teacher", "teacher_preset", "trust_program", "fsdp"))
 def train(options: RunOptions) -> None:
     """Train a network on labels. A student's preset is trained without its teacher."""
     from segctl.schema.load import require_consistent
@@ -100,6 +100,7 @@ def train_run(run: "TrainRun", name: str, options: RunOptions, reasons: tuple[st
             profile=options.profile,
             track=track,
             reasons=reasons,
+            fsdp=options.fsdp,
         )
         if options.dry_run:
             found = dry_run(request, watch)

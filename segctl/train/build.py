@@ -24,6 +24,7 @@ from segctl.runtime.compiler import require_compiler
 from segctl.runtime.cores import loader_workers
 from segctl.runtime.determinism import set_determinism
 from segctl.runtime.device import choose_compute, require_own_gpus
+from segctl.runtime.sharding import parts_that_run, shard_frozen
 from segctl.runtime.world import World
 from segctl.schema.cross_checks import group_faults
 from segctl.schema.run import DistillRun, PretrainRun, TrainRun, with_epochs_counted
@@ -95,8 +96,7 @@ def _build(request: Request, fresh: bool) -> Session:
             data_root=request.data_root, preset=request.teacher_preset, trust_program=request.trust_program,
         )  # fmt: skip
         choose_features(teacher, run, lambda member: shape_of_output(member.model, run.data.crop).features is not None)
-        teacher.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        teacher_shape = shape_of_output(teacher.model, run.data.crop)
+        teacher_shape = _move_teacher(teacher, run, request, compute.device)
         _require_aux(run, teacher, teacher_shape)
         outputs = plan_teacher_cache(run, dataset, teacher, compute, processes=world.size, runs_root=request.runs_root)
     # Seed here, after the teacher: the same seed gives every method the same student.
@@ -145,6 +145,7 @@ def _build(request: Request, fresh: bool) -> Session:
         teacher_cache=outputs,
         runs_root=request.runs_root,
         reasons=request.reasons,
+        sharded=request.fsdp,
     )
 
 
@@ -275,6 +276,37 @@ def _build_task(
 
 
 @torch.no_grad()
+def _move_teacher(teacher: Teacher, run: DistillRun, request: Request, device: torch.device) -> Shape:
+    """Move a teacher to the device, or with --fsdp its share of weights; returns the shape of its output for a crop.
+
+    Raises InputError if --fsdp is given for one process, for a program, or with settings under which the processes would not run
+    the teacher equally often.
+    """
+    if not request.fsdp:
+        teacher.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return shape_of_output(teacher.model, run.data.crop)
+    fault = ""
+    if request.world.size == 1:
+        fault = "--fsdp spreads the teacher over several processes, and this run has one"
+    elif teacher.is_program:
+        fault = f"--fsdp cannot spread {teacher.place} over processes: it is a program, whose weights are part of its code"
+    elif run.teacher.cache:
+        fault = "--fsdp cannot be combined with teacher.cache: each process computes other images for the cache"
+    elif run.train.accumulate == "auto":  # type: ignore[comparison-overlap]
+        fault = "--fsdp cannot be combined with train.accumulate=auto: each process tries its memory alone"
+    elif run.train.compile:
+        fault = "--fsdp cannot be combined with train.compile, which would compile a teacher whose weights come and go"
+    if fault:
+        raise InputError(fault, "leave --fsdp out, or change the other")
+    shapes: list[Shape] = []
+    called = parts_that_run(teacher.model, lambda: shapes.append(shape_of_output(teacher.model, run.data.crop)))
+    for network in teacher.networks:
+        shard_frozen(network.model, called, device, request.world)
+    if teacher.members:
+        teacher.model.to(device)  # the mean's own numbers; its networks are there
+    return shapes[0]
+
+
 def shape_of_output(model: Network, crop: tuple[int, int]) -> Shape:
     """The channels and sizes of the network's output for one crop (H, W), found by running it on a black image."""
     was_training = model.training

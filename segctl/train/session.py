@@ -45,6 +45,7 @@ class Request:
     command: the command line, for environment.json.
     profile: measure where a step's time goes.  track: names of trackers to give the run's curves to.
     reasons: why segctl chose what the preset leaves open, in sentences.
+    fsdp: spread the teacher's weights over the processes.
     """
 
     run: TrainRun
@@ -60,6 +61,7 @@ class Request:
     track: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     further_teachers: tuple[Path, ...] = ()
+    fsdp: bool = False
 
     @property
     def teachers(self) -> tuple[Path, ...]:
@@ -97,6 +99,8 @@ class Session:
     teacher_cache: TeacherCache | None = None
     runs_root: Path = RUNS_ROOT
     reasons: tuple[str, ...] = ()
+    sharded: bool = False
+    """Whether the teacher's weights are spread over the processes, which then have to run it equally often."""
 
     @property
     def teacher_outputs(self) -> TeacherOutputs | None:
@@ -139,6 +143,7 @@ class Session:
             more += ["--processes", str(self.world.size)]
         if self.teacher is not None and self.teacher.is_program:
             more += ["--trust-program"]
+        more += ["--fsdp"] if self.sharded else []
         return resume_line(folder, self.run, *more, data_root=self.dataset.folder.parent, runs_root=self.runs_root)
 
     def _labels_in_words(self) -> str:
@@ -214,6 +219,7 @@ class Session:
         if self.teacher is not None:
             lines += [f"teacher {each.path}   sha256 {each.sha256[:12]}" for each in self.teacher.networks]
             lines += self.teacher.notes
+            lines += [f"the teacher's weights are spread over {self.world.size} processes"] if self.sharded else []
         if self.teacher_cache is not None:
             lines.append(str(self.teacher_cache))
         if isinstance(run, PretrainRun) and isinstance(self.teacher, FeatureTeacher):

@@ -8,6 +8,7 @@ from segctl.errors import InputError
 from segctl.evaluate.count_images import Scoring
 from segctl.files import write_json, write_yaml
 from segctl.runs import RunFolder, free_folder
+from segctl.runtime.world import World
 from segctl.schema.run import DistillRun, TrainRun
 from segctl.teacher.load import Teacher
 from segctl.teacher.trial import Trial, require_passed, try_teacher
@@ -58,7 +59,8 @@ def score_teacher(session: Session, watch: Watch) -> Trial | None:
         return None
     trial = try_teacher(
         session.teacher, session.dataset, session.run.data.val_split,
-        Scoring(session.run.evaluate, session.compute, world=session.world),
+        # Processes that share a teacher's weights have to run it equally often, so each scores all the images.
+        Scoring(session.run.evaluate, session.compute, world=World() if session.sharded else session.world),
         progress=lambda done, total: watch.advance("scoring the teacher", done, total),
     )  # fmt: skip
     for member, found in zip(session.teacher.members, trial.members, strict=True):
