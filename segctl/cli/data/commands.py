@@ -193,11 +193,13 @@ def prepare(
     from segctl.data.datasets.own.tiling import TileChoice
     from segctl.data.datasets.unlabelled import as_asked, with_unlabelled
     from segctl.data.files.bands import BandChoice
+    from segctl.data.files.remote import require_local
     from segctl.data.inspect.check_source import check_source
     from segctl.data.prepare import prepare_source
     from segctl.data.shards.dataset import find_dataset
     from segctl.data.shards.shard import parse_codec
 
+    require_local(data_root, "data prepare")
     packing = parse_codec(codec)
     unlabelled, unannotated = as_asked(unlabelled or [], unannotated)
     how = {"format": format, "unannotated": unannotated, "label_suffix": label_suffix, "min_confidence": min_confidence}

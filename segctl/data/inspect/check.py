@@ -22,6 +22,7 @@ from segctl.data.shards.dataset import (
     open_dataset,
     pixels_sha256,
 )
+from segctl.data.shards.shard import MISSING
 from segctl.data.shards.tiles import file_hash
 from segctl.data.splits import overlaps
 from segctl.errors import SegctlError
@@ -82,7 +83,7 @@ def _shard_findings(
         if problem := dataset.reader.problem(index):
             missing.add(index)
             count = sum(record.shard == index for record in dataset.samples.values())
-            gone = not (dataset.folder / shard).is_file()
+            gone = problem == MISSING
             lost = f"incomplete: '{shard}' with {count} samples is missing"
             yield Finding("", lost if gone else f"'{shard}' with {count} samples cannot be opened: {problem}")
     hurt: set[int] = set()
@@ -92,7 +93,7 @@ def _shard_findings(
             yield Finding(name, problem)
         progress(done, len(dataset.samples))
     for index in sorted(set(range(len(dataset.shards))) - missing - hurt):
-        if file_hash(dataset.folder / dataset.shards[index]) != dataset.shard_hashes[index]:
+        if file_hash(dataset.reader.whole_file(index)) != dataset.shard_hashes[index]:
             yield Finding("", f"'{dataset.shards[index]}' has changed, though every sample in it is as it was packed")
 
 

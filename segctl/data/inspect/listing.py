@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segctl.data.datasets import KNOWN
+from segctl.data.files.remote import require_local
 from segctl.data.prepare import staging_folder
 from segctl.data.shards.dataset import INDEX_NAME, find_dataset
 
@@ -25,6 +26,7 @@ class Listing:
 
 def list_datasets(data_root: Path) -> list[Listing]:
     """Every dataset that segctl can prepare, and any other that is prepared in the data root."""
+    require_local(data_root, "data list")
     here = {path.parent.name for path in data_root.glob(f"*/{INDEX_NAME}")} if data_root.is_dir() else set()
     listings = []
     for name in sorted(KNOWN.keys() | here):

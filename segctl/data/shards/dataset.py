@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
+from segctl.commands import url_of
 from segctl.data.advice import not_prepared, prepare_again
 from segctl.data.classes import ClassTable, LabelCounts
 from segctl.data.files.bands import BandScaling
+from segctl.data.files.remote import fetch_index
 from segctl.data.shards.shard import SHARD_FORMAT, ShardReader
 from segctl.data.source import PredictedLabels
 from segctl.errors import InputError, did_you_mean
@@ -154,7 +156,7 @@ class PreparedDataset:
 
     def shard_bytes(self) -> int:
         """Size of all shards on the disk."""
-        return sum((self.folder / shard).stat().st_size for shard in self.shards)
+        return sum(self.reader.file_bytes(index) for index in range(len(self.shards)))
 
     def source_bytes(self) -> int:
         """Size of the files that the samples were made from."""
@@ -213,7 +215,10 @@ class _Index(BaseModel):
 def open_dataset(data_root: Path, name: str) -> PreparedDataset:
     """Open a prepared dataset. Raises InputError, with the line that prepares it, if it is not there or cannot be read."""
     folder = data_root / name
+    fetch_index(folder, INDEX_NAME)
     if not (folder / INDEX_NAME).is_file():
+        if (url := url_of(data_root)) is not None:
+            raise InputError(f"there is no dataset '{name}' at '{url}'", f"wanted {url}/{name}/{INDEX_NAME}")
         here = [path.parent.name for path in sorted(data_root.glob(f"*/{INDEX_NAME}"))] if data_root.is_dir() else []
         raise not_prepared(name, data_root, here)
     try:
@@ -224,6 +229,7 @@ def open_dataset(data_root: Path, name: str) -> PreparedDataset:
 
 def find_dataset(data_root: Path, name: str) -> PreparedDataset | None:
     """The prepared dataset; None if there is none that this segctl can read."""
+    fetch_index(data_root / name, INDEX_NAME)
     if not (data_root / name / INDEX_NAME).is_file():
         return None
     try:
@@ -257,7 +263,7 @@ def _open(folder: Path) -> PreparedDataset:
         shards=tuple(index.shards),
         shard_hashes=tuple(index.shards.values()),
         samples=index.samples,
-        reader=ShardReader([folder / shard for shard in index.shards]),
+        reader=ShardReader([folder / shard for shard in index.shards], INDEX_NAME),
         label_counts=index.labels,
         pixels=index.pixels,
     )

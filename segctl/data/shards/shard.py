@@ -33,6 +33,7 @@ import hdf5plugin
 import numpy as np
 
 from segctl.data.advice import check_line
+from segctl.data.files.remote import RemoteFile, remote_file
 from segctl.data.shards.tiles import (
     DamagedTileError,
     Grid,
@@ -54,6 +55,9 @@ Codec = Literal["lz4", "zstd", "source", "none"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
 SHARD_FORMAT = 2
 """Of the shards and of dataset.json. Format 1 had HDF5's own checksums and no index."""
+
+MISSING = "the file is missing"
+"""The problem of a shard that is not there."""
 
 _DAMAGE = (DamagedTileError, OSError, KeyError, RuntimeError, ValueError, TypeError)
 """The errors that a damaged file can raise, in HDF5, in Pillow and here."""
@@ -204,7 +208,7 @@ def _filters(packing: Packing) -> dict[str, Any]:
             return {}
 
 
-def _read_index(path: Path) -> tuple[dict[str, Any], np.ndarray]:
+def _read_index(path: Path | RemoteFile) -> tuple[dict[str, Any], np.ndarray]:
     """The index of a shard: by an array's key the fields of its ArrayEntry; and uint64 (T, 3) offset, bytes, XXH3 of every tile.
 
     Raises DamagedTileError if a checksum does not match, and what h5py raises if the file is not an HDF5 file.
@@ -224,9 +228,16 @@ def _checked(dataset: h5py.Dataset) -> np.ndarray:
 class _OpenShard:
     """The index of a shard, and the file to read tiles from. Raises one of _DAMAGE if the shard is damaged."""
 
-    def __init__(self, path: Path) -> None:
-        self.entries, self.tiles = _read_index(path)
-        self.file = path.open("rb", buffering=0)
+    def __init__(self, path: Path, index: str) -> None:
+        self.remote = remote_file(path, index)
+        try:
+            self.entries, self.tiles = _read_index(path if self.remote is None else self.remote)
+        except _DAMAGE:
+            if self.remote is None:
+                raise
+            self.remote.forget(0, self.remote.size)  # the disk may have lost it
+            self.entries, self.tiles = _read_index(self.remote)
+        self.file = path.open("rb", buffering=0) if self.remote is None else self.remote
         weakref.finalize(self, self.file.close)  # readers are often left to the garbage collector, which would warn
 
     def array(self, key: str) -> ArrayEntry:
@@ -249,10 +260,20 @@ class _OpenShard:
         for offset, length, total in wanted:
             tile = content[offset - start : offset - start + length]
             if checksum(tile) != total:
+                tile = self._fetched_again(offset, length)
+            if checksum(tile) != total:
                 raise DamagedTileError("a tile does not match its checksum")
             yield tile
 
+    def _fetched_again(self, offset: int, length: int) -> memoryview:
+        """A tile of a remote file that the disk may have lost, such as when the power failed; of another file as it is."""
+        if self.remote is not None:
+            self.remote.forget(offset, length)
+        return memoryview(self._bytes(offset, length))
+
     def _bytes(self, offset: int, length: int) -> bytes:
+        if self.remote is not None:
+            return self.remote.read_at(offset, length)
         # One system call that moves no shared position, so threads may read from one file.
         if hasattr(os, "pread"):
             content = os.pread(self.file.fileno(), length, offset)
@@ -272,13 +293,14 @@ class ShardReader:
     "instances") and name.
     """
 
-    def __init__(self, paths: list[Path]) -> None:
-        self._paths = paths
+    def __init__(self, paths: list[Path], index: str = "dataset.json") -> None:
+        """index: the name of the dataset's index beside the files."""
+        self._paths, self._index = paths, index
         self._files: dict[int, _OpenShard] = {}
         self._pid = os.getpid()
 
-    def __reduce__(self) -> tuple[type["ShardReader"], tuple[list[Path]]]:
-        return ShardReader, (self._paths,)
+    def __reduce__(self) -> tuple[type["ShardReader"], tuple[list[Path], str]]:
+        return ShardReader, (self._paths, self._index)
 
     def close(self) -> None:
         for opened in self._files.values():
@@ -315,6 +337,16 @@ class ShardReader:
         with self._worded_damage(shard, group, name):
             return self._file(shard).array(f"{group}/{name}").grid.shape
 
+    def file_bytes(self, shard: int) -> int:
+        """The size of a shard's file. Raises FileNotFoundError."""
+        remote = remote_file(self._paths[shard], self._index)
+        return self._paths[shard].stat().st_size if remote is None else remote.size
+
+    def whole_file(self, shard: int) -> Path:
+        """A shard's file on this machine; a remote one is fetched as a whole. Raises FileNotFoundError."""
+        remote = remote_file(self._paths[shard], self._index)
+        return self._paths[shard] if remote is None else remote.whole()
+
     def problem(self, shard: int) -> str:
         """Why a shard cannot be opened; empty if it can."""
         try:
@@ -347,13 +379,13 @@ class ShardReader:
             self.close()
             self._pid = os.getpid()
         if shard not in self._files:
-            self._files[shard] = _OpenShard(self._paths[shard])
+            self._files[shard] = _OpenShard(self._paths[shard], self._index)
         return self._files[shard]
 
 
 def _reason(error: Exception, path: Path) -> str:
-    if not path.is_file():
-        return "the file is missing"
+    if isinstance(error, FileNotFoundError):
+        return MISSING
     if isinstance(error, DamagedTileError):
         return str(error)
     return "the file is damaged"
