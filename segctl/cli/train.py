@@ -115,7 +115,7 @@ def train_run(run: "TrainRun", name: str, options: RunOptions, reasons: tuple[st
             what = _asked_for(options)
             if max(world.gather(had)) > 0:  # an agent does not count the restarts that another machine asked for
                 what = world.from_main(lambda: _after_a_restart(options))
-                watch.note(f"torchrun has started the processes again: {AGAIN[what]}")
+                watch.note(f"torchrun has started the processes again: {STARTED_AGAIN[what]}")
             match what:
                 case "start":
                     folder = start_run(request, folder, watch, free_name=name if options.run is None else None)
@@ -157,7 +157,7 @@ def _check_kept(options: RunOptions, tracked: bool, restarts: int) -> None:
 
 What = Literal["start", "resume", "extend", "nothing"]
 
-AGAIN: dict[What, str] = {
+STARTED_AGAIN: dict[What, str] = {
     "start": "the run begins, because there is nothing to resume",
     "resume": "the run goes on from its last checkpoint",
     "extend": "the run goes on from its last checkpoint",

@@ -34,7 +34,7 @@ def shard_frozen(network: nn.Module, called: set[nn.Module], device: torch.devic
 
     called: what `parts_that_run` found. Weights outside of these parts are gathered for the whole pass.
     """
-    network.requires_grad_(False).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    network.requires_grad_(False).to(memory_format=torch.contiguous_format)
     mesh = init_device_mesh(device.type, (world.size,))
     most = int(LARGEST_PART * sum(weight.numel() for weight in network.parameters()))
     for part in [*_parts(network, called, most), network]:

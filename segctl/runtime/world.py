@@ -258,7 +258,7 @@ def _connect() -> None:
     """Meet the other processes, then join them into torch's process group."""
     store, rank, size = next(rendezvous("env://", timeout=ARRIVAL))
     # The process group itself has more patience, so nobody may build it before all are there.
-    store = dist.PrefixStore(_agreed_name(store, rank, size), store)
+    store = dist.PrefixStore(_agreed_name(store, rank, size), store)  # type: ignore[attr-defined]
     store.set_timeout(PATIENCE)
     on_gpus = torch.cuda.is_available()
     backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
@@ -269,7 +269,7 @@ def _connect() -> None:
         gpus._set_default_timeout(GPU_PATIENCE)
 
 
-def _agreed_name(store: dist.Store, rank: int, size: int) -> str:
+def _agreed_name(store: Any, rank: int, size: int) -> str:
     """A name that the processes of this start have and no other start has. Returns when all are there, or fails after `ARRIVAL`.
 
     After a restart, torchrun's agents serve the same store again. The addresses of processes that have died are still in it, and

@@ -116,8 +116,8 @@ def _build(request: Request, fresh: bool) -> Session:
         synchronised(task, apart=[opponent.network for opponent in opponents])
     _save_memory_and_time(run, task, compute.device)
     apart = [parameter for opponent in opponents for parameter in opponent.network.parameters()]
-    # fp16 may skip a step. The optimisers that run as one kernel learn that on the GPU, without a wait for it.
-    fused = compute.precision == "fp16"
+    # One kernel instead of some for each group of weights. With fp16, which may skip a step, it learns that without a wait.
+    fused = compute.device.type == "cuda" or compute.precision == "fp16"
     state = State(
         device=compute.device,
         task=task,

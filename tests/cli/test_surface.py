@@ -43,7 +43,7 @@ SURFACE = {
     "presets check": {"--set", "--data", "--data-root"},
     "presets new": {"--like", "--set", "--data", "--data-root"},
     "train": TRAINING,
-    "distill": TRAINING | {"--method", "--teacher", "--teacher-preset", "--trust-program"},
+    "distill": TRAINING | {"--method", "--teacher", "--teacher-preset", "--trust-program", "--fsdp"},
     "pretrain": TRAINING | {"--teacher", "--method", "--split"},
     "compare": {
         "--preset", "--data", "--methods", "--seeds", "--teacher", "--teacher-preset", "--trust-program", "--set", "--steps",

@@ -216,3 +216,19 @@ def test_what_timm_does_not_have_is_one_sentence(options: dict[str, object], mes
     with pytest.raises(InputError) as error:
         build_optimizer(TimmSpec.model_validate({"lr": 0.1, **options}), model, model["backbone"])
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("spec", [SGDSpec(lr=0.1, weight_decay=1e-2), AdamWSpec(lr=1e-2, weight_decay=0.1), AdamSpec(lr=1e-2)])
+def test_one_kernel_for_all_weights_takes_the_same_steps(spec: SGDSpec | AdamWSpec | AdamSpec) -> None:
+    """The form that a GPU takes; its last digits may differ."""
+    found = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Tanh(), torch.nn.Conv2d(4, 2, 1))
+        optimizer = build_optimizer(spec, network, network[0], fused=fused)
+        for _ in range(4):
+            optimizer.zero_grad()
+            network(torch.randn(2, 3, 8, 8)).square().mean().backward()
+            optimizer.step()
+        found.append([weight.detach() for weight in network.parameters()])
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*found, strict=True))

@@ -20,7 +20,7 @@ from segctl.files import content_key, file_sha256, write_json, write_whole
 
 T = TypeVar("T")
 
-BLOCK = 1 << 18
+FETCH_BYTES = 1 << 18
 """Bytes that are fetched and marked together: a few tiles. One request for each tile would wait longer than it reads."""
 CACHE_VARIABLE = "SEGCTL_CACHE"
 
@@ -59,10 +59,10 @@ def fetch_index(folder: Path, name: str) -> None:
         return
     folder.mkdir(exist_ok=True)
     if not (folder / name).is_file() or (folder / name).read_bytes() != content:
-        write_whole(folder / name, lambda partial: partial.write_bytes(content))
+        write_whole(folder / name, lambda partial: _write(partial, content))
 
 
-def remote_file(path: Path, index: str) -> "RemoteFile | None":
+def remote_file(path: Path, index: str) -> "RangedFile | None":
     """The remote file that a path in a dataset's folder stands for; None for one of this machine.
 
     index: the name of the dataset's index. What was read with another index is not used, because the files may be others.
@@ -71,10 +71,10 @@ def remote_file(path: Path, index: str) -> "RemoteFile | None":
     if url is None:
         return None
     key = file_sha256(path.parent / index)[:16]
-    return RemoteFile(f"{url}/{path.parent.name}/{path.name}", path.parent / "parts" / key / path.name)
+    return RangedFile(f"{url}/{path.parent.name}/{path.name}", path.parent / "parts" / key / path.name)
 
 
-class RemoteFile(io.RawIOBase):
+class RangedFile(io.RawIOBase):
     """A file of a URL, to be read at any place; `path` is the sparse file that keeps what was read.
 
     Raises SegctlError if it cannot be reached, InputError if its server does not serve ranges, and FileNotFoundError.
@@ -90,11 +90,12 @@ class RemoteFile(io.RawIOBase):
             if size is None:
                 raise _no_ranges(url)
             path.parent.mkdir(parents=True, exist_ok=True)
-            _create(marks, -(-size // BLOCK))
+            _create(marks, -(-size // FETCH_BYTES))
             _create(path, size)  # last: where it is, the marks are too
         self.size = path.stat().st_size
         self._descriptors = [os.open(each, os.O_RDWR) for each in (path, marks)]
-        weakref.finalize(self, lambda opened: [os.close(each) for each in opened], self._descriptors)
+        for descriptor in self._descriptors:
+            weakref.finalize(self, os.close, descriptor)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """`length` bytes from `offset` on, fewer at the file's end; what is not on the disk is fetched first."""
@@ -102,7 +103,7 @@ class RemoteFile(io.RawIOBase):
         if not length:
             return b""
         data, marks = self._descriptors
-        first, last = offset // BLOCK, (offset + length - 1) // BLOCK
+        first, last = offset // FETCH_BYTES, (offset + length - 1) // FETCH_BYTES
         there = os.pread(marks, last - first + 1, first)
         for run in re.finditer(b"\x00+", there):
             self._fetch(first + run.start(), first + run.end())
@@ -110,18 +111,18 @@ class RemoteFile(io.RawIOBase):
 
     def forget(self, offset: int, length: int) -> None:
         """Fetch these bytes again when they are read next: the disk may have lost them."""
-        first, last = offset // BLOCK, (offset + max(length, 1) - 1) // BLOCK
+        first, last = offset // FETCH_BYTES, (offset + max(length, 1) - 1) // FETCH_BYTES
         os.pwrite(self._descriptors[1], bytes(last - first + 1), first)
 
     def whole(self) -> Path:
         """The file of this machine, once all of it has been read."""
-        for offset in range(0, self.size, 64 * BLOCK):
-            self.read_at(offset, 64 * BLOCK)
+        for offset in range(0, self.size, 64 * FETCH_BYTES):
+            self.read_at(offset, 64 * FETCH_BYTES)
         return self.path
 
     def _fetch(self, first: int, end: int) -> None:
         """Fetch the blocks first to end, without the last one."""
-        start, stop = first * BLOCK, min(end * BLOCK, self.size)
+        start, stop = first * FETCH_BYTES, min(end * FETCH_BYTES, self.size)
         content = _asked(self.url, lambda: self._filesystem.cat_file(self._place, start=start, end=stop))
         if len(content) != stop - start:
             raise _no_ranges(self.url)
@@ -150,6 +151,10 @@ class RemoteFile(io.RawIOBase):
         return len(content)
 
 
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
 def _create(path: Path, size: int) -> None:
     """Make a file of zeros, unless another process has made it meanwhile; it never replaces one."""
     partial = path.with_name(f"{path.name}.{os.getpid()}")
@@ -163,7 +168,7 @@ def _create(path: Path, size: int) -> None:
 def _open(url: str) -> tuple[Any, str]:
     """fsspec's file system for a URL, and the place in it. Raises InputError where a package for it is missing."""
     try:
-        import fsspec
+        import fsspec  # type: ignore[import-untyped]
 
         filesystem, place = fsspec.core.url_to_fs(url)
     except ImportError as error:

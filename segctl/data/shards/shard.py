@@ -33,7 +33,7 @@ import hdf5plugin
 import numpy as np
 
 from segctl.data.advice import check_line
-from segctl.data.files.remote import RemoteFile, remote_file
+from segctl.data.files.remote import RangedFile, remote_file
 from segctl.data.shards.tiles import (
     DamagedTileError,
     Grid,
@@ -208,7 +208,7 @@ def _filters(packing: Packing) -> dict[str, Any]:
             return {}
 
 
-def _read_index(path: Path | RemoteFile) -> tuple[dict[str, Any], np.ndarray]:
+def _read_index(path: Path | RangedFile) -> tuple[dict[str, Any], np.ndarray]:
     """The index of a shard: by an array's key the fields of its ArrayEntry; and uint64 (T, 3) offset, bytes, XXH3 of every tile.
 
     Raises DamagedTileError if a checksum does not match, and what h5py raises if the file is not an HDF5 file.

@@ -57,6 +57,7 @@ class SumTables(Sums):
 
     @staticmethod
     def of(learned: Tensor, counted: Tensor) -> "SumTables":
+        """The sums that lie in two tables (3, B, C)."""
         intersection, predicted, log_likelihood = learned.unbind(0)
         labelled, largest_label, label_log = counted.unbind(0)
         sums = SumTables(intersection, predicted, labelled, largest_label, log_likelihood, label_log)
@@ -162,8 +163,8 @@ class _KernelSums(torch.autograd.Function):
         return learned, counted
 
     @staticmethod
-    def backward(ctx: Any, grads: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-        if grads is None:
+    def backward(ctx: Any, *of_tables: Tensor | None) -> tuple[Tensor | None, ...]:
+        if (grads := of_tables[0]) is None:
             return None, None, None, None
         (logits,), label, valid = ctx.saved_tensors, ctx.label, ctx.valid
         call: KernelCall = ctx.call
@@ -187,7 +188,7 @@ class _KernelSums(torch.autograd.Function):
 
 
 def device_of(tensor: Tensor) -> AbstractContextManager[object]:
-    """Triton starts kernels on the current device, which need not be the tensor's."""
+    """As a context, the device of a tensor of any shape: Triton starts kernels on the current one, which may be another."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 

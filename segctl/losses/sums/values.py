@@ -44,7 +44,7 @@ class RatioOf(NamedTuple):
     every_class: bool
 
 
-Recipe = MeanOf | RatioOf
+ValueRecipe = MeanOf | RatioOf
 
 
 def tables_over_ranks(sums: SumTables) -> SumTables:
@@ -77,7 +77,7 @@ class _OverBatch(torch.autograd.Function):
         return grads[0].expand(-1, ctx.images, -1), None  # that of the third row is 0, see above
 
 
-def by_kernel(sums: Sums, recipe: Recipe, class_weights: Tensor | None, exact: Callable[[Sums], Tensor]) -> Tensor | None:
+def by_kernel(sums: Sums, recipe: ValueRecipe, class_weights: Tensor | None, exact: Callable[[Sums], Tensor]) -> Tensor | None:
     """The loss, a scalar, of sums (B, C) by one kernel; None where the sums are not a kernel's or the kernel does not serve.
 
     class_weights (C,) or None.  exact: the same loss by torch's own operations, for the check and for second derivatives.
@@ -112,7 +112,7 @@ def by_kernel(sums: Sums, recipe: Recipe, class_weights: Tensor | None, exact: C
 class ValueCall:
     """What a call is made of, besides its tensors."""
 
-    recipe: Recipe
+    recipe: ValueRecipe
     exact: Callable[[Sums], Tensor]
 
     def start(self, learned: Tensor, counted: Tensor, weights: Tensor | None, value: Tensor, gradient: Tensor) -> None:

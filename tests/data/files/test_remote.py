@@ -81,7 +81,7 @@ def plain_server(toy_data: Path, cache: Path) -> Iterator[Server]:
 
 
 def test_samples_are_read_by_range_and_kept(server: Server, toy_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "BLOCK", SMALL_BLOCK)
+    monkeypatch.setattr(remote, "FETCH_BYTES", SMALL_BLOCK)
     here, there = open_dataset(toy_data, "camvid"), open_dataset(root_of(server.url + "/"), "camvid")
     assert there.fingerprint == here.fingerprint
     first, *others = here.names("train")
@@ -111,7 +111,7 @@ def test_bytes_that_the_disk_lost_are_fetched_again(server: Server, toy_data: Pa
 
 
 def test_a_server_without_ranges_is_refused(plain_server: Server, toy_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "BLOCK", SMALL_BLOCK)
+    monkeypatch.setattr(remote, "FETCH_BYTES", SMALL_BLOCK)
     there = open_dataset(root_of(plain_server.url), "camvid")
     with pytest.raises(InputError, match=r"is not served by ranges \(HTTP Range\).*copy the dataset into a folder"):
         there.image(there.names("train")[0])
