@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from toy import write_preset
 
+from segctl.cli import main
+
 LIMIT_S = 300
 DIES_ONCE = """
 import os, signal, sys
@@ -62,3 +64,27 @@ def test_two_machines_train_as_one_and_go_on_by_themselves_after_a_death(toy_dat
     assert [event["step"] for event in logged if event["event"] == "step"] == [1, 2, 3, 4, 5, 6]
     weights = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("calm", "killed")]
     assert weights[0] == weights[1]
+
+
+def test_a_restart_needs_to_know_its_run(
+    toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
+    preset = write_preset(tmp_path / "toy.yaml")
+    assert main(["train", "--preset", str(preset), "--data-root", str(toy_data), "--runs-root", str(tmp_path / "runs")]) == 2
+    assert "torchrun may start the processes of this run 2 times again, but no --run says which" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_restart_after_the_end_has_nothing_to_do(
+    toy_data: Path, toy_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another process died after the run was whole. A person who types the same command is told that the folder exists."""
+    preset, before = write_preset(tmp_path / "toy.yaml"), sorted(toy_teacher.iterdir())
+    command = ["train", "--preset", str(preset), "--data-root", str(toy_data), "--run", str(toy_teacher), "--device", "cpu"]
+    assert main(command) == 2
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert main(command) == 0
+    assert "torchrun has started the processes again: the run has finished" in capsys.readouterr().err
+    assert sorted(toy_teacher.iterdir()) == before
