@@ -74,6 +74,7 @@ KNOWN: dict[str, KnownDataset] = {
         "--source: the dataset's zip",
         "www.mapillary.com/dataset/vistas",
         needs_source=True,
+        image_size=(2448, 3264),  # its pictures have many sizes; this is a camera's 8 megapixels
     ),
     "nighttime-driving": KnownDataset(
         "night.open_nighttime_driving",
