@@ -425,7 +425,8 @@ def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> Writ
         for name in names:
             sample = conversion.source.samples.read(name)
             height, width = sample.image.shape[:2]
-            pixels = pixels_sha256(sample.image, sample.label)
+            votes = sample.votes
+            pixels = pixels_sha256(sample.image, sample.label, None if votes is None else votes.numbers)
             images[name] = zlib.crc32(np.ascontiguousarray(sample.image).data)
             shown: dict[str, int] = {}
             if sample.label is not None:
@@ -441,6 +442,7 @@ def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> Writ
                 sample.unknown_pixels,
                 shown,
                 labelled=sample.label is not None,
+                raters=None if votes is None else votes.record,
             )
             yield sample
             tick()
@@ -460,7 +462,8 @@ def _read_back(path: Path, records: Records) -> None:
     for name, record in records.items():
         whole = (0, 0, record.height, record.width)
         label = reader.read(0, "labels", name, whole) if record.labelled else None
-        if pixels_sha256(reader.read(0, "images", name, whole), label) != record.pixels_sha256:
+        votes = None if record.raters is None else reader.read(0, "votes", name, whole)
+        if pixels_sha256(reader.read(0, "images", name, whole), label, votes) != record.pixels_sha256:
             raise SegctlError(f"sample '{name}' reads back from '{path}' with other pixels than were written", "check the disk")
     reader.close()
 

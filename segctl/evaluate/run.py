@@ -186,7 +186,15 @@ def _extras(request: EvaluationRequest, opened: OpenedRequest) -> Extras:
     instances = bool(images) and opened.dataset.instance(images[0]) is not None
     maps = MapCounter(len(names), request.boundary, categories, benchmark) if request.boundary or instances else None
     save = _saver(opened) if request.save_predictions else None
-    return Extras(request.calibration, maps, instances, save)
+    raters = _compares_raters(request, opened)
+    return Extras(request.calibration or raters, raters, maps, instances, save)
+
+
+def _compares_raters(request: EvaluationRequest, opened: OpenedRequest) -> bool:
+    """Whether probabilities are compared with the label maps of several raters: where the dataset has them, and the network's
+    probabilities are those of its classes. An exported file may give no probabilities, so there a person must ask for them."""
+    asked = request.calibration or (request.program is None and (opened.classes is None or opened.classes.is_one_to_one))
+    return asked and opened.dataset.has_raters(opened.split)
 
 
 def _saver(opened: OpenedRequest) -> SavePrediction:

@@ -58,11 +58,12 @@ def prepare(
         typer.Option("--images", metavar="DIR", help="Your own images: a folder, zip, tar, or a pattern such as 'a/*_sat.jpg'."),
     ] = None,
     labels: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             "--labels",
             metavar="DIR",
-            help="Annotations (COCO, YOLO, labelme, CVAT, Label Studio, Supervisely, VIA), or label maps named as the images.",
+            help="Annotations (COCO, YOLO, labelme, CVAT, Label Studio, Supervisely, VIA), or label maps named as the images; "
+            "repeat it for the label maps of several raters.",
         ),
     ] = None,
     instances: Annotated[

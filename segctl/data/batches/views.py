@@ -7,7 +7,7 @@ fiftieth, so resizing the part and resizing the whole sample the same places.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -30,6 +30,8 @@ NO_LABEL = 254
 CLOSE_ENOUGH_PX = 1 / 48
 """Source pixels. On genuine street frames 3 pixels in 10,000, at hard edges, then differ by more than one grey level from
 resizing the whole image. A smaller value costs more source pixels to read."""
+ReadLabel = Callable[[str, int, int, int, int], np.ndarray]
+"""(sample, top, left, height, width) -> that region of the sample's label, uint8 (height, width)."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,17 @@ def read_view(
     out: tuple[np.ndarray, np.ndarray] | None = None,
     *,
     hidden: bool = False,
+    votes: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The view of a sample, at the crop's size: image uint8 (h, w, bands), label uint8 (h, w) with 255 ignored.
 
     out: arrays of these shapes to write into.  hidden: do not look at the label; it is NO_LABEL where the picture is, and 255 at
-    its padding.  Only the tiles that the view shows are read.
+    its padding.  votes: the numbers of the raters' ballots in place of the label.  Only the tiles that the view shows are read.
     """
     image, label = (np.empty((*view.crop, dataset.bands), np.uint8), np.empty(view.crop, np.uint8)) if out is None else out
     _place(_image_part(dataset, name, view), view, image, padding_of(dataset))
-    part = np.full((view.rows.shown, view.columns.shown), NO_LABEL, np.uint8) if hidden else _label_part(dataset, name, view)
+    shown = (view.rows.shown, view.columns.shown)
+    part = np.full(shown, NO_LABEL, np.uint8) if hidden else _label_part(dataset.votes if votes else dataset.label, name, view)
     _place(part, view, label, IGNORED)
     return image, label
 
@@ -175,11 +179,11 @@ def _last_on_a_source_pixel(latest: int, step: float) -> int:
     return 0
 
 
-def _label_part(dataset: PreparedDataset, name: str, view: View) -> np.ndarray:
+def _label_part(read: ReadLabel, name: str, view: View) -> np.ndarray:
     """uint8 (shown rows, shown columns): nearest-exact, each scaled pixel takes the label under its centre."""
     rows, columns = _nearest(view.rows), _nearest(view.columns)
     top, left = int(rows[0]), int(columns[0])
-    region = dataset.label(name, top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1)
+    region = read(name, top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1)
     if view.rows.scaled < view.rows.source:  # rows first when that leaves fewer of them to transpose
         return np.asarray(_take_columns(region.take(rows - top, axis=0), columns - left))
     return np.asarray(_take_columns(region, columns - left).take(rows - top, axis=0))
@@ -206,7 +210,7 @@ class Views:
 
     unlabelled: the samples of the split that have no label, or whose label is hidden.  holders: for each class the samples whose
     labels show it.  rarity: for each class 1 / (its share of the labelled pixels), 0 for a class that no label shows. Both are
-    empty where no operation looks for classes.
+    empty where no operation looks for classes.  raters: whether labels are those of several raters.
     """
 
     dataset: PreparedDataset
@@ -214,6 +218,7 @@ class Views:
     unlabelled: frozenset[str] = frozenset()
     holders: dict[int, list[str]] = field(default_factory=dict)
     rarity: dict[int, float] = field(default_factory=dict)
+    raters: bool = False
 
     @classmethod
     def of(cls, dataset: PreparedDataset, split: str, spec: DataSpec) -> Self:
@@ -274,11 +279,12 @@ class Views:
     ) -> tuple[View, np.ndarray, np.ndarray]:
         """As `read`, with the label NO_LABEL at the real pixels of a picture without label, and 255 at its padding.
 
-        out: arrays of these shapes to write into.  hidden: whether the picture's label is not to be looked at.
+        out: arrays of these shapes to write into.  hidden: whether the picture's label is not to be looked at.  With `raters` the
+        numbers of their ballots stand in place of the label, 255 where an operation ignores a pixel.
         """
         hidden = hidden or name in self.unlabelled
         view = self.draw(name, random, hidden=hidden)
-        image, label = read_view(self.dataset, name, view, out, hidden=hidden)
+        image, label = read_view(self.dataset, name, view, out, hidden=hidden, votes=self.raters)
         for step in self.spec.augment:
             if isinstance(step, ClassCropSpec) or random.random() >= step.probability:
                 continue
