@@ -29,6 +29,7 @@ OPTIONAL_SCORES = (
     ("Cityscapes", ("mIoU_category", "miIoU", "miIoU_category")),
     ("Calibration errors", ("ECE_D", "ECE_I", "SCE_D", "SCE_I")),
     ("Several raters", ("BDice_D", "BDice_I")),
+    ("Mean over groups", ("mIoU_G", "mAcc_G", "mDice_G", "ECE_G", "SCE_G", "BDice_G")),
 )
 """Scores that only some evaluations have, by heading."""
 

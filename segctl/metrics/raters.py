@@ -10,6 +10,7 @@ whatever the weights of a training. Source: the QUBIQ challenge (qubiq.grand-cha
 test.py (`test_medical`), which scores the foreground alone too, and counts an image with neither as 1.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,12 +56,14 @@ def threshold_counts(
     return found
 
 
-def rater_scores(table: RaterTable, *, binary: bool = False) -> dict[str, float | None]:
+def rater_scores(table: RaterTable, *, binary: bool = False, groups: Sequence[NDArray[np.intp]] = ()) -> dict[str, float | None]:
     """BDice_D and BDice_I in percent; None where nothing shows a class. binary: of the foreground alone, else the mean over
-    classes."""
+    classes.  groups: the images of each patient; with them also BDice_G, the mean over patients of what their images give."""
     counts = table.counts[:, :, 1:] if binary else table.counts
     images = [_bdice(image) for image in counts]
     found = {"BDice_D": _bdice(counts.sum(0)), "BDice_I": mean(images)}
+    if groups:
+        found["BDice_G"] = mean([_bdice(counts[rows].sum(0)) for rows in groups])
     return {name: None if np.isnan(value) else 100 * value for name, value in found.items()}
 
 

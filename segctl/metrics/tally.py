@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from segctl.ignored import IGNORED
 from segctl.metrics.boundary import boundary_counts, boundary_scores
 from segctl.metrics.calibration import CalibrationTable, calibration_scores
+from segctl.metrics.cases import case_scores, rows_of_groups
 from segctl.metrics.cityscapes_scores import Benchmark, category_scores, instance_weighted_scores
 from segctl.metrics.counts import counts_of
 from segctl.metrics.instances import InstanceTable, instance_rows, instance_scores, join_instances
@@ -203,10 +204,12 @@ def all_scores(
     found = score(table, binary=binary, percents=choice.percents)
     if counts.boundary is not None:
         found |= boundary_scores(counts.boundary, binary=binary)
+    found |= case_scores(table, binary=binary)
+    groups = rows_of_groups(table.groups)
     if counts.calibration is not None:
-        found |= calibration_scores(counts.calibration, binary=binary)
+        found |= calibration_scores(counts.calibration, binary=binary, groups=groups)
     if counts.raters is not None:
-        found |= rater_scores(counts.raters, binary=binary)
+        found |= rater_scores(counts.raters, binary=binary, groups=groups)
     if counts.instances is not None:
         found |= instance_scores(table, counts.instances, percents=choice.percents, segment_px=choice.segment_px)
     if benchmark is not None:

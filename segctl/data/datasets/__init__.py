@@ -62,12 +62,33 @@ KNOWN: dict[str, KnownDataset] = {
         needs_source=True,
         image_size=(2448, 2448),
     ),
+    "deepglobe-building": KnownDataset(
+        "deepglobe_building.open_deepglobe_building",
+        "--source: the cities' training archives",
+        "SpaceNet 2, of the building challenge of DeepGlobe 2018",
+        needs_source=True,
+        image_size=(650, 650),
+    ),
     "deepglobe-road": KnownDataset(
         "deepglobe_road.open_deepglobe_road",
         "--source: the challenge's training set",
         "the road extraction challenge of DeepGlobe 2018",
         needs_source=True,
         image_size=(1024, 1024),
+    ),
+    "kits": KnownDataset(
+        "medical.ct.open_kits",
+        "--source: KiTS19's data folder",
+        "github.com/neheller/kits19",
+        needs_source=True,
+        image_size=(512, 512),
+    ),
+    "lits": KnownDataset(
+        "medical.ct.open_lits",
+        "--source: both training batches",
+        "competitions.codalab.org/competitions/17094",
+        needs_source=True,
+        image_size=(512, 512),
     ),
     "mapillary-vistas": KnownDataset(
         "mapillary_vistas.open_mapillary_vistas",

@@ -1,13 +1,12 @@
 """NIfTI volumes of scanners, `.nii` and `.nii.gz`, read by nibabel (the extra `medical`)."""
 
-import gzip
 import io
 import zlib
 from typing import Any
 
 import numpy as np
 
-from segctl.data.files.archives import File
+from segctl.data.files.archives import VOLUME_BYTES, File
 from segctl.data.files.pictures import UnfitError, named
 from segctl.errors import InputError, first_line
 
@@ -47,8 +46,20 @@ def volume_of(file: File, content: bytes | None = None) -> np.ndarray:
     with named(file):
         content = file.read() if content is None else content
         try:
-            content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
-            image = nibabel.Nifti1Image.from_bytes(content)
-            return np.asarray(image.dataobj)
+            content = _unpacked(content) if content.startswith(b"\x1f\x8b") else content
+            return np.asarray(nibabel.Nifti1Image.from_bytes(content).dataobj)
+        except UnfitError:
+            raise
         except Exception as error:
             raise UnfitError(f"is no whole NIfTI volume: {first_line(error)}", _SAVE_AGAIN) from error
+
+
+def _unpacked(content: bytes) -> bytes:
+    """The bytes in a gzip file. Raises UnfitError for more than any scan has, before they are unpacked."""
+    unpacking = zlib.decompressobj(31)
+    found = unpacking.decompress(content, VOLUME_BYTES)
+    if unpacking.unconsumed_tail:
+        raise UnfitError(f"unpacks to more than {VOLUME_BYTES} bytes", _SAVE_AGAIN)
+    if not unpacking.eof:
+        raise UnfitError("is no whole NIfTI volume: it is cut short", _SAVE_AGAIN)
+    return found

@@ -37,7 +37,7 @@ from segctl.data.source import Source
 from segctl.errors import InputError
 
 CLASSES = ClassTable((ClassRow("background", 0, 0, (0, 0, 0)), ClassRow("structure", 1, 1, (255, 255, 255))), binary=True)
-LAYOUT = "give the training and the validation archive or folder, which hold brain-growth/case01/image.nii.gz and the like"
+LAYOUT = "give both archives or folders, training and validation, that hold brain-growth/case01/image.nii.gz ..., with --source"
 SIDE = 256
 CASES = {"brain-growth": 39, "brain-tumor": 32, "kidney": 24, "prostate": 55}
 RATERS = {"brain-growth": 7, "brain-tumor": 3, "kidney": 3, "prostate": 6}
