@@ -79,7 +79,8 @@ def calibration_scores(
 ) -> dict[str, float | None]:
     """ECE_D, ECE_I, SCE_D and SCE_I in percent; None without a valid pixel. binary: SCE is that of the foreground alone.
 
-    groups: the images of each patient; with them also ECE_G and SCE_G, the means over patients of what their images give.
+    groups: the places of each patient's images, int (n,); with them also ECE_G and SCE_G, the means over patients of what their
+    images give.
     """
     kept = table.bins[table.bins[:, 0, :, _PIXELS].sum(-1) > 0]
     if not len(kept):

@@ -57,8 +57,11 @@ def threshold_counts(
 
 
 def rater_scores(table: RaterTable, *, binary: bool = False, groups: Sequence[NDArray[np.intp]] = ()) -> dict[str, float | None]:
-    """BDice_D and BDice_I in percent; None where nothing shows a class. binary: of the foreground alone, else the mean over
-    classes.  groups: the images of each patient; with them also BDice_G, the mean over patients of what their images give."""
+    """BDice_D and BDice_I in percent; None where nothing shows a class.
+
+    binary: of the foreground alone, else the mean over classes.  groups: the places of each patient's images, int (n,); with them
+    also BDice_G, the mean over patients of what their images give.
+    """
     counts = table.counts[:, :, 1:] if binary else table.counts
     images = [_bdice(image) for image in counts]
     found = {"BDice_D": _bdice(counts.sum(0)), "BDice_I": mean(images)}

@@ -219,7 +219,7 @@ class PictureLabel(PictureFile):
 
 
 @dataclass(frozen=True)
-class RaterLabels:
+class RatedLabel:
     """The label maps of several raters as one label: their majority, and beside it all of them."""
 
     files: tuple[LabelFile, ...]

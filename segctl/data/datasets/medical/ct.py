@@ -40,7 +40,7 @@ from segctl.errors import InputError
 
 CLASSES = ClassTable((ClassRow("background", None, 0, (0, 0, 0)), ClassRow("tumour", 2, 1, (255, 255, 255))), binary=True)
 LAYOUT = "give the folders or archives that hold the volumes and their segmentations with --source"
-SIDE, TUMOUR = 512, 2
+CT_SIDE, TUMOUR = 512, 2
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,10 @@ class _Slice:
 
     def numbers(self) -> np.ndarray:
         """int16 (H, W) as in the file. Raises InputError that names it."""
-        return np.ascontiguousarray(_volume(self.file, self.axis)[self.index])
+        return np.ascontiguousarray(_volume(self.file, self.axis)[self.index])  # type: ignore[arg-type]  # every kind of file can be hashed
 
     def size(self) -> tuple[int, int]:
-        return SIDE, SIDE
+        return CT_SIDE, CT_SIDE
 
     def digest(self) -> str:
         """Of the slice's numbers: a hash of the file would say the same of hundreds of samples."""
@@ -125,7 +125,7 @@ class CtImage(_Slice):
     def decode(self) -> Decoded:
         """uint8 (512, 512, 1)."""
         numbers = self.numbers()
-        resized = cv2.resize(numbers.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+        resized = cv2.resize(numbers.astype(np.float32), (CT_SIDE, CT_SIDE), interpolation=cv2.INTER_LINEAR)
         pixels = self.scaling.apply(np.rint(resized).astype(np.int16)[..., None])
         return Decoded(pixels, hashlib.sha256(numbers.tobytes()).hexdigest(), numbers.tobytes(), mode="bands")
 
@@ -140,7 +140,7 @@ class CtLabel(_Slice):
     def decode(self) -> Label:
         """uint8 (512, 512): 1 on tumours."""
         numbers = self.numbers()
-        resized = cv2.resize(numbers.astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+        resized = cv2.resize(numbers.astype(np.uint8), (CT_SIDE, CT_SIDE), interpolation=cv2.INTER_NEAREST)
         return Label((resized == TUMOUR).astype(np.uint8), hashlib.sha256(numbers.tobytes()).hexdigest(), numbers.nbytes)
 
 
@@ -214,7 +214,7 @@ def _tumour_slices(dataset: CtDataset, volume: File, label: File) -> tuple[list[
     if sides != wanted or len(sides) != 3:
         got, like = ("×".join(map(str, shape)) for shape in (sides, wanted))
         return [], f"'{label.where}' has {got} numbers, wanted {like} as its volume, on three sides"
-    values = _volume(label, dataset.axis)
+    values = _volume(label, dataset.axis)  # type: ignore[arg-type]
     if values.size and not 0 <= values.min() <= values.max() <= TUMOUR:
         wrong = values.min() if values.min() < 0 else values.max()
         return [], f"'{label.where}' holds the value {wrong}, wanted 0 to {TUMOUR}"

@@ -27,7 +27,7 @@ import numpy as np
 
 from segctl.data.classes import ClassRow, ClassTable
 from segctl.data.datasets.medical.folds import folds_by_case
-from segctl.data.datasets.pairs import Label, PairReader, RaterLabels
+from segctl.data.datasets.pairs import Label, PairReader, RatedLabel
 from segctl.data.files.archives import File, open_files
 from segctl.data.files.bands import BandScaling
 from segctl.data.files.nifti import volume_of, volume_shape
@@ -38,10 +38,10 @@ from segctl.errors import InputError
 
 CLASSES = ClassTable((ClassRow("background", 0, 0, (0, 0, 0)), ClassRow("structure", 1, 1, (255, 255, 255))), binary=True)
 LAYOUT = "give both archives or folders, training and validation, that hold brain-growth/case01/image.nii.gz ..., with --source"
-SIDE = 256
+QUBIQ_SIDE = 256
 CASES = {"brain-growth": 39, "brain-tumor": 32, "kidney": 24, "prostate": 55}
 RATERS = {"brain-growth": 7, "brain-tumor": 3, "kidney": 3, "prostate": 6}
-BANDS = {"brain-growth": 1, "brain-tumor": 4, "kidney": 1, "prostate": 1}
+SEQUENCES = {"brain-growth": 1, "brain-tumor": 4, "kidney": 1, "prostate": 1}
 STANDS_FOR = {("prostate", 55): 9}
 """The cases that the published folds count in the place of another."""
 _FILE = re.compile(r"(?:^|/)(?P<set>[a-z-]+)/case(?P<case>\d+)/(?:image|task(?P<task>\d+)_seg(?P<rater>\d+))\.nii(?:\.gz)?$")
@@ -79,7 +79,7 @@ class SliceImage:
         found = self.original()[2]
         if found != self.bands:
             raise InputError(f"{self} has {found} bands, wanted {self.bands}", LAYOUT)
-        return SIDE, SIDE
+        return QUBIQ_SIDE, QUBIQ_SIDE
 
     def original(self) -> tuple[int, int, int]:
         """(H, W, N) as the file has it."""
@@ -93,7 +93,8 @@ class SliceImage:
         most = float(values.max())
         if not (np.isfinite(values).all() and most > 0):
             raise InputError(f"{self} has no number above 0, or some that are not finite", LAYOUT)
-        scaled = cv2.resize(255 * (values / most), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR).reshape(SIDE, SIDE, self.bands)
+        resized = cv2.resize(255 * (values / most), (QUBIQ_SIDE, QUBIQ_SIDE), interpolation=cv2.INTER_LINEAR)
+        scaled = resized.reshape(QUBIQ_SIDE, QUBIQ_SIDE, self.bands)
         pixels = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
         return Decoded(pixels, hashlib.sha256(content).hexdigest(), content, mode="bands")
 
@@ -118,7 +119,7 @@ class SliceLabel:
         if found != wanted:
             got, like = (f"{size[1]}×{size[0]}" for size in (found, wanted))
             raise InputError(f"{self} is {got} pixels, wanted {like} as its image", LAYOUT)
-        return SIDE, SIDE
+        return QUBIQ_SIDE, QUBIQ_SIDE
 
     def decode(self) -> Label:
         """uint8 (256, 256) of 0 and 1, by the nearest pixel. Raises InputError for other values."""
@@ -128,7 +129,7 @@ class SliceLabel:
         if not np.isin(values, (0, 1)).all():
             wrong = values[~np.isin(values, (0, 1))].flat[0]
             raise InputError(f"{self} holds the value {wrong:g}, wanted 0 and 1", LAYOUT)
-        label = cv2.resize(values.astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+        label = cv2.resize(values.astype(np.uint8), (QUBIQ_SIDE, QUBIQ_SIDE), interpolation=cv2.INTER_NEAREST)
         return Label(label, hashlib.sha256(content).hexdigest(), len(content))
 
     def digest(self) -> str:
@@ -166,7 +167,7 @@ def _open(name: str, task: int, paths: Sequence[Path]) -> Source:
     if len(kept) != official:
         notes.append(f"these are {len(kept)} cases, not the official {official}: the folds are cut by the same rule")
     names = {case: f"case{case:02d}" for case in kept}
-    pictures = {names[case]: SliceImage(names[case], images[case], BANDS[name]) for case in kept}
+    pictures = {names[case]: SliceImage(names[case], images[case], SEQUENCES[name]) for case in kept}
     return Source(
         name=_dataset(name, task),
         rule=f"qubiq-{name}-task{task}-256/1",
@@ -177,7 +178,7 @@ def _open(name: str, task: int, paths: Sequence[Path]) -> Source:
         samples=PairReader(
             images=pictures,
             labels={
-                names[case]: RaterLabels(
+                names[case]: RatedLabel(
                     tuple(SliceLabel(names[case], maps[case][rater], pictures[names[case]]) for rater in sorted(maps[case]))
                 )
                 for case in kept
@@ -186,7 +187,10 @@ def _open(name: str, task: int, paths: Sequence[Path]) -> Source:
         ),
         notes=tuple(notes),
         pixels=BandScaling(
-            bands=tuple(range(1, BANDS[name] + 1)), of=BANDS[name], dtype="uint8", ranges=((0.0, 255.0),) * BANDS[name]
+            bands=tuple(range(1, SEQUENCES[name] + 1)),
+            of=SEQUENCES[name],
+            dtype="uint8",
+            ranges=((0.0, 255.0),) * SEQUENCES[name],
         ),
         problems=tuple(problems),
     )

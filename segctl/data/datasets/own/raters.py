@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from segctl.data.datasets.own.given import OwnFiles
 from segctl.data.datasets.own.pairing import PairedFiles, keys_of, pair_files
-from segctl.data.datasets.pairs import LabelFile, RaterLabels
+from segctl.data.datasets.pairs import LabelFile, RatedLabel
 from segctl.data.files.archives import File, Files
 from segctl.data.findings import Finding
 from segctl.errors import InputError
@@ -42,7 +42,7 @@ def with_raters(
 ) -> tuple[dict[str, LabelFile], list[str]]:
     """The labels of the first rater joined by those of the others, and a note on pictures that some rater left out."""
     joined = {
-        sample: RaterLabels((label, *(label_of(sample, files[sample]) for files in others if sample in files)))
+        sample: RatedLabel((label, *(label_of(sample, files[sample]) for files in others if sample in files)))
         for sample, label in labels.items()
     }
     scant = sum(len(label.files) <= len(others) for label in joined.values())
