@@ -1,9 +1,13 @@
 """BDice: one pixel and one threshold at a time, and by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from segctl.metrics.raters import THRESHOLDS, RaterTable, rater_scores, shares_of, threshold_counts
+from segctl.metrics.store import load_counts, load_part, save_counts, save_part
+from segctl.metrics.tally import ImageCounts, Tally, merge_counts
 
 
 def slow_dice(probability: np.ndarray, votes: np.ndarray, raters: int, valid: np.ndarray) -> float:
@@ -56,3 +60,20 @@ def test_two_images_by_hand() -> None:
 
 def test_a_pixel_without_an_answer_has_no_share() -> None:
     assert shares_of(np.array([[[255, 1]], [[255, 0]]], np.uint8), 2).tolist() == [[[0, 0.5]], [[0, 0.5]]]
+
+
+def test_parts_of_an_evaluation_keep_the_counts_and_join_by_image(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    parts = []
+    for index, names in enumerate((("b", "d"), ("c", "a"))):
+        tally = Tally(("sane", "ill"))
+        for name in names:
+            pairs = random.integers(0, 9, (2, 3))
+            tally.add(ImageCounts(name, pairs, raters=np.full((9, 2, 3), ord(name))))
+        save_part(tmp_path / f"part-{index}.npz", tally.counts(), "key")
+        parts.append(load_part(tmp_path / f"part-{index}.npz", "key"))
+    whole = merge_counts(parts)
+    assert whole.raters.names == ("a", "b", "c", "d")
+    assert whole.raters.counts[:, 0, 0, 0].tolist() == [97, 98, 99, 100]
+    save_counts(tmp_path, whole)
+    assert np.array_equal(load_counts(tmp_path / "counts.npz").raters.counts, whole.raters.counts)
