@@ -208,9 +208,8 @@ def _what(file: CardFile) -> str:
         return {MODEL_FILE: "the weights, with the run and its classes in the header", "run.yaml": "the run's settings"}.get(
             file.name, "weights of the .xml of this name"
         )
-    size = "any size" if file.facts.size is None else "{}×{} pixels".format(*file.facts.size)
     kind = "int8, " if file.facts.int8 else "float16, " if file.facts.fp16 else ""
-    return f"{kind}RGB images uint8 (B, H, W, 3) of {size} → {file.facts.output}"
+    return f"{kind}{file.facts.takes} → {file.facts.output}"
 
 
 def _training(spec: TrainRun, environment: dict[str, Any]) -> str:

@@ -30,6 +30,6 @@ def test_images_of_other_bands_are_refused() -> None:
 
     network = Normalizing()
     network.remember_pixels([0.5] * 4, [0.2] * 4)
-    network.require_bands(4, "it", "a")
+    network.require_images(4, "uint8", "it", "a")
     with pytest.raises(InputError, match="it takes images of 4 bands, but those of 'a' have 3"):
-        network.require_bands(3, "it", "a")
+        network.require_images(3, "uint8", "it", "a")

@@ -134,7 +134,7 @@ def prepare(
         typer.Option(
             "--range",
             metavar="LOW,HIGH",
-            help="What becomes 0 and 255 of deeper images, or percentile: 2nd and 98th. Repeat it to give each band its own.",
+            help="What becomes 0 and 255 of deeper images; percentile: 2nd and 98th; keep: all 16 bits. Once, or for each band.",
         ),
     ] = None,
     split: Annotated[
