@@ -263,6 +263,8 @@ def info(
         splits = describe_splits(dataset, split or (), progress)
     if json:
         about = {"dataset": dataset.name, "trial": dataset.trial, "fingerprint": dataset.fingerprint}
+        if dataset.pixels is not None:
+            about |= {"pixel_type": dataset.pixel_type, "pixels": dataset.pixels.model_dump(mode="json")}
         notes = {"notes": dataset.provenance.notes, "unknown_pixels": dataset.unknown_pixels()}
         counts = {found.split: found.to_json(dataset.classes.names) for found in splits}
         out.json({**about, **notes, "classes": dataset.classes.names, "splits": counts})

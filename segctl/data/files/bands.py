@@ -100,6 +100,17 @@ class BandScaling(BaseModel):
         ranges = ", ".join(f"{low:g} to {high:g}" for low, high in same)
         return f"images are {which} of {self.of} ({self.dtype}), {ranges} scaled to 0 to 255"
 
+    def statistics_in_words(self) -> str:
+        """Mean and deviation of each band in the numbers of the images; empty before they are measured."""
+        if self.mean is None or self.std is None:
+            return ""
+        largest = LARGEST[self.pixel_type]
+        bands = [
+            f"band {band} {mean * largest:.6g} ± {std * largest:.6g}"
+            for band, mean, std in zip(self.bands, self.mean, self.std, strict=True)
+        ]
+        return f"mean ± deviation of the training images ({self.pixel_type}, 0 to {largest}): {', '.join(bands)}"
+
     def apply(self, values: np.ndarray) -> Image:
         """Numbers (H, W, of) of the type `dtype` -> an image (H, W, chosen bands) of `pixel_type`."""
         if self.ranges is None:
