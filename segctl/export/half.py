@@ -22,14 +22,16 @@ def halved(body: bytes) -> bytes:
 
     try:
         model = onnx.load_from_string(body)
+        kept = _normalising(model)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns of every weight below float16's smallest number, which becomes that
             model = convert_float_to_float16(
                 model,
                 keep_io_types=True,
                 op_block_list=[*DEFAULT_OP_BLOCK_LIST, *IN_FLOAT32],
-                node_block_list=_normalising(model),
+                node_block_list=kept,
             )
+        _join(model, kept)
     except Exception as error:  # onnx raises kinds of its own
         raise InputError(
             f"onnxruntime cannot convert this network to float16: {first_line(error)[:200]}", "leave --fp16 out"
@@ -50,3 +52,23 @@ def _normalising(model: Any) -> list[str]:
             found.append(node.name)
             reached |= set(node.output)
     return found
+
+
+def _join(model: Any, kept: list[str]) -> None:
+    """Connect the nodes that stay in float32 directly, in place: the converter puts a cast to float16 and back between them.
+
+    The casts that are then read by nothing are dropped when the file is loaded.
+    """
+    producers = {name: node for node in model.graph.node for name in node.output}
+
+    def before_cast(name: str) -> str | None:
+        """What a cast that the converter made turns into `name`; None if no such cast makes it."""
+        cast = producers.get(name)
+        return None if cast is None or cast.op_type != "Cast" or cast.name in kept else cast.input[0]
+
+    for node in model.graph.node:
+        for place, name in enumerate(node.input if node.name in kept else ()):
+            halved_map = before_cast(name)
+            source = None if halved_map is None else before_cast(halved_map)
+            if source is not None:
+                node.input[place] = source

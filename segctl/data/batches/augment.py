@@ -88,7 +88,8 @@ def _grey(step: GreySpec, image: np.ndarray, label: np.ndarray, random: np.rando
 def _vertical_flip(
     step: VerticalFlipSpec, image: np.ndarray, label: np.ndarray, random: np.random.Generator, padding: Padding
 ) -> None:
-    image[:], label[:] = cv2.flip(image, 0), cv2.flip(label, 0)
+    image[:] = cv2.flip(image, 0).reshape(image.shape)  # it drops the axis of a single band
+    label[:] = cv2.flip(label, 0)
 
 
 @apply.register

@@ -12,9 +12,12 @@ from PIL import Image
 
 import segctl
 from segctl.cli import main
+from segctl.data.batches.views import require_known
 from segctl.data.files.bands import BandScaling
 from segctl.data.shards.dataset import PreparedDataset, fingerprint, open_dataset
+from segctl.errors import InputError
 from segctl.models import load, read
+from segctl.schema.data import BlurSpec, ColorSpec, JpegSpec
 from tests import toy
 
 BANDS = (4, 1, 2)
@@ -115,15 +118,15 @@ def test_datasets_of_eight_bits_keep_their_fingerprint_and_their_record() -> Non
     np.testing.assert_allclose(about["mean"], images.mean(0) / 255, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("kind", "said"), [("noise", "noise"), ("color", "color"), ("jpeg", "jpeg")])
-def test_augmentations_of_eight_bits_are_refused_before_any_work(
-    kind: str, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    prepare("fields", "--bands=4,1,2", "--range=keep")
-    path = preset("deep", "fields", augment=[{"kind": kind}])
-    found = refused(capsys, "train", "--preset", path, "--run", "run")
-    assert f"data.augment.0: '{said}' is for uint8 images, but those of 'fields' are uint16" in found
+def test_augmentations_of_eight_bits_are_refused_before_any_work(capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = prepare("fields", "--bands=4,1,2", "--range=keep")
+    said = "is for uint8 images, but those of 'fields' are uint16"
+    found = refused(capsys, "train", "--preset", preset("deep", "fields", augment=[{"kind": "noise"}]), "--run", "run")
+    assert f"data.augment.0: 'noise' {said}" in found
     assert not Path("run").exists()
+    for step in (ColorSpec(), JpegSpec()):
+        with pytest.raises(InputError, match=f"semi.augment.1: '{step.kind}' {said}"):
+            require_known(dataset, (BlurSpec(), step), "semi.augment")
 
 
 @pytest.mark.slow
