@@ -44,7 +44,7 @@ MEASURED_PICTURES, MEASURED_PIXELS = 256, 2**16
 IN_ROWS_PX = 2**25
 """TIFFs of more pixels are measured some rows at a time."""
 _ANOTHER_RANGE = "give one of them alone: numbers such as --range 0,10000, --range percentile, or --range keep"
-Image = NDArray[np.uint8] | NDArray[np.uint16]
+BandImage = NDArray[np.uint8] | NDArray[np.uint16]
 """(H, W, bands), of one of `pixel_types`."""
 
 
@@ -111,7 +111,7 @@ class BandScaling(BaseModel):
         ]
         return f"mean ± deviation of the training images ({self.pixel_type}, 0 to {largest}): {', '.join(bands)}"
 
-    def apply(self, values: np.ndarray) -> Image:
+    def apply(self, values: np.ndarray) -> BandImage:
         """Numbers (H, W, of) of the type `dtype` -> an image (H, W, chosen bands) of `pixel_type`."""
         if self.ranges is None:
             # A .npy file may hold them in another byte order; shards and networks take the machine's own.
@@ -158,7 +158,7 @@ def _bands(count: int) -> str:
     return f"{count} band" if count == 1 else f"{count} bands"
 
 
-def shown_rgb(image: Image) -> NDArray[np.uint8]:
+def shown_rgb(image: BandImage) -> NDArray[np.uint8]:
     """An image (H, W, N) -> uint8 (H, W, 3) for a screen: the first three bands, or the first one as grey.
 
     Of a uint16 image, the 2nd percentile of each band becomes black and the 98th white, as viewers of satellite pictures do:
@@ -331,7 +331,7 @@ def read_numbers(file: File, scaling: BandScaling | None = None) -> np.ndarray:
         return values
 
 
-def read_bands(file: File, scaling: BandScaling) -> Image:
+def read_bands(file: File, scaling: BandScaling) -> BandImage:
     """A picture file as an image (H, W, chosen bands). Raises InputError that names the file."""
     return scaling.apply(read_numbers(file, scaling))
 
