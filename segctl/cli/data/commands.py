@@ -262,7 +262,7 @@ def info(
     with out.progress(f"counting {name}") as progress:
         splits = describe_splits(dataset, split or (), progress)
     if json:
-        about = {"dataset": dataset.name, "trial": dataset.trial, "fingerprint": dataset.fingerprint}
+        about: dict[str, object] = {"dataset": dataset.name, "trial": dataset.trial, "fingerprint": dataset.fingerprint}
         if dataset.pixels is not None:
             about |= {"pixel_type": dataset.pixel_type, "pixels": dataset.pixels.model_dump(mode="json")}
         notes = {"notes": dataset.provenance.notes, "unknown_pixels": dataset.unknown_pixels()}
