@@ -10,7 +10,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does,
 # Containers often say that no bytecode is kept. Then each worker would rewrite the assertions of all tests and each process that
 # a test starts would compile all of segctl: a tenth of the suite's time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
 os.environ.pop("COLUMNS", None)  # the width of the terminal that runs the tests must not change what they see
 
 import forked
@@ -19,6 +18,7 @@ import torch
 import toy
 from filelock import FileLock
 
+sys.dont_write_bytecode = False
 forked.preload()
 
 

@@ -175,7 +175,13 @@ class Logits(torch.nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("how", [{}, {"scales": [1.0, 0.75], "flip": True}], ids=["one view", "four views"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param({}, id="one view", marks=pytest.mark.slow),
+        pytest.param({"scales": [1.0, 0.75], "flip": True}, id="four views"),
+    ],
+)
 def test_a_run_records_every_teacher_resumes_exactly_and_reads_the_same_from_a_cache(
     how: dict[str, Any], toy_data: Path, toy_teacher: Path, other: Path, tmp_path: Path
 ) -> None:
