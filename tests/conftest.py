@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
@@ -46,6 +47,18 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy.pack_camvid(tmp_path_factory.mktemp("toy"))
 
 
+def made_once(name: str, make: Callable[[Path], object], factory: pytest.TempPathFactory) -> Path:
+    """The folder that `make` fills: one of the processes of a test run does, and the others wait for it."""
+    base = factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    with FileLock(shared / f"{name}.lock"):
+        if not (shared / f"{name}.done").exists():
+            shutil.rmtree(shared / name, ignore_errors=True)
+            make(shared / name)
+            (shared / f"{name}.done").touch()
+    return shared / name
+
+
 @pytest.fixture(scope="session")
 def toy_teacher(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a trained toy teacher that knows more than a constant."""
@@ -53,28 +66,22 @@ def toy_teacher(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     from segctl.train.session import Request
     from segctl.train.start import start_run
 
-    runs = tmp_path_factory.mktemp("teacher")
-    run = toy.toy_run(train={"steps": 60, "validate_every": 60, "checkpoint_every": 60, "batch_size": 8})
-    start_run(Request(run, toy_data, runs), RunFolder(runs / "toy"), toy.Silent())
-    return runs / "toy"
+    def train(runs: Path) -> None:
+        run = toy.toy_run(train={"steps": 60, "validate_every": 60, "checkpoint_every": 60, "batch_size": 8})
+        start_run(Request(run, toy_data, runs), RunFolder(runs / "toy"), toy.Silent())
+
+    trained = made_once("trained", train, tmp_path_factory)
+    return Path(shutil.copytree(trained / "toy", tmp_path_factory.mktemp("teacher") / "toy"))  # tests write scores into it
 
 
 @pytest.fixture(scope="session")
 def toy_export(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """The run folder of a toy teacher with `export/model.onnx`. Copy it before changing it.
-
-    torch takes 20 s for the file, so the processes of one test run share it.
-    """
+    """The run folder of a toy teacher with `export/model.onnx`, which torch takes 20 s for. Copy it before changing it."""
     from segctl.export.run import ExportRequest, export_run
     from segctl.runs import RunFolder
 
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    shared = tmp_path_factory.getbasetemp().parent if worker else tmp_path_factory.getbasetemp()
-    folder = shared / "exported"
-    with FileLock(shared / "exported.lock"):
-        if not (folder / "done").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(request.getfixturevalue("toy_teacher"), folder / "toy", ignore=shutil.ignore_patterns("eval"))
-            export_run(ExportRequest(RunFolder(folder / "toy"), request.getfixturevalue("toy_data")))
-            (folder / "done").touch()
-    return folder / "toy"
+    def export(folder: Path) -> None:
+        shutil.copytree(request.getfixturevalue("toy_teacher"), folder / "toy", ignore=shutil.ignore_patterns("eval"))
+        export_run(ExportRequest(RunFolder(folder / "toy"), request.getfixturevalue("toy_data")))
+
+    return made_once("exported", export, tmp_path_factory) / "toy"

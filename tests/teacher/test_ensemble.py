@@ -281,6 +281,7 @@ def test_a_preset_describes_the_member_that_is_plain_weights_and_no_other(
     assert folder.finished
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_step_counts_every_teacher_and_view(
     toy_data: Path, toy_teacher: Path, other: Path, tmp_path: Path
 ) -> None:

@@ -247,6 +247,7 @@ def test_half_precision_gives_the_student_its_gradients(root, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["unimatch"])
+@pytest.mark.slow
 def test_costs_count_the_strong_views_and_the_teacher(root, tmp_path, kind):
     plain = Request(toy.toy_run(data={"crop": [64, 64]}), root, tmp_path, device="cpu")
     mixed = asked(root, kind, tmp_path, data=DATA | {"crop": [64, 64]})
