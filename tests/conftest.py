@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share."""
+"""Fixtures that several rooms share. torch is imported inside them: the process that hands out the tests does without it."""
 
 import gc
 import os
@@ -13,14 +13,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does,
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.pop("COLUMNS", None)  # the width of the terminal that runs the tests must not change what they see
 
-import forked
 import pytest
-import torch
-import toy
 from filelock import FileLock
 
 sys.dont_write_bytecode = False
-forked.preload()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
@@ -38,12 +34,18 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Small networks lose time to many threads, and some tests share the cores with processes of their own."""
+    import forked
+    import torch
+
     torch.set_num_threads(1)
+    forked.preload()
 
 
 @pytest.fixture(scope="session")
 def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with the toy dataset, packed once."""
+    import toy
+
     return toy.pack_camvid(tmp_path_factory.mktemp("toy"))
 
 
@@ -62,6 +64,8 @@ def made_once(name: str, make: Callable[[Path], object], factory: pytest.TempPat
 @pytest.fixture(scope="session")
 def toy_teacher(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a trained toy teacher that knows more than a constant."""
+    import toy
+
     from segctl.runs import RunFolder
     from segctl.train.session import Request
     from segctl.train.start import start_run
