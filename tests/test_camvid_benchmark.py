@@ -77,6 +77,21 @@ def test_a_loss_is_the_plan_s(script: Any, weights: Path, tmp_path: Path) -> Non
     assert run.run.labels.kind == "boundary"
 
 
+def test_a_plan_of_settings_has_undistilled_runs_that_change_nothing_else(script: Any, weights: Path, tmp_path: Path) -> None:
+    plan = script("plan")
+    read = plan.read_plan(FOLDER / "settings.yaml")
+    runs = plan.planned_runs(read, tmp_path, weights)
+    assert [run.name for run in runs[:4]] == [
+        "fast-plain-seed0", "fast-augmented-seed0", "fast-class-crop-seed0", "fast-early-stop-seed0",
+    ]  # fmt: skip
+    assert len(runs) == 12
+    assert {(run.table, run.method) for run in runs} == {("variants", "none")}
+    plain, augmented, _, stopped = (run.run for run in runs[:4])
+    assert augmented == plain.model_copy(update={"data": augmented.data})
+    assert [step.kind for step in augmented.data.augment] == ["color", "blur", "affine"]
+    assert (stopped.train.early_stop.patience, stopped.train.steps) == (2, plain.train.steps)
+
+
 def test_missing_weights_and_a_faulty_plan_are_refused(script: Any, tmp_path: Path) -> None:
     plan = script("plan")
     read = plan.read_plan(FOLDER / "plan.yaml")
@@ -87,6 +102,8 @@ def test_missing_weights_and_a_faulty_plan_are_refused(script: Any, tmp_path: Pa
         ({"seeds": 3}, "seeds: Extra inputs"),
         ({"steps": 0}, "steps: "),
         ({"methods": {"kdd": 3}}, "'kdd' is not known"),
+        ({"teacher": None}, "the methods need a teacher"),
+        ({"variants": {"student": "big", "seeds": 1, "changes": {"a": [], "b": []}}}, "'big' is not in students"),
     ):
         (tmp_path / "odd.yaml").write_text(yaml.safe_dump(tree | change), encoding="utf-8")
         with pytest.raises(InputError, match=words):
@@ -121,7 +138,7 @@ def test_the_whole_benchmark_on_the_toy_resumes_and_fills_what_is_missing(toy_da
     (tmp_path / "student.yaml").write_text(yaml.safe_dump(toy.toy_run(toy.STUDENT).model_dump(mode="json")), encoding="utf-8")
     hard = [{"kind": "cross_entropy"}]
     plan = {
-        "name": "toy", "budget": {"hours": 1, "cores": 1}, "parallel": 2, "split": "val", "rules": ["None."],
+        "name": "toy", "title": "Toy", "budget": {"hours": 1, "cores": 1}, "parallel": 2, "split": "val", "rules": ["None."],
         "teacher": {"preset": str(tmp_path / "teacher.yaml"), "steps": [40, 60], "least_gain": 100},
         "students": {"small": {"preset": str(tmp_path / "student.yaml")}},
         "changes": ["train.checkpoint_every=4", "model.weights=none"], "steps": 4, "methods": {"none": 2, "jml": 2},
@@ -129,12 +146,14 @@ def test_the_whole_benchmark_on_the_toy_resumes_and_fills_what_is_missing(toy_da
         "losses": {"student": "small", "seeds": 1, "losses": {"ce": hard}, "labels": {"hard": {"kind": "hard"}}},
     }  # fmt: skip
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan), encoding="utf-8")
-    results = tmp_path / "results"
-    common = ["--plan", str(tmp_path / "plan.yaml"), "--results", str(results)]
+    results = tmp_path / "results" / "toy"
+    common = ["--plan", str(tmp_path / "plan.yaml")]
     command = [
         sys.executable,
         str(FOLDER / "run.py"),
         *common,
+        "--results",
+        str(results),
         "--data-root",
         str(toy_data),
         "--runs-root",
@@ -156,7 +175,10 @@ def test_the_whole_benchmark_on_the_toy_resumes_and_fills_what_is_missing(toy_da
     shown = subprocess.run([*command, "--list"], check=True, capture_output=True, text=True).stdout
     assert "6 of 6 runs done" in shown
     text = subprocess.run(
-        [sys.executable, str(FOLDER / "table.py"), *common, "--print"], check=True, capture_output=True, text=True
+        [sys.executable, str(FOLDER / "table.py"), *common, "--results", str(results.parent), "--print"],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     for words in ("### Student small", "| jml | 2 |", "| ce | hard | 1 |", "int8", "Gain over `none`"):
         assert words in text.stdout

@@ -15,6 +15,8 @@ from segctl.schema.run import DistillRun, TrainRun
 from segctl.schema.terms.methods import Method, require_method
 
 HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results"
+PLANS = tuple(HERE / f"{name}.yaml" for name in ("longer", "few-labels", "settings", "plan"))
 
 
 class Part(BaseModel):
@@ -69,10 +71,21 @@ class LossPlan(Part):
     without: tuple[tuple[str, str], ...] = ()
 
 
+class VariantPlan(Part):
+    """Undistilled runs that each change some settings. The first is what the others are compared with."""
+
+    student: str
+    seeds: int = Field(ge=1)
+    changes: dict[str, tuple[str, ...]] = Field(min_length=2)
+
+
 class Plan(Part):
     """The whole plan. `methods` gives each method its number of seeds, from seed 0 on."""
 
     name: str = Field(pattern="^[a-z0-9-]+$")
+    """The name of the folder of results, too."""
+    title: str
+    """The heading on the page."""
     budget: Budget
     parallel: int = Field(ge=1)
     """Runs at once, each on one thread."""
@@ -81,12 +94,14 @@ class Plan(Part):
     """What was decided before the first run, in sentences for the page."""
     changes: tuple[str, ...] = ()
     """Changes of every run, the teacher's too."""
-    teacher: TeacherPlan
+    teacher: TeacherPlan | None = None
+    """null: every run is undistilled."""
     students: dict[str, StudentPlan]
     steps: int = Field(ge=1)
-    methods: dict[Method, int]
+    methods: dict[Method, int] = {}
     longer: LongerPlan | None = None
     losses: LossPlan | None = None
+    variants: VariantPlan | None = None
     smallest_classes: int = Field(3, ge=1)
     """How many of the smallest classes, by pixels of the training split, are shown one by one."""
 
@@ -95,7 +110,7 @@ class Plan(Part):
 class Planned:
     """One run of the plan: which table it is for, what distinguishes it there, and the arguments after `segctl distill`.
 
-    table: methods, longer or losses.  weights: the file of initial weights, None for random ones.
+    table: methods, longer, losses or variants.  weights: the file of initial weights, None for random ones.
     """
 
     table: str
@@ -103,6 +118,7 @@ class Planned:
     method: Method
     loss: str | None
     labels: str | None
+    variant: str | None
     seed: int
     preset: str
     changes: tuple[str, ...]
@@ -131,8 +147,13 @@ def read_plan(path: Path) -> Plan:
         raise InputError(f"'{path}' is not a plan: {faults}", "benchmarks/camvid/plan.yaml is one") from None
     for method in {*plan.methods, *(plan.longer.methods if plan.longer else ())}:
         require_method(method, f"{path}: methods:")
-    if plan.losses is not None and plan.losses.student not in plan.students:
-        raise InputError(f"{path}: losses.student: '{plan.losses.student}' is not in students", "name one of the plan's students")
+    if plan.teacher is None and {*plan.methods, *(plan.longer.methods if plan.longer else ())} - {"none"}:
+        raise InputError(
+            f"{path}: the methods need a teacher, and the plan has none", "give it one, or leave only the method none"
+        )
+    for name, part in (("losses", plan.losses), ("variants", plan.variants)):
+        if part is not None and part.student not in plan.students:
+            raise InputError(f"{path}: {name}.student: '{part.student}' is not in students", "name one of the plan's students")
     return plan
 
 
@@ -162,10 +183,10 @@ def planned_runs(plan: Plan, runs_root: Path, weights: Path | None) -> list[Plan
     """The students' runs in the order in which they are trained, so that a benchmark that is stopped has whole tables.
 
     First the seeds that all methods have, student by student, the methods of most seeds before the others; then the losses, the
-    longer runs, and the seeds that only some methods have.
+    variants, the longer runs, and the seeds that only some methods have.
     Raises PresetError or InputError for settings that do not fit each other.
     """
-    shared, most = min(plan.methods.values()), max(plan.methods.values())
+    shared, most = min(plan.methods.values(), default=0), max(plan.methods.values(), default=0)
     found = [
         _planned(plan, "methods", student, method, seed, runs_root, weights)
         for student in plan.students
@@ -181,7 +202,7 @@ def planned_runs(plan: Plan, runs_root: Path, weights: Path | None) -> list[Plan
         for method in plan.methods
         if seed < plan.methods[method]
     ]
-    longer, losses = [], []
+    longer, losses, variants = [], [], []
     if plan.longer is not None:
         longer = [
             _planned(plan, "longer", student, method, seed, runs_root, weights)
@@ -197,12 +218,18 @@ def planned_runs(plan: Plan, runs_root: Path, weights: Path | None) -> list[Plan
             for loss in plan.losses.losses
             if (loss, labels) not in plan.losses.without
         ]
-    return [*found, *losses, *longer, *more]
+    if plan.variants is not None:
+        variants = [
+            _planned(plan, "variants", plan.variants.student, "none", seed, runs_root, weights, variant=variant)
+            for seed in range(plan.variants.seeds)
+            for variant in plan.variants.changes
+        ]
+    return [*found, *losses, *variants, *longer, *more]
 
 
 def _planned(  # noqa: PLR0913 - what tells one run from another
     plan: Plan, table: str, student: str, method: Method, seed: int, runs_root: Path, weights: Path | None,
-    loss: str | None = None, labels: str | None = None,
+    loss: str | None = None, labels: str | None = None, variant: str | None = None,
 ) -> Planned:  # fmt: skip
     described = plan.students[student]
     preset = preset_of(described.preset)
@@ -214,12 +241,19 @@ def _planned(  # noqa: PLR0913 - what tells one run from another
     changes = (*changes, f"train.steps={steps}", f"train.validate_every={steps}", f"train.seed={seed}")
     if loss is not None and labels is not None and plan.losses is not None:
         changes = (*changes, f"loss={_flow(plan.losses.losses[loss])}", f"labels={_flow(plan.losses.labels[labels])}")
+    if variant is not None and plan.variants is not None:
+        changes = (*changes, *plan.variants.changes[variant])
     run = read_preset(preset, changes)
     if not isinstance(run, DistillRun):
         raise InputError(f"students.{student}: '{described.preset}' has no teacher", "give a student's preset")
-    parts = [student, *({"methods": [method], "longer": [method, "longer"]}.get(table) or ["loss", str(loss), str(labels)])]
-    folder = RunFolder(runs_root / "-".join([*parts, f"seed{seed}"]))
-    return Planned(table, student, method, loss, labels, seed, preset, changes, with_method(run, method), folder, file)
+    told = {
+        "methods": [method],
+        "longer": [method, "longer"],
+        "losses": ["loss", str(loss), str(labels)],
+        "variants": [str(variant)],
+    }
+    folder = RunFolder(runs_root / "-".join([student, *told[table], f"seed{seed}"]))
+    return Planned(table, student, method, loss, labels, variant, seed, preset, changes, with_method(run, method), folder, file)
 
 
 def _flow(value: list[dict[str, Any]] | Mapping[str, Any]) -> str:

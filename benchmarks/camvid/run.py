@@ -6,7 +6,8 @@
     python benchmarks/camvid/table.py                            # the tables, into docs/camvid-benchmark.md
 
 `plan.yaml` fixes budget, crops, steps, seeds and rules. Stop it when you like (Ctrl-C) and run the same command again: a stopped
-run resumes, a finished one is scored, a scored one is left alone. Every run becomes one JSON file in benchmarks/results/camvid.
+run resumes, a finished one is scored, a scored one is left alone. Every run becomes one JSON file in benchmarks/results/<name of
+the plan>. `--plan FILE` takes another plan than plan.yaml; give each its own --runs-root, or let plans of one teacher share it.
 DIR holds ImageNet weights as `<backbone>.pth` with timm's names; without --weights, timm fetches its own from the hub.
 """
 
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from plan import HERE, Plan, Planned, planned_runs, preset_of, read_plan, with_weights
+from plan import HERE, RESULTS, Plan, Planned, TeacherPlan, planned_runs, preset_of, read_plan, with_weights
 
 from segctl.data.batches.loader import training_batches
 from segctl.errors import InputError, SegctlError
@@ -38,7 +39,6 @@ from segctl.train.loop import take_step
 from segctl.train.mask_stage import StageFolder, learn_stages
 from segctl.train.session import Request
 
-RESULTS = HERE.parent / "results" / "camvid"
 FORMS = {"float32": ("onnx", ()), "int8": ("onnx", ("--int8",))}
 
 
@@ -84,16 +84,17 @@ class Bench:
     def everything(self) -> None:
         """Train, score and export all that is missing."""
         os.environ["OMP_NUM_THREADS"] = "1"
-        self.train_teacher()
+        if self.plan.teacher is not None:
+            self.train_teacher(self.plan.teacher)
         for _, runs in itertools.groupby(self.planned, lambda run: (run.table, run.student, run.seed)):
             self.train([run for run in runs if not self.is_done(run)])
         self.export()
         allowed = self.plan.budget.hours * self.plan.budget.cores
         print(f"done: the students' runs took {self.spent_hours():.2f} of {allowed:g} core hours")
 
-    def train_teacher(self) -> None:
+    def train_teacher(self, teacher: TeacherPlan) -> None:
         """Train the teacher and extend it until an extension gains too little."""
-        teacher, result = self.plan.teacher, self.result("teacher")
+        result = self.result("teacher")
         preset = preset_of(teacher.preset)
         changes, file = with_weights(preset, (*self.plan.changes, *teacher.changes), self.weights)
         run = read_preset(preset, changes)
@@ -150,7 +151,10 @@ class Bench:
 
     def score(self, run: Planned) -> None:
         self.segctl("eval", run.folder.path, *self._scoring())
-        about = {name: getattr(run, name) for name in ("name", "table", "student", "method", "loss", "labels", "seed", "key")}
+        about = {
+            name: getattr(run, name)
+            for name in ("name", "table", "student", "method", "loss", "labels", "variant", "seed", "key")
+        }
         write_json(self.result(run.name), about | {"steps": run.run.train.steps} | self.facts(run.folder, run.weights))
         print(f"{run.name}: {self.scores(run.folder)['mIoU_D']:.2f} mIoU_D")
 
@@ -244,17 +248,20 @@ class Bench:
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory() as place:
             trial = Bench(self.plan, self.data_root, Path(place), self.weights, Path(place))
-            plan, preset = self.plan.teacher, preset_of(self.plan.teacher.preset)
-            changes, _ = with_weights(preset, (*self.plan.changes, *plan.changes), self.weights)
-            trial.teach(1, preset, changes)
-            print(f"teacher: {self._step_cost(read_preset(preset, changes), None, steps):.3f} CPU s a step", flush=True)
+            if (plan := self.plan.teacher) is not None:
+                preset = preset_of(plan.preset)
+                changes, _ = with_weights(preset, (*self.plan.changes, *plan.changes), self.weights)
+                trial.teach(1, preset, changes)
+                print(f"teacher: {self._step_cost(read_preset(preset, changes), None, steps):.3f} CPU s a step", flush=True)
             costs: dict[tuple[str | None, ...], float] = {}
             for run in self.planned:
-                kind = (run.student, run.method, run.loss, run.labels)
+                kind = (run.student, run.method, run.loss, run.labels, run.variant)
                 if kind not in costs:
-                    costs[kind] = self._step_cost(run.run, trial.teacher.path, steps)
+                    costs[kind] = self._step_cost(run.run, None if run.method == "none" else trial.teacher.path, steps)
                     print(f"{' '.join(filter(None, kind))}: {costs[kind]:.3f} CPU s a step", flush=True)
-        total = sum(costs[run.student, run.method, run.loss, run.labels] * run.run.train.steps for run in self.planned)
+        total = sum(
+            costs[run.student, run.method, run.loss, run.labels, run.variant] * run.run.train.steps for run in self.planned
+        )
         allowed = self.plan.budget.hours * self.plan.budget.cores
         print(f"{len(self.planned)} runs: {total / 3600:.2f} of {allowed:g} core hours in steps")
 
@@ -289,12 +296,13 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, metavar="DIR", help="folder with ImageNet weights, <backbone>.pth")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--runs-root", type=Path, default=Path("runs/camvid"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, help="default: the folder of the plan's name in benchmarks/results")
     parser.add_argument("--list", action="store_true", help="print what is done and what is left, and train nothing")
     parser.add_argument("--estimate", type=int, metavar="N", help="measure N steps of every kind of run, and train nothing else")
     given = parser.parse_args()
     try:
-        bench = Bench(read_plan(given.plan), given.data_root, given.runs_root, given.weights, given.results)
+        plan = read_plan(given.plan)
+        bench = Bench(plan, given.data_root, given.runs_root, given.weights, given.results or RESULTS / plan.name)
         if given.list:
             bench.list()
         elif given.estimate:

@@ -1,7 +1,9 @@
-"""Writes the tables of the CamVid benchmark into docs/camvid-benchmark.md, from the results that are there.
+"""Writes the tables of the CamVid benchmarks into docs/camvid-benchmark.md, from the results that are there.
 
     python benchmarks/camvid/table.py            # replaces what lies between the page's markers
     python benchmarks/camvid/table.py --print    # prints it
+
+Every plan beside this file has a section as soon as one of its runs has a result.
 
 A difference is the mean over the seeds of a run less its partner of the same seed: `none` for a method, CE on hard labels for a
 loss. It stands with its 95 % interval (Student's t over seeds), and in bold where the interval excludes 0. One seed has none.
@@ -15,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from plan import HERE, Plan, read_plan
+from plan import HERE, PLANS, RESULTS, Plan, read_plan
 from scipy.special import stdtrit
 
 from segctl.errors import SegctlError
@@ -37,36 +39,40 @@ def read_all(folder: Path, plan: Plan) -> list[Result]:
     return [one for one in found if one.get("plan") == plan.name]
 
 
-def page(plan: Plan, results: Sequence[Result]) -> str:
-    """The text between the markers."""
+def page(plan: Plan, results: Sequence[Result], file: str) -> str:
+    """The section of a plan. file: the name of the plan's file."""
     runs = [one for one in results if "table" in one]
-    parts = [_rules(plan, runs), _teacher(results)]
+    parts = [_rules(plan, runs, file), _teacher(results)]
     for student in plan.students:
         mine = [one for one in runs if one["student"] == student]
         parts += _methods(plan, student, [one for one in mine if one["table"] == "methods"])
         parts += _longer(student, mine)
     parts += _losses([one for one in runs if one["table"] == "losses"])
+    parts += _variants(plan, [one for one in runs if one["table"] == "variants"])
     parts += _exports(results)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _rules(plan: Plan, runs: Sequence[Result]) -> str:
+def _rules(plan: Plan, runs: Sequence[Result], file: str) -> str:
     spent = sum(float(one["seconds"]) for one in runs) / 3600
     lines = [f"- {rule}" for rule in plan.rules]
     planned = sum(plan.methods.values()) * len(plan.students)
     seeds = ", ".join(f"{method} {count}" for method, count in plan.methods.items())
+    if plan.variants is not None:
+        planned += plan.variants.seeds * len(plan.variants.changes)
+        seeds = ", ".join(filter(None, [seeds, *(f"{name} {plan.variants.seeds}" for name in plan.variants.changes)]))
     lines.append(
         f"- Budget: {plan.budget.hours:g} hours of {plan.budget.cores} cores; students run {plan.steps} steps; seeds: {seeds}."
     )
-    done = sum(one["table"] == "methods" for one in runs)
-    lines.append(f"- Done: {done} of {planned} runs of the methods; all runs so far took {spent:.2f} core hours.")
-    return "\n".join(["Fixed before the first run (`benchmarks/camvid/plan.yaml`):", "", *lines])
+    done = sum(one["table"] in ("methods", "variants") for one in runs)
+    lines.append(f"- Done: {done} of {planned} runs; all runs so far took {spent:.2f} core hours.")
+    return "\n".join([f"Fixed before the first run (`benchmarks/camvid/{file}`):", "", *lines])
 
 
 def _teacher(results: Sequence[Result]) -> str:
     found = next((one for one in results if one["name"] == "teacher"), None)
     if found is None:
-        return "No run has ended yet."
+        return ""
     history = ", ".join(f"{value:.2f} after {steps:,}" for steps, value in found["history"])
     cost = found["cost"] or {}
     return (
@@ -169,6 +175,25 @@ def _losses(runs: Sequence[Result]) -> list[str]:
     )
 
 
+def _variants(plan: Plan, runs: Sequence[Result]) -> list[str]:
+    if plan.variants is None or not runs:
+        return []
+    groups = {name: [one for one in runs if one["variant"] == name] for name in plan.variants.changes}
+    first, *others = groups
+    rows = [[name, str(len(group)), *(_mean(group, _score(score)) for score in SCORES)] for name, group in groups.items()]
+    gains = [[name, *(_difference(groups[name], groups[first], _score(score)) for score in COMPARED)] for name in others]
+    what = "; ".join(
+        f"{name}: {', '.join(f'`{one}`' for one in changes)}" for name, changes in plan.variants.changes.items() if changes
+    )
+    return [
+        "### Settings, undistilled",
+        what + ".",
+        _table(["settings", "seeds", *SCORES], rows),
+        f"Difference to `{first}`, paired by seed:",
+        _table(["settings", *COMPARED], gains),
+    ]
+
+
 def _exports(results: Sequence[Result]) -> list[str]:
     rows = []
     for one in (one for one in results if one["name"].startswith("export-")):
@@ -242,16 +267,30 @@ def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def sections(plans: Sequence[Path], results: Path) -> str:
+    """The text between the markers: a section for each plan with results, and the names of the others."""
+    written, waiting = [], []
+    for path in plans:
+        plan = read_plan(path)
+        found = read_all(results / plan.name, plan)
+        if found:
+            written.append(f"## {plan.title}\n\n{page(plan, found, path.name)}")
+        else:
+            waiting.append(f"`{path.name}` ({plan.title})")
+    if waiting:
+        written.append(f"Planned, and not run yet: {'; '.join(waiting)}.\n")
+    return "\n".join(written)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plan", type=Path, default=HERE / "plan.yaml")
-    parser.add_argument("--results", type=Path, default=HERE.parent / "results" / "camvid")
+    parser.add_argument("--plan", type=Path, nargs="+", default=PLANS, help="default: every plan beside this file")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the results of all plans")
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--print", action="store_true", help="print the tables instead of writing them into the page")
     given = parser.parse_args()
     try:
-        plan = read_plan(given.plan)
-        text = page(plan, read_all(given.results, plan))
+        text = sections(given.plan, given.results)
         if given.print:
             print(text, end="")
             return

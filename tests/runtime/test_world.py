@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from waiting import LIMIT
 
 from segctl.errors import PeerError, SegctlError
 from segctl.runtime.launcher import REPORTS_VARIABLE, first_error, reporting_errors
@@ -108,7 +109,7 @@ def _alone(rank: int, seconds: float) -> subprocess.Popen[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_nobody_meets_says_so_and_ends_in_time(rank):
-    found, _ = _alone(rank, 1.5).communicate(timeout=60)
+    found, _ = _alone(rank, 1.5).communicate(timeout=LIMIT)
     waiting, failure, *_ = found.splitlines()
     assert waiting.startswith(f"process {rank} waits at 127.0.0.1:")
     assert waiting.endswith("for all 2 processes of this run, at most 0 minutes")
@@ -121,5 +122,5 @@ def test_ctrl_c_ends_a_process_that_waits_for_the_others():
     assert process.stdout is not None
     assert process.stdout.readline().startswith("process 1 waits")
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=LIMIT) == 130
     assert process.stdout.read() == "interrupted\n"

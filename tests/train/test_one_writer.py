@@ -4,27 +4,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 from forked import kill, start_segctl
 from toy import STUDENT, write_preset
+from waiting import LIMIT, wait_for
 
 from segctl.cli import main
 from segctl.runs import RunFolder
 
 ENDLESS = {"steps": 20_000, "validate_every": 20_000, "checkpoint_every": 5}
-
-
-def wait_for(what: Callable[[], bool]) -> None:
-    for _ in range(6000):
-        if what():
-            return
-        time.sleep(0.01)
-    raise TimeoutError
 
 
 def steps(folder: RunFolder) -> list[int]:
@@ -68,12 +59,14 @@ def test_children_end_with_a_parent_that_was_killed(verb: str, toy_data: Path, t
         arguments, folder = ["distill", "--method", "none", "--processes", "2"], RunFolder(tmp_path / "toy-student-none")
     command = [sys.executable, "-m", "segctl", *arguments, *common]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
-    wait_for(lambda: len(steps(folder)) > 10)
-    started = [child for child in children(process) if "segctl" in " ".join(child.cmdline())]
+    try:
+        wait_for(lambda: len(steps(folder)) > 10)
+        started = [child for child in children(process) if "segctl" in " ".join(child.cmdline())]
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
     assert len(started) == (1 if verb == "compare" else 2)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    _, alive = psutil.wait_procs(started, timeout=30)
+    _, alive = psutil.wait_procs(started, timeout=LIMIT)
     assert alive == []
     # They were asked to stop, so they saved their state.
     assert "stopped by SIGTERM" in folder.train_log.read_text()

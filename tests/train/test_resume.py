@@ -16,6 +16,7 @@ import pytest
 import torch
 from forked import kill, start_segctl
 from toy import PRESET, STUDENT, write_preset
+from waiting import LIMIT, wait_for
 
 from segctl.cli import main
 from segctl.models import read
@@ -47,16 +48,8 @@ def kill_after(step: int, arguments: list[str], run: Path, number: signal.Signal
     while steps_logged(run) < step and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)
-    process.wait(timeout=120)
+    process.wait(timeout=LIMIT)
     return process
-
-
-def wait_for(what: Callable[[], bool]) -> None:
-    for _ in range(6000):
-        if what():
-            return
-        time.sleep(0.01)
-    raise TimeoutError
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -115,7 +108,7 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
     with ThreadPoolExecutor(1) as thread:
         going = thread.submit(work)
         yield
-        going.result(timeout=60)
+        going.result(timeout=LIMIT)
 
 
 @pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "SIGINT"), (signal.SIGTERM, 143, "SIGTERM")])
