@@ -285,7 +285,9 @@ def test_every_picture_loads(tab):
     assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
 
 
-@pytest.mark.parametrize("width", [1400, 900, 420, 390])
+@pytest.mark.parametrize(
+    "width", [1400, pytest.param(900, marks=pytest.mark.slow), pytest.param(420, marks=pytest.mark.slow), 390]
+)
 def test_no_width_scrolls_sideways_nothing_is_requested_and_the_console_is_empty(browser, page, width):
     opened = browser.new_page(viewport={"width": width, "height": 800})
     said, asked = [], []
