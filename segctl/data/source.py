@@ -16,8 +16,8 @@ from segctl.data.raters import Votes
 class RawSample:
     """One sample, read and in train ids.
 
-    image: uint8 (H, W, 3) RGB, or (H, W, N) of N bands.  label: uint8 (H, W) train ids, 255 ignored; None for a picture without
-    label.  instance: uint16 (H, W), None if there is none.
+    image: uint8 (H, W, 3) RGB, or uint8 or uint16 (H, W, N) of N bands.  label: uint8 (H, W) train ids, 255 ignored; None for
+    a picture without label.  instance: uint16 (H, W), None if there is none.
     """
 
     name: str

@@ -39,7 +39,8 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Batch:
-    """images uint8 (B, H, W, bands); labels uint8 (B, H, W), 255 ignored; names of the samples; seconds that making it took."""
+    """images (B, H, W, bands) of the dataset's type; labels uint8 (B, H, W), 255 ignored; names of the samples; seconds that
+    making it took."""
 
     images: Tensor
     labels: Tensor
@@ -72,7 +73,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Sample:
-    """A whole image at its own size: image uint8 (H, W, bands); label uint8 (H, W), 255 ignored."""
+    """A whole image at its own size: image (H, W, bands) of the dataset's type; label uint8 (H, W), 255 ignored."""
 
     name: str
     image: Tensor
@@ -237,7 +238,7 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
             for epoch, index in map(stream.at, stream.positions(step))
         ]
         height, width = self.views.spec.crop
-        images = np.empty((len(wanted), height, width, self.views.dataset.bands), np.uint8)
+        images = np.empty((len(wanted), height, width, self.views.dataset.bands), self.views.dataset.pixel_type)
         labels = np.empty((len(wanted), height, width), np.uint8)
         seen = []
         for row, (name, random, index, hidden) in enumerate(wanted):

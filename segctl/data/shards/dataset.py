@@ -19,6 +19,7 @@ from segctl.data.shards.shard import SHARD_FORMAT, ShardReader
 from segctl.data.source import PredictedLabels
 from segctl.errors import InputError, did_you_mean
 from segctl.files import as_record, parse_json, parse_record, read_plain_text
+from segctl.pixel_types import PixelType
 
 INDEX_NAME = "dataset.json"
 
@@ -113,6 +114,11 @@ class PreparedDataset:
         return 3 if self.pixels is None else len(self.pixels.bands)
 
     @property
+    def pixel_type(self) -> PixelType:
+        """The type of the numbers in its images."""
+        return "uint8" if self.pixels is None else self.pixels.pixel_type
+
+    @property
     def trial(self) -> str:
         """Words that say that this is a trial and not the whole dataset; empty for a whole dataset."""
         limit = self.provenance.limit
@@ -170,7 +176,7 @@ class PreparedDataset:
         return {name: record.unknown_pixels for name, record in self.samples.items() if record.unknown_pixels}
 
     def image(self, name: str, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
-        """uint8 (h, w, bands) of the sample or of a region of it, RGB where there are 3; only the tiles it touches are read."""
+        """The sample or a region of it, (h, w, bands) of `pixel_type`, RGB where 3; only the tiles it touches are read."""
         return self._read("images", name, (top, left, height, width))
 
     def label(self, name: str, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
@@ -342,7 +348,7 @@ def fingerprint(rule: str, source_sha256: Mapping[str, str]) -> str:
 
 
 def pixels_sha256(image: np.ndarray, label: np.ndarray | None, votes: np.ndarray | None = None) -> str:
-    """Hash of a decoded sample: shapes, image uint8 (H, W, bands), label uint8 (H, W) or None for a sample without one.
+    """Hash of a decoded sample: shapes, image (H, W, bands) of uint8 or uint16, label uint8 (H, W) or None where it has none.
 
     votes: uint8 (H, W), the ballots of a sample with several raters; the hash of other samples is as it always was.
     """

@@ -1,7 +1,7 @@
 """Shards: HDF5 files of tiled, compressed, checksummed samples, written and read. The only file that opens HDF5.
 
-    /images/<name>     uint8 (H, W, 3) RGB; by zstd as differences of rows within each tile (see tiles.py); with the codec
-                       `source` the picture file itself, uint8 (bytes,)
+    /images/<name>     uint8 (H, W, 3) RGB, or uint8 or uint16 (H, W, N) of N bands; by zstd as differences of rows
+                       within each tile (see tiles.py); with the codec `source` the picture file itself, uint8 (bytes,)
     /labels/<name>     uint8 (H, W) train ids, 255 ignored; absent for a picture without label
     /instances/<name>  uint16 (H, W), if the source has them
     /votes/<name>      uint8 (H, W), if several raters labelled the sample: the number of each pixel's ballot (see raters.py)
