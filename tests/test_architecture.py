@@ -10,8 +10,8 @@ import segctl
 
 PACKAGE = Path(segctl.__file__).parent
 STEPS = {
-    "errors": 0, "commands": 0, "ignored": 0, "files": 1, "schema": 1, "runs": 2, "runtime": 2, "metrics": 2, "data": 3,
-    "models": 3, "losses": 3, "programs": 3, "distillers": 4, "evaluate": 5, "teacher": 6, "inference": 6, "train": 7,
+    "errors": 0, "commands": 0, "ignored": 0, "files": 1, "pixel_types": 1, "schema": 1, "runs": 2, "runtime": 2, "metrics": 2,
+    "data": 3, "models": 3, "losses": 3, "programs": 3, "distillers": 4, "evaluate": 5, "teacher": 6, "inference": 6, "train": 7,
     "report": 7, "export": 7, "bench": 7, "cli": 8, "__main__": 9,
 }  # fmt: skip
 

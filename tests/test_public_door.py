@@ -19,6 +19,7 @@ def test_every_exported_name_is_there_and_nothing_else_is() -> None:
         _ = segctl.jaccard
 
 
+@pytest.mark.slow
 def test_every_room_is_an_attribute_after_the_import_alone() -> None:
     rooms = {path.stem for path in Path(segctl.__file__).parent.iterdir() if path.name[0] not in "._"} - {"presets", "py"}
     door = "segctl.models.load; segctl.losses.jdt.JDTLoss; assert segctl.JDTLoss is segctl.losses.jdt.JDTLoss"

@@ -144,7 +144,7 @@ def _network(target: str, data_root: Path) -> Segmenter:
     saved = _saved(target)
     if saved is not None:
         network = restore(saved)
-        network.require_bands(3, f"the network of '{target}'", "segctl bench")
+        network.require_images(3, "uint8", f"the network of '{target}'", "segctl bench")
         return network
     spec: ModelSpec = network_of(target).model_copy(update={"weights": "none"})
     return build_model(spec, _classes_of_preset(target, data_root))

@@ -28,6 +28,8 @@ OPTIONAL_SCORES = (
     ("Segments", ("mIoU_K", "mIoU_K_q5", "mIoU_K_qbar", "mDice_K", "mDice_K_q5", "mDice_K_qbar")),
     ("Cityscapes", ("mIoU_category", "miIoU", "miIoU_category")),
     ("Calibration errors", ("ECE_D", "ECE_I", "SCE_D", "SCE_I")),
+    ("Several raters", ("BDice_D", "BDice_I")),
+    ("Mean over groups", ("mIoU_G", "mAcc_G", "mDice_G", "ECE_G", "SCE_G", "BDice_G")),
 )
 """Scores that only some evaluations have, by heading."""
 

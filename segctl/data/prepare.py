@@ -56,10 +56,14 @@ from segctl.data.source import RawSample, Source
 from segctl.data.splits import overlaps
 from segctl.errors import InputError, SegctlError
 from segctl.files import Progress, content_key, read_record, sweep_partial, write_text
+from segctl.pixel_types import LARGEST, PixelType
 from segctl.runtime.cores import core_count
 
 SHARD_BYTES = 2**29
 MIN_SHARDS, MIN_SHARD_SAMPLES = 4, 32
+LEAST_DEVIATION: dict[PixelType, float] = {"uint8": 1.0, "uint16": 0.05}
+"""A band whose numbers deviate less from their mean counts as one value. uint16 may hold small numbers that matter, such as
+a band of 0 and 1; one level is then still at most 20 deviations."""
 _POLL_S = 0.1
 """How often progress is reported while processes convert."""
 
@@ -128,7 +132,7 @@ def prepare_source(
         locked(lock, f"preparing '{source.name}' in '{data_root}'"),
     ):
         staging = staging_folder(data_root, source.name)
-        conversion = Conversion(source, staging, codec, plan_shards(source.name, sizes))
+        conversion = Conversion(source, staging, codec, plan_shards(source.name, sizes, _pixel_bytes(source)))
         _keep_only(staging, conversion)
         try:
             shards = convert(conversion, core_count() if workers is None else workers, progress)
@@ -174,16 +178,22 @@ def staging_folder(data_root: Path, name: str) -> Path:
     return data_root / f".{name}.writing"
 
 
-def plan_shards(name: str, sizes: dict[str, tuple[int, int]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def plan_shards(name: str, sizes: dict[str, tuple[int, int]], pixel_bytes: int = 4) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Each shard's file name and samples: sorted names in equal runs of about half a GiB of pixels, at least some for every core.
 
-    sizes: (H, W) of each sample.
+    sizes: (H, W) of each sample.  pixel_bytes: how many bytes a pixel of image and label counts.
     """
     names = sorted(sizes)
-    pixels = sum(height * width * 4 for height, width in sizes.values())
-    count = max(math.ceil(pixels / SHARD_BYTES), min(MIN_SHARDS, math.ceil(len(names) / MIN_SHARD_SAMPLES)))
+    total = sum(height * width * pixel_bytes for height, width in sizes.values())
+    count = max(math.ceil(total / SHARD_BYTES), min(MIN_SHARDS, math.ceil(len(names) / MIN_SHARD_SAMPLES)))
     cuts = [index * len(names) // count for index in range(count + 1)]
     return tuple((f"{name}-{index:05d}-of-{count:05d}.h5", tuple(names[cuts[index] : cuts[index + 1]])) for index in range(count))
+
+
+def _pixel_bytes(source: Source) -> int:
+    """How many bytes a pixel counts in the plan of shards. uint8 bands count as RGB, because they always did, and a dataset that
+    is prepared again keeps its shards."""
+    return 4 if source.pixels is None or source.pixels.pixel_type == "uint8" else 2 * len(source.pixels.bands) + 1
 
 
 def _find_current(source: Source, data_root: Path, codec: Codec, limit: int | None) -> PreparedDataset | None:
@@ -319,18 +329,20 @@ def _repeated(source: Source, records: Records, crcs: Mapping[str, int], reader:
 def _with_statistics(dataset: PreparedDataset, scaling: BandScaling) -> BandScaling:
     """The scaling with mean and deviation of each band over the training pictures, or over all where there is no such split."""
     total, squares, pixels = np.zeros(dataset.bands), np.zeros(dataset.bands), 0
+    largest = LARGEST[dataset.pixel_type]
+    levels = np.arange(largest + 1)
     for name in dataset.splits.get("train") or sorted(dataset.samples):
         image = dataset.image(name).reshape(-1, dataset.bands)
-        counts = np.stack([np.bincount(band, minlength=256) for band in image.T])
-        total += counts @ np.arange(256)
-        squares += counts @ np.arange(256) ** 2
+        counts = np.stack([np.bincount(band, minlength=largest + 1) for band in image.T])
+        total += counts @ levels
+        squares += counts @ levels**2
         pixels += len(image)
     dataset.reader.close()
     mean = total / pixels
     deviation = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
     # A band of one value would be divided by zero.
-    std = np.where(deviation < 1, 255, deviation) / 255
-    return scaling.model_copy(update={"mean": tuple((mean / 255).tolist()), "std": tuple(std.tolist())})
+    std = np.where(deviation < LEAST_DEVIATION[dataset.pixel_type], largest, deviation) / largest
+    return scaling.model_copy(update={"mean": tuple((mean / largest).tolist()), "std": tuple(std.tolist())})
 
 
 def _put_in_place(staging: Path, data_root: Path, name: str) -> PreparedDataset:
@@ -427,7 +439,8 @@ def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> Writ
         for name in names:
             sample = conversion.source.samples.read(name)
             height, width = sample.image.shape[:2]
-            pixels = pixels_sha256(sample.image, sample.label)
+            votes = sample.votes
+            pixels = pixels_sha256(sample.image, sample.label, None if votes is None else votes.numbers)
             images[name] = zlib.crc32(np.ascontiguousarray(sample.image).data)
             shown: dict[str, int] = {}
             if sample.label is not None:
@@ -443,6 +456,7 @@ def _write(conversion: Conversion, index: int, tick: Callable[[], None]) -> Writ
                 sample.unknown_pixels,
                 shown,
                 labelled=sample.label is not None,
+                raters=None if votes is None else votes.record,
             )
             yield sample
             tick()
@@ -462,7 +476,8 @@ def _read_back(path: Path, records: Records) -> None:
     for name, record in records.items():
         whole = (0, 0, record.height, record.width)
         label = reader.read(0, "labels", name, whole) if record.labelled else None
-        if pixels_sha256(reader.read(0, "images", name, whole), label) != record.pixels_sha256:
+        votes = None if record.raters is None else reader.read(0, "votes", name, whole)
+        if pixels_sha256(reader.read(0, "images", name, whole), label, votes) != record.pixels_sha256:
             raise SegctlError(f"sample '{name}' reads back from '{path}' with other pixels than were written", "check the disk")
     reader.close()
 

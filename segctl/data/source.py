@@ -9,14 +9,15 @@ import numpy as np
 from segctl.data.classes import ClassTable
 from segctl.data.files.bands import BandScaling
 from segctl.data.findings import Finding
+from segctl.data.raters import Votes
 
 
 @dataclass(frozen=True)
 class RawSample:
     """One sample, read and in train ids.
 
-    image: uint8 (H, W, 3) RGB, or (H, W, N) of N bands.  label: uint8 (H, W) train ids, 255 ignored; None for a picture without
-    label.  instance: uint16 (H, W), None if there is none.
+    image: uint8 (H, W, 3) RGB, or uint8 or uint16 (H, W, N) of N bands.  label: uint8 (H, W) train ids, 255 ignored; None for
+    a picture without label.  instance: uint16 (H, W), None if there is none.
     """
 
     name: str
@@ -35,6 +36,8 @@ class RawSample:
     """What is odd about the label, in words, and how often: "polygons that cross themselves, filled by the even-odd rule"."""
     image_file: bytes | None = None
     """The image's file, if there is one and decoding it gives exactly `image`."""
+    votes: Votes | None = None
+    """What each of several raters called each pixel, whose majority `label` is; None for a single label map."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A network and images at their own size -> counts, under an evaluation protocol."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,8 +15,10 @@ from segctl.evaluate.class_map import ClassMap
 from segctl.evaluate.partial_results import PartialResults
 from segctl.evaluate.predictor import class_probabilities, predict_classes
 from segctl.files import Progress
+from segctl.ignored import IGNORED
 from segctl.metrics.calibration import fill_bins
 from segctl.metrics.counts import checked_pairs, queue_pairs
+from segctl.metrics.raters import shares_of, threshold_counts
 from segctl.metrics.tally import EvaluationCounts, ImageCounts, MapCounter, Tally, merge_counts
 from segctl.models.forward import ImageNetwork
 from segctl.runtime.determinism import any_image_size
@@ -44,11 +46,12 @@ class StoppedCountingError(SegctlError):
 class Extras:
     """What an evaluation does besides counting tp, fp, fn and confusion.
 
-    calibration: fill bins from probabilities.  maps: count what needs whole class maps.  instances: read instance maps for it.
-    save: called with every class map.
+    calibration: fill bins from probabilities.  raters: compare them with every rater's label map too.  maps: count what needs
+    whole class maps.  instances: read instance maps for it.  save: called with every class map.
     """
 
     calibration: bool = False
+    raters: bool = False
     maps: MapCounter | None = None
     instances: bool = False
     save: SavePrediction | None = None
@@ -73,12 +76,16 @@ class Scoring:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Samples with their predictions uint8 (B, H, W), and the counts that a GPU may still be working on."""
+    """Samples with their predictions uint8 (B, H, W), and the counts that a GPU may still be working on.
+
+    probabilities: float (B, C, H, W), kept where they are compared with several raters.
+    """
 
     samples: list[Sample]
     prediction: Tensor
     pairs: Tensor
     bins: Tensor | None
+    probabilities: Tensor | None
 
 
 def count_images(
@@ -158,6 +165,7 @@ def _predicted(model: ImageNetwork, dataset: PreparedDataset, names: Sequence[st
     for samples in _same_size(evaluation_samples(dataset, list(names), workers=how.workers), how.batch):
         images = _on_device([sample.image for sample in samples], device)
         label = _on_device([sample.label for sample in samples], device)
+        probabilities = None
         if how.extras.calibration:
             probabilities = class_probabilities(model, images, how.protocol, how.compute)
             if how.classes is not None:
@@ -167,7 +175,8 @@ def _predicted(model: ImageNetwork, dataset: PreparedDataset, names: Sequence[st
             prediction, bins = predict_classes(model, images, how.protocol, how.compute), None
             if how.classes is not None:
                 prediction = how.classes.of_predictions(prediction)
-        yield _Batch(samples, prediction, queue_pairs(prediction, label, dataset.classes.num_classes), bins)
+        kept = probabilities if how.extras.raters else None
+        yield _Batch(samples, prediction, queue_pairs(prediction, label, dataset.classes.num_classes), bins, kept)
 
 
 def _on_device(parts: list[Tensor], device: torch.device) -> Tensor:
@@ -205,6 +214,12 @@ def _finish(batch: _Batch, dataset: PreparedDataset, extras: Extras, tally: Tall
     maps = batch.prediction.cpu().numpy() if extras.maps or extras.save else None
     for index, sample in enumerate(batch.samples):
         counted = ImageCounts(sample.name, pairs[index], bins=None if bins is None else bins[index])
+        if batch.probabilities is not None:
+            ratings = dataset.raters_of(sample.name).table()[dataset.votes(sample.name)].transpose(2, 0, 1)
+            shares = shares_of(ratings, dataset.classes.num_classes)
+            valid = sample.label.numpy() != IGNORED
+            counts = threshold_counts(batch.probabilities[index].float().cpu().numpy(), shares, valid)
+            counted = replace(counted, raters=counts)
         if maps is not None and extras.maps is not None:
             instances = dataset.instance(sample.name) if extras.instances else None
             counted = extras.maps.add(counted, maps[index], sample.label.numpy(), instances)

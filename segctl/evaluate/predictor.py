@@ -5,7 +5,7 @@ Probabilities are averaged over the views of an image (scales, mirrored or not),
 
 import math
 from collections.abc import Callable, Iterator
-from typing import assert_never
+from typing import assert_never, cast
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from torch import Tensor
 from segctl.data.batches.augment import PADDING_RGB
 from segctl.models import at_label_size
 from segctl.models.forward import ImageNetwork, forward_uint8, resized_uint8
-from segctl.models.normalize import Normalizing
 from segctl.runtime.device import Compute
 from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol, WholeProtocol
 
@@ -29,7 +28,7 @@ _FITTING: dict[tuple[int, int, int], int] = {}
 
 @torch.no_grad()
 def predict_classes(model: ImageNetwork, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
-    """Class maps uint8 (B, H, W) for images uint8 (B, H, W, 3) of one size, at that size."""
+    """Class maps uint8 (B, H, W) for images (B, H, W, N) of one size, at that size."""
     if _is_single_view(protocol):  # softmax keeps the order of logits, so one view needs none
         return _logits(model, images, protocol, compute).argmax(1).to(torch.uint8)
     return class_probabilities(model, images, protocol, compute).argmax(1).to(torch.uint8)
@@ -37,7 +36,7 @@ def predict_classes(model: ImageNetwork, images: Tensor, protocol: EvaluateSpec,
 
 @torch.no_grad()
 def class_probabilities(model: ImageNetwork, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
-    """Probabilities float32 (B, C, H, W), the mean over the protocol's views, for images uint8 (B, H, W, 3) of one size."""
+    """Probabilities float32 (B, C, H, W), the mean over the protocol's views, for images (B, H, W, N) of one size."""
     height, width = images.shape[1:3]
     total: Tensor | None = None
     views = 0
@@ -55,7 +54,7 @@ def _is_single_view(protocol: EvaluateSpec) -> bool:
 
 
 def _views(images: Tensor, protocol: EvaluateSpec) -> Iterator[tuple[Tensor, bool]]:
-    """The images at every scale, uint8 (B, h, w, 3), and mirrored if the protocol says so; with whether they are mirrored."""
+    """The images at every scale, (B, h, w, N), and mirrored if the protocol says so; with whether they are mirrored."""
     for scale in protocol.scales:
         view = resized_uint8(images, scale)
         yield view, False
@@ -64,7 +63,7 @@ def _views(images: Tensor, protocol: EvaluateSpec) -> Iterator[tuple[Tensor, boo
 
 
 def _logits(model: ImageNetwork, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
-    """Logits (B, C, H, W) for images uint8 (B, H, W, 3), at their size."""
+    """Logits (B, C, H, W) for images (B, H, W, N), at their size."""
     match protocol.protocol:
         case WholeProtocol():
             return _forward(model, images, compute)
@@ -75,7 +74,7 @@ def _logits(model: ImageNetwork, images: Tensor, protocol: EvaluateSpec, compute
 
 
 def _forward(model: ImageNetwork, images: Tensor, compute: Compute) -> Tensor:
-    """One forward pass: logits (B, C, H, W) for images uint8 (B, H, W, 3)."""
+    """One forward pass: logits (B, C, H, W) for images (B, H, W, N)."""
     with compute.autocast():
         found = forward_uint8(model, images)
     return at_label_size(found.logits, (images.shape[1], images.shape[2]), found.align_corners)
@@ -84,7 +83,7 @@ def _forward(model: ImageNetwork, images: Tensor, compute: Compute) -> Tensor:
 def _sliding_logits(model: ImageNetwork, images: Tensor, sliding: SlidingProtocol, compute: Compute) -> Tensor:
     """Mean logits (B, C, H, W) of all tiles that cover a pixel; images smaller than a tile are padded with the mean colour."""
     height, width = images.shape[1:3]
-    padded, top, left = _pad_to(images, sliding.tile, _padding(model, images.shape[3]))
+    padded, top, left = _pad_to(images, sliding.tile, _padding(model, images))
     total = padded.new_zeros((len(images), model.num_classes, *padded.shape[1:3]), dtype=torch.float32)
     hits = padded.new_zeros((1, 1, *padded.shape[1:3]), dtype=torch.float32)
     windows = [
@@ -133,7 +132,7 @@ def sliding_rows(
 ) -> Iterator[Tensor]:
     """The class map of a picture too large for memory, from top to bottom: uint8 (rows, W), the same as `predict_classes` gives.
 
-    size: (H, W), both at least a tile.  read: for a first row and a count, these rows as uint8 (rows, W, N).
+    size: (H, W), both at least a tile.  read: for a first row and a count, these rows as (rows, W, N).
     Memory holds the sums of one tile, and of the rows in which a row of tiles overlaps the next: C · overlap · W numbers, twice.
     """
     (height, width), (tall, wide) = size, sliding.tile
@@ -173,11 +172,12 @@ def tile_starts(length: int, tile: int, stride: float) -> list[int]:
     return [min(index * step, max(0, length - tile)) for index in range(count)]
 
 
-def _padding(model: ImageNetwork, bands: int) -> Tensor:
-    """The value of each band around small images: ImageNet's mean colour for three, else the mean of the training pictures."""
-    if bands == len(PADDING_RGB) or not isinstance(model, Normalizing):
+def _padding(model: ImageNetwork, images: Tensor) -> Tensor:
+    """The value of each band around small images: ImageNet's mean colour for three of uint8, else the training pictures' mean."""
+    mean = getattr(model, "pixel_mean", None)
+    if mean is None or (images.shape[3] == len(PADDING_RGB) and images.dtype == torch.uint8):
         return torch.tensor(PADDING_RGB)
-    return model.pixel_mean.flatten().round()
+    return cast("Tensor", mean).flatten().round()
 
 
 def _pad_to(images: Tensor, tile: tuple[int, int], padding: Tensor) -> tuple[Tensor, int, int]:

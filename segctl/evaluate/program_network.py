@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from segctl.errors import InputError
 from segctl.models.outputs import Prediction
+from segctl.pixel_types import LARGEST
 from segctl.programs import Program
 from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol
 
@@ -14,7 +15,7 @@ _SMALLEST = 1e-30
 
 
 class ProgramNetwork(nn.Module):
-    """Images uint8 (B, H, W, 3) -> Prediction whose logits (B, C, H, W) are those of the file.
+    """Images (B, H, W, N) of the type that the file takes -> Prediction whose logits (B, C, H, W) are those of the file.
 
     Probabilities become their logarithms, which have the same softmax. Labels become 1 at the class and 0 elsewhere, which have
     the same classes, and nothing else: see `require_program_fits`.
@@ -26,9 +27,11 @@ class ProgramNetwork(nn.Module):
         self.class_names = list(program.class_names)
         self.num_classes = len(self.class_names)
         self.training = False
+        # The colour around small images; the file normalises them itself.
+        self.pixel_mean = torch.tensor(program.facts.mean).mul(LARGEST[program.facts.input]).view(1, -1, 1, 1)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Images uint8 (B, H, W, 3) as they are: the file normalises them itself."""
+        """Images (B, H, W, N) as they are: the file normalises them itself."""
         return images
 
     def forward(self, images: Tensor) -> Prediction:

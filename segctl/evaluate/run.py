@@ -22,6 +22,7 @@ from segctl.metrics.scores import ImageScore, worst_images
 from segctl.metrics.tally import USUAL, Choice, EvaluationCounts, MapCounter
 from segctl.models import load, read
 from segctl.models.forward import ImageNetwork
+from segctl.pixel_types import require_type
 from segctl.programs import open_program
 from segctl.runs import RunFolder
 from segctl.runtime.cores import loader_workers
@@ -169,12 +170,21 @@ def _network(request: EvaluationRequest, opened: OpenedRequest) -> ImageNetwork:
     names = opened.dataset.classes.names if opened.classes is None else None
     if request.program is None:
         network = load(request.run.model, class_names=names)
-        network.require_bands(opened.dataset.bands, f"the network of '{request.run.path}'", opened.dataset.name)
+        network.require_images(
+            opened.dataset.bands, opened.dataset.pixel_type, f"the network of '{request.run.path}'", opened.dataset.name
+        )
         return network.to(opened.compute.device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
     program = open_program(request.program, request.device, trusted=request.trust_program)
     require_program_fits(program, opened.protocol, file_sha256(request.run.model), calibration=request.calibration)
     if names is not None and program.class_names != names:
         raise InputError(f"'{request.program}' has other classes than '{opened.dataset.name}'", "export the run again")
+    data = opened.dataset
+    require_type(program.facts.input, data.pixel_type, f"'{request.program}'", f"'{data.name}'")
+    if program.facts.bands != data.bands:
+        raise InputError(
+            f"'{request.program}' takes images of {program.facts.bands} bands, but those of '{data.name}' have {data.bands}",
+            "prepare the dataset with the --bands that the network was trained on",
+        )
     return ProgramNetwork(program)
 
 
@@ -186,7 +196,15 @@ def _extras(request: EvaluationRequest, opened: OpenedRequest) -> Extras:
     instances = bool(images) and opened.dataset.instance(images[0]) is not None
     maps = MapCounter(len(names), request.boundary, categories, benchmark) if request.boundary or instances else None
     save = _saver(opened) if request.save_predictions else None
-    return Extras(request.calibration, maps, instances, save)
+    raters = _compares_raters(request, opened)
+    return Extras(request.calibration or raters, raters, maps, instances, save)
+
+
+def _compares_raters(request: EvaluationRequest, opened: OpenedRequest) -> bool:
+    """Whether probabilities are compared with the label maps of several raters: where the dataset has them, and the network's
+    probabilities are those of its classes. An exported file may give no probabilities, so there a person must ask for them."""
+    asked = request.calibration or (request.program is None and (opened.classes is None or opened.classes.is_one_to_one))
+    return asked and opened.dataset.has_raters(opened.split)
 
 
 def _saver(opened: OpenedRequest) -> SavePrediction:

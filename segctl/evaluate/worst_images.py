@@ -1,6 +1,7 @@
 """The images with the lowest scores, as PNGs: image, label and prediction in class colours, and where the two differ."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,8 +58,8 @@ def write_strips(
     return files
 
 
-def _predict_one(model: ImageNetwork, image: RGB, how: Scoring) -> LabelMap:
-    """The class map uint8 (H, W) of an image uint8 (H, W, N)."""
+def _predict_one(model: ImageNetwork, image: NDArray[Any], how: Scoring) -> LabelMap:
+    """The class map uint8 (H, W) of an image (H, W, N)."""
     batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(how.compute.device)
     prediction = predict_classes(model, batch, how.protocol, how.compute)
     if how.classes is not None:
@@ -67,12 +68,13 @@ def _predict_one(model: ImageNetwork, image: RGB, how: Scoring) -> LabelMap:
     return found
 
 
-def _tiles(image: RGB, label: LabelMap, prediction: LabelMap, palette: NDArray[np.uint8]) -> dict[str, RGB]:
+def _tiles(image: NDArray[Any], label: LabelMap, prediction: LabelMap, palette: NDArray[np.uint8]) -> dict[str, RGB]:
     """Four pictures uint8 (H, W, 3) by kind. `error` is red where wrong, a faint grey image where right, black where ignored.
 
-    image: of any bands.  label, prediction: (H, W).  palette: (256, 3).
+    image: of any bands, uint8 or uint16.  label, prediction: (H, W).  palette: (256, 3).
     """
-    grey = (image.mean(-1, keepdims=True) * 0.35 + 160).repeat(3, -1).astype(np.uint8)
+    brightness = image if image.dtype == np.uint8 else shown_rgb(image)
+    grey = (brightness.mean(-1, keepdims=True) * 0.35 + 160).repeat(3, -1).astype(np.uint8)
     error = np.where((prediction != label)[..., None], np.array([215, 35, 35], np.uint8), grey)
     error[label == IGNORED] = 0
     return {"image": shown_rgb(image), "truth": palette[label], "prediction": palette[prediction], "error": error}

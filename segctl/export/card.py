@@ -9,6 +9,7 @@ import yaml
 
 from segctl import __version__
 from segctl.data.datasets import KNOWN
+from segctl.data.files.bands import BandScaling
 from segctl.errors import InputError
 from segctl.evaluate.scores_record import read_scores
 from segctl.files import file_sha256
@@ -74,7 +75,7 @@ def model_card(
         _front(name, spec, scores, licence),
         f"# {name.partition('/')[2]}",
         _about(spec, saved, environment),
-        _use(name, files),
+        _use(name, files, saved.pixels),
         _scores(scores),
         _classes(saved, scores),
         _files(files),
@@ -126,16 +127,20 @@ def _about(spec: TrainRun, saved: SavedModel, environment: dict[str, Any]) -> st
     )
 
 
-def _use(name: str, files: Sequence[CardFile]) -> str:
+def _use(name: str, files: Sequence[CardFile], pixels: dict[str, Any] | None) -> str:
+    """pixels: how the bands of picture files become those of images; None for 8-bit colour."""
+    picture = "photo.jpg" if pixels is None else "bands.tif"
     text = f"""## Use
 
 ```python
 import segctl  # pip install segctl
 
 net = segctl.load("{HUB}{name}")
-labels = net.predict("photo.jpg")  # uint8 (H, W): the class of each pixel, by the ids below
+labels = net.predict("{picture}")  # uint8 (H, W): the class of each pixel, by the ids below
 labels.overlay().save("overlay.png")
 ```"""
+    if pixels is not None:
+        text += f"\n\nIts {BandScaling.model_validate(pixels).in_words()}."
     plain = next(
         (
             file
@@ -147,6 +152,10 @@ labels.overlay().save("overlay.png")
     if plain is None:
         return text
     folder, _, file = plain.name.rpartition("/")
+    assert plain.facts is not None
+    reader, opening = "\nfrom PIL import Image", 'np.asarray(Image.open("photo.jpg").convert("RGB"))'
+    if pixels is not None:
+        reader, opening = "", f'np.load("bands.npy")  # {plain.facts.input} (H, W, {plain.facts.bands})'
     return f"""{text}
 
 Without segctl and torch:
@@ -154,11 +163,10 @@ Without segctl and torch:
 ```python
 import numpy as np
 import onnxruntime
-from huggingface_hub import hf_hub_download
-from PIL import Image
+from huggingface_hub import hf_hub_download{reader}
 
 session = onnxruntime.InferenceSession(hf_hub_download("{name}", "{file}", subfolder="{folder}"))
-picture = np.asarray(Image.open("photo.jpg").convert("RGB"))
+picture = {opening}
 labels = session.run(None, {{"images": picture[None]}})[0][0]  # uint8 (H, W)
 ```"""
 
@@ -208,9 +216,8 @@ def _what(file: CardFile) -> str:
         return {MODEL_FILE: "the weights, with the run and its classes in the header", "run.yaml": "the run's settings"}.get(
             file.name, "weights of the .xml of this name"
         )
-    size = "any size" if file.facts.size is None else "{}×{} pixels".format(*file.facts.size)
     kind = "int8, " if file.facts.int8 else "float16, " if file.facts.fp16 else ""
-    return f"{kind}RGB images uint8 (B, H, W, 3) of {size} → {file.facts.output}"
+    return f"{kind}{file.facts.takes} → {file.facts.output}"
 
 
 def _training(spec: TrainRun, environment: dict[str, Any]) -> str:

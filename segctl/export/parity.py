@@ -105,10 +105,10 @@ def compare_with_run(
 def _fitted(
     image: np.ndarray, label: np.ndarray, size: list[int] | None, padding: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Image uint8 (H, W, bands) and label uint8 (H, W), cut or padded below and on the right to `size`."""
+    """Image (H, W, bands) and label uint8 (H, W), cut or padded below and on the right to `size`."""
     if size is None:
         return np.ascontiguousarray(image), label
-    canvas = np.empty((*size, len(padding)), np.uint8)
+    canvas = np.empty((*size, len(padding)), image.dtype)
     canvas[:] = padding
     truth = np.full(size, IGNORED, np.uint8)
     part = tuple(slice(0, min(side, wanted)) for side, wanted in zip(image.shape[:2], size, strict=True))

@@ -21,22 +21,22 @@ QUANTISED = ("Conv", "Add", "Relu", "Clip", "Concat", "MaxPool", "AveragePool")
 
 def calibration_crops(
     dataset: PreparedDataset, split: str, crop: tuple[int, int], count: int, seed: int
-) -> Iterator[NDArray[np.uint8]]:
-    """`count` crops uint8 (1, H, W, 3) of training images drawn by `seed`; smaller images are padded with the mean colour."""
+) -> Iterator[NDArray[Any]]:
+    """`count` crops (1, H, W, bands) of training images drawn by `seed`; smaller images are padded with the mean colour."""
     draw = random.Random(seed)
     names = dataset.names(split)
     for name in draw.sample(names, min(count, len(names))):
         height, width = dataset.size(name)
         tall, wide = min(height, crop[0]), min(width, crop[1])
         part = dataset.image(name, draw.randint(0, height - tall), draw.randint(0, width - wide), tall, wide)
-        canvas = np.empty((1, *crop, dataset.bands), np.uint8)
+        canvas = np.empty((1, *crop, dataset.bands), dataset.pixel_type)
         canvas[:] = padding_of(dataset)
         canvas[0, :tall, :wide] = part
         yield canvas
 
 
-def quantised(body: bytes, crops: Sequence[NDArray[np.uint8]], *, spare_ends: bool) -> bytes:
-    """A serialised ONNX model in int8. crops: uint8 (1, H, W, 3), on which the ranges of maps are measured.
+def quantised(body: bytes, crops: Sequence[NDArray[Any]], *, spare_ends: bool) -> bytes:
+    """A serialised ONNX model in int8. crops: (1, H, W, bands), on which the ranges of maps are measured.
 
     spare_ends: leave the first convolution and the classifier, which lose most by rounding, in float32.
     Raises InputError where onnxruntime cannot quantise the model.

@@ -16,6 +16,7 @@ from segctl.export.parity import Parity, Tolerance, compare_with_run, spread_eve
 from segctl.export.quantize import calibration_crops, quantised
 from segctl.files import Progress, file_sha256, move_whole, write_whole
 from segctl.models import SavedModel, Segmenter, read, restore
+from segctl.pixel_types import LARGEST
 from segctl.programs import ProgramFacts, bytes_of, open_program, program_facts
 from segctl.programs.facts import DataFacts, ProgramOutput
 from segctl.programs.onnx_file import with_facts
@@ -201,8 +202,8 @@ def _facts(
         preset=spec.name,
         class_names=saved.class_names,
         colors=palette[: len(saved.class_names)].tolist(),
-        mean=(network.pixel_mean.flatten() / 255).tolist(),
-        std=(network.pixel_std.flatten() / 255).tolist(),
+        mean=(network.pixel_mean.flatten() / LARGEST[network.pixel_type]).tolist(),
+        std=(network.pixel_std.flatten() / LARGEST[network.pixel_type]).tolist(),
         output=request.output,
         size=None if request.size is None else list(request.size),
         int8=request.int8,
@@ -216,6 +217,7 @@ def _facts(
         ),
         scores=_scores(request.run, spec.data.val_split, sha256),
         pixels=saved.pixels,
+        input=network.pixel_type,
     )
 
 

@@ -29,7 +29,7 @@ def trace(network: Segmenter, output: ProgramOutput, size: tuple[int, int] | Non
     """
     module = DeployedNetwork(network, output)
     height, width = size or EXAMPLE_SIZE
-    example = torch.zeros(2, height, width, network.bands, dtype=torch.uint8)
+    example = network.blank(2, (height, width)).cpu()
     free = {0: Dim.AUTO, 1: Dim.AUTO, 2: Dim.AUTO} if size is None else {0: Dim.AUTO}
     try:
         with warnings.catch_warnings(), torch.no_grad(), _tracing_for(size):
@@ -39,7 +39,7 @@ def trace(network: Segmenter, output: ProgramOutput, size: tuple[int, int] | Non
             )
     except Exception as error:  # torch raises whatever the network's code does
         raise cannot_trace(size, error) from error
-    _require_free(program, free)
+    _require_free(program, free, example.dtype)
     _without_assumptions(program)
     return program
 
@@ -47,7 +47,7 @@ def trace(network: Segmenter, output: ProgramOutput, size: tuple[int, int] | Non
 def trace_script(network: Segmenter, output: ProgramOutput, size: tuple[int, int] | None) -> Any:
     """The same as a TorchScript program, batch norms folded into their convolutions."""
     module = DeployedNetwork(network, output)
-    example = torch.zeros(2, *(size or EXAMPLE_SIZE), network.bands, dtype=torch.uint8)
+    example = network.blank(2, size or EXAMPLE_SIZE).cpu()
     try:
         with warnings.catch_warnings(), torch.no_grad(), _tracing_for(size):
             warnings.simplefilter("ignore")
@@ -67,9 +67,9 @@ def _tracing_for(size: tuple[int, int] | None) -> AbstractContextManager[None]:
     return traced_for_any_size() if size is None else nullcontext()
 
 
-def _require_free(program: ExportedProgram, free: dict[int, Any]) -> None:
-    """Refuse a program in which torch has fixed a side that was to be free."""
-    image = next(node for node in program.graph.nodes if node.op == "placeholder" and node.meta["val"].dtype == torch.uint8)
+def _require_free(program: ExportedProgram, free: dict[int, Any], dtype: torch.dtype) -> None:
+    """Refuse a program in which torch has fixed a side that was to be free.  dtype: of the images, and of no weights."""
+    image = next(node for node in program.graph.nodes if node.op == "placeholder" and node.meta["val"].dtype == dtype)
     fixed = [axis for axis in free if isinstance(image.meta["val"].shape[axis], int)]
     if fixed:
         raise cannot_trace(None, ValueError(f"torch fixes its {('batch', 'height', 'width')[fixed[0]]}"))

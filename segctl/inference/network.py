@@ -24,8 +24,8 @@ from segctl.programs import Program, is_program, open_program
 from segctl.runs import on_the_hub
 from segctl.schema.evaluate import EvaluateSpec, ProtocolChange, protocol_in_words
 
-AnyPicture = str | Path | Image.Image | NDArray[np.uint8]
-"""A file, a PIL image, or an array uint8 (H, W, 3) of red, green and blue; for a network of scaled bands, an array of the numbers
+AnyPicture = str | Path | Image.Image | NDArray[Any]
+"""A file, a PIL image, or an array uint8 (H, W, 3) of red, green and blue; for a network of chosen bands, an array of the numbers
 that its picture files hold, (H, W, bands)."""
 
 
@@ -33,7 +33,7 @@ class PictureNetwork(ABC):
     """A trained network that takes pictures as people have them.
 
     path: its file.  preset: what it was trained by.  class_names: by id.  palette: uint8 (256, 3).  protocol, precision: how it
-    is applied, in words. pixels: how the bands of picture files are scaled; None for 8-bit colour.
+    is applied, in words. pixels: how the bands of picture files become those of images; None for 8-bit colour.
     """
 
     path: Path
@@ -57,8 +57,8 @@ class PictureNetwork(ABC):
         """The endings of the picture files that it takes from folders."""
         return PICTURE_ENDINGS if self.pixels is None else (*PICTURE_ENDINGS, *DEEP_ENDINGS)
 
-    def read(self, path: Path) -> NDArray[np.uint8]:
-        """A picture file as the network takes it, uint8 (H, W, bands). Raises InputError that names the file."""
+    def read(self, path: Path) -> NDArray[Any]:
+        """A picture file as the network takes it, (H, W, bands) of uint8 or uint16. Raises InputError that names the file."""
         return read_upright(path) if self.pixels is None else read_bands(PlainFile(str(path), path), self.pixels)
 
     @property
@@ -83,8 +83,8 @@ class PictureNetwork(ABC):
             return [self._predict_one(self._pixels_of(one), probabilities) for one in image]
         return self._predict_one(self._pixels_of(image), probabilities)
 
-    def _pixels_of(self, image: Any) -> NDArray[np.uint8]:
-        """A picture as the network takes it, uint8 (H, W, bands). Raises ArgumentError that says what was given."""
+    def _pixels_of(self, image: Any) -> NDArray[Any]:
+        """A picture as the network takes it, (H, W, bands) of uint8 or uint16. Raises ArgumentError that says what was given."""
         if isinstance(image, str | Path):
             return self.read(Path(image))
         if self.pixels is None:
@@ -94,23 +94,23 @@ class PictureNetwork(ABC):
         if values.ndim != 3 or 0 in values.shape or (values.shape[2], values.dtype.name) != (self.pixels.of, self.pixels.dtype):
             raise ArgumentError(
                 f"got an array {values.dtype} of shape {values.shape}, wanted {self.pixels.dtype} (H, W, {self.pixels.of})",
-                "give what the picture files hold; it is scaled here",
+                "give what the picture files hold; bands are chosen and scaled here",
             )
         return self.pixels.apply(values)
 
-    def _predict_one(self, image: RGB, probabilities: bool) -> PictureLabels | tuple[PictureLabels, NDArray[np.float32]]:
+    def _predict_one(self, image: NDArray[Any], probabilities: bool) -> PictureLabels | tuple[PictureLabels, NDArray[np.float32]]:
         if not probabilities:
             return PictureLabels.of(self.ids(image[None])[0], shown_rgb(image), self.class_names, self.palette)
         found = self.class_probabilities(image[None])[0]
         return PictureLabels.of(found.argmax(0).astype(np.uint8), shown_rgb(image), self.class_names, self.palette), found
 
     @abstractmethod
-    def ids(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The class of each pixel, uint8 (B, H, W), for images uint8 (B, H, W, bands) of one size."""
+    def ids(self, images: NDArray[Any]) -> NDArray[np.uint8]:
+        """The class of each pixel, uint8 (B, H, W), for images (B, H, W, bands) of one size, as `read` gives them."""
 
     @abstractmethod
-    def class_probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities float32 (B, C, H, W) for images uint8 (B, H, W, 3) of one size."""
+    def class_probabilities(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Probabilities float32 (B, C, H, W) for images (B, H, W, bands) of one size, as `read` gives them."""
 
 
 class ExportedNetwork(PictureNetwork):
@@ -126,12 +126,12 @@ class ExportedNetwork(PictureNetwork):
         self.protocol = protocol_in_words(EvaluateSpec())
         self.precision = "int8" if program.facts.int8 else "fp16" if program.facts.fp16 else "fp32"
 
-    def ids(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """uint8 (B, H, W, 3) -> uint8 (B, H, W)."""
+    def ids(self, images: NDArray[Any]) -> NDArray[np.uint8]:
+        """(B, H, W, bands) -> uint8 (B, H, W)."""
         return self.program.labels(images)
 
-    def class_probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 (B, H, W, 3) -> float32 (B, C, H, W). Raises InputError for a file that returns labels."""
+    def class_probabilities(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """(B, H, W, bands) -> float32 (B, C, H, W). Raises InputError for a file that returns labels."""
         return self.program.probabilities(images)
 
     def __repr__(self) -> str:
@@ -178,7 +178,7 @@ def open_network(
 
 
 def scaling_of(about: dict[str, Any] | None, path: Path) -> BandScaling | None:
-    """How the bands of picture files are scaled, from what a network's file says. Raises InputError if it is damaged."""
+    """How the bands of picture files become those of images, from what a network's file says. InputError if it is damaged."""
     if about is None:
         return None
     return parse_record(json.dumps(about), BandScaling, f"the scaling of bands in '{path}'", "train or export it again")

@@ -24,7 +24,7 @@ from segctl.data.files.bands import shown_rgb
 from segctl.data.files.windows import open_windows, size_of_picture, write_geotiff
 from segctl.data.labels.certainty import CONFIDENCE, RECORD, SOFT, write_confidence, write_soft
 from segctl.errors import InputError
-from segctl.evaluate.draw_masks import RGB, overlay, write_index, write_index_rows
+from segctl.evaluate.draw_masks import overlay, write_index, write_index_rows
 from segctl.evaluate.png_cityscapes import benchmark_of, train_to_label_ids
 from segctl.files import Progress, as_record, read_json, real_path, write_json, write_whole
 from segctl.inference.find_pictures import FoundPicture, find_pictures
@@ -107,10 +107,12 @@ class _Tally:
         self._progress(self._done, self._total)
 
 
-def _write(network: PictureNetwork, request: PredictRequest, picture: FoundPicture, image: RGB | None, tally: _Tally) -> str:
-    """Write the outputs of a picture uint8 (H, W, bands), or of a file that is read in parts. Returns a warning, or nothing.
+def _write(
+    network: PictureNetwork, request: PredictRequest, picture: FoundPicture, image: NDArray[Any] | None, tally: _Tally
+) -> str:
+    """Write the outputs of a picture (H, W, bands) as the network takes it, or of a file that is read in parts.
 
-    The mask, or a video's overlay, comes last: where it exists, the file is done.
+    Returns a warning, or nothing.  The mask, or a video's overlay, comes last: where it exists, the file is done.
     """
     if picture.is_video:
         frames = request.output / picture.name if request.frames else None
@@ -204,13 +206,13 @@ def predict_files(request: PredictRequest, progress: Progress | None = None) -> 
 
 def _read_ahead(
     pictures: list[FoundPicture], network: PictureNetwork, *, whole: tuple[str, str] | None
-) -> Iterator[tuple[FoundPicture, RGB | InputError | None]]:
-    """Every picture uint8 (H, W, bands), None for a file that is read in parts, or the error of reading it.
+) -> Iterator[tuple[FoundPicture, NDArray[Any] | InputError | None]]:
+    """Every picture (H, W, bands) as the network takes it, None for a file that is read in parts, or the error of reading it.
 
     whole: the option that needs whole pictures, and what it writes; None if none does.
     """
 
-    def attempt(picture: FoundPicture) -> RGB | InputError | None:
+    def attempt(picture: FoundPicture) -> NDArray[Any] | InputError | None:
         try:
             if picture.is_video:
                 return None
@@ -245,7 +247,7 @@ def _judge(request: PredictRequest, network: PictureNetwork, pictures: list[Foun
         raise InputError("--label-ids writes Cityscapes label ids, but this network has other classes", "leave --label-ids out")
     videos = [picture for picture in pictures if picture.is_video]
     if videos and network.pixels is not None:
-        raise InputError(f"'{videos[0].path}' is a video, but this network takes scaled bands of pictures", "leave it out")
+        raise InputError(f"'{videos[0].path}' is a video, but this network takes chosen bands of pictures", "leave it out")
     if videos and (request.confidence or request.soft):
         option = "--confidence" if request.confidence else "--soft"
         raise InputError(f"{option} is for pictures, but '{videos[0].path}' is a video", f"leave {option} or the videos out")

@@ -54,8 +54,8 @@ class RunNetwork(PictureNetwork):
     def __repr__(self) -> str:
         return f"<network of {self.preset}: {len(self.class_names)} classes, '{self.path}'>"
 
-    def ids(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """uint8 (B, H, W, 3) -> uint8 (B, H, W)."""
+    def ids(self, images: NDArray[Any]) -> NDArray[np.uint8]:
+        """(B, H, W, bands) -> uint8 (B, H, W)."""
         with out_of_memory_in_words(self._compute.device, PREDICT_WITH_LESS):
             found: NDArray[np.uint8] = (
                 predict_classes(self.module, self._sent(images), self._protocol, self._compute).cpu().numpy()
@@ -82,13 +82,13 @@ class RunNetwork(PictureNetwork):
             for part in sliding_rows(self.module, size, read, self._protocol.protocol, self._compute):
                 yield part.numpy()
 
-    def class_probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 (B, H, W, 3) -> float32 (B, C, H, W), the mean over the protocol's views."""
+    def class_probabilities(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """(B, H, W, bands) -> float32 (B, C, H, W), the mean over the protocol's views."""
         with out_of_memory_in_words(self._compute.device, PREDICT_WITH_LESS):
             found = class_probabilities(self.module, self._sent(images), self._protocol, self._compute)
         return found.float().cpu().numpy()
 
-    def _sent(self, images: NDArray[np.uint8]) -> Tensor:
+    def _sent(self, images: NDArray[Any]) -> Tensor:
         return upload(torch.from_numpy(np.ascontiguousarray(images)), self._compute.device)
 
 

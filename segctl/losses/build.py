@@ -8,9 +8,9 @@ from torch import Tensor
 
 from segctl.errors import InputError
 from segctl.losses.base import Loss
-from segctl.losses.soft_labels import boundary_smooth, smooth
+from segctl.losses.soft_labels import average_raters, boundary_smooth, smooth
 from segctl.losses.weighted_terms import LossTerms, NamedLoss
-from segctl.schema.labels import BoundaryLabels, HardLabels, LabelSpec, SmoothedLabels
+from segctl.schema.labels import BoundaryLabels, HardLabels, LabelSpec, RaterLabels, SmoothedLabels
 from segctl.schema.terms.loss_terms import LossTerm, LossTermSpec, term_names
 
 
@@ -43,7 +43,8 @@ def loss_class(spec: type[LossTerm]) -> type[Loss[Any]]:
 def build_labels(spec: LabelSpec, num_classes: int) -> Callable[[Tensor], Tensor]:
     """The function from a label uint8 (B, H, W), 255 ignored, to the label of the task loss.
 
-    Hard labels become int64 (B, H, W); soft ones probabilities float32 (B, C, H, W), all zero at ignored pixels.
+    Hard labels become int64 (B, H, W); soft ones probabilities float32 (B, C, H, W), all zero at ignored pixels. Where labels are
+    those of several raters, a label alone counts as that of one rater.
     """
     match spec:
         case HardLabels():
@@ -52,5 +53,7 @@ def build_labels(spec: LabelSpec, num_classes: int) -> Callable[[Tensor], Tensor
             return lambda label: smooth(label, num_classes, spec.epsilon)
         case BoundaryLabels():
             return lambda label: boundary_smooth(label, num_classes, spec.epsilon, spec.kernel_size)
+        case RaterLabels():
+            return lambda label: average_raters(label.unsqueeze(1), num_classes)[0]
         case _:
             assert_never(spec)

@@ -30,12 +30,17 @@ def boundary_smooth(label: Tensor, num_classes: int, epsilon: float, kernel_size
 
 
 def average_raters(
-    ratings: Tensor, num_classes: int, rater_mask: Tensor | None = None, ignore_index: int = IGNORED
+    ratings: Tensor,
+    num_classes: int,
+    rater_mask: Tensor | None = None,
+    ignore_index: int = IGNORED,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """At every pixel the share of its raters that chose each class, and whether it has any rater.
 
     ratings: integer (B, R, *D), one label for each of R raters. rater_mask: bool (B, R, *D), False where a rater did not look;
-    pixels of `ignore_index` do not count either. Returns probabilities float32 (B, C, *D), all zero at pixels without a rater,
+    pixels of `ignore_index` do not count either. weights: float (B, R), at least 0; None for equal ones, which pixels have too
+    where all their raters weigh 0. Returns probabilities float32 (B, C, *D), all zero at pixels without a rater,
     and the keep_mask bool (B, *D) of the pixels with one. Raises ArgumentError for other shapes and, on the CPU, for ids outside
     the classes.
     """
@@ -47,10 +52,16 @@ def average_raters(
     counted = ratings.long() != ignore_index
     counted = counted if rater_mask is None else counted & rater_mask
     check_class_ids(ratings, counted, num_classes)
+    if weights is not None and weights.shape != ratings.shape[:2]:
+        raise ArgumentError(f"weights are {tuple(weights.shape)}, wanted {tuple(ratings.shape[:2])}, one for each rater")
+    share = counted.float()
+    if weights is not None:
+        weighted = share * weights.float().view(*weights.shape, *(1 for _ in ratings.shape[2:]))
+        share = torch.where(weighted.sum(1, keepdim=True) > 0, weighted, share)
     votes = torch.zeros(ratings.shape[0], num_classes, *ratings.shape[2:], device=ratings.device)
-    votes.scatter_add_(1, ratings.long().masked_fill(~counted, 0), counted.float())
-    number = counted.sum(1)
-    return votes / number.clamp(min=1).unsqueeze(1), number > 0
+    votes.scatter_add_(1, ratings.long().masked_fill(~counted, 0), share)
+    total = share.sum(1, keepdim=True)
+    return votes / torch.where(total > 0, total, 1), counted.any(1)
 
 
 def boundary(label: Tensor, kernel_size: int, ignore_index: int = IGNORED) -> Tensor:

@@ -10,6 +10,7 @@ averages _I over the classes of an image, and prints permille, so its SCE is ano
 _D adds up the bins of all images; _I is the mean of the images' own errors over the images with a valid pixel.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,8 +74,14 @@ def _add(bins: "Tensor", first: "Tensor", confidence: "Tensor", right: "Tensor",
         bins[:, column].scatter_add_(0, place, values.flatten().to(bins.dtype))
 
 
-def calibration_scores(table: CalibrationTable, *, binary: bool = False) -> dict[str, float | None]:
-    """ECE_D, ECE_I, SCE_D and SCE_I in percent; None without a valid pixel. binary: SCE is that of the foreground alone."""
+def calibration_scores(
+    table: CalibrationTable, *, binary: bool = False, groups: Sequence[NDArray[np.intp]] = ()
+) -> dict[str, float | None]:
+    """ECE_D, ECE_I, SCE_D and SCE_I in percent; None without a valid pixel. binary: SCE is that of the foreground alone.
+
+    groups: the places of each patient's images, int (n,); with them also ECE_G and SCE_G, the means over patients of what their
+    images give.
+    """
     kept = table.bins[table.bins[:, 0, :, _PIXELS].sum(-1) > 0]
     if not len(kept):
         return dict.fromkeys(CALIBRATION_SCORES)
@@ -86,6 +93,9 @@ def calibration_scores(table: CalibrationTable, *, binary: bool = False) -> dict
         "SCE_D": dataset[classes].mean(),
         "SCE_I": images[:, classes].mean(),
     }
+    sums = [table.bins[rows].sum(0) for rows in groups]
+    if cases := [_errors(bins) for bins in sums if bins[0, :, _PIXELS].any()]:
+        scores |= {"ECE_G": np.mean([case[0] for case in cases]), "SCE_G": np.mean([case[classes].mean() for case in cases])}
     return {name: 100 * float(value) for name, value in scores.items()}
 
 

@@ -83,6 +83,14 @@ RULES = (
         "for I over images, for C over the images of each class, then the mean over classes. _q1, _q10: the worst 1 and 10 %.",
     ),
     Rule("_qbar", "The average of the worst-q score over q = 10, 20, ..., 100."),
+    Rule(
+        "_G",
+        "Group: counts are summed within each group of images (a patient's slices, a drive's frames), then the mean over groups.",
+    ),
+    Rule(
+        "BDice",
+        "Several raters: the mean Dice score at the thresholds 0.1, 0.2, ..., 0.9 of the share of raters and of the probability.",
+    ),
     Rule("image-class pair", "Counts in I and C where the class is in that image's ground truth."),
     Rule(
         "n/a",

@@ -5,6 +5,7 @@
     confusion.npz      matrix int64 (C, C), rows are the truth; class_names
     instances.npz      names, image int64 (K,), rows int64 (K, 4); unscored int64 (C,) where the benchmark asks for it
     calibration.npz    names, bins float64 (N, 1 + C, BINS, 3)
+    raters.npz         names, counts int64 (N, 9, C, 3)
     part-*.npz         all of them in one file (`table.counts`, `boundary.counts`, ...), and `key`, while counting is under way
 
 Every reader checks dtype and shape of each array and raises InputError, naming file and array, for anything that does not fit.
@@ -24,6 +25,7 @@ from segctl.files import write_whole
 from segctl.metrics.calibration import BINS, CalibrationTable
 from segctl.metrics.counts import TP
 from segctl.metrics.instances import InstanceTable
+from segctl.metrics.raters import THRESHOLDS, RaterTable
 from segctl.metrics.table import CountTable
 from segctl.metrics.tally import EvaluationCounts
 
@@ -54,6 +56,7 @@ def save_counts(folder: Path, counts: EvaluationCounts) -> None:
         "boundary": None if counts.boundary is None else _table_arrays(counts.boundary),
         "instances": None if counts.instances is None else _instance_arrays(counts.instances, counts.unscored),
         "calibration": None if counts.calibration is None else _calibration_arrays(counts.calibration),
+        "raters": None if counts.raters is None else _rater_arrays(counts.raters),
     }
     for name, arrays in beside.items():
         if arrays is None:
@@ -70,7 +73,9 @@ def load_counts(file: Path) -> EvaluationCounts:
     table, folder = load_table(file), file.parent
     size, classes = len(table.names), len(table.class_names)
     confusion = load_confusion(folder / "confusion.npz", classes)
-    boundary, instances, calibration = (_beside(folder / f"{name}.npz") for name in ("boundary", "instances", "calibration"))
+    boundary, instances, calibration, raters = (
+        _beside(folder / f"{name}.npz") for name in ("boundary", "instances", "calibration", "raters")
+    )
     counts = EvaluationCounts(
         table,
         np.zeros((classes, classes), np.int64) if confusion is None else confusion,
@@ -78,8 +83,10 @@ def load_counts(file: Path) -> EvaluationCounts:
         instances.instances(classes) if instances else None,
         calibration.calibration(size, classes) if calibration else None,
         instances.unscored(classes) if instances else None,
+        raters.raters(size, classes) if raters else None,
     )
-    for name, found in (("boundary", counts.boundary), ("instances", counts.instances), ("calibration", counts.calibration)):
+    for name in ("boundary", "instances", "calibration", "raters"):
+        found = getattr(counts, name)
         if found is not None and found.names != table.names:
             raise _not_of_these_images(folder / f"{name}.npz", file)
     # The matrix has no image names. Its diagonal must be the true positives, which another evaluation would not repeat.
@@ -104,6 +111,8 @@ def save_part(path: Path, counts: EvaluationCounts, key: str) -> None:
         arrays |= _prefixed("instances", _instance_arrays(counts.instances, None)) | {"unscored": counts.unscored}
     if counts.calibration is not None:
         arrays |= _prefixed("calibration", _calibration_arrays(counts.calibration))
+    if counts.raters is not None:
+        arrays |= _prefixed("raters", _rater_arrays(counts.raters))
     _save(path, arrays)
 
 
@@ -125,6 +134,7 @@ def load_part(path: Path, key: str) -> EvaluationCounts | None:
             stored.under("instances").instances(classes) if stored.has("instances.rows") else None,
             stored.under("calibration").calibration(size, classes) if stored.has("calibration.bins") else None,
             stored.unscored(classes),
+            stored.under("raters").raters(size, classes) if stored.has("raters.counts") else None,
         )
     except InputError:
         return None
@@ -184,6 +194,9 @@ class _Stored:
 
     def calibration(self, images: int, classes: int) -> CalibrationTable:
         return CalibrationTable(self.texts("names"), self.array("bins", np.float64, (images, 1 + classes, BINS, 3)))
+
+    def raters(self, images: int, classes: int) -> RaterTable:
+        return RaterTable(self.texts("names"), self.array("counts", np.int64, (images, len(THRESHOLDS), classes, 3)))
 
     def unscored(self, classes: int) -> NDArray[np.int64] | None:
         return self.array("unscored", np.int64, (classes,)) if self.has("unscored") else None
@@ -248,6 +261,10 @@ def _instance_arrays(instances: InstanceTable, unscored: NDArray[np.int64] | Non
 
 def _calibration_arrays(calibration: CalibrationTable) -> Arrays:
     return {"names": _texts(calibration.names), "bins": calibration.bins}
+
+
+def _rater_arrays(raters: RaterTable) -> Arrays:
+    return {"names": _texts(raters.names), "counts": raters.counts}
 
 
 def _texts(words: tuple[str, ...]) -> NDArray[np.str_]:

@@ -5,6 +5,7 @@ ImageCounts (one image) -> Tally (adds up) -> EvaluationCounts (many images) -> 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 from segctl.ignored import IGNORED
 from segctl.metrics.boundary import boundary_counts, boundary_scores
 from segctl.metrics.calibration import CalibrationTable, calibration_scores
+from segctl.metrics.cases import case_scores, rows_of_groups
 from segctl.metrics.cityscapes_scores import Benchmark, category_scores, instance_weighted_scores
 from segctl.metrics.counts import counts_of
 from segctl.metrics.instances import InstanceTable, instance_rows, instance_scores, join_instances
+from segctl.metrics.raters import RaterTable, rater_scores
 from segctl.metrics.scores import score
 from segctl.metrics.table import CountTable, merge_tables
 
@@ -33,6 +36,8 @@ class ImageCounts:
     instances: NDArray[np.int64] | None = None
     bins: NDArray[np.float64] | None = None
     unscored: NDArray[np.int64] | None = None
+    raters: NDArray[np.int64] | None = None
+    """int64 (9, C, 3), see raters.py."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +45,7 @@ class EvaluationCounts:
     """What was counted of many images, all tables in the same order of images.
 
     table: tp, fp, fn per image and class.  confusion: int64 (C, C) over all images, rows are the truth.
-    boundary, instances, calibration: None unless asked for.  unscored: int64 (C,), the sum of ImageCounts.unscored.
+    boundary, instances, calibration, raters: None unless asked for.  unscored: int64 (C,), the sum of ImageCounts.unscored.
     """
 
     table: CountTable
@@ -49,6 +54,7 @@ class EvaluationCounts:
     instances: InstanceTable | None = None
     calibration: CalibrationTable | None = None
     unscored: NDArray[np.int64] | None = None
+    raters: RaterTable | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,7 @@ class Tally:
         self._boundary: list[NDArray[np.int64]] = []
         self._bins: list[NDArray[np.float64]] = []
         self._instances: list[tuple[str, NDArray[np.int64]]] = []
+        self._raters: list[NDArray[np.int64]] = []
 
     def add(self, image: ImageCounts) -> None:
         self.names.append(image.name)
@@ -109,6 +116,8 @@ class Tally:
             self._bins.append(image.bins)
         if image.unscored is not None:
             self._unscored += image.unscored
+        if image.raters is not None:
+            self._raters.append(image.raters)
 
     def counts(self) -> EvaluationCounts:
         """The counts of all images added until now."""
@@ -120,6 +129,7 @@ class Tally:
             join_instances(self._instances) if self._instances else None,
             CalibrationTable(names, np.array(self._bins)) if self._bins else None,
             self._unscored.copy() if self._instances else None,
+            RaterTable(names, np.array(self._raters)) if self._raters else None,
         )
 
     def _table(self, counts: NDArray[np.int64]) -> CountTable:
@@ -138,13 +148,15 @@ def merge_counts(parts: Sequence[EvaluationCounts], order: Sequence[str] | None 
     bins = [part.calibration for part in found if part.calibration is not None]
     instances = [part.instances for part in found if part.instances is not None]
     boundary = [part.boundary for part in found if part.boundary is not None]
+    raters = [part.raters for part in found if part.raters is not None]
     return EvaluationCounts(
         table,
         np.sum([part.confusion for part in parts], axis=0),
         merge_tables(boundary, table.names) if boundary else None,
         _merge_instances(instances, table.names) if instances else None,
-        _merge_bins(bins, table.names) if bins else None,
+        CalibrationTable(table.names, _in_order([(part.names, part.bins) for part in bins], table.names)) if bins else None,
         np.sum([part.unscored for part in found if part.unscored is not None], axis=0) if instances else None,
+        RaterTable(table.names, _in_order([(part.names, part.counts) for part in raters], table.names)) if raters else None,
     )
 
 
@@ -158,9 +170,10 @@ def _merge_instances(parts: Sequence[InstanceTable], names: tuple[str, ...]) -> 
     return whole.ordered(names)
 
 
-def _merge_bins(parts: Sequence[CalibrationTable], names: tuple[str, ...]) -> CalibrationTable:
-    found = {name: bins for part in parts for name, bins in zip(part.names, part.bins, strict=True)}
-    return CalibrationTable(names, np.stack([found[name] for name in names]))
+def _in_order(parts: Sequence[tuple[tuple[str, ...], NDArray[Any]]], names: tuple[str, ...]) -> NDArray[Any]:
+    """The rows of several parts, each (its names, an array (N, ...)), as one array in the order of `names`."""
+    found = {name: row for part, rows in parts for name, row in zip(part, rows, strict=True)}
+    return np.stack([found[name] for name in names])
 
 
 @dataclass(frozen=True)
@@ -191,8 +204,12 @@ def all_scores(
     found = score(table, binary=binary, percents=choice.percents)
     if counts.boundary is not None:
         found |= boundary_scores(counts.boundary, binary=binary)
+    found |= case_scores(table, binary=binary)
+    groups = rows_of_groups(table.groups)
     if counts.calibration is not None:
-        found |= calibration_scores(counts.calibration, binary=binary)
+        found |= calibration_scores(counts.calibration, binary=binary, groups=groups)
+    if counts.raters is not None:
+        found |= rater_scores(counts.raters, binary=binary, groups=groups)
     if counts.instances is not None:
         found |= instance_scores(table, counts.instances, percents=choice.percents, segment_px=choice.segment_px)
     if benchmark is not None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from segctl.models.forward import ImageNetwork, forward_uint8, resized_uint8
 from segctl.models.normalize import Normalizing
 from segctl.models.outputs import Prediction, upsample
+from segctl.pixel_types import PixelType
 
 
 class AveragedNetwork(Normalizing):
@@ -45,16 +46,21 @@ class AveragedNetwork(Normalizing):
         self.register_buffer("pixel_std", first.pixel_std.clone())
         self.training = False
 
+    @property
+    def pixel_type(self) -> PixelType:
+        """The type of the images that its members take."""
+        return cast("Normalizing", self.members[0]).pixel_type
+
     def train(self, mode: bool = True) -> "AveragedNetwork":
         """Stay in eval: a mean of networks only teaches."""
         return self
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Images uint8 (B, H, W, N) as they are, because every member normalises them in its own way."""
+        """Images (B, H, W, N) as they are, because every member normalises them in its own way."""
         return images
 
     def forward(self, images: Tensor) -> Prediction:
-        """images: uint8 (B, H, W, N). Raises InputError if a member cannot take a view."""
+        """images: (B, H, W, N) of `pixel_type`. Raises InputError if a member cannot take a view."""
         networks = [cast("ImageNetwork", member) for member in self.members]  # a ModuleList forgets the type of what it holds
         plain = [forward_uint8(network, images) for network in networks]
         main = _Mean([found.logits for found in plain], self.returns)

@@ -76,7 +76,9 @@ def _take_from(model: Segmenter, saved: SavedModel, class_names: Sequence[str] |
             f"model.weights: the backbone in '{saved.path}' ({saved.model.backbone}) does not fit: {problem}",
             f"set model.backbone to '{saved.model.backbone}', or give another run",
         )
-    taken, chosen = ["the backbone"], own["backbone"] | {"pixel_mean", "pixel_std"}
+    # Statistics of 16-bit numbers say nothing of 8-bit ones. Of a dataset with bands, `train` puts in its own in any case.
+    chosen = own["backbone"] | ({"pixel_mean", "pixel_std"} if saved.pixel_type == "uint8" else set())
+    taken = ["the backbone"]
     left: list[str] = []
     places = {plain_name(name): index for index, name in enumerate(saved.class_names)}
     rows = [(index, places[plain_name(name)]) for index, name in enumerate(class_names or []) if plain_name(name) in places]

@@ -19,7 +19,7 @@ def predicting(model: Segmenter) -> Segmenter:
 
 
 class DeployedNetwork(nn.Module):
-    """Images uint8 (B, H, W, 3) -> labels uint8 (B, H, W), or logits or probabilities float32 (B, C, H, W).
+    """Images (B, H, W, N) of the network's type -> labels uint8 (B, H, W), or logits or probabilities float32 (B, C, H, W).
 
     Normalises, runs a float32 copy of what the network predicts with, and brings its logits to the images' size, as evaluation
     does.

@@ -16,7 +16,7 @@ class ImageNetwork(Protocol):
     training: bool
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Images uint8 (B, H, W, 3) -> what the network takes."""
+        """Images (B, H, W, N) of uint8 or uint16 -> what the network takes."""
 
     def __call__(self, images: Tensor) -> Any:
         """A Prediction for normalised images."""
@@ -29,19 +29,21 @@ class ImageNetwork(Protocol):
 
 
 def forward_uint8(network: ImageNetwork, images: Tensor) -> Prediction:
-    """Normalise images uint8 (B, H, W, 3) as the network wants them, and run it: logits and features at head stride.
+    """Normalise images uint8 (B, H, W, N), or uint16 where datasets keep 16 bits, as the network wants them, and run it.
 
-    The images must lie on the network's device. Precision, gradients and train or eval mode are the caller's choice.
+    Returns logits and features at head stride. The images must lie on the network's device. Precision, gradients and train or
+    eval mode are the caller's choice.
     """
     prediction: Prediction = network(network.normalize(images))
     return prediction
 
 
 def resized_uint8(images: Tensor, scale: float) -> Tensor:
-    """Images uint8 (B, H, W, 3) -> uint8 (B, h, w, 3), bilinear; antialiased when shrinking; at scale 1 as they are."""
+    """Images (B, H, W, N) of uint8 or uint16 -> (B, h, w, N) of the same type, bilinear; antialiased when shrinking; at scale 1
+    as they are."""
     if scale == 1:
         return images
     height, width = (max(1, round(side * scale)) for side in images.shape[1:3])
     planes = images.permute(0, 3, 1, 2).float()
     resized = F.interpolate(planes, size=(height, width), mode="bilinear", align_corners=False, antialias=scale < 1)
-    return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return resized.round().clamp(0, torch.iinfo(images.dtype).max).to(images.dtype).permute(0, 2, 3, 1)

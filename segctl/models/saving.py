@@ -22,6 +22,7 @@ from segctl.errors import ArgumentError, InputError
 from segctl.files import write_whole
 from segctl.models.external.weights import first_misfit, not_finite, read_safetensors, unpickled
 from segctl.models.segmenter import Segmenter
+from segctl.pixel_types import PixelType, pixel_type_of
 from segctl.runs import MODEL_FILE, RunFolder
 from segctl.schema.models import ModelSpec
 from segctl.schema.run import TrainRun
@@ -51,6 +52,11 @@ class SavedModel:
         """How many bands the pictures have that the network takes."""
         mean = self.weights.get("pixel_mean")
         return 3 if mean is None or mean.ndim != 4 else mean.shape[1]
+
+    @property
+    def pixel_type(self) -> PixelType:
+        """The type of the images that the network takes."""
+        return pixel_type_of(self.pixels)
 
     @property
     def is_backbone(self) -> bool:

@@ -13,6 +13,7 @@ from segctl.models.heads import Head
 from segctl.models.heads.auxiliary import AuxiliaryHead, classifier
 from segctl.models.normalize import Normalizing
 from segctl.models.outputs import Prediction
+from segctl.pixel_types import PixelType, pixel_type_of
 
 DROPOUT = 0.1
 
@@ -23,7 +24,7 @@ class Segmenter(Normalizing):
     `backbone` is one submodule and everything else counts as the head, so an optimiser can tell them apart.
     `class_names` is empty until the network is loaded from a file, which knows them. `weights_note` says in a sentence what was
     taken from a file of initial weights, and what was left; it is empty if there is nothing to say. `pixels` says how the bands
-    of picture files are scaled, as `data.files.bands.BandScaling`; it is None for 8-bit colour.
+    of picture files become those of images, as `data.files.bands.BandScaling`; it is None for 8-bit colour.
     """
 
     returns = Prediction
@@ -42,6 +43,11 @@ class Segmenter(Normalizing):
         self.aux = None if aux_width is None else AuxiliaryHead(backbone.channels[-2], aux_width, num_classes, DROPOUT)
         self.remember_pixels(backbone.mean, backbone.std)
         self.frozen = False
+
+    @property
+    def pixel_type(self) -> PixelType:
+        """The type of the images that it takes, as `pixels` says."""
+        return pixel_type_of(self.pixels)
 
     def freeze_backbone(self) -> None:
         """Let the backbone keep its weights and its running statistics from now on, whatever mode the network is in."""

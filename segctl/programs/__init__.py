@@ -1,7 +1,7 @@
 """Files that `segctl export` wrote, and running them: pictures in, classes out. Needs no torch for .onnx and OpenVINO.
 
 program = open_program("runs/x/export/model.onnx")
-labels = program.labels(images)      uint8 (B, H, W, 3) -> uint8 (B, H, W)
+labels = program.labels(images)      uint8 or uint16 (B, H, W, N) -> uint8 (B, H, W)
 """
 
 from segctl.programs.base import Program

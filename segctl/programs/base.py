@@ -11,6 +11,8 @@ from segctl.errors import InputError, SegctlError, first_line
 from segctl.programs.facts import ProgramFacts
 
 UInt8 = NDArray[np.uint8]
+Images = NDArray[Any]
+"""(B, H, W, N) of the type that the file takes, uint8 or uint16."""
 
 
 class Program(ABC):
@@ -27,11 +29,17 @@ class Program(ABC):
     def class_names(self) -> list[str]:
         return self.facts.class_names
 
-    def run(self, images: UInt8) -> NDArray[Any]:
-        """What the file returns for images uint8 (B, H, W, 3) of one size: labels uint8 (B, H, W), or float32 (B, C, H, W).
+    def run(self, images: Images) -> NDArray[Any]:
+        """What the file returns for images (B, H, W, N) of one size: labels uint8 (B, H, W), or float32 (B, C, H, W).
 
-        Raises InputError for images of another size than the file takes, SegctlError where the library that runs it fails.
+        Raises InputError for images of another type, other bands or another size than the file takes, SegctlError where the
+        library that runs it fails.
         """
+        if images.dtype.name != self.facts.input or images.shape[3] != self.facts.bands:
+            raise InputError(
+                f"'{self.path}' takes {self.facts.takes}, got {images.dtype.name} of {images.shape[3]} bands",
+                "give pictures of the kind that the network was trained on",
+            )
         if self.facts.size is not None and list(images.shape[1:3]) != self.facts.size:
             height, width = self.facts.size
             raise InputError(
@@ -48,13 +56,13 @@ class Program(ABC):
                 "free memory, or try a smaller picture",
             ) from error
 
-    def labels(self, images: UInt8) -> UInt8:
-        """The class of each pixel, uint8 (B, H, W), for images uint8 (B, H, W, 3)."""
+    def labels(self, images: Images) -> UInt8:
+        """The class of each pixel, uint8 (B, H, W), for images (B, H, W, N)."""
         found = self.run(images)
         return found if self.facts.output == "labels" else found.argmax(1).astype(np.uint8)
 
-    def probabilities(self, images: UInt8) -> NDArray[np.float32]:
-        """Probabilities float32 (B, C, H, W) for images uint8 (B, H, W, 3). Raises InputError for a file that returns labels."""
+    def probabilities(self, images: Images) -> NDArray[np.float32]:
+        """Probabilities float32 (B, C, H, W) for images (B, H, W, N). Raises InputError for a file that returns labels."""
         if self.facts.output == "labels":
             raise InputError(
                 f"'{self.path}' returns labels alone, wanted probabilities", "export the run with --output probabilities"
@@ -66,5 +74,5 @@ class Program(ABC):
         return found
 
     @abstractmethod
-    def _run(self, images: UInt8) -> NDArray[Any]:
+    def _run(self, images: Images) -> NDArray[Any]:
         """`run` without its checks, for images that lie in memory row by row."""

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from segctl.errors import InputError
 from segctl.files import as_record, parse_json
+from segctl.pixel_types import PixelType
 
 KEY = "segctl"
 EXTRA_FILE = "segctl.json"
@@ -30,10 +31,12 @@ class DataFacts(BaseModel):
 class ProgramFacts(BaseModel):
     """What an exported file says about itself.
 
-    colors: red, green and blue of each class, 0 to 255.  mean, std: of the pixels in 0 to 1, as the program normalises them.
+    colors: red, green and blue of each class, 0 to 255.  input: the type of the images that the program takes.  mean, std: of
+    their bands, in fractions of the largest number of that type (255 or 65535), as the program normalises them.
     size: height and width of the only images it takes, or None for any.  opset: of ONNX.  scores: of the run itself, in percent.
-    weights_sha256: of the run's model file.  pixels: how the bands of picture files are scaled, by `data.files.bands`;
-    None for 8-bit colour.  checksum, checked_bytes: XXH3 of the part of the file that computes, and its length.
+    weights_sha256: of the run's model file.  pixels: how the bands of picture files become those of images, by
+    `data.files.bands`; None for 8-bit colour.  checksum, checked_bytes: XXH3 of the part of the file that computes, and its
+    length.
     """
 
     segctl: str
@@ -51,12 +54,25 @@ class ProgramFacts(BaseModel):
     int8: bool = False
     fp16: bool = False
     pixels: dict[str, Any] | None = None
+    input: PixelType = "uint8"
     checksum: str | None = None
     checked_bytes: int | None = None
 
+    @property
+    def bands(self) -> int:
+        """How many bands the images have."""
+        return len(self.mean)
+
+    @property
+    def takes(self) -> str:
+        """What the program takes, in words: `RGB images uint8 (B, H, W, 3) of any size`."""
+        kind = "RGB images" if self.pixels is None else "images"
+        size = "any size" if self.size is None else "{}×{} pixels".format(*self.size)
+        return f"{kind} {self.input} (B, H, W, {self.bands}) of {size}"
+
     def to_text(self) -> str:
         """The JSON text that goes into a file."""
-        exclude = {"pixels"} if self.pixels is None else None
+        exclude = {key for key, usual in (("pixels", None), ("input", "uint8")) if getattr(self, key) == usual}
         return json.dumps(self.model_dump(mode="json", exclude=exclude), ensure_ascii=False)
 
 

@@ -8,7 +8,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from segctl.errors import InputError, first_line
-from segctl.programs.base import Program, UInt8
+from segctl.programs.base import Images, Program
 from segctl.programs.facts import EXPORT_AGAIN, KEY, ProgramFacts, facts_of
 from segctl.runtime.cores import core_count
 
@@ -35,7 +35,7 @@ class OnnxProgram(Program):
         _require_unchanged(path, facts)
         return OnnxProgram(path, facts, session)
 
-    def _run(self, images: UInt8) -> NDArray[Any]:
+    def _run(self, images: Images) -> NDArray[Any]:
         found: NDArray[Any] = self.session.run(None, {INPUT: images})[0]
         return found
 

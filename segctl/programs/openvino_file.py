@@ -8,7 +8,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from segctl.errors import InputError, first_line
-from segctl.programs.base import Program, UInt8
+from segctl.programs.base import Images, Program
 from segctl.programs.facts import EXPORT_AGAIN, KEY, ProgramFacts, facts_of
 
 
@@ -60,5 +60,5 @@ class OpenVinoProgram(Program):
             raise InputError(f"OpenVINO cannot run '{path}': {first_line(error)[:200]}", EXPORT_AGAIN) from error
         return OpenVinoProgram(path, facts, compiled)
 
-    def _run(self, images: UInt8) -> NDArray[Any]:
+    def _run(self, images: Images) -> NDArray[Any]:
         return np.array(self.compiled([images])[0])

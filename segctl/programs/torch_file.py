@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from segctl.errors import InputError, first_line
-from segctl.programs.base import Program, UInt8
+from segctl.programs.base import Images, Program
 from segctl.programs.facts import ProgramFacts, torch_facts
 
 
@@ -36,7 +36,7 @@ class TorchProgram(Program):
             ) from error
         return TorchProgram(path, facts, kind, net)
 
-    def _run(self, images: UInt8) -> NDArray[Any]:
+    def _run(self, images: Images) -> NDArray[Any]:
         with torch.inference_mode():
             found: NDArray[Any] = self.net(torch.from_numpy(images)).numpy()
         return found

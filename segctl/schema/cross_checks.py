@@ -1,7 +1,8 @@
 """Faults that only show between the blocks of a preset."""
 
 from segctl.errors import Fault
-from segctl.schema.labels import BoundaryLabels, HardLabels
+from segctl.schema.data import CopyPasteSpec
+from segctl.schema.labels import BoundaryLabels, HardLabels, RaterLabels
 from segctl.schema.pretrain import TIMM
 from segctl.schema.run import DistillRun, PretrainRun, TrainRun
 from segctl.schema.schedule import ConstantSpec
@@ -36,6 +37,14 @@ def _data_faults(run: TrainRun) -> list[Fault]:
         faults.append(
             Fault("data.val_split", f"got '{run.data.val_split}', which is also data.train_split; wanted another split")
         )
+    if isinstance(run.labels, RaterLabels):
+        faults += [
+            Fault(f"data.augment.{index}.kind", "got 'copy_paste' with labels.kind 'raters', wanted another operation")
+            for index, step in enumerate(run.data.augment)
+            if isinstance(step, CopyPasteSpec)  # pictures' ballots have numbers of their own, so pixels cannot change pictures
+        ]
+        if run.semi is not None:
+            faults.append(Fault("labels.kind", "got 'raters' with a semi block, wanted 'hard', the majority of the raters"))
     if isinstance(run.labels, BoundaryLabels) and run.labels.kernel_size % 2 == 0:
         faults.append(Fault("labels.kernel_size", f"got {run.labels.kernel_size}, wanted an odd number"))
     return faults

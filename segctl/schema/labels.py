@@ -52,4 +52,16 @@ class BoundaryLabels(LabelForm):
         return f"y' = {1 - self.epsilon:g}·y + {self.epsilon:g}/C at pixels whose {kernel} window holds another class"
 
 
-LabelSpec = Annotated[HardLabels | SmoothedLabels | BoundaryLabels, Field(discriminator="kind")]
+class RaterLabels(LabelForm):
+    """The mean of several raters' labels; for their majority, take hard labels (arXiv:2302.05666, 2303.16296)."""
+
+    kind: Literal["raters"] = "raters"
+    mean: Literal["uniform", "weighted"] = "weighted"
+    """uniform: every rater counts alike. weighted: each by the Dice score of the whole label map against the majority."""
+
+    def formula(self) -> str:
+        raters = "raters" if self.mean == "uniform" else "raters, each weighted by its Dice score against their majority"
+        return f"y' = mean of the {raters}"
+
+
+LabelSpec = Annotated[HardLabels | SmoothedLabels | BoundaryLabels | RaterLabels, Field(discriminator="kind")]

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -191,10 +193,14 @@ def without_dataset(name_or_path: str, tree: Tree) -> InputError:
     )
 
 
+_tree_of = lru_cache(maxsize=256)(load_yaml)
+"""PyYAML takes 5 ms for a preset, and the commands that show presets read each of them several times."""
+
+
 def read_tree(path: Path) -> Tree:
     """The mapping in a YAML file. Raises InputError with the line where YAML stops being YAML."""
     try:
-        tree = load_yaml(path.read_text(encoding="utf-8"))
+        tree = deepcopy(_tree_of(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read '{path}': {error}") from error
     except yaml.YAMLError as error:

@@ -103,7 +103,7 @@ class TeacherCache:
             outputs.write(chunk, each, torch.cat([maps[each.name] for maps in computed]))
 
     def _images(self, samples: range, mirrored: bool) -> Tensor:
-        """The views uint8 (B, H, W, 3). B is always `forward_batch`: the last view is repeated to fill the batch."""
+        """The views (B, H, W, bands) of the dataset's type. B is always `forward_batch`: the last one fills the batch."""
         names = [self.outputs.names[index] for index in samples]
         views = [read_view(self.dataset, name, fixed_view(self.dataset.size(name), self.view, mirrored))[0] for name in names]
         return torch.from_numpy(np.stack(views + views[-1:] * (self.outputs.forward_batch - len(views))))
@@ -120,8 +120,7 @@ def plan_teacher_cache(
         return None
     require_fixed(dataset, run.data.train_split, run.data, "teacher.cache")
     forward_batch = largest_micro_batch(run.train.batch_size, run.train.accumulate, processes)
-    black = torch.zeros((forward_batch, *run.data.crop, dataset.bands), dtype=torch.uint8)
-    found = teacher_maps(teacher, black, compute)
+    found = teacher_maps(teacher, teacher.model.blank(forward_batch, run.data.crop), compute)
     maps = tuple(OutputMap.of(name, found[name]) for name in _map_names(run) if name in found)
     folder = runs_root / CACHE_FOLDER / _key(run, dataset, teacher, compute, forward_batch)
     outputs = TeacherOutputs(folder, maps, tuple(dataset.names(run.data.train_split)), sides(run.data), forward_batch)
@@ -161,7 +160,7 @@ def _key(run: DistillRun, dataset: PreparedDataset, teacher: Teacher, compute: C
 
 @torch.inference_mode()
 def teacher_maps(teacher: Teacher, images: Tensor, compute: Compute) -> dict[str, Tensor]:
-    """The maps (B, D, h, w) of the teacher's output by name, for images uint8 (B, H, W, 3), as a training step computes them."""
+    """The maps (B, D, h, w) of the teacher's output by name, for images (B, H, W, bands), as a training step computes them."""
     with compute.autocast():
         prediction = forward_uint8(teacher.model, images.to(compute.device))
     maps = {"main": prediction.logits, "aux": prediction.aux_logits, "features": prediction.features}

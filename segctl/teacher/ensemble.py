@@ -42,7 +42,7 @@ def open_teacher(
         )
     for found, of_it in zip(all_found, described, strict=True):
         loaded = load_teacher(found.path, dataset, of_it, trust_program=trust_program, crop=run.data.crop)
-        loaded.model.require_bands(dataset.bands, f"the teacher '{loaded.path}'", dataset.name)
+        loaded.model.require_images(dataset.bands, dataset.pixel_type, f"the teacher '{loaded.path}'", dataset.name)
         members.append(loaded.chosen(found.note))
     _require_fitting(members, run.teacher)
     return averaged(members, run.teacher)

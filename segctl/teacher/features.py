@@ -43,7 +43,7 @@ class FeatureTeacher:
 def load_feature_teacher(spec: PretrainSpec, dataset: PreparedDataset) -> FeatureTeacher:
     """The frozen network of a pretraining run, on the CPU. Raises InputError where it does not exist or cannot be understood."""
     network = load_features(spec.teacher, spec.weights, dataset.bands)
-    network.require_bands(dataset.bands, f"the teacher '{spec.teacher}'", dataset.name)
+    network.require_images(dataset.bands, dataset.pixel_type, f"the teacher '{spec.teacher}'", dataset.name)
     notes = network.notes
     if spec.weights == "none":
         notes = (*notes, "warning: the teacher has random weights, from which no student learns much")

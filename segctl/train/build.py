@@ -8,7 +8,7 @@ import torch
 
 from segctl.data.batches.loader import check_batch
 from segctl.data.batches.micro_batches import micro_batches
-from segctl.data.batches.views import TrainingNames, Views, require_bands
+from segctl.data.batches.views import TrainingNames, Views, require_known
 from segctl.data.shards.dataset import PreparedDataset, open_dataset
 from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
@@ -79,7 +79,7 @@ def _build(request: Request, fresh: bool) -> Session:
     check_batch(dataset, names.labelled, run.data.train_split, run.train.batch_size, world.size)
     Views.of(dataset, run.data.train_split, run.data)  # refuses before step 1 what it cannot augment
     if run.semi is not None:
-        require_bands(dataset, run.semi.augment, "semi.augment")
+        require_known(dataset, run.semi.augment, "semi.augment")
     if world.size > 1 and (faults := group_faults(run, world.size)):
         raise PresetError(f"preset '{run.name}' over {world.size} processes", faults, "use fewer processes, or a larger batch")
     set_determinism(run.train.deterministic)
@@ -311,8 +311,7 @@ def shape_of_output(model: Network, crop: tuple[int, int]) -> Shape:
     """The channels and sizes of the network's output for one crop (H, W), found by running it on a black image."""
     was_training = model.training
     model.eval()
-    image = torch.zeros((1, *crop, model.bands), dtype=torch.uint8, device=model.pixel_mean.device)
-    shape = Shape.of(forward_uint8(model, image))
+    shape = Shape.of(forward_uint8(model, model.blank(1, crop)))
     model.train(was_training)
     return shape
 

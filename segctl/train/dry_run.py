@@ -15,6 +15,7 @@ from segctl.metrics.scores import score
 from segctl.runtime.memory import out_of_memory_in_words, peak_memory_mb
 from segctl.runtime.phases import phase
 from segctl.runtime.world import World
+from segctl.schema.labels import RaterLabels
 from segctl.schema.run import PretrainRun
 from segctl.train.auto.by_memory import smaller_batch_in_words, with_fitting_batch
 from segctl.train.build import build_session
@@ -54,7 +55,7 @@ def dry_run(request: Request, watch: Watch) -> dict[str, float]:
     batches = training_batches(
         session.dataset, run.data.train_split, view=run.data, batch_size=run.train.batch_size, seed=run.train.seed,
         first_step=0, last_step=steps, workers=session.workers, rank=request.world.rank, size=request.world.size,
-        labels=session.task.reads_labels, semi=run.semi,
+        labels=session.task.reads_labels, semi=run.semi, raters=isinstance(run.labels, RaterLabels),
     )  # fmt: skip
     batch = next(batches)
     with tempfile.TemporaryDirectory() as folder:

@@ -25,6 +25,7 @@ from segctl.runtime.memory import out_of_memory_in_words, peak_memory_mb
 from segctl.runtime.phases import phase
 from segctl.runtime.signals import requests_between_steps
 from segctl.runtime.world import without_averaging
+from segctl.schema.labels import RaterLabels
 from segctl.train.auto.by_memory import smaller_batch_in_words
 from segctl.train.environment import now
 from segctl.train.mask_stage import StageFolder, learn_stages
@@ -207,6 +208,7 @@ def _batches(session: Session) -> Iterator[Batch]:
         teacher_outputs=session.teacher_outputs,
         labels=session.task.reads_labels,
         semi=run.semi,
+        raters=isinstance(run.labels, RaterLabels),
     )
 
 
@@ -230,6 +232,7 @@ def take_step(session: Session, batch: Batch) -> StepResult:
         outputs = {name: maps.to(device, non_blocking=True) for name, maps in batch.teacher_outputs.items()}
         unlabelled = None if batch.unlabelled is None else batch.unlabelled.to(device, non_blocking=True)
         strong = None if batch.strong is None else batch.strong.to(device)
+        ratings = None if batch.ratings is None else batch.ratings.to(device)
     counts = _Counts.of(batch)
     with phase("peers"):
         of_all = _Counts(world.total(counts.table.sum(0, keepdim=True)))
@@ -251,7 +254,8 @@ def take_step(session: Session, batch: Batch) -> StepResult:
         # Only the last backward pass averages the gradients over the processes; the earlier ones add to them.
         with nullcontext() if part is parts[-1] else without_averaging(session.trained):
             with session.compute.autocast():
-                step = session.trained(_rows(images, part), _rows(labels, part), share, Extra(cached, lacking, views))
+                extra = Extra(cached, lacking, views, None if ratings is None else ratings.rows(part))
+                step = session.trained(_rows(images, part), _rows(labels, part), share, extra)
             with phase("backward"):
                 # Terms are shares of the global batch, to be summed over the processes; averaging divides by their number.
                 scaled: Tensor = state.scaler.scale(step.loss * world.size)

@@ -6,17 +6,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from segctl.data.batches.ratings import Ratings
 from segctl.data.batches.strong_views import StrongViews
 from segctl.distillers.base import Distiller
 from segctl.distillers.seen import labelled_pixels
 from segctl.losses import Averaged, build_labels, build_losses
+from segctl.losses.soft_labels import average_raters
 from segctl.models import Segmenter
 from segctl.models.averaged import AveragedNetwork
 from segctl.models.external.foreign import ForeignNetwork, Network
 from segctl.models.forward import forward_uint8
 from segctl.models.outputs import Outputs, Prediction
 from segctl.runtime.phases import phase
-from segctl.schema.labels import LabelSpec
+from segctl.schema.labels import LabelSpec, RaterLabels
 from segctl.schema.terms.loss_terms import LossTermSpec
 
 Forward = Callable[[Network, Tensor], Prediction]
@@ -61,12 +63,13 @@ class Extra:
 
     teacher_outputs: the teacher's maps (B, D, h, w) by name; None: the teacher runs.  unlabelled: bool (B, H, W), the pixels of
     pictures without a label that are no padding; None where every picture has a label.  strong: the strong views of the last M
-    pictures, which have no labels; None without `semi`.
+    pictures, which have no labels; None without `semi`.  ratings: what several raters said, whose majority the labels are.
     """
 
     teacher_outputs: Mapping[str, Tensor] | None = None
     unlabelled: Tensor | None = None
     strong: StrongViews | None = None
+    ratings: Ratings | None = None
 
 
 NO_EXTRA = Extra()
@@ -86,6 +89,7 @@ class SupervisedTask(nn.Module):
         super().__init__()
         self.model = model
         self.soften: Callable[[Tensor], Tensor] = build_labels(labels, model.num_classes)
+        self._weighted = isinstance(labels, RaterLabels) and labels.mean == "weighted"
         self.losses = build_losses(loss, model.num_classes)
 
         self._student: Forward = forward_uint8
@@ -107,13 +111,21 @@ class SupervisedTask(nn.Module):
         with phase("student"):
             outputs = _outputs(self._student(self.model, images), label)
         with phase("loss"):
-            return step_of(self.task_terms(outputs, label, share))
+            return step_of(self.task_terms(outputs, label, share, ratings=extra.ratings))
 
-    def task_terms(self, outputs: Outputs, label: Tensor, share: Share, factor: float = 1.0) -> dict[str, Tensor]:
+    def task_terms(
+        self, outputs: Outputs, label: Tensor, share: Share, factor: float = 1.0, ratings: Ratings | None = None
+    ) -> dict[str, Tensor]:
         """The weighted terms of the task loss, scalars by name; `factor` multiplies all of them."""
+        target = self.soften(label) if ratings is None else self._mean_of(ratings)
         at_head_stride = None if outputs.prediction.align_corners else outputs.at_head_stride
-        values = self.losses(outputs.upsampled, self.soften(label), labelled_pixels(outputs, label), at_head_stride)
+        values = self.losses(outputs.upsampled, target, labelled_pixels(outputs, label), at_head_stride)
         return {term.name: factor * term.weight * share.of(term.module) * values[term.name] for term in self.losses.terms}
+
+    def _mean_of(self, ratings: Ratings) -> Tensor:
+        """The raters' mean as probabilities float32 (B, C, H, W)."""
+        weights = ratings.weights if self._weighted else None
+        return average_raters(ratings.labels, self.model.num_classes, weights=weights)[0]
 
 
 class DistillationTask(SupervisedTask):
@@ -150,7 +162,7 @@ class DistillationTask(SupervisedTask):
             with phase("teacher"), torch.inference_mode():
                 teacher = _outputs(self._teacher_forward(self.teacher, images), label)
         with phase("loss"):
-            terms = self.task_terms(student, label, share, self.distiller.label_weight)
+            terms = self.task_terms(student, label, share, self.distiller.label_weight, extra.ratings)
             for name, value in self.distiller(student, teacher, label).items():
                 terms[name] = self.distiller.weights[name] * share.of(self.distiller.term_of(name)) * value
             return step_of(terms)

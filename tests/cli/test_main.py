@@ -94,7 +94,9 @@ def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str])
     assert "No such command 'trian'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", pytest.param("cp1252", marks=pytest.mark.slow), pytest.param("latin-1", marks=pytest.mark.slow)]
+)
 def test_characters_that_the_terminal_lacks_are_replaced(encoding: str) -> None:
     env = {**os.environ, "PYTHONIOENCODING": encoding}
     for command in (["presets", "show", "camvid-psp18"], ["--help"]):

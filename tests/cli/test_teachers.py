@@ -53,6 +53,7 @@ def test_the_only_teacher_needs_no_weight() -> None:
         GivenTeachers.of([Path("runs/a=2")])
 
 
+@pytest.mark.slow
 def test_a_run_with_two_teachers_stores_their_weights_and_a_comparison_hands_them_on(
     toy_data: Path, toy_teacher: Path, other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

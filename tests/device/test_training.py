@@ -96,6 +96,7 @@ def assert_alike(case: Case, here: list[dict[str, Any]], there: list[dict[str, A
             assert other["scores"]["mIoU_D"] == pytest.approx(mine["scores"]["mIoU_D"], abs=0.05), case
 
 
+@pytest.mark.slow
 def test_one_method_on_the_pretend_gpu_is_the_cpu_s(guard: Path, toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
     case = Case("jml", "fp32", frozenset({"ema", "resume"}))
     ((here, there),) = run_there(guard, tmp_path, all_of, [case], toy_data, toy_teacher, tmp_path)

@@ -6,7 +6,8 @@ import torch
 from toy import CLASSES, TwoLayers
 
 from segctl.evaluate.predictor import class_probabilities, predict_classes, tile_starts
-from segctl.models import upsample
+from segctl.models import Prediction, upsample
+from segctl.models.normalize import Normalizing
 from segctl.runtime.device import choose_compute
 from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol, protocol_in_words, protocol_slug
 
@@ -21,6 +22,31 @@ def images(height: int = 20, width: int = 31, number: int = 2) -> torch.Tensor:
 def network() -> TwoLayers:
     torch.manual_seed(0)
     return TwoLayers().eval()
+
+
+class Sixteen(Normalizing):
+    """Three bands of uint16; keeps what it saw, normalised, and calls every pixel class 0."""
+
+    pixel_type = "uint16"
+    num_classes = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.remember_pixels([0.5] * 3, [0.25] * 3)
+
+    def forward(self, images: torch.Tensor) -> Prediction:
+        self.seen = images
+        return Prediction(torch.stack([images[:, 0], images[:, 0] - 1], 1), None, None)
+
+
+def test_small_images_of_sixteen_bits_are_padded_with_the_mean_of_their_bands() -> None:
+    """ImageNet's colour is that of 8 bits: in 16 bits it would be black."""
+    sixteen, black = Sixteen(), torch.zeros(1, 2, 2, 3, dtype=torch.uint16)
+    protocol = EvaluateSpec(protocol=SlidingProtocol(tile=(4, 4)))
+    assert predict_classes(sixteen, black, protocol, CPU).shape == (1, 2, 2)
+    wanted = torch.zeros(1, 3, 4, 4)
+    wanted[:, :, 1:3, 1:3] = -2  # (0 - 0.5) / 0.25
+    torch.testing.assert_close(sixteen.seen, wanted, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("length", [1, 5, 15, 16, 17, 31, 48, 100])

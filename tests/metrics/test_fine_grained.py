@@ -1,5 +1,6 @@
 """The metric object, as a torchmetrics.Metric and without torchmetrics."""
 
+import importlib.util
 import json
 import math
 import pickle
@@ -14,9 +15,9 @@ from PIL import Image
 
 import segctl
 from segctl.errors import ArgumentError
-from segctl.metrics.fine_grained import FineGrainedIoU
 
-torchmetrics = pytest.importorskip("torchmetrics")
+# Neither is imported here: torchmetrics takes 2 s, which each worker would spend when it collects the tests.
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("torchmetrics") is None, reason="needs the extra torchmetrics")
 
 CLASSES = ["road", "tree", "sky"]
 
@@ -31,13 +32,15 @@ def draw(count=5, seed=0):
 
 
 def filled(names, preds, labels, **options):
-    metric = FineGrainedIoU(3, class_names=CLASSES, **options)
+    metric = segctl.metrics.FineGrainedIoU(3, class_names=CLASSES, **options)
     for name, pred, label in zip(names, preds, labels, strict=True):
         metric.update(torch.from_numpy(pred), torch.from_numpy(label), name)
     return metric
 
 
 def test_one_image_counted_by_hand():
+    import torchmetrics
+
     metric = segctl.metrics.FineGrainedIoU(2)
     metric.update(torch.tensor([[0, 0, 1, 1]]), torch.tensor([[0, 1, 1, 255]]))
     scores = metric.compute()
@@ -62,7 +65,7 @@ def test_scores_of_classes_are_taken_by_their_largest_and_batches_do_not_matter(
     names, preds, labels = draw(4)
     size = (slice(0, 12), slice(0, 17))
     pred, label = (torch.from_numpy(np.stack([ids[size] for ids in maps])) for maps in (preds, labels))
-    whole, single = FineGrainedIoU(3), FineGrainedIoU(3)
+    whole, single = segctl.metrics.FineGrainedIoU(3), segctl.metrics.FineGrainedIoU(3)
     logits = torch.nn.functional.one_hot(pred.long(), 3).permute(0, 3, 1, 2).float()
     batch = whole(logits, label, names)
     for name, one, ids in zip(names, pred, label, strict=True):
@@ -90,20 +93,29 @@ def test_merging_resetting_and_pickling():
     first.reset()
     assert all(map(math.isnan, first.compute().values()))
     with pytest.raises(ArgumentError, match="cannot merge"):
-        whole.merge(FineGrainedIoU(3))
+        whole.merge(segctl.metrics.FineGrainedIoU(3))
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (lambda: FineGrainedIoU(0), "num_classes is 0"),
-        (lambda: FineGrainedIoU(3, class_names=["a"]), "wanted int64"),
-        (lambda: FineGrainedIoU(2, class_names=["a", "a"]), "named twice"),
-        (lambda: FineGrainedIoU(3, binary=True), "binary scores have 2 classes"),
-        (lambda: FineGrainedIoU(3).update(torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2).long()), "scores of 4 classes"),
-        (lambda: FineGrainedIoU(3).update(np.zeros((1, 2, 2), int), np.zeros((1, 2, 2), int), ["a", "b"]), "wanted 1"),
-        (lambda: FineGrainedIoU(3).update(np.zeros((1, 2, 2), int), np.zeros((1, 2, 2), int), ["a\nb"]), "one line"),
-        (lambda: FineGrainedIoU(3).update(np.zeros((1, 2, 2), int), np.full((1, 2, 2), 7), ["a"]), "7"),
+        (lambda: segctl.metrics.FineGrainedIoU(0), "num_classes is 0"),
+        (lambda: segctl.metrics.FineGrainedIoU(3, class_names=["a"]), "wanted int64"),
+        (lambda: segctl.metrics.FineGrainedIoU(2, class_names=["a", "a"]), "named twice"),
+        (lambda: segctl.metrics.FineGrainedIoU(3, binary=True), "binary scores have 2 classes"),
+        (
+            lambda: segctl.metrics.FineGrainedIoU(3).update(torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2).long()),
+            "scores of 4 classes",
+        ),
+        (
+            lambda: segctl.metrics.FineGrainedIoU(3).update(np.zeros((1, 2, 2), int), np.zeros((1, 2, 2), int), ["a", "b"]),
+            "wanted 1",
+        ),
+        (
+            lambda: segctl.metrics.FineGrainedIoU(3).update(np.zeros((1, 2, 2), int), np.zeros((1, 2, 2), int), ["a\nb"]),
+            "one line",
+        ),
+        (lambda: segctl.metrics.FineGrainedIoU(3).update(np.zeros((1, 2, 2), int), np.full((1, 2, 2), 7), ["a"]), "7"),
     ],
 )
 def test_wrong_arguments_are_refused(wrong, words):
@@ -134,7 +146,7 @@ def test_without_torchmetrics_it_counts_the_same_and_loads_no_torch(tmp_path):
     np.save(tmp_path / "maps.npy", maps)
     line = [sys.executable, "-c", WITHOUT, str(tmp_path / "maps.npy")]
     batch, whole = json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
-    metric = FineGrainedIoU(3)
+    metric = segctl.metrics.FineGrainedIoU(3)
     assert metric(maps[0, :2], maps[1, :2], ["a", "b"]) == batch
     metric.update(maps[0, 2:], maps[1, 2:], ["c", "d"])
     assert metric.compute() == whole
@@ -165,6 +177,6 @@ def test_two_processes_score_their_images_together(tmp_path: Path) -> None:
     line = [sys.executable, "-c", TOGETHER, str(tmp_path / "maps.npy")]
     ranks = [subprocess.Popen([*line, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE) for rank in (0, 1)]
     found = [json.loads(rank.communicate()[0]) for rank in ranks]
-    metric = FineGrainedIoU(3)
+    metric = segctl.metrics.FineGrainedIoU(3)
     metric.update(maps[0], maps[1])
     assert found == [metric.compute()] * 2

@@ -7,7 +7,12 @@ import torch
 from safetensors.torch import save_file
 
 from segctl.errors import InputError
+from segctl.models.build import build_model, load
+from segctl.models.forward import resized_uint8
+from segctl.models.saving import save
 from segctl.models.timm_backbone import build_backbone
+from segctl.schema.load import validate_run
+from tests import toy
 
 
 @pytest.mark.parametrize("bands", [1, 2, 4, 8])
@@ -30,6 +35,39 @@ def test_images_of_other_bands_are_refused() -> None:
 
     network = Normalizing()
     network.remember_pixels([0.5] * 4, [0.2] * 4)
-    network.require_bands(4, "it", "a")
+    network.require_images(4, "uint8", "it", "a")
     with pytest.raises(InputError, match="it takes images of 4 bands, but those of 'a' have 3"):
-        network.require_bands(3, "it", "a")
+        network.require_images(3, "uint8", "it", "a")
+    with pytest.raises(InputError, match="it takes uint8 images, but those of 'a' are uint16"):
+        network.require_images(4, "uint16", "it", "a")
+
+
+def test_a_network_of_sixteen_bits_normalises_them_by_hand_and_only_lends_its_weights(tmp_path: Path) -> None:
+    run = validate_run(toy.PRESET, "toy")
+    plain = build_model(run.model, 2)
+    deep = build_model(run.model, 2)
+    deep.pixels = {"bands": [1, 2, 3], "of": 3, "dtype": "uint16", "ranges": None}
+    deep.remember_pixels([0.5, 0.25, 1.0], [0.1, 0.2, 1.0])
+    pixels = torch.tensor([[[[0, 16384, 65535]]]], dtype=torch.int32).to(torch.uint16)
+    found = deep.normalize(pixels).flatten().tolist()
+    assert found == pytest.approx([-5.0, (16384 / 65535 - 0.25) / 0.2, 0.0], abs=1e-6)
+    assert deep.blank(2, (3, 4)).dtype == torch.uint16
+    save(tmp_path / "model.safetensors", deep, run, ["a", "b"])
+    again = load(tmp_path / "model.safetensors")
+    assert (again.pixel_type, again.pixel_mean.tolist()) == ("uint16", deep.pixel_mean.tolist())
+    with pytest.raises(InputError, match="it takes uint16 images, but those of 'a' are uint8"):
+        again.require_images(3, "uint8", "it", "a")
+    # The statistics of 16-bit numbers would turn every 8-bit picture black.
+    started = build_model(run.model.model_copy(update={"weights": str(tmp_path / "model.safetensors")}), 2, ["a", "b"])
+    torch.testing.assert_close(started.pixel_mean, plain.pixel_mean)
+    torch.testing.assert_close(started.backbone.state_dict(), deep.backbone.state_dict(), msg="the weights themselves are taken")
+
+
+def test_views_of_sixteen_bits_keep_their_type_and_brightness() -> None:
+    """257 · v is the brightness of v in 16 bits."""
+    small = torch.randint(0, 256, (1, 9, 11, 4), dtype=torch.uint8)
+    wide = (small.to(torch.int32) * 257).to(torch.uint16)
+    for scale in (0.5, 1.7):
+        found = resized_uint8(wide, scale)
+        assert found.dtype == torch.uint16
+        torch.testing.assert_close(found.float() / 257, resized_uint8(small, scale).float(), atol=0.51, rtol=0)

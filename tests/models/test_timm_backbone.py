@@ -119,7 +119,13 @@ def test_small_backbones_go_with_the_small_heads_at_any_size(name, head, stride)
 
 @pytest.mark.parametrize(
     ("name", "stride"),
-    [("repvit_m0_9", 32), ("mobileone_s0", 16), ("fastvit_t8", 32), ("repghostnet_050", 32), ("test_resnet", 8)],
+    [
+        pytest.param("repvit_m0_9", 32, marks=pytest.mark.slow),
+        pytest.param("mobileone_s0", 16, marks=pytest.mark.slow),
+        ("fastvit_t8", 32),
+        ("repghostnet_050", 32),
+        ("test_resnet", 8),
+    ],
 )
 def test_fused_blocks_give_the_same_logits(name, stride):
     model = network("lraspp", backbone=name, output_stride=stride).train()
@@ -145,7 +151,12 @@ def test_fusing_leaves_the_model_and_its_mode_alone():
 
 @pytest.mark.parametrize(
     ("name", "stages", "stride"),
-    [("tf_efficientnet_lite0", 4, 16), ("mobilenetv3_large_100", 4, 16), ("resnet18d", 4, 16), ("repvit_m0_9", 3, 16)],
+    [
+        ("tf_efficientnet_lite0", 4, 16),
+        ("mobilenetv3_large_100", 4, 16),
+        ("resnet18d", 4, 16),
+        pytest.param("repvit_m0_9", 3, 16, marks=pytest.mark.slow),
+    ],
 )
 def test_layers_behind_the_last_map_that_is_kept_are_cut_off(name, stages, stride):
     whole, cut = build_backbone(name, 32, "none").eval(), build_backbone(name, stride, "none", stages).eval()

@@ -23,6 +23,7 @@ end_process(3)
 """
 
 
+@pytest.mark.slow
 def test_a_process_of_several_ends_with_its_threads_its_handlers_and_its_output():
     found = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)
     assert (found.returncode, found.stdout, found.stderr) == (3, "work thread\nhandler\n", "")

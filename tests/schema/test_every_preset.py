@@ -65,7 +65,7 @@ def test_students_ship_with_the_published_bundle_of_their_recipe(name: str) -> N
 def test_imagenet_weights_are_named_with_their_tag_and_reproductions_run_in_fp32(name: str) -> None:
     run = load_preset(name)
     tags = {
-        "resnet18d": "ra2_in1k", "resnet101d": "ra2_in1k", "mobilenetv2_100": "ra_in1k",
+        "resnet18d": "ra2_in1k", "resnet50d": "ra2_in1k", "resnet101d": "ra2_in1k", "mobilenetv2_100": "ra_in1k",
         "tf_efficientnet_lite0": "in1k", "vit_base_patch14_dinov2": "lvd142m", "mobilenetv4_conv_small_050": "e3000_r224_in1k",
     }  # fmt: skip
     backbone, _, tag = run.model.backbone.partition(".")

@@ -58,8 +58,11 @@ def assert_same(one: RunFolder, other: RunFolder) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"batch_size": 6, "accumulate": 2}, {"precision": "bf16"}],
-    ids=["float32", "micro-batches of 3", "bf16"],
+    [
+        pytest.param({}, id="float32", marks=pytest.mark.slow),
+        pytest.param({"batch_size": 6, "accumulate": 2}, id="micro-batches of 3"),
+        pytest.param({"precision": "bf16"}, id="bf16", marks=pytest.mark.slow),
+    ],
 )
 def test_the_weights_are_those_of_a_run_without_it(
     settings: dict[str, Any], toy_data: Path, toy_teacher: Path, tmp_path: Path

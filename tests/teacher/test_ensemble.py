@@ -175,7 +175,13 @@ class Logits(torch.nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("how", [{}, {"scales": [1.0, 0.75], "flip": True}], ids=["one view", "four views"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param({}, id="one view", marks=pytest.mark.slow),
+        pytest.param({"scales": [1.0, 0.75], "flip": True}, id="four views"),
+    ],
+)
 def test_a_run_records_every_teacher_resumes_exactly_and_reads_the_same_from_a_cache(
     how: dict[str, Any], toy_data: Path, toy_teacher: Path, other: Path, tmp_path: Path
 ) -> None:
@@ -275,6 +281,7 @@ def test_a_preset_describes_the_member_that_is_plain_weights_and_no_other(
     assert folder.finished
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_step_counts_every_teacher_and_view(
     toy_data: Path, toy_teacher: Path, other: Path, tmp_path: Path
 ) -> None:

@@ -25,7 +25,10 @@ def test_a_dry_run_with_a_profile_shows_it_and_keeps_nothing(toy_data: Path, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("backbone", ["rexnet_100", "skresnet18", "resnest14d"])
+@pytest.mark.parametrize(
+    "backbone",
+    [pytest.param("rexnet_100", marks=pytest.mark.slow), pytest.param("skresnet18", marks=pytest.mark.slow), "resnest14d"],
+)
 def test_a_backbone_that_cannot_train_on_one_image_says_so_before_the_step(backbone: str, toy_data: Path, tmp_path: Path) -> None:
     model = {"backbone": backbone, "weights": "none", "output_stride": 16}
     one = toy_run(model=model, train={"batch_size": 4, "accumulate": 4})

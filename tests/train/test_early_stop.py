@@ -69,9 +69,9 @@ def test_waiting_by_hand() -> None:
 @pytest.mark.parametrize(
     ("early_stop", "last"),
     [
-        ({"patience": 1}, 3),
+        pytest.param({"patience": 1}, 3, marks=pytest.mark.slow),
         ({"patience": 3}, 5),  # 15, undefined, and 20, which is no better than 20
-        ({"patience": 4}, 6),
+        pytest.param({"patience": 4}, 6, marks=pytest.mark.slow),
         ({"patience": 5}, 10),
         ({"patience": 5, "min_gain": 15}, 6),  # 20 is only 10 better than 10
         ({"patience": 2, "score": "mIoU_C"}, 3),  # 90 is the best one

@@ -81,9 +81,7 @@ def test_what_a_frozen_backbone_cannot_have_is_refused() -> None:
         assert [fault.path for fault in caught.value.faults] == [path]
 
 
-def test_crops_are_multiples_of_a_patch(toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["--set", "model.backbone=vit_small_patch14_dinov2", "--set", "model.weights=none", "--set", "train.batch_size=2"]
-    roots = ["--data-root", str(toy_data), "--runs-root", str(tmp_path)]
+def test_crops_are_multiples_of_a_patch() -> None:
     # A shipped preset stands for the dataset that it is made for, so the fitted one is looked at under another name.
     from segctl.schema.load import find_preset, read_tree
     from segctl.schema.presets.generic import DatasetFacts, fit_to
@@ -95,6 +93,12 @@ def test_crops_are_multiples_of_a_patch(toy_data: Path, tmp_path: Path, capsys: 
     assert tree["data"]["crop"] == [70, 70]
     assert tree["evaluate"]["protocol"] == {"kind": "sliding", "tile": [70, 70], "stride": 0.6667}
     assert "its sides are multiples of 14, the side of a patch" in " ".join(reasons)
+
+
+@pytest.mark.slow
+def test_a_crop_of_a_few_patches_trains(toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--set", "model.backbone=vit_small_patch14_dinov2", "--set", "model.weights=none", "--set", "train.batch_size=2"]
+    roots = ["--data-root", str(toy_data), "--runs-root", str(tmp_path)]
     assert (
         main(["train", "--preset", "foundation", "--data", "camvid", "--set", "data.crop=[28,42]", *small, *roots, "--dry-run"])
         == 0

@@ -74,13 +74,18 @@ class Fills(Silent):
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, hard))
 
 
+@pytest.fixture(scope="module")
+def undisturbed(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    runs = tmp_path_factory.mktemp("undisturbed")
+    return start_run(Request(toy_run(train=TRAIN), toy_data, runs), RunFolder(runs / "run"), Silent())
+
+
 @pytest.mark.parametrize(("step", "named"), [(2, "best.pt"), (3, "last.pt"), (3, "train.log")])
 def test_a_run_on_a_full_disk_keeps_its_last_good_files_and_resumes(
-    step: int, named: str, toy_data: Path, tmp_path: Path
+    step: int, named: str, undisturbed: RunFolder, toy_data: Path, tmp_path: Path
 ) -> None:
-    folder, undisturbed = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "undisturbed")
+    folder = RunFolder(tmp_path / "run")
     request = Request(toy_run(train=TRAIN), toy_data, tmp_path)
-    start_run(request, undisturbed, Silent())
     best = undisturbed.best.stat().st_size
     size = {"best.pt": best - 1000, "last.pt": best + 1000, "train.log": 200}[named]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -70,7 +70,13 @@ def tensors(tree: Any, path: str = "") -> dict[str, torch.Tensor]:
     return {name: tensor for key, value in items for name, tensor in tensors(value, f"{path}/{key}").items()}
 
 
-@pytest.mark.parametrize("watch", [Interrupting(step=3), Interrupting(stage_step=2)], ids=["in step 3", "in the stage"])
+@pytest.mark.parametrize(
+    "watch",
+    [
+        pytest.param(Interrupting(step=3), id="in step 3", marks=pytest.mark.slow),
+        pytest.param(Interrupting(stage_step=2), id="in the stage"),
+    ],
+)
 def test_an_interrupted_run_ends_bit_for_bit_like_one_that_was_not(
     watch: Interrupting, undisturbed: RunFolder, toy_data: Path, toy_teacher: Path, tmp_path: Path
 ) -> None:

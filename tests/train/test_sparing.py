@@ -76,6 +76,7 @@ def plain(toy_data: Path, toy_teacher: Path, tmp_path_factory: pytest.TempPathFa
     return RunFolder(runs / "run")
 
 
+@pytest.mark.slow
 def test_checkpointed_activations_give_the_very_run_and_may_be_taken_up_in_the_middle(
     plain: RunFolder, toy_data: Path, toy_teacher: Path, tmp_path: Path
 ) -> None:

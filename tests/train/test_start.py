@@ -110,12 +110,14 @@ def test_an_unfinished_run_is_no_teacher(toy_data: Path, tmp_path: Path) -> None
     assert error.message == f"--teacher '{tmp_path / 'teacher'}' is not a finished run: it has no model.safetensors"
 
 
-def test_a_teacher_without_auxiliary_logits_is_refused_before_anything_is_written(toy_data: Path, tmp_path: Path) -> None:
-    teacher = RunFolder(tmp_path / "teacher")
-    main_only = [{"kind": "cross_entropy", "logits": "main"}]
-    run = toy_run(PRESET | {"loss": main_only}, model={"aux": False}, train={"steps": 60, "batch_size": 8, "validate_every": 60})
-    start_run(Request(run, toy_data, tmp_path), teacher, Silent())
-    error = refusal(Request(toy_run(STUDENT), toy_data, tmp_path, teacher=teacher.path), RunFolder(tmp_path / "run"))
+def test_a_teacher_without_auxiliary_logits_is_refused_before_anything_is_written(
+    toy_data: Path, toy_teacher: Path, tmp_path: Path
+) -> None:
+    run = toy_run(PRESET | {"loss": [{"kind": "cross_entropy", "logits": "main"}]}, model={"aux": False})
+    whole, network, path = load(toy_teacher), build_model(run.model, CLASSES), tmp_path / "teacher.pt"
+    network.load_state_dict({name: whole.state_dict()[name] for name in network.state_dict()})
+    save(path, network, run, whole.class_names)
+    error = refusal(Request(toy_run(STUDENT), toy_data, tmp_path, teacher=path), RunFolder(tmp_path / "run"))
     assert error.message.startswith("distiller.terms.1 ('soft_kl') compares auxiliary logits, and the teacher")
 
 

@@ -58,11 +58,12 @@ def prepare(
         typer.Option("--images", metavar="DIR", help="Your own images: a folder, zip, tar, or a pattern such as 'a/*_sat.jpg'."),
     ] = None,
     labels: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             "--labels",
             metavar="DIR",
-            help="Annotations (COCO, YOLO, labelme, CVAT, Label Studio, Supervisely, VIA), or label maps named as the images.",
+            help="Annotations (COCO, YOLO, labelme, CVAT, Label Studio, Supervisely, VIA), or label maps named as the images; "
+            "repeat it for the label maps of several raters.",
         ),
     ] = None,
     instances: Annotated[
@@ -134,7 +135,7 @@ def prepare(
         typer.Option(
             "--range",
             metavar="LOW,HIGH",
-            help="What becomes 0 and 255 of deeper images, or percentile: 2nd and 98th. Repeat it to give each band its own.",
+            help="What becomes 0 and 255 of deeper images; percentile: 2nd and 98th; keep: all 16 bits. Once, or for each band.",
         ),
     ] = None,
     split: Annotated[
@@ -264,7 +265,9 @@ def info(
     with out.progress(f"counting {name}") as progress:
         splits = describe_splits(dataset, split or (), progress)
     if json:
-        about = {"dataset": dataset.name, "trial": dataset.trial, "fingerprint": dataset.fingerprint}
+        about: dict[str, object] = {"dataset": dataset.name, "trial": dataset.trial, "fingerprint": dataset.fingerprint}
+        if dataset.pixels is not None:
+            about |= {"pixel_type": dataset.pixel_type, "pixels": dataset.pixels.model_dump(mode="json")}
         notes = {"notes": dataset.provenance.notes, "unknown_pixels": dataset.unknown_pixels()}
         counts = {found.split: found.to_json(dataset.classes.names) for found in splits}
         out.json({**about, **notes, "classes": dataset.classes.names, "splits": counts})

@@ -52,12 +52,13 @@ def show_prepared(dataset: "PreparedDataset") -> None:
 
 
 def remarks(dataset: "PreparedDataset") -> list[str]:
-    """Notes on what was left out, and on pixels whose colour belongs to no class."""
+    """Notes on what was left out, on the statistics of chosen bands, and on pixels whose colour belongs to no class."""
     unknown = dataset.unknown_pixels()
     stray = (
         [f"{sum(unknown.values())} pixels in {len(unknown)} samples have a colour of no class and are ignored"] if unknown else []
     )
-    return [*dataset.provenance.notes, *stray]
+    statistics = dataset.pixels.statistics_in_words() if dataset.pixels is not None else ""
+    return [*dataset.provenance.notes, *([statistics] if statistics else []), *stray]
 
 
 def show_info(dataset: "PreparedDataset", splits: "Sequence[SplitInfo]") -> None:

@@ -100,11 +100,8 @@ def _show(exported: "Exported", run: Path, format: str, data_root: Path, json: b
         return
     if parity is None:
         out.warn("the file was not compared with the run: nobody knows what it scores")
-    takes = "any size" if facts.size is None else f"{facts.size[0]}×{facts.size[1]} pixels"
     opset = "" if facts.opset is None else f", opset {facts.opset}"
-    out.result(
-        f"{exported.path}: {exported.bytes / 1e6:.1f} MB{opset}, RGB images uint8 (B, H, W, 3) of {takes} -> {facts.output}"
-    )
+    out.result(f"{exported.path}: {exported.bytes / 1e6:.1f} MB{opset}, {facts.takes} -> {facts.output}")
     if parity is not None:
         out.result(parity.in_words())
     trust = ["--trust-program"] if format.startswith("torch") else []

@@ -1,4 +1,4 @@
-"""The operations of `data.augment` that change the pixels of a view, by OpenCV on uint8."""
+"""The operations of `data.augment` that change the pixels of a view, by OpenCV on uint8 or uint16."""
 
 from functools import singledispatch
 from typing import Any
@@ -23,13 +23,17 @@ PADDING_RGB = (124, 116, 104)
 Padding = tuple[int, ...]
 RGB_ALONE = (ColorSpec, JpegSpec, GreySpec)
 """The operations that know what red, green and blue are."""
+UINT8_ALONE = (ColorSpec, JpegSpec, NoiseSpec)
+"""The operations that count in 256 levels. How much of 65536 levels a picture uses is for its sensor to say, so the same strength
+would be too much for one dataset and nothing for the next."""
 
 
 @singledispatch
 def apply(step: Any, image: np.ndarray, label: np.ndarray, random: np.random.Generator, padding: Padding) -> None:
-    """Change an image uint8 (h, w, N) and its label uint8 (h, w) in place, as one operation of `data.augment` says.
+    """Change an image (h, w, N) and its label uint8 (h, w) in place, as one operation of `data.augment` says.
 
-    N is 3, red, green and blue, for the kinds of RGB_ALONE.  padding: what an image is filled with where nothing is known.
+    image: uint8, or uint16 for all kinds but those of UINT8_ALONE.  N is 3, red, green and blue, for the kinds of RGB_ALONE.
+    padding: what an image is filled with where nothing is known.
     """
     raise TypeError(f"no way to augment by {step!r}")
 
@@ -84,7 +88,8 @@ def _grey(step: GreySpec, image: np.ndarray, label: np.ndarray, random: np.rando
 def _vertical_flip(
     step: VerticalFlipSpec, image: np.ndarray, label: np.ndarray, random: np.random.Generator, padding: Padding
 ) -> None:
-    image[:], label[:] = cv2.flip(image, 0), cv2.flip(label, 0)
+    image[:] = cv2.flip(image, 0).reshape(image.shape)  # it drops the axis of a single band
+    label[:] = cv2.flip(label, 0)
 
 
 @apply.register

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from segctl.data.batches.ratings import Ratings, open_ballots
 from segctl.data.batches.strong_views import StrongViews, Weak, strong_views
 from segctl.data.batches.teacher_outputs import TeacherOutputs
 from segctl.data.batches.views import NO_LABEL, TrainingNames, Views, padding_of
@@ -38,7 +39,8 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Batch:
-    """images uint8 (B, H, W, bands); labels uint8 (B, H, W), 255 ignored; names of the samples; seconds that making it took."""
+    """images (B, H, W, bands) of the dataset's type; labels uint8 (B, H, W), 255 ignored; names of the samples; seconds that
+    making it took."""
 
     images: Tensor
     labels: Tensor
@@ -51,6 +53,8 @@ class Batch:
     are. None for a run whose pictures all have labels."""
     strong: StrongViews | None = None
     """The strong views of the last pictures, those that data.unlabelled mixes in; None for a run that is not semi-supervised."""
+    ratings: Ratings | None = None
+    """What each of several raters said, whose majority `labels` are; None for a run that reads single label maps."""
 
     def pin_memory(self) -> "Batch":
         """The batch in page-locked memory, from which it can be copied to the device in the background."""
@@ -63,12 +67,13 @@ class Batch:
             teacher_outputs=outputs,
             unlabelled=unlabelled,
             strong=None if self.strong is None else self.strong.pin_memory(),
+            ratings=None if self.ratings is None else self.ratings.pin_memory(),
         )
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A whole image at its own size: image uint8 (H, W, bands); label uint8 (H, W), 255 ignored."""
+    """A whole image at its own size: image (H, W, bands) of the dataset's type; label uint8 (H, W), 255 ignored."""
 
     name: str
     image: Tensor
@@ -140,12 +145,14 @@ def training_batches(  # noqa: PLR0913 - one call says everything about a stream
     teacher_outputs: TeacherOutputs | None = None,
     labels: bool = True,
     semi: SemiBase | None = None,
+    raters: bool = False,
 ) -> Iterator[Batch]:
     """This rank's share of the global batches of steps first_step to last_step - 1, with the teacher's cached outputs if given.
 
     `batch_size` is global; pictures of `view.unlabelled` come on top of it.  labels: whether labels are read; if not, every
-    picture counts as one without label.  semi: what strong views to make of them; None for none.
-    Raises InputError if the batch is larger than the split or smaller than `size`.
+    picture counts as one without label.  semi: what strong views to make of them; None for none.  raters: read the label maps
+    of several raters.
+    Raises InputError if the batch is larger than the split or smaller than `size`, or a sample has no raters.
     """
     view = view if view.train_split == split else view.model_copy(update={"train_split": split})
     names = TrainingNames.of(dataset, view)
@@ -156,6 +163,10 @@ def training_batches(  # noqa: PLR0913 - one call says everything about a stream
     views = Views.of(dataset, split, view)
     if not labels:
         views = replace(views, unlabelled=frozenset(names.labelled))
+    if raters and labels:
+        for name in set(names.labelled) - views.unlabelled:
+            dataset.raters_of(name)  # raises for a sample with a single label map
+        views = replace(views, raters=True)
     return _through_workers(
         _TrainingSteps(names, views, stream, second, teacher_outputs, semi),
         range(first_step, last_step),
@@ -227,7 +238,7 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
             for epoch, index in map(stream.at, stream.positions(step))
         ]
         height, width = self.views.spec.crop
-        images = np.empty((len(wanted), height, width, self.views.dataset.bands), np.uint8)
+        images = np.empty((len(wanted), height, width, self.views.dataset.bands), self.views.dataset.pixel_type)
         labels = np.empty((len(wanted), height, width), np.uint8)
         seen = []
         for row, (name, random, index, hidden) in enumerate(wanted):
@@ -238,6 +249,7 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
             beside = len(self.stream.positions(step))
             strong = self._strong(self.semi, step, list(zip(images[beside:], labels[beside:], strict=True)))
             labels[beside:][labels[beside:] != IGNORED] = NO_LABEL  # also what copy_paste brought: its teacher knows no labels
+        ratings = open_ballots(self.views.dataset, [name for name, *_ in wanted], labels) if self.views.raters else None
         unlabelled = None
         if self.views.unlabelled or self.samples.unlabelled:
             unlabelled = labels == NO_LABEL
@@ -251,6 +263,7 @@ class _TrainingSteps(Dataset[Batch | _Failure]):
             outputs,
             None if unlabelled is None else torch.from_numpy(unlabelled),
             strong,
+            ratings,
         )
 
     def _strong(self, semi: SemiBase, step: int, own: list[Weak]) -> StrongViews:

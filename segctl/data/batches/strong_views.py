@@ -14,6 +14,7 @@ from torch import Tensor
 
 from segctl.data.batches.augment import Padding, apply
 from segctl.ignored import IGNORED
+from segctl.pixel_types import PixelType
 from segctl.schema.semi import SemiBase
 
 AREA = (0.02, 0.4)
@@ -21,15 +22,16 @@ AREA = (0.02, 0.4)
 RATIO = 0.3
 """A rectangle is at least this much, and at most its inverse, as high as wide."""
 Weak = tuple[np.ndarray, np.ndarray]
-"""A weak view: image uint8 (h, w, bands), and its mark uint8 (h, w), 255 where the picture is not: padding, or a covered part."""
+"""A weak view: image (h, w, bands) of uint8 or uint16, and its mark uint8 (h, w), 255 where the picture is not:
+padding, or a covered part."""
 
 
 @dataclass(frozen=True)
 class StrongViews:
     """The S strong views of each of M pictures without labels.
 
-    images: uint8 (M, S, H, W, bands).  real: bool (M, S, H, W), the pixels that are neither padding nor covered.
-    pasted: bool (M, S, H, W), the pixels that come from the other picture.  others: uint8 (M, H, W, bands), the weak views of
+    images: (M, S, H, W, bands) of uint8 or uint16.  real: bool (M, S, H, W), the pixels that are neither padding nor covered.
+    pasted: bool (M, S, H, W), the pixels that come from the other picture.  others: (M, H, W, bands), the weak views of
     the other pictures. Both are None without CutMix.
     """
 
@@ -55,14 +57,16 @@ class StrongViews:
         return self._each(lambda part: part[first:stop])
 
     @classmethod
-    def blank(cls, semi: SemiBase, pictures: int, size: tuple[int, int], bands: int) -> "StrongViews":
+    def blank(
+        cls, semi: SemiBase, pictures: int, size: tuple[int, int], bands: int, pixel_type: PixelType = "uint8"
+    ) -> "StrongViews":
         """Black views of so many pictures, for trials of how much memory a step takes."""
-        shape = (pictures, semi.views, *size)
+        shape, dtype = (pictures, semi.views, *size), getattr(torch, pixel_type)
         return cls(
-            torch.zeros(*shape, bands, dtype=torch.uint8),
+            torch.zeros(*shape, bands, dtype=dtype),
             torch.ones(shape, dtype=torch.bool),
             torch.zeros(shape, dtype=torch.bool) if semi.cutmix else None,
-            torch.zeros(pictures, *size, bands, dtype=torch.uint8) if semi.cutmix else None,
+            torch.zeros(pictures, *size, bands, dtype=dtype) if semi.cutmix else None,
         )
 
 
@@ -92,11 +96,11 @@ def strong_views(
     generator for a position and the number of a view.  padding: the colour of covered pixels.
     """
     shape = weak(positions[0])[1].shape
-    bands = weak(positions[0])[0].shape[2]
-    images = np.empty((len(positions), semi.views, *shape, bands), np.uint8)
+    bands, dtype = weak(positions[0])[0].shape[2], weak(positions[0])[0].dtype
+    images = np.empty((len(positions), semi.views, *shape, bands), dtype)
     real = np.empty((len(positions), semi.views, *shape), bool)
     pasted = np.zeros_like(real) if semi.cutmix else None
-    others = np.empty((len(positions), *shape, bands), np.uint8) if semi.cutmix else None
+    others = np.empty((len(positions), *shape, bands), dtype) if semi.cutmix else None
 
     def changed(position: int, view: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
         """A view before its rectangle, and the generator as it is then."""

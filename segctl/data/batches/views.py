@@ -7,7 +7,7 @@ fiftieth, so resizing the part and resizing the whole sample the same places.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from segctl.data.advice import prepare_again
-from segctl.data.batches.augment import PADDING_RGB, RGB_ALONE, apply
+from segctl.data.batches.augment import PADDING_RGB, RGB_ALONE, UINT8_ALONE, apply
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.data.shards.tiles import Region
 from segctl.errors import InputError, did_you_mean
@@ -30,6 +30,8 @@ NO_LABEL = 254
 CLOSE_ENOUGH_PX = 1 / 48
 """Source pixels. On genuine street frames 3 pixels in 10,000, at hard edges, then differ by more than one grey level from
 resizing the whole image. A smaller value costs more source pixels to read."""
+ReadLabel = Callable[[str, int, int, int, int], np.ndarray]
+"""(sample, top, left, height, width) -> that region of the sample's label, uint8 (height, width)."""
 
 
 @dataclass(frozen=True)
@@ -92,22 +94,27 @@ def read_view(
     out: tuple[np.ndarray, np.ndarray] | None = None,
     *,
     hidden: bool = False,
+    votes: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The view of a sample, at the crop's size: image uint8 (h, w, bands), label uint8 (h, w) with 255 ignored.
+    """The view of a sample, at the crop's size: image (h, w, bands) of its type, label uint8 (h, w) with 255 ignored.
 
     out: arrays of these shapes to write into.  hidden: do not look at the label; it is NO_LABEL where the picture is, and 255 at
-    its padding.  Only the tiles that the view shows are read.
+    its padding.  votes: the numbers of the raters' ballots in place of the label.  Only the tiles that the view shows are read.
     """
-    image, label = (np.empty((*view.crop, dataset.bands), np.uint8), np.empty(view.crop, np.uint8)) if out is None else out
+    if out is None:
+        out = np.empty((*view.crop, dataset.bands), dataset.pixel_type), np.empty(view.crop, np.uint8)
+    image, label = out
     _place(_image_part(dataset, name, view), view, image, padding_of(dataset))
-    part = np.full((view.rows.shown, view.columns.shown), NO_LABEL, np.uint8) if hidden else _label_part(dataset, name, view)
+    shown = (view.rows.shown, view.columns.shown)
+    part = np.full(shown, NO_LABEL, np.uint8) if hidden else _label_part(dataset.votes if votes else dataset.label, name, view)
     _place(part, view, label, IGNORED)
     return image, label
 
 
 def padding_of(dataset: PreparedDataset) -> tuple[int, ...]:
-    """What an image is padded with: ImageNet's mean colour for three bands, else the mean of each band."""
-    return PADDING_RGB if dataset.bands == 3 or dataset.pixels is None else dataset.pixels.padding
+    """What an image is padded with: ImageNet's mean colour for three bands of uint8, else the mean of each band."""
+    rgb = dataset.bands == 3 and dataset.pixel_type == "uint8"
+    return PADDING_RGB if rgb or dataset.pixels is None else dataset.pixels.padding
 
 
 def _place(part: np.ndarray, view: View, out: np.ndarray, fill: int | tuple[int, ...]) -> None:
@@ -133,7 +140,7 @@ def view_regions(view: View) -> tuple[Region, Region]:
 
 
 def _image_part(dataset: PreparedDataset, name: str, view: View) -> np.ndarray:
-    """uint8 (shown rows, shown columns, bands): the part of the scaled image that the view shows, bilinear."""
+    """(shown rows, shown columns, bands) of the image's type: the part of the scaled image that the view shows, bilinear."""
     top, rows, skip_rows = resize_from(view.rows)
     left, columns, skip_columns = resize_from(view.columns)
     region = dataset.image(name, top, left, rows, columns)
@@ -175,11 +182,11 @@ def _last_on_a_source_pixel(latest: int, step: float) -> int:
     return 0
 
 
-def _label_part(dataset: PreparedDataset, name: str, view: View) -> np.ndarray:
+def _label_part(read: ReadLabel, name: str, view: View) -> np.ndarray:
     """uint8 (shown rows, shown columns): nearest-exact, each scaled pixel takes the label under its centre."""
     rows, columns = _nearest(view.rows), _nearest(view.columns)
     top, left = int(rows[0]), int(columns[0])
-    region = dataset.label(name, top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1)
+    region = read(name, top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1)
     if view.rows.scaled < view.rows.source:  # rows first when that leaves fewer of them to transpose
         return np.asarray(_take_columns(region.take(rows - top, axis=0), columns - left))
     return np.asarray(_take_columns(region, columns - left).take(rows - top, axis=0))
@@ -206,7 +213,7 @@ class Views:
 
     unlabelled: the samples of the split that have no label, or whose label is hidden.  holders: for each class the samples whose
     labels show it.  rarity: for each class 1 / (its share of the labelled pixels), 0 for a class that no label shows. Both are
-    empty where no operation looks for classes.
+    empty where no operation looks for classes.  raters: whether labels are those of several raters.
     """
 
     dataset: PreparedDataset
@@ -214,11 +221,12 @@ class Views:
     unlabelled: frozenset[str] = frozenset()
     holders: dict[int, list[str]] = field(default_factory=dict)
     rarity: dict[int, float] = field(default_factory=dict)
+    raters: bool = False
 
     @classmethod
     def of(cls, dataset: PreparedDataset, split: str, spec: DataSpec) -> Self:
         """Raises InputError where an operation names an unknown class, or needs counts that an old dataset lacks."""
-        require_bands(dataset, spec.augment, "data.augment")
+        require_known(dataset, spec.augment, "data.augment")
         seeking = [step for step in spec.augment if isinstance(step, ClassCropSpec | CopyPasteSpec)]
         unlabelled = names_without_label(dataset, split, spec.labelled)
         if (unlabelled or spec.unlabelled is not None) and dataset.classes.num_classes > NO_LABEL:
@@ -258,7 +266,7 @@ class Views:
         return view
 
     def read(self, name: str, random: np.random.Generator) -> tuple[View, np.ndarray, np.ndarray]:
-        """A view of a sample, drawn and augmented: the view, image uint8 (h, w, bands), label uint8 (h, w) with 255 ignored."""
+        """A view of a sample, drawn and augmented: the view, image (h, w, bands), label uint8 (h, w) with 255 ignored."""
         view, image, label = self.read_marked(name, random)
         if name in self.unlabelled:
             label[label == NO_LABEL] = IGNORED
@@ -274,11 +282,12 @@ class Views:
     ) -> tuple[View, np.ndarray, np.ndarray]:
         """As `read`, with the label NO_LABEL at the real pixels of a picture without label, and 255 at its padding.
 
-        out: arrays of these shapes to write into.  hidden: whether the picture's label is not to be looked at.
+        out: arrays of these shapes to write into.  hidden: whether the picture's label is not to be looked at.  With `raters` the
+        numbers of their ballots stand in place of the label, 255 where an operation ignores a pixel.
         """
         hidden = hidden or name in self.unlabelled
         view = self.draw(name, random, hidden=hidden)
-        image, label = read_view(self.dataset, name, view, out, hidden=hidden)
+        image, label = read_view(self.dataset, name, view, out, hidden=hidden, votes=self.raters)
         for step in self.spec.augment:
             if isinstance(step, ClassCropSpec) or random.random() >= step.probability:
                 continue
@@ -319,13 +328,18 @@ class Views:
         return replace(view, rows=_around(view.rows, row, random), columns=_around(view.columns, column, random))
 
 
-def require_bands(dataset: PreparedDataset, steps: Sequence[AugmentSpec], field: str) -> None:
-    """Raise InputError for operations that know only red, green and blue, on other bands; field: the setting that has them."""
+def require_known(dataset: PreparedDataset, steps: Sequence[AugmentSpec], field: str) -> None:
+    """Raise InputError for operations that are not defined for the images of a dataset.  field: the setting that has them."""
     for index, step in enumerate(steps):
         if isinstance(step, RGB_ALONE) and dataset.bands != 3:
             raise InputError(
                 f"{field}.{index}: '{step.kind}' is for RGB, but images of '{dataset.name}' have {dataset.bands} bands",
                 "leave it out; the others take any bands",
+            )
+        if isinstance(step, UINT8_ALONE) and dataset.pixel_type != "uint8":
+            raise InputError(
+                f"{field}.{index}: '{step.kind}' is for uint8 images, but those of '{dataset.name}' are {dataset.pixel_type}",
+                "leave it out; 'data prepare --range LOW,HIGH' or '--range percentile' makes uint8 images",
             )
 
 

@@ -22,9 +22,9 @@ OWN_LINE = "--images DIR --labels DIR --classes FILE"
 class KnownDataset:
     """What segctl knows about a dataset before anything of it is opened; `data list` shows `needs` and `origin`.
 
-    opener: the file in this folder and the function in it that opens the dataset: (folders and archives) -> Source. The file's
-    LAYOUT says what to give with --source, and is empty for a dataset that is made of no files. The file is imported only when
-    the dataset is opened, so that listing and completing names stay instant.
+    opener: the file in this folder or below it and the function in it that opens the dataset: (folders and archives) -> Source.
+    The file's LAYOUT says what to give with --source, and is empty for a dataset that is made of no files. The file is imported
+    only when the dataset is opened, so that listing and completing names stay instant.
     """
 
     opener: str
@@ -62,6 +62,13 @@ KNOWN: dict[str, KnownDataset] = {
         needs_source=True,
         image_size=(2448, 2448),
     ),
+    "deepglobe-building": KnownDataset(
+        "deepglobe_building.open_deepglobe_building",
+        "--source: the cities' training archives",
+        "SpaceNet 2, of the building challenge of DeepGlobe 2018",
+        needs_source=True,
+        image_size=(650, 650),
+    ),
     "deepglobe-road": KnownDataset(
         "deepglobe_road.open_deepglobe_road",
         "--source: the challenge's training set",
@@ -69,11 +76,26 @@ KNOWN: dict[str, KnownDataset] = {
         needs_source=True,
         image_size=(1024, 1024),
     ),
+    "kits": KnownDataset(
+        "medical.ct.open_kits",
+        "--source: KiTS19's data folder",
+        "github.com/neheller/kits19",
+        needs_source=True,
+        image_size=(512, 512),
+    ),
+    "lits": KnownDataset(
+        "medical.ct.open_lits",
+        "--source: both training batches",
+        "competitions.codalab.org/competitions/17094",
+        needs_source=True,
+        image_size=(512, 512),
+    ),
     "mapillary-vistas": KnownDataset(
         "mapillary_vistas.open_mapillary_vistas",
         "--source: the dataset's zip",
         "www.mapillary.com/dataset/vistas",
         needs_source=True,
+        image_size=(2448, 3264),  # its pictures have many sizes; this is a camera's 8 megapixels
     ),
     "nighttime-driving": KnownDataset(
         "night.open_nighttime_driving",
@@ -86,6 +108,55 @@ KNOWN: dict[str, KnownDataset] = {
         "cs.stanford.edu/~roozbeh/pascal-context",
         needs_source=True,
         image_size=(375, 500),
+    ),
+    "qubiq-brain-growth": KnownDataset(
+        "medical.qubiq.open_brain_growth",
+        "--source: both archives",
+        "qubiq.grand-challenge.org",
+        needs_source=True,
+        image_size=(256, 256),
+    ),
+    "qubiq-brain-tumor": KnownDataset(
+        "medical.qubiq.open_brain_tumor",
+        "--source: both archives",
+        "qubiq.grand-challenge.org",
+        needs_source=True,
+        image_size=(256, 256),
+    ),
+    "qubiq-brain-tumor-2": KnownDataset(
+        "medical.qubiq.open_brain_tumor_2",
+        "--source: both archives",
+        "qubiq.grand-challenge.org",
+        needs_source=True,
+        image_size=(256, 256),
+    ),
+    "qubiq-brain-tumor-3": KnownDataset(
+        "medical.qubiq.open_brain_tumor_3",
+        "--source: both archives",
+        "qubiq.grand-challenge.org",
+        needs_source=True,
+        image_size=(256, 256),
+    ),
+    "qubiq-kidney": KnownDataset(
+        "medical.qubiq.open_kidney",
+        "--source: both archives",
+        "qubiq.grand-challenge.org",
+        needs_source=True,
+        image_size=(256, 256),
+    ),
+    "qubiq-prostate": KnownDataset(
+        "medical.qubiq.open_prostate",
+        "--source: both archives",
+        "qubiq.grand-challenge.org",
+        needs_source=True,
+        image_size=(256, 256),
+    ),
+    "qubiq-prostate-2": KnownDataset(
+        "medical.qubiq.open_prostate_2",
+        "--source: both archives",
+        "qubiq.grand-challenge.org",
+        needs_source=True,
+        image_size=(256, 256),
     ),
     "shapes": KnownDataset("shapes.open_shapes", "nothing", "drawn by segctl", image_size=(128, 160)),
     "voc": KnownDataset("voc.open_voc", "nothing, or --source", "host.robots.ox.ac.uk/pascal/VOC and SBD", image_size=(375, 500)),
@@ -112,7 +183,7 @@ def open_source(name: str, paths: Sequence[Path], own_files: "OwnFiles | None" =
         return open_own(name, own_files)
     if name not in KNOWN:
         raise unknown_dataset(name)
-    file, _, function = KNOWN[name].opener.partition(".")
+    file, _, function = KNOWN[name].opener.rpartition(".")
     module = import_module(f"segctl.data.datasets.{file}")
     if module.LAYOUT and not paths:
         raise InputError(f"'{name}' needs --source and got none", module.LAYOUT)
@@ -124,7 +195,7 @@ def class_table(name: str) -> "ClassTable":
     """The classes of a dataset in the table, without any of its files. Raises InputError for another name."""
     if name not in KNOWN:
         raise unknown_dataset(name)
-    found: ClassTable = import_module(f"segctl.data.datasets.{KNOWN[name].opener.partition('.')[0]}").CLASSES
+    found: ClassTable = import_module(f"segctl.data.datasets.{KNOWN[name].opener.rpartition('.')[0]}").CLASSES
     return found
 
 

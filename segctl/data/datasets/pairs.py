@@ -5,6 +5,7 @@ Below stand the rules, the pairing of images with labels, and the reader of pair
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,9 +19,10 @@ from segctl.data.classes import MAX_VALUES, ClassTable
 from segctl.data.datasets.turned import OwnImage
 from segctl.data.files.archives import File, Files, read_lines
 from segctl.data.files.bands import BandChoice, BandPicture, BandScaling
-from segctl.data.files.pictures import Picture, turn_upright
+from segctl.data.files.pictures import Decoded, Picture, turn_upright
 from segctl.data.findings import Finding
 from segctl.data.instance_ids import numbered_instances
+from segctl.data.raters import majority, votes_of
 from segctl.data.source import RawSample
 from segctl.errors import InputError
 from segctl.ignored import IGNORED
@@ -168,6 +170,8 @@ class Label:
     sha256: str
     byte_count: int
     unknown: Unknown = field(default_factory=Unknown)
+    raters: np.ndarray | None = None
+    """uint8 (R, H, W): the label maps of several raters, whose majority `array` is; None for one label map."""
 
 
 class LabelFile(Protocol):
@@ -215,6 +219,41 @@ class PictureLabel(PictureFile):
 
 
 @dataclass(frozen=True)
+class RatedLabel:
+    """The label maps of several raters as one label: their majority, and beside it all of them."""
+
+    files: tuple[LabelFile, ...]
+
+    def __str__(self) -> str:
+        return str(self.files[0])
+
+    def size(self) -> tuple[int, int] | None:
+        """(H, W) from the headers, None if only decoding tells. Raises InputError if they differ."""
+        first = self.files[0].size()
+        for other in self.files[1:]:
+            if first is not None:
+                _compare(other, other.size(), first, "as the first rater's")
+        return first
+
+    def decode(self) -> Label:
+        """All maps decoded. Raises InputError as each of them does, and where their sizes differ."""
+        found = [file.decode() for file in self.files]
+        first = found[0].array
+        for file, label in zip(self.files, found, strict=True):
+            _compare(file, label.array.shape, first.shape, "as the first rater's")
+        raters = np.stack([label.array for label in found])
+        values: Counter[str] = Counter()
+        for label in found:
+            values.update(label.unknown.values)
+        unknown = Unknown(sum(label.unknown.pixels for label in found), dict(values.most_common(MAX_VALUES)))
+        digest = _joint_sha256([label.sha256 for label in found])
+        return Label(majority(raters), digest, sum(label.byte_count for label in found), unknown, raters)
+
+    def digest(self) -> str:
+        return _joint_sha256([file.digest() for file in self.files])
+
+
+@dataclass(frozen=True)
 class InstanceMap:
     """A 16-bit map whose values below 1000 are raw ids, and others `raw id · 1000 + number`; `train` maps raw to train ids."""
 
@@ -241,13 +280,31 @@ class NumberedInstances:
         return numbered_instances(instance)
 
 
+class ImageFile(Protocol):
+    """The image file of one sample. Its `str` is what messages call it."""
+
+    def size(self) -> tuple[int, int]:
+        """(H, W) from the header. Raises InputError for a file that is not what it must be."""
+        ...
+
+    def decode(self) -> Decoded:
+        """uint8 (H, W, bands), or (H, W) of a grey picture. Raises InputError that names sample and file."""
+        ...
+
+    def digest(self) -> str:
+        """The `sha256` that `decode` would give."""
+        ...
+
+
 @dataclass(frozen=True)
 class PairReader:
     """Reads samples that are an image, a label and perhaps an instance map, each a file."""
 
-    images: Mapping[str, Picture | BandPicture | OwnImage]
+    images: Mapping[str, ImageFile]
     labels: Mapping[str, LabelFile]
     instances: Mapping[str, InstanceMap | NumberedInstances] = field(default_factory=dict)
+    classes: ClassTable | None = None
+    """Of labels by several raters, whose weights depend on it."""
 
     def size(self, name: str) -> tuple[int, int]:
         """(H, W) from the headers of image, label and instance map. Raises InputError if they differ."""
@@ -277,6 +334,11 @@ class PairReader:
             _compare(self.instances[name].picture, decoded.array.shape[:2], size)
             instance = self.instances[name].check(decoded.array, array)
             digests, count = [*digests, decoded.sha256], count + len(decoded.content)
+        votes = None
+        if label.raters is not None and self.classes is not None:
+            turn = image.label_turn
+            raters = label.raters if turn == 1 else np.stack([turn_upright(rater, turn) for rater in label.raters])
+            votes = votes_of(f"sample '{name}'", raters, self.classes.num_classes, binary=self.classes.binary)
         grey = image.array.ndim == 2
         return RawSample(
             name=name,
@@ -289,6 +351,7 @@ class PairReader:
             unknown_values=label.unknown.values,
             remarks={image.remark: 1} if image.remark else {},
             image_file=image.content if image.mode == "RGB" else None,
+            votes=votes,
         )
 
 
@@ -306,11 +369,11 @@ def sample_images(
     return {sample: BandPicture(sample, file, scaling) for sample, file in files.items()}, scaling, (scaling.in_words(),)
 
 
-def _compare(what: object, got: tuple[int, ...] | None, wanted: tuple[int, int]) -> None:
+def _compare(what: object, got: tuple[int, ...] | None, wanted: tuple[int, ...], like: str = "as its image") -> None:
     """Raise InputError if the size (H, W) of a label or instance map is known and not the image's."""
     if got is not None and got != wanted:
         raise InputError(
-            f"{what} is {got[1]}×{got[0]} pixels, wanted {wanted[1]}×{wanted[0]} as its image", "replace the one that was resized"
+            f"{what} is {got[1]}×{got[0]} pixels, wanted {wanted[1]}×{wanted[0]} {like}", "replace the one that was resized"
         )
 
 

@@ -43,6 +43,9 @@ MAX_DEPTH = 3
 """How deep a dataset's own folders may lie below the given folder or archive."""
 MEMBER_BYTES = 2**28
 """No picture or label of any dataset is as large as this."""
+VOLUME_BYTES = 2**32
+"""No scan of a patient is as large as this, packed or not."""
+VOLUME_ENDINGS = (".nii", ".nii.gz")
 MAX_FILES = 2_000_000
 MAX_RATIO, FREE_BYTES = 200, 2**26
 """A compressed tar may unpack to 200 times its own size plus 64 MiB; datasets stay under 10 times."""
@@ -398,7 +401,7 @@ class _Members:
         return "/".join(parts)
 
     def check_size(self, name: str, size: int) -> None:
-        if size > MEMBER_BYTES:
+        if size > (VOLUME_BYTES if name.endswith(VOLUME_ENDINGS) else MEMBER_BYTES):
             raise self.refusal(f"declares {size} bytes for '{name}', more than any picture of a dataset takes")
 
     def where(self, name: str) -> str:

@@ -1,6 +1,7 @@
-"""Pictures of more than 8-bit RGB: which of their bands are taken, and how their numbers become 8 bits.
+"""Pictures of more than 8-bit RGB: which of their bands are taken, and how their numbers become those of images.
 
-    value -> 255 · (value - low) / (high - low), rounded, cut to 0 and 255; a pixel without a number (NaN) becomes 0
+    scaled   value -> 255 · (value - low) / (high - low), rounded, cut to 0 and 255; a pixel without a number (NaN) becomes 0
+    kept     uint16 numbers stay as they are
 
 The bands, their order and the range are those of a whole dataset. They are kept in its dataset.json, in the model file and in
 exported files, so that a picture has the same pixels wherever it is read.
@@ -8,6 +9,7 @@ Files are read by numbers.py.
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from segctl.data.files.archives import File, PlainFile
 from segctl.data.files.numbers import judge_numbers, numbers_of, open_tiff
@@ -29,26 +31,30 @@ from segctl.data.files.pictures import (
     open_picture,
 )
 from segctl.errors import InputError
+from segctl.pixel_types import LARGEST, PixelType, pixel_type_of
 
 DEEP_ENDINGS = (".npy",)
 """Endings of pictures that are listed only where bands or a range are given."""
 SHOWN_BANDS = 3
 """How many bands a screen shows."""
 PERCENTILES = (2.0, 98.0)
-"""What `--range percentile` stands for."""
+"""What `--range percentile` stands for, and how much of a uint16 picture a screen shows between black and white."""
 MEASURED_PICTURES, MEASURED_PIXELS = 256, 2**16
 """How many pictures, and how many pixels of each, `--range percentile` looks at: evenly spread, so always the same ones."""
 IN_ROWS_PX = 2**25
 """TIFFs of more pixels are measured some rows at a time."""
-_ANOTHER_RANGE = "leave it out, or give two numbers such as --range 0,10000, or --range percentile"
+_ANOTHER_RANGE = "give one of them alone: numbers such as --range 0,10000, --range percentile, or --range keep"
+BandImage = NDArray[np.uint8] | NDArray[np.uint16]
+"""(H, W, bands), of one of `pixel_types`."""
 
 
 class BandScaling(BaseModel):
-    """How the numbers in a dataset's picture files become uint8 bands.
+    """How the numbers in a dataset's picture files become the bands of its images.
 
     bands: the chosen ones in order, counted from 1.  of: how many a file has.  dtype: of the numbers in a file, by NumPy's name.
-    ranges: for each chosen band the numbers that become 0 and 255.  mean, std: of each chosen band over the training pictures
-    after scaling, for pixels in 0 to 1.
+    ranges: for each chosen band the numbers that become 0 and 255 of uint8; None where uint16 numbers are kept as they are.
+    mean, std: of each chosen band over the training pictures, as they are in the images, in fractions of the largest number of
+    their type: of 255 for uint8, of 65535 for uint16.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,41 +62,65 @@ class BandScaling(BaseModel):
     bands: tuple[int, ...] = Field(min_length=1)
     of: int
     dtype: str
-    ranges: tuple[tuple[float, float], ...]
+    ranges: tuple[tuple[float, float], ...] | None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _keeps_uint16_alone(self) -> "BandScaling":
+        if self.ranges is None and self.dtype != "uint16":
+            raise ValueError("only uint16 numbers are kept without ranges")
+        return self
+
+    @property
+    def pixel_type(self) -> PixelType:
+        """The type of the images."""
+        return pixel_type_of({"ranges": self.ranges})
 
     @property
     def rule(self) -> str:
         """What decides the pixels, as part of a dataset's fingerprint."""
+        if self.ranges is None:
+            return f"bands {','.join(map(str, self.bands))} of {self.of} {self.dtype} kept"
         ranges = " ".join(f"{low:.17g}:{high:.17g}" for low, high in self.ranges)
         return f"bands {','.join(map(str, self.bands))} of {self.of} {self.dtype} range {ranges}"
 
     @property
     def padding(self) -> tuple[int, ...]:
         """The value of each band around a picture that is smaller than a crop: its mean."""
-        return tuple(round(255 * mean) for mean in self.mean or (0.5,) * len(self.bands))
+        return tuple(round(LARGEST[self.pixel_type] * mean) for mean in self.mean or (0.5,) * len(self.bands))
 
     def in_words(self) -> str:
         """One sentence for people."""
         numbers = ", ".join(map(str, self.bands))
         which = f"band {numbers}" if len(self.bands) == 1 else f"bands {numbers}"
+        if self.ranges is None:
+            return f"images are {which} of {self.of} ({self.dtype}), whose numbers are kept as they are"
         same = self.ranges[:1] if len(set(self.ranges)) == 1 else self.ranges
         ranges = ", ".join(f"{low:g} to {high:g}" for low, high in same)
         return f"images are {which} of {self.of} ({self.dtype}), {ranges} scaled to 0 to 255"
 
-    def apply(self, values: np.ndarray) -> NDArray[np.uint8]:
-        """Numbers (H, W, of) of the type `dtype` -> uint8 (H, W, chosen bands)."""
+    def statistics_in_words(self) -> str:
+        """Mean and deviation of each band in the numbers of the images; empty before they are measured."""
+        if self.mean is None or self.std is None:
+            return ""
+        largest = LARGEST[self.pixel_type]
+        bands = [
+            f"band {band} {mean * largest:.6g} ± {std * largest:.6g}"
+            for band, mean, std in zip(self.bands, self.mean, self.std, strict=True)
+        ]
+        return f"mean ± deviation of the training images ({self.pixel_type}, 0 to {largest}): {', '.join(bands)}"
+
+    def apply(self, values: np.ndarray) -> BandImage:
+        """Numbers (H, W, of) of the type `dtype` -> an image (H, W, chosen bands) of `pixel_type`."""
+        if self.ranges is None:
+            # A .npy file may hold them in another byte order; shards and networks take the machine's own.
+            return np.ascontiguousarray(values[..., [band - 1 for band in self.bands]], np.uint16)
         if all(pair == (0.0, 255.0) for pair in self.ranges) and values.dtype == np.uint8:
             return np.ascontiguousarray(values[..., [band - 1 for band in self.bands]])
         out = np.empty((*values.shape[:2], len(self.bands)), np.uint8)
         for index, (band, (low, high)) in enumerate(zip(self.bands, self.ranges, strict=True)):
-            plane = values[..., band - 1]
-            if plane.dtype == np.uint16:  # a table of all numbers is ten times as fast as computing each pixel
-                out[..., index] = _scaled(np.arange(2**16), low, high)[plane]
-            else:
-                for start in range(0, len(plane), 1024):  # in parts, because float64 is eight times as large as the result
-                    out[start : start + 1024, :, index] = _scaled(plane[start : start + 1024], low, high)
+            _scale_plane(values[..., band - 1], low, high, out[..., index])
         return out
 
     def require_fitting(self, values: np.ndarray) -> None:
@@ -110,6 +140,15 @@ def differing_scaling(network: BandScaling | None, dataset: BandScaling | None) 
     return f"the network was trained where {seen}; here {given}, so the same number is another pixel to it"
 
 
+def _scale_plane(plane: np.ndarray, low: float, high: float, out: NDArray[np.uint8]) -> None:
+    """Write the scaled numbers of a band (H, W) into `out`."""
+    if plane.dtype == np.uint16:  # a table of all numbers is ten times as fast as computing each pixel
+        out[:] = _scaled(np.arange(2**16), low, high)[plane]
+    else:
+        for start in range(0, len(plane), 1024):  # in parts, because float64 is eight times as large as the result
+            out[start : start + 1024] = _scaled(plane[start : start + 1024], low, high)
+
+
 def _scaled(values: np.ndarray, low: float, high: float) -> NDArray[np.uint8]:
     wide = np.nan_to_num((values.astype(np.float64) - low) * (255 / (high - low)), nan=0.0, posinf=255.0, neginf=0.0)
     return np.clip(np.rint(wide), 0, 255).astype(np.uint8)
@@ -119,26 +158,35 @@ def _bands(count: int) -> str:
     return f"{count} band" if count == 1 else f"{count} bands"
 
 
-def shown_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8 (H, W, N) -> uint8 (H, W, 3) for a screen: the first three bands, or the first one as grey."""
-    if image.shape[2] == SHOWN_BANDS:
-        return image
-    return np.ascontiguousarray(
-        image[..., :SHOWN_BANDS] if image.shape[2] > SHOWN_BANDS else image[..., :1].repeat(SHOWN_BANDS, 2)
-    )
+def shown_rgb(image: BandImage) -> NDArray[np.uint8]:
+    """An image (H, W, N) -> uint8 (H, W, 3) for a screen: the first three bands, or the first one as grey.
+
+    Of a uint16 image, the 2nd percentile of each band becomes black and the 98th white, as viewers of satellite pictures do:
+    16 bits seldom use their whole range, and a screen would show them as black.
+    """
+    bands = image if image.shape[2] == SHOWN_BANDS else image[..., : SHOWN_BANDS if image.shape[2] > SHOWN_BANDS else 1]
+    if bands.dtype != np.uint8:
+        step = max(1, math.isqrt(bands.shape[0] * bands.shape[1] // MEASURED_PIXELS))
+        ends = np.percentile(bands[::step, ::step], PERCENTILES, axis=(0, 1)).T
+        shown = np.empty(bands.shape, np.uint8)
+        for index, (low, high) in enumerate(ends):
+            _scale_plane(bands[..., index], low, max(high, low + 1), shown[..., index])
+        bands = shown
+    return np.ascontiguousarray(bands if bands.shape[2] == SHOWN_BANDS else bands.repeat(SHOWN_BANDS, 2))
 
 
 @dataclass(frozen=True)
 class BandChoice:
-    """What a person said about bands and ranges: `--bands 4,3,2` and `--range 0,3000` or `--range percentile`.
+    """What a person said about bands and ranges: `--bands 4,3,2`, and `--range 0,3000`, `--range percentile` or `--range keep`.
 
     bands: None for the only sensible ones.  ranges: one for all or one a band; None for 0 to 255 of 8-bit files.
-    percentile: measure the ranges.
+    percentile: measure the ranges.  keep: take the numbers as they are, 8 or 16 bits.
     """
 
     bands: tuple[int, ...] | None
     ranges: tuple[tuple[float, float], ...] | None = None
     percentile: bool = False
+    keep: bool = False
 
     @staticmethod
     def of(bands: str | None, ranges: Sequence[str]) -> "BandChoice | None":
@@ -150,10 +198,11 @@ class BandChoice:
             if not re.fullmatch(r"\s*[1-9]\d{0,3}(\s*[, ]\s*[1-9]\d{0,3})*\s*", bands):
                 raise InputError(f"--bands is '{bands}', wanted numbers from 1 such as 4,3,2")
             chosen = tuple(map(int, re.findall(r"\d+", bands)))
-        if any(text.strip().lower() == "percentile" for text in ranges):
+        words = [text.strip().lower() for text in ranges]
+        if word := next((word for word in words if word in ("percentile", "keep")), None):
             if len(ranges) > 1:
-                raise InputError("--range is 'percentile' and something else", _ANOTHER_RANGE)
-            return BandChoice(chosen, percentile=True)
+                raise InputError(f"--range is '{word}' and something else", _ANOTHER_RANGE)
+            return BandChoice(chosen, percentile=word == "percentile", keep=word == "keep")
         return BandChoice(chosen, tuple(map(_range, ranges)) or None)
 
     def resolved(self, files: Sequence[File]) -> BandScaling:
@@ -174,10 +223,18 @@ class BandChoice:
         if self.ranges is not None:
             ranges = self.ranges * len(bands) if len(self.ranges) == 1 else self.ranges
             return scaling.model_copy(update={"ranges": ranges})
+        if self.keep and dtype.name not in LARGEST:
+            raise InputError(
+                f"--range is keep, but '{files[0].where}' holds numbers of {dtype.name}, wanted {' or '.join(LARGEST)}",
+                "give --range LOW,HIGH or --range percentile to scale them to 8 bits, or save them as uint16",
+            )
+        if self.keep and dtype.name == "uint16":
+            return scaling.model_copy(update={"ranges": None})
         if dtype != np.uint8:
+            kept = "--range keep to take all 16 bits, " if dtype.name == "uint16" else ""
             raise InputError(
                 f"'{files[0].where}' holds numbers of {dtype.name}, and nothing says which of them is black and which is white",
-                "give --range LOW,HIGH, or --range percentile to measure them",
+                f"give {kept}--range LOW,HIGH, or --range percentile to measure them",
             )
         return scaling
 
@@ -201,7 +258,7 @@ def _range(text: str) -> tuple[float, float]:
     try:
         low, high = map(float, re.split(r"[,:\s]+", text.strip()))
     except ValueError as error:
-        raise InputError(f"--range is '{text}', wanted LOW,HIGH or percentile", "such as --range 0,10000") from error
+        raise InputError(f"--range is '{text}', wanted LOW,HIGH, percentile or keep", "such as --range 0,10000") from error
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise InputError(f"--range is '{text}', wanted the smaller number first, and both finite", "such as --range 0,10000")
     return low, high
@@ -274,8 +331,8 @@ def read_numbers(file: File, scaling: BandScaling | None = None) -> np.ndarray:
         return values
 
 
-def read_bands(file: File, scaling: BandScaling) -> NDArray[np.uint8]:
-    """A picture file as uint8 (H, W, chosen bands). Raises InputError that names the file."""
+def read_bands(file: File, scaling: BandScaling) -> BandImage:
+    """A picture file as an image (H, W, chosen bands). Raises InputError that names the file."""
     return scaling.apply(read_numbers(file, scaling))
 
 
@@ -305,7 +362,7 @@ class BandPicture:
             return image.height, image.width
 
     def decode(self) -> Decoded:
-        """The picture as uint8 (H, W, bands), its file read once. Raises InputError that names sample and file."""
+        """The picture as an image (H, W, bands), its file read once. Raises InputError that names sample and file."""
         with in_words(str(self), f"{self} cannot be read"):
             content = self.file.read()
             values = numbers_of(content)

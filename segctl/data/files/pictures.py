@@ -61,7 +61,7 @@ _ADVICE = {
     "mask": "save the mask as an 8-bit RGB PNG in the colours of the class table",
     "instance map": "use the PNG as it was published: 8-bit or 16-bit numbers, or COCO's RGB",
 }
-_DEEP = "convert it, or choose and scale its bands: your own images take --bands 3,2,1 and --range percentile"
+_DEEP = "convert it, or choose and scale its bands: your own images take --bands 3,2,1 and --range percentile or keep"
 _TOO_LARGE = "`segctl data prepare --tile 1024` cuts it into tiles; `segctl predict --protocol sliding` reads it in parts"
 _COPY_AGAIN = "copy the file again from where it came"
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([0-9])")

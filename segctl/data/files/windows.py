@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segctl.data.files.bands import BandScaling
+from segctl.data.files.bands import BandImage, BandScaling
 from segctl.data.files.numbers import require_rasterio
 from segctl.data.files.pictures import TIFF_STARTS, Decoded, UnfitError, in_words
 from segctl.errors import InputError
@@ -43,8 +43,8 @@ class Windows:
     scaling: BandScaling | None
     _file: Any
 
-    def read(self, top: int, left: int, height: int, width: int, *, opaque: bool = False) -> NDArray[np.uint8]:
-        """uint8 (height, width, bands), RGB where there is no scaling. Raises InputError that names the file.
+    def read(self, top: int, left: int, height: int, width: int, *, opaque: bool = False) -> BandImage:
+        """(height, width, bands) of the scaling's type, RGB uint8 where there is none. Raises InputError that names the file.
 
         opaque: raise for transparent pixels too, whose colour is undefined.
         """

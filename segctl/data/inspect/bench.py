@@ -18,6 +18,7 @@ from segctl.data.shards.dataset import PreparedDataset
 from segctl.data.source import Source
 from segctl.errors import InputError
 from segctl.ignored import IGNORED
+from segctl.pixel_types import require_type
 from segctl.schema.data import AugmentStep, DataSpec
 
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
@@ -87,6 +88,7 @@ def bench(
             f"the images of '{dataset.name}' have {dataset.bands} bands, and what they are compared with are RGB pictures",
             "measure a dataset of three bands",
         )
+    require_type("uint8", dataset.pixel_type, "`segctl data bench`", f"'{dataset.name}'")
     spec = DataSpec(dataset=dataset.name, crop=crop or _usual_crop(dataset, names[0]))
     kept = {name: encode(dataset, name, source) for name in names[:BATCH]}
     times, read = _in_pairs(dataset, kept, spec, samples)

@@ -113,10 +113,11 @@ def _sample_problem(dataset: PreparedDataset, name: str, pictures: Pictures, lab
         if not record.labelled and dataset.reader.holds(record.shard, "labels", name):
             return "has a label, but dataset.json says that it has none"
         image, label = dataset.image(name), dataset.label(name) if record.labelled else None
+        votes = None if record.raters is None else dataset.votes(name)
         dataset.instance(name)
     except SegctlError as error:
         return error.message
-    if pixels_sha256(image, label) != record.pixels_sha256:
+    if pixels_sha256(image, label, votes) != record.pixels_sha256:
         return "does not hold the pixels that were packed"
     pictures.add(name, image.shape, zlib.crc32(np.ascontiguousarray(image).data))
     if label is None:

@@ -16,10 +16,12 @@ from segctl.data.advice import not_prepared, prepare_again
 from segctl.data.classes import ClassTable, LabelCounts
 from segctl.data.files.bands import BandScaling
 from segctl.data.files.remote import fetch_index
+from segctl.data.raters import RaterRecord
 from segctl.data.shards.shard import SHARD_FORMAT, ShardReader
 from segctl.data.source import PredictedLabels
 from segctl.errors import InputError, did_you_mean
 from segctl.files import as_record, parse_json, parse_record, read_plain_text
+from segctl.pixel_types import PixelType
 
 INDEX_NAME = "dataset.json"
 
@@ -45,12 +47,16 @@ class SampleRecord:
     packed the sample."""
     labelled: bool = True
     """Whether the sample has a label at all. A label whose pixels are all ignored is one too."""
+    raters: RaterRecord | None = None
+    """What several raters answered; None for a single label map."""
 
     def to_json(self) -> dict[str, Any]:
-        """The fields; `labelled` only where it is false, so that the index of a dataset with all labels is as it always was."""
+        """The fields; the last two only where they say something, so that the index of other datasets is as it always was."""
         found = asdict(self)
         if self.labelled:
             del found["labelled"]
+        if self.raters is None:
+            del found["raters"]
         return found
 
 
@@ -110,6 +116,11 @@ class PreparedDataset:
         return 3 if self.pixels is None else len(self.pixels.bands)
 
     @property
+    def pixel_type(self) -> PixelType:
+        """The type of the numbers in its images."""
+        return "uint8" if self.pixels is None else self.pixels.pixel_type
+
+    @property
     def trial(self) -> str:
         """Words that say that this is a trial and not the whole dataset; empty for a whole dataset."""
         limit = self.provenance.limit
@@ -167,7 +178,7 @@ class PreparedDataset:
         return {name: record.unknown_pixels for name, record in self.samples.items() if record.unknown_pixels}
 
     def image(self, name: str, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
-        """uint8 (h, w, bands) of the sample or of a region of it, RGB where there are 3; only the tiles it touches are read."""
+        """The sample or a region of it, (h, w, bands) of `pixel_type`, RGB where 3; only the tiles it touches are read."""
         return self._read("images", name, (top, left, height, width))
 
     def label(self, name: str, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
@@ -175,6 +186,24 @@ class PreparedDataset:
         if not self.has_label(name):
             raise InputError(f"sample '{name}' of dataset '{self.name}' has no label", "give a split whose pictures have labels")
         return self._read("labels", name, (top, left, height, width))
+
+    def votes(self, name: str, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
+        """uint8 (h, w) of a sample or of a region of it: the number of each pixel's ballot in `raters_of`."""
+        return self._read("votes", name, (top, left, height, width))
+
+    def raters_of(self, name: str) -> RaterRecord:
+        """What the raters of a sample answered. Raises InputError for a sample with a single label map."""
+        record = self.samples[name].raters
+        if record is None:
+            raise InputError(
+                f"sample '{name}' of dataset '{self.name}' has one label map, wanted those of several raters",
+                "set labels.kind to hard, or prepare the dataset with several --labels",
+            )
+        return record
+
+    def has_raters(self, split: str) -> bool:
+        """Whether every sample of a split has the label maps of several raters."""
+        return all(self.samples[name].raters is not None for name in self.names(split))
 
     def instance(self, name: str) -> np.ndarray | None:
         """uint16 (H, W): the sample's instance map as its source gives it; None if it has none."""
@@ -324,10 +353,15 @@ def fingerprint(rule: str, source_sha256: Mapping[str, str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def pixels_sha256(image: np.ndarray, label: np.ndarray | None) -> str:
-    """Hash of a decoded sample: shapes, image uint8 (H, W, bands), label uint8 (H, W) or None for a sample without one."""
+def pixels_sha256(image: np.ndarray, label: np.ndarray | None, votes: np.ndarray | None = None) -> str:
+    """Hash of a decoded sample: shapes, image (H, W, bands) of uint8 or uint16, label uint8 (H, W) or None where it has none.
+
+    votes: uint8 (H, W), the ballots of a sample with several raters; the hash of other samples is as it always was.
+    """
     digest = hashlib.sha256(repr((image.shape, None if label is None else label.shape)).encode())
     digest.update(np.ascontiguousarray(image).data)
     if label is not None:
         digest.update(np.ascontiguousarray(label).data)
+    if votes is not None:
+        digest.update(np.ascontiguousarray(votes).data)
     return digest.hexdigest()

@@ -1,9 +1,10 @@
 """Shards: HDF5 files of tiled, compressed, checksummed samples, written and read. The only file that opens HDF5.
 
-    /images/<name>     uint8 (H, W, 3) RGB; by zstd as differences of rows within each tile (see tiles.py); with the codec
-                       `source` the picture file itself, uint8 (bytes,)
+    /images/<name>     uint8 (H, W, 3) RGB, or uint8 or uint16 (H, W, N) of N bands; by zstd as differences of rows
+                       within each tile (see tiles.py); with the codec `source` the picture file itself, uint8 (bytes,)
     /labels/<name>     uint8 (H, W) train ids, 255 ignored; absent for a picture without label
     /instances/<name>  uint16 (H, W), if the source has them
+    /votes/<name>      uint8 (H, W), if several raters labelled the sample: the number of each pixel's ballot (see raters.py)
     /index/arrays      JSON: how each array is cut and packed;  /index/tiles  uint64 (T, 3): offset, bytes, XXH3 of every tile
 
 Every array is an HDF5 dataset, chunked and filtered in HDF5's own way, so other tools can open it. The reader asks HDF5 for the
@@ -161,6 +162,8 @@ class _Writer:
             self._add_tiles(f"labels/{sample.name}", sample.label, packing)
         if sample.instance is not None:
             self._add_tiles(f"instances/{sample.name}", sample.instance, packing)
+        if sample.votes is not None:
+            self._add_tiles(f"votes/{sample.name}", sample.votes.numbers, packing)
 
     def _add_file(self, key: str, content: bytes, shape: tuple[int, ...]) -> None:
         self.arrays[key] = ArrayEntry(len(self.tiles), "file", "|u1", Grid(shape, (shape[0], shape[1])))
@@ -289,8 +292,8 @@ class ShardReader:
     """Reads regions of samples out of a dataset's shards.
 
     Files are opened on first use, once per process, read-only and without a lock. A forked process closes what it inherited and
-    opens its own; a pickled reader travels without open files. Samples are named by shard number, group ("images", "labels" or
-    "instances") and name.
+    opens its own; a pickled reader travels without open files. Samples are named by shard number, group ("images", "labels",
+    "instances" or "votes") and name.
     """
 
     def __init__(self, paths: list[Path], index: str = "dataset.json") -> None:

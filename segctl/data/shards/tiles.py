@@ -2,8 +2,8 @@
 
 lz4   pixels as they are, by the slow compressor (its output is smaller and decompresses faster); a tile that lz4 does not bring
       under three fifths is stored as it is, because decompressing it would cost much time and save little space
-zstd  images as differences: the row above is subtracted from every row of a tile but the first, modulo 256, which saves a third
-      of the space and costs a tenth more time; id maps as they are
+zstd  images as differences: the row above is subtracted from every row of a tile but the first, modulo 256 (65536 for
+      uint16), which saves a third of the space and costs a tenth more time; id maps as they are
 none  as it is
 
 Compressed tiles are what HDF5's lz4 and zstd filters write (hdf5plugin), so any HDF5 tool can open them. The reader decompresses
@@ -99,7 +99,7 @@ def file_hash(path: Path) -> str:
 def cut(array: np.ndarray, grid: Grid, *, differences: bool) -> list[np.ndarray]:
     """All tiles of an array (H, W) or (H, W, 3) in reading order, each padded with zeros to the full tile.
 
-    differences: whether each row but the first of a tile becomes its difference to the row above, modulo 256.
+    differences: whether each row but the first of a tile becomes its difference to the row above, modulo the size of its type.
     """
     tall, wide = grid.tile
     tiles = []
@@ -128,7 +128,7 @@ def assemble(tiles: list[np.ndarray], grid: Grid, region: Region, *, differences
         for row in range(len(rows)):
             out[row, :, shown] = tiles[row * len(columns) + place].reshape(tall, -1)[:, part]
     if differences:
-        # uint8 wraps around, which undoes the subtraction modulo 256; one row of all tile rows at a time.
+        # Whole numbers wrap around, which undoes the subtraction; one row of all tile rows at a time.
         for row in range(1, tall):
             np.add(out[:, row], out[:, row - 1], out=out[:, row])
     skip = top - rows.start * tall

@@ -181,7 +181,7 @@ def _black_batch(session: Session, images: int) -> Batch:
     images: without those that data.unlabelled mixes in; as many come on top as on top of a batch of that size.
     """
     height, width = session.run.data.crop
-    classes = session.dataset.classes.num_classes
+    data, classes = session.dataset, session.dataset.classes.num_classes
     label = (torch.arange(height * width) % classes).to(torch.uint8).view(1, height, width).repeat(images, 1, 1)
     spec, semi = session.run.data.unlabelled, session.run.semi
     beside = 0 if spec is None else -(-spec.per_batch * images // session.run.train.batch_size)
@@ -189,11 +189,11 @@ def _black_batch(session: Session, images: int) -> Batch:
     label = torch.cat([label, label[:1].expand(beside, -1, -1)]) if beside else label
     every = images + beside
     return Batch(
-        torch.zeros((every, height, width, session.dataset.bands), dtype=torch.uint8),
+        session.task.model.blank(every, (height, width)).cpu(),
         label.masked_fill(unlabelled, IGNORED),
         [""] * every,
         unlabelled=unlabelled.expand(-1, height, width).contiguous() if beside else None,
-        strong=None if semi is None else StrongViews.blank(semi, beside, (height, width), session.dataset.bands),
+        strong=None if semi is None else StrongViews.blank(semi, beside, (height, width), data.bands, data.pixel_type),
     )
 
 

@@ -55,6 +55,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_four_lines_make_a_teacher_a_student_and_a_report(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a network connection: the scratch forms, on a network of some thousand weights, for some steps."""
     assert segctl(PREPARE) == 0

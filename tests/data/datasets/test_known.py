@@ -11,7 +11,7 @@ from segctl.data.datasets import KNOWN
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_an_opener_is_a_function_beside_its_layout(name: str) -> None:
-    file, function = KNOWN[name].opener.split(".")
+    file, function = KNOWN[name].opener.rsplit(".", 1)
     module = import_module(f"segctl.data.datasets.{file}")
     assert callable(getattr(module, function))
     assert "--source" in module.LAYOUT or KNOWN[name].needs == "nothing"

@@ -129,9 +129,10 @@ def test_grey_becomes_rgb_and_three_bands_stay_if_nothing_is_chosen(tmp_path: Pa
         ("1,2,3", [], "'a.npy' holds numbers of uint16, and nothing says which of them is black"),
         ("1,2,3", ["5,5"], "--range is '5,5', wanted the smaller number first"),
         ("1,2,3", ["nan,5"], "--range is 'nan,5', wanted the smaller number first"),
-        ("1,2,3", ["5"], "--range is '5', wanted LOW,HIGH or percentile"),
+        ("1,2,3", ["5"], "--range is '5', wanted LOW,HIGH, percentile or keep"),
         ("1,2,3", ["0,5", "0,6"], "--range is given 2 times for 3 bands"),
         ("1,2,3", ["percentile", "0,6"], "--range is 'percentile' and something else"),
+        ("1,2,3", ["0,6", "Keep"], "--range is 'keep' and something else"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, bands: str | None, ranges: list[str], said: str) -> None:
@@ -139,6 +140,31 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, bands: str | None, rang
     with pytest.raises(InputError) as refused:
         BandChoice.of(bands, ranges).resolved([as_file(tmp_path / "a.npy")])  # type: ignore[union-attr]
     assert said in refused.value.message
+
+
+@pytest.mark.parametrize("dtype", ["uint16", ">u2"])
+def test_sixteen_bits_can_be_kept_whatever_their_byte_order(tmp_path: Path, dtype: str) -> None:
+    values = numbers(dtype="uint16").repeat(2, axis=0)
+    np.save(tmp_path / "a.npy", values.astype(dtype))
+    kept = BandChoice.of("4,3,4", ["keep"]).resolved([as_file(tmp_path / "a.npy")])  # type: ignore[union-attr]
+    found = BandPicture("a", as_file(tmp_path / "a.npy"), kept).decode().array
+    assert (kept.pixel_type, found.dtype.str) == ("uint16", np.dtype(np.uint16).str)
+    np.testing.assert_array_equal(found, values[..., [3, 2, 3]])
+    assert kept.rule == "bands 4,3,4 of 6 uint16 kept"
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint32", "float32"])
+def test_other_numbers_are_not_kept(tmp_path: Path, dtype: str) -> None:
+    np.save(tmp_path / "a.npy", numbers(3, dtype=dtype))
+    with pytest.raises(InputError, match=rf"--range is keep, but 'a.npy' holds numbers of {dtype}, wanted uint8 or uint16"):
+        BandChoice.of(None, ["keep"]).resolved([as_file(tmp_path / "a.npy")])  # type: ignore[union-attr]
+
+
+def test_eight_bits_are_kept_as_without_a_range(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", (numbers(3) % 250).astype(np.uint8))
+    kept, usual = (BandChoice.of("3,1", words).resolved([as_file(tmp_path / "a.npy")]) for words in (["keep"], []))  # type: ignore[union-attr]
+    assert kept == usual
+    assert kept.pixel_type == "uint8"
 
 
 def test_a_band_of_one_number_has_no_percentiles(tmp_path: Path) -> None:
@@ -185,3 +211,10 @@ def test_a_screen_shows_the_first_three_bands_or_grey() -> None:
     image = numbers(5).astype(np.uint8)
     np.testing.assert_array_equal(shown_rgb(image), image[..., :3])
     np.testing.assert_array_equal(shown_rgb(image[..., 1:3]), image[..., [1, 1, 1]])
+
+
+def test_a_screen_shows_sixteen_bits_from_the_second_to_the_last_but_second_percentile() -> None:
+    ramp = np.arange(101, dtype=np.uint16).reshape(1, 101, 1) + np.uint16(60000)
+    shown = shown_rgb(ramp)[0, :, 0]
+    assert (shown[:3].tolist(), shown[50], shown[98:].tolist()) == ([0, 0, 0], 128, [255, 255, 255])  # 127.5, to even
+    assert shown_rgb(np.full((4, 4, 3), 7, np.uint16)).tolist() == np.zeros((4, 4, 3), int).tolist()

@@ -22,20 +22,20 @@ STEPS = {"train": {"steps": 9, "accumulate": 2, "ema": 0.9, "validate_every": 4,
 
 
 @pytest.fixture(scope="module")
-def runs(toy_data: Path, toy_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, RunFolder, Silent]:
-    """The same distillation without and with a profile, and what the second one said."""
-    place = tmp_path_factory.mktemp("profiled")
-    watch = Silent()
-    plain, looked = RunFolder(place / "plain"), RunFolder(place / "looked")
+def profiled(toy_data: Path, toy_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Silent]:
+    """A distillation with a profile, and what it said."""
+    place, watch = tmp_path_factory.mktemp("profiled"), Silent()
     run = toy_run(STUDENT, **STEPS, data={"workers": 1})
-    start_run(Request(run, toy_data, place, teacher=toy_teacher, device="cpu"), plain, Silent())
-    start_run(Request(run, toy_data, place, teacher=toy_teacher, device="cpu", profile=True), looked, watch)
-    return plain, looked, watch
+    start_run(Request(run, toy_data, place, teacher=toy_teacher, device="cpu", profile=True), RunFolder(place / "looked"), watch)
+    return RunFolder(place / "looked"), watch
 
 
 @pytest.mark.slow
-def test_a_profiled_run_computes_the_same_bits(runs: tuple[RunFolder, RunFolder, Silent]) -> None:
-    plain, looked, _ = runs
+def test_a_profiled_run_computes_the_same_bits(
+    profiled: tuple[RunFolder, Silent], toy_data: Path, toy_teacher: Path, tmp_path: Path
+) -> None:
+    plain, looked = RunFolder(tmp_path / "plain"), profiled[0]
+    start_run(Request(looked.read_run(), toy_data, tmp_path, teacher=toy_teacher, device="cpu"), plain, Silent())
     one, other = (torch.load(run.last, weights_only=True) for run in (plain, looked))
     for name, value in one["task"].items():
         assert torch.equal(value, other["task"][name]), name
@@ -47,8 +47,8 @@ def test_a_profiled_run_computes_the_same_bits(runs: tuple[RunFolder, RunFolder,
     assert logs[0] == logs[1]
 
 
-def test_the_parts_add_up_to_the_step_and_none_is_missing(runs: tuple[RunFolder, RunFolder, Silent]) -> None:
-    found = read_json(runs[1].profile)
+def test_the_parts_add_up_to_the_step_and_none_is_missing(profiled: tuple[RunFolder, Silent]) -> None:
+    found = read_json(profiled[0].profile)
     assert list(found["phases"]) == ["data", "copy", "teacher", "student", "loss", "backward", "optimiser", "other"]
     assert sum(phase["seconds"] for phase in found["phases"].values()) == pytest.approx(found["step_s"])
     assert sum(phase["share"] for phase in found["phases"].values()) == pytest.approx(1.0)
@@ -59,15 +59,15 @@ def test_the_parts_add_up_to_the_step_and_none_is_missing(runs: tuple[RunFolder,
     assert found["feeding"]["made_s"] > 0
 
 
-def test_the_trace_has_the_traced_steps_phases_from_both_micro_batches(runs: tuple[RunFolder, RunFolder, Silent]) -> None:
-    events = json.loads(gzip.decompress(runs[1].trace.read_bytes()))["traceEvents"]
+def test_the_trace_has_the_traced_steps_phases_from_both_micro_batches(profiled: tuple[RunFolder, Silent]) -> None:
+    events = json.loads(gzip.decompress(profiled[0].trace.read_bytes()))["traceEvents"]
     marks = [event["name"] for event in events if event.get("cat") == "user_annotation"]
     for name, count in (("data", 3), ("optimiser", 3), ("student", 6), ("teacher", 6), ("backward", 6)):
         assert marks.count(name) == count, name
 
 
-def test_the_table_is_shown_and_the_sentence_is_in_the_log(runs: tuple[RunFolder, RunFolder, Silent]) -> None:
-    _, looked, watch = runs
+def test_the_table_is_shown_and_the_sentence_is_in_the_log(profiled: tuple[RunFolder, Silent]) -> None:
+    looked, watch = profiled
     [(title, rows, notes)] = watch.tables
     assert title == "Where a step's time goes: cpu, fp32, batch 4"
     assert rows[-1][0] == "step"

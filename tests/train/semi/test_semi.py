@@ -110,7 +110,7 @@ class StopAfter(toy.Silent):
             signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind if kind == "unimatch" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS])
 def test_a_stopped_run_resumes_to_the_same_bits(root, tmp_path, kind):
     """The teacher's average, its statistics and the place in the ramp come back from last.pt."""
     asking = asked(root, kind, tmp_path, train={"steps": 6, "checkpoint_every": 1, "validate_every": 6})
@@ -247,6 +247,7 @@ def test_half_precision_gives_the_student_its_gradients(root, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["unimatch"])
+@pytest.mark.slow
 def test_costs_count_the_strong_views_and_the_teacher(root, tmp_path, kind):
     plain = Request(toy.toy_run(data={"crop": [64, 64]}), root, tmp_path, device="cpu")
     mixed = asked(root, kind, tmp_path, data=DATA | {"crop": [64, 64]})

@@ -192,7 +192,7 @@ def test_tracking_changes_nothing_that_is_computed(books: dict[str, Book], toy_d
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])])
 def test_a_tracker_that_fails_does_not_end_the_run(name: str, books: dict[str, Book], toy_data: Path, tmp_path: Path) -> None:
     watch = Silent()
     books[name].failing = True

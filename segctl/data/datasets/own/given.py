@@ -1,5 +1,6 @@
 """What a person gave as their own data: folders, archives, patterns or annotation files, and how to read them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,11 +39,13 @@ class OwnFiles:
     min_confidence: str | None = None
     """Which pixels of predicted labels are certain enough, as `predicted.MinConfidence` reads it; None for all."""
     tiles: "TileChoice | None" = None
+    raters: tuple[Path, ...] = ()
+    """The label maps of further raters of the same pictures, beside those in `labels`."""
 
 
 def own_files(
     images: Path | None,
-    labels: Path | None,
+    labels: Path | Sequence[Path] | None,
     classes: Path | None,
     splits: tuple[str, ...],
     seed: int,
@@ -53,8 +56,11 @@ def own_files(
 ) -> OwnFiles | None:
     """A person's own data from the options; None if none of them was given. Raises InputError if some are missing.
 
+    labels: several are the label maps of several raters.
     how: `format`, `unannotated`, `label_suffix` and `min_confidence` of OwnFiles.
     """
+    given_labels = [labels] if isinstance(labels, Path) else list(labels or ())
+    labels, raters = (given_labels[0], given_labels[1:]) if given_labels else (None, [])
     if images is None and labels is None and classes is None:
         given = {"--split": splits[0] if splits else None, **{f"--{key.replace('_', '-')}": value for key, value in how.items()}}
         if option := next((option for option, value in given.items() if value is not None), None):
@@ -73,10 +79,16 @@ def own_files(
         raise InputError("--tile cannot be combined with --instances: an instance would be cut apart", "leave one of them out")
     if images is not None and labels is None and huggingface.is_saved(images):
         labels = images  # one folder holds both
+    if raters and (
+        clash := next((option for option, value in {"--instances": instances, "--tile": tiles}.items() if value), None)
+    ):
+        raise InputError(
+            f"{clash} cannot be combined with several --labels, the label maps of several raters", f"leave {clash} out"
+        )
     if images is None or labels is None:
         missing = [option for option, value in (("--images", images), ("--labels", labels)) if value is None]
         raise InputError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing",
             "give --images DIR --labels DIR; label maps need --classes FILE too, annotation files do not",
         )
-    return OwnFiles(images, labels, classes, splits, seed, instances, bands=bands, tiles=tiles, **how)
+    return OwnFiles(images, labels, classes, splits, seed, instances, bands=bands, tiles=tiles, raters=tuple(raters), **how)

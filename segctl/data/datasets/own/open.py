@@ -29,6 +29,7 @@ from segctl.data.datasets.own.names import (
 )
 from segctl.data.datasets.own.pairing import keys_of, pair_files, pair_instances, told_apart
 from segctl.data.datasets.own.predicted import Predictions, find_predictions, predicted_labels
+from segctl.data.datasets.own.raters import pair_raters, with_raters
 from segctl.data.datasets.own.splits import split_samples
 from segctl.data.datasets.own.tiling import tile_source
 from segctl.data.datasets.pairs import (
@@ -42,6 +43,7 @@ from segctl.data.files.archives import File, Files, PlainFile
 from segctl.data.files.bands import DEEP_ENDINGS
 from segctl.data.files.patterns import list_files
 from segctl.data.files.pictures import DECODER, Picture
+from segctl.data.findings import Finding
 from segctl.data.labels import huggingface
 from segctl.data.labels.certainty import RECORD
 from segctl.data.labels.documents import ENDINGS
@@ -94,6 +96,11 @@ def _open_whole(name: str, own: OwnFiles) -> Source:
     if not pictures.members:
         raise InputError(f"{pictures.given} holds no pictures ({', '.join(endings)})")
     labels = _list_labels(own.labels)
+    if own.raters:
+        _refuse(own, ("unannotated", "min_confidence"), "several --labels are the label maps of several raters")
+        if own.format not in (None, MASKS):
+            raise InputError(f"--format is '{own.format}', but several --labels are label maps", "leave the option out")
+        return _open_masks(name, own, classes, *told_apart(own, pictures, _only_maps(labels)))
     if own.format in (None, MASKS) and (predictions := find_predictions(labels)) is not None:
         _refuse(own, ("unannotated",), f"{labels.given} holds label pictures, which say it for every pixel")
         pictures = without(pictures, {place_of(file) for file in labels.members.values()})
@@ -126,6 +133,14 @@ def _refuse(own: OwnFiles, options: tuple[str, ...], why: str) -> None:
     for option in options:
         if getattr(own, option) is not None:
             raise InputError(f"--{option.replace('_', '-')} is '{getattr(own, option)}', but {why}", "leave the option out")
+
+
+def _only_maps(labels: Files) -> Files:
+    """The label pictures alone. Raises InputError if there are none."""
+    masks = only(labels, [path for path in labels.members if path.lower().endswith((*LABEL_ENDINGS, *LOSSY_ENDINGS))])
+    if not masks.members:
+        raise InputError(f"{labels.given} holds no label maps ({', '.join(LABEL_ENDINGS)})", "give a folder for each rater")
+    return masks
 
 
 def _list_labels(path: Path) -> Files:
@@ -191,6 +206,13 @@ def _open_masks(
     own_labels: Mapping[str, LabelFile] = {
         sample: OwnLabel(Picture(sample, role, paired.labels[sample], modes), rule) for sample in names
     }
+    lacking_raters: list[Finding] = []
+    if own.raters:
+        others, lacking_raters = pair_raters(own, pictures, paired, [_only_maps(_list_labels(path)) for path in own.raters])
+        own_labels, scant = with_raters(
+            own_labels, others, lambda sample, file: OwnLabel(Picture(sample, role, file, modes), rule)
+        )
+        notes, rules = (*notes, *scant), [*rules, f"raters/1 {1 + len(own.raters)}"]
     predicted = None
     if predictions is not None:
         if classes.ids is None:
@@ -206,7 +228,7 @@ def _open_masks(
     return Source(
         name=name,
         rule=" ".join(rules),
-        origin=f"images from {pictures.names}, labels from {labels.names}, {rows} rows of {table}",
+        origin=f"images from {pictures.names}, labels from {labels.names}{_more(own)}, {rows} rows of {table}",
         decoder=DECODER,
         classes=classes.table,
         splits=drawn.splits,
@@ -214,13 +236,19 @@ def _open_masks(
             images=images if instances else may_be_turned(images, own_labels, is_map=True),
             labels=own_labels,
             instances=instances,
+            classes=classes.table if own.raters else None,
         ),
         notes=(*notes, *scaled, *pictures.notes, *labels.notes, *paired.notes, *drawn.notes),
         label_advice=f"correct the labels, or {table}",
-        problems=(*paired.problems, *drawn.problems, *lacking),
+        problems=(*paired.problems, *drawn.problems, *lacking, *lacking_raters),
         pixels=scaling,
         predicted=predicted,
     )
+
+
+def _more(own: OwnFiles) -> str:
+    """The folders of further raters, without paths of this machine."""
+    return "".join(f" and '{path.name}'" for path in own.raters)
 
 
 def _scored_by_predictions(splits: Mapping[str, list[str]], predicted: PredictedLabels) -> list[str]:

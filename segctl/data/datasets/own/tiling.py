@@ -165,9 +165,16 @@ def tile_source(source: Source, choice: TileChoice, what: str = "pictures") -> S
     )
 
 
+def _picture(reader: PictureReader, sample: str) -> Picture | BandPicture | OwnImage:
+    """The image of a sample. A person's own data has only these kinds of pictures."""
+    picture = reader.images[sample]
+    assert isinstance(picture, Picture | BandPicture | OwnImage)
+    return picture
+
+
 def _size(reader: PictureReader, sample: str) -> tuple[tuple[int, int], bool]:
     """(H, W) of a sample's picture, and whether it is large. Raises InputError if its label does not fit."""
-    size = _size_in_parts(reader.images[sample].file)
+    size = _size_in_parts(_picture(reader, sample).file)
     if size is None or size[0] * size[1] <= WHOLE_PX:
         return reader.size(sample), False
     if isinstance(reader, AnnotatedReader):
@@ -260,7 +267,7 @@ class TiledReader:
 
 def _digest_in_parts(reader: PictureReader, sample: str) -> str:
     digests = []
-    files = [reader.images[sample].file]
+    files = [_picture(reader, sample).file]
     if isinstance(reader, PairReader):
         label = reader.labels[sample]
         assert isinstance(label, OwnLabel)
@@ -281,7 +288,7 @@ class _LargePicture:
         self.sample, self._stack = sample, ExitStack()
         self._rows: RawSample | None = None
         self._at: tuple[int, int] | None = None
-        picture = reader.images[sample]
+        picture = _picture(reader, sample)
         self._image: Windows = self._stack.enter_context(open_windows(_path(picture), _scaling(picture)))
         self._bytes = _path(picture).stat().st_size
         self._drawn: np.ndarray | None = None

@@ -1,0 +1,1 @@
+"""Scans and slices of patients: whole cases train or validate."""
