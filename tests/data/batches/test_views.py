@@ -220,6 +220,7 @@ def test_a_scale_of_nearly_one_samples_the_same_places():
         """A picture of two rows that rises and falls by 16 grey levels a column."""
 
         bands = 3
+        pixel_type = "uint8"
         picture = np.tile(np.abs(np.arange(2048) % 30 - 15)[:, None] * 16, (2, 1, 3)).astype(np.uint8)
 
         def image(self, name: str, top: int = 0, left: int = 0, height: int = 2, width: int = 2048) -> np.ndarray:
