@@ -7,7 +7,7 @@ Four cities: Vegas 3,851, Paris 1,148, Shanghai 4,582 and Khartoum 1,012 picture
 each picture is scaled from its smallest and largest number to 0 and 255. A pixel is a building if its centre lies in a polygon
 (GDAL's rule); a file without polygons is a picture without buildings. The folders of other sensors (MUL, PAN) are not read, and
 the test archives have no footprints. Splits: `all`, and five folds of 2,117 validation pictures, a fifth of each city's sorted
-names. The set is scored on buildings alone. Needs rasterio (the extra `geo`). SpaceNet publishes it on AWS, with terms of its own.
+names. The set is scored on buildings alone. Needs rasterio (the extra `geo`). SpaceNet publishes it, with its own terms.
 Source: zifuwanggg/JDTLosses at 68ce8ac, datas/prepare/prepare_deepglobe_building.py (layout, scaling, masks) and
 datas/datasets/deepglobe_building.py (counts, folds). There, pictures are also compressed as JPEG; here they are kept exactly.
 """

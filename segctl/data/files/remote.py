@@ -26,10 +26,22 @@ CACHE_VARIABLE = "SEGCTL_CACHE"
 
 
 def root_of(text: str) -> Path:
-    """The data root that --data-root names: a folder as it is, or the folder that keeps what was read of a URL."""
+    """The data root that --data-root names: a folder as it is, or the folder that keeps what was read of a URL.
+
+    Raises InputError for a URL without a host, or with a login, because URLs are stored and printed.
+    """
     if not re.match(r"[a-z][a-z0-9+.-]+://", text):
         return Path(text)
     url = text.rstrip("/")
+    _, _, rest = url.partition("://")
+    host = rest.partition("/")[0]
+    if not host:
+        raise InputError(f"--data-root '{text}' has no host", "give for example https://host/data or s3://bucket/data")
+    if "@" in host:
+        raise InputError(
+            "the URL of --data-root has a login in it, and segctl would store and print it",
+            "leave it out; for s3:// the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS's own files hold it",
+        )
     base = os.environ.get(CACHE_VARIABLE) or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segctl"
     root = Path(base) / "remote" / content_key({"url": url})[:16]
     if url_of(root) != url:

@@ -132,6 +132,16 @@ def test_what_fsspec_cannot_open_is_said(url: str, cache: Path) -> None:
         open_dataset(root_of(url), "camvid")
 
 
+@pytest.mark.parametrize(
+    ("url", "words"), [("http:///data", "has no host"), ("https://me:secret@host/data", "has a login in it")]
+)
+def test_urls_without_a_host_or_with_a_login_are_refused(url: str, words: str, cache: Path) -> None:
+    with pytest.raises(InputError, match=words) as refused:
+        root_of(url)
+    assert "secret" not in str(refused.value)
+    assert not list(cache.rglob("*"))
+
+
 def test_commands_that_write_refuse_a_url(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in (["data", "prepare", "shapes"], ["data", "list"]):
         assert main([*command, "--data-root", server.url]) == 2
