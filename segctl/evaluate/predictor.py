@@ -12,7 +12,7 @@ from torch import Tensor
 
 from segctl.data.batches.augment import PADDING_RGB
 from segctl.models import at_label_size
-from segctl.models.forward import ImageNetwork, forward_uint8, resized_uint8
+from segctl.models.forward import ImageNetwork, forward_images, resized_images
 from segctl.runtime.device import Compute
 from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol, WholeProtocol
 
@@ -56,7 +56,7 @@ def _is_single_view(protocol: EvaluateSpec) -> bool:
 def _views(images: Tensor, protocol: EvaluateSpec) -> Iterator[tuple[Tensor, bool]]:
     """The images at every scale, (B, h, w, N), and mirrored if the protocol says so; with whether they are mirrored."""
     for scale in protocol.scales:
-        view = resized_uint8(images, scale)
+        view = resized_images(images, scale)
         yield view, False
         if protocol.flip:
             yield view.flip(2), True
@@ -76,7 +76,7 @@ def _logits(model: ImageNetwork, images: Tensor, protocol: EvaluateSpec, compute
 def _forward(model: ImageNetwork, images: Tensor, compute: Compute) -> Tensor:
     """One forward pass: logits (B, C, H, W) for images (B, H, W, N)."""
     with compute.autocast():
-        found = forward_uint8(model, images)
+        found = forward_images(model, images)
     return at_label_size(found.logits, (images.shape[1], images.shape[2]), found.align_corners)
 
 

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from segctl.models.forward import ImageNetwork, forward_uint8, resized_uint8
+from segctl.models.forward import ImageNetwork, forward_images, resized_images
 from segctl.models.normalize import Normalizing
 from segctl.models.outputs import Prediction, upsample
 from segctl.pixel_types import PixelType
@@ -62,7 +62,7 @@ class AveragedNetwork(Normalizing):
     def forward(self, images: Tensor) -> Prediction:
         """images: (B, H, W, N) of `pixel_type`. Raises InputError if a member cannot take a view."""
         networks = [cast("ImageNetwork", member) for member in self.members]  # a ModuleList forgets the type of what it holds
-        plain = [forward_uint8(network, images) for network in networks]
+        plain = [forward_images(network, images) for network in networks]
         main = _Mean([found.logits for found in plain], self.returns)
         found_aux = [found.aux_logits for found in plain if found.aux_logits is not None]
         aux = _Mean(found_aux, self.returns) if len(found_aux) == len(plain) else None
@@ -71,8 +71,8 @@ class AveragedNetwork(Normalizing):
             share = weight / (len(self.scales) * (2 if self.flip else 1))
             for scale, flipped in self._views():
                 first = scale == 1 and not flipped
-                view = resized_uint8(images, scale)
-                found = plain[index] if first else forward_uint8(network, view.flip(2) if flipped else view)
+                view = resized_images(images, scale)
+                found = plain[index] if first else forward_images(network, view.flip(2) if flipped else view)
                 main.add(found.logits, share, flipped)
                 if aux is not None and found.aux_logits is not None:
                     aux.add(found.aux_logits, share, flipped)

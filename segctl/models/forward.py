@@ -28,7 +28,7 @@ class ImageNetwork(Protocol):
         """Switch to train mode, or back."""
 
 
-def forward_uint8(network: ImageNetwork, images: Tensor) -> Prediction:
+def forward_images(network: ImageNetwork, images: Tensor) -> Prediction:
     """Normalise images uint8 (B, H, W, N), or uint16 where datasets keep 16 bits, as the network wants them, and run it.
 
     Returns logits and features at head stride. The images must lie on the network's device. Precision, gradients and train or
@@ -38,7 +38,7 @@ def forward_uint8(network: ImageNetwork, images: Tensor) -> Prediction:
     return prediction
 
 
-def resized_uint8(images: Tensor, scale: float) -> Tensor:
+def resized_images(images: Tensor, scale: float) -> Tensor:
     """Images (B, H, W, N) of uint8 or uint16 -> (B, h, w, N) of the same type, bilinear; antialiased when shrinking; at scale 1
     as they are."""
     if scale == 1:

@@ -28,7 +28,7 @@ from segctl.data.batches.views import read_view
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError, StoppedError
 from segctl.files import content_key, file_sha256
-from segctl.models.forward import forward_uint8
+from segctl.models.forward import forward_images
 from segctl.runtime.device import Compute
 from segctl.runtime.signals import requests_between_steps
 from segctl.runtime.world import World
@@ -162,7 +162,7 @@ def _key(run: DistillRun, dataset: PreparedDataset, teacher: Teacher, compute: C
 def teacher_maps(teacher: Teacher, images: Tensor, compute: Compute) -> dict[str, Tensor]:
     """The maps (B, D, h, w) of the teacher's output by name, for images (B, H, W, bands), as a training step computes them."""
     with compute.autocast():
-        prediction = forward_uint8(teacher.model, images.to(compute.device))
+        prediction = forward_images(teacher.model, images.to(compute.device))
     maps = {"main": prediction.logits, "aux": prediction.aux_logits, "features": prediction.features}
     return {name: found for name, found in maps.items() if found is not None}
 

@@ -16,7 +16,7 @@ from segctl.distillers.build import term_class
 from segctl.errors import InputError, PresetError
 from segctl.models import Segmenter, build_model
 from segctl.models.external.foreign import Network
-from segctl.models.forward import forward_uint8
+from segctl.models.forward import forward_images
 from segctl.models.moving_average import MovingAverage
 from segctl.models.recompute import recompute_blocks
 from segctl.models.timm_backbone import synchronised
@@ -311,7 +311,7 @@ def shape_of_output(model: Network, crop: tuple[int, int]) -> Shape:
     """The channels and sizes of the network's output for one crop (H, W), found by running it on a black image."""
     was_training = model.training
     model.eval()
-    shape = Shape.of(forward_uint8(model, model.blank(1, crop)))
+    shape = Shape.of(forward_images(model, model.blank(1, crop)))
     model.train(was_training)
     return shape
 

@@ -22,7 +22,7 @@ from segctl.distillers.maskd import MaskStage
 from segctl.errors import InputError, SegctlError, StoppedError, first_line
 from segctl.files import content_key, write_whole
 from segctl.models.external.weights import unpickled
-from segctl.models.forward import forward_uint8
+from segctl.models.forward import forward_images
 from segctl.models.outputs import Outputs
 from segctl.runtime.signals import requests_between_steps
 from segctl.schema.run import DistillRun
@@ -187,7 +187,7 @@ def _teacher_of(session: Session, batch: Batch) -> Outputs:
         cached = cached_outputs(maps, label, returned_by(session.task.teacher))
         return Outputs(cached.prediction, cached.size, unlabelled)
     with session.compute.autocast():
-        prediction = forward_uint8(session.task.teacher, batch.images.to(device, non_blocking=True))
+        prediction = forward_images(session.task.teacher, batch.images.to(device, non_blocking=True))
     return Outputs(prediction, (label.shape[-2], label.shape[-1]), unlabelled)
 
 

@@ -15,14 +15,14 @@ from segctl.losses.soft_labels import average_raters
 from segctl.models import Segmenter
 from segctl.models.averaged import AveragedNetwork
 from segctl.models.external.foreign import ForeignNetwork, Network
-from segctl.models.forward import forward_uint8
+from segctl.models.forward import forward_images
 from segctl.models.outputs import Outputs, Prediction
 from segctl.runtime.phases import phase
 from segctl.schema.labels import LabelSpec, RaterLabels
 from segctl.schema.terms.loss_terms import LossTermSpec
 
 Forward = Callable[[Network, Tensor], Prediction]
-"""`forward_uint8`, or a compiled form of it."""
+"""`forward_images`, or a compiled form of it."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class SupervisedTask(nn.Module):
         self._weighted = isinstance(labels, RaterLabels) and labels.mean == "weighted"
         self.losses = build_losses(loss, model.num_classes)
 
-        self._student: Forward = forward_uint8
+        self._student: Forward = forward_images
         self.compiled: list[str] = []
 
     def begin_step(self, step: int) -> None:
@@ -104,7 +104,7 @@ class SupervisedTask(nn.Module):
         Only training uses the compiled form: its crops have one size, and images to score have many.  Losses are not compiled:
         their sums are fused by hand.  The networks' weights keep their names.
         """
-        self._student = torch.compile(forward_uint8, dynamic=False)
+        self._student = torch.compile(forward_images, dynamic=False)
         self.compiled = ["student"]
 
     def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE, extra: Extra = NO_EXTRA) -> Step:
@@ -144,13 +144,13 @@ class DistillationTask(SupervisedTask):
         self.distiller = distiller
         # Plain assignment would make the teacher a submodule: trained, saved with the student, wrapped, and put into train mode.
         object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False))
-        self._teacher_forward: Forward = forward_uint8
+        self._teacher_forward: Forward = forward_images
 
     def compile_networks(self) -> None:
         """Compile the teacher too if segctl built it. Another one may be a program, or do what the compiler cannot follow."""
         super().compile_networks()
         if isinstance(self.teacher, Segmenter):
-            self._teacher_forward = torch.compile(forward_uint8, dynamic=False)
+            self._teacher_forward = torch.compile(forward_images, dynamic=False)
             self.compiled.append("teacher")
 
     def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE, extra: Extra = NO_EXTRA) -> Step:

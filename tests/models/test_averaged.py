@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segctl.models.averaged import AveragedNetwork
-from segctl.models.forward import forward_uint8, resized_uint8
+from segctl.models.forward import forward_images, resized_images
 from segctl.models.normalize import Normalizing
 from segctl.models.outputs import CornerAlignedPrediction, Prediction
 
@@ -41,14 +41,14 @@ def images() -> Tensor:
 
 def slow(members: list[Toy], weights: list[float], scales: list[float], flip: bool, images: Tensor, aux: bool = False) -> Tensor:
     """Mean probabilities on the finest grid at scale 1, view by view."""
-    plain = [forward_uint8(member, images).logits.shape[-2:] for member in members]
+    plain = [forward_images(member, images).logits.shape[-2:] for member in members]
     size = (max(h for h, _ in plain), max(w for _, w in plain))
     total, shares = torch.zeros(2, 4, *size), 0.0
     for member, weight in zip(members, weights, strict=True):
         for scale in scales:
             for mirrored in (False, True) if flip else (False,):
-                view = resized_uint8(images, scale)
-                found = forward_uint8(member, view.flip(2) if mirrored else view)
+                view = resized_images(images, scale)
+                found = forward_images(member, view.flip(2) if mirrored else view)
                 logits = found.aux_logits if aux else found.logits
                 assert logits is not None
                 logits = logits.flip(3) if mirrored else logits
@@ -66,7 +66,7 @@ def test_the_softmax_of_its_logits_is_the_mean_of_all_views(
 ) -> None:
     members, weights = [Toy(1, returns=returns), Toy(2, stride=2, returns=returns), Toy(3, returns=returns)], [1.0, 3.0, 0.5]
     network = AveragedNetwork(members, weights, NAMES, returns=returns, scales=scales, flip=flip)
-    found = forward_uint8(network, images)
+    found = forward_images(network, images)
     assert type(found) is returns
     assert found.features is None
     assert found.aux_logits is not None
@@ -91,23 +91,23 @@ class Certain(Normalizing):
 def test_two_networks_come_out_as_by_hand(images: Tensor) -> None:
     """(¾, ¼) counts once and (¼, ¾) three times: (3/4 + 3·1/4) / 4 = 3/8."""
     first, second = Certain([math.log(3), 0.0]), Certain([0.0, math.log(3)])
-    found = forward_uint8(AveragedNetwork([first, second], [2.0, 6.0], ["a", "b"]), images)
+    found = forward_images(AveragedNetwork([first, second], [2.0, 6.0], ["a", "b"]), images)
     assert found.logits.exp()[0, :, 0, 0].tolist() == pytest.approx([3 / 8, 5 / 8])
 
 
 def test_networks_that_are_entirely_sure_give_finite_logits(images: Tensor) -> None:
     """Probabilities below the smallest float stay apart as logarithms."""
     network = AveragedNetwork([Certain([500.0, 0.0, -500.0]), Certain([400.0, 0.0, -400.0])], [1.0, 1.0], ["a", "b", "c"])
-    found = forward_uint8(network, images).logits[0, :, 0, 0].tolist()
+    found = forward_images(network, images).logits[0, :, 0, 0].tolist()
     assert found == pytest.approx([0.0, -400.0 - math.log(2), -800.0 - math.log(2)], rel=1e-6)
 
 
 def test_one_member_without_auxiliary_logits_leaves_none_and_only_the_named_ones_features_are_given(images: Tensor) -> None:
     members = [Toy(1), Toy(2, aux=False)]
-    found = forward_uint8(AveragedNetwork(members, [1.0, 1.0], NAMES, featured=1), images)
+    found = forward_images(AveragedNetwork(members, [1.0, 1.0], NAMES, featured=1), images)
     assert found.aux_logits is None
     assert found.features is not None
-    assert torch.equal(found.features, forward_uint8(members[1], images).features)  # type: ignore[arg-type]
+    assert torch.equal(found.features, forward_images(members[1], images).features)  # type: ignore[arg-type]
 
 
 def test_it_stays_in_eval_and_takes_the_bands_of_its_members(images: Tensor) -> None:
@@ -119,8 +119,8 @@ def test_it_stays_in_eval_and_takes_the_bands_of_its_members(images: Tensor) -> 
 
 
 def test_shrinking_and_growing_keep_the_type_and_round_to_the_nearest_size(images: Tensor) -> None:
-    assert resized_uint8(images, 1) is images
-    assert resized_uint8(images, 0.5).shape == (2, 12, 16, 3)
-    assert resized_uint8(images, 1.3).shape == (2, 31, 42, 3)
-    assert resized_uint8(images, 0.001).shape == (2, 1, 1, 3)
-    assert resized_uint8(images, 2).dtype == torch.uint8
+    assert resized_images(images, 1) is images
+    assert resized_images(images, 0.5).shape == (2, 12, 16, 3)
+    assert resized_images(images, 1.3).shape == (2, 31, 42, 3)
+    assert resized_images(images, 0.001).shape == (2, 1, 1, 3)
+    assert resized_images(images, 2).dtype == torch.uint8

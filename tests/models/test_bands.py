@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from segctl.errors import InputError
 from segctl.models.build import build_model, load
-from segctl.models.forward import resized_uint8
+from segctl.models.forward import resized_images
 from segctl.models.saving import save
 from segctl.models.timm_backbone import build_backbone
 from segctl.schema.load import validate_run
@@ -68,6 +68,6 @@ def test_views_of_sixteen_bits_keep_their_type_and_brightness() -> None:
     small = torch.randint(0, 256, (1, 9, 11, 4), dtype=torch.uint8)
     wide = (small.to(torch.int32) * 257).to(torch.uint16)
     for scale in (0.5, 1.7):
-        found = resized_uint8(wide, scale)
+        found = resized_images(wide, scale)
         assert found.dtype == torch.uint16
-        torch.testing.assert_close(found.float() / 257, resized_uint8(small, scale).float(), atol=0.51, rtol=0)
+        torch.testing.assert_close(found.float() / 257, resized_images(small, scale).float(), atol=0.51, rtol=0)

@@ -2,7 +2,7 @@
 
 import torch
 
-from segctl.models.forward import forward_uint8
+from segctl.models.forward import forward_images
 from segctl.models.outputs import Prediction
 
 
@@ -18,5 +18,5 @@ class Brightness(torch.nn.Module):
 
 def test_images_are_normalised_by_the_network_itself() -> None:
     images = torch.full((2, 4, 6, 3), 255, dtype=torch.uint8)
-    prediction = forward_uint8(Brightness(), images)  # type: ignore[arg-type]
+    prediction = forward_images(Brightness(), images)  # type: ignore[arg-type]
     assert torch.equal(prediction.logits, torch.ones(2, 3, 4, 6))

@@ -10,7 +10,7 @@ from toy import CLASSES, PRESET, toy_run
 
 from segctl.models import build_model
 from segctl.models.averaged import AveragedNetwork
-from segctl.models.forward import forward_uint8
+from segctl.models.forward import forward_images
 from segctl.runtime.sharding import _parts, parts_that_run, shard_frozen
 from segctl.runtime.world import World
 
@@ -26,12 +26,12 @@ def compared(views: bool, images: torch.Tensor, world: World) -> tuple[float, fl
     network = build_model(toy_run(PRESET).model, CLASSES).eval()
     teacher = AveragedNetwork([network], [1.0], ["a"] * CLASSES, flip=True) if views else network
     wanted: list[torch.Tensor] = []
-    called = parts_that_run(teacher, lambda: wanted.append(forward_uint8(teacher, images).logits))
+    called = parts_that_run(teacher, lambda: wanted.append(forward_images(teacher, images).logits))
     number = sum(weight.numel() for weight in teacher.parameters())
     shard_frozen(teacher, called, torch.device("cpu"), world)
     share = sum(weight.to_local().numel() for weight in teacher.parameters()) / number
     with torch.inference_mode():
-        found = [forward_uint8(teacher, images).logits for _ in range(2)]
+        found = [forward_images(teacher, images).logits for _ in range(2)]
     return max(float((each - wanted[0]).abs().max()) for each in found), share
 
 

@@ -16,7 +16,7 @@ from segctl.data.shards.dataset import PreparedDataset, open_dataset
 from segctl.errors import InputError, PresetError, StoppedError
 from segctl.models import load, save
 from segctl.models.averaged import AveragedNetwork
-from segctl.models.forward import forward_uint8
+from segctl.models.forward import forward_images
 from segctl.models.outputs import CornerAlignedPrediction
 from segctl.runs import RunFolder
 from segctl.schema.load import require_consistent
@@ -79,8 +79,8 @@ def test_two_teachers_give_the_weighted_mean_of_their_probabilities(
     found = opened(student({"weights": [1.0, 3.0]}), dataset, tmp_path, toy_teacher, other)
     images = torch.randint(0, 256, (2, 48, 64, 3), dtype=torch.uint8)
     with torch.no_grad():
-        alone = [forward_uint8(member.model, images).logits.softmax(1) for member in found.members]
-        together = forward_uint8(found.model, images).logits.softmax(1)
+        alone = [forward_images(member.model, images).logits.softmax(1) for member in found.members]
+        together = forward_images(found.model, images).logits.softmax(1)
     torch.testing.assert_close(together, (alone[0] + 3 * alone[1]) / 4)
     assert found.notes[:2] == (f"25% of the teacher is '{found.members[0].path}'", f"75% of the teacher is '{other}'")
     assert found.preset == "toy + toy"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from segctl.losses.jdt import JDTLoss
 from segctl.models import Segmenter
-from segctl.models.forward import forward_uint8
+from segctl.models.forward import forward_images
 from segctl.models.moving_average import MovingAverage
 from segctl.models.outputs import Outputs, Prediction, at_label_size
 from segctl.runtime.phases import phase
@@ -125,7 +125,7 @@ class SemiTask(SupervisedTask):
         )
         network.eval()
         with torch.no_grad(), autocast:
-            prediction = forward_uint8(network, weak if others is None else torch.cat([weak, others]))
+            prediction = forward_images(network, weak if others is None else torch.cat([weak, others]))
         network.train(was_training)
         probabilities = at_label_size(prediction.logits, size, prediction.align_corners).softmax(1)
         return (probabilities, None) if others is None else (probabilities[: len(weak)], probabilities[len(weak) :])

@@ -19,7 +19,7 @@ from segctl.data.datasets import open_source
 from segctl.data.datasets.unlabelled import with_unlabelled
 from segctl.data.prepare import prepare_source
 from segctl.errors import PresetError, StoppedError
-from segctl.models.forward import forward_uint8
+from segctl.models.forward import forward_images
 from segctl.runs import RunFolder
 from segctl.schema.cross_checks import group_faults
 from segctl.schema.load import validate_run
@@ -191,7 +191,7 @@ def test_a_step_is_that_of_the_slow_way(root, tmp_path, kind):
 
 def probabilities(session: Session, images: Tensor) -> Tensor:
     with torch.no_grad():
-        logits = forward_uint8(session.model, images).logits
+        logits = forward_images(session.model, images).logits
     return torch.nn.functional.interpolate(logits, (32, 48), mode="bilinear").softmax(1)
 
 
@@ -352,10 +352,10 @@ def test_only_the_last_pictures_lose_channels(root, tmp_path):
     network.head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[0]))
     images = torch.randint(0, 256, (5, 32, 48, 3), dtype=torch.uint8)
     with torch.no_grad():
-        plain = forward_uint8(network, images)
+        plain = forward_images(network, images)
         with dropped_channels(network, 2, 0.5):
-            disturbed = forward_uint8(network, images)
-        again = forward_uint8(network, images)
+            disturbed = forward_images(network, images)
+        again = forward_images(network, images)
     before, _, _ = seen  # the hook of this test was there first, so it sees the maps before the other one
     assert torch.equal(plain.logits, again.logits)
     torch.testing.assert_close(plain.logits[:3], disturbed.logits[:3])
@@ -363,7 +363,7 @@ def test_only_the_last_pictures_lose_channels(root, tmp_path):
     with dropped_channels(network, 2, 0.5):
         network.head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[0]))  # it sees what the head gets
         with torch.no_grad():
-            forward_uint8(network, images)
+            forward_images(network, images)
     ratio = seen[-1][0][3:] / before[0][3:]
     assert {round(float(value), 3) for value in ratio[ratio.isfinite()].flatten()} <= {0.0, 2.0}
     assert 0.2 < float((ratio == 0).float().mean()) < 0.8
