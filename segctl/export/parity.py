@@ -23,14 +23,10 @@ from segctl.schema.evaluate import EvaluateSpec
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How much a file may differ: percent of pixels with another class (0 to 100), and points of mIoU_D.
-
-    higher: whether mIoU_D may be higher by more than that. Rounding to 8 bits happens to do so; other formats compute the same.
-    """
+    """How much a file may differ: percent of pixels with another class (0 to 100), and points of mIoU_D, either way."""
 
     pixels: float = 0.1
     miou_d: float = 0.1
-    higher: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,8 +51,7 @@ class Parity:
 
     def within(self, tolerance: Tolerance) -> bool:
         """Whether the file may pass for the run."""
-        lost = -self.change if tolerance.higher else abs(self.change)
-        return self.percent <= tolerance.pixels and lost <= tolerance.miou_d
+        return self.percent <= tolerance.pixels and abs(self.change) <= tolerance.miou_d
 
     def in_words(self) -> str:
         """`0.012 % of the pixels of 101 images differ; mIoU_D 61.20 against 61.21 of the run`."""

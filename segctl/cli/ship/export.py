@@ -77,7 +77,7 @@ def export(
     sides = None if size is None else read_size("--size", size)
     points = tolerance if tolerance is not None else 0.5 if int8 else 0.1
     # Rounding moves many borders by a pixel, and no score; in float16 it moves few.
-    allowed = Tolerance(100.0 if int8 else max(1.0, points) if fp16 else points, points, higher=int8)
+    allowed = Tolerance(100.0 if int8 else max(1.0, points) if fp16 else points, points)
     request = ExportRequest(
         RunFolder(run), data_root, format, chosen, sides, parity, allowed, int8, calibration_images, seed, fp16
     )
