@@ -96,7 +96,10 @@ def _without_assumptions(program: ExportedProgram) -> None:
 
 
 def _in_whole_numbers(graph: torch.fx.Graph, ceiling: torch.fx.Node) -> None:
-    """Replace ceil(a / b) of sides by -(-a // b): a .pt2 file has no node for math.ceil."""
+    """Replace ceil(a / b) of sides by (a + b - 1) // b: a .pt2 file has no node for math.ceil.
+
+    Not by -(-a // b), because ONNX divides whole numbers towards zero, and so would round this down.
+    """
 
     def value(side: Any) -> Any:
         return side.meta["val"] if isinstance(side, torch.fx.Node) else side
@@ -104,7 +107,7 @@ def _in_whole_numbers(graph: torch.fx.Graph, ceiling: torch.fx.Node) -> None:
     a, b = ceiling.args[0].args  # type: ignore[union-attr]
     with graph.inserting_before(ceiling):
         result: Any = a
-        for function, more in ((operator.neg, ()), (operator.floordiv, (b,)), (operator.neg, ())):
+        for function, more in ((operator.add, (b,)), (operator.sub, (1,)), (operator.floordiv, (b,))):
             node = graph.call_function(function, (result, *more))
             node.meta["val"] = function(value(result), *map(value, more))
             result = node

@@ -4,7 +4,8 @@ Strides, layout of the maps and image sizes of a name are found by running it on
 timm announces is not trusted: a backbone that would fail at the first odd-sized image is refused here.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
@@ -78,7 +79,8 @@ class TimmBackbone(Backbone):
         # Some networks add or window maps of several strides and need sides that are a multiple: pad, and cut the maps back.
         below, right = -height % self._multiple, -width % self._multiple
         padded = self._multiple > 1 if tracing() else bool(below or right)
-        maps: list[Tensor] = self.net(F.pad(images, (0, right, 0, below)) if padded else images)
+        with _padding_in_whole_numbers() if tracing() else nullcontext():
+            maps: list[Tensor] = self.net(F.pad(images, (0, right, 0, below)) if padded else images)
         if self._channels_last:
             maps = [x.permute(0, 3, 1, 2) for x in maps]
         if padded:
@@ -103,6 +105,30 @@ class TimmBackbone(Backbone):
                 f"model.weights: '{file}' does not fit '{self.name}': {problem}",
                 f"give a file of timm's '{self.name}', or `--set model.weights=none`",
             )
+
+
+@contextmanager
+def _padding_in_whole_numbers() -> Iterator[None]:
+    """Inside this block, timm computes TensorFlow's padding, which depends on a map's side, without `ceil` and `max`.
+
+    With those, the sides of later maps become expressions of many lines, on which torch's tracer spends minutes.
+    """
+    from timm.layers import padding
+
+    of_timm: Any = padding.get_same_padding
+
+    def same_padding(side: Any, kernel_size: int, stride: int, dilation: int) -> Any:
+        reach = (kernel_size - 1) * dilation + 1
+        if reach < stride:
+            return of_timm(side, kernel_size, stride, dilation)
+        return (side + stride - 1) // stride * stride - side + reach - stride
+
+    place: Any = padding
+    place.get_same_padding = same_padding
+    try:
+        yield
+    finally:
+        place.get_same_padding = of_timm
 
 
 class _SyncedBatchNormAct(SyncedBatchNorm):

@@ -4,6 +4,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from timm.layers import padding
 
 from segctl.errors import InputError
 from segctl.export.formats import onnx_bytes
@@ -11,6 +12,7 @@ from segctl.export.trace import trace, trace_script
 from segctl.models import at_label_size, load
 from segctl.models.deployed import DeployedNetwork
 from segctl.models.heads.blocks import BinMeans
+from segctl.models.timm_backbone import _padding_in_whole_numbers
 from segctl.models.tracing import traced_for_any_size
 from segctl.programs import open_program
 from segctl.programs.facts import DataFacts, ProgramFacts
@@ -92,6 +94,20 @@ def test_a_backbone_that_takes_multiples_alone_is_padded_inside():
         require_same(program(torch.from_numpy(pictures)).numpy(), logits_of(model, pictures))
 
 
+def test_padding_that_depends_on_the_size_is_computed_inside():
+    """TensorFlow's padding adds one pixel to even sides and two to odd ones, so it must not be that of the traced size."""
+    model = settled("linear", backbone="tf_efficientnet_lite0", output_stride=8, stages=3, aux=False)
+    traced = trace(model, "labels", None).module()
+    script = trace_script(model, "labels", None)
+    session = onnxruntime.InferenceSession(onnx_bytes(model, facts()), providers=["CPUExecutionProvider"])
+    for size in ((97, 130), (45, 60), (46, 59), (64, 64), (1, 1)):
+        pictures = images(*size)
+        wanted = logits_of(model, pictures)
+        require_same(traced(torch.from_numpy(pictures)).numpy(), wanted)
+        require_same(script(torch.from_numpy(pictures)).numpy(), wanted)
+        require_same(session.run(None, {"images": pictures})[0], wanted)
+
+
 def test_logits_and_probabilities_are_those_of_the_network():
     model, pictures = settled(), images(41, 30, 2)
     wanted = logits_of(model, pictures)
@@ -110,6 +126,19 @@ def test_bins_of_a_traced_network_are_those_of_torch(bins):
     by_hand = torch.arange(4.0).view(1, 1, 1, 4)
     with traced_for_any_size():
         assert BinMeans(3)(by_hand)[0, 0, 0].tolist() == [0.5, 1.5, 2.5]
+
+
+def test_padding_of_a_traced_network_is_timms():
+    sizes = [
+        (side, kernel, stride, dilation)
+        for side in range(1, 30)
+        for kernel in (1, 2, 3, 5)
+        for stride in (1, 2, 3)
+        for dilation in (1, 2)
+    ]
+    wanted = [padding.get_same_padding(*size) for size in sizes]
+    with _padding_in_whole_numbers():
+        assert [padding.get_same_padding(*size) for size in sizes] == wanted
 
 
 def test_tracing_leaves_the_network_and_the_mode_alone():

@@ -9,9 +9,11 @@ HEADS = tuple(models.HEADS)
 CLASS_NAMES = ["road", "car", "sky", "tree", "sign"]
 
 
-def spec(head="pspnet", output_stride=None, backbone="test_resnet", width=16, aux=True, weights="none"):
+def spec(head="pspnet", output_stride=None, backbone="test_resnet", width=16, aux=True, weights="none", stages=None):
     stride = output_stride or (32 if head == "unet" else 8)
-    return ModelSpec(backbone=backbone, head=head, output_stride=stride, width=width, aux=aux, weights=weights)
+    return ModelSpec(
+        backbone=backbone, head=head, output_stride=stride, stages=stages, width=width, aux=aux, weights=weights
+    )  # fmt: skip
 
 
 def network(head="pspnet", num_classes=5, **changes) -> Segmenter:
