@@ -132,8 +132,11 @@ class Planned:
 
     @property
     def key(self) -> str:
-        """What makes two runs of one name the same: preset and settings, without the paths of the weights."""
-        settings = self.run.model_dump(mode="json")
+        """What makes two runs of one name the same: the settings that are not their defaults, without the paths of the weights.
+
+        A setting that a later version brings is no change while it has its default.
+        """
+        settings = self.run.model_dump(mode="json", exclude_defaults=True)
         settings["model"]["weights"] = None if self.weights is None else self.weights.name
         return content_key(settings)
 
