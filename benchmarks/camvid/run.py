@@ -98,7 +98,9 @@ class Bench:
         preset = preset_of(teacher.preset)
         changes, file = with_weights(preset, (*self.plan.changes, *teacher.changes), self.weights)
         run = read_preset(preset, changes)
-        key = content_key({"run": with_steps(run, 1).model_dump(mode="json", exclude_defaults=True) | {"model": None}, "steps": teacher.steps})
+        key = content_key(
+            {"run": with_steps(run, 1).model_dump(mode="json", exclude_defaults=True) | {"model": None}, "steps": teacher.steps}
+        )
         if result.is_file():
             if read_json(result)["key"] != key:
                 raise InputError(f"'{result}' is a result of another teacher than the plan's", "use another --results")

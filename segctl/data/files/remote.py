@@ -75,11 +75,11 @@ def fetch_index(folder: Path, name: str) -> None:
 
 
 def remote_file(path: Path, index: str) -> "RangedFile | None":
-    """The remote file that a path in a dataset's folder stands for; None for one of this machine.
+    """The remote file that a path in a dataset's folder, where no file is, stands for; None if the data root is no URL.
 
     index: the name of the dataset's index. What was read with another index is not used, because the files may be others.
     """
-    url = None if path.is_file() else url_of(path.parent.parent)
+    url = url_of(path.parent.parent)
     if url is None:
         return None
     key = file_sha256(path.parent / index)[:16]

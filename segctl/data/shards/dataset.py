@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from segctl.commands import url_of
+from segctl.commands import ROOT_FILE, url_of
 from segctl.data.advice import not_prepared, prepare_again
 from segctl.data.classes import ClassTable, LabelCounts
 from segctl.data.files.bands import BandScaling
@@ -244,7 +244,8 @@ class _Index(BaseModel):
 def open_dataset(data_root: Path, name: str) -> PreparedDataset:
     """Open a prepared dataset. Raises InputError, with the line that prepares it, if it is not there or cannot be read."""
     folder = data_root / name
-    fetch_index(folder, INDEX_NAME)
+    if (data_root / ROOT_FILE).is_file():
+        fetch_index(folder, INDEX_NAME)
     if not (folder / INDEX_NAME).is_file():
         if (url := url_of(data_root)) is not None:
             raise InputError(f"there is no dataset '{name}' at '{url}'", f"wanted {url}/{name}/{INDEX_NAME}")
@@ -258,7 +259,8 @@ def open_dataset(data_root: Path, name: str) -> PreparedDataset:
 
 def find_dataset(data_root: Path, name: str) -> PreparedDataset | None:
     """The prepared dataset; None if there is none that this segctl can read."""
-    fetch_index(data_root / name, INDEX_NAME)
+    if (data_root / ROOT_FILE).is_file():
+        fetch_index(data_root / name, INDEX_NAME)
     if not (data_root / name / INDEX_NAME).is_file():
         return None
     try:

@@ -232,7 +232,7 @@ class _OpenShard:
     """The index of a shard, and the file to read tiles from. Raises one of _DAMAGE if the shard is damaged."""
 
     def __init__(self, path: Path, index: str) -> None:
-        self.remote = remote_file(path, index)
+        self.remote = None if path.is_file() else remote_file(path, index)
         try:
             self.entries, self.tiles = _read_index(path if self.remote is None else self.remote)
         except _DAMAGE:
@@ -342,13 +342,15 @@ class ShardReader:
 
     def file_bytes(self, shard: int) -> int:
         """The size of a shard's file. Raises FileNotFoundError."""
-        remote = remote_file(self._paths[shard], self._index)
-        return self._paths[shard].stat().st_size if remote is None else remote.size
+        path = self._paths[shard]
+        remote = None if path.is_file() else remote_file(path, self._index)
+        return path.stat().st_size if remote is None else remote.size
 
     def whole_file(self, shard: int) -> Path:
         """A shard's file on this machine; a remote one is fetched as a whole. Raises FileNotFoundError."""
-        remote = remote_file(self._paths[shard], self._index)
-        return self._paths[shard] if remote is None else remote.whole()
+        path = self._paths[shard]
+        remote = None if path.is_file() else remote_file(path, self._index)
+        return path if remote is None else remote.whole()
 
     def problem(self, shard: int) -> str:
         """Why a shard cannot be opened; empty if it can."""
