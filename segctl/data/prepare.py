@@ -34,7 +34,6 @@ from segctl import __version__
 from segctl.data.classes import LabelCounts
 from segctl.data.files.bands import BandScaling
 from segctl.data.files.lock import locked, made_folder, remove_abandoned
-from segctl.data.files.remote import require_local
 from segctl.data.findings import Finding, refusal
 from segctl.data.inspect.duplicates import Pictures
 from segctl.data.inspect.labels import counts_of_splits, judge_labels
@@ -112,7 +111,6 @@ def prepare_source(
     workers: processes, None for one per core.  limit: the most samples of each split, for a trial.
     Raises InputError before anything is written if the source, the codec or the data root does not fit.
     """
-    require_local(data_root, "data prepare")
     if source.problems:
         raise refusal(source.problems)
     listed_twice = sum(map(len, source.splits.values())) > len(_names(source))
