@@ -278,7 +278,7 @@ def sections(plans: Sequence[Path], results: Path) -> str:
         else:
             waiting.append(f"`{path.name}` ({plan.title})")
     if waiting:
-        written.append(f"Planned, and not run yet: {'; '.join(waiting)}.\n")
+        written.append(f"Planned, and without results yet: {'; '.join(waiting)}.\n")
     return "\n".join(written)
 
 

@@ -2,7 +2,9 @@
 
 from segctl.errors import Fault
 from segctl.schema.data import CopyPasteSpec
+from segctl.schema.evaluate import WholeProtocol
 from segctl.schema.labels import BoundaryLabels, HardLabels, RaterLabels
+from segctl.schema.models import ATROUS_HEADS, RATES
 from segctl.schema.pretrain import TIMM
 from segctl.schema.run import DistillRun, PretrainRun, TrainRun
 from segctl.schema.schedule import ConstantSpec
@@ -56,6 +58,9 @@ def _model_faults(run: TrainRun) -> list[Fault]:
         faults.append(Fault("model.output_stride", f"got {run.model.output_stride}, wanted 32 for model.head 'unet'"))
     if run.model.head == "linear" and run.model.width is not None:
         faults.append(Fault("model.width", f"got {run.model.width}, wanted null for model.head 'linear', which keeps the map's"))
+    if run.model.rates is not None and (run.model.head not in ATROUS_HEADS or run.model.family != "timm"):
+        what = run.model.head if run.model.head not in ATROUS_HEADS else f"family {run.model.family}"
+        faults.append(Fault("model.rates", f"got {list(run.model.rates)}, wanted null for {what}, which has no choice of them"))
     if run.model.frozen and run.train.activation_checkpointing:
         faults.append(
             Fault("train.activation_checkpointing", "got true with model.frozen, whose backbone keeps nothing, wanted false")
@@ -236,6 +241,27 @@ def _loop_faults(run: TrainRun) -> list[Fault]:
     if not isinstance(run.schedule, ConstantSpec) and run.schedule.floor_lr > run.optim.lr:
         faults.append(Fault("schedule.floor_lr", f"got {run.schedule.floor_lr}, wanted at most optim.lr ({run.optim.lr})"))
     return faults
+
+
+def unlearnt_taps(run: TrainRun, picture: tuple[int, int]) -> str:
+    """A sentence if an atrous branch reaches further than a crop, and pictures (height, width) are judged whole; else empty.
+
+    Such a branch sees nothing but padding while it learns, and pixels when it is judged. On CamVid's 360×480 with crops of
+    192×256 that cost 10 points of mIoU_D.
+    """
+    model, crop = run.model, run.data.crop
+    if model.head not in ATROUS_HEADS or model.family != "timm" or not isinstance(run.evaluate.protocol, WholeProtocol):
+        return ""
+    reaches = [rate * model.output_stride for rate in model.rates or RATES]
+    beyond = [reach for reach in reaches for seen, whole in zip(crop, picture, strict=True) if seen <= reach < whole]
+    if not beyond:
+        return ""
+    height, width = crop
+    return (
+        f"an atrous branch of {model.head} reaches {max(beyond)} pixels, beyond crops of {height}×{width}, so it learns from "
+        f"padding alone; on whole pictures of {picture[0]}×{picture[1]} it sees pixels, which can cost many points. Take larger "
+        f"crops, a smaller model.rates, or evaluate.protocol={{kind: sliding, tile: [{height},{width}]}}"
+    )
 
 
 def local_losses(run: TrainRun) -> list[str]:

@@ -1,6 +1,6 @@
 """The network of a run."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -20,10 +20,17 @@ HEADS = {
 """Every head by its name in presets, as `file.Class` under segctl/models/heads. Pointers instead of classes, because presets are
 read without importing torch; `segctl.models.heads.head_class` follows them."""
 
+ATROUS_HEADS = ("deeplabv3", "deeplabv3plus")
+RATES = (12, 24, 36)
+"""Dilations of the three atrous branches in the papers' networks of stride 8."""
+
 if TYPE_CHECKING:
     HeadName = str  # mypy takes no Literal that is made from a table
 else:
     HeadName = Literal[tuple(HEADS)]
+
+
+Rate = Annotated[int, Field(ge=1, le=1024)]
 
 
 class ModelSpec(Spec):
@@ -45,6 +52,9 @@ class ModelSpec(Spec):
     """Channels of the features before the classifier; `unet` ends with an eighth of them, and `lraspp` adds those of the map of
     stride 8. null takes the reference's: 128 for ResNet18/34 and mobile backbones, 512 for wider ones; 256 for `segformer`, 128
     for `lraspp` and `fpn`; `linear` has no width of its own."""
+    rates: tuple[Rate, Rate, Rate] | None = None
+    """Dilations of the atrous branches of `deeplabv3` and `deeplabv3plus`. null takes 12, 24, 36, the papers' at output stride 8;
+    at stride 16 theirs are 6, 12, 18."""
     aux: bool = True
     """Whether an auxiliary classifier reads the last-but-one map (training only)."""
     weights: str = Field("timm", min_length=1)

@@ -19,7 +19,7 @@ from segctl.runs import RunFolder, resume_line
 from segctl.runtime.determinism import determinism_in_words
 from segctl.runtime.device import Compute
 from segctl.runtime.world import World
-from segctl.schema.cross_checks import local_losses
+from segctl.schema.cross_checks import local_losses, unlearnt_taps
 from segctl.schema.run import PretrainRun, TrainRun
 from segctl.teacher.cache import TeacherCache
 from segctl.teacher.features import FeatureTeacher
@@ -207,6 +207,8 @@ class Session:
         lines += self._licenses()
         if run.model.frozen and run.model.weights == "none":
             lines.append("warning: model.frozen keeps the backbone's random weights, from which no head learns much")
+        if text := unlearnt_taps(run, self.dataset.usual_size(run.data.val_split)):
+            lines.append(f"warning: {text}")
         if self.world.size > 1:
             lines += local_losses(run)
         if train.activation_checkpointing:

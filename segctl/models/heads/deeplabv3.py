@@ -7,7 +7,7 @@ from segctl.models.backbone import Backbone
 from segctl.models.head_widths import Widths
 from segctl.models.heads.base import Head
 from segctl.models.heads.blocks import ConvBNReLU, PoolingBranch, init_decoder
-from segctl.schema.models import ModelSpec
+from segctl.schema.models import RATES, ModelSpec
 
 
 class DeepLabV3Head(Head):
@@ -16,7 +16,7 @@ class DeepLabV3Head(Head):
     The paper merges by 1×1 and adds a 3×3; here one 3×3 does both. Returns (B, width, h, w) at the last map's size.
     """
 
-    def __init__(self, in_channels: int, width: int, rates: tuple[int, ...] = (12, 24, 36)) -> None:
+    def __init__(self, in_channels: int, width: int, rates: tuple[int, ...] = RATES) -> None:
         super().__init__()
         self.out_channels = width
         self.branches = nn.ModuleList(
@@ -31,7 +31,7 @@ class DeepLabV3Head(Head):
 
     @staticmethod
     def of(spec: ModelSpec, backbone: Backbone, widths: Widths) -> "DeepLabV3Head":
-        return DeepLabV3Head(backbone.channels[-1], spec.width or widths.head)
+        return DeepLabV3Head(backbone.channels[-1], spec.width or widths.head, spec.rates or RATES)
 
     def forward(self, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
         merged: Tensor = self.merge(torch.cat([branch(maps[-1]) for branch in self.branches], dim=1))

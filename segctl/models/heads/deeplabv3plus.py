@@ -8,7 +8,7 @@ from segctl.models.head_widths import Widths
 from segctl.models.heads.base import Head, unsuitable
 from segctl.models.heads.blocks import ConvBNReLU, PoolingBranch, init_decoder
 from segctl.models.outputs import upsample
-from segctl.schema.models import ModelSpec
+from segctl.schema.models import RATES, ModelSpec
 
 
 class SeparableConv(nn.Sequential):
@@ -35,7 +35,7 @@ class DeepLabV3PlusHead(Head):
         fine_index: int,
         width: int,
         shortcut: int,
-        rates: tuple[int, ...] = (12, 24, 36),
+        rates: tuple[int, ...] = RATES,
     ) -> None:
         super().__init__()
         self.out_channels = width
@@ -57,7 +57,8 @@ class DeepLabV3PlusHead(Head):
         if 4 not in backbone.strides:
             raise unsuitable(spec, backbone, "a map of stride 4")
         channels, fine = backbone.channels, backbone.strides.index(4)
-        return DeepLabV3PlusHead(channels[-1], channels[fine], fine, spec.width or widths.head, widths.shortcut)
+        width, rates = spec.width or widths.head, spec.rates or RATES
+        return DeepLabV3PlusHead(channels[-1], channels[fine], fine, width, widths.shortcut, rates)
 
     def forward(self, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
         merged = self.merge(torch.cat([branch(maps[-1]) for branch in self.branches], dim=1))
