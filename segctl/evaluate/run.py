@@ -29,6 +29,7 @@ from segctl.runtime.cores import loader_workers
 from segctl.runtime.device import Compute, choose_compute, choose_scoring_compute, require_own_gpus
 from segctl.runtime.signals import requests_between_steps
 from segctl.runtime.world import World
+from segctl.schema.cross_checks import unlearnt_taps
 from segctl.schema.evaluate import EvaluateSpec, ProtocolChange, protocol_in_words, protocol_slug
 from segctl.schema.run import TrainRun
 
@@ -122,6 +123,8 @@ def open_request(request: EvaluationRequest) -> OpenedRequest:
                 "leave --calibration out",
             )
     protocol = request.change.apply(spec.evaluate, spec.data.crop)
+    if text := unlearnt_taps(spec, protocol, dataset.usual_size(split)):
+        warnings.append(text)
     place = split if name == spec.data.dataset else f"{split}@{name}"
     changes = [] if protocol == spec.evaluate else [protocol_slug(protocol)]
     if request.program is None:

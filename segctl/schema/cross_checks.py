@@ -2,7 +2,7 @@
 
 from segctl.errors import Fault
 from segctl.schema.data import CopyPasteSpec
-from segctl.schema.evaluate import WholeProtocol
+from segctl.schema.evaluate import EvaluateSpec, WholeProtocol
 from segctl.schema.labels import BoundaryLabels, HardLabels, RaterLabels
 from segctl.schema.models import ATROUS_HEADS, RATES
 from segctl.schema.pretrain import TIMM
@@ -243,17 +243,18 @@ def _loop_faults(run: TrainRun) -> list[Fault]:
     return faults
 
 
-def unlearnt_taps(run: TrainRun, picture: tuple[int, int]) -> str:
+def unlearnt_taps(run: TrainRun, evaluate: EvaluateSpec, picture: tuple[int, int]) -> str:
     """A sentence if an atrous branch reaches further than a crop, and pictures (height, width) are judged whole; else empty.
 
     Such a branch sees nothing but padding while it learns, and pixels when it is judged. On CamVid's 360×480 with crops of
     192×256 that cost 10 points of mIoU_D.
     """
     model, crop = run.model, run.data.crop
-    if model.head not in ATROUS_HEADS or model.family != "timm" or not isinstance(run.evaluate.protocol, WholeProtocol):
+    if model.head not in ATROUS_HEADS or model.family != "timm" or not isinstance(evaluate.protocol, WholeProtocol):
         return ""
     reaches = [rate * model.output_stride for rate in model.rates or RATES]
-    beyond = [reach for reach in reaches for seen, whole in zip(crop, picture, strict=True) if seen <= reach < whole]
+    largest = max(evaluate.scales)
+    beyond = [reach for reach in reaches for seen, side in zip(crop, picture, strict=True) if seen <= reach < largest * side]
     if not beyond:
         return ""
     height, width = crop

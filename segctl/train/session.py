@@ -207,7 +207,7 @@ class Session:
         lines += self._licenses()
         if run.model.frozen and run.model.weights == "none":
             lines.append("warning: model.frozen keeps the backbone's random weights, from which no head learns much")
-        if text := unlearnt_taps(run, self.dataset.usual_size(run.data.val_split)):
+        if text := unlearnt_taps(run, run.evaluate, self.dataset.usual_size(run.data.val_split)):
             lines.append(f"warning: {text}")
         if self.world.size > 1:
             lines += local_losses(run)

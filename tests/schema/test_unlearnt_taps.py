@@ -19,11 +19,13 @@ SMALL = "data.crop=[192,256]"
         ([SMALL, OLD_RATES], 384),  # 576 is beyond the picture too, so that branch never sees a pixel
         ([SMALL, "model.rates=[1,2,3]"], None),
         ([SMALL, "evaluate.protocol={kind: sliding, tile: [192,256]}"], None),
+        ([SMALL, "evaluate.scales=[0.5]"], None),  # pictures of 180×240
         ([SMALL, "model.head=lraspp", "model.rates=null"], None),
     ],
 )
 def test_a_branch_that_learns_from_padding_is_named(changes: list[str], reach: int | None) -> None:
-    found = unlearnt_taps(read_preset("camvid-fast", tuple(changes)), PICTURE)
+    run = read_preset("camvid-fast", tuple(changes))
+    found = unlearnt_taps(run, run.evaluate, PICTURE)
     assert found == "" if reach is None else f"reaches {reach} pixels, beyond crops of 192×256" in found
 
 
