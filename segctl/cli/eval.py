@@ -350,7 +350,7 @@ def _evaluate_run(request: "EvaluationRequest", processes: int, gates: list[Gate
     from segctl.runtime.world import joined_world, under_launcher
 
     opened = open_request(request)  # its errors come before processes start
-    if opened.classes is not None and not under_launcher():
+    if not under_launcher():
         for text in opened.warnings:
             out.warn(text)
     if processes > 1 and not under_launcher():
