@@ -205,10 +205,6 @@ class Session:
         lines += [weights_in_words(run, self.dataset)] if has_auto_weights(run) else []
         lines += [self.model.weights_note] if self.model.weights_note else []
         lines += self._licenses()
-        if run.model.frozen and run.model.weights == "none":
-            lines.append("warning: model.frozen keeps the backbone's random weights, from which no head learns much")
-        if text := unlearnt_taps(run, run.evaluate, self.dataset.usual_size(run.data.val_split)):
-            lines.append(f"warning: {text}")
         if self.world.size > 1:
             lines += local_losses(run)
         if train.activation_checkpointing:
@@ -228,6 +224,16 @@ class Session:
             lines.append(adapter_in_words(run.pretrain, self.model.backbone.channels[-1], self.teacher.model.channels))
         if isinstance(self.task, DistillationTask):
             lines += self.task.distiller.announcements()
+        if run.labels.kind == "hard" and (raters := self.dataset.most_raters):
+            lines.append(f"labels: the majority of up to {raters} raters; `--set labels={{kind: raters}}` trains on their mean")
+        return [*lines, *(f"warning: {text}" for text in self._doubts())]
+
+    def _doubts(self) -> list[str]:
+        """What is likely to spoil the run, in sentences."""
+        run, texts = self.run, []
+        if run.model.frozen and run.model.weights == "none":
+            texts.append("model.frozen keeps the backbone's random weights, from which no head learns much")
+        if text := unlearnt_taps(run, run.evaluate, self.dataset.usual_size(run.data.val_split)):
+            texts.append(text)
         judged = judge_dataset(self.dataset, (run.data.train_split, run.data.val_split))
-        lines += [f"warning: {text}" for text in (*(finding.problem for finding in judged.certain), *judged.warnings)]
-        return lines
+        return [*texts, *(finding.problem for finding in judged.certain), *judged.warnings]

@@ -83,7 +83,17 @@ def test_from_several_folders_to_bdice(
     losses = [{"kind": "kl", "logits": "main"}, {"kind": "jdt", "logits": "main", "smooth": 1.0}]
     tree = {**PRESET, "loss": losses, "labels": {"kind": "raters"}}
     preset = write_preset(tmp_path / "toy.yaml", tree, data={"dataset": "mine", "crop": [48, 64]}, train={"steps": 6})
+    assert main(["data", "info", "mine"]) == 0
+    assert "every picture has the labels of up to 3 raters" in capsys.readouterr().out
+    assert (
+        main(
+            ["train", "--preset", str(preset), "--set", "labels={kind: hard}", "--set", "loss.0.kind=cross_entropy", "--dry-run"]
+        )
+        == 0
+    )
+    assert "labels: the majority of up to 3 raters" in capsys.readouterr().err
     assert main(["train", "--preset", str(preset), "--dry-run"]) == 0
+    assert "majority" not in capsys.readouterr().err
     assert main(["train", "--preset", str(preset)]) == 0
     assert main(["eval", "runs/toy"]) == 0
     said = capsys.readouterr().out

@@ -52,13 +52,15 @@ def show_prepared(dataset: "PreparedDataset") -> None:
 
 
 def remarks(dataset: "PreparedDataset") -> list[str]:
-    """Notes on what was left out, on the statistics of chosen bands, and on pixels whose colour belongs to no class."""
+    """Notes on what was left out, the statistics of chosen bands, several raters, and pixels whose colour belongs to no class."""
     unknown = dataset.unknown_pixels()
     stray = (
         [f"{sum(unknown.values())} pixels in {len(unknown)} samples have a colour of no class and are ignored"] if unknown else []
     )
     statistics = dataset.pixels.statistics_in_words() if dataset.pixels is not None else ""
-    return [*dataset.provenance.notes, *([statistics] if statistics else []), *stray]
+    most = dataset.most_raters
+    raters = f"every picture has the labels of up to {most} raters; the counts are those of their majority" if most else ""
+    return [*dataset.provenance.notes, *filter(None, (statistics, raters)), *stray]
 
 
 def show_info(dataset: "PreparedDataset", splits: "Sequence[SplitInfo]") -> None:

@@ -201,6 +201,11 @@ class PreparedDataset:
             )
         return record
 
+    @property
+    def most_raters(self) -> int:
+        """How many raters labelled the picture that most of them labelled; 0 where pictures have single label maps."""
+        return max((len(each.raters.weights) for each in self.samples.values() if each.raters is not None), default=0)
+
     def has_raters(self, split: str) -> bool:
         """Whether every sample of a split has the label maps of several raters."""
         return all(self.samples[name].raters is not None for name in self.names(split))
