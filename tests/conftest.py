@@ -31,14 +31,28 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The gauntlet comes first: it forks this process, so nothing may have been computed here with several threads."""
+    items.sort(key=lambda item: "gauntlet" not in item.path.parts)
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """Small networks lose time to many threads, and some tests share the cores with processes of their own."""
+def _ready() -> None:
+    """Before any other fixture: what the others train is trained on one thread."""
     import forked
     import torch
 
     torch.set_num_threads(1)
     forked.preload()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Small networks lose time to many threads, and a fork of a process whose torch has several hangs. Some tests set more."""
+    import torch
+
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
