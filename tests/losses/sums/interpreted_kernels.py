@@ -68,6 +68,7 @@ def compare_losses(number: int) -> None:
     images, classes = draw.choice([(1, 3), (4, 19), (3, 150)])
     predicted, labelled = 10 * torch.rand(2, images, classes)
     labelled[torch.rand(images, classes) < 0.3] = 0.0
+    labelled[0, 0] = 3.0  # without any label there is no log-likelihood either, and `empty` below is that case
     learned = torch.stack([torch.minimum(predicted, labelled) * 0.7, predicted, -5 * torch.rand(images, classes)])
     counted = torch.stack([labelled, labelled / 10, -torch.rand(images, classes)])
     means = draw.choice([(1, 0, 0), (0, 1, 0), (0, 0, 1), (0.3, 0.2, 0.5)])
