@@ -56,21 +56,21 @@ KNOWN: dict[str, KnownDataset] = {
         "night.open_dark_zurich", "nothing, or --source", "data.vision.ee.ethz.ch/csakarid/shared/GCMA_UIoU"
     ),
     "deepglobe": KnownDataset(
-        "deepglobe.open_deepglobe",
+        "aerial.deepglobe.open_deepglobe",
         "--source: the challenge's training set",
         "www.kaggle.com/balraj98 or codalab.lisn.upsaclay.fr",
         needs_source=True,
         image_size=(2448, 2448),
     ),
     "deepglobe-building": KnownDataset(
-        "deepglobe_building.open_deepglobe_building",
+        "aerial.deepglobe_building.open_deepglobe_building",
         "--source: the cities' training archives",
         "SpaceNet 2, of the building challenge of DeepGlobe 2018",
         needs_source=True,
         image_size=(650, 650),
     ),
     "deepglobe-road": KnownDataset(
-        "deepglobe_road.open_deepglobe_road",
+        "aerial.deepglobe_road.open_deepglobe_road",
         "--source: the challenge's training set",
         "the road extraction challenge of DeepGlobe 2018",
         needs_source=True,

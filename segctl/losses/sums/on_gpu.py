@@ -46,7 +46,7 @@ def _places(length: int, wanted: int, align_corners: bool, device: torch.device)
 
 
 class SumTables(Sums):
-    """Sums, each (B, C), that lie in two tables, from which one kernel makes a loss: see `segctl.losses.sums.values`.
+    """Sums (B, C) that are stored in two tables, so that one kernel can make a loss of them, see `segctl.losses.sums.values`.
 
     learned (3, B, C): intersection, predicted and log_likelihood.  counted (3, B, C): labelled, largest_label and label_log,
     without gradient. What `_replace` makes of it has no tables.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from segctl.data.datasets.deepglobe import FOLDS
+from segctl.data.datasets.aerial.deepglobe import FOLDS
 
 
 def folds_by_case(cases: Sequence[str], samples: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from segctl.data.classes import ClassRow, ClassTable
-from segctl.data.datasets.deepglobe import THRESHOLD, find_pairs, folds_of
+from segctl.data.datasets.aerial.deepglobe import THRESHOLD, find_pairs, folds_of
 from segctl.data.datasets.pairs import MAX_UNKNOWN, PairReader, PictureLabel, Unknown
 from segctl.data.files.pictures import DECODER, Picture
 from segctl.data.source import Source

@@ -6,8 +6,9 @@ from archive_files import write_folder, write_tar, write_zip
 from cityscapes_files import png
 from deepglobe_files import IDS, SIZE, draw_mask, jpeg, tree
 
-from segctl.data.datasets import deepglobe, open_source
-from segctl.data.datasets.deepglobe import FOLD_MD5, LAYOUT, OFFICIAL_NAMES_MD5, names_md5, open_deepglobe, sort_names
+from segctl.data.datasets import open_source
+from segctl.data.datasets.aerial import deepglobe
+from segctl.data.datasets.aerial.deepglobe import FOLD_MD5, LAYOUT, OFFICIAL_NAMES_MD5, names_md5, open_deepglobe, sort_names
 from segctl.data.findings import Finding
 from segctl.data.prepare import prepare_source
 from segctl.data.source import Source

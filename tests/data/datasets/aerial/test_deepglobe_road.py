@@ -9,7 +9,7 @@ from cityscapes_files import png
 from deepglobe_files import IDS, SIZE, jpeg, tree
 
 from segctl.data.datasets import class_table, open_source
-from segctl.data.datasets.deepglobe_road import RoadRule
+from segctl.data.datasets.aerial.deepglobe_road import RoadRule
 from segctl.data.prepare import prepare_source
 from segctl.errors import InputError
 

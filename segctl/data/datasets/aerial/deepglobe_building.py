@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from segctl.data.classes import ClassRow, ClassTable
-from segctl.data.datasets.deepglobe import folds_of
+from segctl.data.datasets.aerial.deepglobe import folds_of
 from segctl.data.datasets.pairs import Label, PairReader, pair
 from segctl.data.files.archives import File, Files, open_files
 from segctl.data.files.numbers import numbers_of, open_tiff

@@ -1,0 +1,1 @@
+"""Pictures from above, as published: DeepGlobe's land cover, buildings and roads."""
