@@ -33,7 +33,7 @@ from pydantic import BaseModel
 from segctl import __version__
 from segctl.data.classes import LabelCounts
 from segctl.data.files.bands import BandScaling
-from segctl.data.files.lock import locked, made_folder, remove_abandoned
+from segctl.data.files.lock import KeptLock, locked, made_folder, remove_abandoned
 from segctl.data.findings import Finding, refusal
 from segctl.data.inspect.duplicates import Pictures
 from segctl.data.inspect.labels import counts_of_splits, judge_labels
@@ -485,7 +485,7 @@ def _in_processes(conversion: Conversion, workers: int, progress: Progress) -> l
     context = multiprocessing.get_context("spawn")
     counter: Synchronized[int] = context.Value("i", 0)
     stop = context.Event()
-    pool = ProcessPoolExecutor(workers, context, _enter_worker, (conversion, counter, stop))
+    pool = ProcessPoolExecutor(workers, context, _enter_worker, (conversion, counter, stop, KeptLock()))
     try:
         futures = [pool.submit(_write_in_worker, index) for index in range(len(conversion.shards))]
         waiting = set(futures)
@@ -522,8 +522,8 @@ class _Worker:
 _worker: _Worker | None = None
 
 
-def _enter_worker(conversion: Conversion, counter: "Synchronized[int]", stop: Event) -> None:
-    """The main process handles Ctrl-C; a worker ignores it, and must not outlive the main process."""
+def _enter_worker(conversion: Conversion, counter: "Synchronized[int]", stop: Event, _: KeptLock) -> None:
+    """The main process handles Ctrl-C; a worker ignores it, and must not outlive the main process by much."""
     global _worker
     _worker = _Worker(conversion, counter, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -4,17 +4,20 @@ The lock is a file that the system holds for the process that works, and that na
 
 The system releases the lock when its holder ends, however it ends, so a killed process blocks nobody: on this machine, on another
 one that shares the disk, or in a container whose name has changed. A holder that ends well removes the file. The next lock takes
-over the file of a killed holder, or `remove_abandoned` removes it.
+over the file of a killed holder, or `remove_abandoned` removes it. Processes that write for the holder get a `KeptLock`, so that
+the next holder never writes beside one that a kill left behind.
 """
 
 import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from multiprocessing import reduction
 from pathlib import Path
+from typing import Any
 
 from filelock import lock_descriptor
 from pydantic import BaseModel, Field
@@ -48,6 +51,23 @@ def _close_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):  # Windows forks nothing
     os.register_at_fork(after_in_child=_close_in_child)
+
+
+class KeptLock:
+    """Sent to a process that this one spawns, it keeps the locks of this process until that process has ended too.
+
+    A killed process may be gone some milliseconds before the processes that write for it. Windows needs a file's holder to be one
+    process, so there a lock ends with the first.
+    """
+
+    def __reduce__(self) -> tuple[Callable[[list[Any]], "KeptLock"], tuple[list[Any]]]:
+        return _keep, ([] if os.name == "nt" else [reduction.DupFd(descriptor) for descriptor in sorted(_held)],)
+
+
+def _keep(descriptors: list[Any]) -> KeptLock:
+    for descriptor in descriptors:
+        descriptor.detach()  # open until the process ends
+    return KeptLock()
 
 
 @contextmanager

@@ -2,6 +2,7 @@ import errno
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -58,6 +59,22 @@ def test_a_killed_holder_gives_the_lock_back_at_once(tmp_path):
     with locked(path, "work"):
         assert json.loads(path.read_text())["pid"] == os.getpid()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a lock of Windows ends with the first process")
+def test_a_killed_holder_gives_the_lock_back_when_the_processes_that_write_for_it_have_ended(tmp_path, monkeypatch):
+    path = tmp_path / "a.lock"
+    monkeypatch.setattr(lock, "_LETTING_GO_S", 0.2)
+    start = "writer = multiprocessing.get_context('spawn').Process(target=time.sleep, args=(60,)); writer.kept = lock.KeptLock()"
+    process = hold(path, f"import multiprocessing; {start}; writer.start(); print(writer.pid, flush=True); time.sleep(60)")
+    writer = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+    with pytest.raises(SegctlError, match=f"in process {process.pid} on"), locked(path, "work"):
+        pass
+    os.kill(writer, signal.SIGKILL)
+    with locked(path, "work"):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
 
 
 def test_the_file_of_a_killed_holder_can_be_removed_and_that_of_a_living_one_cannot(tmp_path):
