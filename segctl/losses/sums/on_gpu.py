@@ -234,15 +234,25 @@ def checked_compiled_sums(logits: Tensor, label: Tensor, valid: Tensor | None, n
     right = _are_right(
         ("compiled", logits.device, logits.dtype, is_hard(label), valid is None, norm, with_log),
         logits,
-        lambda x: _compiled_plain_sums()(x, label, valid, norm, with_log),
+        lambda x: SumTables.of(*_compiled_tables()(x, label, valid, norm, with_log)),
         lambda x: block_sums(x, label, valid, norm, with_log),
     )
-    return _compiled_plain_sums()(logits, label, valid, norm, with_log) if right else None
+    if not right:
+        return None
+    sums = SumTables.of(*_compiled_tables()(logits, label, valid, norm, with_log))
+    return sums if logits.shape[1] <= MOST_KERNEL_CLASSES else Sums(*sums)
+
+
+def plain_tables(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, with_log: bool) -> tuple[Tensor, Tensor]:
+    """The sums of `plain_sums` in the two tables of `SumTables`, so that one kernel can make a loss of them."""
+    sums = plain_sums(logits, label, valid, norm, with_log)
+    learned = torch.stack([sums.intersection, sums.predicted, sums.log_likelihood])
+    return learned, torch.stack([sums.labelled, sums.largest_label, sums.label_log]).detach()
 
 
 @lru_cache(maxsize=1)
-def _compiled_plain_sums() -> Callable[..., Sums]:
-    compiled: Callable[..., Sums] = torch.compile(plain_sums)
+def _compiled_tables() -> Callable[..., tuple[Tensor, Tensor]]:
+    compiled: Callable[..., tuple[Tensor, Tensor]] = torch.compile(plain_tables)
     return compiled
 
 

@@ -16,6 +16,7 @@ from segctl.distillers.seen import labelled_pixels
 from segctl.losses import build_losses
 from segctl.losses.pixels import assert_class_ids
 from segctl.losses.sums import choose, fast, on_gpu
+from segctl.losses.sums.plain import plain_sums
 from segctl.models.outputs import Outputs, Prediction
 from segctl.schema.terms.loss_terms import CrossEntropySpec, JDTSpec
 from segctl.schema.terms.methods import METHODS
@@ -26,6 +27,10 @@ VIEWS = ("view", "expand", "slice", "select", "unsqueeze", "squeeze", "transpose
 
 MOST = 40
 """Most launches of a process that trains alone, with 22 kernels: four for each of 4 readings, one for each of 6 losses."""
+
+
+MOST_COMPILED = 140
+"""The same where the kernels do not serve and torch compiles sums: what is around the compiled ones."""
 
 
 class Launches(TorchDispatchMode):
@@ -71,8 +76,11 @@ def test_without_kernels_the_number_does_not_grow_with_the_batch(monkeypatch: py
     assert launches(2) == launches(16)
 
 
-def test_with_kernels_the_number_is_smaller_and_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernels do nothing here; the operations around them are real, and class ids are checked as a GPU checks them."""
+NAMES = ("sum_cells", "add_groups", "cell_gradients", "add_corners", "mean_of_sums", "ratio_of_sums")
+
+
+def idle_kernels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Kernels that do nothing but say here that they were started; class ids are checked as a GPU checks them."""
     started: list[str] = []
 
     class Kernel:
@@ -82,11 +90,16 @@ def test_with_kernels_the_number_is_smaller_and_does_not_grow(monkeypatch: pytes
         def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
             return lambda *arguments, **options: started.append(self.name)
 
-    names = ("sum_cells", "add_groups", "cell_gradients", "add_corners", "mean_of_sums", "ratio_of_sums")
-    kernels = SimpleNamespace(**{name: Kernel(name) for name in names})
+    kernels = SimpleNamespace(**{name: Kernel(name) for name in NAMES})
     monkeypatch.setattr(on_gpu, "triton_kernels", lambda: kernels)
     monkeypatch.setattr(on_gpu, "is_right", lambda *arguments: True)
     monkeypatch.setattr("segctl.losses.weighted_terms.check_class_ids", assert_class_ids)
+    return started
+
+
+def test_with_kernels_the_number_is_smaller_and_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operations around the kernels are real."""
+    started = idle_kernels(monkeypatch)
 
     def by_kernels(logits: Tensor, label: Any, size: Any, valid: Any, norm: int, with_log: bool = False) -> Any:
         return on_gpu.kernel_sums(logits, label, size, valid, norm, with_log)
@@ -99,5 +112,53 @@ def test_with_kernels_the_number_is_smaller_and_does_not_grow(monkeypatch: pytes
     assert found[0] == found[1]
     readings = 4  # main and auxiliary logits, against the label and against the teacher
     losses = {"mean_of_sums": 4, "ratio_of_sums": 2}
-    assert Counter(started) == {**dict.fromkeys(names[:4], 2 * readings), **{name: 2 * n for name, n in losses.items()}}
+    assert Counter(started) == {**dict.fromkeys(NAMES[:4], 2 * readings), **{name: 2 * n for name, n in losses.items()}}
     assert found[0] + len(started) // 2 <= MOST
+
+
+class Compiled(torch.autograd.Function):
+    """In place of sums that torch compiles: two tables, and nothing that counts."""
+
+    calls = 0
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> tuple[Tensor, Tensor]:
+        Compiled.calls += 1
+        ctx.save_for_backward(logits)
+        learned, counted = (torch.empty(3, *logits.shape[:2]) for _ in range(2))
+        ctx.mark_non_differentiable(counted)
+        return learned, counted
+
+    @staticmethod
+    def backward(ctx: Any, *of_tables: Tensor) -> Tensor:
+        return torch.empty_like(ctx.saved_tensors[0])
+
+
+def test_compiled_sums_become_losses_in_one_kernel_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = idle_kernels(monkeypatch)
+    monkeypatch.setattr(on_gpu, "_compiled_tables", lambda: lambda logits, *others: Compiled.apply(logits))
+    monkeypatch.setattr(on_gpu, "find_spec", lambda name: True)
+    monkeypatch.setattr(choose, "block_sums", on_gpu.checked_compiled_sums)
+    monkeypatch.setattr(choose, "WORTHWHILE", 0)
+    monkeypatch.setattr("segctl.losses.weighted_terms.sums_at_stride", lambda *arguments, **options: None)
+    monkeypatch.setattr("segctl.distillers.jml.sums_at_stride", lambda *arguments: None)
+    found = [launches(images) for images in (2, 16)]
+    assert found[0] == found[1] <= MOST_COMPILED
+    assert Compiled.calls == 4  # cross-entropy and Jaccard of the main logits, and Jaccard against the teacher; twice
+    assert Counter(started) == {"mean_of_sums": 2, "ratio_of_sums": 4}
+
+
+def test_compiled_sums_are_those_of_torch_s_own_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_gpu, "_verdicts", {})
+    monkeypatch.setattr(on_gpu, "find_spec", lambda name: True)
+    torch.manual_seed(0)
+    logits, label = torch.randn(2, 5, 8, 9), torch.randint(0, 5, (2, 8, 9))
+    valid = torch.rand(2, 8, 9) > 0.2
+    with torch.compiler.set_stance("force_eager"):
+        for target in (label, torch.rand(2, 5, 8, 9).softmax(1)):
+            found = on_gpu.checked_compiled_sums(logits, target, valid, 1, True)
+            assert isinstance(found, on_gpu.SumTables)
+            for mine, theirs in zip(found, plain_sums(logits, target, valid, 1, True), strict=True):
+                torch.testing.assert_close(mine, theirs)
+        many = on_gpu.checked_compiled_sums(torch.randn(1, 257, 2, 2), label[:1, :2, :2], None, 1, True)
+    assert not isinstance(many, on_gpu.SumTables)  # the kernels take 256 classes
