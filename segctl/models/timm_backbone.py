@@ -174,6 +174,20 @@ def fused(model: nn.Module) -> nn.Module:
     return copy
 
 
+def is_plain_convolution(module: nn.Module) -> bool:
+    """Whether a module is a convolution that applies its weights as they are, torch's own or timm's with TensorFlow's padding."""
+    from timm.layers.conv2d_same import Conv2dSame
+
+    return type(module) in (nn.Conv2d, Conv2dSame)
+
+
+def behind_timm_norm(norm: nn.Module) -> nn.Module | None:
+    """What timm's batch norm with an activation does in eval mode after it has normed, as a module; None for other modules."""
+    from timm.layers.norm_act import BatchNormAct2d
+
+    return nn.Sequential(norm.drop, norm.act) if type(norm) is BatchNormAct2d else None
+
+
 def build_backbone(
     name: str,
     output_stride: int,
