@@ -89,6 +89,11 @@ def phase(name: Phase) -> AbstractContextManager[None]:
     return _NOTHING if clock is None else clock.phase(name)
 
 
+def measuring() -> bool:
+    """Whether a clock measures phases."""
+    return _clock.get() is not None
+
+
 def hold(clock: Clock | None) -> None:
     """Measure phases with this clock from now on; None stops measuring."""
     _clock.set(clock)

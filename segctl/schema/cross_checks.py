@@ -134,6 +134,9 @@ def _teacher_faults(run: TrainRun) -> list[Fault]:
     elif run.teacher.cache and low != high:
         wanted = "wanted one scale, such as data.scale [1, 1]"
         faults.append(Fault("teacher.cache", f"got true with data.scale [{low}, {high}], {wanted}"))
+    if run.teacher.overlap and run.train.compile == "reduce-overhead":
+        shared = "whose CUDA graphs share their memory and so cannot run at once"
+        faults.append(Fault("teacher.overlap", f"got true with train.compile 'reduce-overhead', {shared}, wanted false"))
     return faults
 
 
@@ -238,6 +241,9 @@ def _loop_faults(run: TrainRun) -> list[Fault]:
         faults.append(
             Fault("train.accumulate", f"got {train.accumulate}, wanted a divisor of train.batch_size ({train.batch_size})")
         )
+    if train.compile == "reduce-overhead" and train.activation_checkpointing:
+        got = "got 'reduce-overhead' with train.activation_checkpointing, whose saved memory the graphs would take"
+        faults.append(Fault("train.compile", f"{got}, wanted true or false"))
     if not isinstance(run.schedule, ConstantSpec) and run.schedule.floor_lr > run.optim.lr:
         faults.append(Fault("schedule.floor_lr", f"got {run.schedule.floor_lr}, wanted at most optim.lr ({run.optim.lr})"))
     return faults

@@ -51,6 +51,7 @@ TABLE = (
         "data.workers", "no number", "a sample's random view depends on the seed and its place in the order, not on a process"
     ),
     Setting("teacher.cache", "no number", "the stored outputs are what the teacher gives for the same view"),
+    Setting("teacher.overlap", "no number", "the same operations run, at another time"),
     Setting("train.activation_checkpointing", "no number", "the backward pass computes the same activations again"),
     Setting("train.checkpoint_every", "no number", "a checkpoint only reads the state"),
     Setting("train.checkpoint_minutes", "no number", "a checkpoint only reads the state"),

@@ -2,11 +2,13 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from segctl.schema.spec import Spec, auto_or_value
 from segctl.schema.terms.loss_terms import NonNegative
+
+_BOOL = TypeAdapter(bool)
 
 ScoreName = Annotated[str, Field(min_length=1)]
 """A score of the validation: a name in scores.json, such as mIoU_D, or one class's, such as IoU_D.person."""
@@ -49,9 +51,11 @@ class TrainSpec(Spec):
     activation_checkpointing: bool = False
     """Store only the inputs of the backbone's blocks and recompute the rest in the backward pass: less memory, more time, same
     gradients."""
-    compile: bool = False
+    compile: bool | Literal["reduce-overhead"] = False
     """Compile student and teacher with torch.compile, which fuses the operations between convolutions. The first step takes
-    minutes, and the last digits of results change. For GPUs: a CPU gains nothing. Needs a C++ compiler, and Triton on a GPU."""
+    minutes, and the last digits of results change. For GPUs: a CPU gains nothing. Needs a C++ compiler, and Triton on a GPU.
+    `reduce-overhead` records each pass as a CUDA graph as well, so that a GPU does not wait for Python to start its kernels; it
+    takes more memory, and one GPU."""
     seed: int = Field(0, ge=0, le=2**32 - 1)
     """Seed of the initial weights, the order of samples and the augmentation."""
     ema: float | None = Field(None, gt=0, lt=1)
@@ -86,3 +90,13 @@ class TrainSpec(Spec):
                 "no_batch", "wanted the batch that the recipe is made for; train.accumulate auto divides it so that it fits"
             )
         return value
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _one_of_three(cls, value: Any) -> Any:
+        if value == "reduce-overhead":
+            return value
+        try:
+            return _BOOL.validate_python(value)
+        except ValidationError as error:
+            raise PydanticCustomError("no_form", "wanted true, false or reduce-overhead") from error

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import TypeVar, overload
 
 import torch
 
@@ -23,7 +24,7 @@ from segctl.models.timm_backbone import synchronised
 from segctl.runtime.compiler import require_compiler
 from segctl.runtime.cores import loader_workers
 from segctl.runtime.determinism import set_determinism
-from segctl.runtime.device import choose_compute, require_own_gpus
+from segctl.runtime.device import Compute, choose_compute, require_own_gpus
 from segctl.runtime.sharding import parts_that_run, shard_frozen
 from segctl.runtime.world import World
 from segctl.schema.cross_checks import group_faults
@@ -33,6 +34,7 @@ from segctl.schema.terms.methods import Method
 from segctl.teacher.cache import plan_teacher_cache
 from segctl.teacher.ensemble import choose_features, open_teacher
 from segctl.teacher.features import FeatureTeacher, load_feature_teacher
+from segctl.teacher.folded import with_folded_networks
 from segctl.teacher.load import Teacher
 from segctl.train.auto.by_dataset import require_scores, weighted_loss
 from segctl.train.checkpoint import Best, State, Waiting
@@ -42,6 +44,8 @@ from segctl.train.pretrain.task import PretrainTask
 from segctl.train.semi.task import SemiTask
 from segctl.train.session import Request, Session
 from segctl.train.tasks import DistillationTask, SupervisedTask
+
+T = TypeVar("T", Teacher, FeatureTeacher)
 
 PROCESS_STRIDE = 1_000_003
 """Distance between the seeds of two processes of one run. It is large so that runs of neighbouring seeds share no seed."""
@@ -87,18 +91,19 @@ def _build(request: Request, fresh: bool) -> Session:
     teacher: Teacher | FeatureTeacher | None = None
     teacher_shape, outputs = None, None
     if isinstance(run, PretrainRun):
-        teacher = load_feature_teacher(run.pretrain, dataset)
-        teacher.model.to(compute.device)
+        teacher = _folded_if_lean(load_feature_teacher(run.pretrain, dataset), request, compute)
+        _move_teacher(teacher, run, request, compute)
         _require_probe(run, dataset)
     if isinstance(run, DistillRun):
-        teacher = open_teacher(
+        opened = open_teacher(
             run, request.teachers, dataset, request.runs_root,
             data_root=request.data_root, preset=request.teacher_preset, trust_program=request.trust_program,
         )  # fmt: skip
-        choose_features(teacher, run, lambda member: shape_of_output(member.model, run.data.crop).features is not None)
-        teacher_shape = _move_teacher(teacher, run, request, compute.device)
-        _require_aux(run, teacher, teacher_shape)
-        outputs = plan_teacher_cache(run, dataset, teacher, compute, processes=world.size, runs_root=request.runs_root)
+        choose_features(opened, run, lambda member: shape_of_output(member.model, run.data.crop).features is not None)
+        teacher = opened = _folded_if_lean(opened, request, compute)
+        teacher_shape = _move_teacher(opened, run, request, compute)
+        _require_aux(run, opened, teacher_shape)
+        outputs = plan_teacher_cache(run, dataset, opened, compute, processes=world.size, runs_root=request.runs_root)
     # Seed here, after the teacher: the same seed gives every method the same student.
     torch.manual_seed(run.train.seed)
     spec = run.model if fresh else run.model.model_copy(update={"weights": "none"})
@@ -114,7 +119,7 @@ def _build(request: Request, fresh: bool) -> Session:
     if world.size > 1 and compute.device.type == "cuda":
         # An opponent's penalty differentiates its norm twice, which synchronised batch norm cannot.
         synchronised(task, apart=[opponent.network for opponent in opponents])
-    _save_memory_and_time(run, task, compute.device)
+    _save_memory_and_time(run, task, compute.device, world.size)
     apart = [parameter for opponent in opponents for parameter in opponent.network.parameters()]
     # One kernel instead of some for each group of weights. With fp16, which may skip a step, it learns that without a wait.
     fused = compute.device.type == "cuda" or compute.precision == "fp16"
@@ -275,36 +280,63 @@ def _build_task(
     return SupervisedTask(model, run.labels, loss)
 
 
+def _folded_if_lean(teacher: T, request: Request, compute: Compute) -> T:
+    """The teacher, on a GPU with folded networks; on a CPU numbers stay as they are, and spread weights must be of one type."""
+    lean = compute.device.type == "cuda" and not request.fsdp
+    return with_folded_networks(teacher, compute.dtype) if lean else teacher
+
+
+@overload
+def _move_teacher(teacher: Teacher, run: TrainRun, request: Request, compute: Compute) -> Shape: ...
+@overload
+def _move_teacher(teacher: FeatureTeacher, run: TrainRun, request: Request, compute: Compute) -> None: ...
 @torch.no_grad()
-def _move_teacher(teacher: Teacher, run: DistillRun, request: Request, device: torch.device) -> Shape:
+def _move_teacher(teacher: Teacher | FeatureTeacher, run: TrainRun, request: Request, compute: Compute) -> Shape | None:
     """Move a teacher to the device, or with --fsdp its share of weights; returns the shape of its output for a crop.
 
     Raises InputError if --fsdp is given for one process, for a program, or with settings under which the processes would not run
     the teacher equally often.
     """
+
+    def shape() -> Shape | None:
+        with compute.autocast():  # a folded teacher's weights have its precision
+            if isinstance(teacher, Teacher):
+                return shape_of_output(teacher.model, run.data.crop)
+            teacher.model(teacher.model.normalize(teacher.model.blank(1, run.data.crop)))
+            return None
+
     if not request.fsdp:
-        teacher.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return shape_of_output(teacher.model, run.data.crop)
-    fault = ""
-    if request.world.size == 1:
-        fault = "--fsdp spreads the teacher over several processes, and this run has one"
-    elif teacher.is_program:
-        fault = f"--fsdp cannot spread {teacher.place} over processes: it is a program, whose weights are part of its code"
-    elif run.teacher.cache:
-        fault = "--fsdp cannot be combined with teacher.cache: each process computes other images for the cache"
-    elif run.train.accumulate == "auto":  # type: ignore[comparison-overlap]
-        fault = "--fsdp cannot be combined with train.accumulate=auto: each process tries its memory alone"
-    elif run.train.compile:
-        fault = "--fsdp cannot be combined with train.compile, which would compile a teacher whose weights come and go"
-    if fault:
+        layout = torch.channels_last if isinstance(teacher, Teacher) else torch.preserve_format
+        teacher.model.to(compute.device, memory_format=layout)  # type: ignore[call-overload]
+        return shape()
+    if fault := _spread_fault(teacher, run, request):
         raise InputError(fault, "leave --fsdp out, or change the other")
-    shapes: list[Shape] = []
-    called = parts_that_run(teacher.model, lambda: shapes.append(shape_of_output(teacher.model, run.data.crop)))
+    found: list[Shape | None] = []
+    called = parts_that_run(teacher.model, lambda: found.append(shape()))
     for network in teacher.networks:
-        shard_frozen(network.model, called, device, request.world)
+        shard_frozen(network.model, called, compute.device, request.world)
     if teacher.members:
-        teacher.model.to(device)  # the mean's own numbers; its networks are there
-    return shapes[0]
+        teacher.model.to(compute.device)  # the mean's own numbers; its networks are there
+    return found[0]
+
+
+def _spread_fault(teacher: Teacher | FeatureTeacher, run: TrainRun, request: Request) -> str:
+    """Why --fsdp cannot spread the teacher of this run over its processes; empty if it can."""
+    if request.world.size == 1:
+        return "--fsdp spreads the teacher over several processes, and this run has one"
+    if run.train.accumulate == "auto":  # type: ignore[comparison-overlap]
+        return "--fsdp cannot be combined with train.accumulate=auto: each process tries its memory alone"
+    if not isinstance(run, DistillRun) or not isinstance(teacher, Teacher):
+        return ""
+    if teacher.is_program:
+        return f"--fsdp cannot spread {teacher.place} over processes: it is a program, whose weights are part of its code"
+    if run.teacher.cache:
+        return "--fsdp cannot be combined with teacher.cache: each process computes other images for the cache"
+    if run.teacher.overlap:
+        return "--fsdp cannot be combined with teacher.overlap: the teacher's messages would overtake the student's"
+    if run.train.compile:
+        return "--fsdp cannot be combined with train.compile, which would compile a teacher whose weights come and go"
+    return ""
 
 
 def shape_of_output(model: Network, crop: tuple[int, int]) -> Shape:
@@ -316,12 +348,31 @@ def shape_of_output(model: Network, crop: tuple[int, int]) -> Shape:
     return shape
 
 
-def _save_memory_and_time(run: TrainRun, task: SupervisedTask, device: torch.device) -> None:
-    """Switch on activation checkpointing and compilation if the run wants them. Raises InputError if that is not possible."""
+def _save_memory_and_time(run: TrainRun, task: SupervisedTask, device: torch.device, processes: int) -> None:
+    """Switch on activation checkpointing, compilation and the teacher's own stream if the run wants them.
+
+    Raises InputError if that is not possible.
+    """
     recompute_if_wanted(run, task)
     if run.train.compile:
         require_compiler(device)
-        task.compile_networks()
+        if run.train.compile == "reduce-overhead":
+            _require_graphs(run, device, processes)
+        task.compile_networks(None if run.train.compile is True else run.train.compile)
+    if isinstance(run, DistillRun) and run.teacher.overlap and device.type == "cuda" and isinstance(task, DistillationTask):
+        # NVIDIA promises the same bits from cuBLAS for one stream alone.
+        task.overlap = not run.train.deterministic
+
+
+def _require_graphs(run: TrainRun, device: torch.device, processes: int) -> None:
+    """Raise InputError if CUDA graphs cannot hold a step of this run."""
+    if device.type != "cuda":
+        fault = f"which records CUDA graphs, and the device is '{device}'"
+    elif processes > 1:
+        fault = f"whose CUDA graphs cannot hold what {processes} processes send each other"
+    else:
+        return
+    raise InputError(f"train.compile: got 'reduce-overhead', {fault}", "use --set train.compile=true, or false")
 
 
 def recompute_if_wanted(run: TrainRun, task: SupervisedTask) -> None:

@@ -20,7 +20,7 @@ from segctl.runtime.determinism import determinism_in_words
 from segctl.runtime.device import Compute
 from segctl.runtime.world import World
 from segctl.schema.cross_checks import local_losses, reach_beyond_crop
-from segctl.schema.run import PretrainRun, TrainRun
+from segctl.schema.run import DistillRun, PretrainRun, TrainRun
 from segctl.teacher.cache import TeacherCache
 from segctl.teacher.features import FeatureTeacher
 from segctl.teacher.load import Teacher
@@ -175,6 +175,18 @@ class Session:
             if text
         ]
 
+    def _teacher_in_words(self) -> list[str]:
+        """Which teacher there is, and how it runs."""
+        if self.teacher is None:
+            return []
+        lines = [f"teacher {each.path}   sha256 {each.sha256[:12]}" for each in self.teacher.networks]
+        lines += self.teacher.notes
+        lines += [f"the teacher's weights are spread over {self.world.size} processes"] if self.sharded else []
+        if isinstance(self.run, DistillRun) and isinstance(self.task, DistillationTask) and self.run.teacher.overlap:
+            off = "the teacher does not run beside the student: teacher.overlap wants a GPU, and no --deterministic"
+            lines.append("the teacher runs beside the student's forward pass" if self.task.overlap else off)
+        return lines
+
     def decisions(self) -> list[str]:
         """What was decided for this run and why, one line each, to print before step 1."""
         run, train = self.run, self.run.train
@@ -211,13 +223,11 @@ class Session:
             lines.append("activation checkpointing: the backbone's blocks are computed again in the backward pass, not stored")
         if compiled := self.task.compiled:
             teacher = ", but not the teacher, which is not one network of segctl" if self.teacher and len(compiled) == 1 else ""
-            lines.append(f"compiled: {' and '.join(compiled)}{teacher}; the first step takes minutes")
+            graphs = " and recorded as CUDA graphs" if train.compile == "reduce-overhead" else ""
+            lines.append(f"compiled{graphs}: {' and '.join(compiled)}{teacher}; the first step takes minutes")
         if run.semi is not None:
             lines.append(run.semi.in_words())
-        if self.teacher is not None:
-            lines += [f"teacher {each.path}   sha256 {each.sha256[:12]}" for each in self.teacher.networks]
-            lines += self.teacher.notes
-            lines += [f"the teacher's weights are spread over {self.world.size} processes"] if self.sharded else []
+        lines += self._teacher_in_words()
         if self.teacher_cache is not None:
             lines.append(str(self.teacher_cache))
         if isinstance(run, PretrainRun) and isinstance(self.teacher, FeatureTeacher):

@@ -1,5 +1,6 @@
 """The loss of one micro-batch: images and labels in, a loss and its named terms out."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ from segctl.models.averaged import AveragedNetwork
 from segctl.models.external.foreign import ForeignNetwork, Network
 from segctl.models.forward import forward_images
 from segctl.models.outputs import Outputs, Prediction
-from segctl.runtime.phases import phase
+from segctl.runtime.phases import measuring, phase
+from segctl.runtime.side_stream import SideStream
 from segctl.schema.labels import LabelSpec, RaterLabels
 from segctl.schema.terms.loss_terms import LossTermSpec
 
@@ -94,18 +96,23 @@ class SupervisedTask(nn.Module):
 
         self._student: Forward = forward_images
         self.compiled: list[str] = []
+        self._recorded = False
 
     def begin_step(self, step: int) -> None:
         """Called before every step, counted from 0; for a task whose weights change during a run."""
+        if self._recorded:
+            # What CUDA graphs gave in the last step may be written over. Torch's own guess would do so at each micro-batch,
+            # while the gradients of the ones before are kept.
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
-    def compile_networks(self) -> None:
-        """Compile normalisation and network together; `compiled` lists the networks that are compiled.
+    def compile_networks(self, mode: str | None = None) -> None:
+        """Compile normalisation and network together; `compiled` lists the networks that are compiled. mode: torch.compile's.
 
         Only training uses the compiled form: its crops have one size, and images to score have many.  Losses are not compiled:
         their sums are fused by hand.  The networks' weights keep their names.
         """
-        self._student = torch.compile(forward_images, dynamic=False)
-        self.compiled = ["student"]
+        self._student = torch.compile(forward_images, dynamic=False, mode=mode)
+        self.compiled, self._recorded = ["student"], mode is not None
 
     def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE, extra: Extra = NO_EXTRA) -> Step:
         with phase("student"):
@@ -145,27 +152,49 @@ class DistillationTask(SupervisedTask):
         # Plain assignment would make the teacher a submodule: trained, saved with the student, wrapped, and put into train mode.
         object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False))
         self._teacher_forward: Forward = forward_images
+        self.overlap = False
+        """Whether the teacher runs on a stream of its own, beside the student's forward pass. Only on a GPU."""
+        self._beside: SideStream | None = None
 
-    def compile_networks(self) -> None:
+    def compile_networks(self, mode: str | None = None) -> None:
         """Compile the teacher too if segctl built it. Another one may be a program, or do what the compiler cannot follow."""
-        super().compile_networks()
+        super().compile_networks(mode)
         if isinstance(self.teacher, Segmenter):
-            self._teacher_forward = torch.compile(forward_images, dynamic=False)
+            self._teacher_forward = torch.compile(forward_images, dynamic=False, mode=mode)
             self.compiled.append("teacher")
 
     def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE, extra: Extra = NO_EXTRA) -> Step:
+        # The clock gives each moment to one phase, so nothing overlaps while phases are measured.
+        overlaps = self.overlap and extra.teacher_outputs is None and not measuring()
+        queued = self._queue_teacher(images) if overlaps else None
         with phase("student"):
             student = _outputs(self._student(self.model, images), label, extra.unlabelled)
         if extra.teacher_outputs is not None:
             teacher = cached_outputs(extra.teacher_outputs, label, returned_by(self.teacher))
         else:
-            with phase("teacher"), torch.inference_mode():
-                teacher = _outputs(self._teacher_forward(self.teacher, images), label)
+            with phase("teacher"):
+                teacher = _outputs(self._ask_teacher(images) if queued is None else queued(), label)
         with phase("loss"):
             terms = self.task_terms(student, label, share, self.distiller.label_weight, extra.ratings)
             for name, value in self.distiller(student, teacher, label).items():
                 terms[name] = self.distiller.weights[name] * share.of(self.distiller.term_of(name)) * value
             return step_of(terms)
+
+    @torch.inference_mode()
+    def _ask_teacher(self, images: Tensor) -> Prediction:
+        return self._teacher_forward(self.teacher, images)
+
+    def _queue_teacher(self, images: Tensor) -> Callable[[], Prediction] | None:
+        """Let the teacher run on its own stream; what is returned gives its prediction. None if the first try went wrong."""
+        if self._beside is None:
+            self._beside = SideStream(images.device)
+            if reason := self._beside.fault_of(lambda: self._ask_teacher(images), [images]):
+                self.overlap = False
+                warnings.warn(
+                    f"teacher.overlap: {reason}; the teacher runs before the losses, not beside the student", stacklevel=2
+                )
+                return None
+        return self._beside.queue(lambda: self._ask_teacher(images), [images])
 
 
 def cached_outputs(maps: Mapping[str, Tensor], label: Tensor, returns: type[Prediction] = Prediction) -> Outputs:

@@ -2,7 +2,8 @@
 
 Every tensor of the device is a `PretendTensor`, which holds a tensor of the CPU. A dispatch mode sees every operation of the
 process; it looks at the devices, notes what a real GPU would make the host wait for, computes on the CPU, and wraps the result.
-It finds mixed devices and waits. It says nothing of speed, memory, rounding or NCCL.
+It finds mixed devices, waits, and streams that read what another stream may not have made yet. It says nothing of speed, memory,
+rounding or NCCL.
 
 `install` changes the whole process and for good, and must come before its first backward pass; `there.py` starts processes.
 """
@@ -11,6 +12,8 @@ import ctypes
 import sys
 import types
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,12 @@ class Log:
     waits: list[tuple[str, str]] = field(default_factory=list)
     """(what, where in segctl)."""
     launches: Counter[str] = field(default_factory=Counter)
+    orders: list[str] = field(default_factory=list)
+    """What streams were told to do, such as `side 1 waits for main`, and `launches` where the stream of launches changes."""
+
+    def order(self, what: str) -> None:
+        if not (self.orders and what == self.orders[-1]):
+            self.orders.append(what)
 
     def wait(self, what: str) -> None:
         self.waits.append((what, _place()))
@@ -41,9 +50,43 @@ class Log:
     def clear(self) -> None:
         self.waits.clear()
         self.launches.clear()
+        self.orders.clear()
 
 
 LOG = Log()
+
+
+class Stream:
+    """A queue of the device. It knows how far each other queue had come when this one last waited for it."""
+
+    made = 0
+
+    def __init__(self, device: Any = None, name: str = "") -> None:
+        Stream.made += 1
+        self.name = name or f"side {Stream.made - 1}"
+        self.time = 0
+        self.seen: dict[Stream, int] = {}
+
+    def wait_stream(self, other: "Stream") -> None:
+        LOG.order(f"{self.name} waits for {other.name}")
+        self.seen |= {stream: max(time, self.seen.get(stream, 0)) for stream, time in other.seen.items()} | {other: other.time}
+
+    def knows(self, other: "Stream", time: int) -> bool:
+        """Whether what another stream did by then is done when this one does what it is given next."""
+        return other is self or self.seen.get(other, -1) >= time
+
+
+CURRENT = [Stream(name="main")]
+"""The streams that the process has entered; the last one gets what it launches."""
+
+
+@contextmanager
+def stream(entered: Stream) -> Iterator[None]:
+    CURRENT.append(entered)
+    try:
+        yield
+    finally:
+        CURRENT.pop()
 
 
 def _place() -> str:
@@ -64,6 +107,8 @@ class PretendTensor(Tensor):
     """A tensor of the pretend device; `held` holds its values. `pinned`: made from page-locked memory (of tensors on the CPU)."""
 
     held: Tensor
+    written: tuple[Stream, int]
+    """By which stream it was written last, and when."""
 
     @staticmethod
     def __new__(cls, real: Tensor) -> "PretendTensor":
@@ -75,6 +120,10 @@ class PretendTensor(Tensor):
     def __init__(self, real: Tensor) -> None:
         assert not isinstance(real, PretendTensor)
         self.held = real
+        self.written = (CURRENT[-1], CURRENT[-1].time)
+
+    def record_stream(self, stream: Any) -> None:
+        LOG.order(f"kept for {stream.name}")
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -195,6 +244,9 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     if target == "cuda":
         kwargs = {**kwargs, "device": CPU}
     _refuse_mixing(func, args, ours, theirs)
+    for each in ours:
+        if not CURRENT[-1].knows(*each.written):
+            raise RuntimeError(f"{CURRENT[-1].name} reads what {each.written[0].name} has not made yet ({func})")
     _note_waits(func, args, kwargs, ours, target)
     plain_args, plain_kwargs = tree_map(_real, args), tree_map(_real, kwargs)
     out = INSTEAD.get(func, func)(*plain_args, **plain_kwargs)
@@ -204,6 +256,11 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     name = func._schema.name.partition("::")[2]
     if (ours or on_device) and not func.is_view and name not in NO_KERNEL:
         LOG.launches[name] += 1
+        CURRENT[-1].time += 1
+        LOG.order(f"{CURRENT[-1].name} launches")
+        for each in tree_leaves(args[:1]) if func._schema.is_mutable else []:
+            if isinstance(each, PretendTensor):
+                each.written = (CURRENT[-1], CURRENT[-1].time)
     if not on_device:
         return out
     wrapped = tree_map(lambda each: PretendTensor(each) if isinstance(each, Tensor) else each, out)
@@ -290,7 +347,8 @@ def install(guard: Path, capability: tuple[int, int] = (9, 0)) -> None:
         "get_device_properties": lambda device=None: properties, "mem_get_info": lambda device=None: (2**36, 80 * 2**30),
         "max_memory_allocated": lambda device=None: 0, "memory_allocated": lambda device=None: 0,
         "memory_reserved": lambda device=None: 0, "reset_peak_memory_stats": lambda device=None: None,
-        "empty_cache": lambda: None, "current_stream": lambda device=None: None,
+        "empty_cache": lambda: None, "Stream": Stream, "stream": stream,
+        "current_stream": lambda device=None: CURRENT[-1],
         "synchronize": lambda device=None: LOG.wait("synchronize"),
         # Random numbers of the device come from the CPU's generator.
         "get_rng_state": lambda device=None: state, "set_rng_state": lambda new, device=None: None,

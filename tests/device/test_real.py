@@ -20,10 +20,11 @@ from toy import write_preset
 from segctl.schema.terms.methods import METHODS
 from tests.device.test_pretend import gradients
 from tests.device.test_scoring import PROTOCOLS, both, loops, predicted
+from tests.device.test_streams import unlike
 from tests.device.test_training import both as both_runs
 from tests.device.test_training import cases
 from tests.device.test_waits import CASES
-from tests.device.training import run_of, waits_between_reports
+from tests.device.training import events_of, run_of, waits_between_reports
 
 pytestmark = [
     pytest.mark.gpu,
@@ -67,6 +68,40 @@ def test_a_method_takes_the_cpu_s_first_step_and_finishes(method: str, toy_data:
                 if mine["step"] == 1:
                     tolerance = FIRST_STEP[case.precision]
                     assert other["terms"][term] == pytest.approx(value, rel=tolerance, abs=tolerance), (case, term)
+
+
+def test_the_first_try_compares_the_two_streams() -> None:
+    right, other, broken = unlike()
+    assert right == ""
+    assert other == "its numbers on a second stream differ by 1 of 1"
+    assert broken == "it does not run on a second stream (CUDA out of memory)"
+
+
+def test_a_teacher_beside_the_student_teaches_the_same_first_step(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
+    found = []
+    for overlap in (False, True):
+        train = {"steps": 2, "validate_every": 2, "checkpoint_every": 2, "precision": "fp32"}
+        run = run_of("cirkd", train=train, teacher={"preset": "toy", "overlap": overlap})
+        found.append(events_of(run, set(), toy_data, toy_teacher, tmp_path / str(overlap), "cuda")[0]["terms"])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("form", [True, "reduce-overhead"])
+def test_compiled_networks_take_the_same_first_step(form: object, toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
+    found = []
+    for compiled in (False, form):
+        train = {
+            "steps": 4,
+            "validate_every": 4,
+            "checkpoint_every": 4,
+            "precision": "fp32",
+            "accumulate": 2,
+            "compile": compiled,
+        }
+        events = events_of(run_of("kd", train=train), set(), toy_data, toy_teacher, tmp_path / str(compiled), "cuda")
+        assert all(math.isfinite(value) for event in events for value in event.get("terms", {}).values())
+        found.append(events[0]["terms"])
+    assert found[1] == pytest.approx(found[0], rel=2e-3, abs=2e-3)
 
 
 @pytest.mark.parametrize("name", [name for name, (_, _, waits) in CASES.items() if waits == 0])

@@ -23,6 +23,7 @@ FIXED = ("data.scale=[1, 1]",)
 OTHER = {
     "data.workers": "7",
     "teacher.cache": "true",
+    "teacher.overlap": "true",
     "train.activation_checkpointing": "true",
     "train.checkpoint_every": "3",
     "train.checkpoint_minutes": "1.5",

@@ -12,6 +12,7 @@ from toy import STUDENT, Silent, toy_run
 
 from segctl.errors import InputError
 from segctl.runs import RunFolder
+from segctl.runtime.device import choose_compute
 from segctl.runtime.world import World
 from segctl.schema.load import with_method
 from segctl.schema.run import DistillRun
@@ -55,6 +56,7 @@ def test_one_process_has_nothing_to_share(toy_data: Path, toy_teacher: Path, tmp
         ({"cache": True}, "cannot be combined with teacher.cache"),
         ({"compile": True}, "cannot be combined with train.compile"),
         ({"accumulate": "auto"}, "cannot be combined with train.accumulate=auto"),
+        ({"overlap": True}, "cannot be combined with teacher.overlap"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(
@@ -66,9 +68,9 @@ def test_what_cannot_be_shared_is_refused(
     request = replace(request_of(toy_data, toy_teacher, tmp_path, **settings), world=World(0, 2, 2))
     assert isinstance(request.run, DistillRun)
     run = request.run
-    if "cache" in change:
-        run = run.model_copy(update={"teacher": run.teacher.model_copy(update={"cache": True})})
+    if named := {name: value for name, value in change.items() if name in ("cache", "overlap")}:
+        run = run.model_copy(update={"teacher": run.teacher.model_copy(update=named)})
     teacher = load_teacher(toy_teacher / "model.safetensors", open_dataset(toy_data, "camvid"))
     teacher = replace(teacher, preset=str(change.get("preset", teacher.preset)))
     with pytest.raises(InputError, match=sentence):
-        _move_teacher(teacher, run, request, torch.device("cpu"))
+        _move_teacher(teacher, run, request, choose_compute("cpu"))

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from toy import STUDENT, Silent, TwoLayers, toy_run, write_preset
 
 from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
-from segctl.errors import InputError, SegctlError
-from segctl.models import read
+from segctl.errors import InputError, PresetError, SegctlError
+from segctl.models import build_model, read
 from segctl.models.recompute import recompute_blocks
 from segctl.runs import RunFolder
 from segctl.runtime.compiler import compile_failure_in_words, require_compiler
@@ -183,6 +184,54 @@ def test_a_teacher_that_segctl_did_not_build_stays_as_it_is() -> None:
     task = DistillationTask(TwoLayers(), run.labels, run.loss, TwoLayers(), build_distiller(run.distiller, Pair(shape, shape)))
     task.compile_networks()
     assert task.compiled == ["student"]
+
+
+def test_what_torch_compile_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, marks = [], []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: asked.append(options) or function)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: marks.append(1))
+    run = toy_run(STUDENT | {"distiller": {"terms": [{"kind": "kd"}]}})
+    assert isinstance(run, DistillRun)
+    teacher = build_model(run.model.model_copy(update={"weights": "none"}), 11)
+    shape = Shape.of(TwoLayers()(torch.zeros(1, 3, 32, 48)))
+    distiller = build_distiller(run.distiller, Pair(shape, shape))
+    task = DistillationTask(TwoLayers(), run.labels, run.loss, teacher, distiller)
+    for given, mode in ((True, None), ("reduce-overhead", "reduce-overhead")):
+        build._save_memory_and_time(
+            run.model_copy(update={"train": run.train.model_copy(update={"compile": given})}), task, torch.device("cuda"), 1
+        )
+        assert asked == [{"dynamic": False, "mode": mode}] * 2
+        asked.clear()
+        task.begin_step(0)
+        assert len(marks) == (mode is not None)  # once a step, whatever the number of micro-batches
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "sentence"),
+    [
+        ("cpu", 1, "which records CUDA graphs, and the device is 'cpu'"),
+        ("cuda", 2, "whose CUDA graphs cannot hold what 2 processes send each other"),
+    ],
+)
+def test_cuda_graphs_want_one_gpu(device: str, processes: int, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "require_compiler", lambda device: None)
+    run, task = toy_run(train={"compile": "reduce-overhead"}), SimpleNamespace(model=None)
+    with pytest.raises(InputError, match=sentence) as caught:
+        build._save_memory_and_time(run, task, torch.device(device), processes)  # type: ignore[arg-type]
+    assert caught.value.hint == "use --set train.compile=true, or false"
+
+
+@pytest.mark.parametrize(
+    ("blocks", "sentence"),
+    [
+        ({"train": {"activation_checkpointing": True}}, "train.compile: got 'reduce-overhead' with train.activation_checkpoint"),
+        ({"teacher": {"preset": "toy", "overlap": True}}, "teacher.overlap: got true with train.compile 'reduce-overhead'"),
+    ],
+)
+def test_what_cuda_graphs_cannot_hold_is_refused(blocks: dict[str, Any], sentence: str) -> None:
+    train = {"compile": "reduce-overhead"} | blocks.pop("train", {})
+    with pytest.raises(PresetError, match=sentence):
+        toy_run(STUDENT | {"distiller": {"terms": [{"kind": "kd"}]}}, train=train, **blocks)
 
 
 def test_a_machine_without_a_compiler_gets_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -42,10 +42,10 @@ class PretrainTask(SupervisedTask):
         object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False))
         self._last_map: Callable[[Segmenter, Tensor], Tensor] = last_map
 
-    def compile_networks(self) -> None:
+    def compile_networks(self, mode: str | None = None) -> None:
         """Compile the student's backbone. The teacher may do what the compiler cannot follow."""
-        self._last_map = torch.compile(last_map, dynamic=False)
-        self.compiled = ["student"]
+        self._last_map = torch.compile(last_map, dynamic=False, mode=mode)
+        self.compiled, self._recorded = ["student"], mode is not None
 
     def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE, extra: Extra = NO_EXTRA) -> Step:
         with phase("student"):

@@ -75,6 +75,7 @@ class SemiTask(SupervisedTask):
         return self
 
     def begin_step(self, step: int) -> None:
+        super().begin_step(step)
         self.ramp = ramp(step, self.steps, self.semi.ramp_up)
 
     def forward(self, images: Tensor, label: Tensor, share: Share = WHOLE, extra: Extra = NO_EXTRA) -> Step:
