@@ -25,7 +25,7 @@ PRETRAINING: dict[str, Any] = {
 """Matching features wants a higher rate than the fine-tuning that the presets describe."""
 
 
-@with_run_options(PretrainOptions, without=("fsdp", "teacher_preset", "trust_program"))
+@with_run_options(PretrainOptions, without=("teacher_preset", "trust_program"))
 def pretrain(options: PretrainOptions) -> None:
     """Train a student's backbone on the features of a frozen foundation model; labels are not read."""
     from segctl.schema.load import require_consistent

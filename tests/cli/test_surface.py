@@ -44,7 +44,7 @@ SURFACE = {
     "presets new": {"--like", "--set", "--data", "--data-root"},
     "train": TRAINING,
     "distill": TRAINING | {"--method", "--teacher", "--teacher-preset", "--trust-program", "--fsdp"},
-    "pretrain": TRAINING | {"--teacher", "--method", "--split"},
+    "pretrain": TRAINING | {"--teacher", "--method", "--split", "--fsdp"},
     "compare": {
         "--preset", "--data", "--methods", "--seeds", "--teacher", "--teacher-preset", "--trust-program", "--set", "--steps",
         "--devices", "--json", *ROOTS,

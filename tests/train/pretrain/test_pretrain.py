@@ -1,12 +1,14 @@
 """`segctl pretrain`: a run without labels that resumes exactly, and whose backbone starts later runs."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from forked import run_in_processes
 from PIL import Image
 from toy import PRESET, Silent, draw_camvid, write_preset
 
@@ -17,6 +19,7 @@ from segctl.data.prepare import prepare_source
 from segctl.errors import InputError, PresetError
 from segctl.models import read
 from segctl.runs import RunFolder
+from segctl.runtime.world import World
 from segctl.schema.load import validate_run
 from segctl.schema.run import PretrainRun, TrainRun
 from segctl.train.build import build_session
@@ -345,3 +348,26 @@ def test_a_backbone_of_timm_is_no_teacher_for_distill(toy_data: Path, tmp_path: 
     said = capsys.readouterr().err
     assert "'timm:test_vit' is a backbone without a head" in said
     assert "segctl pretrain" in said
+
+
+def test_a_teacher_can_be_spread_over_processes_but_not_over_one(toy_data: Path, tmp_path: Path) -> None:
+    request = Request(run_of(), toy_data, tmp_path, device="cpu", fsdp=True)
+    with pytest.raises(InputError, match="--fsdp spreads the teacher over several processes, and this run has one"):
+        build_session(request)
+
+
+def losses_over(rank: int, size: int, data: Path, folder: Path) -> None:
+    """The losses of two steps with a whole and with a spread teacher, in a file."""
+    found = []
+    for fsdp in (False, True):
+        request = Request(run_of(), data, folder, device="cpu", fsdp=fsdp, world=World(rank, size, size))
+        found.append(steps_of(build_session(request), 2))
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+
+
+@pytest.mark.slow
+def test_a_spread_teacher_teaches_the_same(toy_data: Path, tmp_path: Path) -> None:
+    run_in_processes(partial(losses_over, data=toy_data, folder=tmp_path), 2, tmp_path)
+    for rank in range(2):
+        whole, spread = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert spread == pytest.approx(whole, abs=1e-6)
