@@ -156,6 +156,30 @@ def test_networks_in_half_precision_are_compared_in_float32(spec: DistillTermSpe
 
 
 @every_term
+def test_under_autocast_a_term_is_near_float64(spec: DistillTermSpec) -> None:
+    """For outputs that networks have rounded to bf16. Terms compute in float32, so no more is lost."""
+    student, teacher, label = golden_inputs()
+    weight = dict.fromkeys(spec.part_weights(), 1.0) or 1.0
+    found = []
+    for dtype, own in ((torch.float64, torch.float64), (torch.bfloat16, torch.float32)):
+        torch.manual_seed(0)
+        distiller = Distiller([NamedTerm("term", weight, term_of(spec).to(own))])
+        ours, theirs = (maps.bfloat16().to(dtype) for maps in (student, teacher))
+        ours.requires_grad_()
+        torch.manual_seed(1)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            values = distiller(outputs(ours), outputs(theirs), label)
+        torch.stack(list(values.values())).sum().backward()
+        assert ours.grad is not None
+        found.append((values, ours.grad.double()))
+    (exact, slope), (values, mine) = found
+    for name, value in values.items():
+        assert float(value) == pytest.approx(float(exact[name]), rel=1e-4, abs=1e-6), name
+    # The gradient itself is rounded to bf16, whose steps are 1/256.
+    assert (mine - slope).norm() <= 0.01 * slope.norm() + 1e-8
+
+
+@every_term
 def test_a_teacher_on_a_coarser_grid_is_resized(spec: DistillTermSpec) -> None:
     student, teacher, label = golden_inputs()
     student.requires_grad_()
