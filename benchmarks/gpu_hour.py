@@ -6,6 +6,7 @@
   tests     the tests marked `gpu`: every test of the pretend device has its twin there
   losses    time and memory beside F.cross_entropy, and the authors' code if --authors names a folder with it
   step      PSPNet-ResNet18 from DeepLabV3-ResNet101 at 512 by 1024, batch 8, with its share of what the GPU can do
+  lean      the same step with the teacher's batch norms unfolded and folded, beside the student, compiled, and with CUDA graphs
   loader    a crop of Cityscapes' size on one core, and how busy the GPU was in a training run (wanted: 95 %)
   resume    a run killed and resumed with --deterministic against one that was not: the same weights, to the bit
   curves    200 steps in fp32, bf16 and fp16 against the CPU's
@@ -190,6 +191,11 @@ def step(hour: Hour) -> str:
     return code(hour.run(sys.executable, str(BENCHMARKS / "step.py"), "--device", hour.device, *changes))
 
 
+def lean(hour: Hour) -> str:
+    changes = ["--crop", "64", "128", "--batch", "2", "--rounds", "1"] if hour.small else ["--rounds", "10"]
+    return code(hour.run(sys.executable, str(BENCHMARKS / "step.py"), "--forms", "--device", hour.device, *changes))
+
+
 def shapes(hour: Hour) -> tuple[str, ...]:
     """Makes the dataset that segctl draws itself; the options that all its runs have."""
     if not (hour.work / "data" / "shapes").is_dir():
@@ -329,8 +335,8 @@ def camvid(hour: Hour) -> str:
 
 
 STEPS: dict[str, Callable[[Hour], str]] = {
-    "machine": machine, "tests": tests, "losses": losses, "step": step, "loader": loader, "resume": resume, "curves": curves,
-    "exports": exports, "camvid": camvid,
+    "machine": machine, "tests": tests, "losses": losses, "step": step, "lean": lean, "loader": loader, "resume": resume,
+    "curves": curves, "exports": exports, "camvid": camvid,
 }  # fmt: skip
 
 

@@ -1,20 +1,24 @@
 """A distillation step by segctl against the same step written plainly: images a second, peak memory, share of the arithmetic.
 
     python benchmarks/step.py [--preset cityscapes-psp18] [--crop 512 1024] [--batch 8] [--rounds 20] [--device cuda]
-                              [--save [NOTE]]
+                              [--forms] [--save [NOTE]]
 
 The preset's student and its teacher preset's network, random pictures and weights, the same in both.
   segctl   `take_step` as a run calls it: copy, bf16 where the device has it, channels-last, losses by one reading of the logits
   plain    float32 with torch's own settings for TF32 (printed), contiguous, every loss from whole softmaxes and one-hot labels
 Each alone first, for its peak memory (on a GPU; what torch's allocator handed out) and its loss on the first batch; then in
 turns, one step each, for the time. Floating-point operations are counted in the plain step, two for a multiply-add, and held
-against --peak-tflops, which a large bf16 matrix product reaches (790 on an H200). --save keeps the result (benchmarks/record.py).
+against --peak-tflops, which a large bf16 matrix product reaches (790 on an H200).
+
+--forms compares forms of segctl's own step instead: the teacher with its batch norms unfolded and folded, beside the student, and
+the networks compiled, without and with CUDA graphs. On a CPU only the first two. --save keeps the result (benchmarks/record.py).
 """
 
 import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import record
@@ -32,6 +36,7 @@ from segctl.runtime.world import World
 from segctl.schema.load import load_preset
 from segctl.schema.models import ModelSpec
 from segctl.schema.run import DistillRun
+from segctl.teacher.folded import folded_network
 from segctl.train.checkpoint import Best, State
 from segctl.train.loop import take_step
 from segctl.train.optimizer import build_optimizer
@@ -39,6 +44,25 @@ from segctl.train.session import Session
 from segctl.train.tasks import DistillationTask
 
 CLASSES = 19
+
+
+@dataclass(frozen=True)
+class Form:
+    """How segctl takes its step. folded: whether the teacher's batch norms are; None: on a GPU, as in a run."""
+
+    name: str
+    folded: bool | None = None
+    overlap: bool = False
+    compile: bool | str = False
+
+
+FORMS = (
+    Form("teacher not folded", folded=False),
+    Form("teacher folded", folded=True),
+    Form("teacher beside the student", overlap=True),
+    Form("compiled", compile=True),
+    Form("compiled, with CUDA graphs", compile="reduce-overhead"),
+)
 
 
 @dataclass(frozen=True)
@@ -73,13 +97,19 @@ def make_batch(crop: tuple[int, int], count: int, pinned: bool) -> Batch:
     return batch.pin_memory() if pinned else batch
 
 
-def segctl_rival(run: DistillRun, batch: Batch, device: str) -> Rival:
+def segctl_rival(run: DistillRun, batch: Batch, device: str, form: Form = Form("segctl")) -> Rival:
     compute = choose_compute(device, run.train.precision)
     student, teacher = still(network(run.model, 0)), network(load_preset(run.teacher.preset).model, 1).eval()
+    shapes = Pair(shape_of(student), shape_of(teacher))
+    if form.folded or (form.folded is None and device != "cpu"):
+        teacher, _ = folded_network(teacher, compute.dtype)
     for model in (student, teacher):
         model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    distiller = build_distiller(run.distiller, Pair(shape_of(student), shape_of(teacher)))
+    distiller = build_distiller(run.distiller, shapes)
     task = DistillationTask(student.train(), run.labels, run.loss, teacher, distiller).to(compute.device)
+    task.overlap = form.overlap
+    if form.compile:
+        task.compile_networks(None if form.compile is True else str(form.compile))
     optimizer = build_optimizer(run.optim, task, student.backbone)
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"]
@@ -87,7 +117,7 @@ def segctl_rival(run: DistillRun, batch: Batch, device: str) -> Rival:
     state = State(compute.device, task, optimizer, None, scaler, None, step=0, validated=0, best=Best())
     session = Session(run, None, compute, World(), 0, student, task, task, None, state)  # type: ignore[arg-type]
     return Rival(
-        f"segctl, {compute.precision}, channels-last",
+        f"{form.name}, {compute.precision}, channels-last",
         lambda: float(torch.stack(list(take_step(session, batch).terms.values())).sum()),
     )
 
@@ -185,13 +215,45 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--peak-tflops", type=float, default=790.0)
+    parser.add_argument("--forms", action="store_true", help="compare forms of segctl's own step")
     record.add_options(parser)
     arguments = parser.parse_args()
     run = load_preset(arguments.preset, [f"train.batch_size={arguments.batch}", *arguments.set])
     assert isinstance(run, DistillRun)
     about = "A distillation step by segctl against the same step written plainly in float32."
     budget = record.Budget(arguments.rounds, 2, [0, 1], f"{arguments.rounds} rounds, in each of which both take one step")
-    record.run("step", about, arguments, measure(arguments, run), budget)
+    record.run("step", about, arguments, (measure_forms if arguments.forms else measure)(arguments, run), budget)
+
+
+def measure_forms(arguments: argparse.Namespace, run: DistillRun) -> Iterator[record.Figure]:
+    """Each form by itself, for its peak memory, and then in turns; ratios to the first form."""
+    on_gpu = arguments.device != "cpu"
+    torch.backends.cudnn.benchmark = True
+    batch = make_batch(tuple(arguments.crop), arguments.batch, on_gpu)
+    forms = FORMS if on_gpu else FORMS[:2]
+    builders = {form.name: partial(segctl_rival, form=form) for form in forms}
+    found = {name: alone(build, run, batch, arguments.device) for name, build in builders.items()}
+    rivals = {name: build(run, batch, arguments.device) for name, build in builders.items()}
+    taken = in_turns(rivals, arguments.rounds)
+    for name, rival in rivals.items():
+        loss, peak = found[name]
+        ratios, more = taken[forms[0].name] / taken[name], {"peak GB": peak, "first loss": loss}
+        yield record.timed(case_of(arguments, run), rival.name, 1000 * taken[name], "ms", ratios, "not folded / this", **more)
+
+
+def in_turns(rivals: dict[str, Rival], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of each rival's steps, two of which come before and do not count."""
+    times: dict[str, list[float]] = {name: [] for name in rivals}
+    for number in range(rounds + 2):
+        for name in list(rivals)[:: 1 if number % 2 else -1]:
+            began = time.perf_counter()
+            rivals[name].step()  # gives back a number, so the device has done it
+            times[name].append(time.perf_counter() - began)
+    return {name: np.array(values[2:]) for name, values in times.items()}
+
+
+def case_of(arguments: argparse.Namespace, run: DistillRun) -> str:
+    return f"{run.name}, {arguments.crop[0]}×{arguments.crop[1]}, batch {arguments.batch}, {arguments.device}"
 
 
 def measure(arguments: argparse.Namespace, run: DistillRun) -> Iterator[record.Figure]:
@@ -204,14 +266,8 @@ def measure(arguments: argparse.Namespace, run: DistillRun) -> Iterator[record.F
     with FlopCounterMode(display=False) as counter:
         rivals["plain"].step()
     tflop = counter.get_total_flops() / 1e12
-    times: dict[str, list[float]] = {name: [] for name in rivals}
-    for number in range(arguments.rounds + 2):
-        for name in list(rivals)[:: 1 if number % 2 else -1]:
-            began = time.perf_counter()
-            rivals[name].step()  # gives back a number, so the device has done it
-            times[name].append(time.perf_counter() - began)
-    taken = {name: np.array(values[2:]) for name, values in times.items()}
-    case = f"{run.name}, {arguments.crop[0]}×{arguments.crop[1]}, batch {arguments.batch}, {arguments.device}"
+    taken = in_turns(rivals, arguments.rounds)
+    case = case_of(arguments, run)
     for name, rival in rivals.items():
         (loss, peak), middle = found[name], float(np.median(taken[name]))
         more = {

@@ -198,6 +198,7 @@ def test_both_rivals_take_the_same_step(tmp_path: Path) -> None:
     [
         ("distillers", ["--crop", "64", "128", "--rounds", "1", "--methods", "none,kd", "--device", "cpu"]),
         ("latency", ["--size", "64x96", "--threads", "1", "--rounds", "2"]),
+        ("step", ["--forms", "--device", "cpu", "--crop", "64", "64", "--batch", "2", "--rounds", "1"]),
         ("losses", ["--classes", "3", "--size", "64", "--rounds", "1"]),
         ("metrics", ["--pairs", "20", "--rounds", "1"]),
     ],
