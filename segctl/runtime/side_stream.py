@@ -14,7 +14,7 @@ from segctl.errors import first_line
 
 T = TypeVar("T")
 
-SAME = 1e-3
+STREAM_TOLERANCE = 1e-3
 """Largest difference between what work gives in the two streams, relative to the largest number. Rounding is far below it."""
 
 
@@ -53,7 +53,7 @@ class SideStream:
             return f"it does not run on a second stream ({first_line(error)})"
         for mine, theirs in zip(found, wanted, strict=True):
             difference, largest = float((mine - theirs).abs().max()), float(theirs.abs().max())
-            if not difference <= SAME * largest:
+            if not difference <= STREAM_TOLERANCE * largest:
                 return f"its numbers on a second stream differ by {difference:.2g} of {largest:.2g}"
         return ""
 

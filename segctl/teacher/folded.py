@@ -14,7 +14,7 @@ from segctl.models.folded import folded
 from segctl.teacher.features import FeatureTeacher
 from segctl.teacher.load import Teacher
 
-SIZE = (64, 96)
+NOISE_SIZE = (64, 96)
 """Height and width of the picture of noise that networks are tried with."""
 T = TypeVar("T", Teacher, FeatureTeacher)
 
@@ -49,6 +49,6 @@ def folded_network(network: nn.Module, dtype: torch.dtype) -> tuple[Any, int]:
 
 def _outputs(network: Any) -> Sequence[Tensor]:
     """What a network returns for a picture of noise."""
-    images = torch.randn(1, network.bands, *SIZE, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(1, network.bands, *NOISE_SIZE, generator=torch.Generator().manual_seed(0))
     found = network(images)
     return [found] if isinstance(found, Tensor) else [each for each in found if each is not None]
