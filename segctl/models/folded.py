@@ -67,11 +67,11 @@ class _Seen:
         for module in network.modules():
             if is_plain_convolution(module):
                 observed = bool(module._forward_hooks)
-                hooks.append(module.register_forward_hook(partial(seen.convolved, observed=observed)))
+                hooks.append(module.register_forward_hook(partial(seen._convolved, observed=observed)))
             elif isinstance(module, nn.BatchNorm2d) and not (module._forward_hooks or module._forward_pre_hooks):
-                hooks.append(module.register_forward_pre_hook(seen.normed))
+                hooks.append(module.register_forward_pre_hook(seen._normed))
             elif type(module) is nn.Linear:
-                hooks.append(module.register_forward_hook(seen.multiplied))
+                hooks.append(module.register_forward_hook(seen._multiplied))
         try:
             # Who calls whom is the same with fp16, which a CPU computes slowly.
             with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32), _Reads(seen.readers):
@@ -82,19 +82,19 @@ class _Seen:
         seen.readers.update(_address(each) for each in found)  # what the network returns is read by others
         return seen
 
-    def convolved(self, module: nn.Module, _: Any, found: Tensor, observed: bool) -> None:
+    def _convolved(self, module: nn.Module, _: Any, found: Tensor, observed: bool) -> None:
         assert isinstance(module, nn.Conv2d)
-        self.multiplied(module, _, found)
+        self._multiplied(module, _, found)
         self.kept.append(found)
         self.convolutions[_address(found)] = module
         self.readers[_address(found)] = int(observed)
 
-    def multiplied(self, module: nn.Module, _: Any, found: Tensor) -> None:
+    def _multiplied(self, module: nn.Module, _: Any, found: Tensor) -> None:
         self.calls[module] += 1
         if torch.is_autocast_enabled("cpu"):
             self.cast.add(module)
 
-    def normed(self, module: nn.Module, images: tuple[Tensor, ...]) -> None:
+    def _normed(self, module: nn.Module, images: tuple[Tensor, ...]) -> None:
         assert isinstance(module, nn.BatchNorm2d)
         self.calls[module] += 1
         convolution = self.convolutions.get(_address(images[0]))

@@ -29,7 +29,7 @@ class SideStream:
         """Queue work behind all that the current stream holds now. What is returned gives the work's result, behind which the
         then current stream waits.
 
-        reads: tensors that the work reads and that the caller may free meanwhile.
+        reads: tensors of any shape that the work reads and that the caller may free meanwhile.
         """
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
@@ -45,7 +45,10 @@ class SideStream:
         return result
 
     def fault_of(self, work: Callable[[], object], reads: Sequence[Tensor]) -> str:
-        """Why work cannot be queued here, found by doing it in both streams; empty if both give the same. The host waits."""
+        """Why work cannot be queued here, found by doing it in both streams; empty if both give the same. The host waits.
+
+        reads: tensors of any shape, as of `queue`.
+        """
         wanted = _numbers(work())
         try:
             found = _numbers(self.queue(work, reads)())

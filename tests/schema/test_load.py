@@ -34,7 +34,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one() -> None:
 def test_an_unknown_key_unlike_any_lists_the_known_ones() -> None:
     changed = tree()
     changed["teacher"]["zzz"] = 1
-    assert faults(changed) == ["teacher.zzz: unknown key, wanted one of preset, cache, weights, scales, flip"]
+    assert faults(changed) == ["teacher.zzz: unknown key, wanted one of preset, cache, overlap, weights, scales, flip"]
 
 
 def test_an_unknown_key_inside_a_list_of_terms_is_named_without_the_union_tag() -> None:
