@@ -244,7 +244,7 @@ def checked_compiled_sums(logits: Tensor, label: Tensor, valid: Tensor | None, n
 
 
 def plain_tables(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int, with_log: bool) -> tuple[Tensor, Tensor]:
-    """The sums of `plain_sums`, in the two tables (3, B, C) of `SumTables`, of which one kernel makes a loss. Arguments as its."""
+    """The sums of `plain_sums`, in the two tables (3, B, C) of `SumTables`, for loss kernels. Arguments as its."""
     sums = plain_sums(logits, label, valid, norm, with_log)
     learned = torch.stack([sums.intersection, sums.predicted, sums.log_likelihood])
     return learned, torch.stack([sums.labelled, sums.largest_label, sums.label_log]).detach()
