@@ -24,7 +24,7 @@ from segctl.files import read_json, write_json
 from segctl.runs import RunFolder
 
 HEADS = {
-    "deeplabv3plus": "{head: deeplabv3plus, output_stride: 16, stages: 4, width: 48}",
+    "deeplabv3plus": "{head: deeplabv3plus, output_stride: 16, stages: 4, width: 48, rates: [6, 12, 18]}",
     "lraspp": "{head: lraspp, output_stride: 16, stages: 4, width: 128, aux: false}",
     "segformer": "{head: segformer, output_stride: 32, width: 64}",
     "pspnet": "{head: pspnet, output_stride: 16, stages: 4, width: 64}",

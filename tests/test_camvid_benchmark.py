@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import toy
 import yaml
 
+from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError
 from segctl.schema.terms.methods import METHODS
 
@@ -110,6 +112,17 @@ def test_missing_weights_and_a_faulty_plan_are_refused(script: Any, tmp_path: Pa
             plan.read_plan(tmp_path / "odd.yaml")
 
 
+def test_a_share_of_the_way_is_of_the_seeds_that_all_have(script: Any) -> None:
+    """From 40 to 50 by two seeds: a mean of 47.5 is three quarters of the way."""
+    table = script("table")
+    base, ceiling = ([result("", seed, score + seed) for seed in range(3)] for score in (40.0, 50.0))
+    mine = [result("kd", 0, 47.0), result("kd", 1, 49.0)]
+    value = table._score("mIoU_D")
+    assert table._share(mine, base, ceiling, value) == "75"
+    assert table._share(mine, base, [], value) == "–"
+    assert table._share(mine, base, base, value) == "–"
+
+
 def result(method: str, seed: int, score: float | None) -> dict[str, Any]:
     return {"method": method, "seed": seed, "scores": {"mIoU_D": score}}
 
@@ -144,9 +157,15 @@ def test_the_whole_benchmark_on_the_toy_resumes_and_fills_what_is_missing(toy_da
         "changes": ["train.checkpoint_every=4", "model.weights=none"], "steps": 4, "methods": {"none": 2, "jml": 2},
         "longer": {"factor": 1.5, "methods": ["none"], "seeds": 1},
         "losses": {"student": "small", "seeds": 1, "losses": {"ce": hard}, "labels": {"hard": {"kind": "hard"}}},
+        "variants": {
+            "student": "small", "seeds": 1, "presets": {"plain": str(tmp_path / "teacher.yaml")}, "ceiling": "plain",
+            "changes": {"plain": [], "pseudo-labels": ["data.dataset=pseudo"]},
+        },
+        "pseudo": {"name": "pseudo", "labelled": 0.5, "min_confidence": "balanced=0.5"},
     }  # fmt: skip
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan), encoding="utf-8")
     results = tmp_path / "results" / "toy"
+    data = shutil.copytree(toy_data, tmp_path / "data")
     common = ["--plan", str(tmp_path / "plan.yaml")]
     command = [
         sys.executable,
@@ -155,15 +174,17 @@ def test_the_whole_benchmark_on_the_toy_resumes_and_fills_what_is_missing(toy_da
         "--results",
         str(results),
         "--data-root",
-        str(toy_data),
+        str(data),
         "--runs-root",
         str(tmp_path / "runs"),
     ]
+    subprocess.run([*command, "--undistilled"], check=True)
+    assert not (tmp_path / "runs" / "teacher").exists()
     subprocess.run(command, check=True)
     names = {path.stem for path in results.glob("*.json")}
     assert names == {
         "teacher", "small-none-seed0", "small-none-seed1", "small-jml-seed0", "small-jml-seed1", "small-none-longer-seed0",
-        "small-loss-ce-hard-seed0", "export-small",
+        "small-loss-ce-hard-seed0", "small-plain-seed0", "small-pseudo-labels-seed0", "export-small",
     }  # fmt: skip
     before = {path.stem: path.read_bytes() for path in results.glob("*.json")}
     teacher = json.loads(before["teacher"])
@@ -173,14 +194,23 @@ def test_the_whole_benchmark_on_the_toy_resumes_and_fills_what_is_missing(toy_da
     subprocess.run(command, check=True)
     assert {path.stem: path.read_bytes() for path in results.glob("*.json")} == before
     shown = subprocess.run([*command, "--list"], check=True, capture_output=True, text=True).stdout
-    assert "6 of 6 runs done" in shown
+    assert "8 of 8 runs done" in shown
+    made = open_dataset(tmp_path / "data", "pseudo")
+    assert len(made.provenance.predicted.samples) == len(made.names("train")) // 2
     text = subprocess.run(
         [sys.executable, str(FOLDER / "table.py"), *common, "--results", str(results.parent), "--print"],
         check=True,
         capture_output=True,
         text=True,
     )
-    for words in ("### Student small", "| jml | 2 |", "| ce | hard | 1 |", "int8", "Gain over `none`"):
+    for words in (
+        "### Student small",
+        "| jml | 2 |",
+        "| ce | hard | 1 |",
+        "int8",
+        "Gain over `none`",
+        "Share of the way from `none` to `plain`",
+    ):
         assert words in text.stdout
     plan["steps"] = 5
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan), encoding="utf-8")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -72,11 +72,24 @@ class LossPlan(Part):
 
 
 class VariantPlan(Part):
-    """Undistilled runs that each change some settings. The first is what the others are compared with."""
+    """Undistilled runs that each change some settings. They are compared with the method `none`, or with the first of them where
+    the plan has no methods."""
 
     student: str
     seeds: int = Field(ge=1)
+    presets: dict[str, str] = {}
+    """Variants that have another preset than their student."""
     changes: dict[str, tuple[str, ...]] = Field(min_length=2)
+    ceiling: str | None = None
+    """The variant that has what the others lack: the page says which share of the way there each run goes."""
+
+
+class PseudoPlan(Part):
+    """A dataset of the name that variants train on: labels for the share `labelled`, the teacher's predictions for the others."""
+
+    name: str
+    labelled: float = Field(gt=0, lt=1)
+    min_confidence: str
 
 
 class Plan(Part):
@@ -102,6 +115,7 @@ class Plan(Part):
     longer: LongerPlan | None = None
     losses: LossPlan | None = None
     variants: VariantPlan | None = None
+    pseudo: PseudoPlan | None = None
     smallest_classes: int = Field(3, ge=1)
     """How many of the smallest classes, by pixels of the training split, are shown one by one."""
 
@@ -111,6 +125,7 @@ class Planned:
     """One run of the plan: which table it is for, what distinguishes it there, and the arguments after `segctl distill`.
 
     table: methods, longer, losses or variants.  weights: the file of initial weights, None for random ones.
+    command: of segctl.  needs_teacher: to learn from, or for the labels of its dataset.
     """
 
     table: str
@@ -125,6 +140,8 @@ class Planned:
     run: TrainRun
     folder: RunFolder
     weights: Path | None
+    command: Literal["distill", "train"]
+    needs_teacher: bool
 
     @property
     def name(self) -> str:
@@ -157,6 +174,10 @@ def read_plan(path: Path) -> Plan:
     for name, part in (("losses", plan.losses), ("variants", plan.variants)):
         if part is not None and part.student not in plan.students:
             raise InputError(f"{path}: {name}.student: '{part.student}' is not in students", "name one of the plan's students")
+    if (variants := plan.variants) is not None:
+        unknown = {*variants.presets, *([variants.ceiling] if variants.ceiling else [])} - {*variants.changes}
+        if unknown:
+            raise InputError(f"{path}: variants: '{min(unknown)}' is not in variants.changes", "name one of its keys")
     return plan
 
 
@@ -235,7 +256,8 @@ def _planned(  # noqa: PLR0913 - what tells one run from another
     loss: str | None = None, labels: str | None = None, variant: str | None = None,
 ) -> Planned:  # fmt: skip
     described = plan.students[student]
-    preset = preset_of(described.preset)
+    other = plan.variants.presets.get(variant) if variant is not None and plan.variants is not None else None
+    preset = preset_of(other or described.preset)
     changes, file = with_weights(preset, (*plan.changes, *described.changes), weights)
     steps = plan.steps
     if table == "longer":
@@ -247,7 +269,7 @@ def _planned(  # noqa: PLR0913 - what tells one run from another
     if variant is not None and plan.variants is not None:
         changes = (*changes, *plan.variants.changes[variant])
     run = read_preset(preset, changes)
-    if not isinstance(run, DistillRun):
+    if not isinstance(run, DistillRun) and other is None:
         raise InputError(f"students.{student}: '{described.preset}' has no teacher", "give a student's preset")
     told = {
         "methods": [method],
@@ -256,7 +278,26 @@ def _planned(  # noqa: PLR0913 - what tells one run from another
         "variants": [str(variant)],
     }
     folder = RunFolder(runs_root / "-".join([student, *told[table], f"seed{seed}"]))
-    return Planned(table, student, method, loss, labels, variant, seed, preset, changes, with_method(run, method), folder, file)
+    pseudo = plan.pseudo is not None and run.data.dataset == plan.pseudo.name
+    command: Literal["distill", "train"] = "train"
+    if isinstance(run, DistillRun):
+        command, run = "distill", with_method(run, method)
+    return Planned(
+        table,
+        student,
+        method,
+        loss,
+        labels,
+        variant,
+        seed,
+        preset,
+        changes,
+        run,
+        folder,
+        file,
+        command,
+        pseudo or method != "none",
+    )
 
 
 def _flow(value: list[dict[str, Any]] | Mapping[str, Any]) -> str:

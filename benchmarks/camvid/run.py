@@ -2,6 +2,7 @@
 
     python benchmarks/camvid/run.py --weights DIR [--data-root data] [--runs-root runs/camvid]
     python benchmarks/camvid/run.py --weights DIR --list         # what is done and what is left; trains nothing
+    python benchmarks/camvid/run.py --weights DIR --undistilled  # only what needs no teacher, which may be trained meanwhile
     python benchmarks/camvid/run.py --weights DIR --estimate 6   # CPU seconds a step of each kind of run, from 6 steps
     python benchmarks/camvid/table.py                            # the tables, into docs/camvid-benchmark.md
 
@@ -23,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pseudo
 import torch
 from plan import HERE, RESULTS, Plan, Planned, TeacherPlan, planned_runs, preset_of, read_plan, with_weights
 
@@ -83,14 +85,19 @@ class Bench:
 
     def everything(self) -> None:
         """Train, score and export all that is missing."""
-        os.environ["OMP_NUM_THREADS"] = "1"
         if self.plan.teacher is not None:
             self.train_teacher(self.plan.teacher)
-        for _, runs in itertools.groupby(self.planned, lambda run: (run.table, run.student, run.seed)):
-            self.train([run for run in runs if not self.is_done(run)])
+        if self.plan.pseudo is not None:
+            pseudo.prepare(self.plan.pseudo, self.teacher, self.data_root, self.segctl)
+        self.students(self.planned)
         self.export()
         allowed = self.plan.budget.hours * self.plan.budget.cores
         print(f"done: the students' runs took {self.spent_hours():.2f} of {allowed:g} core hours")
+
+    def students(self, planned: Sequence[Planned]) -> None:
+        """Train and score those that are missing."""
+        for _, runs in itertools.groupby(planned, lambda run: (run.table, run.student, run.seed)):
+            self.train([run for run in runs if not self.is_done(run)])
 
     def train_teacher(self, teacher: TeacherPlan) -> None:
         """Train the teacher and extend it until an extension gains too little."""
@@ -145,7 +152,8 @@ class Bench:
 
     def command(self, run: Planned) -> list[str]:
         """The arguments of `segctl` that start a run, or resume it."""
-        parts = ["distill", "--preset", run.preset, "--method", run.method, "--run", str(run.folder.path)]
+        parts = [run.command, "--preset", run.preset, "--run", str(run.folder.path)]
+        parts += ["--method", run.method] if run.command == "distill" else []
         parts += [word for change in (*run.changes, "data.workers=0") for word in ("--set", change)]
         parts += [] if run.method == "none" else ["--teacher", str(self.teacher.path)]
         parts += ["--data-root", str(self.data_root), "--runs-root", str(run.folder.path.parent)]
@@ -246,7 +254,6 @@ class Bench:
         student and teacher, the losses, the backward pass, the optimisers. The first step is not counted. The teacher has the
         plan's network and one step of training, because a teacher's knowledge costs nothing.
         """
-        os.environ["OMP_NUM_THREADS"] = "1"
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory() as place:
             trial = Bench(self.plan, self.data_root, Path(place), self.weights, Path(place))
@@ -299,16 +306,23 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--runs-root", type=Path, default=Path("runs/camvid"))
     parser.add_argument("--results", type=Path, help="default: the folder of the plan's name in benchmarks/results")
+    parser.add_argument("--parallel", type=int, metavar="N", help="runs at once; default: the plan's")
+    parser.add_argument("--undistilled", action="store_true", help="train only the runs that need no teacher")
     parser.add_argument("--list", action="store_true", help="print what is done and what is left, and train nothing")
     parser.add_argument("--estimate", type=int, metavar="N", help="measure N steps of every kind of run, and train nothing else")
     given = parser.parse_args()
     try:
+        os.environ["OMP_NUM_THREADS"] = "1"
         plan = read_plan(given.plan)
+        if given.parallel is not None:
+            plan = plan.model_copy(update={"parallel": given.parallel})
         bench = Bench(plan, given.data_root, given.runs_root, given.weights, given.results or RESULTS / plan.name)
         if given.list:
             bench.list()
         elif given.estimate:
             bench.estimate(given.estimate)
+        elif given.undistilled:
+            bench.students([run for run in bench.planned if not run.needs_teacher])
         else:
             bench.everything()
     except SegctlError as error:

@@ -48,7 +48,7 @@ def page(plan: Plan, results: Sequence[Result], file: str) -> str:
         parts += _methods(plan, student, [one for one in mine if one["table"] == "methods"])
         parts += _longer(student, mine)
     parts += _losses([one for one in runs if one["table"] == "losses"])
-    parts += _variants(plan, [one for one in runs if one["table"] == "variants"])
+    parts += _variants(plan, [one for one in runs if plan.variants is not None and one["student"] == plan.variants.student])
     parts += _exports(results)
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -176,22 +176,50 @@ def _losses(runs: Sequence[Result]) -> list[str]:
 
 
 def _variants(plan: Plan, runs: Sequence[Result]) -> list[str]:
-    if plan.variants is None or not runs:
+    """runs: of the student of the variants, with its methods."""
+    if plan.variants is None or not any(one["table"] == "variants" for one in runs):
         return []
     groups = {name: [one for one in runs if one["variant"] == name] for name in plan.variants.changes}
-    first, *others = groups
+    others = list(groups)
+    if base := [one for one in runs if (one["table"], one["method"]) == ("methods", "none")]:
+        first = "none"
+    else:
+        first, *others = groups
+        base = groups[first]
     rows = [[name, str(len(group)), *(_mean(group, _score(score)) for score in SCORES)] for name, group in groups.items()]
-    gains = [[name, *(_difference(groups[name], groups[first], _score(score)) for score in COMPARED)] for name in others]
+    gains = [[name, *(_difference(groups[name], base, _score(score)) for score in COMPARED)] for name in others]
     what = "; ".join(
         f"{name}: {', '.join(f'`{one}`' for one in changes)}" for name, changes in plan.variants.changes.items() if changes
     )
-    return [
+    parts = [
         "### Settings, undistilled",
         what + ".",
         _table(["settings", "seeds", *SCORES], rows),
         f"Difference to `{first}`, paired by seed:",
         _table(["settings", *COMPARED], gains),
     ]
+    if plan.variants.ceiling is None or not groups[plan.variants.ceiling]:
+        return parts
+    methods = [name for name in plan.methods if name != "none"]
+    ways = {name: [one for one in runs if (one["table"], one["method"]) == ("methods", name)] for name in methods}
+    ways |= {name: groups[name] for name in others if name != plan.variants.ceiling}
+    shares = [
+        [name, *(_share(group, base, groups[plan.variants.ceiling], _score(score)) for score in COMPARED)]
+        for name, group in ways.items()
+        if group
+    ]
+    said = f"Share of the way from `{first}` to `{plan.variants.ceiling}`, means over the seeds that all three have, in percent:"
+    return [*parts, said, _table(["run", *COMPARED], shares)]
+
+
+def _share(group: Sequence[Result], base: Sequence[Result], ceiling: Sequence[Result], value: Value) -> str:
+    """100 · (group - base) / (ceiling - base), each the mean over the seeds that all three have."""
+    seeds = set.intersection(*({one["seed"] for one in some} for some in (group, base, ceiling)))
+    found = [[value(one) for one in some if one["seed"] in seeds] for some in (group, base, ceiling)]
+    if not seeds or any(number is None for numbers in found for number in numbers):
+        return "–"
+    mine, low, high = (statistics.fmean(number for number in numbers if number is not None) for numbers in found)
+    return "–" if high == low else f"{100 * (mine - low) / (high - low):.0f}"
 
 
 def _exports(results: Sequence[Result]) -> list[str]:

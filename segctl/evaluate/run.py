@@ -22,6 +22,7 @@ from segctl.metrics.scores import ImageScore, worst_images
 from segctl.metrics.tally import USUAL, Choice, EvaluationCounts, MapCounter
 from segctl.models import load, read
 from segctl.models.forward import ImageNetwork
+from segctl.models.heads.blocks import has_unseen_taps
 from segctl.pixel_types import require_type
 from segctl.programs import open_program
 from segctl.runs import RunFolder
@@ -29,7 +30,7 @@ from segctl.runtime.cores import loader_workers
 from segctl.runtime.device import Compute, choose_compute, choose_scoring_compute, require_own_gpus
 from segctl.runtime.signals import requests_between_steps
 from segctl.runtime.world import World
-from segctl.schema.cross_checks import unlearnt_taps
+from segctl.schema.cross_checks import reach_beyond_crop
 from segctl.schema.evaluate import EvaluateSpec, ProtocolChange, protocol_in_words, protocol_slug
 from segctl.schema.run import TrainRun
 
@@ -123,8 +124,13 @@ def open_request(request: EvaluationRequest) -> OpenedRequest:
                 "leave --calibration out",
             )
     protocol = request.change.apply(spec.evaluate, spec.data.crop)
-    if text := unlearnt_taps(spec, protocol, dataset.usual_size(split)):
-        warnings.append(text)
+    if request.program is None and (text := reach_beyond_crop(spec, protocol, dataset.usual_size(split))):
+        height, width = spec.data.crop
+        if has_unseen_taps(load(request.run.model).head, spec.model.output_stride, spec.data.crop):
+            warnings.append(
+                f"{text}: its outer weights learnt nothing there, are not zero, and disturb whole pictures, which can cost many "
+                f"points. Score in tiles (--protocol sliding --tile {height}x{width}), or train it again: since 0.2 they are zero"
+            )
     place = split if name == spec.data.dataset else f"{split}@{name}"
     changes = [] if protocol == spec.evaluate else [protocol_slug(protocol)]
     if request.program is None:

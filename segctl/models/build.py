@@ -11,6 +11,7 @@ from segctl.models.external.foreign import plain_name
 from segctl.models.external.weights import first_misfit
 from segctl.models.head_widths import reference_widths
 from segctl.models.heads import head_class
+from segctl.models.heads.blocks import silence_unseen_taps
 from segctl.models.saving import SavedModel, fill, read, read_if_saved
 from segctl.models.segmenter import Segmenter
 from segctl.models.timm_backbone import build_backbone
@@ -18,14 +19,24 @@ from segctl.runs import RunFolder
 from segctl.schema.models import ModelSpec
 
 
-def build_model(spec: ModelSpec, num_classes: int, class_names: Sequence[str] | None = None, *, bands: int = 3) -> Segmenter:
+def build_model(
+    spec: ModelSpec,
+    num_classes: int,
+    class_names: Sequence[str] | None = None,
+    *,
+    bands: int = 3,
+    crop: tuple[int, int] | None = None,
+) -> Segmenter:
     """The network of a preset. The same torch seed gives the same weights. Raises InputError.
 
     class_names: of its classes. If model.weights is a run, its classes of the same names are taken too.
     bands: how many its images have.
+    crop: (height, width) that it will learn on. New weights that reach beyond it are zero.
     """
     start = _run_to_start_from(spec.weights)
     model = _build(spec if start is None else spec.model_copy(update={"weights": "none"}), num_classes, bands)
+    if crop is not None:
+        silence_unseen_taps(model.head, spec.output_stride, crop)
     if start is not None:
         model.weights_note = _take_from(model, start, class_names)
         model.backbone.weights_file = start.path

@@ -102,7 +102,7 @@ def _build(request: Request, fresh: bool) -> Session:
     # Seed here, after the teacher: the same seed gives every method the same student.
     torch.manual_seed(run.train.seed)
     spec = run.model if fresh else run.model.model_copy(update={"weights": "none"})
-    model = build_model(spec, dataset.classes.num_classes, dataset.classes.names, bands=dataset.bands)
+    model = build_model(spec, dataset.classes.num_classes, dataset.classes.names, bands=dataset.bands, crop=run.data.crop)
     if dataset.pixels is not None:
         model.pixels = dataset.pixels.model_dump(mode="json")
         if dataset.pixels.mean is not None and dataset.pixels.std is not None:

@@ -18,7 +18,7 @@ from segctl.runs import RunFolder, resume_line
 from segctl.runtime.determinism import determinism_in_words
 from segctl.runtime.device import Compute
 from segctl.runtime.world import World
-from segctl.schema.cross_checks import local_losses, unlearnt_taps
+from segctl.schema.cross_checks import local_losses, reach_beyond_crop
 from segctl.schema.run import PretrainRun, TrainRun
 from segctl.teacher.cache import TeacherCache
 from segctl.teacher.features import FeatureTeacher
@@ -232,7 +232,10 @@ class Session:
         run, texts = self.run, []
         if run.model.frozen and run.model.weights == "none":
             texts.append("model.frozen keeps the backbone's random weights, from which no head learns much")
-        if text := unlearnt_taps(run, run.evaluate, self.dataset.usual_size(run.data.val_split)):
-            texts.append(text)
+        if text := reach_beyond_crop(run, run.evaluate, self.dataset.usual_size(run.data.val_split)):
+            texts.append(
+                f"{text}; its outer weights see only padding there and stay zero, so larger pictures gain nothing by it. "
+                "Larger crops or a smaller model.rates would use it"
+            )
         judged = self.dataset.judged_labels((run.data.train_split, run.data.val_split))
         return [*texts, *(finding.problem for finding in judged.certain), *judged.warnings]

@@ -264,6 +264,15 @@ def test_a_run_gives_a_new_network_its_head_and_the_classes_of_the_same_names(tm
     )
 
 
+def test_new_weights_that_reach_beyond_the_crop_are_zero_and_those_of_a_run_stay(tmp_path):
+    old = saved(tmp_path, "deeplabv3")
+    new = build_model(spec("deeplabv3"), 5, CLASS_NAMES, crop=(64, 400))  # a map of 8×50, and rates of 12, 24, 36
+    taken = build_model(spec("deeplabv3", weights=str(tmp_path)), 5, CLASS_NAMES, crop=(64, 400))
+    for branch in range(2, 5):
+        assert torch.equal(taken.head.branches[branch][0].weight, old.head.branches[branch][0].weight)
+        assert new.head.branches[branch][0].weight.abs().sum((0, 1, 3)).bool().tolist() == [False, True, False]
+
+
 def test_a_run_of_another_head_gives_its_backbone_and_says_what_it_left(tmp_path):
     old = saved(tmp_path, "pspnet")
     new = build_model(spec("deeplabv3", weights=str(tmp_path / "model.safetensors")), 5, CLASS_NAMES)

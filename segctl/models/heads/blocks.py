@@ -3,6 +3,9 @@
 Every convolution of a head is bias-free and followed by batch norm and ReLU.
 """
 
+import math
+from collections.abc import Iterator
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,6 +27,31 @@ class ConvBNReLU(nn.Sequential):
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
+
+
+def silence_unseen_taps(head: nn.Module, stride: int, crop: tuple[int, int]) -> None:
+    """Set to zero the weights of atrous convolutions that meet nothing but zero padding in crops (height, width) at that stride.
+
+    They have no gradient there. Left at their random initial values, they would disturb every larger picture: DeepLabV3+ on
+    CamVid's 360×480 after crops of 192×256 lost 36 points of mIoU_D.
+    """
+    for taps in _unseen_taps(head, stride, crop):
+        taps.detach().zero_()
+
+
+def has_unseen_taps(head: nn.Module, stride: int, crop: tuple[int, int]) -> bool:
+    """Whether some of these weights are not zero."""
+    return any(bool(taps.any()) for taps in _unseen_taps(head, stride, crop))
+
+
+def _unseen_taps(head: nn.Module, stride: int, crop: tuple[int, int]) -> Iterator[Tensor]:
+    """Views of the weights."""
+    sides = [math.ceil(side / stride) for side in crop]
+    for layer in head.modules():
+        if isinstance(layer, nn.Conv2d) and max(layer.dilation) > 1:
+            for axis, (side, size, rate) in enumerate(zip(sides, layer.kernel_size, layer.dilation, strict=True)):
+                beyond = [tap for tap in range(size) if abs(tap - size // 2) * rate >= side]
+                yield from (layer.weight.select(2 + axis, tap) for tap in beyond)
 
 
 class PooledBatchNorm2d(nn.BatchNorm2d):

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from segctl.models.heads.auxiliary import AuxiliaryHead, classifier
-from segctl.models.heads.blocks import ConvBNReLU, PooledBatchNorm2d, PoolingBranch, init_decoder
+from segctl.models.heads.blocks import (
+    ConvBNReLU,
+    PooledBatchNorm2d,
+    PoolingBranch,
+    has_unseen_taps,
+    init_decoder,
+    silence_unseen_taps,
+)
 
 
 @pytest.mark.parametrize(("kernel_size", "dilation"), [(1, 1), (3, 1), (3, 12), (3, 36)])
@@ -74,3 +81,25 @@ def test_auxiliary_head_drops_whole_channels_in_training_only():
     assert head(x).shape == (1, 3, 5, 7)
     head.eval()
     assert torch.equal(head(x), head(x))
+
+
+@pytest.mark.parametrize(
+    ("rate", "kept"),
+    [
+        (1, [[1, 1, 1], [1, 1, 1], [1, 1, 1]]),
+        (2, [[1, 1, 1], [1, 1, 1], [1, 1, 1]]),
+        (3, [[0, 1, 0], [0, 1, 0], [0, 1, 0]]),  # wider than the map, not higher
+        (5, [[0, 0, 0], [0, 1, 0], [0, 0, 0]]),
+    ],
+)
+def test_weights_that_meet_padding_alone_are_zero_and_change_nothing_on_the_crop(rate, kept):
+    """A crop of 36×20 at stride 8 is a map of 5×3. The gradient of these weights is zero, so they stay zero."""
+    layer, x = ConvBNReLU(2, 4, 3, rate), torch.randn(2, 2, 5, 3)
+    before = layer(x)
+    before.square().sum().backward()
+    assert (layer[0].weight.grad.abs().sum((0, 1)) > 0).int().tolist() == kept
+    assert has_unseen_taps(layer, 8, (36, 20)) is (rate >= 3)
+    silence_unseen_taps(layer, 8, (36, 20))
+    assert (layer[0].weight.abs().sum((0, 1)) > 0).int().tolist() == kept
+    assert not has_unseen_taps(layer, 8, (36, 20))
+    assert torch.equal(layer(x), before)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from segctl.schema.cross_checks import unlearnt_taps
+from segctl.schema.cross_checks import reach_beyond_crop
 from segctl.schema.load import load_preset, read_preset
 
 PICTURE = (360, 480)
@@ -25,7 +25,7 @@ SMALL = "data.crop=[192,256]"
 )
 def test_a_branch_that_learns_from_padding_is_named(changes: list[str], reach: int | None) -> None:
     run = read_preset("camvid-fast", tuple(changes))
-    found = unlearnt_taps(run, run.evaluate, PICTURE)
+    found = reach_beyond_crop(run, run.evaluate, PICTURE)
     assert found == "" if reach is None else f"reaches {reach} pixels, beyond crops of 192×256" in found
 
 
