@@ -15,16 +15,16 @@ from typing import Any, TypeVar
 from segctl.data.files.lock import KeptLock
 from segctl.errors import SegctlError
 
-Job = TypeVar("Job")
-Made = TypeVar("Made")
+_Job = TypeVar("_Job")
+_Made = TypeVar("_Made")
 
 _POLL_S = 0.1
 """How often progress is reported while processes work."""
 
 
 def in_processes(
-    make: Callable[[Job, int, Callable[[], None]], Made], job: Job, count: int, workers: int, report: Callable[[int], None]
-) -> list[Made]:
+    make: Callable[[_Job, int, Callable[[], None]], _Made], job: _Job, count: int, workers: int, report: Callable[[int], None]
+) -> list[_Made]:
     """`make(job, index, tick)` for each index below `count`, in fresh processes, because this one may hold threads, which a fork
     would break.
 
