@@ -42,8 +42,8 @@ __all__ = [
 _HOMES = {"load": "segctl.inference.network", "evaluate_files": "segctl.evaluate.png_folders"}
 _ROOMS = {
     "bench", "cli", "commands", "data", "distillers", "errors", "evaluate", "export",
-    "files", "ignored", "inference", "losses", "metrics", "models", "programs",
-    "report", "runs", "runtime", "schema", "teacher", "train",
+    "files", "ignored", "inference", "losses", "metrics", "models", "pixel_types",
+    "programs", "report", "runs", "runtime", "schema", "teacher", "train",
 }  # fmt: skip
 
 

@@ -42,6 +42,8 @@ def _ready() -> None:
     import forked
     import torch
 
+    # A disk takes 4 ms to say that a file is on it, and a run asks 14 times. No test cuts the power.
+    os.fsync = lambda handle: None
     torch.set_num_threads(1)
     forked.preload()
 

@@ -61,10 +61,9 @@ def test_every_room_has_a_step() -> None:
     assert rooms == set(STEPS)
 
 
-def test_the_command_line_schema_and_report_import_no_torch() -> None:
-    code = (
-        "import sys, segctl.cli, segctl.schema.load, segctl.report.markdown; print('torch' in sys.modules, 'h5py' in sys.modules)"
-    )
+def test_the_command_line_schema_report_and_measuring_import_no_torch() -> None:
+    rooms = "segctl.cli, segctl.schema.load, segctl.report.markdown, segctl.bench.measure"
+    code = f"import sys, {rooms}; print('torch' in sys.modules, 'h5py' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False", "False"]
 

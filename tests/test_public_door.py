@@ -19,11 +19,18 @@ def test_every_exported_name_is_there_and_nothing_else_is() -> None:
         _ = segctl.jaccard
 
 
+ROOMS = {path.stem for path in Path(segctl.__file__).parent.iterdir() if path.name[0] not in "._"} - {"presets", "py"}
+
+
+def test_every_room_is_found_by_its_name() -> None:
+    """Each is asked for itself: a room that another one has imported is an attribute in any case."""
+    assert [segctl.__getattr__(room).__name__ for room in sorted(ROOMS)] == [f"segctl.{room}" for room in sorted(ROOMS)]
+
+
 @pytest.mark.slow
 def test_every_room_is_an_attribute_after_the_import_alone() -> None:
-    rooms = {path.stem for path in Path(segctl.__file__).parent.iterdir() if path.name[0] not in "._"} - {"presets", "py"}
     door = "segctl.models.load; segctl.losses.jdt.JDTLoss; assert segctl.JDTLoss is segctl.losses.jdt.JDTLoss"
-    code = f"import segctl; {door}; assert all(getattr(segctl, room).__name__ == f'segctl.{{room}}' for room in {sorted(rooms)})"
+    code = f"import segctl; {door}; assert all(getattr(segctl, room).__name__ == f'segctl.{{room}}' for room in {sorted(ROOMS)})"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -63,7 +63,7 @@ PRESET: dict[str, Any] = {
         {"kind": "jdt", "logits": "main", "weight": 0.5, "smooth": 1.0},
     ],
     "optim": {"kind": "sgd", "lr": 0.05, "weight_decay": 1e-4},
-    "train": {"steps": 8, "batch_size": 4, "precision": "fp32", "validate_every": 4, "checkpoint_every": 2},
+    "train": {"steps": 4, "batch_size": 4, "precision": "fp32", "validate_every": 4, "checkpoint_every": 2},
 }
 
 STUDENT: dict[str, Any] = PRESET | {

@@ -11,32 +11,25 @@ and the bytes of every source still agree.
 
 import json
 import math
-import multiprocessing
 import os
 import re
 import shutil
-import signal
-import threading
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from multiprocessing.sharedctypes import Synchronized
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel
 
 from segctl import __version__
-from segctl.data.classes import LabelCounts
+from segctl.data.classes import LabelCounts, counts_of_splits, judge_labels
 from segctl.data.files.bands import BandScaling
-from segctl.data.files.lock import KeptLock, locked, made_folder, remove_abandoned
+from segctl.data.files.lock import locked, made_folder, remove_abandoned
 from segctl.data.findings import Finding, refusal
 from segctl.data.inspect.duplicates import Pictures
-from segctl.data.inspect.labels import counts_of_splits, judge_labels
+from segctl.data.shard_processes import in_processes
 from segctl.data.shards.dataset import (
     INDEX_NAME,
     PreparedDataset,
@@ -63,8 +56,6 @@ MIN_SHARDS, MIN_SHARD_SAMPLES = 4, 32
 LEAST_DEVIATION: dict[PixelType, float] = {"uint8": 1.0, "uint16": 0.05}
 """A band whose numbers deviate less from their mean counts as one value. uint16 may hold small numbers that matter, such as
 a band of 0 and 1; one level is then still at most 20 deviations."""
-_POLL_S = 0.1
-"""How often progress is reported while processes convert."""
 
 Records = dict[str, SampleRecord]
 
@@ -371,7 +362,7 @@ def convert(conversion: Conversion, workers: int, progress: Progress) -> list[Wr
     """Write every shard that is not whole yet, in this process or in several. Returns all of them, in order."""
     workers = min(workers, len(conversion.shards))
     if workers > 1:
-        return _in_processes(conversion, workers, progress)
+        return in_processes(_make, conversion, len(conversion.shards), workers, lambda done: progress(done, conversion.total))
     done = 0
 
     def tick() -> None:
@@ -478,66 +469,3 @@ def _read_back(path: Path, records: Records) -> None:
         if pixels_sha256(reader.read(0, "images", name, whole), label, votes) != record.pixels_sha256:
             raise SegctlError(f"sample '{name}' reads back from '{path}' with other pixels than were written", "check the disk")
     reader.close()
-
-
-def _in_processes(conversion: Conversion, workers: int, progress: Progress) -> list[WrittenShard]:
-    """Convert in fresh processes (spawn), because this one may hold threads, which a fork would break."""
-    context = multiprocessing.get_context("spawn")
-    counter: Synchronized[int] = context.Value("i", 0)
-    stop = context.Event()
-    pool = ProcessPoolExecutor(workers, context, _enter_worker, (conversion, counter, stop, KeptLock()))
-    try:
-        futures = [pool.submit(_write_in_worker, index) for index in range(len(conversion.shards))]
-        waiting = set(futures)
-        while waiting:
-            finished, waiting = wait(waiting, _POLL_S, FIRST_EXCEPTION)
-            for future in finished:
-                future.result()
-            progress(counter.value, conversion.total)
-        return [future.result() for future in futures]
-    except BrokenProcessPool as error:
-        raise SegctlError("a converting process died", "try again with --workers 1; the machine may be out of memory") from error
-    finally:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
-
-
-class _StopError(Exception):
-    """The main process has given up, so a worker drops its unfinished shard."""
-
-
-@dataclass
-class _Worker:
-    conversion: Conversion
-    counter: "Synchronized[int]"
-    stop: Event
-
-    def tick(self) -> None:
-        if self.stop.is_set():
-            raise _StopError
-        with self.counter.get_lock():
-            self.counter.value += 1
-
-
-_worker: _Worker | None = None
-
-
-def _enter_worker(conversion: Conversion, counter: "Synchronized[int]", stop: Event, _: KeptLock) -> None:
-    """The main process handles Ctrl-C; a worker ignores it, and must not outlive the main process by much."""
-    global _worker
-    _worker = _Worker(conversion, counter, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _write_in_worker(index: int) -> WrittenShard:
-    if _worker is None:
-        raise RuntimeError("_write_in_worker runs only where _enter_worker has run")
-    return _make(_worker.conversion, index, _worker.tick)

@@ -12,7 +12,6 @@ from segctl.commands import RUNS_ROOT
 from segctl.data.batches.teacher_outputs import TeacherOutputs
 from segctl.data.batches.views import TrainingNames, names_without_label
 from segctl.data.files.lock import locked
-from segctl.data.inspect.labels import judge_dataset
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.models import Segmenter
 from segctl.runs import RunFolder, resume_line
@@ -248,5 +247,5 @@ class Session:
                 f"{text}; its outer weights see only padding there and stay zero, so larger pictures gain nothing by it. "
                 "Larger crops or a smaller model.rates would use it"
             )
-        judged = judge_dataset(self.dataset, (run.data.train_split, run.data.val_split))
+        judged = self.dataset.judged_labels((run.data.train_split, run.data.val_split))
         return [*texts, *(finding.problem for finding in judged.certain), *judged.warnings]

@@ -1,7 +1,5 @@
 """Turns, medians and ratios by hand, and a table of real subjects."""
 
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,11 +78,6 @@ def test_a_subject_that_fails_has_a_row_and_the_next_one_is_the_reference():
 def test_if_all_fail_there_is_no_table():
     with pytest.raises(InputError, match="nothing could be measured: no such provider"):
         measure_in_turns([timed("broken")], HERE, silent)
-
-
-def test_a_file_is_measured_without_torch():
-    code = "import sys, segctl.bench.measure; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_all_take_turns_in_every_round(monkeypatch):

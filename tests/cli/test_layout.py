@@ -20,16 +20,16 @@ def words(texts):
 
 
 @pytest.mark.parametrize("drop", [(), ("steps",), ("steps", "dataset", "what it is")])
-@pytest.mark.parametrize("width", range(24, 91))
-def test_no_word_is_cut_and_no_line_too_long(width, drop):
-    found = lay_out(COLUMNS, ROWS, width, drop)
-    assert max(map(len, lines(found))) <= width
+def test_no_word_is_cut_and_no_line_too_long(drop):
     known = words([*COLUMNS, *(cell for row in ROWS for cell in row)])
-    assert words(lines(found)) <= known
-    for row in ROWS:
-        assert any(row[0] in line for line in lines(found))
-    shown = known - words(found.left_out) - words(row[COLUMNS.index(name)] for row in ROWS for name in found.left_out)
-    assert shown - {"name"} <= words(lines(found))  # stacked, the name of the first column is not needed
+    for width in range(24, 91):
+        found = lay_out(COLUMNS, ROWS, width, drop)
+        assert max(map(len, lines(found))) <= width
+        assert words(lines(found)) <= known, width
+        for row in ROWS:
+            assert any(row[0] in line for line in lines(found)), width
+        shown = known - words(found.left_out) - words(row[COLUMNS.index(name)] for row in ROWS for name in found.left_out)
+        assert shown - {"name"} <= words(lines(found)), width  # stacked, the name of the first column is not needed
 
 
 def test_a_wide_table_has_all_columns_and_right_aligned_numbers():

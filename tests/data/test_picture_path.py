@@ -8,7 +8,7 @@ import pytest
 from archive_files import write_zip
 from camvid_folders import draw_folder
 
-MOST_FILES = 15
+MOST_FILES = 14
 FOLLOW = """
 import pathlib, sys
 import segctl.data.batches.loader as loader

@@ -359,7 +359,7 @@ def conversion(folder: Path, samples: Grey) -> Conversion:
     return Conversion(source, folder, "lz4", (("grey-0.h5", ("a",)), ("grey-1.h5", ("b", "c"))))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_records_say_where_each_sample_went(tmp_path, workers):
     shards = convert(conversion(tmp_path, Grey()), workers, lambda done, total: None)
     records = {name: record for shard in shards for name, record in shard.records.items()}

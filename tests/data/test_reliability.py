@@ -87,6 +87,7 @@ def test_a_killed_preparation_is_incomplete_and_the_next_one_finishes(many, tmp_
     assert incomplete > kills // 2
 
 
+@pytest.mark.slow
 def test_kills_one_after_the_other_lose_no_whole_shard(many, tmp_path, capsys):
     source, fingerprint = many
     for sample in (40, 70):

@@ -77,6 +77,7 @@ def test_the_fake_refuses_what_nccl_refuses(guard: Path, tmp_path: Path) -> None
     assert [len(found) for found in run_ranks_there(guard, tmp_path, refusals, SIZE)] == [3, 3]
 
 
+@pytest.mark.slow
 def test_tensors_of_gpus_go_to_nccl_and_the_rest_to_gloo(guard: Path, tmp_path: Path) -> None:
     first, second = run_ranks_there(guard, tmp_path, collectives, SIZE)
     x = images().requires_grad_()

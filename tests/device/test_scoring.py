@@ -87,6 +87,7 @@ def tiles_in_little_memory() -> tuple[list[int], bool]:
     return seen, all(torch.equal(found[0], other) for other in found)
 
 
+@pytest.mark.slow
 def test_several_tiles_go_at_once_and_fewer_where_they_do_not_fit(guard: Path, tmp_path: Path) -> None:
     seen, equal = run_there(guard, tmp_path, tiles_in_little_memory)
     assert equal
@@ -109,6 +110,7 @@ def predicted(data: Path, teacher: Path, folder: Path) -> list[bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_masks_of_pictures_are_the_cpu_s(guard: Path, toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
     here, there = run_there(guard, tmp_path, predicted, toy_data, toy_teacher, tmp_path)
     assert here == there

@@ -18,6 +18,7 @@ def commands() -> list[list[str]]:
     return [line.split()[1:] for block in blocks for line in block.splitlines()]
 
 
+@pytest.mark.slow
 def test_the_pages_commands_do_what_it_says(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEGCTL_DATA", str(toy_data))

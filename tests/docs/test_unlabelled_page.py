@@ -22,6 +22,7 @@ def commands() -> list[list[str]]:
     return [line.split()[1:] for block in blocks for line in block.splitlines()]
 
 
+@pytest.mark.slow
 def test_the_pages_commands_do_what_it_says(toy_data, toy_teacher, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()

@@ -52,7 +52,13 @@ def require_same(found, wanted):
     assert (found != wanted.argmax(1)).mean() <= 1e-3
 
 
-@pytest.mark.parametrize("head", HEADS)
+OF_OTHER_BLOCKS = ("deeplabv3plus", "segformer", "upernet")
+"""Between them they have what traced networks get wrong: dilated and strided maps, attention, bins of pooling."""
+
+
+@pytest.mark.parametrize(
+    "head", [head if head in OF_OTHER_BLOCKS else pytest.param(head, marks=pytest.mark.slow) for head in HEADS]
+)
 def test_torchscript_of_every_head_at_every_size(head):
     model = settled(head)
     program = trace_script(model, "labels", None)

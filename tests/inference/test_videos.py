@@ -238,6 +238,7 @@ def test_a_video_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
+@pytest.mark.slow
 def test_an_exported_file_takes_videos_without_torch(here: Path, toy_export: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"

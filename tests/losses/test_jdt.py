@@ -86,24 +86,24 @@ def test_norm_2_keeps_an_error_below_zero_for_a_whole_gamma() -> None:
     assert JDTLoss(alpha=1, beta=0, gamma=2, norm=2)(p.log(), y).item() == pytest.approx(0.5805, abs=5e-5)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_norm_2_with_unequal_weights_agrees_with_the_slow_reference(seed: int) -> None:
-    logits, label, keep_mask, options = random_case(seed)
-    options |= {"norm": 2, "alpha": 0.9, "beta": 0.1 * (seed % 3), "gamma": float(1 + seed % 3), "smooth": 0.1}
-    options |= {"class_weights": None, "log_loss": False}
-    expected = slow_jdt(logits.numpy(), label.numpy(), None if keep_mask is None else keep_mask.numpy(), **options)
-    assert JDTLoss(**options)(logits, label, keep_mask).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+def test_norm_2_with_unequal_weights_agrees_with_the_slow_reference() -> None:
+    for seed in range(20):
+        logits, label, keep_mask, options = random_case(seed)
+        options |= {"norm": 2, "alpha": 0.9, "beta": 0.1 * (seed % 3), "gamma": float(1 + seed % 3), "smooth": 0.1}
+        options |= {"class_weights": None, "log_loss": False}
+        expected = slow_jdt(logits.numpy(), label.numpy(), None if keep_mask is None else keep_mask.numpy(), **options)
+        assert JDTLoss(**options)(logits, label, keep_mask).item() == pytest.approx(expected, rel=1e-9, abs=1e-12), seed
 
 
-@pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("mode", ["probability", "both", "present"])
-def test_classes_by_prediction_and_products_agree_with_the_slow_reference(seed: int, mode: str) -> None:
-    logits, label, keep_mask, options = random_case(seed)
-    options |= {"active_hard": mode, "active_soft": mode, "class_weights": None, "threshold": (0.3, 0.6, 0.9)[seed % 3]}
-    if options["norm"] == 1:
-        options["overlap"] = ("minimum", "product")[seed // 2 % 2]
-    expected = slow_jdt(logits.numpy(), label.numpy(), None if keep_mask is None else keep_mask.numpy(), **options)
-    assert JDTLoss(**options)(logits, label, keep_mask).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+def test_classes_by_prediction_and_products_agree_with_the_slow_reference(mode: str) -> None:
+    for seed in range(40):
+        logits, label, keep_mask, options = random_case(seed)
+        options |= {"active_hard": mode, "active_soft": mode, "class_weights": None, "threshold": (0.3, 0.6, 0.9)[seed % 3]}
+        if options["norm"] == 1:
+            options["overlap"] = ("minimum", "product")[seed // 2 % 2]
+        expected = slow_jdt(logits.numpy(), label.numpy(), None if keep_mask is None else keep_mask.numpy(), **options)
+        assert JDTLoss(**options)(logits, label, keep_mask).item() == pytest.approx(expected, rel=1e-9, abs=1e-12), seed
 
 
 def test_classes_by_prediction_by_hand() -> None:
@@ -177,22 +177,22 @@ def random_case(seed: int) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Any
     return logits, label, keep_mask, options
 
 
-@pytest.mark.parametrize("seed", range(80))
-def test_every_option_agrees_with_the_slow_reference(seed: int) -> None:
-    logits, label, keep_mask, options = random_case(seed)
-    loss = JDTLoss(**options).double()
-    if loss.class_weights is not None:
-        loss.class_weights.copy_(torch.tensor(options["class_weights"], dtype=torch.float64))
-    expected = slow_jdt(logits.numpy(), label.numpy(), None if keep_mask is None else keep_mask.numpy(), **options)
-    assert loss(logits, label, keep_mask).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+def test_every_option_agrees_with_the_slow_reference() -> None:
+    for seed in range(80):
+        logits, label, keep_mask, options = random_case(seed)
+        loss = JDTLoss(**options).double()
+        if loss.class_weights is not None:
+            loss.class_weights.copy_(torch.tensor(options["class_weights"], dtype=torch.float64))
+        expected = slow_jdt(logits.numpy(), label.numpy(), None if keep_mask is None else keep_mask.numpy(), **options)
+        assert loss(logits, label, keep_mask).item() == pytest.approx(expected, rel=1e-9, abs=1e-12), seed
 
 
-@pytest.mark.parametrize("seed", range(0, 80, 4))
-def test_float32_agrees_with_float64(seed: int) -> None:
-    logits, label, keep_mask, options = random_case(seed)
-    loss = JDTLoss(**options)
-    exact = loss(logits, label, keep_mask)
-    assert loss(logits.float(), label, keep_mask).item() == pytest.approx(exact.item(), rel=2e-5, abs=1e-6)
+def test_float32_agrees_with_float64() -> None:
+    for seed in range(0, 80, 4):
+        logits, label, keep_mask, options = random_case(seed)
+        loss = JDTLoss(**options)
+        exact = loss(logits, label, keep_mask)
+        assert loss(logits.float(), label, keep_mask).item() == pytest.approx(exact.item(), rel=2e-5, abs=1e-6), seed
 
 
 # What stays the same, and what is zero.

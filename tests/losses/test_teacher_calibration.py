@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import dirichlet
 from torch import Tensor
 
 from segctl.losses import teacher_calibration
@@ -23,6 +22,8 @@ def batch(height: int = 4, width: int = 7) -> tuple[Tensor, Tensor]:
 
 def slow_calibration(q: np.ndarray, label: np.ndarray, replaced: np.ndarray, bandwidth: float) -> np.ndarray:
     """Every valid pixel of the image is a key; scipy's densities, summed one by one."""
+    from scipy.stats import dirichlet  # takes half a second to import, in every process that collects the tests
+
     result = q.copy()
     for image, row, column in zip(*np.nonzero(replaced), strict=True):
         above = np.zeros(q.shape[1])

@@ -28,7 +28,10 @@ def spec(head: str, backbone: str, **changes) -> ModelSpec:
     return ModelSpec(**({"family": "cirkd", "head": head, "backbone": backbone, "weights": "none", "aux": aux} | changes))
 
 
-@pytest.mark.parametrize(("head", "backbone"), COUNTS)
+@pytest.mark.parametrize(
+    ("head", "backbone"),
+    [pytest.param(*pair, marks=pytest.mark.slow) if pair[1] == "resnet101" else pair for pair in COUNTS],
+)
 def test_the_parameter_count_is_the_published_one(head, backbone):
     with torch.device("meta"):
         model = build_model(spec(head, backbone), 19)

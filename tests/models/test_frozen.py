@@ -39,7 +39,10 @@ def test_its_outputs_are_those_of_the_network_that_is_not_frozen() -> None:
     assert torch.equal(frozen(images).logits, free(images).logits)
 
 
-@pytest.mark.parametrize(("name", "stride"), TRANSFORMERS.items())
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [pytest.param(*row, marks=pytest.mark.slow) if "dinov3" in row[0] else row for row in TRANSFORMERS.items()],
+)
 def test_transformers_take_any_size_and_give_a_map_of_patches(name: str, stride: int) -> None:
     model = network(name, stride, frozen=True, final_norm=True).eval()
     assert model.backbone.strides[-1] == stride

@@ -24,7 +24,14 @@ REFERENCE = {
 }
 
 
-@pytest.mark.parametrize(("head", "backbone"), REFERENCE)
+DEEP = ("resnet50d", "resnet101d")
+"""More layers of the kinds that resnet18d has, and a bottleneck that efficientnet_b0 and mobilenetv2_100 stand for."""
+
+
+@pytest.mark.parametrize(
+    ("head", "backbone"),
+    [pytest.param(*pair, marks=pytest.mark.slow) if pair[1] in DEEP else pair for pair in REFERENCE],
+)
 def test_parameter_count_is_the_reference_s(head, backbone):
     spec = ModelSpec(backbone=backbone, head=head, output_stride=32 if head == "unet" else 8, weights="none")
     with torch.device("meta"):

@@ -29,7 +29,7 @@ def refused(path, **options) -> str:
     return str(raised.value)
 
 
-@pytest.mark.parametrize("aux", [True, False])
+@pytest.mark.parametrize("aux", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("head", HEADS)
 def test_round_trip_is_bit_identical(head, aux, tmp_path):
     model = saved(tmp_path, head, aux=aux)

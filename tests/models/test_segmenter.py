@@ -8,7 +8,7 @@ from segctl.models import upsample
 from tests.models.specs import HEADS, network
 
 ALL = [(head, stride) for head in HEADS for stride in ((32,) if head == "unet" else (8, 16, 32))]
-SIZES = [(1, 1), (7, 3), (33, 47), (64, 40)]
+SIZES = [(1, 1), (33, 47), pytest.param((7, 3), marks=pytest.mark.slow), pytest.param((64, 40), marks=pytest.mark.slow)]
 
 
 def ceil_div(size, stride):

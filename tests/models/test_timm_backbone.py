@@ -36,7 +36,9 @@ def test_strides_are_those_asked_for(name, stride, strides):
     ("name", "stride"),
     [
         ("dla46_c", 32),  # adds maps of several strides, so wants sides that 32 divides: images are padded
-        ("swin_tiny_patch4_window7_224", 32),  # made for one size, its maps with channels last
+        pytest.param(
+            "swin_tiny_patch4_window7_224", 32, marks=pytest.mark.slow
+        ),  # made for one size, its maps with channels last
         ("test_vit", 16),  # a plain transformer: three maps of one stride
         ("test_mambaout", 32),  # its maps with channels last
     ],
@@ -101,12 +103,12 @@ def test_unet_does_without_the_skips_a_backbone_lacks():
     ("name", "head", "stride"),
     [
         ("mobilenetv4_conv_small", "lraspp", 16),
-        ("tf_efficientnet_lite0", "lraspp", 32),
-        ("mobilenetv3_large_100", "lraspp", 16),
-        ("repvit_m0_9", "segformer", 32),
+        pytest.param("tf_efficientnet_lite0", "lraspp", 32, marks=pytest.mark.slow),
+        pytest.param("mobilenetv3_large_100", "lraspp", 16, marks=pytest.mark.slow),
+        pytest.param("repvit_m0_9", "segformer", 32, marks=pytest.mark.slow),
         ("efficientvit_b0", "upernet", 32),
         ("pvt_v2_b0", "segformer", 32),  # timm's nearest to SegFormer's MiT-B0: the same four widths, attention to a reduced map
-        ("convnext_atto", "fpn", 32),
+        pytest.param("convnext_atto", "fpn", 32, marks=pytest.mark.slow),
     ],
 )
 def test_small_backbones_go_with_the_small_heads_at_any_size(name, head, stride):
@@ -122,7 +124,7 @@ def test_small_backbones_go_with_the_small_heads_at_any_size(name, head, stride)
     [
         pytest.param("repvit_m0_9", 32, marks=pytest.mark.slow),
         pytest.param("mobileone_s0", 16, marks=pytest.mark.slow),
-        ("fastvit_t8", 32),
+        pytest.param("fastvit_t8", 32, marks=pytest.mark.slow),
         ("repghostnet_050", 32),
         ("test_resnet", 8),
     ],
@@ -152,8 +154,8 @@ def test_fusing_leaves_the_model_and_its_mode_alone():
 @pytest.mark.parametrize(
     ("name", "stages", "stride"),
     [
-        ("tf_efficientnet_lite0", 4, 16),
-        ("mobilenetv3_large_100", 4, 16),
+        pytest.param("tf_efficientnet_lite0", 4, 16, marks=pytest.mark.slow),
+        pytest.param("mobilenetv3_large_100", 4, 16, marks=pytest.mark.slow),
         ("resnet18d", 4, 16),
         pytest.param("repvit_m0_9", 3, 16, marks=pytest.mark.slow),
     ],

@@ -148,6 +148,7 @@ def test_images_are_filtered_by_name_and_by_score(tab):
     assert "in all" in tab.locator(".images >> nth=0 >> css=.count").inner_text()
 
 
+@pytest.mark.slow
 def test_one_run_shows_its_classes(tab):
     tab.locator(".images >> nth=0 >> css=select").select_option("0")
     headings = tab.locator(".images >> nth=0 >> css=thead button").all_inner_texts()
@@ -185,6 +186,7 @@ def test_worst_images_open_in_the_explorer(tab):
     require_shown(tab, name)
 
 
+@pytest.mark.slow
 def test_a_row_of_the_table_of_images_opens_its_picture(tab):
     row = tab.locator(".images >> nth=0 >> tbody tr.opens >> nth=-1")
     name = row.locator("td").first.inner_text()
@@ -199,6 +201,7 @@ def test_the_first_picture_shows_both_runs_that_are_compared(tab):
     assert panels[:4] == ["image", "truth", "none-s0", "jml-s0"]
 
 
+@pytest.mark.slow
 def test_a_chip_hides_a_run(tab):
     explorer = tab.locator(".explorer >> nth=0")
     shown(tab)
@@ -287,13 +290,12 @@ def test_pictures_are_filtered_by_class_and_sorted_by_a_difference(tab):
     assert [float(text) for text in values] in (sorted(map(float, values)), sorted(map(float, values), reverse=True))
 
 
+@pytest.mark.slow
 def test_every_picture_loads(tab):
     assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
 
 
-@pytest.mark.parametrize(
-    "width", [1400, pytest.param(900, marks=pytest.mark.slow), pytest.param(420, marks=pytest.mark.slow), 390]
-)
+@pytest.mark.parametrize("width", [*(pytest.param(width, marks=pytest.mark.slow) for width in (1400, 900, 420)), 390])
 def test_no_width_scrolls_sideways_nothing_is_requested_and_the_console_is_empty(browser, page, width):
     opened = browser.new_page(viewport={"width": width, "height": 800})
     said, asked = [], []

@@ -1,6 +1,5 @@
 """Every shipped preset loads, carries its header, and survives being written out and read back."""
 
-import pytest
 import yaml
 
 from segctl.schema.load import load_preset, preset_folder, preset_names, validate_run
@@ -9,6 +8,10 @@ from segctl.schema.terms.formula import total_loss
 from segctl.schema.terms.methods import method_of, published_bundle
 
 NAMES = preset_names()
+TAGS = {
+    "resnet18d": "ra2_in1k", "resnet50d": "ra2_in1k", "resnet101d": "ra2_in1k", "mobilenetv2_100": "ra_in1k",
+    "tf_efficientnet_lite0": "in1k", "vit_base_patch14_dinov2": "lvd142m", "mobilenetv4_conv_small_050": "e3000_r224_in1k",
+}  # fmt: skip
 
 
 def test_the_presets_of_the_first_release_are_all_there() -> None:
@@ -22,57 +25,53 @@ def test_the_presets_of_the_first_release_are_all_there() -> None:
     assert [name for name in NAMES if name.startswith("shapes-")]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_name_inside_is_the_file_name(name: str) -> None:
-    assert load_preset(name).name == name
+def test_the_name_inside_is_the_file_name() -> None:
+    for name in NAMES:
+        assert load_preset(name).name == name, name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_header_says_purpose_command_score_and_time(name: str) -> None:
-    head = (preset_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[:4]
-    assert [line.split()[:2][1] for line in head[1:]] == ["Command:", "Expected:", "Time:"]
-    verb = "distill" if isinstance(load_preset(name), DistillRun) else "train"
-    assert head[1].endswith(f"segctl {verb} --preset {name}")
+def test_the_header_says_purpose_command_score_and_time() -> None:
+    for name in NAMES:
+        head = (preset_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[:4]
+        assert [line.split()[:2][1] for line in head[1:]] == ["Command:", "Expected:", "Time:"], name
+        verb = "distill" if isinstance(load_preset(name), DistillRun) else "train"
+        assert head[1].endswith(f"segctl {verb} --preset {name}"), name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_preset_survives_dump_and_load(name: str) -> None:
-    run = load_preset(name)
-    again = yaml.safe_load(yaml.safe_dump(run.model_dump(mode="json")))
-    assert validate_run(again, name) == run
+def test_a_preset_survives_dump_and_load() -> None:
+    for name in NAMES:
+        run = load_preset(name)
+        again = yaml.safe_load(yaml.safe_dump(run.model_dump(mode="json")))
+        assert validate_run(again, name) == run, name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_teacher_is_a_preset_on_the_same_data_without_a_teacher_of_its_own(name: str) -> None:
-    run = load_preset(name)
-    if isinstance(run, DistillRun):
-        teacher = load_preset(run.teacher.preset)
-        assert not isinstance(teacher, DistillRun)
-        assert teacher.data.dataset == run.data.dataset
-        assert teacher.data.val_split == run.data.val_split
+def test_the_teacher_is_a_preset_on_the_same_data_without_a_teacher_of_its_own() -> None:
+    for name in NAMES:
+        run = load_preset(name)
+        if isinstance(run, DistillRun):
+            teacher = load_preset(run.teacher.preset)
+            assert not isinstance(teacher, DistillRun), name
+            assert teacher.data.dataset == run.data.dataset, name
+            assert teacher.data.val_split == run.data.val_split, name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_students_ship_with_the_published_bundle_of_their_recipe(name: str) -> None:
-    run = load_preset(name)
-    if isinstance(run, DistillRun):
-        method = method_of(run.distiller)
-        assert method in {"jml": ["jml"], "scratch": ["jml"], "cirkd": ["cirkd"], "dist": ["dist", "maskd"]}[run.recipe]
-        assert run.distiller == published_bundle(method, run.data.dataset, run.model.aux, run.data.labelled == 1)  # type: ignore[arg-type]
+def test_students_ship_with_the_published_bundle_of_their_recipe() -> None:
+    for name in NAMES:
+        run = load_preset(name)
+        if isinstance(run, DistillRun):
+            method = method_of(run.distiller)
+            assert method in {"jml": ["jml"], "scratch": ["jml"], "cirkd": ["cirkd"], "dist": ["dist", "maskd"]}[run.recipe], name
+            assert run.distiller == published_bundle(method, run.data.dataset, run.model.aux, run.data.labelled == 1), name  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_imagenet_weights_are_named_with_their_tag_and_reproductions_run_in_fp32(name: str) -> None:
-    run = load_preset(name)
-    tags = {
-        "resnet18d": "ra2_in1k", "resnet50d": "ra2_in1k", "resnet101d": "ra2_in1k", "mobilenetv2_100": "ra_in1k",
-        "tf_efficientnet_lite0": "in1k", "vit_base_patch14_dinov2": "lvd142m", "mobilenetv4_conv_small_050": "e3000_r224_in1k",
-    }  # fmt: skip
-    backbone, _, tag = run.model.backbone.partition(".")
-    assert tag == (tags[backbone] if run.model.weights == "timm" else "")
-    own = ("-fast", "-tiny", "-foundation")
-    reproduces = run.recipe == "cirkd" or (name.startswith(("cityscapes-", "voc-")) and not name.endswith(own))
-    assert run.train.precision == ("fp32" if reproduces else "auto")
+def test_imagenet_weights_are_named_with_their_tag_and_reproductions_run_in_fp32() -> None:
+    for name in NAMES:
+        run = load_preset(name)
+        backbone, _, tag = run.model.backbone.partition(".")
+        assert tag == (TAGS[backbone] if run.model.weights == "timm" else ""), name
+        own = ("-fast", "-tiny", "-foundation")
+        reproduces = run.recipe == "cirkd" or (name.startswith(("cityscapes-", "voc-")) and not name.endswith(own))
+        assert run.train.precision == ("fp32" if reproduces else "auto"), name
 
 
 def test_the_three_other_published_losses_are_presets() -> None:

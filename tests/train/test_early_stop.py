@@ -73,8 +73,8 @@ def test_waiting_by_hand() -> None:
         ({"patience": 3}, 5),  # 15, undefined, and 20, which is no better than 20
         pytest.param({"patience": 4}, 6, marks=pytest.mark.slow),
         ({"patience": 5}, 10),
-        ({"patience": 5, "min_gain": 15}, 6),  # 20 is only 10 better than 10
-        ({"patience": 2, "score": "mIoU_C"}, 3),  # 90 is the best one
+        pytest.param({"patience": 5, "min_gain": 15}, 6, marks=pytest.mark.slow),  # 20 is only 10 better than 10
+        pytest.param({"patience": 2, "score": "mIoU_C"}, 3, marks=pytest.mark.slow),  # 90 is the best one
         ({"patience": 1, "score": "IoU_D.Car", "min_gain": 0.5}, 3),
     ],
 )
@@ -96,7 +96,10 @@ def test_a_run_ends_after_validations_without_a_better_score(
         assert [one["IoU_D.Car"] for one in scores] == [1.0, 2.0, 1.5]
 
 
-@pytest.mark.parametrize(("select_by", "best"), [("mIoU_D", 10), ("mIoU_C", 1), ("IoU_D.Car", 10)])
+@pytest.mark.parametrize(
+    ("select_by", "best"),
+    [pytest.param("mIoU_D", 10, marks=pytest.mark.slow), ("mIoU_C", 1), pytest.param("IoU_D.Car", 10, marks=pytest.mark.slow)],
+)
 def test_the_best_weights_are_those_of_the_named_score(
     select_by: str, best: int, known: Callable[[], list[int]], toy_data: Path, tmp_path: Path
 ) -> None:

@@ -165,7 +165,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(toy_data: Path,
 
 
 def test_presets_of_the_toy_are_what_the_tests_think() -> None:
-    assert toy_run(PRESET).train.steps == 8
+    assert toy_run(PRESET).train.steps == 4
 
 
 def test_the_gradient_norm_is_that_of_all_gradients_together(toy_data: Path) -> None:

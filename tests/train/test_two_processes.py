@@ -142,7 +142,7 @@ def train_and_start_again(rank: int, size: int) -> list[dict[str, torch.Tensor]]
     return found
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_averaging_set_up_anew_in_the_middle_sums_in_the_same_order(size: int, tmp_path: Path) -> None:
     through, again = run_in_processes(train_and_start_again, size, tmp_path)[0]
     for name, weight in through.items():

@@ -37,14 +37,12 @@ def show_findings(what: str, findings: "Sequence[Finding]", *, json: bool, hint:
 
 def show_prepared(dataset: "PreparedDataset") -> None:
     """Show the splits and sizes of a prepared dataset, its notes, and the next command."""
-    from segctl.data.inspect.labels import judge_dataset
-
     splits = ", ".join(f"{split} {len(names)}" for split, names in dataset.splits.items())
     sizes = f"{megabytes(dataset.shard_bytes())} of {dataset.provenance.codec} shards from {megabytes(dataset.source_bytes())}"
     out.result(f"{dataset.name}: {splits}; {sizes}; fingerprint {dataset.fingerprint[:12]}")
     for remark in remarks(dataset):
         out.note(remark)
-    for text in judge_dataset(dataset).warnings:
+    for text in dataset.judged_labels().warnings:
         out.warn(text)
     if dataset.trial:
         out.warn(f"'{dataset.name}' is {dataset.trial}; prepare it without --limit to pack all samples")

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from segctl.data.classes import LabelCounts
+from segctl.data.classes import LabelCounts, counts_of_splits
 from segctl.data.datasets.pairs import guess_label_ids
 from segctl.data.findings import Finding
 from segctl.data.inspect.duplicates import Pictures
-from segctl.data.inspect.labels import counts_of_splits, judge_dataset
 from segctl.data.prepare import staging_folder
 from segctl.data.shards.dataset import (
     INDEX_NAME,
@@ -56,7 +55,7 @@ def check(
         ]
         if dataset.label_counts is None:  # an older segctl stored no counts
             dataset = replace(dataset, label_counts=counts_of_splits(dataset.splits, labels))
-        judged = judge_dataset(dataset)
+        judged = dataset.judged_labels()
         for text in judged.warnings:
             warn(text)
         return [*found, *judged.certain]

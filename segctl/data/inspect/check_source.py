@@ -3,10 +3,9 @@
 import zlib
 from collections.abc import Callable
 
-from segctl.data.classes import LabelCounts
+from segctl.data.classes import LabelCounts, counts_of_splits, judge_labels
 from segctl.data.findings import Finding
 from segctl.data.inspect.duplicates import Pictures
-from segctl.data.inspect.labels import counts_of_splits, judge_labels
 from segctl.data.source import Source
 from segctl.data.splits import overlaps
 from segctl.errors import InputError

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from segctl.commands import ROOT_FILE, url_of
 from segctl.data.advice import not_prepared, prepare_again
-from segctl.data.classes import ClassTable, LabelCounts
+from segctl.data.classes import ClassTable, LabelCounts, LabelJudgement, judge_labels
 from segctl.data.files.bands import BandScaling
 from segctl.data.files.remote import fetch_index
 from segctl.data.raters import RaterRecord
@@ -176,6 +176,21 @@ class PreparedDataset:
     def unknown_pixels(self) -> dict[str, int]:
         """The number of pixels whose colour belongs to no class, for each sample that has some."""
         return {name: record.unknown_pixels for name, record in self.samples.items() if record.unknown_pixels}
+
+    def judged_labels(self, splits: Collection[str] = ()) -> LabelJudgement:
+        """What the labels of some splits show, or of all, judged by the counts in dataset.json; no shard is read.
+
+        A dataset that an older segctl prepared has no counts and gets no judgement.
+        """
+        counts = {
+            split: found
+            for split, found in (self.label_counts or {}).items()
+            if (not splits or split in splits) and len(found.classes) == self.classes.num_classes
+        }
+        found = judge_labels(counts, self.classes, "correct the labels or the class table, then prepare it again")
+        if self.trial:  # a trial may lack any class
+            return LabelJudgement([], [*(finding.problem for finding in found.certain), *found.warnings])
+        return found
 
     def image(self, name: str, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
         """The sample or a region of it, (h, w, bands) of `pixel_type`, RGB where 3; only the tiles it touches are read."""

@@ -3,7 +3,6 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
-from scipy.stats import ks_2samp
 
 from segctl.data.batches.augment import PADDING_RGB
 from segctl.data.batches.views import Span, View, Views, draw_view, read_view, unlabelled_names, view_regions
@@ -158,9 +157,18 @@ def our_view(size: tuple[int, int], crop: tuple[int, int], random: np.random.Gen
     return view.columns.scaled / size[1], float(view.flip), *before, *padding
 
 
-@pytest.mark.parametrize(("size", "crop"), [((1024, 2048), (512, 1024)), ((375, 500), (512, 512)), ((2448, 2448), (512, 512))])
+@pytest.mark.parametrize(
+    ("size", "crop"),
+    [
+        ((1024, 2048), (512, 1024)),
+        ((375, 500), (512, 512)),
+        pytest.param((2448, 2448), (512, 512), marks=pytest.mark.slow),
+    ],
+)
 def test_what_comes_out_is_distributed_as_the_usual_pipelines(size, crop):
     """Two-sample Kolmogorov-Smirnov of scale, flip, position and padding, each alone, and the correlations of all."""
+    from scipy.stats import ks_2samp  # takes half a second to import, in every process that collects the tests
+
     ours, usual = (
         np.array([draw(size, crop, np.random.default_rng([seed, number])) for number in range(3000)])
         for seed, draw in ((1, our_view), (2, usual_view))

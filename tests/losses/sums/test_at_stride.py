@@ -67,13 +67,13 @@ def gradient(sums: Sums, logits: Tensor) -> Tensor:
 @pytest.mark.parametrize("norm", [1, 2])
 @pytest.mark.parametrize("corners", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", range(6))
-def test_sums_and_gradient_are_those_of_upsampling_first(seed: int, kind: str, corners: bool, norm: int) -> None:
-    logits, label, size, valid = draw_case(seed, kind)
-    logits.requires_grad_()
-    found, wanted = both(logits, label, size, valid, kind, norm, corners)
-    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
-    torch.testing.assert_close(gradient(found, logits), gradient(wanted, logits), rtol=1e-11, atol=1e-11)
+def test_sums_and_gradient_are_those_of_upsampling_first(kind: str, corners: bool, norm: int) -> None:
+    for seed in range(6):
+        logits, label, size, valid = draw_case(seed, kind)
+        logits.requires_grad_()
+        found, wanted = both(logits, label, size, valid, kind, norm, corners)
+        torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(gradient(found, logits), gradient(wanted, logits), rtol=1e-11, atol=1e-11)
 
 
 def test_two_pixels_by_hand() -> None:

@@ -47,14 +47,14 @@ def gradient(sums: Sums, logits: Tensor, weights: list[Tensor]) -> Tensor:
 @pytest.mark.usefixtures("many_blocks")
 @pytest.mark.parametrize("norm", [1, 2])
 @pytest.mark.parametrize("with_log", [False, True])
-@pytest.mark.parametrize("seed", range(12))
-def test_sums_and_gradient_are_the_plain_ones(seed: int, norm: int, with_log: bool) -> None:
-    logits, label, valid = draw_case(seed)
-    logits.requires_grad_()
-    weights = [torch.randn(logits.shape[:2], dtype=torch.float64) for _ in range(3)]
-    fast, slow = (take(logits, label, valid, norm, with_log) for take in (block_sums, plain_sums))
-    torch.testing.assert_close(fast, slow, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(gradient(fast, logits, weights), gradient(slow, logits, weights), rtol=1e-12, atol=1e-12)
+def test_sums_and_gradient_are_the_plain_ones(norm: int, with_log: bool) -> None:
+    for seed in range(12):
+        logits, label, valid = draw_case(seed)
+        logits.requires_grad_()
+        weights = [torch.randn(logits.shape[:2], dtype=torch.float64) for _ in range(3)]
+        fast, slow = (take(logits, label, valid, norm, with_log) for take in (block_sums, plain_sums))
+        torch.testing.assert_close(fast, slow, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(gradient(fast, logits, weights), gradient(slow, logits, weights), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.usefixtures("many_blocks")

@@ -51,7 +51,7 @@ def test_steps_and_epochs_replace_each_other_on_the_command_line(tmp_path: Path)
 
 
 def test_a_preset_says_either_steps_or_epochs() -> None:
-    with pytest.raises(PresetError, match=r"train\.epochs: got 3 with train\.steps 8, wanted only one of them"):
+    with pytest.raises(PresetError, match=r"train\.epochs: got 3 with train\.steps 4, wanted only one of them"):
         toy_run(train={"epochs": 3})
     with pytest.raises(PresetError, match=r"train\.steps: is missing, wanted train\.steps or train\.epochs"):
         toy_run(train={"steps": None})

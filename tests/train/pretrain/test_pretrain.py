@@ -52,7 +52,11 @@ def steps_of(session: Session, count: int) -> list[float]:
     return [float(sum(take_step(session, next(batches)).terms.values())) for _ in range(count)]
 
 
-@pytest.mark.parametrize("how", [{}, {"method": "mse", "adapter": "mlp"}, {"method": "cwd", "grid": "student"}], ids=str)
+@pytest.mark.parametrize(
+    "how",
+    [{}, pytest.param({"method": "mse", "adapter": "mlp"}, marks=pytest.mark.slow), {"method": "cwd", "grid": "student"}],
+    ids=str,
+)
 def test_the_student_comes_closer_to_the_teacher(how: dict[str, Any], toy_data: Path, tmp_path: Path) -> None:
     run = run_of(**how)
     run = run.model_copy(update={"train": run.train.model_copy(update={"steps": 40})})

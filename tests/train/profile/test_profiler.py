@@ -96,7 +96,9 @@ class Stopping(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("step", [8, 11])  # while steps are timed, and while they are traced
+@pytest.mark.parametrize(
+    "step", [8, pytest.param(11, marks=pytest.mark.slow)]
+)  # while steps are timed, and while they are traced
 def test_a_run_that_ends_early_says_that_there_is_no_profile(step: int, toy_data: Path, tmp_path: Path) -> None:
     watch, folder = Stopping(step), RunFolder(tmp_path / "run")
     request = Request(toy_run(train={"steps": 12, "checkpoint_every": 1}), toy_data, tmp_path, profile=True)

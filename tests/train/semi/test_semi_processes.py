@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
 import toy
 from forked import run_in_processes
@@ -47,6 +48,7 @@ def take_share(rank: int, size: int, root: Path) -> dict[str, Tensor]:
     return weights_after_two_steps(World(rank, size), root)
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_that_one_takes(toy_data, tmp_path):
     whole = weights_after_two_steps(World(), toy_data)
     shares = run_in_processes(partial(take_share, root=toy_data), 2, tmp_path)

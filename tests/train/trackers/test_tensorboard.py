@@ -81,6 +81,7 @@ def test_a_run_that_goes_on_draws_no_step_twice(toy_data: Path, tmp_path: Path) 
     assert_as_logged(folder)
 
 
+@pytest.mark.slow
 def test_a_run_drawn_from_its_second_start_on_has_whole_curves(toy_data: Path, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):

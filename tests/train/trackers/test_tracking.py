@@ -159,7 +159,7 @@ def test_a_tracker_is_given_every_number_the_preset_and_the_worst_images(
     assert book.ends == [0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])])
 def test_a_resumed_run_goes_on_in_the_same_place_and_repeats_nothing(
     name: str, books: dict[str, Book], toy_data: Path, tmp_path: Path
 ) -> None:

@@ -5,12 +5,11 @@ import pytest
 from own_files import save, write_own
 from PIL import Image
 
-from segctl.data.classes import ClassRow, ClassTable, LabelCounts
+from segctl.data.classes import ClassRow, ClassTable, LabelCounts, judge_labels
 from segctl.data.datasets.own.given import OwnFiles
 from segctl.data.datasets.own.open import open_own
 from segctl.data.inspect.check import check
 from segctl.data.inspect.check_source import check_source
-from segctl.data.inspect.labels import judge_dataset, judge_labels
 from segctl.data.prepare import prepare_source
 from segctl.data.shards.dataset import INDEX_NAME, index_text, open_dataset, signed
 from segctl.errors import InputError
@@ -103,7 +102,7 @@ def test_a_stray_colour_is_a_warning_everywhere(tmp_path):
     assert check(tmp_path / "data", "toy", warn=told.append) == []
     text = f"{STRAY}: these pixels are ignored"
     assert told == [text, text]
-    assert judge_dataset(dataset, ["val"]).warnings == [text]
+    assert dataset.judged_labels(["val"]).warnings == [text]
 
 
 def test_a_trial_may_lack_a_class(tmp_path):
@@ -116,7 +115,7 @@ def test_a_trial_may_lack_a_class(tmp_path):
     (files.labels / "val" / "b.png").write_bytes((files.labels / "train" / "c0.png").read_bytes())
     (files.labels / "train" / "a.png").write_bytes((files.labels / "train" / "c0.png").read_bytes())
     dataset = prepare_source(open_own("toy", files), tmp_path / "data", workers=0, limit=1)
-    assert "no label shows 'thing'" in " ".join(judge_dataset(dataset).warnings)
+    assert "no label shows 'thing'" in " ".join(dataset.judged_labels().warnings)
 
 
 def test_a_dataset_of_an_older_segctl_is_counted_when_it_is_checked(tmp_path):
@@ -127,7 +126,7 @@ def test_a_dataset_of_an_older_segctl_is_counted_when_it_is_checked(tmp_path):
     index = json.loads(path.read_text())
     del index["labels"]
     path.write_text(index_text(signed(index)))
-    assert judge_dataset(open_dataset(tmp_path / "data", "toy")).warnings == []
+    assert open_dataset(tmp_path / "data", "toy").judged_labels().warnings == []
     told = []
     assert check(tmp_path / "data", "toy", warn=told.append) == []
     assert told[-1] == "no label of split 'val' shows 'crack'"
