@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from segctl.distillers.align import Pair, grid_of, label_on_grid, paired_features
 from segctl.distillers.base import Peers, Term
-from segctl.distillers.cirkd import row_divergence
+from segctl.distillers.rows.divergence import row_divergence
 from segctl.ignored import IGNORED
 from segctl.models.outputs import Outputs
 from segctl.runtime.live_bytes import as_on_gpu

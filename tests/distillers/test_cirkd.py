@@ -6,8 +6,9 @@ from distillers_golden import golden_features, golden_inputs, outputs
 from torch import Tensor
 from torch.nn import functional as F
 
-from segctl.distillers import cirkd
-from segctl.distillers.cirkd import CrossImage, cross_image_similarity, row_divergence
+from segctl.distillers.cirkd import CrossImage, cross_image_similarity
+from segctl.distillers.rows import plain
+from segctl.distillers.rows.divergence import row_divergence
 
 
 def plainly(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -24,7 +25,7 @@ def plainly(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 @pytest.mark.parametrize("elements", [1, 100, 10**6])
 def test_value_and_gradient_are_those_of_the_plain_formula(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cirkd, "SIMILARITIES_AT_ONCE", elements)
+    monkeypatch.setattr(plain, "SIMILARITIES_AT_ONCE", elements)
     student, teacher = golden_features()
     student.requires_grad_()
     value = cross_image_similarity(student, teacher, 0.1)

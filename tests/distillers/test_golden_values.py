@@ -5,12 +5,13 @@ import torch
 from distillers_golden import golden_features, golden_inputs
 from torch.nn import functional as F
 
-from segctl.distillers.cirkd import cross_image_similarity, row_divergence
+from segctl.distillers.cirkd import cross_image_similarity
 from segctl.distillers.cwd import channel_divergence
 from segctl.distillers.dist import relation_distance
 from segctl.distillers.ifvd import intra_class_variation
 from segctl.distillers.kd import pixel_kl
 from segctl.distillers.maskd import mask_overlap, masked_distance, receptive_masks
+from segctl.distillers.rows.divergence import row_divergence
 from segctl.distillers.skd import pairwise_similarity
 
 

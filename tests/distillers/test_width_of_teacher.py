@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from segctl.distillers.at import attention_distance
-from segctl.distillers.cirkd import cross_image_similarity, row_divergence
+from segctl.distillers.cirkd import cross_image_similarity
 from segctl.distillers.cwd import ChannelFeatures, channel_divergence
 from segctl.distillers.ifvd import intra_class_variation
+from segctl.distillers.rows.divergence import row_divergence
 from segctl.distillers.skd import pairwise_similarity
 
 Formula = Callable[[Tensor, Tensor], Tensor]

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from segctl.distillers.align import Pair, check_maps, grid_of, groups_of, paired_features
 from segctl.distillers.base import Peers, Term
-from segctl.distillers.cirkd import row_divergence
 from segctl.distillers.memory import Projector
+from segctl.distillers.rows.divergence import row_divergence
 from segctl.distillers.seen import nothing_unseen, seen_pixels
 from segctl.errors import InputError
 from segctl.models.outputs import Outputs

@@ -4,9 +4,7 @@ Part of the first batch of each kind is computed a second time by torch's own op
 device, or give other numbers, a warning says so and torch's own operations are used from then on.
 """
 
-import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -19,6 +17,7 @@ from segctl.losses.pixels import is_hard
 from segctl.losses.sums.at_stride import SoftAtStride, upsample_bilinear
 from segctl.losses.sums.fast import block_sums
 from segctl.losses.sums.plain import Sums, plain_sums
+from segctl.runtime.fast_way import device_of, is_right
 from segctl.runtime.live_bytes import counting_bytes
 
 MOST_KERNEL_CLASSES = 256
@@ -187,11 +186,6 @@ class _KernelSums(torch.autograd.Function):
         return gradient, None, None, None
 
 
-def device_of(tensor: Tensor) -> AbstractContextManager[object]:
-    """As a context, the device of a tensor of any shape: Triton starts kernels on the current one, which may be another."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
-
-
 def plain_at_size(logits: Tensor, label: Tensor, valid: Tensor | None, call: KernelCall) -> Sums:
     """The same sums, each (B, C), by torch's own operations; arguments as `KernelCall.arguments` takes them."""
     q = label if call.hard else upsample_bilinear(label, call.size, call.align_corners).softmax(1)
@@ -254,33 +248,6 @@ def plain_tables(logits: Tensor, label: Tensor, valid: Tensor | None, norm: int,
 def _compiled_tables() -> Callable[..., tuple[Tensor, Tensor]]:
     compiled: Callable[..., tuple[Tensor, Tensor]] = torch.compile(plain_tables)
     return compiled
-
-
-_verdicts: dict[tuple[object, ...], bool] = {}
-"""Whether a fast way gave right numbers, by its kind of arguments."""
-
-
-def is_right(
-    kind: tuple[object, ...], fast: Callable[[], list[Tensor]], exact: Callable[[], list[Tensor]], tolerance: float
-) -> bool:
-    """Whether the fast way gives the exact one's numbers, each tensor relative to its largest number; tried once a kind."""
-    if kind in _verdicts:
-        return _verdicts[kind]
-    wanted, reason = exact(), ""
-    try:
-        found = fast()
-    except Exception as error:  # a compiler can fail in as many ways as there are machines, and training need not
-        first = next(iter(str(error).strip().splitlines()), "")
-        reason = f"they cannot be built or run here ({type(error).__name__}: {first})"
-    else:
-        off = max(float((x - y).abs().max() / y.abs().max().clamp(min=1e-6)) for x, y in zip(found, wanted, strict=True))
-        if not off <= tolerance:
-            reason = f"they differ from torch's own operations by {off:.2g} of the largest number"
-    if reason:
-        text = f"the losses do not use their GPU kernels ({kind[0]}): {reason}; torch's own operations are used instead"
-        warnings.warn(text, stacklevel=2)
-    _verdicts[kind] = not reason
-    return not reason
 
 
 def _are_right(kind: tuple[object, ...], logits: Tensor, fast: Callable[[Tensor], Sums], exact: Callable[[Tensor], Sums]) -> bool:

@@ -15,6 +15,7 @@ from segctl.losses.across_ranks import max_over_ranks, sum_over_ranks
 from segctl.losses.sums import on_gpu
 from segctl.losses.sums.on_gpu import KERNEL_TOLERANCE, SumTables, kernel_constants
 from segctl.losses.sums.plain import Sums
+from segctl.runtime import fast_way
 from segctl.runtime.live_bytes import counting_bytes
 
 
@@ -96,7 +97,7 @@ def by_kernel(sums: Sums, recipe: ValueRecipe, class_weights: Tensor | None, exa
                 value = value_of(copy)
                 return [value.detach(), torch.autograd.grad(value, copy)[0]]
 
-        right = on_gpu.is_right(
+        right = fast_way.is_right(
             kind,
             lambda: with_slope(lambda copy: _Value.apply(copy, counted, weights, call)),
             lambda: with_slope(lambda copy: exact(Sums(*SumTables.of(copy, counted)))),
@@ -122,7 +123,7 @@ class ValueCall:
         tensors = (learned, counted, learned if weights is None else weights, value, gradient, images)
         constants = {"C": classes, "BC": block, "WEIGHTED": weights is not None, "num_warps": 1 if block <= 64 else 4}
         kernels, recipe = on_gpu.triton_kernels(), self.recipe
-        with on_gpu.device_of(learned):
+        with fast_way.device_of(learned):
             if isinstance(recipe, MeanOf):
                 kernels.mean_of_sums[1, 1, 1](*tensors, recipe.scale, recipe.floor, ENTROPY=recipe.entropy, **constants)
                 return

@@ -18,6 +18,7 @@ from segctl.losses.pixels import assert_class_ids
 from segctl.losses.sums import choose, fast, on_gpu
 from segctl.losses.sums.plain import plain_sums
 from segctl.models.outputs import Outputs, Prediction
+from segctl.runtime import fast_way
 from segctl.schema.terms.loss_terms import CrossEntropySpec, JDTSpec
 from segctl.schema.terms.methods import METHODS
 
@@ -92,7 +93,7 @@ def idle_kernels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     kernels = SimpleNamespace(**{name: Kernel(name) for name in NAMES})
     monkeypatch.setattr(on_gpu, "triton_kernels", lambda: kernels)
-    monkeypatch.setattr(on_gpu, "is_right", lambda *arguments: True)
+    monkeypatch.setattr(fast_way, "is_right", lambda *arguments: True)
     monkeypatch.setattr("segctl.losses.weighted_terms.check_class_ids", assert_class_ids)
     return started
 
@@ -149,7 +150,7 @@ def test_compiled_sums_become_losses_in_one_kernel_each(monkeypatch: pytest.Monk
 
 
 def test_compiled_sums_are_those_of_torch_s_own_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_gpu, "_verdicts", {})
+    monkeypatch.setattr(fast_way, "_verdicts", {})
     monkeypatch.setattr(on_gpu, "find_spec", lambda name: True)
     torch.manual_seed(0)
     logits, label = torch.randn(2, 5, 8, 9), torch.randint(0, 5, (2, 8, 9))

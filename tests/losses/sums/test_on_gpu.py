@@ -12,6 +12,7 @@ import torch
 from segctl.losses.sums import on_gpu
 from segctl.losses.sums.on_gpu import checked_sums, group_constants, kernel_constants
 from segctl.losses.sums.plain import Sums
+from segctl.runtime import fast_way
 
 HERE = Path(__file__).parent
 ARCHITECTURES = (75, 80, 89, 90)
@@ -120,7 +121,7 @@ def ask() -> Sums | None:
 
 @pytest.fixture(autouse=True)
 def _no_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_gpu, "_verdicts", {})
+    monkeypatch.setattr(fast_way, "_verdicts", {})
     monkeypatch.setattr(on_gpu, "find_spec", lambda name: name)
 
 

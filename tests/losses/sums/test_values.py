@@ -15,6 +15,7 @@ from segctl.losses import CrossEntropyLoss, JDTLoss
 from segctl.losses.sums import on_gpu
 from segctl.losses.sums.on_gpu import SumTables
 from segctl.losses.sums.plain import Sums
+from segctl.runtime import fast_way
 
 HALF = ([[[1.0]], [[2.0]], [[-3.0]]], [[[1.0]], [[1.0]], [[0.0]]])
 """One image and one class with tp 1, 2 predicted and 1 labelled: an IoU of 1/2, and a cross-entropy of 3."""
@@ -22,7 +23,7 @@ HALF = ([[[1.0]], [[2.0]], [[-3.0]]], [[[1.0]], [[1.0]], [[0.0]]])
 
 @pytest.fixture(autouse=True)
 def _no_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_gpu, "_verdicts", {})
+    monkeypatch.setattr(fast_way, "_verdicts", {})
 
 
 def give(monkeypatch: pytest.MonkeyPatch, value: float, slope: float) -> list[str]:
@@ -78,7 +79,7 @@ def test_two_processes_take_the_ratio_of_both_sums(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
     for module in ("across_ranks", "jdt"):
         monkeypatch.setattr(f"segctl.losses.{module}.among_others", lambda: True)
-    monkeypatch.setattr(on_gpu, "is_right", lambda *arguments: False)  # the arithmetic by torch
+    monkeypatch.setattr(fast_way, "is_right", lambda *arguments: False)  # the arithmetic by torch
     torch.manual_seed(0)
     learned, counted = torch.rand(3, 2, 4).requires_grad_(), 1 + torch.rand(3, 2, 4)
     loss = JDTLoss(smooth=1.0, reduce="global", active_hard="all")
