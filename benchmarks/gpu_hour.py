@@ -7,6 +7,7 @@
   losses    time and memory beside F.cross_entropy, and the authors' code if --authors names a folder with it
   step      PSPNet-ResNet18 from DeepLabV3-ResNet101 at 512 by 1024, batch 8, with its share of what the GPU can do
   lean      the same step with the teacher's batch norms unfolded and folded, beside the student, compiled, and with CUDA graphs
+  rows      CIRKD's rows of similarities by kernels that keep none of them, beside torch's own operations
   loader    a crop of Cityscapes' size on one core, and how busy the GPU was in a training run (wanted: 95 %)
   resume    a run killed and resumed with --deterministic against one that was not: the same weights, to the bit
   curves    200 steps in fp32, bf16 and fp16 against the CPU's
@@ -203,6 +204,11 @@ def shapes(hour: Hour) -> tuple[str, ...]:
     return ("--device", hour.device)
 
 
+def similarities(hour: Hour) -> str:
+    changes = ["--grid", "8", "16", "--width", "32", "--batch", "2", "--rounds", "1"] if hour.small else []
+    return code(hour.run(sys.executable, str(BENCHMARKS / "rows.py"), "--device", hour.device, *changes))
+
+
 def loader(hour: Hour) -> str:
     samples = "2" if hour.small else "60"
     text = code(hour.run(
@@ -335,8 +341,8 @@ def camvid(hour: Hour) -> str:
 
 
 STEPS: dict[str, Callable[[Hour], str]] = {
-    "machine": machine, "tests": tests, "losses": losses, "step": step, "lean": lean, "loader": loader, "resume": resume,
-    "curves": curves, "exports": exports, "camvid": camvid,
+    "machine": machine, "tests": tests, "losses": losses, "step": step, "lean": lean, "rows": similarities, "loader": loader,
+    "resume": resume, "curves": curves, "exports": exports, "camvid": camvid,
 }  # fmt: skip
 
 

@@ -6,8 +6,9 @@ tile of similarities again, from which the stored logarithms of sums make probab
 own, so a result does not change from run to run.
 
 `segctl.distillers.rows.on_gpu` calls these kernels. Pointers are to contiguous tensors, and vectors' lengths are multiples of BD.
-A tile's places beyond the last row or key are read as the first one, and count nothing: few masks, few registers. FULL: the vectors are float32 and
-products are three TF32 products (`tf32x3`), which together are as exact as one of float32; else the vectors are float16.
+A tile's places beyond the last row or key are read as the first one, and count nothing: few masks, few registers. FULL: the
+vectors are float32 and each product is three of TF32 (`tf32x3`), which together are nearly as exact as one of float32; else the
+vectors are float16.
 """
 
 import triton

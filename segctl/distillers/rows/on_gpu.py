@@ -38,9 +38,9 @@ def forward_tiles(full: bool) -> dict[str, int]:
 
 
 def backward_tiles(full: bool, width: int) -> dict[str, int]:
-    """The same of the backward pass, for vectors of length `width`."""
+    """The same of the backward pass, for vectors of length `width`; BD divides that of the forward pass."""
     channels = min(1 << (width - 1).bit_length(), 128 if full else 256)
-    sizes = {"OWN": 64, "OTHER": 32, "BD": 32} if full else {"OWN": 64, "OTHER": 64, "BD": 64}
+    sizes = {"OWN": 64, "OTHER": 32, "BD": 16} if full else {"OWN": 64, "OTHER": 64, "BD": 64}
     return {**sizes, "OUT": channels, "num_warps": 8, "num_stages": 2}
 
 
@@ -58,7 +58,8 @@ def checked_divergence(compared: Compared) -> Tensor | None:
 
 def kernel_divergence(compared: Compared, full: bool) -> Tensor:
     """The divergence, a scalar; full: products of float32, else of float16."""
-    found: Tensor = _KernelDivergence.apply(*compared, full)
+    *vectors, temperature, counted, counted_keys = compared
+    found: Tensor = _KernelDivergence.apply(*vectors, temperature, (counted, counted_keys), full)
     return found
 
 
@@ -70,9 +71,9 @@ def _are_right(compared: Compared, full: bool) -> bool:
 
     def found(divergence_of: Callable[[Compared], Tensor]) -> list[Tensor]:
         with torch.enable_grad(), torch.inference_mode(False), torch.autocast(compared.rows.device.type, enabled=False):
-            copies = [tensor.detach().clone() if full else tensor.detach().half().float() for tensor in compared[:4]]
-            learned = [copy.requires_grad_() for copy, learns in zip(copies, learning, strict=False) if learns]
-            value = divergence_of(Compared(*copies, *compared[4:]))
+            rows, keys, *theirs = (x.detach().clone() if full else x.detach().half().float() for x in compared[:4])
+            learned = [x.requires_grad_() for x, learns in zip((rows, keys), learning, strict=True) if learns]
+            value = divergence_of(Compared(rows, keys, theirs[0], theirs[1], *compared[4:]))
             # The rounding of a value near 0 is that of its parts, which are near 1.
             return [torch.stack([value.detach(), torch.ones_like(value)]), *torch.autograd.grad(value, learned)]
 
@@ -87,13 +88,13 @@ class _KernelDivergence(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, rows: Tensor, keys: Tensor, teacher_rows: Tensor, teacher_keys: Tensor, temperature: float,
-        counted: Tensor | None, counted_keys: Tensor | None, full: bool,
+        counted: tuple[Tensor | None, Tensor | None], full: bool,
     ) -> Tensor:  # fmt: skip
-        """Arguments as for `row_divergence`."""
+        """Arguments as for `kernel_divergence`; counted: of rows, and of keys."""
         groups, each = keys.shape[:2]
         tiles = forward_tiles(full)
         tensors = [_whole_chunks(tensor, full, tiles["BD"]) for tensor in (rows, keys, teacher_rows, teacher_keys)]
-        masks = [None if mask is None else mask.contiguous().view(torch.uint8) for mask in (counted, counted_keys)]
+        masks = [None if mask is None else mask.contiguous().view(torch.uint8) for mask in counted]
         found, *log_sums = torch.empty(3, groups, len(rows), device=rows.device).unbind(0)
         grid = (-(-len(rows) // tiles["ROWS"]), groups)
         with fast_way.device_of(rows):
@@ -101,7 +102,7 @@ class _KernelDivergence(torch.autograd.Function):
                 *tensors, *_pointers(masks, rows), found, *log_sums, len(rows), each, tensors[0].shape[1],
                 tensors[2].shape[1], 1 / temperature, NOWHERE, **_switches(masks, full), **tiles,
             )  # fmt: skip
-        pairs = len(rows) * groups if counted is None else (counted.sum() * groups).clamp(min=1)
+        pairs = len(rows) * groups if counted[0] is None else (counted[0].sum() * groups).clamp(min=1)
         ctx.save_for_backward(*tensors, *masks, *log_sums)
         ctx.temperature, ctx.full, ctx.pairs, ctx.width = temperature, full, pairs, rows.shape[1]
         return found.sum() / pairs
@@ -130,13 +131,14 @@ class _KernelDivergence(torch.autograd.Function):
 
         to_rows = gradient_to(rows, keys, (teacher_rows, teacher_keys), False) if ctx.needs_input_grad[0] else None
         to_keys = gradient_to(keys, rows, (teacher_keys, teacher_rows), True) if ctx.needs_input_grad[1] else None
-        return to_rows, to_keys, None, None, None, None, None, None
+        return to_rows, to_keys, None, None, None, None, None
 
 
 def _whole_chunks(vectors: Tensor, full: bool, chunk: int) -> Tensor:
     """Vectors (..., D), contiguous, in the type of products, with zeros behind them up to a multiple of a chunk."""
     vectors = vectors if full else vectors.half()
-    return F.pad(vectors, (0, -vectors.shape[-1] % chunk)).contiguous()
+    lacking = -vectors.shape[-1] % chunk
+    return F.pad(vectors, (0, lacking)) if lacking else vectors.contiguous()
 
 
 def _pointers(masks: list[Tensor | None], other: Tensor) -> list[Tensor]:

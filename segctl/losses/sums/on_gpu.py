@@ -17,7 +17,7 @@ from segctl.losses.pixels import is_hard
 from segctl.losses.sums.at_stride import SoftAtStride, upsample_bilinear
 from segctl.losses.sums.fast import block_sums
 from segctl.losses.sums.plain import Sums, plain_sums
-from segctl.runtime.fast_way import device_of, is_right
+from segctl.runtime import fast_way
 from segctl.runtime.live_bytes import counting_bytes
 
 MOST_KERNEL_CLASSES = 256
@@ -154,7 +154,7 @@ class _KernelSums(torch.autograd.Function):
         out = torch.empty(images, height, groups, 6, classes, device=logits.device)
         learned, counted = (torch.empty(3, images, classes, device=logits.device) for _ in range(2))
         arguments = call.arguments(logits, label, valid)
-        with device_of(logits):
+        with fast_way.device_of(logits):
             triton_kernels().sum_cells[groups, height, images](out=out, CELLS=CELLS_AT_ONCE, **arguments)
             triton_kernels().add_groups[images, 6](out, learned, counted, height * groups, images, **group_constants(classes))
         ctx.mark_non_differentiable(counted)
@@ -175,7 +175,7 @@ class _KernelSums(torch.autograd.Function):
         parts = torch.empty(2, 2, images, height, width, classes, device=logits.device)
         gradient = torch.empty_like(logits)
         arguments = call.arguments(logits, label, valid)
-        with device_of(logits):
+        with fast_way.device_of(logits):
             triton_kernels().cell_gradients[width, height, images](
                 grads=grads.contiguous(), out=parts, images=images, **arguments
             )
@@ -253,7 +253,7 @@ def _compiled_tables() -> Callable[..., tuple[Tensor, Tensor]]:
 def _are_right(kind: tuple[object, ...], logits: Tensor, fast: Callable[[Tensor], Sums], exact: Callable[[Tensor], Sums]) -> bool:
     """Whether the fast sums of logits (B, C, *D) and their gradient are near the exact ones; tried once for each kind."""
     tolerance = KERNEL_TOLERANCE if logits.dtype == torch.float32 else 10 * KERNEL_TOLERANCE
-    return is_right(kind, lambda: _with_gradient(fast, logits), lambda: _with_gradient(exact, logits), tolerance)
+    return fast_way.is_right(kind, lambda: _with_gradient(fast, logits), lambda: _with_gradient(exact, logits), tolerance)
 
 
 def _with_gradient(sums_of: Callable[[Tensor], Sums], logits: Tensor) -> list[Tensor]:

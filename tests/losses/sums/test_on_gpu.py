@@ -1,20 +1,17 @@
 """The GPU kernels, in Triton's interpreter and through NVIDIA's assembler, and what happens where they fail."""
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from interpreted import assembled, interpret
 
 from segctl.losses.sums import on_gpu
 from segctl.losses.sums.on_gpu import checked_sums, group_constants, kernel_constants
 from segctl.losses.sums.plain import Sums
 from segctl.runtime import fast_way
 
-HERE = Path(__file__).parent
+KERNELS = Path(__file__).with_name("interpreted_kernels.py")
 ARCHITECTURES = (75, 80, 89, 90)
 CHANGES = {
     "logits": "*bf16",
@@ -27,23 +24,14 @@ CHANGES = {
 }
 
 
-def interpret(*arguments: str) -> str:
-    pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(HERE / "interpreted_kernels.py"), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 @pytest.mark.slow
 def test_interpreted_kernels_give_the_sums_and_gradients_of_float64() -> None:
-    assert interpret() == "right"
+    assert interpret(KERNELS) == "right"
 
 
 @pytest.mark.slow
 def test_interpreted_kernels_over_every_option() -> None:
-    assert interpret("long") == "right"
+    assert interpret(KERNELS, "long") == "right"
 
 
 @pytest.mark.slow
@@ -85,33 +73,6 @@ def assemble(kernel: object, architecture: int, classes: int, hard: bool, folder
     types: dict[str, object] = {"label": "*i64" if hard else "*bf16", "strides": ("i32",) * 4, "their_strides": ("i32",) * 4}
     types |= dict.fromkeys(("first_row", "first_column"), "*i32") | {f"their_{name}": "*fp32" for name in ("tall", "wide")}
     return assembled(kernel, architecture, kernel_constants(classes) | switches, CHANGES | types, folder)
-
-
-def assembled(
-    kernel: object, architecture: int, constants: dict[str, int], types: dict[str, object], folder: Path
-) -> tuple[int, int]:
-    """Registers and bytes spilled. types: of the arguments that are no 32-bit integers; constants: with the number of warps."""
-    import triton
-    from triton.backends import nvidia
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    warps = constants["num_warps"]
-    names = kernel.arg_names
-    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
-    source = ASTSource(
-        fn=kernel, signature=signature, constexprs={(names.index(n),): v for n, v in constants.items() if n in names}
-    )
-    built = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": warps})
-    (folder / "kernel.ptx").write_text(built.asm["ptx"], encoding="utf-8")
-    assembler = Path(nvidia.__file__).parent / "bin" / "ptxas"
-    target = f"--gpu-name=sm_{architecture}{'a' if architecture == 90 else ''}"
-    command = [str(assembler), "-v", target, str(folder / "kernel.ptx"), "-o", str(folder / "kernel.cubin")]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    found = re.search(r"Used (\d+) registers", said), re.search(r"(\d+) bytes spill stores", said)
-    assert found[0] is not None
-    assert found[1] is not None
-    return int(found[0][1]), int(found[1][1])
 
 
 def ask() -> Sums | None:
