@@ -7,9 +7,13 @@ import math
 import random
 import sys
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+from triton._C.libtriton.ir import INPUT_PRECISION
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from segctl.distillers.rows import on_gpu
 from segctl.distillers.rows.on_gpu import kernel_divergence
@@ -18,6 +22,23 @@ from segctl.distillers.rows.plain import Compared
 FULL = {"value": 1e-5, "gradient": 1e-4}
 HALF = {"value": 2e-3, "gradient": 1e-2}
 """Bounds, relative to the largest number; of a value below 1, to 1. HALF is where vectors are rounded to float16."""
+
+
+def to_tf32(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32 of any shape, rounded to 10 bits behind the first."""
+    return ((x.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def dot_as_on_gpu(
+    builder: object, a: TensorHandle, b: TensorHandle, d: TensorHandle, precision: object, most: int
+) -> TensorHandle:
+    """The interpreter's product, which is exact float32 whatever was asked for, but with the rounding of TF32 and `tf32x3`."""
+    big = [to_tf32(x.data) if precision != INPUT_PRECISION.IEEE else x.data for x in (a, b)]
+    found = np.matmul(*big, dtype=np.float32)
+    if precision == INPUT_PRECISION.TF32x3:
+        small = [to_tf32(x.data - rounded) for x, rounded in zip((a, b), big, strict=True)]
+        found += np.matmul(big[0], small[1]) + np.matmul(small[0], big[1])
+    return TensorHandle(found + d.data, d.dtype.scalar)
 
 
 def slowly(compared: Compared) -> Tensor:
@@ -83,6 +104,7 @@ def by_hand() -> None:
 
 def main() -> None:
     long = "long" in sys.argv
+    InterpreterBuilder.create_dot = dot_as_on_gpu
     by_hand()
     torch.manual_seed(0)
     # The sizes of tiles that a GPU has, and so many keys that most probabilities are below float16's smallest.
