@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from segctl.losses.ohem import HardPixelLoss
     from segctl.losses.soft_overlap import SoftDiceLoss, SoftJaccardLoss
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CrossEntropyLoss",
