@@ -67,8 +67,10 @@ def compare(about: object, compared: Compared, full: bool) -> None:
     bounds = FULL if full else HALF
     assert error(found, wanted, 1.0) < bounds["value"], (about, full, found, wanted)
     slopes = [torch.autograd.grad(3 * value, xs) for value, xs in ((found, ours), (wanted, exact))]
-    for name, mine, other in zip(("rows", "keys"), *slopes, strict=True):
-        assert error(mine, other, 1e-6) < bounds["gradient"], (about, full, name, error(mine, other, 1e-6))
+    # The parts of a row's gradient, up to 1 / (T·M), may cancel, nearly wholly where D is 1. Then their rounding is left.
+    floors = 0.1 / (compared.temperature * len(compared.rows)), 1e-6
+    for name, mine, other, floor in zip(("rows", "keys"), *slopes, floors, strict=True):
+        assert error(mine, other, floor) < bounds["gradient"], (about, full, name, error(mine, other, floor))
 
 
 def unit(*shape: int) -> Tensor:
@@ -113,12 +115,15 @@ def main() -> None:
     compare("large", Compared(rows[:70], keys, unit(70, 33), unit(*keys.shape[:2], 33), 0.05), full=True)
     tiles = {"BD": 16, "ROWS": 16, "KEYS": 16}, {"BD": 16, "OWN": 16, "OTHER": 16, "OUT": 32}
     on_gpu.forward_tiles, on_gpu.backward_tiles = lambda full: tiles[0], lambda full, width: tiles[1]  # every edge of a tile
-    for number in range(80 if long else 5):
+    for number in range(30 if long else 7):
         random_case(number)
     same = unit(9, 20)
     assert kernel_divergence(Compared(same, unit(1, 1, 20), same, unit(1, 1, 20), 0.1), True).item() == 0  # one key: no choice
     everything = Compared(same, same[None], same, same[None], 0.1)
     assert kernel_divergence(everything, True).item() == kernel_divergence(everything, False).item() == 0
+    learning = Compared(unit(20, 30).requires_grad_(), unit(2, 20, 30).requires_grad_(), unit(20, 40), unit(2, 20, 40), 0.1)
+    for full in (True, False):
+        assert on_gpu._are_right(learning, full)  # the trial on the device, with its own bounds
     print("right")
 
 
