@@ -22,28 +22,32 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segctl.distillers.rows import on_gpu
-from segctl.distillers.rows.plain import Compared, plain_divergence
+from segctl.distillers.rows.plain import SimilarityRows, plain_divergence
 
 
 def unit(device: str, *shape: int) -> Tensor:
     return F.normalize(torch.randn(shape, device=device), dim=-1)
 
 
-def inputs(case: str, arguments: argparse.Namespace) -> tuple[Compared, int]:
+def inputs(case: str, arguments: argparse.Namespace) -> tuple[SimilarityRows, int]:
     """What is compared, and how often a step does so."""
     torch.manual_seed(0)
     pixels, device, width = arguments.grid[0] * arguments.grid[1], arguments.device, arguments.width
     if case == "images":
         ours, theirs = (unit(device, 2, pixels, width) for _ in range(2))
         rows = ours.flatten(0, 1).requires_grad_()
-        return Compared(rows, ours.clone().requires_grad_(), theirs.flatten(0, 1), theirs, 0.1), max(1, arguments.batch // 2)
+        return SimilarityRows(rows, ours.clone().requires_grad_(), theirs.flatten(0, 1), theirs, 0.1), max(
+            1, arguments.batch // 2
+        )
     number = arguments.batch * pixels
     stored = unit(device, 1, 4104 if case == "pixels" else 1026, width)
     counted = torch.rand(number, device=device) < 0.9
-    return Compared(unit(device, number, width).requires_grad_(), stored, unit(device, number, width), stored, 0.1, counted), 1
+    return SimilarityRows(
+        unit(device, number, width).requires_grad_(), stored, unit(device, number, width), stored, 0.1, counted
+    ), 1
 
 
-def timed_step(of: Compared, times: int, divergence_of: Callable[[Compared], Tensor]) -> tuple[float, float, float]:
+def timed_step(of: SimilarityRows, times: int, divergence_of: Callable[[SimilarityRows], Tensor]) -> tuple[float, float, float]:
     """Milliseconds, MiB above the inputs (0 on a CPU), and the value."""
     on_cuda = of.rows.is_cuda
     if on_cuda:
@@ -68,7 +72,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[record.Figure]:
         full = permitted == "highest"
         for case in ("images", "pixels", "regions"):
             of, times = inputs(case, arguments)
-            rivals: dict[str, Callable[[Compared], Tensor]] = {"plain": plain_divergence}
+            rivals: dict[str, Callable[[SimilarityRows], Tensor]] = {"plain": plain_divergence}
             if on_gpu.checked_divergence(of) is not None:  # it warns where the kernels fail
                 rivals["kernels"] = lambda each, full=full: on_gpu.kernel_divergence(each, full)  # type: ignore[misc]
             found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in rivals}

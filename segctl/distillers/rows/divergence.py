@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from segctl.distillers.rows.on_gpu import checked_divergence
-from segctl.distillers.rows.plain import Compared, plain_divergence
+from segctl.distillers.rows.plain import SimilarityRows, plain_divergence
 
 
 def row_divergence(
@@ -22,6 +22,6 @@ def row_divergence(
     counted: the rows that count, bool (M,), or None for all.  counted_keys: the keys that count, bool (G, n), or None for all.
     Returns a scalar; 0 if there are no rows. Memory is bounded: nothing of size M × G × n is ever held.
     """
-    compared = Compared(rows, keys, teacher_rows.detach(), teacher_keys.detach(), temperature, counted, counted_keys)
+    compared = SimilarityRows(rows, keys, teacher_rows.detach(), teacher_keys.detach(), temperature, counted, counted_keys)
     found = checked_divergence(compared)
     return plain_divergence(compared) if found is None else found

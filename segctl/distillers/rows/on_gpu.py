@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from segctl.distillers.rows.plain import Compared, plain_divergence
+from segctl.distillers.rows.plain import SimilarityRows, plain_divergence
 from segctl.distillers.seen import NOWHERE
 from segctl.runtime import fast_way
 from segctl.runtime.live_bytes import counting_bytes
 
-WORTHWHILE = 1 << 20
+FEWEST_SIMILARITIES = 1 << 20
 """Fewest similarities for the kernels. Torch's own operations take fewer of them in microseconds."""
 PULL = 4096.0
 """A probability times this is far from the smallest float16, and one of 1 is far from the largest."""
@@ -44,10 +44,10 @@ def backward_tiles(full: bool, width: int) -> dict[str, int]:
     return {**sizes, "OUT": channels, "num_warps": 8, "num_stages": 2}
 
 
-def checked_divergence(compared: Compared) -> Tensor | None:
+def checked_divergence(compared: SimilarityRows) -> Tensor | None:
     """The divergence, a scalar, by the kernels; None where torch's own operations are the better or the only way."""
     rows, keys = compared.rows, compared.keys
-    suits = rows.is_cuda and rows.dtype == torch.float32 and len(rows) * keys.shape[0] * keys.shape[1] >= WORTHWHILE
+    suits = rows.is_cuda and rows.dtype == torch.float32 and len(rows) * keys.shape[0] * keys.shape[1] >= FEWEST_SIMILARITIES
     if not suits or counting_bytes() or torch.compiler.is_compiling() or find_spec("triton") is None:
         return None
     if torch.cuda.get_device_capability(rows.device) < (8, 0):
@@ -56,26 +56,27 @@ def checked_divergence(compared: Compared) -> Tensor | None:
     return kernel_divergence(compared, full) if _are_right(compared, full) else None
 
 
-def kernel_divergence(compared: Compared, full: bool) -> Tensor:
+def kernel_divergence(compared: SimilarityRows, full: bool) -> Tensor:
     """The divergence, a scalar; full: products of float32, else of float16."""
     *vectors, temperature, counted, counted_keys = compared
     found: Tensor = _KernelDivergence.apply(*vectors, temperature, (counted, counted_keys), full)
     return found
 
 
-def _are_right(compared: Compared, full: bool) -> bool:
+def _are_right(compared: SimilarityRows, full: bool) -> bool:
     """Whether the kernels give the value and the gradients of torch's own operations; tried once for each kind."""
     learning = (compared.rows.requires_grad, compared.keys.requires_grad)
     widths = (compared.rows.shape[1], compared.teacher_rows.shape[1])
     kind = ("similarities", compared.rows.device, full, widths, learning, compared.counted is None, compared.counted_keys is None)
 
-    def found(divergence_of: Callable[[Compared], Tensor]) -> list[Tensor]:
+    def found(divergence_of: Callable[[SimilarityRows], Tensor]) -> list[Tensor]:
         with torch.enable_grad(), torch.inference_mode(False), torch.autocast(compared.rows.device.type, enabled=False):
             rows, keys, *theirs = (x.detach().clone() if full else x.detach().half().float() for x in compared[:4])
             learned = [x.requires_grad_() for x, learns in zip((rows, keys), learning, strict=True) if learns]
-            value = divergence_of(Compared(rows, keys, theirs[0], theirs[1], *compared[4:]))
+            value = divergence_of(SimilarityRows(rows, keys, theirs[0], theirs[1], *compared[4:]))
             # The rounding of a value near 0 is that of its parts, which are near 1.
-            return [torch.stack([value.detach(), torch.ones_like(value)]), *torch.autograd.grad(value, learned)]
+            slopes = torch.autograd.grad(value, learned) if learned else ()
+            return [torch.stack([value.detach(), torch.ones_like(value)]), *slopes]
 
     return fast_way.is_right(
         kind, lambda: found(lambda each: kernel_divergence(each, full)), lambda: found(plain_divergence), TOLERANCES[full]
@@ -90,7 +91,7 @@ class _KernelDivergence(torch.autograd.Function):
         ctx: Any, rows: Tensor, keys: Tensor, teacher_rows: Tensor, teacher_keys: Tensor, temperature: float,
         counted: tuple[Tensor | None, Tensor | None], full: bool,
     ) -> Tensor:  # fmt: skip
-        """Arguments as for `kernel_divergence`; counted: of rows, and of keys."""
+        """Arguments as for `kernel_divergence`; counted: bool (M,) of rows, and (G, n) of keys. Returns a scalar."""
         groups, each = keys.shape[:2]
         tiles = forward_tiles(full)
         tensors = [_whole_chunks(tensor, full, tiles["BD"]) for tensor in (rows, keys, teacher_rows, teacher_keys)]
@@ -98,7 +99,7 @@ class _KernelDivergence(torch.autograd.Function):
         found, *log_sums = torch.empty(3, groups, len(rows), device=rows.device).unbind(0)
         grid = (-(-len(rows) // tiles["ROWS"]), groups)
         with fast_way.device_of(rows):
-            triton_kernels().row_divergences[grid](
+            _kernels().row_divergences[grid](
                 *tensors, *_pointers(masks, rows), found, *log_sums, len(rows), each, tensors[0].shape[1],
                 tensors[2].shape[1], 1 / temperature, NOWHERE, **_switches(masks, full), **tiles,
             )  # fmt: skip
@@ -122,7 +123,7 @@ class _KernelDivergence(torch.autograd.Function):
             (own_number, own_groups), (other_number, other_groups) = ((each, groups), (len(rows), 1))[:: 1 if to_keys else -1]
             grid = (-(-own_number // tiles["OWN"]), -(-width // tiles["OUT"]), own_groups)
             with fast_way.device_of(own):
-                triton_kernels().row_gradients[grid](
+                _kernels().row_gradients[grid](
                     own, other, *theirs, *_pointers(masks, own), log_sums, teacher_log_sums, factor, out,
                     own_number, other_number, other_groups, len(rows), width, teacher_rows.shape[1], 1 / ctx.temperature, NOWHERE,
                     PULL=1.0 if ctx.full else PULL, TO_KEYS=to_keys, **_switches(masks, ctx.full), **tiles,
@@ -150,7 +151,7 @@ def _switches(masks: list[Tensor | None], full: bool) -> dict[str, bool]:
     return {"FULL": full, "MASKED": masks[0] is not None, "MASKED_KEYS": masks[1] is not None}
 
 
-def triton_kernels() -> Any:
+def _kernels() -> Any:
     from segctl.distillers.rows import kernels
 
     return kernels

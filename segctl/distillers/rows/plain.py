@@ -12,7 +12,7 @@ SIMILARITIES_AT_ONCE = 2**24
 """Similarities held at a time: 64 MiB in float32. Two 512×1024 crops at stride 8 have four maps of 256 MiB each."""
 
 
-class Compared(NamedTuple):
+class SimilarityRows(NamedTuple):
     """The arguments of `segctl.distillers.rows.divergence.row_divergence`, which describes them; teachers' without gradient."""
 
     rows: Tensor
@@ -24,7 +24,7 @@ class Compared(NamedTuple):
     counted_keys: Tensor | None = None
 
 
-def plain_divergence(compared: Compared) -> Tensor:
+def plain_divergence(compared: SimilarityRows) -> Tensor:
     """The divergence, a scalar. Memory is bounded: no more than SIMILARITIES_AT_ONCE are held of student and teacher each."""
     found: Tensor = _RowDivergence.apply(*compared)
     return found

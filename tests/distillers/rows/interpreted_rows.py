@@ -17,7 +17,7 @@ from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from segctl.distillers.rows import on_gpu
 from segctl.distillers.rows.on_gpu import kernel_divergence
-from segctl.distillers.rows.plain import Compared
+from segctl.distillers.rows.plain import SimilarityRows
 
 FULL = {"value": 1e-5, "gradient": 1e-4}
 HALF = {"value": 2e-3, "gradient": 1e-2}
@@ -41,7 +41,7 @@ def dot_as_on_gpu(
     return TensorHandle(found + d.data, d.dtype.scalar)
 
 
-def slowly(compared: Compared) -> Tensor:
+def slowly(compared: SimilarityRows) -> Tensor:
     """Row by row and group by group, by the formula; scalar."""
     rows, keys, their_rows, their_keys, temperature, counted, counted_keys = compared
     parts = [0 * (rows.sum() + keys.sum())]
@@ -60,10 +60,10 @@ def error(found: Tensor, wanted: Tensor, floor: float) -> float:
     return float((found.detach().double() - wanted.detach()).abs().max() / wanted.detach().abs().max().clamp(min=floor))
 
 
-def compare(about: object, compared: Compared, full: bool) -> None:
+def compare(about: object, compared: SimilarityRows, full: bool) -> None:
     ours, exact = ([x.detach().to(dtype).requires_grad_() for x in compared[:2]] for dtype in (torch.float32, torch.float64))
-    found = kernel_divergence(Compared(*ours, *compared[2:]), full)
-    wanted = slowly(Compared(*exact, *(x.double() for x in compared[2:4]), *compared[4:]))
+    found = kernel_divergence(SimilarityRows(*ours, *compared[2:]), full)
+    wanted = slowly(SimilarityRows(*exact, *(x.double() for x in compared[2:4]), *compared[4:]))
     bounds = FULL if full else HALF
     assert error(found, wanted, 1.0) < bounds["value"], (about, full, found, wanted)
     slopes = [torch.autograd.grad(3 * value, xs) for value, xs in ((found, ours), (wanted, exact))]
@@ -88,7 +88,7 @@ def random_case(number: int) -> None:
         counted_keys[0] = False
     tensors = unit(rows, width), unit(groups, keys, width), unit(rows, their_width), unit(groups, keys, their_width)
     for full in (True, False):
-        compare(number, Compared(*tensors, temperature, counted, counted_keys), full)
+        compare(number, SimilarityRows(*tensors, temperature, counted, counted_keys), full)
 
 
 def by_hand() -> None:
@@ -96,7 +96,7 @@ def by_hand() -> None:
     row, keys = torch.tensor([[1.0, 0.0]], requires_grad=True), torch.eye(2).unsqueeze(0).requires_grad_()
     theirs = torch.full((1, 2), 0.5**0.5)
     for full in (True, False):
-        found = kernel_divergence(Compared(row, keys, theirs, keys.detach(), 1 / math.log(3)), full)
+        found = kernel_divergence(SimilarityRows(row, keys, theirs, keys.detach(), 1 / math.log(3)), full)
         assert abs(found.item() - 0.5 * math.log(4 / 3)) < 1e-6
         to_row, to_keys = torch.autograd.grad(found, (row, keys))
         quarter = math.log(3) / 4
@@ -111,17 +111,19 @@ def main() -> None:
     torch.manual_seed(0)
     # The sizes of tiles that a GPU has, and so many keys that most probabilities are below float16's smallest.
     rows, keys = unit(130, 70), unit(1, 700 if long else 200, 70)
-    compare("large", Compared(rows, keys, F.normalize(rows + unit(130, 70), dim=1), keys, 0.05), full=False)
-    compare("large", Compared(rows[:70], keys, unit(70, 33), unit(*keys.shape[:2], 33), 0.05), full=True)
+    compare("large", SimilarityRows(rows, keys, F.normalize(rows + unit(130, 70), dim=1), keys, 0.05), full=False)
+    compare("large", SimilarityRows(rows[:70], keys, unit(70, 33), unit(*keys.shape[:2], 33), 0.05), full=True)
     tiles = {"BD": 16, "ROWS": 16, "KEYS": 16}, {"BD": 16, "OWN": 16, "OTHER": 16, "OUT": 32}
     on_gpu.forward_tiles, on_gpu.backward_tiles = lambda full: tiles[0], lambda full, width: tiles[1]  # every edge of a tile
     for number in range(30 if long else 7):
         random_case(number)
     same = unit(9, 20)
-    assert kernel_divergence(Compared(same, unit(1, 1, 20), same, unit(1, 1, 20), 0.1), True).item() == 0  # one key: no choice
-    everything = Compared(same, same[None], same, same[None], 0.1)
+    assert (
+        kernel_divergence(SimilarityRows(same, unit(1, 1, 20), same, unit(1, 1, 20), 0.1), True).item() == 0
+    )  # one key: no choice
+    everything = SimilarityRows(same, same[None], same, same[None], 0.1)
     assert kernel_divergence(everything, True).item() == kernel_divergence(everything, False).item() == 0
-    learning = Compared(unit(20, 30).requires_grad_(), unit(2, 20, 30).requires_grad_(), unit(20, 40), unit(2, 20, 40), 0.1)
+    learning = SimilarityRows(unit(20, 30).requires_grad_(), unit(2, 20, 30).requires_grad_(), unit(20, 40), unit(2, 20, 40), 0.1)
     for full in (True, False):
         assert on_gpu._are_right(learning, full)  # the trial on the device, with its own bounds
     print("right")
