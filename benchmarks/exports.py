@@ -87,7 +87,8 @@ def measured(arguments: argparse.Namespace) -> Iterator[record.Figure]:
         by_file = {found["file"]: form for form, found in made.items() if found}
         for row in timed["rows"]:
             name = None if row["file"] is None else Path(row["file"]).name
-            form = "eager torch" if name is None else by_file.get(name, f"{name}, which failed the comparison")
+            own = name in (None, folder.model.name)
+            form = "eager torch" if own else by_file.get(name, f"{name}, which failed the comparison")
             found = made.get(form, {})
             more = {
                 "rounds": row["rounds"],
