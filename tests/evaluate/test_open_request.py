@@ -17,8 +17,8 @@ def test_atrous_weights_that_learnt_nothing_are_named_where_they_are_not_zero(to
     spec = toy_run(model=model, data={"crop": [16, 32]}, train={"steps": 1, "validate_every": 1})
     folder = start_run(Request(spec, toy_data, tmp_path), RunFolder(tmp_path / "run"), Silent())
     request = EvaluationRequest(folder, toy_data)
-    assert open_request(request).warnings == ()
     opened = open_request(request)
+    assert opened.warnings == ()
     save(folder.model, build_model(spec.model, opened.dataset.classes.num_classes), spec, opened.dataset.classes.names)
     (text,) = open_request(request).warnings
     assert text.startswith(

@@ -40,7 +40,7 @@ FIRST = {what_is_counted(name): name for name in reversed(all_names())}
 OF_EACH_HEAD = {
     network(name).head: name
     for name in sorted(FIRST.values(), key=lambda name: -preset_costs()[name].parameters)
-    if network(name).head != "linear"  # one 1×1 convolution behind a transformer, the dearest of them to count
+    if network(name).head != "linear"  # it stands on a transformer, which takes longest to count
 }.values()
 """The smallest preset of each head, which every test run counts. Counting all of them takes half a minute of a core."""
 

@@ -275,12 +275,8 @@ def _broken_member(part: Path) -> str:
     try:
         with zipfile.ZipFile(part) as archive:
             broken = archive.testzip()
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-    ) as error:  # NotImplementedError: a compression method that Python lacks
+    # Python raises NotImplementedError for a compression method that it lacks.
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         return f"it is not a complete zip ({error})"
     return f"its member '{broken}' is damaged" if broken else ""
 
