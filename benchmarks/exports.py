@@ -19,6 +19,7 @@ from typing import Any
 
 import record
 
+from segctl.bench.measure import ROUNDS, WARM_UP_RUNS
 from segctl.errors import SegctlError
 from segctl.files import read_json, write_json
 from segctl.runs import RunFolder
@@ -109,8 +110,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     record.add_options(parser)
     arguments = parser.parse_args()
-    stopping = f"{arguments.steps} training steps; rounds as `segctl bench` counts them, in which torch and all files take turns"
-    record.run("exports", ABOUT, arguments, measured(arguments), record.Budget(None, None, [0], stopping))
+    stopping = f"{arguments.steps} training steps; rounds in which torch and all files take turns, fewer where they last too long"
+    record.run("exports", ABOUT, arguments, measured(arguments), record.Budget(ROUNDS[1], WARM_UP_RUNS, [0], stopping))
 
 
 if __name__ == "__main__":
