@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
 from segctl.errors import InputError
 from segctl.models.heads.segformer import SegFormerHead
+from segctl.models.timm_backbone import fused
 from tests.models.specs import network
 
 MIT_B0 = (32, 64, 160, 256)
@@ -36,6 +38,33 @@ def test_features_are_hugging_face_s():
     with torch.no_grad():
         found = theirs.classifier(ours([torch.randn(2, 9, 34, 40), *maps], (68, 80)))
         torch.testing.assert_close(found, theirs(tuple(maps)), rtol=1e-5, atol=1e-5)
+
+
+def test_the_merged_layers_give_what_the_paper_s_order_gives():
+    """Linear, resize, concatenate, merge, as the paper has it; by hand: 2 × (3 × 1 + 1) + 5 × (4 × 2 + 0) = 48."""
+    head = SegFormerHead((3, 4, 5, 6), 7).double()
+    maps = [torch.randn(2, channels, side, side + 3, dtype=torch.double) for channels, side in ((3, 17), (4, 9), (5, 5), (6, 3))]
+    slow = [nn.functional.interpolate(layer(x), (17, 20), mode="bilinear") for layer, x in zip(head.linear, maps, strict=True)]
+    wanted = head.merge(torch.cat(slow[::-1], 1))
+    wanted.sum().backward()
+    gradients = [weight.grad.clone() for weight in head.parameters()]
+    head.zero_grad()
+    found = head(maps, (68, 80))
+    found.sum().backward()
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close([weight.grad for weight in head.parameters()], gradients)
+    with torch.no_grad():
+        wanted, shipped = head.eval()(maps, (68, 80)), fused(nn.Sequential(head))[0]
+        torch.testing.assert_close(shipped(maps, (68, 80)), wanted)
+    assert sum(weight.numel() for weight in shipped.parameters()) == (3 + 4 + 5 + 6) * 7 + 4 * 7 + 2 * 7
+
+    single = SegFormerHead((1, 1), 1).eval()
+    for layer, weight, bias in zip(single.linear, (3.0, 4.0), (1.0, 0.0), strict=True):
+        layer.weight.data.fill_(weight)
+        layer.bias.data.fill_(bias)
+    single.merge[0].weight.data[:] = torch.tensor([5.0, 2.0])[:, None, None]  # the coarse map's weight first
+    found = single([torch.ones(1, 1, 4, 4), torch.full((1, 1, 2, 2), 2.0)], (16, 16))
+    torch.testing.assert_close(found, torch.full((1, 1, 4, 4), 48.0 / (1 + 1e-5) ** 0.5))
 
 
 @pytest.mark.parametrize("head", ["segformer", "fpn", "upernet"])
