@@ -128,6 +128,7 @@ def test_a_report_says_how_to_score_what_has_no_scores(trained):
     assert "in percent" in trained.types_what_was_said(said)
 
 
+@pytest.mark.slow
 def test_a_report_on_another_split_says_how_to_score_the_rest_on_it(trained):
     trained.types("train", "--preset", "toy.yaml", *trained.roots)
     trained.types("eval", trained.runs / "toy", "--split", "train", "--data-root", trained.data)
@@ -148,6 +149,7 @@ def test_a_report_without_runs_names_the_command_that_makes_one(equipped):
     equipped.types("report", "--runs-root", equipped.runs)
 
 
+@pytest.mark.slow
 def test_a_missing_teacher_is_trained_where_it_is_then_looked_for(person):
     person.types("data", "prepare", "shapes", "--data-root", person.data, *FEW)
     all_labels = ["--set", "data.labelled=1", "--set", "data.unlabelled=null"]  # an eighth of so few is less than a batch
@@ -227,6 +229,7 @@ def test_a_damaged_checkpoint_is_deleted_and_the_run_starts_again(stopped):
     stopped.types(*resume)
 
 
+@pytest.mark.slow
 def test_damaged_best_weights_are_deleted_and_the_last_ones_are_shipped(equipped):
     preset = equipped.writes_preset(train={"steps": 2, "validate_every": 2, "select": "best"})
     equipped.types("train", "--preset", preset, *equipped.roots)

@@ -9,6 +9,7 @@ import pytest
 PROJECT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_the_built_wheel_lists_the_presets_from_another_folder(tmp_path: Path) -> None:
     pytest.importorskip("hatchling", reason="building the wheel offline needs hatchling, which the dev extra installs")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]

@@ -96,6 +96,7 @@ def test_fast_subjects_have_many_rounds_and_slow_ones_few():
     assert len(fast[0]) == module.ROUNDS[1]
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_file_is_that_of_a_process_of_its_own(tmp_path):
     path = write_onnx(tmp_path / "toy.onnx")
     small = peak_of(Subject(str(path), "onnx", path, tmp_path), HERE)

@@ -39,6 +39,7 @@ def draw_leaves(folder: Path) -> None:
     (folder / "classes.yaml").write_text(yaml.safe_dump(table))
 
 
+@pytest.mark.slow
 def test_the_foreground_comes_first_from_training_to_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw_leaves(tmp_path)
     data, run = ["--data-root", str(tmp_path / "data")], tmp_path / "run"

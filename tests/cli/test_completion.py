@@ -57,6 +57,7 @@ def completed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return {words: answer.split() for words, answer in zip(LINES, answers, strict=True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", LINES)
 def test_the_shell_completes(words: str, completed: dict[str, list[str]]) -> None:
     assert LINES[words] <= set(completed[words])

@@ -42,6 +42,7 @@ def test_an_exported_file_scores_as_its_run_and_stands_beside_it(here: Path, cap
     assert "toy · none (run)" in said
 
 
+@pytest.mark.slow
 def test_logits_are_averaged_over_tiles_and_views_as_those_of_the_run(here: Path) -> None:
     assert main(["export", "run", "--format", "torchscript", "--output", "logits"]) == 0
     views = ["--protocol", "sliding", "--tile", "32x32", "--flip", "--calibration"]

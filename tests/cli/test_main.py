@@ -94,6 +94,7 @@ def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str])
     assert "No such command 'trian'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "encoding", ["ascii", pytest.param("cp1252", marks=pytest.mark.slow), pytest.param("latin-1", marks=pytest.mark.slow)]
 )
@@ -105,6 +106,7 @@ def test_characters_that_the_terminal_lacks_are_replaced(encoding: str) -> None:
         assert b"Traceback" not in found.stderr
 
 
+@pytest.mark.slow
 def test_a_closed_stdout_is_no_traceback() -> None:
     found = subprocess.run(["bash", "-c", f"'{sys.executable}' -m segctl presets list >&-"], capture_output=True, text=True)
     assert (found.returncode, found.stderr) == (0, "")

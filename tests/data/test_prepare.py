@@ -18,6 +18,7 @@ from segctl.data.shards.dataset import open_dataset, pixels_sha256
 from segctl.data.shards.tiles import file_hash
 from segctl.data.source import RawSample, Source
 from segctl.errors import InputError, SegctlError
+from tests.slow_cases import slow_after
 
 SIZES = {"train": [(48, 64), (32, 40), (64, 48)], "val": [(48, 64)]}
 
@@ -52,7 +53,7 @@ def test_the_index_says_where_the_data_comes_from_without_paths(folder, tmp_path
     assert sample["source_bytes"] == sum((folder / f / "0016E5_00001.png").stat().st_size for f in ("train", "trainannot"))
 
 
-@pytest.mark.parametrize(("workers", "codec"), [(2, "lz4"), (0, "zstd"), (0, "none")])
+@pytest.mark.parametrize(("workers", "codec"), slow_after([(0, "zstd"), (2, "lz4"), (0, "none")]))
 def test_workers_and_codec_change_neither_fingerprint_nor_pixels(tmp_path, workers, codec):
     folder = draw_folder(tmp_path / "source", {"train": [(16, 16 + n % 3) for n in range(70)]})
     one = prepare_source(open_source("camvid", [folder]), tmp_path / "one", workers=0)
@@ -126,7 +127,7 @@ def test_a_damaged_shard_is_prepared_again(folder, tmp_path):
     assert file_hash(shard) == sound
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", slow_after([0, 2]))
 def test_a_bad_sample_leaves_whole_shards_only(tmp_path, workers):
     folder = draw_folder(tmp_path / "source", {"train": [(16, 16)] * 70})
     path = folder / "train" / "0016E5_00068.png"

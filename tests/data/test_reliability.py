@@ -68,6 +68,7 @@ def assert_incomplete_or_whole(root: Path, capsys: pytest.CaptureFixture[str]) -
     return code == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kills", "workers"), [(3, 0), pytest.param(10, 0, marks=pytest.mark.slow), pytest.param(10, 2, marks=pytest.mark.slow)]
 )

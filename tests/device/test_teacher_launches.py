@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+import pytest
 import torch
 
 from segctl.data.shards.dataset import open_dataset
@@ -29,6 +30,7 @@ def launches(data: Path, teacher: Path) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_folded_teacher_takes_fewer_launches(guard: Path, toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
     fp32, fp32_folded, bf16, bf16_folded = found = run_there(guard, tmp_path, launches, toy_data, toy_teacher)
     assert fp32_folded <= 0.8 * fp32, found

@@ -56,6 +56,7 @@ def check(names: tuple[str, ...], guard: Path, data: Path, teacher: Path, folder
     assert {name: len(waits) for name, waits in found.items()} == expected, found
 
 
+@pytest.mark.slow
 def test_a_step_of_one_method_does_not_wait(guard: Path, toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
     check(("cirkd",), guard, toy_data, toy_teacher, tmp_path)
 

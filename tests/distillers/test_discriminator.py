@@ -57,6 +57,7 @@ def test_the_hinge_by_its_formula() -> None:
     assert found["discriminator"].item() == pytest.approx(wanted.item(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_discriminator_learns_to_tell_them_apart() -> None:
     game, (student, teacher, label) = term(), maps()
     optimizer = torch.optim.Adam(game.discriminator.parameters(), lr=game.opponent.lr, betas=game.opponent.betas)

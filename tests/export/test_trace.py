@@ -100,6 +100,7 @@ def test_a_backbone_that_takes_multiples_alone_is_padded_inside():
         require_same(program(torch.from_numpy(pictures)).numpy(), logits_of(model, pictures))
 
 
+@pytest.mark.slow
 def test_padding_that_depends_on_the_size_is_computed_inside():
     """TensorFlow's padding adds one pixel to even sides and two to odd ones, so it must not be that of the traced size."""
     model = settled("linear", backbone="tf_efficientnet_lite0", output_stride=8, stages=3, aux=False)
@@ -155,6 +156,7 @@ def test_tracing_leaves_the_network_and_the_mode_alone():
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_network_that_decides_by_size_is_a_sentence():
     model = settled()
     model.head.forward = lambda maps, size: maps[-1] if size[0] > 50 else 1 / 0

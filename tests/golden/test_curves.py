@@ -20,6 +20,7 @@ from segctl.schema.load import load_preset
 from segctl.schema.terms.methods import METHODS, DistillerSpec
 from segctl.train.optimizer import build_opponents
 from segctl.train.tasks import DistillationTask, SupervisedTask
+from tests.slow_cases import slow_where
 
 CURVES: dict[str, list[float]] = {
     "teacher": [
@@ -208,11 +209,12 @@ def curve(method: str, distiller: DistillerSpec | None) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize("method", CURVES)
+@pytest.mark.parametrize("method", slow_where(CURVES, lambda method: method in ("skd", "ifvd", "cwd")))
 def test_the_curve_of_a_method_has_not_moved(method: str) -> None:
     assert curve(method, METHODS.get(method)) == pytest.approx(CURVES[method], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_cwd_over_the_students_channels_has_the_curve_of_the_published_code_between_equal_widths() -> None:
     cwd = METHODS["cwd"]
     assert cwd is not None

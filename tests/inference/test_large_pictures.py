@@ -16,12 +16,13 @@ from segctl.inference import run_network
 from segctl.models import load
 from segctl.runtime.device import choose_compute
 from segctl.schema.evaluate import EvaluateSpec, SlidingProtocol
+from tests.slow_cases import slow_after
 
 rasterio = pytest.importorskip("rasterio")
 PICTURE = np.random.default_rng(0).integers(0, 256, (150, 97, 3), np.uint8)
 
 
-@pytest.mark.parametrize(("tile", "stride"), [((32, 48), 2 / 3), ((64, 97), 1.0), ((150, 40), 0.5), ((32, 32), 0.2)])
+@pytest.mark.parametrize(("tile", "stride"), slow_after([((32, 48), 2 / 3), ((64, 97), 1.0), ((150, 40), 0.5), ((32, 32), 0.2)]))
 def test_rows_are_those_of_the_picture_in_one_piece(toy_teacher: Path, tile: tuple[int, int], stride: float) -> None:
     model, compute, sliding = load(toy_teacher), choose_compute("cpu", "fp32"), SlidingProtocol(tile=tile, stride=stride)
     pixels = torch.from_numpy(PICTURE)

@@ -103,6 +103,7 @@ def test_a_missing_picture_and_a_missing_network(toy_export: Path, tmp_path: Pat
     assert segctl.load(toy_export / "export" / "model.onnx").predict([]) == []
 
 
+@pytest.mark.slow
 def test_predicting_with_an_onnx_file_imports_no_torch(pictures: list[Path], toy_export: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from segctl.cli import main; import segctl; model, folder, out = sys.argv[1:]\n"

@@ -150,6 +150,7 @@ def test_a_published_file_gives_the_published_logits(head, backbone, tmp_path):
     torch.testing.assert_close(sized, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
 
 
+@pytest.mark.slow
 def test_large_batches_are_upsampled_with_aligned_corners_too():
     run = toy_run(
         PRESET | {"loss": [{"kind": "cross_entropy"}]},

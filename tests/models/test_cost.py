@@ -49,6 +49,7 @@ def test_the_auxiliary_classifier_is_left_out_and_the_network_itself_is_unchange
     assert cost_of(spec("pspnet", aux=True), 5, (32, 32)) == cost_of(spec("pspnet", aux=False), 5, (32, 32))
 
 
+@pytest.mark.slow
 def test_re_parameterised_blocks_are_counted_as_one_convolution():
     asked = spec("lraspp", backbone="repghostnet_050", output_stride=32, aux=False)
     assert cost_of(asked, 5, (32, 32)).parameters < sum(parameter.numel() for parameter in build_model(asked, 5).parameters())

@@ -9,6 +9,7 @@ from segctl.models import at_label_size
 from segctl.models.deployed import DeployedNetwork
 from segctl.models.outputs import CornerAlignedPrediction
 from tests.models.specs import network
+from tests.slow_cases import slow_after
 
 PICTURE = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 33, 47, 3), dtype=np.uint8))
 
@@ -22,7 +23,7 @@ def settled(**changes):
     return model.eval()
 
 
-@pytest.mark.parametrize(("backbone", "stride"), [("test_resnet", 16), ("repvit_m0_9", 32)])
+@pytest.mark.parametrize(("backbone", "stride"), slow_after([("test_resnet", 16), ("repvit_m0_9", 32)]))
 def test_it_gives_the_network_s_logits_with_fewer_convolutions(backbone, stride):
     model = settled(backbone=backbone, output_stride=stride)
     deployed = DeployedNetwork(model, "logits")

@@ -9,6 +9,7 @@ from segctl.models import Segmenter, build_model
 from segctl.models.external.hub import is_gated
 from segctl.models.timm_backbone import timm_license
 from segctl.schema.models import ModelSpec
+from tests.slow_cases import slow_where
 
 SMALL = {"weights": "none", "head": "linear", "aux": False}
 TRANSFORMERS = {"vit_small_patch14_dinov2": 14, "vit_small_patch16_dinov3": 16, "vit_tiny_patch16_224": 16}
@@ -41,7 +42,7 @@ def test_its_outputs_are_those_of_the_network_that_is_not_frozen() -> None:
 
 @pytest.mark.parametrize(
     ("name", "stride"),
-    [pytest.param(*row, marks=pytest.mark.slow) if "dinov3" in row[0] else row for row in TRANSFORMERS.items()],
+    slow_where(TRANSFORMERS.items(), lambda row: "dino" in row[0]),
 )
 def test_transformers_take_any_size_and_give_a_map_of_patches(name: str, stride: int) -> None:
     model = network(name, stride, frozen=True, final_norm=True).eval()
@@ -51,6 +52,7 @@ def test_transformers_take_any_size_and_give_a_map_of_patches(name: str, stride:
         assert found.shape == (1, 5, -(-height // stride), -(-width // stride))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit_small_patch14_dinov2", "vit_small_patch16_dinov3"])
 def test_the_map_is_timms_own_patch_tokens_behind_the_last_norm(name: str) -> None:
     """Tokens of the class and of registers are no part of it; the grid is row by row."""
@@ -65,6 +67,7 @@ def test_the_map_is_timms_own_patch_tokens_behind_the_last_norm(name: str) -> No
     torch.testing.assert_close(grid, wanted)
 
 
+@pytest.mark.slow
 def test_the_last_norm_is_left_out_unless_it_is_asked_for() -> None:
     plain, normed = (network("vit_tiny_patch16_224", 16, final_norm=norm).eval() for norm in (False, True))
     images = torch.randn(1, 3, 32, 32)

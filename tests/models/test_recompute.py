@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from segctl.models import Segmenter
 from segctl.models.recompute import recompute_blocks
 from tests.models.specs import network
+from tests.slow_cases import slow_after
 
 BACKBONES = {"test_resnet": 4, "resnet10t": 4, "test_efficientnet": 5, "test_convnext": 9}
 
@@ -46,7 +47,7 @@ def saved_bytes(model: Segmenter) -> int:
     return sum(held.values())
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", slow_after(BACKBONES, 2))
 def test_outputs_gradients_and_running_statistics_are_those_of_the_plain_pass(backbone: str) -> None:
     plain, spared = trained(backbone, False), trained(backbone, True)
     for seed in (1, 2):
@@ -73,12 +74,14 @@ def test_it_is_the_blocks_that_are_computed_again(backbone: str, number: int) ->
     assert recompute_blocks(network(backbone=backbone, output_stride=32).backbone) == number
 
 
+@pytest.mark.slow
 def test_resnet101_has_its_thirty_three() -> None:
     with torch.device("meta"):
         model = network(backbone="resnet101d", output_stride=8)
     assert recompute_blocks(model.backbone) == 33
 
 
+@pytest.mark.slow
 def test_less_is_kept_for_the_backward_pass() -> None:
     assert saved_bytes(trained("resnet34", True)) < 0.6 * saved_bytes(trained("resnet34", False))
 

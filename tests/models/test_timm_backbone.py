@@ -107,7 +107,8 @@ def test_unet_does_without_the_skips_a_backbone_lacks():
         pytest.param("mobilenetv3_large_100", "lraspp", 16, marks=pytest.mark.slow),
         pytest.param("repvit_m0_9", "segformer", 32, marks=pytest.mark.slow),
         ("efficientvit_b0", "upernet", 32),
-        ("pvt_v2_b0", "segformer", 32),  # timm's nearest to SegFormer's MiT-B0: the same four widths, attention to a reduced map
+        # timm's nearest to SegFormer's MiT-B0: the same four widths, attention to a reduced map
+        pytest.param("pvt_v2_b0", "segformer", 32, marks=pytest.mark.slow),
         pytest.param("convnext_atto", "fpn", 32, marks=pytest.mark.slow),
     ],
 )

@@ -59,6 +59,7 @@ FAST: tuple[Method, ...] = ("cirkd",)
 """The one with the most state between steps; the others are slow together."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in METHODS if name not in FAST)])
 def test_every_method_trains_deterministically_and_twice_the_same(
     method: Method, toy_data: Path, toy_teacher: Path, tmp_path: Path

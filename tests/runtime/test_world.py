@@ -117,6 +117,7 @@ def test_a_process_that_nobody_meets_says_so_and_ends_in_time(rank):
     assert "MASTER_ADDR" in failure
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_process_that_waits_for_the_others():
     process = _alone(1, 600)
     assert process.stdout is not None

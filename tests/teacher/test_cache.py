@@ -23,6 +23,7 @@ from segctl.train.dry_run import dry_run
 from segctl.train.resume import resume_run
 from segctl.train.session import Request
 from segctl.train.start import start_run
+from tests.slow_cases import slow_after
 
 VIEW = {"crop": [48, 64], "scale": [1, 1]}
 TERMS = [
@@ -124,6 +125,7 @@ class Interrupting(Silent):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", [("filling the teacher cache", 1), ("step", 3)], ids=["while filling", "in step 3"])
 def test_a_killed_run_goes_on_to_the_same_weights(
     where: tuple[str, int], toy_data: Path, toy_teacher: Path, undisturbed: RunFolder, tmp_path: Path
@@ -139,6 +141,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     assert_same(RunFolder(tmp_path / "run"), undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_and_without_it(toy_data: Path, toy_teacher: Path, undisturbed: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(student(False), toy_data, toy_teacher, tmp_path / "run", Interrupting("step", 3))
@@ -160,7 +163,7 @@ def test_a_polite_signal_keeps_whole_files_and_says_how_to_go_on(toy_data: Path,
     assert stopped.value.hint.startswith(f"resume with `segctl distill --resume --run {tmp_path / 'run'} ")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", slow_after([0, 1]))
 def test_a_damaged_file_ends_the_run_and_is_computed_again(
     workers: int, toy_data: Path, toy_teacher: Path, undisturbed: RunFolder, tmp_path: Path
 ) -> None:

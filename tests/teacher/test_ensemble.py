@@ -175,6 +175,7 @@ class Logits(torch.nn.Module):
         return logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [

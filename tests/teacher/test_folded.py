@@ -10,6 +10,7 @@ from segctl.models import build_model
 from segctl.models.segmenter import Segmenter
 from segctl.schema.models import ModelSpec
 from segctl.teacher.folded import folded
+from tests.slow_cases import slow_after
 
 
 def outputs(network: nn.Module) -> Sequence[Tensor]:
@@ -55,7 +56,7 @@ def test_by_hand() -> None:
     ("backbone", "head"),
     [("test_resnet", "pspnet"), ("test_efficientnet", "deeplabv3plus"), ("tf_efficientnet_lite0", "deeplabv3plus")],
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", slow_after([torch.float32, torch.bfloat16]))
 def test_outputs_stay_and_all_norms_of_a_plain_network_go(backbone: str, head: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     spec = ModelSpec.model_validate({"backbone": backbone, "head": head, "width": 8, "weights": "none", "aux": True})

@@ -196,6 +196,7 @@ def test_a_program_for_one_size_says_what_it_cannot_take(
     assert error.value.hint == "export it for any batch, height and width (dynamic shapes)"
 
 
+@pytest.mark.slow
 def test_a_program_teaches_a_whole_run_and_its_resumption(
     toy_data: Path, toy_teacher: Path, images: Tensor, tmp_path: Path
 ) -> None:
@@ -441,6 +442,7 @@ def test_a_hugging_face_network_of_another_task_is_refused(dataset: PreparedData
     assert error.value.message == f"'{tmp_path}' is not a network for semantic segmentation: its architecture is BertModel"
 
 
+@pytest.mark.slow
 def test_the_cache_of_a_program_is_another_one_after_its_facts_changed(
     toy_data: Path, toy_teacher: Path, images: Tensor, tmp_path: Path
 ) -> None:

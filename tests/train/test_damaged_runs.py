@@ -19,6 +19,7 @@ from segctl.train.extend import extend_run
 from segctl.train.resume import resume_run
 from segctl.train.session import Request
 from segctl.train.start import start_run
+from tests.slow_cases import slow_after
 
 TRAIN = {"steps": 4, "checkpoint_every": 2, "validate_every": 4}
 
@@ -165,7 +166,7 @@ def test_another_dataset_than_the_one_recorded_is_refused(with_checkpoint: bool,
     assert "was started with another dataset fingerprint" in refused(folder, toy_data)
 
 
-@pytest.mark.parametrize("with_checkpoint", [True, False])
+@pytest.mark.parametrize("with_checkpoint", slow_after([True, False]))
 def test_another_teacher_than_the_one_recorded_is_refused(
     with_checkpoint: bool, toy_data: Path, toy_teacher: Path, tmp_path: Path
 ) -> None:

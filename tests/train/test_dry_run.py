@@ -25,6 +25,7 @@ def test_a_dry_run_with_a_profile_shows_it_and_keeps_nothing(toy_data: Path, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backbone",
     [pytest.param("rexnet_100", marks=pytest.mark.slow), pytest.param("skresnet18", marks=pytest.mark.slow), "resnest14d"],

@@ -72,10 +72,10 @@ def test_waiting_by_hand() -> None:
         pytest.param({"patience": 1}, 3, marks=pytest.mark.slow),
         ({"patience": 3}, 5),  # 15, undefined, and 20, which is no better than 20
         pytest.param({"patience": 4}, 6, marks=pytest.mark.slow),
-        ({"patience": 5}, 10),
+        pytest.param({"patience": 5}, 10, marks=pytest.mark.slow),
         pytest.param({"patience": 5, "min_gain": 15}, 6, marks=pytest.mark.slow),  # 20 is only 10 better than 10
         pytest.param({"patience": 2, "score": "mIoU_C"}, 3, marks=pytest.mark.slow),  # 90 is the best one
-        ({"patience": 1, "score": "IoU_D.Car", "min_gain": 0.5}, 3),
+        pytest.param({"patience": 1, "score": "IoU_D.Car", "min_gain": 0.5}, 3, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_ends_after_validations_without_a_better_score(
@@ -96,6 +96,7 @@ def test_a_run_ends_after_validations_without_a_better_score(
         assert [one["IoU_D.Car"] for one in scores] == [1.0, 2.0, 1.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("select_by", "best"),
     [pytest.param("mIoU_D", 10, marks=pytest.mark.slow), ("mIoU_C", 1), pytest.param("IoU_D.Car", 10, marks=pytest.mark.slow)],
@@ -142,6 +143,7 @@ def test_a_killed_run_resumes_to_the_same_end(
     assert [event["step"] for event in folder.read_log() if event["event"] == "validation"] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_early_can_be_extended(known: Callable[[], list[int]], toy_data: Path, tmp_path: Path) -> None:
     run = with_steps(run_of(early_stop={"patience": 3}), 8)
     folder = start_run(Request(run, toy_data, tmp_path), RunFolder(tmp_path / "run"), Silent())
@@ -152,6 +154,7 @@ def test_a_run_that_stopped_early_can_be_extended(known: Callable[[], list[int]]
     assert (folder.path / "model-5.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_seeds_that_stop_at_different_steps_are_one_group(
     known: Callable[[], list[int]], toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from segctl.runs import RunFolder
 from segctl.train.resume import resume_run
 from segctl.train.session import Request
 from segctl.train.start import start_run
+from tests.slow_cases import slow_after
 
 TRAIN = {"steps": 4, "checkpoint_every": 2, "validate_every": 2, "select": "best"}
 
@@ -80,7 +81,7 @@ def undisturbed(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
     return start_run(Request(toy_run(train=TRAIN), toy_data, runs), RunFolder(runs / "run"), Silent())
 
 
-@pytest.mark.parametrize(("step", "named"), [(2, "best.pt"), (3, "last.pt"), (3, "train.log")])
+@pytest.mark.parametrize(("step", "named"), slow_after([(3, "last.pt"), (2, "best.pt"), (3, "train.log")]))
 def test_a_run_on_a_full_disk_keeps_its_last_good_files_and_resumes(
     step: int, named: str, undisturbed: RunFolder, toy_data: Path, tmp_path: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_run_on_a_full_disk_keeps_its_last_good_files_and_resumes(
     assert [event["step"] for event in folder.read_log() if event["event"] == "step"] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_model_file_that_does_not_fit_leaves_the_run_unfinished(toy_data: Path, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     request = Request(toy_run(train=TRAIN), toy_data, tmp_path)

@@ -19,6 +19,7 @@ from segctl.train.checkpoint import Best, State
 from segctl.train.loop import take_step
 from segctl.train.session import Session
 from segctl.train.tasks import DistillationTask
+from tests.slow_cases import slow_after
 
 IMAGES = 8
 SOFT = {"labels": {"kind": "smoothed", "epsilon": 0.1}}
@@ -98,7 +99,7 @@ def farthest(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) ->
     return max((found[name] - weight).abs().max().item() for name, weight in wanted.items())
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=slow_after([2, 3], 0))
 def distances(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     """How far the weights are from one process's after a step, by loss; the step itself moves them by about 0.01."""
     shares = run_in_processes(take_share, request.param, tmp_path_factory.mktemp("shares"))

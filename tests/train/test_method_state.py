@@ -70,6 +70,7 @@ def tensors(tree: Any, path: str = "") -> dict[str, torch.Tensor]:
     return {name: tensor for key, value in items for name, tensor in tensors(value, f"{path}/{key}").items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "watch",
     [

@@ -22,6 +22,7 @@ def steps(folder: RunFolder) -> list[int]:
     return [event["step"] for event in folder.read_log() if event["event"] == "step"]
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_told_who_trains_the_run(toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     preset = write_preset(tmp_path / "toy.yaml", train=ENDLESS)
     folder = RunFolder(tmp_path / "run")

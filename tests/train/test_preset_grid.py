@@ -75,6 +75,7 @@ def test_every_method_takes_a_step_in_any_recipe(name: str, method: Method, offi
     assert try_it(with_method(run, method), official, tmp_path)["loss"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["voc-psp18-cirkd", "cityscapes-psp18-dist"])
 def test_one_preset_of_each_new_recipe_takes_a_step(name: str, official: Path, tmp_path: Path) -> None:
     assert try_it(small(name), official, tmp_path)["loss"] > 0

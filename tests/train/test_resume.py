@@ -20,6 +20,7 @@ from waiting import LIMIT, wait_for
 
 from segctl.cli import main
 from segctl.models import read
+from tests.slow_cases import slow_after
 
 STEPS = 12
 SETTINGS = {"train": {"steps": STEPS, "checkpoint_every": 3, "validate_every": 5, "ema": 0.9}, "data": {"workers": 2}}
@@ -64,6 +65,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
         assert torch.equal(value, theirs[name]), name
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(toy_data: Path, tmp_path: Path) -> None:
     """One kill of a process forked for it; the slow tests below kill oftener, whole processes with loader workers."""
     preset = write_preset(tmp_path / "toy.yaml", train=SETTINGS["train"])
@@ -111,7 +113,9 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
         going.result(timeout=LIMIT)
 
 
-@pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "SIGINT"), (signal.SIGTERM, 143, "SIGTERM")])
+@pytest.mark.parametrize(
+    ("number", "code", "name"), slow_after([(signal.SIGINT, 130, "SIGINT"), (signal.SIGTERM, 143, "SIGTERM")])
+)
 def test_a_polite_signal_saves_and_says_how_to_go_on(
     number: signal.Signals, code: int, name: str, toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +136,7 @@ def test_a_polite_signal_saves_and_says_how_to_go_on(
     assert 20 <= step < 2000
 
 
+@pytest.mark.slow
 def test_sigusr1_saves_and_goes_on(toy_data: Path, tmp_path: Path) -> None:
     preset = write_preset(tmp_path / "toy.yaml", train={"steps": 2000, "validate_every": 2000, "checkpoint_every": 2000})
     run, saved = tmp_path / "run", []

@@ -178,6 +178,7 @@ def test_a_compiled_run_may_go_on_uncompiled_and_says_so(toy_data: Path, toy_tea
     ) in watch.notes
 
 
+@pytest.mark.slow
 def test_a_teacher_that_segctl_did_not_build_stays_as_it_is() -> None:
     run = toy_run(STUDENT | {"distiller": {"terms": [{"kind": "kd"}]}})
     assert isinstance(run, DistillRun)

@@ -135,6 +135,7 @@ def test_resuming_under_other_settings_names_them(toy_data: Path, tmp_path: Path
     assert "train.seed: 0 -> 1; train.steps: 2 -> 3" in caught.value.message
 
 
+@pytest.mark.slow
 def test_resuming_under_settings_that_cannot_change_a_number_gives_the_same_weights(toy_data: Path, tmp_path: Path) -> None:
     class Stopping(Silent):
         def stepped(self, report: object, steps: int) -> None:

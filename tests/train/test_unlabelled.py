@@ -27,6 +27,7 @@ from segctl.train.build import build_session
 from segctl.train.loop import take_step
 from segctl.train.session import Request
 from segctl.train.start import start_run
+from tests.slow_cases import slow_after
 
 MIXED = {"data": toy.STUDENT["data"] | {"unlabelled": {"per_batch": 3}}}
 
@@ -254,7 +255,7 @@ def test_a_student_learns_from_unlabelled_pictures_alone_and_terms_by_class_are_
 
 @pytest.mark.parametrize(
     "method",
-    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("kd", "cwd", "dist", "jml", "skd")), "maskd", "ifvd", "cirkd"],
+    slow_after(["maskd", "cirkd", "ifvd", "kd", "cwd", "dist", "jml", "skd"], 2),
 )
 def test_every_method_takes_mixed_batches(root, toy_teacher, tmp_path, method, capsys):
     (tmp_path / "toy-student.yaml").write_text(yaml.safe_dump(toy.STUDENT))

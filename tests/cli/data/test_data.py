@@ -248,6 +248,7 @@ def test_own_data_that_is_not_all_given_is_refused(capsys, tmp_path, arguments, 
     assert (code, sentence in err) == (2, True), err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGTERM to handle")
 def test_sigterm_leaves_no_temporary_file(tmp_path):
     folder = draw_folder(tmp_path / "source", {"train": [(64, 80)] * 400})

@@ -15,6 +15,7 @@ def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "ROUNDS", (2, 2))
 
 
+@pytest.mark.slow
 def test_a_table_of_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [str(write_onnx(tmp_path / name)) for name in ("first.onnx", "second.onnx")]
     assert main(["bench", *paths, "--size", "32x48", "--threads", "1"]) == 0

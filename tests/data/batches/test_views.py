@@ -157,6 +157,7 @@ def our_view(size: tuple[int, int], crop: tuple[int, int], random: np.random.Gen
     return view.columns.scaled / size[1], float(view.flip), *before, *padding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "crop"),
     [

@@ -12,6 +12,7 @@ from segctl.losses.sums import at_stride
 from segctl.losses.sums.at_stride import SoftAtStride, stride_sums
 from segctl.losses.sums.choose import plain, sums_at_stride
 from segctl.losses.sums.plain import Sums, plain_sums
+from tests.slow_cases import slow_after
 
 KINDS = ("hard", "soft", "teacher")
 
@@ -65,7 +66,7 @@ def gradient(sums: Sums, logits: Tensor) -> Tensor:
 
 @pytest.mark.usefixtures("many_blocks")
 @pytest.mark.parametrize("norm", [1, 2])
-@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("corners", slow_after([False, True]))
 @pytest.mark.parametrize("kind", KINDS)
 def test_sums_and_gradient_are_those_of_upsampling_first(kind: str, corners: bool, norm: int) -> None:
     for seed in range(6):

@@ -149,6 +149,7 @@ def test_compiled_sums_become_losses_in_one_kernel_each(monkeypatch: pytest.Monk
     assert Counter(started) == {"mean_of_sums": 2, "ratio_of_sums": 4}
 
 
+@pytest.mark.slow
 def test_compiled_sums_are_those_of_torch_s_own_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fast_way, "_verdicts", {})
     monkeypatch.setattr(on_gpu, "find_spec", lambda name: True)

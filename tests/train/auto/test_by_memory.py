@@ -35,6 +35,7 @@ def reckoned(data: Path, runs: Path) -> tuple[float, float]:
     return needed_mb(build_session(Request(toy_run(train={"batch_size": 8}), data, runs, device="cpu")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "accumulate"), [(8, 1), (7.9, 2), (4, 2), (3.9, 4), (2, 4)])
 def test_a_cpu_takes_as_many_images_as_its_memory_holds(
     images: float, accumulate: int, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -100,6 +101,7 @@ def test_a_gpu_is_tried_with_fewer_images_until_two_steps_fit(
         with_fitting_batch(request(toy_data, tmp_path), Memory(0).take_step)
 
 
+@pytest.mark.slow
 def test_terms_that_compare_images_get_two_at_least(as_on_a_gpu: None, toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
     tree = STUDENT | {"distiller": {"terms": [{"kind": "dist"}]}}
     asked = Request(toy_run(tree, train=AUTO), toy_data, tmp_path, teacher=toy_teacher, device="cpu")

@@ -36,6 +36,7 @@ from segctl.train.semi.unimatch import dropped_channels
 from segctl.train.session import Request, Session
 from segctl.train.start import start_run
 from segctl.train.step_memory import memory_of_session
+from tests.slow_cases import slow_after
 
 DATA = toy.PRESET["data"] | {"unlabelled": {"per_batch": 4}}
 KINDS: dict[str, dict[str, Any]] = {
@@ -110,6 +111,7 @@ class StopAfter(toy.Silent):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind if kind == "unimatch" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS])
 def test_a_stopped_run_resumes_to_the_same_bits(root, tmp_path, kind):
     """The teacher's average, its statistics and the place in the ramp come back from last.pt."""
@@ -214,7 +216,7 @@ def slow(p: Tensor, q: Tensor, real: Tensor, threshold: float) -> dict[str, floa
     return sums
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_after(KINDS))
 def test_micro_batches_add_up_to_the_whole_batch(root, tmp_path, kind):
     """Without batch norm's statistics, dropout, and the metric loss, whose ratio is per micro-batch."""
     terms = [term for term in KINDS[kind]["terms"] if term["kind"] != "soft_jdt"]

@@ -73,6 +73,7 @@ def test_every_number_of_the_log_is_a_curve(toy_data: Path, tmp_path: Path) -> N
     assert_as_logged(folder)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_draws_no_step_twice(toy_data: Path, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
@@ -91,6 +92,7 @@ def test_a_run_drawn_from_its_second_start_on_has_whole_curves(toy_data: Path, t
     assert_as_logged(folder)
 
 
+@pytest.mark.slow
 def test_drawing_changes_nothing_that_is_computed(toy_data: Path, tmp_path: Path) -> None:
     for name, drawn in (("plain", False), ("drawn", True)):
         start_run(request(toy_data, tmp_path, tensorboard=drawn), RunFolder(tmp_path / name), Silent())

@@ -15,6 +15,7 @@ from segctl.runs import RunFolder
 from segctl.train.resume import resume_run
 from segctl.train.session import Request
 from segctl.train.start import start_run
+from tests.slow_cases import slow_after
 
 RUN = {"train": {"steps": 8, "validate_every": 4, "checkpoint_every": 3}}
 NAMES = ("wandb", "mlflow", "trackio")
@@ -143,7 +144,7 @@ def request(data: Path, runs: Path, *track: str, **blocks: Any) -> Request:
     return Request(toy_run(**RUN | blocks), data, runs, device="cpu", track=track)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_after(NAMES))
 def test_a_tracker_is_given_every_number_the_preset_and_the_worst_images(
     name: str, books: dict[str, Book], toy_data: Path, tmp_path: Path
 ) -> None:
