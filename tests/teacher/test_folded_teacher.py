@@ -56,7 +56,7 @@ def terms_of(method: str, found: Prediction) -> dict[str, Tensor]:
     return values | {f"gradient {index}": slope.norm() for index, slope in enumerate(slopes) if slope is not None}
 
 
-@pytest.mark.parametrize("method", slow_where(METHODS.keys() - {"none"}, lambda method: method not in ("jml", "cwd", "cirkd")))
+@pytest.mark.parametrize("method", slow_where(list(METHODS)[1:], lambda method: method not in ("jml", "cwd", "cirkd")))
 def test_every_method_learns_the_same(method: str, teacher: Teacher) -> None:
     found = with_folded_networks(teacher, torch.float32)
     assert (norms(teacher.model) > 10, norms(found.model)) == (True, 0)
