@@ -6,8 +6,8 @@ Each peak of memory is that of a process of its own that loads one subject and s
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -19,6 +19,7 @@ import numpy as np
 
 from segctl.bench.exported_file import Conditions, Image, Segment, segment_by_file
 from segctl.errors import InputError, SegctlError, first_line
+from segctl.runtime.cores import core_count
 
 if TYPE_CHECKING:
     from segctl.bench.subjects import Subject
@@ -30,6 +31,9 @@ ROUNDS = (7, 100)
 """Fewest and most rounds."""
 SECONDS = 10.0
 """How long the slowest subject is measured, unless the fewest rounds take longer."""
+
+PEAKS_AT_ONCE = 2
+"""Largest number of processes whose peak memory is measured at the same time: more might not fit beside each other."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +60,19 @@ def measure_in_turns(subjects: Sequence["Subject"], conditions: Conditions, prog
     Raises InputError if all of them fail.
     """
     image: Image = np.random.default_rng(0).integers(0, 256, (1, *conditions.size, 3), dtype=np.uint8)
-    peaks, running, failures = {}, {}, {}
+    running, failures = {}, {}
     steps = 2 * len(subjects) + 1
     for index, subject in enumerate(subjects):
-        progress(2 * index, steps)
+        progress(index, steps)
         try:
             running[index] = _warmed(subject.segment(conditions), image)
         except (SegctlError, RuntimeError, MemoryError) as error:
             failures[index] = error.message if isinstance(error, SegctlError) else first_line(error)
-            continue
-        progress(2 * index + 1, steps)
-        if subject.form != "torch compiled":  # its process would hold the compiler
-            peaks[index] = peak_of(subject, conditions)
     if not running:
         raise InputError(f"nothing could be measured: {failures[0]}", "see `segctl bench --help`")
+    # The process of a compiled network would hold the compiler.
+    alone = {index: subject for index, subject in enumerate(subjects) if index in running and subject.form != "torch compiled"}
+    peaks = peaks_of(alone, conditions, lambda done: progress(len(subjects) + done, steps))
     times = take_turns(running, image)
     progress(steps, steps)
     first = min(running)
@@ -98,6 +101,21 @@ def take_turns(
             segment(image)
             times[index].append(1000 * (clock() - start))
     return times
+
+
+def peaks_of(
+    subjects: Mapping[int, "Subject"], conditions: Conditions, progress: Callable[[int], object] = lambda done: None
+) -> dict[int, float | None]:
+    """What `peak_of` says of each. On a CPU a few at once: nothing is timed, and most of it is loading libraries."""
+    at_once = min(PEAKS_AT_ONCE, core_count()) if conditions.device == "cpu" else 1
+    with ThreadPoolExecutor(at_once) as threads:
+        found = {}
+        for index, peak in zip(
+            subjects, threads.map(lambda subject: peak_of(subject, conditions), subjects.values()), strict=True
+        ):
+            found[index] = peak
+            progress(len(found))
+    return found
 
 
 def peak_of(subject: "Subject", conditions: Conditions) -> float | None:

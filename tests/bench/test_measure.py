@@ -1,5 +1,6 @@
 """Turns, medians and ratios by hand, and a table of real subjects."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from segctl.bench import measure as module
 from segctl.bench.exported_file import Conditions
-from segctl.bench.measure import measure_in_turns, peak_of, take_turns
+from segctl.bench.measure import measure_in_turns, peak_of, peaks_of, take_turns
 from segctl.bench.subjects import Subject
 from segctl.errors import InputError
 from tests.bench.onnx_files import write_onnx
@@ -94,6 +95,26 @@ def test_fast_subjects_have_many_rounds_and_slow_ones_few():
     ticks = iter(range(10**6))
     fast = take_turns({0: lambda image: None}, np.zeros((1, 1, 1, 3), np.uint8), clock=lambda: 0.001 * next(ticks))
     assert len(fast[0]) == module.ROUNDS[1]
+
+
+def test_every_peak_is_that_of_its_subject_and_a_gpu_measures_one_at_a_time(monkeypatch):
+    running, most, told = [], [], []
+
+    def peak(subject, conditions):
+        running.append(subject)
+        most.append(len(running))
+        time.sleep(0.02)
+        running.remove(subject)
+        return float(subject.name)
+
+    monkeypatch.setattr(module, "peak_of", peak)
+    monkeypatch.setattr(module, "core_count", lambda: 8)
+    subjects = {index: timed(str(10 * index)) for index in (0, 2, 3)}
+    assert peaks_of(subjects, HERE, told.append) == {0: 0.0, 2: 20.0, 3: 30.0}
+    assert (max(most), told) == (module.PEAKS_AT_ONCE, [1, 2, 3])
+    most.clear()
+    assert peaks_of(subjects, Conditions(HERE.size, 1, "cuda")) == {0: 0.0, 2: 20.0, 3: 30.0}
+    assert max(most) == 1
 
 
 @pytest.mark.slow
