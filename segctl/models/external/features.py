@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from segctl.errors import InputError, first_line
 from segctl.models.external.hub import repository_folder
 from segctl.models.external.huggingface import pixel_facts, read_config, require_transformers
+from segctl.models.external.pretrained import load_pretrained
 from segctl.models.external.weights import require_finite
 from segctl.models.normalize import Normalizing
 from segctl.models.timm_backbone import TimmBackbone, build_backbone, has_final_norm, own_stride
@@ -161,11 +162,10 @@ def _of_transformers(folder: Path, source: str) -> FeatureNetwork:
             )
         raise InputError(f"'{source}' has no config.json: it is no network of transformers", "give what save_pretrained wrote")
     config = read_config(folder / "config.json")
-    try:
-        net = transformers.AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False).float().eval()
-    except Exception as error:  # transformers raises many kinds
-        raise InputError(f"cannot load the network at '{source}': {first_line(error)}", "it must be an image backbone") from error
-    net = getattr(net, "vision_model", net)  # of CLIP and SigLIP the half that sees images
+    net = load_pretrained(
+        transformers.AutoModel, folder, source, "it must be an image backbone", lambda net, images: last_state(_eyes(net), images)
+    )
+    net = _eyes(net)
     require_finite(dict(net.named_parameters()), source)
     stride, channels, prefix = _grid_of_tokens(net, _strides(config), source)
     facts = pixel_facts(folder, transformers)
@@ -180,6 +180,12 @@ def _of_transformers(folder: Path, source: str) -> FeatureNetwork:
     dropped = f"; its first {prefix} tokens are no places and are dropped" if prefix else ""
     found.notes = (f"the teacher's last hidden state has {channels} channels at stride {stride}{dropped}",)
     found.license = license_of_card(folder)
+    return found
+
+
+def _eyes(net: nn.Module) -> nn.Module:
+    """Of CLIP and SigLIP the half that sees images; any other network whole."""
+    found: nn.Module = getattr(net, "vision_model", net)
     return found
 
 

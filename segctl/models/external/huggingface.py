@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segctl.errors import InputError, first_line
+from segctl.errors import InputError
 from segctl.files import file_sha256, read_json
 from segctl.models.external.foreign import IMAGENET_MEAN, IMAGENET_STD, LEAST_PROBABILITY, Facts, ForeignNetwork, class_order
+from segctl.models.external.pretrained import load_pretrained
 from segctl.models.external.weights import require_finite
 
 
@@ -37,6 +38,12 @@ class SemanticMasks(nn.Module):
         maps = torch.einsum("bqc,bqhw->bchw", classes, output.masks_queries_logits.float().sigmoid())
         return F.normalize(maps, p=1.0, dim=1).clamp(min=LEAST_PROBABILITY).log()
 
+    @classmethod
+    def of(cls, net: nn.Module, images: Tensor) -> Tensor:
+        """The same of a network that is not wrapped."""
+        found: Tensor = cls(net)(images)
+        return found
+
 
 @dataclass(frozen=True)
 class HuggingFaceNetwork:
@@ -52,14 +59,10 @@ def load_hugging_face(folder: Path, source: str, class_names: Sequence[str]) -> 
     transformers = require_transformers()
     config = read_config(folder / "config.json")
     kind = _kind(config, source)
-    try:
-        # .float(), because transformers 5 loads the type that was saved, and images come in float32.
-        net = getattr(transformers, kind).from_pretrained(folder, local_files_only=True, trust_remote_code=False).float().eval()
-    except Exception as error:  # transformers raises many kinds
-        reason = first_line(error)
-        raise InputError(
-            f"cannot load the network at '{source}': {reason}", "it must be one for semantic segmentation"
-        ) from error
+    net = load_pretrained(
+        getattr(transformers, kind), folder, source, "it must be one for semantic segmentation",
+        SemanticMasks.of if kind.endswith("UniversalSegmentation") else lambda net, images: net(pixel_values=images).logits,
+    )  # fmt: skip
     require_finite(dict(net.named_parameters()), source)
     names = [name for _, name in sorted((int(index), name) for index, name in net.config.id2label.items())]
     if all(re.fullmatch(r"LABEL_\d+", name) for name in names):

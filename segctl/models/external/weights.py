@@ -244,7 +244,7 @@ def first_misfit(wanted: Mapping[str, Tensor], got: Mapping[str, Any]) -> str:
         return f"{len(unknown)} weights are unknown ({_some(unknown)})"
     for name, tensor in wanted.items():
         if tensor.shape != got[name].shape:
-            return f"{name} is {_shape(got[name])}, wanted {_shape(tensor)}"
+            return f"{name} is {shape_in_words(got[name].shape)}, wanted {shape_in_words(tensor.shape)}"
     return ""
 
 
@@ -267,6 +267,6 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def _shape(tensor: Tensor) -> str:
-    """The shape of a tensor for a message, such as 19×256×1×1."""
-    return "×".join(map(str, tensor.shape)) or "one number"
+def shape_in_words(shape: Iterable[int]) -> str:
+    """A shape for a message, such as 19×256×1×1."""
+    return "×".join(map(str, shape)) or "one number"
