@@ -10,17 +10,22 @@ from pathlib import Path
 from segctl.data.classes import ClassTable
 from segctl.data.datasets.cityscapes_classes import CLASSES
 from segctl.data.datasets.class_file import read_classes
+from segctl.data.datasets.own.label_rule import OwnRule
 from segctl.data.files.archives import PlainFile, UnreadableError, decode_text
 from segctl.errors import InputError
 
 
 @dataclass(frozen=True)
 class GivenClasses:
-    """Names in the order of train ids. table: given if the PNGs hold its raw ids instead of train ids."""
+    """Names in the order of train ids. table: given if the PNGs hold its raw ids instead of train ids.
+
+    rule: what palettes mean by the class table of a file; None for classes without a table.
+    """
 
     names: tuple[str, ...]
     table: ClassTable | None = None
     binary: bool = False
+    rule: OwnRule | None = None
 
 
 def given_classes(num_classes: int | None, file: Path | None, label_ids: bool) -> GivenClasses:
@@ -46,8 +51,9 @@ def given_classes(num_classes: int | None, file: Path | None, label_ids: bool) -
 def read_class_file(path: Path) -> GivenClasses:
     """The classes of a file. Raises InputError naming the file."""
     if path.suffix.lower() in (".csv", ".yaml", ".yml"):
-        table = read_classes(path).table
-        return GivenClasses(tuple(table.names), table if table.rows[0].raw_id is not None else None, table.binary)
+        own = read_classes(path)
+        rule = OwnRule(own.ids, own.colors, own.table)
+        return GivenClasses(tuple(own.table.names), None if own.ids is None else own.table, own.table.binary, rule)
     try:
         lines = decode_text(PlainFile(str(path), path).read()).splitlines()
     except (OSError, UnreadableError) as error:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segctl.data.datasets.cityscapes_classes import CLASSES
+from segctl.data.datasets.own.label_rule import OwnRule
 from segctl.data.datasets.pairs import IdMap, check_ids
 from segctl.errors import InputError
 from segctl.evaluate.png_cityscapes import benchmark_of
@@ -84,10 +85,11 @@ class ScoredFiles:
 class _Counter:
     """Turns a pair of PNGs into counts. truth_ids: ids that ground truth may hold.  *_table: uint8 (256,), raw id -> train id.
 
-    ignored: the train id of ignored pixels.
+    truth_rule: what palettes of ground truth mean.  ignored: the train id of ignored pixels.
     """
 
     request: FilesRequest
+    truth_rule: OwnRule | None
     truth_ids: IdMap | None
     truth_table: NDArray[np.uint8] | None
     prediction_table: NDArray[np.uint8] | None
@@ -95,9 +97,9 @@ class _Counter:
     ignored: int
 
     def count(self, pair: PngPair) -> "_Counted":
-        raw = read_ids(pair.truth)
+        raw = read_ids(pair.truth, self.truth_rule)
         truth = _mapped(raw, self.truth_table, pair.truth)
-        sized = self._sized(read_ids(pair.prediction), pair, truth.shape)
+        sized = self._sized(read_ids(pair.prediction, self.request.classes.rule), pair, truth.shape)
         prediction = _mapped(sized, self.prediction_table, pair.prediction)
         classes = len(self.request.classes.names)
         try:
@@ -239,6 +241,7 @@ def _counter(request: FilesRequest, paired: PngPairs) -> _Counter:
     categories = None if benchmark is None else benchmark.of_ids(names)
     return _Counter(
         request,
+        request.classes.rule if kind == "plain" else None,
         None
         if truth_in is None
         else IdMap.of(truth_in, "correct the ground truth or the classes", ignored=_in_bytes(request.ignored_id)),

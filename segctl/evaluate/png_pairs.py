@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from segctl.data.datasets.own.label_rule import OwnRule
 from segctl.data.files.archives import PlainFile, files_below
-from segctl.data.files.pictures import read_instance_ids, read_label
+from segctl.data.files.pictures import read_instance_ids, read_label_and_colors
 from segctl.data.instance_ids import numbered_instances
 from segctl.data.labels.certainty import CONFIDENCE, RECORD
 from segctl.errors import ArgumentError, InputError
@@ -142,9 +143,13 @@ def _without_affixes(name: str, beginning: str, ending: str) -> str:
     return folder + slash + stem.removeprefix(beginning).removesuffix(ending)
 
 
-def read_ids(path: Path) -> Ids:
-    """The ids uint8 or uint16 (H, W) of a one-channel picture. Raises InputError naming the file."""
-    return read_label(PlainFile(str(path), path))
+def read_ids(path: Path, rule: OwnRule | None = None) -> Ids:
+    """The ids uint8 or uint16 (H, W) of a one-channel picture. Raises InputError naming the file.
+
+    rule: of the class table that the picture is read by, which also says what the colours of a palette mean.
+    """
+    ids, colors = read_label_and_colors(PlainFile(str(path), path))
+    return ids if rule is None or colors is None else rule.ids_of_palette(f"'{path}'", ids, colors)
 
 
 def _pngs(folder: Path, option: str) -> list[Path]:

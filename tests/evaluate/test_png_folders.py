@@ -153,6 +153,41 @@ def test_ids_of_an_own_class_table_are_those_of_the_files(tmp_path: Path) -> Non
     assert found.counts.table.counts[0].tolist() == [[1, 0, 1], [1, 0, 1]]
 
 
+TURNED = [255, 255, 255, 255, 0, 0, 0, 0, 0]
+"""A palette of the colours of COLORED, in another order than its ids."""
+COLORED = "name,{}color\nground,{}0 0 0\nthing,{}255 0 0\nother,{}255 255 255\n"
+
+
+@pytest.mark.parametrize("folder", ["pred", "gt"])
+def test_a_palette_whose_colours_say_other_classes_than_its_values_is_refused(tmp_path: Path, folder: str) -> None:
+    """As `data prepare` does with the same file and table."""
+    pred, gt = make_folders(tmp_path, 2, 3)
+    ids = np.arange(24, dtype=np.uint8).reshape(4, 6) % 3
+    for path in (pred / "im01.png", gt / "im01.png"):
+        save_ids(path, ids)
+    wrong = save_ids(tmp_path / folder / "im01.png", 2 - ids, TURNED)
+    table = tmp_path / "classes.csv"
+    table.write_text(COLORED.format("id,", "0,", "1,", "2,"), encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        score_files(FilesRequest(pred, gt, given_classes(None, table, False)))
+    assert error.value.message == (
+        f"'{wrong}' can be read in two ways: its value 0 is the id of one class, and its colour 255,255,255 is another's"
+    )
+
+
+@pytest.mark.parametrize("columns", [("id,", "0,", "10,", "20,"), ("", "", "", "")])
+def test_a_palette_is_read_by_colour_where_its_values_are_no_ids(tmp_path: Path, columns: tuple[str, ...]) -> None:
+    table = tmp_path / "classes.csv"
+    table.write_text(COLORED.format(*columns), encoding="utf-8")
+    train_ids = np.arange(24, dtype=np.uint8).reshape(4, 6) % 3
+    raw = np.array([0, 10, 20] if columns[0] else [0, 1, 2], np.uint8)
+    save_ids(tmp_path / "gt" / "a.png", raw[train_ids])
+    save_ids(tmp_path / "pred" / "a.png", 2 - train_ids, TURNED)
+    found = score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", given_classes(None, table, False)))
+    assert found.scores["mIoU_D"] == 100
+    assert found.warnings == ()
+
+
 def test_an_id_that_an_own_table_does_not_know_names_its_file(tmp_path: Path) -> None:
     gt = save_ids(tmp_path / "gt" / "a.png", np.array([[0, 9]], np.uint8))
     save_ids(tmp_path / "pred" / "a.png", np.zeros((1, 2), np.uint8))

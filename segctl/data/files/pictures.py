@@ -70,6 +70,10 @@ _BITS, _COMPRESSION, _PHOTOMETRIC, ORIENTATION, _SAMPLES, _EXTRA, _SUBFILE = 258
 """Numbers of the TIFF tags that are read here."""
 
 
+BLACK_AND_WHITE = np.array([[0, 0, 0], [255, 255, 255]], np.uint8)
+"""The colours of the values of a 1-bit picture."""
+
+
 class UnfitError(Exception):
     """A readable file that cannot be used: what it is, in words that follow its name, and what to do about it."""
 
@@ -314,6 +318,11 @@ def read_label(file: File) -> NDArray[np.integer]:
 
     Raises InputError that names the file if it cannot be read, has several channels or pages, is lossy or stored turned.
     """
+    return read_label_and_colors(file)[0]
+
+
+def read_label_and_colors(file: File) -> tuple[NDArray[np.integer], NDArray[np.uint8] | None]:
+    """`read_label`, and the colours of its values: uint8 (n, 3) of a palette or of black and white, None for grey."""
     with named(file):
         opened = open_picture(file.read())
         if opened.mode not in LABEL_MODES:
@@ -325,10 +334,10 @@ def read_label(file: File) -> NDArray[np.integer]:
         require_upright(opened)
         ids = opened.ids()
         if ids.dtype.itemsize == 1:
-            return ids
+            return ids, BLACK_AND_WHITE if opened.mode == "1" else opened.palette()
         if ids.min() < 0 or ids.max() > np.iinfo(np.uint16).max:
             raise UnfitError(f"holds the value {ids.min() if ids.min() < 0 else ids.max()}, wanted 0 to 65535", "save class ids")
-        return ids.astype(np.uint16)  # PIL gives 16-bit PNGs as 32-bit integers at times
+        return ids.astype(np.uint16), None  # PIL gives 16-bit PNGs as 32-bit integers at times
 
 
 def read_instance_ids(file: File) -> NDArray[np.integer]:
