@@ -20,7 +20,7 @@ from torch import Tensor
 
 from segctl.errors import ArgumentError, InputError
 from segctl.files import write_whole
-from segctl.models.external.weights import first_misfit, not_finite, read_safetensors, unpickled
+from segctl.models.external.weights import dense, first_misfit, not_finite, read_safetensors, unpickled
 from segctl.models.segmenter import Segmenter
 from segctl.pixel_types import PixelType, pixel_type_of
 from segctl.runs import MODEL_FILE, RunFolder
@@ -181,7 +181,7 @@ def _of_torch(file: Path) -> SavedModel | None:
         weights = dict(payload["weights"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return None
-    return _parsed(file, payload, weights)
+    return _parsed(file, payload, weights | dense({name: x for name, x in weights.items() if isinstance(x, Tensor)}, file))
 
 
 def _parsed(file: Path, about: Any, weights: dict[str, Tensor]) -> SavedModel | None:

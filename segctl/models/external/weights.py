@@ -184,10 +184,11 @@ def fill_network(model: torch.nn.Module, file: Path, rename: Rename = dict) -> F
     state = model.state_dict()
     spare = {name: tensor for name, tensor in state.items() if name.endswith(SPARE)}
     found = _without_strangers(find_weights(file, state, rename=rename), state)
-    problem = first_misfit(state, spare | found.table)
+    table = dense(found.table, file)
+    problem = first_misfit(state, spare | table)
     if not problem:
-        require_finite(found.table, file)
-        model.load_state_dict(spare | found.table)
+        require_finite(table, file)
+        model.load_state_dict(spare | table)
     return Filling(problem, found.note(file))
 
 
@@ -210,7 +211,7 @@ def fill_backbone(net: torch.nn.Module, known: Iterable[str], file: Path, rename
     if of_others:
         problem = f"{len(of_others)} of its {len(found.table)} weights are of another network ({_some(of_others)})"
         return Filling(problem, "")
-    taken = {places[_plain(name)]: tensor for name, tensor in found.table.items() if _plain(name) in places}
+    taken = dense({places[_plain(name)]: tensor for name, tensor in found.table.items() if _plain(name) in places}, file)
     counters = {name: tensor for name, tensor in state.items() if name.endswith("num_batches_tracked")}
     problem = first_misfit(state, counters | taken)
     if not problem:
@@ -246,6 +247,25 @@ def first_misfit(wanted: Mapping[str, Tensor], got: Mapping[str, Any]) -> str:
         if tensor.shape != got[name].shape:
             return f"{name} is {shape_in_words(got[name].shape)}, wanted {shape_in_words(tensor.shape)}"
     return ""
+
+
+def dense(weights: Mapping[str, Tensor], file: Path) -> StateDict:
+    """The weights as plain tensors: sparse ones are filled in. Raises InputError for those whose numbers cannot be read."""
+    found = {}
+    for name, tensor in weights.items():
+        kind = "quantised" if tensor.is_quantized else "nested" if tensor.is_nested else "without values (meta)" * tensor.is_meta
+        if not kind and tensor.layout != torch.strided:
+            try:
+                tensor = tensor.to_dense()
+            except (RuntimeError, NotImplementedError):
+                kind = f"of the layout {tensor.layout}"
+        if kind:
+            raise InputError(
+                f"'{file}': {name} is a tensor {kind}, wanted plain numbers",
+                "save the weights again from the network in float32: `torch.save(network.state_dict(), 'weights.pt')`",
+            )
+        found[name] = tensor
+    return found
 
 
 def require_finite(weights: Mapping[str, Tensor], where: Path | str) -> None:

@@ -2,12 +2,14 @@
 
 import argparse
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from segctl.errors import InputError
 from segctl.models.external.weights import fill_backbone, fill_network, find_weights, first_misfit, read_tables, unpickled
@@ -183,3 +185,25 @@ def test_misfits_are_named():
     assert first_misfit(wanted, {**wanted, "c": torch.zeros(1)}) == "1 weights are unknown (c)"
     assert first_misfit(wanted, {**wanted, "a": torch.zeros(3, 2)}) == "a is 3×2, wanted 2×3"
     assert first_misfit(wanted, {**wanted, "b": torch.zeros(1)}) == "b is 1, wanted one number"
+
+
+def test_sparse_weights_are_filled_in(tmp_path: Path) -> None:
+    net, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    torch.save({name: tensor.detach().to_sparse() for name, tensor in net.state_dict().items()}, tmp_path / "sparse.pt")
+    assert fill_network(other, tmp_path / "sparse.pt").problem == ""
+    assert torch.equal(other.weight, net.weight)
+
+
+@pytest.mark.parametrize("kind", ["without values (meta)", "quantised"])
+def test_tensors_without_plain_numbers_are_refused(kind: str, tmp_path: Path) -> None:
+    net = nn.Linear(3, 2)
+    if kind == "quantised":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch will give up its own quantised tensors
+            weight = torch.quantize_per_tensor(net.weight.detach(), 0.1, 0, torch.qint8)
+    else:
+        weight = net.weight.detach().to("meta")
+    torch.save({"weight": weight, "bias": net.bias.detach()}, tmp_path / "odd.pt")
+    with pytest.raises(InputError) as error:
+        fill_network(net, tmp_path / "odd.pt")
+    assert error.value.message == f"'{tmp_path / 'odd.pt'}': weight is a tensor {kind}, wanted plain numbers"
