@@ -43,6 +43,8 @@ OTHER_ENDING = re.compile(
 AFFIX_IMAGES = 2
 """An unknown ending is left out only if this many images have it: `a_2` alone may be another image than `a`."""
 
+_TOO_LARGE = "cut the ground truth and its prediction into the same tiles without overlap, and score the folders of tiles"
+
 _SHOWN = 3
 
 
@@ -148,7 +150,7 @@ def read_ids(path: Path, rule: OwnRule | None = None) -> Ids:
 
     rule: of the class table that the picture is read by, which also says what the colours of a palette mean.
     """
-    ids, colors = read_label_and_colors(PlainFile(str(path), path))
+    ids, colors = read_label_and_colors(PlainFile(str(path), path), _TOO_LARGE)
     return ids if rule is None or colors is None else rule.ids_of_palette(f"'{path}'", ids, colors)
 
 

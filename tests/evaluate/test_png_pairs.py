@@ -195,3 +195,13 @@ def test_a_damaged_file_is_named(tmp_path: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(InputError, match=f"cannot read '{path}': "):
         read_ids(path)
+
+
+def test_a_mask_of_too_many_pixels_gets_advice_for_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_ids(tmp_path / "a.png", np.zeros((40, 60), np.uint8))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(InputError, match="is larger than 0 million pixels") as error:
+        read_ids(path)
+    assert error.value.hint == (
+        "cut the ground truth and its prediction into the same tiles without overlap, and score the folders of tiles"
+    )

@@ -321,9 +321,12 @@ def read_label(file: File) -> NDArray[np.integer]:
     return read_label_and_colors(file)[0]
 
 
-def read_label_and_colors(file: File) -> tuple[NDArray[np.integer], NDArray[np.uint8] | None]:
-    """`read_label`, and the colours of its values: uint8 (n, 3) of a palette or of black and white, None for grey."""
-    with named(file):
+def read_label_and_colors(file: File, too_large: str = _TOO_LARGE) -> tuple[NDArray[np.integer], NDArray[np.uint8] | None]:
+    """`read_label`, and the colours of its values: uint8 (n, 3) of a palette or of black and white, None for grey.
+
+    too_large: what to do about a picture of too many pixels.
+    """
+    with named(file, too_large):
         opened = open_picture(file.read())
         if opened.mode not in LABEL_MODES:
             raise UnfitError(
@@ -384,15 +387,17 @@ def decode(content: bytes | memoryview) -> np.ndarray:
 
 
 @contextmanager
-def named(file: File) -> Iterator[None]:
+def named(file: File, too_large: str = _TOO_LARGE) -> Iterator[None]:
     """Turn the errors about an unreadable or unfit file into one sentence that names it."""
-    with in_words(f"'{file.where}'", f"cannot read '{file.where}'"):
+    with in_words(f"'{file.where}'", f"cannot read '{file.where}'", too_large):
         yield
 
 
 @contextmanager
-def in_words(name: str, unreadable: str) -> Iterator[None]:
+def in_words(name: str, unreadable: str, too_large: str = _TOO_LARGE) -> Iterator[None]:
     """Turn whatever reading a file raises into an InputError; `unreadable` begins the sentence for a file that is damaged.
+
+    too_large: what to do about a picture of too many pixels.
 
     PIL raises nearly anything for damaged files (SyntaxError, struct.error, RuntimeError), so no list of its errors is complete.
     """
@@ -404,7 +409,7 @@ def in_words(name: str, unreadable: str) -> Iterator[None]:
         raise InputError(f"{name} {error.problem}", error.hint) from error
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise InputError(f"{name} is larger than {most} million pixels", _TOO_LARGE) from error
+        raise InputError(f"{name} is larger than {most} million pixels", too_large) from error
     except Exception as error:
         reason, hint = _reason(error)
         raise InputError(f"{unreadable}: {reason}", hint) from error

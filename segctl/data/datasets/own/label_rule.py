@@ -61,11 +61,11 @@ class OwnRule:
         table = np.full(256, IGNORED, np.uint8)
         if self.ids is None:
             table[used] = [row.train_id for row in rows]
-            return table[values]
+            return np.asarray(table[values])
         by_id, by_color = np.frombuffer(self.ids.train, np.uint8)[used], np.array([row.train_id for row in rows], np.uint8)
         if not np.frombuffer(self.ids.known, bool)[used].all():
-            table[used] = [row.raw_id for row in rows]
-            return table[values]
+            table[used] = [IGNORED if row.raw_id is None else row.raw_id for row in rows]
+            return np.asarray(table[values])
         if not np.array_equal(by_id, by_color):
             value = int(used[np.flatnonzero(by_id != by_color)[0]])
             color = ",".join(map(str, palette[value].tolist()))
