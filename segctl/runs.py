@@ -17,6 +17,7 @@
 Every file appears under its own name only when it is whole.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,14 @@ from segctl.errors import InputError
 from segctl.files import as_record, parse_json, read_json, read_plain_text
 from segctl.schema.load import read_tree, validate_run
 from segctl.schema.run import TrainRun, verb_of
+from segctl.schema.same_run import STEERED, conflicts
 
 MODEL_FILE, OLD_MODEL_FILE = "model.safetensors", "model.pt"
 """The file that a finished run ships, and its name up to version 0.1."""
+
+MODEL_HEADER = "segctl"
+"""The key in a .safetensors header under which segctl keeps what the weights belong to. It is the only key, because the library
+writes several in no fixed order, and equal networks must give equal files."""
 
 PUT_BACK = "put back the file that segctl wrote, or start a new run"
 
@@ -267,6 +273,42 @@ class RunFolder:
         tree: dict[str, Any] = read_json(self.environment, PUT_BACK)
         as_record(tree, Environment, f"'{self.environment}'", PUT_BACK)
         return tree
+
+    def require_own_model(self, run: Any = None) -> None:
+        """Raise InputError if the network's file is of another run than run.yaml describes: its scores would go by this name.
+
+        run: the preset in the file, where the file has been read; otherwise the header of model.safetensors gives it. A file or
+        preset that cannot be read passes, because whoever reads it says why.
+        """
+        if not self.run_yaml.is_file():
+            return
+        try:
+            mine, theirs = self.read_run(), validate_run(self._preset_in_model() if run is None else run, f"'{self.model}'")
+        except InputError:
+            return
+        # A resumed or extended run may ship weights from before the change, and run.yaml says how to score by default.
+        free = (*STEERED, "train.steps")
+        found = [each for each in conflicts(mine, theirs) if each.path not in free and not each.path.startswith("evaluate.")]
+        if found:
+            more = f" (and {len(found) - 1} more settings differ)" if len(found) > 1 else ""
+            raise InputError(
+                f"'{self.model}' is of another run than '{self.run_yaml}': its {found[0].path} is {found[0].after!r}, "
+                f"wanted {found[0].before!r}{more}",
+                "put back the file that this run wrote, or give the folder of the run that the file is of",
+            )
+
+    def _preset_in_model(self) -> dict[str, Any]:
+        """The preset in the header of model.safetensors. Raises InputError if it holds none."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path / MODEL_FILE, framework="np") as opened:
+                run = json.loads((opened.metadata() or {})[MODEL_HEADER])["run"]
+            if isinstance(run, dict):
+                return run
+        except (SafetensorError, OSError, ValueError, TypeError, KeyError, RecursionError):
+            pass
+        raise InputError(f"'{self.path / MODEL_FILE}' names no preset")
 
     def require_environment(self) -> "Environment":
         """environment.json as a record. Raises InputError for a run without it: nothing else says what it was started with."""

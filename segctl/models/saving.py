@@ -20,16 +20,13 @@ from torch import Tensor
 
 from segctl.errors import ArgumentError, InputError
 from segctl.files import write_whole
-from segctl.models.external.weights import dense, first_misfit, not_finite, read_safetensors, unpickled
+from segctl.models.external.weights import dense, first_misfit, meaningless, not_finite, read_safetensors, unpickled
 from segctl.models.segmenter import Segmenter
 from segctl.pixel_types import PixelType, pixel_type_of
-from segctl.runs import MODEL_FILE, RunFolder
+from segctl.runs import MODEL_FILE, MODEL_HEADER, RunFolder
 from segctl.schema.models import ModelSpec
 from segctl.schema.run import TrainRun
 
-HEADER = "segctl"
-"""The key in a .safetensors header under which segctl keeps what the weights belong to. It is the only key, because the library
-writes several in no fixed order, and equal networks must give equal files."""
 MAKE_AGAIN = "copy it again from where it came, or train the run again"
 
 
@@ -98,7 +95,7 @@ def write_saved(
         from safetensors.torch import save as to_bytes
 
         header = json.dumps({**about, "checksum": _checksum(about, weights)}, ensure_ascii=False)
-        content = to_bytes(weights, {HEADER: header})
+        content = to_bytes(weights, {MODEL_HEADER: header})
 
         def write(partial: Path) -> None:
             partial.write_bytes(content)
@@ -143,7 +140,8 @@ def read(path: Path) -> SavedModel:
 def read_if_saved(file: Path) -> SavedModel | None:
     """The model file, or None for a file of weights that segctl did not write.
 
-    Raises InputError for any other file, and for weights that are damaged or hold a number that is not finite.
+    Raises InputError for any other file, for weights that are damaged or hold a number that is not finite, and for a file in the
+    folder of a run that it is not of.
     """
     if not file.is_file():
         raise InputError(f"cannot read '{file}': it is not a plain file", MAKE_AGAIN)  # a pipe or a device may never end
@@ -157,15 +155,19 @@ def read_if_saved(file: Path) -> SavedModel | None:
             f"the first is {broken[0]}",
             MAKE_AGAIN,
         )
+    if problem := meaningless(found.weights):
+        raise InputError(f"'{file}' cannot be used: {problem}", MAKE_AGAIN)
+    if file == (folder := RunFolder(file.parent)).model:
+        folder.require_own_model(found.run)
     return found
 
 
 def _of_safetensors(file: Path) -> SavedModel | None:
     weights, header = read_safetensors(file, MAKE_AGAIN)
-    if HEADER not in header:
+    if MODEL_HEADER not in header:
         return None
     try:
-        about = json.loads(header[HEADER])
+        about = json.loads(header[MODEL_HEADER])
         wanted = about.pop("checksum")
         changed = _checksum(about, weights) != wanted
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):

@@ -153,6 +153,15 @@ class Run:
         return "; ".join(words)
 
     @property
+    def lost_log(self) -> str:
+        """What a report lacks because the run's log is gone, in a sentence; empty where it is there, or no step was taken yet."""
+        log = self.folder.log
+        if log.is_file() or not (log.exists() or self.folder.finished or self.folder.last.is_file()):
+            return ""
+        fault = "is not a plain file" if log.exists() else "is missing"
+        return f"'{log}' {fault}, so its training curves, its last step and the step of its weights are not shown"
+
+    @property
     def data_root(self) -> Path | None:
         """The folder of prepared datasets that the run was trained from; None where an older segctl did not keep it."""
         kept = self.environment.get("data_root")
@@ -236,7 +245,8 @@ def _of_other_images(runs: Sequence[Run]) -> dict[Path, InputError]:
 
 
 def read_run(folder: RunFolder) -> Run:
-    """One run with all its evaluations. Raises InputError naming the file that cannot be read."""
+    """One run with all its evaluations. Raises InputError naming the file that cannot be read, or is another run's."""
+    folder.require_own_model()
     splits = sorted(path.parent.name for path in folder.path.glob("eval/*/scores.json"))
     begun = sorted(path.name for path in folder.path.glob("eval/*") if path.is_dir() and not path.name.startswith("."))
     return Run(

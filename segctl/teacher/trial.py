@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError
 from segctl.evaluate.count_images import Scoring, count_shared
@@ -40,13 +43,31 @@ class Trial:
 
 
 def try_teacher(teacher: Teacher, dataset: PreparedDataset, split: str, how: Scoring, progress: Progress | None = None) -> Trial:
-    """Score the teacher, and each member of an ensemble, on the first 32 images of a split. Every process of a run calls it."""
+    """Score the teacher, and each member of an ensemble, on the first 32 images of a split. Every process of a run calls it.
+
+    Raises InputError for a teacher whose answers are not finite.
+    """
     members = tuple(try_teacher(member, dataset, split, how, progress) for member in teacher.members)
     names = dataset.names(split)[:TRIAL_IMAGES]
-    counted = count_shared(teacher.model, dataset, names, how, progress)
+    finite: list[Tensor] = []
+    hook = teacher.model.register_forward_hook(lambda _, images, prediction: finite.append(prediction.logits.isfinite().all()))
+    try:
+        counted = count_shared(teacher.model, dataset, names, how, progress)
+    finally:
+        hook.remove()
+    how.world.together(lambda: _require_numbers(teacher, finite))
     scores = score(counted.table, binary=dataset.classes.binary)
     constant, best_class = constant_score(counted, dataset.classes.binary)
     return Trial(len(names), scores, constant, best_class, members)
+
+
+def _require_numbers(teacher: Teacher, finite: list[Tensor]) -> None:
+    """Raise InputError if an answer of the teacher was not finite: the student's loss would be NaN, and take the blame."""
+    if finite and not bool(torch.stack(finite).all()):
+        raise InputError(
+            f"the teacher {teacher.place} returns NaN or infinite numbers for validation images",
+            "it cannot teach: its file is damaged, or its numbers overflow; give another --teacher",
+        )
 
 
 def require_passed(trial: Trial, path: Path) -> None:

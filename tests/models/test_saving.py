@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import re
 
 import pytest
 import torch
+import yaml
 from damage import flip_bit
 from huggingface_hub import constants
 from safetensors.numpy import load_file as numpy_file
@@ -12,6 +14,7 @@ from safetensors.torch import save_file as save_tensors
 
 from segctl.errors import InputError
 from segctl.models import build_model, load, read, save
+from segctl.models.external.weights import fill_network
 from segctl.models.saving import write_saved
 from segctl.runs import RunFolder
 from tests.models.specs import CLASS_NAMES, HEADS, network, run_of, spec
@@ -287,3 +290,70 @@ def test_a_run_of_another_backbone_is_refused(tmp_path):
     saved(tmp_path)
     with pytest.raises(InputError, match=r"the backbone in '.*model.safetensors' \(test_resnet\) does not fit: "):
         build_model(spec(backbone="resnet18", weights=str(tmp_path)), 5, CLASS_NAMES)
+
+
+def in_a_run(folder, run, of):
+    """A run folder whose network's file is of another run."""
+    (folder / "run.yaml").parent.mkdir()
+    (folder / "run.yaml").write_text(yaml.safe_dump(run.model_dump(mode="json")), encoding="utf-8")
+    save(folder / "model.safetensors", build_model(of.model, len(CLASS_NAMES)), of, CLASS_NAMES)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"name": "another"}, "its name is 'another', wanted '{name}'"),
+        ({"model": spec("lraspp")}, "its model.head is 'lraspp', wanted 'pspnet'"),
+        ({"train": {"seed": 9}}, "its train.seed is 9, wanted 0"),
+    ],
+)
+def test_another_run_s_network_in_a_run_s_folder_is_refused(change, sentence, tmp_path):
+    mine = run_of(spec())
+    part = {key: getattr(mine, key).model_copy(update=value) if key == "train" else value for key, value in change.items()}
+    folder = in_a_run(tmp_path / "a", mine, mine.model_copy(update=part))
+    for path in (folder, folder / "model.safetensors"):
+        with pytest.raises(InputError) as error:
+            read(path)
+        start = f"'{folder / 'model.safetensors'}' is of another run than '{folder / 'run.yaml'}': "
+        assert error.value.message == start + sentence.format(name=mine.name)
+    (folder / "model.safetensors").rename(tmp_path / "model.safetensors")
+    read(tmp_path / "model.safetensors")  # it is no run's here
+
+
+def test_what_a_resumed_or_extended_run_may_change_is_no_other_run(tmp_path):
+    mine = run_of(spec())
+    earlier = mine.model_copy(
+        update={
+            "train": mine.train.model_copy(update={"steps": mine.train.steps - 1, "compile": True}),
+            "optim": mine.optim.model_copy(update={"lr": mine.optim.lr / 2}),
+        }
+    )
+    read(in_a_run(tmp_path / "a", mine, earlier))
+
+
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    [
+        ("zero", "all its weights are 0"),
+        ("negative", "1 of its batch norms have negative variances ("),
+        ("integer", " holds numbers of type int32, wanted floating point"),
+    ],
+)
+def test_weights_without_a_meaning_are_refused(fault, problem, tmp_path):
+    run = run_of(spec())
+    weights = network().state_dict()
+    name = next(name for name in weights if name.endswith("running_var"))
+    if fault == "zero":
+        weights = {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
+    else:
+        weights[name] = weights[name] - 2 if fault == "negative" else weights[name].to(torch.int32)
+    path = tmp_path / "model.safetensors"
+    write_saved(path, run.model_dump(mode="json"), CLASS_NAMES, weights, None)
+    assert problem in refused(path)
+    torch.save(dict(weights), tmp_path / "plain.pt")
+    if fault == "integer":
+        assert problem in fill_network(network(), tmp_path / "plain.pt").problem
+    else:
+        with pytest.raises(InputError, match=re.escape(problem)):
+            fill_network(network(), tmp_path / "plain.pt")

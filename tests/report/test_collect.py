@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from segctl.errors import InputError
 from segctl.report.collect import TILES, collect, read_evaluation, read_run
@@ -249,3 +250,13 @@ def test_labels_are_one_line_and_never_the_same(tmp_path):
     labels = [run.label for run in collect(places, tmp_path).runs]
     assert [label.endswith(r"a\n\n'b'") for label in labels] == [True, True]
     assert len(set(labels)) == 2
+
+
+def test_a_run_with_another_run_s_network_is_left_out_and_named(run, tmp_path):
+    other = make_run(tmp_path / "runs" / "other", Making(seed=1, overrides=("train.steps=100",), images=3))
+    about = {"run": RunFolder(other).read_run().model_dump(mode="json"), "class_names": list(CLASSES), "checksum": ""}
+    for folder in (run, other):
+        save_file({"weight": np.zeros(1, np.float32)}, folder / "model.safetensors", {"segctl": json.dumps(about)})
+    found = collect([], tmp_path / "runs")
+    assert [each.folder.path for each in found.runs] == [other]
+    assert found.unreadable[0].startswith(f"'{run / 'model.safetensors'}' is of another run than '{run / 'run.yaml'}': its ")

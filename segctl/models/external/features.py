@@ -18,7 +18,7 @@ from segctl.errors import InputError, first_line
 from segctl.models.external.hub import repository_folder
 from segctl.models.external.huggingface import pixel_facts, read_config, require_transformers
 from segctl.models.external.pretrained import load_pretrained
-from segctl.models.external.weights import require_finite
+from segctl.models.external.weights import require_usable
 from segctl.models.normalize import Normalizing
 from segctl.models.timm_backbone import TimmBackbone, build_backbone, has_final_norm, own_stride
 from segctl.runs import HUB
@@ -166,7 +166,7 @@ def _of_transformers(folder: Path, source: str) -> FeatureNetwork:
         transformers.AutoModel, folder, source, "it must be an image backbone", lambda net, images: last_state(_eyes(net), images)
     )
     net = _eyes(net)
-    require_finite(dict(net.named_parameters()), source)
+    require_usable(net, source)
     stride, channels, prefix = _grid_of_tokens(net, _strides(config), source)
     facts = pixel_facts(folder, transformers)
     if facts is None:

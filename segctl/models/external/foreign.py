@@ -26,7 +26,7 @@ from torch import Tensor, fx, nn
 from segctl.errors import InputError, first_line
 from segctl.files import archive_kind, damage_of_zip, read_record
 from segctl.models.averaged import AveragedNetwork
-from segctl.models.external.weights import require_finite
+from segctl.models.external.weights import require_usable
 from segctl.models.normalize import Normalizing
 from segctl.models.outputs import CornerAlignedPrediction, Prediction, upsample
 from segctl.models.segmenter import Segmenter
@@ -356,7 +356,7 @@ def load_program(path: Path, class_names: Sequence[str], *, trusted: bool = Fals
         raise InputError(
             f"cannot load the program in '{path}': {own_reason(error)}", "write it again with this version of torch"
         ) from error
-    require_finite(dict(net.named_parameters()), path)
+    require_usable(net, path)
     return ForeignNetwork(net, facts, class_names, _order_of(facts, class_names, path))
 
 

@@ -22,7 +22,7 @@ from segctl.errors import InputError
 from segctl.files import file_sha256, read_json
 from segctl.models.external.foreign import IMAGENET_MEAN, IMAGENET_STD, LEAST_PROBABILITY, Facts, ForeignNetwork, class_order
 from segctl.models.external.pretrained import load_pretrained
-from segctl.models.external.weights import require_finite
+from segctl.models.external.weights import require_usable
 
 
 class SemanticMasks(nn.Module):
@@ -63,7 +63,7 @@ def load_hugging_face(folder: Path, source: str, class_names: Sequence[str]) -> 
         getattr(transformers, kind), folder, source, "it must be one for semantic segmentation",
         SemanticMasks.of if kind.endswith("UniversalSegmentation") else lambda net, images: net(pixel_values=images).logits,
     )  # fmt: skip
-    require_finite(dict(net.named_parameters()), source)
+    require_usable(net, source)
     names = [name for _, name in sorted((int(index), name) for index, name in net.config.id2label.items())]
     if all(re.fullmatch(r"LABEL_\d+", name) for name in names):
         raise InputError(

@@ -29,6 +29,9 @@ CLASSIFIERS = ("fc.", "classifier.", "head.")
 SPARE = ("num_batches_tracked", "pixel_mean", "pixel_std")
 """Ends of names that a file may lack: batch norm's counters, and the pixels' mean and deviation."""
 
+VARIANCE = "running_var"
+"""The end of the names of batch norms' variances."""
+
 DEPTH = 4
 """How deep tables of weights may be nested in a file."""
 
@@ -236,7 +239,7 @@ def _plain(name: str) -> str:
 
 
 def first_misfit(wanted: Mapping[str, Tensor], got: Mapping[str, Any]) -> str:
-    """Why `got` cannot fill `wanted`: missing names, unknown names or a shape; empty if it can."""
+    """Why `got` cannot fill `wanted`: missing names, unknown names, a shape, or integers for learnt numbers; empty if it can."""
     missing = [name for name in wanted if not isinstance(got.get(name), Tensor)]
     if missing:
         return f"{len(missing)} of {len(wanted)} weights are missing ({_some(missing)})"
@@ -246,6 +249,8 @@ def first_misfit(wanted: Mapping[str, Tensor], got: Mapping[str, Any]) -> str:
     for name, tensor in wanted.items():
         if tensor.shape != got[name].shape:
             return f"{name} is {shape_in_words(got[name].shape)}, wanted {shape_in_words(tensor.shape)}"
+        if tensor.is_floating_point() and not got[name].is_floating_point():
+            return f"{name} holds numbers of type {str(got[name].dtype).removeprefix('torch.')}, wanted floating point"
     return ""
 
 
@@ -269,13 +274,34 @@ def dense(weights: Mapping[str, Tensor], file: Path) -> StateDict:
 
 
 def require_finite(weights: Mapping[str, Tensor], where: Path | str) -> None:
-    """Refuse weights, of any shape, with a NaN or an infinite number: a run diverged, or a file is damaged. Raises InputError."""
+    """Refuse weights, of any shape, with a NaN or an infinite number, or without a meaning: a run diverged, or a file is damaged.
+
+    Raises InputError.
+    """
     broken = [name for name, tensor in weights.items() if not_finite(tensor)]
     if broken:
         raise InputError(
             f"'{where}': {len(broken)} of {len(weights)} weights hold NaN or infinite numbers ({_some(broken)})",
             "its training diverged, or the file is damaged: give another file, or copy it again",
         )
+    if problem := meaningless(weights):
+        raise InputError(f"'{where}': {problem}", "the file is damaged: give another file, or copy it again")
+
+
+def require_usable(net: torch.nn.Module, where: Path | str) -> None:
+    """`require_finite` for the parameters of a network and the variances of its batch norms; other buffers may be infinite."""
+    variances = {name: tensor for name, tensor in net.named_buffers() if name.endswith(VARIANCE)}
+    require_finite({**dict(net.named_parameters()), **variances}, where)
+
+
+def meaningless(weights: Mapping[str, Any]) -> str:
+    """Why finite weights make no network, in words: negative variances, or nothing but zeros. Empty for weights that do."""
+    tensors = {name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}
+    negative = [name for name, tensor in tensors.items() if name.endswith(VARIANCE) and bool((tensor < 0).any())]
+    if negative:
+        return f"{len(negative)} of its batch norms have negative variances ({_some(negative)})"
+    learnt = [tensor for name, tensor in tensors.items() if not name.endswith((*SPARE, "running_mean", VARIANCE))]
+    return "all its weights are 0" if learnt and not any(bool(tensor.any()) for tensor in learnt) else ""
 
 
 def not_finite(value: Any) -> bool:
