@@ -62,6 +62,9 @@ def report(
         written = write_report(runs or [], runs_root, output or Path("report.md"), split, budget)
     for sentence in written.collection.unreadable:
         out.warn(f"left out: {sentence}")
+    for run in written.collection.runs:
+        if run.lost_log:
+            out.warn(f"{run.label}: {run.lost_log}")
     if json:
         out.json(
             {"report": str(written.path), "web": str(written.web), "results": [_result(found) for found in written.comparisons]}

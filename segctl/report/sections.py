@@ -217,6 +217,7 @@ def _summary(frame: Frame) -> str:
 def _what_was_run(frame: Frame) -> Section:
     runs = frame.collection.runs
     notes = [f"not readable, left out: {sentence}" for sentence in frame.collection.unreadable]
+    notes += [f"`{run.label}`: {run.lost_log}" for run in runs if run.lost_log]
     notes += [
         f"`{run.label}` is not evaluated{'' if frame.split is None else f' on {frame.split}'}: "
         f"{f'`{_eval_line(run, frame.split)}`' if run.folder.finished else 'it has not finished'}"
@@ -374,7 +375,11 @@ def _curves(frame: Frame) -> list[Section]:
     runs = frame.collection.runs
     lengths = dict.fromkeys((run.spec.data.dataset, run.spec.train.steps) for run in runs)
     figures = [figure for dataset, steps in lengths for figure in _curves_figure(frame, dataset, steps)]
-    notes = [f"`{run.label}` has no curve: its log has no finite loss and no validation" for run in runs if not _has_curve(run)]
+    notes = [
+        f"`{run.label}` has no curve: {run.lost_log or 'its log has no finite loss and no validation'}"
+        for run in runs
+        if not _has_curve(run)
+    ]
     notes += [
         f"`{run.label}`: values in the log that are not finite, and so not drawn: {run.curves.not_finite}"
         for run in runs

@@ -201,8 +201,8 @@ def class_tables(comparison: Comparison) -> list[Table]:
 def status(run: Run) -> str:
     """`finished`, `stopped early, step 800`, either with `, not evaluated`, or `unfinished, step 1,200`."""
     if not run.folder.finished:
-        return f"unfinished, step {run.curves.last_step:,}"
-    early = run.spec.train.early_stop is not None and run.curves.last_step < run.spec.train.steps
+        return "unfinished" if run.lost_log else f"unfinished, step {run.curves.last_step:,}"
+    early = run.spec.train.early_stop is not None and not run.lost_log and run.curves.last_step < run.spec.train.steps
     ended = f"stopped early, step {run.curves.last_step:,}" if early else "finished"
     return ended if run.evaluations or run.method == PRETRAIN else f"{ended}, not evaluated"
 

@@ -95,3 +95,12 @@ def test_a_place_that_cannot_be_written_is_exit_2(root, tmp_path, capsys):
     assert capsys.readouterr().err == (
         f"error: cannot write the report to '{tmp_path}': it is a folder\nnext:  give a file, such as -o report.md\n"
     )
+
+
+def test_a_lost_log_is_a_warning(root, tmp_path, capsys):
+    shutil.copytree(root / "s0", tmp_path / "runs" / "s0")
+    (tmp_path / "runs" / "s0" / "log.jsonl").unlink()
+    assert main(["report", "--runs-root", str(tmp_path / "runs"), "-o", str(tmp_path / "r.md")]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "warning: s0: '" in said
+    assert "log.jsonl' is missing, so its training curves, its last step and the step of its weights are not shown" in said

@@ -325,3 +325,17 @@ def test_links_pipes_and_a_persons_own_web_page_are_never_replaced(shelf, tmp_pa
 def test_an_empty_place_is_refused(shelf):
     with pytest.raises(InputError, match="it is a folder"):
         write_report([shelf / "city-jml"], shelf, Path())
+
+
+@pytest.mark.parametrize("fault", ["is missing", "is not a plain file"])
+def test_a_lost_log_is_named_with_what_is_missing(fault, shelf, tmp_path):
+    root = shelved(shelf, tmp_path / "runs", "none-s0", "none-s1")
+    log = root / "none-s0" / "log.jsonl"
+    log.unlink()
+    if fault != "is missing":
+        log.mkdir()
+    write_report([], root, tmp_path / "r.md")
+    text = (tmp_path / "r.md").read_text()
+    said = f"'{log}' {fault}, so its training curves, its last step and the step of its weights are not shown"
+    assert f"- `none-s0`: {said}" in section(text, "What was run")
+    assert f"- `none-s0` has no curve: {said}" in text
