@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 
 from segctl import __version__
 from segctl.cli import app, main
@@ -129,3 +131,24 @@ def test_ctrl_c_while_importing_is_130_without_a_traceback(tmp_path: Path) -> No
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     found = subprocess.run([sys.executable, "-m", "segctl", "--version"], capture_output=True, text=True, env=env)
     assert (found.returncode, found.stderr) == (130, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_eval_prints_where_the_terminal_lacks_characters(encoding: str, tmp_path: Path) -> None:
+    for folder in ("pred", "gt"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8)).save(tmp_path / folder / "größe.png")
+    (tmp_path / "classes.txt").write_text("Straße\n道路\n", encoding="utf-8")
+    command = ["eval", "--pred", "pred", "--gt", "gt", "--classes", "classes.txt"]
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    found = subprocess.run([sys.executable, "-m", "segctl", *command], capture_output=True, env=env, cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert b"Traceback" not in found.stderr
+    said = found.stdout.decode(encoding)
+    assert "100.00" in said
+    assert ("Straße" in said) == (encoding == "cp1252")
+    (tmp_path / "gt" / "größe.png").unlink()
+    found = subprocess.run([sys.executable, "-m", "segctl", *command], capture_output=True, env=env, cwd=tmp_path)
+    assert (found.returncode, found.stdout) == (2, b"")
+    assert b"error: --gt 'gt' holds no PNG" in found.stderr
