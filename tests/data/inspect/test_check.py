@@ -85,9 +85,8 @@ def rewrite(root: Path, image: np.ndarray, label: np.ndarray) -> None:
     change_index(root, shards={shard(root).name: file_hash(shard(root))}, contents=None)
 
 
-def test_a_sound_shard_of_another_dataset_is_not_read(root, dataset):
+def test_a_sound_shard_of_another_dataset_is_not_read(root):
     """Names and sizes are equal; only what the samples hold differs."""
-    image = dataset.image(FIRST)
     samples = [
         RawSample(name, 255 - source.image(name), source.label(name), None, "", 0)
         for source in [open_dataset(root, "camvid")]
@@ -99,7 +98,6 @@ def test_a_sound_shard_of_another_dataset_is_not_read(root, dataset):
         changed.image(FIRST)
     (found,) = check(root, "camvid")
     assert "cannot be opened: it is sound, but not the file" in found.problem
-
 
 
 def test_other_pixels_are_found_though_their_tiles_are_sound(root, dataset):
