@@ -68,19 +68,22 @@ def show(
     """Print a preset with every default filled in, and its total loss as a formula."""
     import yaml
 
-    from segctl.schema.load import preset_memory
+    from segctl.schema.load import preset_memory, remarks_of
     from segctl.schema.terms.formula import total_loss
 
     run, reasons = _opened(preset, set_, data, data_root)
     resolved = run.model_dump(mode="json")
+    remarks = {word: text for word, text in remarks_of(preset).items() if word in ("Expected", "Needs", "Differs")}
     # What is changed here may need more or less memory; `--dry-run` counts it.
     memory = None if set_ else preset_memory().get(preset)
     if json:
         counted = None if memory is None else memory._asdict()
-        out.json({"run": resolved, "total_loss": total_loss(run), "gpu_memory_gib": counted})
+        out.json({"run": resolved, "total_loss": total_loss(run), "gpu_memory_gib": counted, "remarks": remarks})
         return
     out.result(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120).rstrip())
     out.result("\n" + "\n".join(f"# {line}" for line in [*total_loss(run).splitlines(), *reasons]))
+    for word, text in remarks.items():
+        out.result(f"# {word}: {text}" if word != "Differs" else f"# Differs from the published run: {text}")
     if memory is not None:
         out.result(f"# GPU memory of a step of {memory.batch} images, in GiB and without CUDA's own 1:")
         for precision in ("fp32", "bf16"):

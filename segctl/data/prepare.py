@@ -282,6 +282,7 @@ def _write_index(conversion: Conversion, shards: list[WrittenShard], limit: int 
         ),
         shards=tuple(shard.filename for shard in shards),
         shard_hashes=tuple(shard.file_hash for shard in shards),
+        shard_contents=tuple(map(reader.content_hash, range(len(shards)))),
         samples=records,
         reader=reader,
         label_counts=splits,

@@ -1,6 +1,8 @@
 """YAML file + `--set a.b=c` -> one validated run, with every fault named at once."""
 
+import itertools
 import json
+import re
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import lru_cache
@@ -150,6 +152,17 @@ def find_preset(name_or_path: str) -> Path:
         )
     folder = preset_folder() / GENERIC if name_or_path in generic_names() else preset_folder()
     return folder / f"{name_or_path}.yaml"
+
+
+def remarks_of(name_or_path: str) -> dict[str, str]:
+    """What the comments at the top of a preset's file say, by their first word: Expected, Needs, Differs and others.
+
+    A preset of somebody's own may have none. Raises InputError if there is no such preset.
+    """
+    text = find_preset(name_or_path).read_text(encoding="utf-8")
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    found = (re.fullmatch(r"# ([A-Z][a-z]+): +(.+)", line) for line in lines)
+    return {match[1]: match[2] for match in found if match}
 
 
 def load_preset(name_or_path: str, overrides: Sequence[str] = ()) -> TrainRun:

@@ -31,6 +31,17 @@ def test_show_prints_the_formula_of_the_total_loss(capsys: pytest.CaptureFixture
     assert "#   + 0.375·Jaccard_D(main, teacher; s=1)" in shown
 
 
+def test_show_says_what_a_preset_needs_and_how_it_differs_from_the_published_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets", "show", "cityscapes-dl18-cirkd"]) == 0
+    shown = capsys.readouterr().out
+    assert "\n# Expected: 76.38 mIoU_D published (winycg/CIRKD README.md at 2d8ad0f); not yet reproduced here.\n" in shown
+    assert "\n# Needs: resnet18-imagenet.pth in the current folder" in shown
+    differs = "labels are resized at pixel centres; cross-entropy is the mean over the whole batch; fp32 as there."
+    assert f"\n# Differs from the published run: {differs}\n" in shown
+    assert main(["presets", "show", "cityscapes-dl18-cirkd", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["remarks"]["Differs"] == differs
+
+
 def test_what_show_prints_is_a_preset_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["presets", "show", "camvid-psp18"])
     path = tmp_path / "mine.yaml"

@@ -363,6 +363,12 @@ def _words_of(mode: str) -> str:
     return _MODE_WORDS.get(mode, f"a picture of mode {mode}")
 
 
+def _deep_words(mode: str, depth: int) -> str:
+    """What a picture of so many bits a channel is; PIL reads signed and 32-bit integers as mode "I"."""
+    kinds = {"L": f"{depth}-bit grey", "I": f"grey of signed or {depth}-bit integers", "F": "floating-point grey"}
+    return kinds.get(mode, f"{depth}-bit RGB")
+
+
 def require_upright(opened: Opened) -> None:
     if opened.orientation != 1:
         refuse_turned(opened.orientation)
@@ -526,11 +532,7 @@ class Picture:
         mode, depth = _OPAQUE.get(opened.mode, opened.mode) if opened.mode not in self.modes else opened.mode, opened.depth
         deep = depth > 8 and mode != "I;16"  # PIL cuts deep channels down to 8 bits
         if mode not in self.modes or deep:
-            got = (
-                f"{depth}-bit {'grey' if mode == 'L' else 'RGB'}"
-                if deep
-                else _MODE_WORDS.get(opened.mode, f"of mode {opened.mode}")
-            )
+            got = _deep_words(mode, depth) if deep else _MODE_WORDS.get(opened.mode, f"of mode {opened.mode}")
             words = " or ".join(_MODE_WORDS[mode] for mode in self.modes)
             wanted = f"an index map ({words}, each value a class id)" if self.role == "label" else words
             advice = _DEEP if self.role == "image" and (deep or mode in ("I;16", "I", "F")) else _ADVICE[self.role]

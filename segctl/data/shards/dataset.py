@@ -103,6 +103,8 @@ class PreparedDataset:
     shards: tuple[str, ...]
     shard_hashes: tuple[str, ...]
     """`tiles.file_hash` of each shard."""
+    shard_contents: tuple[str, ...] | None
+    """`ShardReader.content_hash` of each shard, which opening it compares; None if an older segctl packed the dataset."""
     samples: dict[str, SampleRecord]
     reader: ShardReader
     label_counts: dict[str, LabelCounts] | None = None
@@ -256,6 +258,7 @@ class _Index(BaseModel):
     splits: dict[str, list[str]]
     groups: dict[str, str] | None
     shards: dict[str, str]
+    contents: dict[str, str] | None = None
     samples: dict[str, SampleRecord]
     labels: dict[str, LabelCounts] | None = None
     pixels: BandScaling | None = None
@@ -303,6 +306,7 @@ def _open(folder: Path) -> PreparedDataset:
     if index is None:
         made_by = "an older segctl" if version == 1 else "another segctl"
         raise InputError(f"'{folder}' was prepared by {made_by}: its format is {version}, wanted {SHARD_FORMAT}")
+    contents = None if index.contents is None else tuple(index.contents.get(shard, "") for shard in index.shards)
     return PreparedDataset(
         name=index.name,
         folder=folder,
@@ -313,8 +317,9 @@ def _open(folder: Path) -> PreparedDataset:
         provenance=index.provenance,
         shards=tuple(index.shards),
         shard_hashes=tuple(index.shards.values()),
+        shard_contents=contents,
         samples=index.samples,
-        reader=ShardReader([folder / shard for shard in index.shards], INDEX_NAME),
+        reader=ShardReader([folder / shard for shard in index.shards], INDEX_NAME, contents),
         label_counts=index.labels,
         pixels=index.pixels,
     )
@@ -322,6 +327,7 @@ def _open(folder: Path) -> PreparedDataset:
 
 def to_index(dataset: PreparedDataset) -> dict[str, Any]:
     """The content of dataset.json."""
+    contents = dataset.shard_contents
     return signed(
         {
             "format": SHARD_FORMAT,
@@ -335,6 +341,7 @@ def to_index(dataset: PreparedDataset) -> dict[str, Any]:
             **({} if dataset.label_counts is None else {"labels": _label_index(dataset.label_counts)}),
             **({} if dataset.pixels is None else {"pixels": dataset.pixels.model_dump(mode="json")}),
             "shards": dict(zip(dataset.shards, dataset.shard_hashes, strict=True)),
+            **({} if contents is None else {"contents": dict(zip(dataset.shards, contents, strict=True))}),
             "samples": {name: record.to_json() for name, record in dataset.samples.items()},
         }
     )

@@ -23,7 +23,7 @@ import io
 import json
 import os
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,14 +211,14 @@ def _filters(packing: Packing) -> dict[str, Any]:
             return {}
 
 
-def _read_index(path: Path | RangedFile) -> tuple[dict[str, Any], np.ndarray]:
-    """The index of a shard: by an array's key the fields of its ArrayEntry; and uint64 (T, 3) offset, bytes, XXH3 of every tile.
+def _read_index(path: Path | RangedFile) -> tuple[bytes, np.ndarray]:
+    """The index of a shard: JSON, by an array's key its ArrayEntry's fields; uint64 (T, 3) offset, bytes, XXH3 of every tile.
 
     Raises DamagedTileError if a checksum does not match, and what h5py raises if the file is not an HDF5 file.
     """
     with h5py.File(path, "r", locking=False) as file:
         arrays, tiles = (_checked(file[f"index/{name}"]) for name in ("arrays", "tiles"))
-    return json.loads(arrays.tobytes()), tiles
+    return arrays.tobytes(), tiles
 
 
 def _checked(dataset: h5py.Dataset) -> np.ndarray:
@@ -229,17 +229,24 @@ def _checked(dataset: h5py.Dataset) -> np.ndarray:
 
 
 class _OpenShard:
-    """The index of a shard, and the file to read tiles from. Raises one of _DAMAGE if the shard is damaged."""
+    """The index of a shard, and the file to read tiles from. Raises one of _DAMAGE if the shard is damaged or another one.
 
-    def __init__(self, path: Path, index: str) -> None:
+    content_hash: XXH3, 64 bits, of the index, as 16 hex digits: of every array's name and form, and of every tile's checksum.
+    """
+
+    def __init__(self, path: Path, index: str, content_hash: str | None) -> None:
         self.remote = None if path.is_file() else remote_file(path, index)
         try:
-            self.entries, self.tiles = _read_index(path if self.remote is None else self.remote)
+            arrays, self.tiles = _read_index(path if self.remote is None else self.remote)
         except _DAMAGE:
             if self.remote is None:
                 raise
             self.remote.forget(0, self.remote.size)  # the disk may have lost it
-            self.entries, self.tiles = _read_index(self.remote)
+            arrays, self.tiles = _read_index(self.remote)
+        self.content_hash = f"{checksum(arrays + self.tiles.tobytes()):016x}"
+        if content_hash not in (None, self.content_hash):
+            raise DamagedTileError(f"it is sound, but not the file that '{index}' describes; another dataset's may have its name")
+        self.entries = json.loads(arrays)
         self.file = path.open("rb", buffering=0) if self.remote is None else self.remote
         weakref.finalize(self, self.file.close)  # readers are often left to the garbage collector, which would warn
 
@@ -296,14 +303,14 @@ class ShardReader:
     "instances" or "votes") and name.
     """
 
-    def __init__(self, paths: list[Path], index: str = "dataset.json") -> None:
-        """index: the name of the dataset's index beside the files."""
-        self._paths, self._index = paths, index
+    def __init__(self, paths: list[Path], index: str = "dataset.json", hashes: Sequence[str] | None = None) -> None:
+        """index: the name of the dataset's index beside the files.  hashes: the `content_hash` that each must have, if known."""
+        self._paths, self._index, self._hashes = paths, index, hashes
         self._files: dict[int, _OpenShard] = {}
         self._pid = os.getpid()
 
-    def __reduce__(self) -> tuple[type["ShardReader"], tuple[list[Path], str]]:
-        return ShardReader, (self._paths, self._index)
+    def __reduce__(self) -> tuple[type["ShardReader"], tuple[list[Path], str, Sequence[str] | None]]:
+        return ShardReader, (self._paths, self._index, self._hashes)
 
     def close(self) -> None:
         for opened in self._files.values():
@@ -360,6 +367,10 @@ class ShardReader:
             return _reason(error, self._paths[shard])
         return ""
 
+    def content_hash(self, shard: int) -> str:
+        """Hash of what a shard holds, 16 hex digits, from its index alone. Raises what h5py raises for a damaged file."""
+        return self._file(shard).content_hash
+
     def bytes_read(self, shard: int, group: str, name: str, region: Region) -> int:
         """How many bytes of the file `read` reads for a region."""
         with self._worded_damage(shard, group, name):
@@ -384,7 +395,8 @@ class ShardReader:
             self.close()
             self._pid = os.getpid()
         if shard not in self._files:
-            self._files[shard] = _OpenShard(self._paths[shard], self._index)
+            wanted = None if self._hashes is None else self._hashes[shard]
+            self._files[shard] = _OpenShard(self._paths[shard], self._index, wanted)
         return self._files[shard]
 
 

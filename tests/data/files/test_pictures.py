@@ -207,6 +207,14 @@ def test_16_bit_rgb_is_refused_in_every_container(tmp_path, suffix):
         read_image(PlainFile("a", path))
 
 
+@pytest.mark.parametrize(("dtype", "words"), [("int32", "grey of signed or 32-bit integers"), ("float32", "floating-point grey")])
+def test_a_deep_grey_picture_is_not_called_rgb(tmp_path, dtype, words):
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.zeros((3, 4), dtype)).save(path)
+    assert f"is {words}, wanted " in refusal(label_file(path))
+    assert f"is {words}, wanted RGB" in refusal(image_file(path))
+
+
 def test_transparency_that_is_used_is_refused_and_other_is_dropped(tmp_path):
     path = tmp_path / "a.png"
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 4), np.uint8)

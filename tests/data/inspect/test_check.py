@@ -82,7 +82,22 @@ def rewrite(root: Path, image: np.ndarray, label: np.ndarray) -> None:
         for name in source.samples
     ]
     write_shard(shard(root), samples, "lz4")
-    change_index(root, shards={shard(root).name: file_hash(shard(root))})
+    change_index(root, shards={shard(root).name: file_hash(shard(root))}, contents=None)
+
+
+def test_a_sound_shard_of_another_dataset_is_not_read(root):
+    """Names and sizes are equal; only what the samples hold differs."""
+    samples = [
+        RawSample(name, 255 - source.image(name), source.label(name), None, "", 0)
+        for source in [open_dataset(root, "camvid")]
+        for name in source.samples
+    ]
+    write_shard(shard(root), samples, "lz4")
+    changed = open_dataset(root, "camvid")
+    with pytest.raises(InputError, match=r"is sound, but not the file that 'dataset.json' describes"):
+        changed.image(FIRST)
+    (found,) = check(root, "camvid")
+    assert "cannot be opened: it is sound, but not the file" in found.problem
 
 
 def test_other_pixels_are_found_though_their_tiles_are_sound(root, dataset):

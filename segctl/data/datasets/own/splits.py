@@ -109,7 +109,11 @@ def _listed(path: Path, split: str, index: PathIndex) -> tuple[list[str], list[F
     problems: list[Finding] = []
     for line in read_lines(PlainFile(str(path), path)):
         found = _find(index, line)
-        if len(found) == 1 and found[0] in names:
+        if len(found) == 1 and (other := _another(index, line, found[0])) is not None:
+            both = " and ".join(f"'{index.paths[name]}'" for name in sorted((found[0], other)))
+            problem = f"'{path}' lists '{line}', which names the pictures {both}"
+            problems.append(Finding(line, problem, "write one picture on each line; columns that name another one are not read"))
+        elif len(found) == 1 and found[0] in names:
             problems.append(Finding(found[0], f"'{path}' lists '{found[0]}' more than once", "remove the repeated line"))
         elif len(found) == 1:
             names[found[0]] = None
@@ -131,6 +135,17 @@ def _find(index: PathIndex, line: str) -> list[str]:
     A line is tried as a whole first, because file names may hold spaces; only then as columns.
     """
     return next((found for text in _readings(index, line) if (found := index.find(text))), [])
+
+
+def _another(index: PathIndex, line: str, name: str) -> str | None:
+    """Another sample that a column of the line names; None if there is none, or if the line as a whole is a picture's name."""
+    if index.find(line) and (
+        index.has_spaces or len(line.split()) == 1
+    ):  # else `a.jpg masks/b.png` is b in the folder `a.jpg masks`
+        return None
+    words = (word.strip() for word in re.split(r"[\t,;]+" if index.has_spaces else r"[\s,;]+", line))
+    columns = (index.find(word) or index.find(last_name(word)) for word in words)  # labels lie in another folder
+    return next((found[0] for found in columns if len(found) == 1 and found[0] != name), None)
 
 
 def _readings(index: PathIndex, line: str) -> Iterator[str]:

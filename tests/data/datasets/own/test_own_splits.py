@@ -121,6 +121,17 @@ def test_a_line_is_a_file_name_before_it_is_columns(tmp_path, line, name):
     assert (drawn.splits, drawn.problems) == ({"val": [name]}, ())
 
 
+@pytest.mark.parametrize(
+    "line", ["s003.png s004.png s005.png", "s003,s004", "s003\ts004", "images/s003.jpg labels/s004.png", "s003; s004.jpg"]
+)
+def test_a_line_of_several_pictures_is_refused(tmp_path, line):
+    path = tmp_path / "val.txt"
+    path.write_text(f"s001\n{line}\n")
+    (found,) = split_samples(FLAT, (f"val={path}", "train=1.0"), 0).problems
+    assert found.problem == f"'{path}' lists '{line}', which names the pictures 's003' and 's004'"
+    assert found.hint == "write one picture on each line; columns that name another one are not read"
+
+
 @pytest.mark.parametrize("paths", [SPACED, ("photo.jpg", "roof.jpg")])
 def test_a_listed_picture_that_is_missing_becomes_no_other(tmp_path, paths):
     drawn = listed(tmp_path, "photo (7).jpg", *paths)
