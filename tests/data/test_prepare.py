@@ -372,6 +372,7 @@ def test_records_say_where_each_sample_went(tmp_path, workers):
     assert records["b"].source_bytes == 7
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_one_sentence(tmp_path):
     with pytest.raises(SegctlError) as caught:
         convert(conversion(tmp_path, Grey(fatal="c")), 2, lambda done, total: None)

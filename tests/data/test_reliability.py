@@ -101,6 +101,7 @@ def test_kills_one_after_the_other_lose_no_whole_shard(many, tmp_path, capsys):
     assert whole.items() <= {name: (dataset.folder / name).stat().st_ino for name in dataset.shards}.items()
 
 
+@pytest.mark.slow
 def test_two_preparations_at_once_do_not_disturb_each_other(many, tmp_path):
     source, fingerprint = many
     with subprocess.Popen(

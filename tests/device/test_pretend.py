@@ -74,6 +74,7 @@ def gradients() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     return of("cpu"), of(GPU)
 
 
+@pytest.mark.slow
 def test_devices_do_not_mix(guard: Path, tmp_path: Path) -> None:
     assert run_there(guard, tmp_path, mixing) == ["refused"] * 5
 

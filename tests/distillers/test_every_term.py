@@ -31,6 +31,7 @@ from segctl.schema.terms.distill_terms import (
     SoftKLSpec,
     StandardisedSpec,
 )
+from tests.slow_cases import slow_where
 
 SMALL_QUEUES = {"pixel_slots": 40, "region_slots": 10, "pixel_samples": 20, "region_samples": 10}
 TERMS: list[DistillTermSpec] = [
@@ -70,6 +71,8 @@ def ids(specs: list[DistillTermSpec]) -> list[str]:
 
 
 every_term = pytest.mark.parametrize("spec", TERMS, ids=ids(TERMS))
+WITH_SLOW = slow_where(TERMS, lambda spec: isinstance(spec, AdversarialSpec))
+every_cheap_term = pytest.mark.parametrize("spec", WITH_SLOW, ids=ids(TERMS))
 
 
 def term_of(spec: DistillTermSpec) -> nn.Module:
@@ -100,7 +103,7 @@ def test_it_is_a_finite_scalar_with_gradient_to_the_student_and_none_to_the_teac
     assert teacher.grad is None
 
 
-@every_term
+@every_cheap_term
 def test_steps_against_its_gradient_lower_it(spec: DistillTermSpec) -> None:
     start, teacher, label = golden_inputs()
     term, values, student = term_of(spec), [], start.clone().requires_grad_()
@@ -155,7 +158,7 @@ def test_networks_in_half_precision_are_compared_in_float32(spec: DistillTermSpe
     assert student.grad.isfinite().all()
 
 
-@every_term
+@every_cheap_term
 def test_under_autocast_a_term_is_near_float64(spec: DistillTermSpec) -> None:
     """For outputs that networks have rounded to bf16. Terms compute in float32, so no more is lost."""
     student, teacher, label = golden_inputs()

@@ -40,6 +40,7 @@ def prepare_and_test(folder: Path, steps: list[Step]) -> None:
     run(folder, TESTED)
 
 
+@pytest.mark.slow
 def test_the_steps_make_a_dataset_that_is_prepared(tmp_path: Path) -> None:
     assert len(STEPS) == 3
     prepare(tmp_path, STEPS)

@@ -33,6 +33,7 @@ def perform(folder: Path, steps: list[Step]) -> None:
     run(folder, f"{TESTED} -k fcn")
 
 
+@pytest.mark.slow
 def test_the_steps_make_a_head_that_presets_show(tmp_path: Path) -> None:
     assert len(STEPS) == 3
     copy_repository(tmp_path)

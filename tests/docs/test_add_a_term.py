@@ -41,6 +41,7 @@ def perform(folder: Path, steps: list[Step]) -> None:
     run(folder, f"{TESTED} -k 'sp- or test_sp'")
 
 
+@pytest.mark.slow
 def test_the_steps_make_a_term_that_presets_show(tmp_path: Path) -> None:
     assert len(STEPS) == 5
     copy_repository(tmp_path)

@@ -130,6 +130,7 @@ def test_scores_of_other_weights_are_not_told(here: Path) -> None:
     assert "This network was not evaluated." in Path("out/README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_pushed_run_comes_back_and_the_card_s_snippets_run(
     here: Path, hub: Hub, toy_data: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

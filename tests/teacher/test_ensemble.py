@@ -264,6 +264,7 @@ def test_a_member_that_has_learnt_nothing_is_refused_though_the_mean_is_good(
     assert sum("mIoU_D on 5 validation images" in note for note in watch.notes) == 3
 
 
+@pytest.mark.slow
 def test_a_preset_describes_the_member_that_is_plain_weights_and_no_other(
     dataset: PreparedDataset, toy_data: Path, toy_teacher: Path, other: Path, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from segctl.train.dry_run import dry_run
 from segctl.train.resume import resume_run
 from segctl.train.session import Request
 from segctl.train.start import start_run
+from tests.slow_cases import slow_after
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def test_plain_weights_for_another_dataset_are_refused(dataset: PreparedDataset,
         load_teacher(tmp_path / "plain.pth", dataset, "cityscapes-psp18")
 
 
-@pytest.mark.parametrize("kind", ["torchscript", "export"])
+@pytest.mark.parametrize("kind", slow_after(["torchscript", "export"]))
 def test_a_program_is_matched_by_the_names_beside_it(
     kind: str, dataset: PreparedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
 ) -> None:
@@ -146,6 +147,7 @@ def write_program(kind: str, net: nn.Module, images: Tensor, folder: Path) -> Pa
     return path
 
 
+@pytest.mark.slow
 def test_a_program_without_names_is_taken_at_its_word_and_says_so(
     dataset: PreparedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
 ) -> None:
@@ -156,7 +158,7 @@ def test_a_program_without_names_is_taken_at_its_word_and_says_so(
     )
 
 
-@pytest.mark.parametrize("kind", ["torchscript", "export"])
+@pytest.mark.parametrize("kind", slow_after(["torchscript", "export"]))
 def test_a_program_runs_no_code_unless_it_is_trusted(
     kind: str, dataset: PreparedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +188,7 @@ def test_a_program_of_more_channels_than_classes_is_refused(
     assert error.value.message == "the network returns 12 channels, wanted 11, one for each class"
 
 
+@pytest.mark.slow
 def test_a_program_for_one_size_says_what_it_cannot_take(
     dataset: PreparedDataset, toy_teacher: Path, images: Tensor, tmp_path: Path
 ) -> None:
@@ -212,6 +215,7 @@ def test_a_program_teaches_a_whole_run_and_its_resumption(
     assert folder.finished
 
 
+@pytest.mark.slow
 def test_a_term_on_features_is_refused_where_the_teacher_hides_them(
     toy_data: Path, toy_teacher: Path, images: Tensor, tmp_path: Path
 ) -> None:
@@ -224,6 +228,7 @@ def test_a_term_on_features_is_refused_where_the_teacher_hides_them(
     assert error.value.message == "the distillation term 'ifvd' compares features, and this teacher gives none"
 
 
+@pytest.mark.slow
 def test_a_program_that_returns_its_features_teaches_by_them(
     toy_data: Path, toy_teacher: Path, images: Tensor, tmp_path: Path
 ) -> None:

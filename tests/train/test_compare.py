@@ -103,6 +103,7 @@ def job(tmp_path: Path, name: str) -> Job:
     return Job("none", student(), RunFolder(tmp_path / name))
 
 
+@pytest.mark.slow
 def test_a_failed_run_does_not_keep_the_others_from_running(tmp_path: Path) -> None:
     jobs, notes = [job(tmp_path, "a"), job(tmp_path, "b")], []  # type: ignore[var-annotated]
     commands = {"a": ["presets", "check", "nothing.yaml"], "b": ["--version"]}

@@ -99,6 +99,7 @@ def test_a_flipped_bit_in_the_best_weights_is_refused_before_they_are_shipped(to
     read(folder.path)
 
 
+@pytest.mark.slow
 def test_masks_that_changed_on_the_disk_are_refused(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
     run = toy_run(STUDENT, train=TRAIN, distiller={"terms": [{"kind": "maskd", "tokens": 3, "stage": {"steps": 2}}]})
     request = Request(run, toy_data, tmp_path, teacher=toy_teacher)

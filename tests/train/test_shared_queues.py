@@ -49,6 +49,7 @@ def take_part(rank: int, size: int) -> dict[Queue, dict[str, Tensor]]:
     return {queue: learn(queue, World(rank, size)) for queue in QUEUES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_every_process_has_the_queues_of_one_with_the_whole_batch(size: int, tmp_path: Path) -> None:
     alone = {queue: learn(queue, World()) for queue in QUEUES}

@@ -141,6 +141,7 @@ def test_no_label_is_read_in_training(toy_data: Path, tmp_path: Path, monkeypatc
     take_step(session, batch)
 
 
+@pytest.mark.slow
 def test_a_split_without_labels_teaches_and_the_probe_reads_another(tmp_path: Path) -> None:
     pictures = tmp_path / "more"
     pictures.mkdir()

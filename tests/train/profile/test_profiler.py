@@ -47,6 +47,7 @@ def test_a_profiled_run_computes_the_same_bits(
     assert logs[0] == logs[1]
 
 
+@pytest.mark.slow
 def test_the_parts_add_up_to_the_step_and_none_is_missing(profiled: tuple[RunFolder, Silent]) -> None:
     found = read_json(profiled[0].profile)
     assert list(found["phases"]) == ["data", "copy", "teacher", "student", "loss", "backward", "optimiser", "other"]
@@ -59,6 +60,7 @@ def test_the_parts_add_up_to_the_step_and_none_is_missing(profiled: tuple[RunFol
     assert found["feeding"]["made_s"] > 0
 
 
+@pytest.mark.slow
 def test_the_trace_has_the_traced_steps_phases_from_both_micro_batches(profiled: tuple[RunFolder, Silent]) -> None:
     events = json.loads(gzip.decompress(profiled[0].trace.read_bytes()))["traceEvents"]
     marks = [event["name"] for event in events if event.get("cat") == "user_annotation"]
@@ -66,6 +68,7 @@ def test_the_trace_has_the_traced_steps_phases_from_both_micro_batches(profiled:
         assert marks.count(name) == count, name
 
 
+@pytest.mark.slow
 def test_the_table_is_shown_and_the_sentence_is_in_the_log(profiled: tuple[RunFolder, Silent]) -> None:
     looked, watch = profiled
     [(title, rows, notes)] = watch.tables
@@ -96,6 +99,7 @@ class Stopping(Silent):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "step", [8, pytest.param(11, marks=pytest.mark.slow)]
 )  # while steps are timed, and while they are traced
