@@ -40,7 +40,7 @@ class SemanticMasks(nn.Module):
 
     @classmethod
     def of(cls, net: nn.Module, images: Tensor) -> Tensor:
-        """The same of a network that is not wrapped."""
+        """The same of a network that is not wrapped, for float (B, 3, H, W)."""
         found: Tensor = cls(net)(images)
         return found
 

@@ -1,5 +1,6 @@
 """Load a network of Hugging Face's transformers, and refuse a folder that lacks weights: it makes random ones for them."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,7 @@ from segctl.errors import InputError, first_line
 from segctl.models.external.weights import shape_in_words
 
 
-def load_pretrained(
-    loader: Any, folder: Path, source: str, hint: str, answer: Callable[[nn.Module, Tensor], Tensor]
-) -> nn.Module:
+def load_pretrained(loader: Any, folder: Path, source: str, hint: str, answer: Callable[[nn.Module, Tensor], Tensor]) -> Any:
     """The network in a folder, in float32 on the CPU, in eval mode; every weight that its answer depends on is the folder's.
 
     loader: a class of transformers.  source: the folder, or `hf:ORG/NAME`, for sentences.  hint: what the folder must hold.
@@ -22,7 +21,7 @@ def load_pretrained(
     from transformers import logging as log
 
     verbosity = log.get_verbosity()
-    log.set_verbosity_error()  # its table of what is missing becomes a sentence below
+    log.set_verbosity(logging.ERROR)  # its table of what is missing becomes a sentence below
     try:
         # Without ignore_mismatched_sizes it says only that some shape is wrong, and not which.
         net, info = loader.from_pretrained(
@@ -46,7 +45,7 @@ def load_pretrained(
             f"'{source}' lacks {len(missing)} of the {len(net.state_dict())} weights of its network, the first is {missing[0]}",
             "get the folder again; weights that are missing would be random",
         )
-    return net  # type: ignore[no-any-return]
+    return net
 
 
 def _needed(net: nn.Module, missing: set[str], answer: Callable[[nn.Module, Tensor], Tensor]) -> list[str]:

@@ -255,7 +255,7 @@ def first_misfit(wanted: Mapping[str, Tensor], got: Mapping[str, Any]) -> str:
 
 
 def dense(weights: Mapping[str, Tensor], file: Path) -> StateDict:
-    """The weights as plain tensors: sparse ones are filled in. Raises InputError for those whose numbers cannot be read."""
+    """Weights of any shape as plain tensors; sparse ones are filled in. Raises InputError for those without plain numbers."""
     found = {}
     for name, tensor in weights.items():
         kind = "quantised" if tensor.is_quantized else "nested" if tensor.is_nested else "without values (meta)" * tensor.is_meta
