@@ -11,6 +11,7 @@ from torch import Tensor
 
 from segctl.errors import ArgumentError
 from segctl.ignored import IGNORED
+from segctl.runtime.live_bytes import as_on_gpu
 
 
 def is_hard(label: Tensor) -> bool:
@@ -86,7 +87,8 @@ def check_class_ids(label: Tensor, valid: Tensor | None, num_classes: int) -> No
     """
     if not is_hard(label) or label.device.type not in ("cpu", "cuda") or torch.compiler.is_compiling():
         return
-    if label.device.type == "cuda" or torch._C._are_functorch_transforms_active():  # NumPy cannot read a tensor of torch.func
+    # NumPy cannot read a tensor of torch.func, nor one without content.
+    if as_on_gpu(label) or torch._C._are_functorch_transforms_active():
         assert_class_ids(label, valid, num_classes)
         return
     ids = label.detach().long().numpy()
