@@ -23,6 +23,7 @@ from segctl.train.dry_run import dry_run
 from segctl.train.resume import resume_run
 from segctl.train.session import Request
 from segctl.train.start import start_run
+from tests.mask2former import save_mask2former
 from tests.slow_cases import slow_after
 
 
@@ -422,18 +423,9 @@ def test_a_segformer_teaches_by_logits_and_features(toy_data: Path, dataset: Pre
 
 
 def test_a_network_that_answers_with_masks_is_read_semantically(dataset: PreparedDataset, images: Tensor, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
-    backbone = transformers.SwinConfig(
-        image_size=64, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=2,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )  # fmt: skip
-    config = transformers.Mask2FormerConfig(
-        backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=16,
-        encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=16, num_queries=5,
-        id2label=dict(enumerate(dataset.classes.names)),
-    )  # fmt: skip
+    pytest.importorskip("transformers")
     torch.manual_seed(0)
-    transformers.Mask2FormerForUniversalSegmentation(config).eval().save_pretrained(tmp_path / "m2f")
+    save_mask2former(tmp_path / "m2f", dataset.classes.names)
     found = answer(load_teacher(tmp_path / "m2f", dataset), images.repeat(1, 2, 2, 1)[:, :64, :64])
     assert found.logits.shape[:2] == (2, 11)
     torch.testing.assert_close(found.logits.exp().sum(1), torch.ones_like(found.logits[:, 0]), rtol=1e-3, atol=1e-3)

@@ -10,6 +10,7 @@ from torch import nn
 from segctl.errors import InputError
 from segctl.models.external.features import load_features
 from segctl.models.external.huggingface import load_hugging_face
+from tests.mask2former import save_mask2former
 
 NAMES = ["road", "car", "sky"]
 
@@ -85,17 +86,8 @@ def test_a_backbone_may_lack_what_its_features_do_not_depend_on(tmp_path: Path) 
 @pytest.mark.slow
 def test_what_only_the_loss_needs_may_be_missing(tmp_path: Path) -> None:
     """Mask2Former's loss keeps a buffer of floats, which no prediction needs."""
-    transformers = pytest.importorskip("transformers")
-    backbone = transformers.SwinConfig(
-        image_size=64, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=2,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )  # fmt: skip
-    config = transformers.Mask2FormerConfig(
-        backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=16,
-        encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=16, num_queries=5,
-        id2label=dict(enumerate(NAMES)),
-    )  # fmt: skip
-    transformers.Mask2FormerForUniversalSegmentation(config).save_pretrained(tmp_path)
+    pytest.importorskip("transformers")
+    save_mask2former(tmp_path, NAMES)
     without(tmp_path, "criterion.empty_weight")
     load_hugging_face(tmp_path, str(tmp_path), NAMES)
     without(tmp_path, "class_predictor.bias")
