@@ -109,11 +109,10 @@ def peaks_of(
     """What `peak_of` says of each. On a CPU a few at once: nothing is timed, and most of it is loading libraries."""
     at_once = min(PEAKS_AT_ONCE, core_count()) if conditions.device == "cpu" else 1
     with ThreadPoolExecutor(at_once) as threads:
-        found = {}
-        for index, peak in zip(
-            subjects, threads.map(lambda subject: peak_of(subject, conditions), subjects.values()), strict=True
-        ):
-            found[index] = peak
+        running = {index: threads.submit(peak_of, subject, conditions) for index, subject in subjects.items()}
+        found: dict[int, float | None] = {}
+        for index, peak in running.items():
+            found[index] = peak.result()
             progress(len(found))
     return found
 

@@ -139,9 +139,9 @@ def _find(index: PathIndex, line: str) -> list[str]:
 
 def _another(index: PathIndex, line: str, name: str) -> str | None:
     """Another sample that a column of the line names; None if there is none, or if the line as a whole is a picture's name."""
-    if index.find(line) and (
-        index.has_spaces or len(line.split()) == 1
-    ):  # else `a.jpg masks/b.png` is b in the folder `a.jpg masks`
+    # Where no picture's path has spaces, `a.jpg masks/b.png` is two columns, and not b in the folder `a.jpg masks`.
+    whole = index.has_spaces or len(line.split()) == 1
+    if whole and index.find(line):
         return None
     words = (word.strip() for word in re.split(r"[\t,;]+" if index.has_spaces else r"[\s,;]+", line))
     columns = (index.find(word) or index.find(last_name(word)) for word in words)  # labels lie in another folder
