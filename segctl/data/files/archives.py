@@ -357,7 +357,7 @@ def _worded_damage(path: Path) -> Iterator[None]:
                 "free disk space there, or name another folder with the variable TMPDIR",
             ) from error
         raise InputError(f"the archive '{path}' cannot be read: {error.strerror or error}", "get it again") from error
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # what Python raises for a compression method that it lacks
         raise InputError(
             f"the archive '{path}' needs a newer reader ({first_line(error)})", "pack it again as a plain zip"
         ) from error
