@@ -1,5 +1,6 @@
 """Load a network of Hugging Face's transformers, and refuse a folder that lacks weights: it makes random ones for them."""
 
+import importlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +19,7 @@ def load_pretrained(loader: Any, folder: Path, source: str, hint: str, answer: C
     loader: a class of transformers.  source: the folder, or `hf:ORG/NAME`, for sentences.  hint: what the folder must hold.
     answer: runs the network on images float (1, 3, H, W) and returns what will be taken of it.  Raises InputError.
     """
-    from transformers import logging as log
-
+    log = importlib.import_module("transformers").logging  # an extra, which mypy need not find
     verbosity = log.get_verbosity()
     log.set_verbosity(logging.ERROR)  # its table of what is missing becomes a sentence below
     try:
