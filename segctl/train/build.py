@@ -103,7 +103,8 @@ def _build(request: Request, fresh: bool) -> Session:
         teacher = opened = _folded_if_lean(opened, request, compute)
         teacher_shape = _move_teacher(opened, run, request, compute)
         _require_aux(run, opened, teacher_shape)
-        outputs = plan_teacher_cache(run, dataset, opened, compute, processes=world.size, runs_root=request.runs_root)
+        if run.teacher.cache:
+            outputs = plan_teacher_cache(run, dataset, opened, compute, processes=world.size, runs_root=request.runs_root)
     # Seed here, after the teacher: the same seed gives every method the same student.
     torch.manual_seed(run.train.seed)
     spec = run.model if fresh else run.model.model_copy(update={"weights": "none"})
