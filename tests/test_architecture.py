@@ -81,7 +81,7 @@ def test_only_world_checks_which_process_it_is_in() -> None:
 
 
 def public_names_of(path: Path) -> set[str]:
-    """Functions, classes and constants of a module without a leading underscore; type variables are no names to look for."""
+    """Functions, classes and constants of a module without a leading underscore; type variables are not names to look for."""
     found = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         match node:

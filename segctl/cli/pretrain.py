@@ -35,7 +35,7 @@ def pretrain(options: PretrainOptions) -> None:
     if options.preset is None:
         given = {"--teacher": options.teacher, "--method": options.method, "--split": options.split}
         if named := [name for name, value in given.items() if value]:
-            raise InputError(f"{named[0]} needs --preset; a run that goes on has its own", f"leave {named[0]} out")
+            raise InputError(f"{named[0]} needs --preset; a run that is resumed has its own", f"leave {named[0]} out")
         run, reasons = described_run(options)
     else:
         others = [change for change in options.set_ or [] if not change.startswith(OWN_BLOCKS)]

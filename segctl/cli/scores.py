@@ -135,7 +135,7 @@ def _show_headline(scores: "ScoresJson") -> None:
             f"ignored: {f'{word} {ids}' if ids else 'no id'} of the ground truth, {about['ignored_percent']:.1f} % of its pixels"
         )
     if any(_lies_outside(scores, f"mIoU{suffix}") for _, suffix in AVERAGES):
-        notes.append("a score outside its from-to: no resample is worse than the worst image seen, and few are as bad")
+        notes.append("a score is outside its from-to, because few resamples are as bad as the worst image and none is worse")
     out.table(title, ["", *(over for over, _ in AVERAGES)], rows, notes)
     out.result(f"Acc {_percent(scores['Acc'])}")
     if scores["intervals_warning"]:

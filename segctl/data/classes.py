@@ -66,7 +66,7 @@ class ClassTable:
         return len(self._trained())
 
     def palette(self) -> np.ndarray:
-        """uint8 (256, 3): the colour of each train id; black for 255 and for ids that are no class."""
+        """uint8 (256, 3): the colour of each train id; black for 255 and for ids that belong to no class."""
         palette = np.zeros((256, 3), np.uint8)
         for row in self._trained():
             palette[row.train_id] = row.color

@@ -19,7 +19,7 @@ from segctl.models.external.foreign import plain_name
 from segctl.schema.load import read_tree
 
 UNMAPPED = IGNORED
-"""The id of predictions that are no class of the dataset; a prediction of 255 is outside the classes of any dataset."""
+"""The id of predictions of none of the dataset's classes; a prediction of 255 is outside the classes of any dataset."""
 FORM = "write a YAML mapping of the network's classes to the dataset's, such as `truck: car` or `sky: null`"
 
 

@@ -1,4 +1,4 @@
-"""An exported file in the place of its run's network, so that it is evaluated in every respect as the network is."""
+"""An exported file in place of its run's network, so that it is evaluated in every respect as the network is."""
 
 import numpy as np
 import torch

@@ -75,7 +75,8 @@ class PictureNetwork(ABC):
 
         image: a path, a PIL image, or an array uint8 (H, W, 3) of red, green and blue.  A list of these, or an array
         (B, H, W, 3), gives a list.  probabilities: return a pair of the label map and the probabilities float32 (C, H, W).
-        Raises InputError for a file that cannot be read, ArgumentError (a ValueError too) for anything else that is no picture.
+        Raises InputError for a file that cannot be read, ArgumentError (a ValueError too) for anything else that is not a
+        picture.
         """
         if isinstance(image, list | tuple):
             return [self._predict_one(self._pixels_of(one), probabilities) for one in image]

@@ -77,7 +77,7 @@ def out_of_memory_in_words(device: torch.device, hint: str | Callable[[], str]) 
             raise _out_of_gpu_memory(device, _found_out(hint, error)) from error
         if "device-side assert" in text:
             raise SegctlError(
-                f"a check on {device} failed, most likely of a label with an id that is no class: {first_line(error)}",
+                f"a check on {device} failed, most likely of a label with an id that belongs to no class: {first_line(error)}",
                 "`segctl data check NAME` looks at every label; CUDA_LAUNCH_BLOCKING=1 in front of the command names the place",
             ) from error
         # On a CPU torch raises a plain RuntimeError that names its allocator.

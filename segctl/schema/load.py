@@ -58,7 +58,7 @@ def all_names() -> list[str]:
 
 
 def network_of(name_or_path: str) -> ModelSpec:
-    """The network of a preset, whether it names a dataset or not. Raises InputError for a file that is no preset."""
+    """The network of a preset, whether it names a dataset or not. Raises InputError for a file that is not a preset."""
     tree = read_tree(find_preset(name_or_path))
     if not is_generic(tree):
         return load_preset(name_or_path).model

@@ -40,8 +40,8 @@ class Share:
     """The fraction of its global batch that a micro-batch is, from 0 to 1: by labelled pixels for terms that average over pixels,
     by images for all other terms.
 
-    seen: by labelled pixels and the real pixels of pictures without label.  labelled: by images that have a label.  Both serve
-    batches with pictures without labels, of which losses and terms that need labels see the others alone; None: as `pixels` and
+    seen: by labelled pixels and the real pixels of pictures without label.  labelled: by images that have a label.  Both are for
+    batches with pictures without labels, which losses and terms that need labels leave out; None: as `pixels` and
     `images`.
     """
 
@@ -64,7 +64,7 @@ class Extra:
     """What some tasks read of a micro-batch beside its images and labels; the training loop need not know which task it has.
 
     teacher_outputs: the teacher's maps (B, D, h, w) by name; None: the teacher runs.  unlabelled: bool (B, H, W), the pixels of
-    pictures without a label that are no padding; None where every picture has a label.  strong: the strong views of the last M
+    pictures without a label that are not padding; None where every picture has a label.  strong: the strong views of the last M
     pictures, which have no labels; None without `semi`.  ratings: what several raters said, whose majority the labels are.
     """
 

@@ -88,7 +88,7 @@ def test_other_files_are_refused_in_words(tmp_path):
     with pytest.raises(InputError, match=r"no file at 'missing.onnx'"):
         usual_size("missing.onnx", tmp_path)
     (tmp_path / "picture.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"it is no run, preset, model file or exported file"):
+    with pytest.raises(InputError, match=r"it is not a run, preset, model file or exported file"):
         usual_size(str(tmp_path / "picture.png"), tmp_path)
     with pytest.raises(InputError, match="--device 'cuda:0': this onnxruntime runs on"):
         Subject("toy.onnx", "onnx", write_onnx(tmp_path / "toy.onnx"), tmp_path).segment(Conditions((16, 24), 1, "cuda:0"))

@@ -318,7 +318,7 @@ def test_another_run_s_network_in_a_run_s_folder_is_refused(change, sentence, tm
         start = f"'{folder / 'model.safetensors'}' is of another run than '{folder / 'run.yaml'}': "
         assert error.value.message == start + sentence.format(name=mine.name)
     (folder / "model.safetensors").rename(tmp_path / "model.safetensors")
-    read(tmp_path / "model.safetensors")  # it is no run's here
+    read(tmp_path / "model.safetensors")  # it is not a run's here
 
 
 def test_what_a_resumed_or_extended_run_may_change_is_no_other_run(tmp_path):

@@ -111,7 +111,7 @@ def test_seeds_in_several_groups_have_the_same_gain_in_every_table_of_the_page(t
         note = f"kd (kd-{seed}) against none: seed {seed} only (kd (kd-{seed}) has seed {seed} and none has seeds 0, 1)"
         assert section.count(f"- {note}\n") == 2
     assert (
-        "the seeds of kd are in 2 rows, because their runs differ in more than that: kd (kd-0) has seed 0; kd (kd-1) has seed 1"
+        "the seeds of kd are in 2 rows, because their runs differ in more than the seed: kd (kd-0) has seed 0; kd (kd-1) has seed 1"
         in section
     )
     differences = text.split("\n## Differences between runs\n", 1)[1].split("\n## ", 1)[0]

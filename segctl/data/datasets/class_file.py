@@ -9,7 +9,7 @@
 and colours numbers its rows from 0. A CSV may be separated by commas, semicolons or tabs, in the encodings of other systems
 (Excel's), and may call its columns as other tools do ("Pixel Value, Class"). A `.txt` file without a line of columns has a name
 a line, or is CVAT's labelmap.txt (`name:r,g,b:parts:actions`). Train ids follow the order of the ids, or of the rows if there
-are no ids. The value 255 means ignored unless a row has it as its id.
+are not ids. The value 255 means ignored unless a row has it as its id.
 """
 
 import csv

@@ -129,7 +129,7 @@ class Opened:
             raise UnfitError(f"holds {self.frames} {what}, wanted one", f"save each of the {what} as a file of its own")
 
     def exact(self) -> None:
-        """Raise UnfitError for a file whose values are not those that were saved, so that they are no ids or class colours."""
+        """Raise UnfitError for a file whose values are not those that were saved, so that they are not ids or class colours."""
         self.only_one()
         if self.lossy:
             raise UnfitError(f"is {self.lossy}, whose values are not exact", "save the labels as PNG from where they were drawn")
@@ -193,7 +193,7 @@ def tiff_pages(content: bytes) -> list[TiffImagePlugin.ImageFileDirectory_v2]:
 
 
 def _judge_bands(page: TiffImagePlugin.ImageFileDirectory_v2) -> None:
-    """Raise UnfitError for bands that are neither grey, RGB nor CMYK, before PIL says that the file is no picture."""
+    """Raise UnfitError for bands that are neither grey, RGB nor CMYK, before PIL says that the file is not a picture."""
     samples, extra = int(page.get(_SAMPLES, 1)), page.get(_EXTRA, ())
     known = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}.get(int(page.get(_PHOTOMETRIC, -1)), samples)
     alpha = samples == known + 1 and extra and extra[0] in (1, 2)

@@ -75,7 +75,7 @@ def fetch_index(folder: Path, name: str) -> None:
 
 
 def remote_file(path: Path, index: str) -> "RangedFile | None":
-    """The remote file that a path in a dataset's folder, where no file is, stands for; None if the data root is no URL.
+    """The remote file that a path in a dataset's folder, where no file is, stands for; None if the data root is not a URL.
 
     index: the name of the dataset's index. What was read with another index is not used, because the files may be others.
     """

@@ -111,7 +111,7 @@ def _mask(text: Any) -> np.ndarray:
     try:
         return png_mask(base64.b64decode(text, validate=True))
     except (TypeError, ValueError, binascii.Error) as error:
-        raise ShapeError("has a mask that is no PNG in base64") from error
+        raise ShapeError("has a mask that is not a PNG in base64") from error
 
 
 def png_mask(content: bytes) -> np.ndarray:
@@ -124,7 +124,7 @@ def png_mask(content: bytes) -> np.ndarray:
     except ShapeError:
         raise
     except Exception as error:  # PIL raises nearly anything for damaged files
-        raise ShapeError("has a mask that is no PNG") from error
+        raise ShapeError("has a mask that is not a PNG") from error
     flat = values if values.ndim == 2 else values[..., -1] if values.shape[-1] in (2, 4) else values.any(axis=-1)
     return np.asarray(flat != 0)
 

@@ -160,7 +160,7 @@ def _of_transformers(folder: Path, source: str) -> FeatureNetwork:
                 f"--teacher '{source}' is a run of segctl, wanted a frozen backbone",
                 "a run teaches by `segctl distill --teacher`; here give timm:NAME or hf:ORG/NAME",
             )
-        raise InputError(f"'{source}' has no config.json: it is no network of transformers", "give what save_pretrained wrote")
+        raise InputError(f"'{source}' has no config.json: it is not a network of transformers", "give what save_pretrained wrote")
     config = read_config(folder / "config.json")
     net = load_pretrained(
         transformers.AutoModel, folder, source, "it must be an image backbone", lambda net, images: last_state(_eyes(net), images)
@@ -177,7 +177,7 @@ def _of_transformers(folder: Path, source: str) -> FeatureNetwork:
     found = TokenFeatures(net, stride, channels, prefix)
     found.remember_pixels(facts.mean, facts.std)
     found.flips_channels = facts.flips_channels
-    dropped = f"; its first {prefix} tokens are no places and are dropped" if prefix else ""
+    dropped = f"; its first {prefix} tokens are not places and are dropped" if prefix else ""
     found.notes = (f"the teacher's last hidden state has {channels} channels at stride {stride}{dropped}",)
     found.license = license_of_card(folder)
     return found

@@ -215,7 +215,7 @@ def test_notes_and_stray_colours_are_shown(capsys, tmp_path):
     )
     assert code == 0
     assert "these are 11 pictures, not the official 803" in err
-    assert "pixels in 11 samples have a colour of no class and are ignored" in err
+    assert "pixels in 11 samples have a colour that belongs to no class and are ignored" in err
     out = run(capsys, "data", "info", "deepglobe", "--data-root", tmp_path / "data")[1]
     assert "pixels in 11 samples have a colour of no class" in out
     assert "val_fold4 %" in out

@@ -264,8 +264,8 @@ def test_packed_values_are_those_that_were_packed():
     for damaged, words in (
         (packed[:-2], "is cut short"),
         (packed[:3], "is cut short"),
-        ([300], "no list of bytes"),
-        ("x", "no list"),
+        ([300], "not a list of bytes"),
+        ("x", "not a list"),
     ):
         with pytest.raises(ShapeError, match=words):
             unpack_brush(damaged, 20)

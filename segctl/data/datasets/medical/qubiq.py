@@ -43,7 +43,7 @@ CASES = {"brain-growth": 39, "brain-tumor": 32, "kidney": 24, "prostate": 55}
 RATERS = {"brain-growth": 7, "brain-tumor": 3, "kidney": 3, "prostate": 6}
 SEQUENCES = {"brain-growth": 1, "brain-tumor": 4, "kidney": 1, "prostate": 1}
 STANDS_FOR = {("prostate", 55): 9}
-"""The cases that the published folds count in the place of another."""
+"""The cases that the published folds count in place of another."""
 _FILE = re.compile(r"(?:^|/)(?P<set>[a-z-]+)/case(?P<case>\d+)/(?:image|task(?P<task>\d+)_seg(?P<rater>\d+))\.nii(?:\.gz)?$")
 
 
@@ -75,7 +75,7 @@ class SliceImage:
         return f"the image of sample '{self.sample}' ({self.file.where})"
 
     def size(self) -> tuple[int, int]:
-        """256×256. Raises InputError for a file that is no slice of the wanted bands."""
+        """256×256. Raises InputError for a file that is not a slice of the wanted bands."""
         found = self.original()[2]
         if found != self.bands:
             raise InputError(f"{self} has {found} bands, wanted {self.bands}", LAYOUT)

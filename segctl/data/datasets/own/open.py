@@ -190,7 +190,7 @@ def _open_masks(
     if classes is None:
         raise InputError(
             f"--classes is missing: {labels.given} holds label pictures, whose values need names",
-            f"give {OWN_LINE} together; a text file with a name a line will do",
+            f"give {OWN_LINE} together; a text file with one name per line will do",
         )
     paired = pair_files(pictures, labels, keys_of(own))
     drawn = split_samples(paired.folders, own.splits, own.seed, paired.paths)

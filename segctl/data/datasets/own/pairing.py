@@ -39,7 +39,7 @@ from segctl.files import real_path
 
 
 def keys_of(own: OwnFiles) -> list[tuple[Key, Key]]:
-    """How a picture and its label may name their sample; the label's key is empty for a file that is no label."""
+    """How a picture and its label may name their sample; the label's key is empty for a file that is not a label."""
     images, labels = as_pattern(own.images), as_pattern(own.labels)
     if own.label_suffix is not None:
         return suffix_keys(own.label_suffix)
