@@ -265,7 +265,7 @@ def test_packed_values_are_those_that_were_packed():
         (packed[:-2], "is cut short"),
         (packed[:3], "is cut short"),
         ([300], "not a list of bytes"),
-        ("x", "not a list"),
+        ("x", "no list"),
     ):
         with pytest.raises(ShapeError, match=words):
             unpack_brush(damaged, 20)
