@@ -392,6 +392,17 @@ def decode(content: bytes | memoryview) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(content)))
 
 
+def decode_png(content: bytes, longest: int, most: int) -> np.ndarray:
+    """The values in a PNG that another file holds, bool or uint8 (H, W) or uint8 (H, W, channels), as the PNG stores them.
+
+    longest, most: pixels of a side and of the whole.  Raises UnfitError for a larger one, and what PIL raises for a damaged one.
+    """
+    image = Image.open(io.BytesIO(content), formats=["PNG"])
+    if max(image.size) > longest or image.width * image.height > most:
+        raise UnfitError(f"is {image.width}×{image.height} pixels, larger than any picture", _COPY_AGAIN)
+    return np.array(image)
+
+
 @contextmanager
 def named(file: File, too_large: str = _TOO_LARGE) -> Iterator[None]:
     """Turn the errors about an unreadable or unfit file into one sentence that names it."""

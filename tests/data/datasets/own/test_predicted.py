@@ -217,8 +217,11 @@ def test_soft_labels_come_back_to_a_65535th_and_hold_the_most_probable_classes(t
     assert most_probable(probabilities, 9)[0].shape == (5, 6, 7)
     assert in_levels(np.array([0.0, 1.0, 1.0000001, 0.5])).tolist() == [0, 65535, 65535, 32768]
     (tmp_path / "bad.npz").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="holds no soft labels"):
+    with pytest.raises(InputError, match="cannot read soft labels from"):
         read_soft(tmp_path / "bad.npz")
+    np.savez(tmp_path / "other.npz", classes=classes)
+    with pytest.raises(InputError, match="array 'probabilities' is missing"):
+        read_soft(tmp_path / "other.npz")
 
 
 def test_names_of_limits_may_be_those_of_classes_alone():
