@@ -27,8 +27,8 @@ class Subject:
     """One row of the table.
 
     target: what the person named.  form: `torch`, `torch compiled`, or the format of an exported file.  file: what holds the
-    weights, None for a preset's random ones, which cost the same.  parameters, gflop: of one prediction; None where nobody can
-    tell.
+    weights, None for a preset's random ones, which cost the same.  parameters, gflop: of one prediction; None where they are
+    not known.
     """
 
     target: str

@@ -20,7 +20,7 @@ class Term(nn.Module, ABC, Generic[S]):
     A term never writes to the teacher's tensors and sends no gradient into them. Its trainable parts are trained with the
     student, except for an opponent.
 
-    Of a labelled picture a term sees the pixels that its paper says. Of a picture without label it sees every real pixel and no
+    In a labelled picture, a term sees the pixels that its paper says. In a picture without label, it sees every real pixel and no
     padding (see `segctl.distillers.seen`), or nothing if it needs labels.
     """
 

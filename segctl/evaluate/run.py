@@ -120,7 +120,7 @@ def open_request(request: EvaluationRequest) -> OpenedRequest:
         warnings = [text for text in (*classes.warnings(), differing_scaling(scaling, dataset.pixels)) if text]
         if request.calibration and not classes.is_one_to_one:
             raise InputError(
-                f"--calibration needs the probability of each class of '{name}', and the network has others",
+                f"--calibration needs the probability of each class of '{name}', and the network has other classes",
                 "leave --calibration out",
             )
     protocol = request.change.apply(spec.evaluate, spec.data.crop)

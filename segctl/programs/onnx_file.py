@@ -88,7 +88,9 @@ def _cannot_load(path: Path, error: Exception, version: str) -> InputError:
         )
     if newer := re.search(r"[Uu]nsupported model IR version: \d+|opset \d+ is under development", said):
         return InputError(f"onnxruntime {version} is too old for '{path}': {newer[0]}", "update onnxruntime")
-    return InputError(f"cannot read '{path}': it is damaged, cut short, or no ONNX file: {first_line(error)[:200]}", EXPORT_AGAIN)
+    return InputError(
+        f"cannot read '{path}': it is damaged, cut short, or not an ONNX file: {first_line(error)[:200]}", EXPORT_AGAIN
+    )
 
 
 def with_facts(body: bytes, facts: ProgramFacts) -> bytes:

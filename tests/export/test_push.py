@@ -184,7 +184,7 @@ def test_the_command_and_the_snippet_in_processes_of_their_own(here: Path, hub: 
 def test_the_token_is_in_no_message(here: Path, hub: Hub, capfd: pytest.CaptureFixture[str], monkeypatch) -> None:
     hub.refuse = 403  # and this hub repeats the token
     assert main(PUSH) == 1
-    assert "the hub did not take 'hf:me/toy'" in " ".join(capfd.readouterr().err.split())
+    assert "the hub did not accept 'hf:me/toy'" in " ".join(capfd.readouterr().err.split())
     monkeypatch.setenv("HF_TOKEN", f"{TOKEN}\x01ü")  # no header may hold these, and the client's error repeats them
     assert main(PUSH) in (1, 2)
     with pytest.raises(InputError) as error:

@@ -155,7 +155,7 @@ def _row(path: Path, number: int, entry: Mapping[str, Any]) -> _Row:
     fields = {_column(key, given): value for key, value in entry.items() if _column(key, given) or _is_text(value)}
     for key in fields.keys() - {*KEYS, "r", "g", "b"}:
         raise InputError(
-            f"row {number} of '{path}' has a column '{key}'{did_you_mean(key, KEYS)}", f"known are {', '.join(KEYS)}"
+            f"row {number} of '{path}' has a column '{key}'{did_you_mean(key, KEYS)}", f"known columns: {', '.join(KEYS)}"
         )
     if isinstance(fields.get("name"), list | dict):
         raise InputError(f"row {number} of '{path}' has {fields['name']!r} for its name, wanted text", _WANTED)

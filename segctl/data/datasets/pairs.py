@@ -398,7 +398,7 @@ def by_sample(files: Mapping[str, File], sample_of: Callable[[str], str | None])
         if (name := sample_of(path)) is None:
             continue
         if name in found:
-            problem = f"sample '{name}' is there twice, as '{found[name].where}' and '{file.where}'"
+            problem = f"sample '{name}' occurs twice, as '{found[name].where}' and '{file.where}'"
             twice.append(Finding(name, problem, "keep one of them"))
         found[name] = file
     return found, twice

@@ -201,7 +201,7 @@ class BandChoice:
         words = [text.strip().lower() for text in ranges]
         if word := next((word for word in words if word in ("percentile", "keep")), None):
             if len(ranges) > 1:
-                raise InputError(f"--range is '{word}' and something else", _ANOTHER_RANGE)
+                raise InputError(f"--range {word} cannot be combined with another --range", _ANOTHER_RANGE)
             return BandChoice(chosen, percentile=word == "percentile", keep=word == "keep")
         return BandChoice(chosen, tuple(map(_range, ranges)) or None)
 

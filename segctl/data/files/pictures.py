@@ -364,7 +364,7 @@ def _words_of(mode: str) -> str:
 
 
 def _deep_words(mode: str, depth: int) -> str:
-    """What a picture of so many bits a channel is; PIL reads signed and 32-bit integers as mode "I"."""
+    """What a picture of this many bits per channel is called; PIL reads signed and 32-bit integers as mode "I"."""
     kinds = {"L": f"{depth}-bit grey", "I": f"grey of signed or {depth}-bit integers", "F": "floating-point grey"}
     return kinds.get(mode, f"{depth}-bit RGB")
 
@@ -375,7 +375,7 @@ def require_upright(opened: Opened) -> None:
 
 
 def refuse_turned(orientation: int) -> NoReturn:
-    """Raise UnfitError: nobody can know whether a label was drawn on the picture turned or unturned."""
+    """Raise UnfitError: it cannot be known whether a label was drawn on the turned or the stored picture."""
     raise UnfitError(
         f"is stored turned or mirrored (EXIF orientation {orientation})",
         "save it upright, then see with `segctl data preview` that its label fits",

@@ -204,6 +204,6 @@ def _asked(url: str, work: Callable[[], T]) -> T:
 
 def _no_ranges(url: str) -> InputError:
     return InputError(
-        f"'{url}' is not served by ranges (HTTP Range), so that a crop cannot be read without the whole file",
-        "use a server that serves ranges, or copy the dataset into a folder",
+        f"'{url}' cannot be read in parts: its server does not support HTTP range requests",
+        "use a server that supports them, or copy the dataset into a folder",
     )

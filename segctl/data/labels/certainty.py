@@ -56,5 +56,5 @@ def read_soft(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     arrays = read_npz(path, "soft labels", hint)
     if absent := [name for name in ("classes", "probabilities") if name not in arrays]:
         raise InputError(f"cannot read soft labels from '{path}': array '{absent[0]}' is missing", hint)
-    probabilities: NDArray[np.float32] = arrays["probabilities"].astype(np.float32) / LEVELS
+    probabilities: NDArray[np.float32] = np.divide(arrays["probabilities"], LEVELS, dtype=np.float32)
     return arrays["classes"], probabilities

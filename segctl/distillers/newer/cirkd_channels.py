@@ -6,8 +6,8 @@ scripts/train_cirkdv2 at dab64db). Two things differ from that code. Its Citysca
 its queue holds what all GPUs gathered in the order of the ranks; here the order is that of the global batch, so the number of
 processes changes nothing.
 
-Pixels: of a labelled picture all, ignored and padded ones too, as in the authors' code; of a picture without label the real ones:
-its channels' maps are 0 elsewhere.
+Pixels: in a labelled picture all, including ignored and padded ones, as in the authors' code; in a picture without label the real
+ones: its channels' maps are 0 elsewhere.
 """
 
 from collections.abc import Iterator

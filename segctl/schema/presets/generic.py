@@ -147,7 +147,7 @@ def crop_for(sizes: Sequence[Size]) -> tuple[Size, str]:
 
 
 def steps_for(images: int, batch: int, classes: int) -> tuple[int, str]:
-    """The steps of a run on so many images, and why, in words: 200 epochs, within bounds."""
+    """The steps of a run on this many images, and why, in words: 200 epochs, within bounds."""
     most = MOST_STEPS_OF_MANY if classes >= MANY_CLASSES else MOST_STEPS
     steps = math.ceil(EPOCHS * images / batch)
     bounded = min(max(steps, FEWEST_STEPS), most)
@@ -167,7 +167,7 @@ def _block(tree: Tree, key: str) -> Tree:
 
 
 def _name(tree: Tree, written: Tree, dataset: str) -> None:
-    """The run says its dataset, and asks for a teacher on it."""
+    """Write the dataset into the run, and ask for a teacher on it."""
     base = written.get("name")
     if isinstance(base, str) and tree.get("name") == base:
         tree["name"] = preset_of(base, dataset)

@@ -149,7 +149,7 @@ def _open(name: str, task: int, paths: Sequence[Path]) -> Source:
         case = int(match["case"])
         place, key = (images, case) if match["task"] is None else (maps.setdefault(case, {}), int(match["rater"]))
         if key in place:
-            problems.append(Finding(f"case{case:02d}", f"'{path}' is there twice", "keep one of them"))
+            problems.append(Finding(f"case{case:02d}", f"'{path}' occurs twice", "keep one of them"))
         place[key] = file
     if not images or not maps:
         wanted = f"image.nii.gz and task{task:02d}_segNN.nii.gz"
