@@ -100,7 +100,7 @@ class LabelCounts:
 
     classes: pixels of each train id.  ignored: pixels of 255.  labels: how many labels.  blank: how many show no class at all.
     unknown: pixels of the most frequent values that the class table does not name, in words ("255" or "255,255,255").
-    remarks: how many shapes are odd in which way, where annotations were drawn.
+    remarks: how many shapes have each oddity, where annotations were drawn.
     """
 
     classes: tuple[int, ...]

@@ -57,7 +57,7 @@ class JudgedPredictions:
     strays: Strays
 
     def warnings(self) -> Iterator[str]:
-        """What is allowed but probably not meant. Raises InputError where the predictions certainly have other ids."""
+        """What is allowed but probably a mistake. Raises InputError where the predictions certainly have other ids."""
         self._refuse_other_ids()
         pixels = int(self.table.valid_pixels.sum())
         outside = Counter[int]()

@@ -113,7 +113,7 @@ def _tail(facts: ProgramFacts) -> bytes:
 def _require_unchanged(path: Path, facts: ProgramFacts) -> None:
     """Refuse a file whose bytes changed in place: a flipped bit is another weight.
 
-    A file that does not end as segctl wrote it was written again by another tool, which may do so.
+    A file that does not end as segctl wrote it was rewritten by another tool, which is allowed.
     """
     content = path.read_bytes()
     length = facts.checked_bytes or 0

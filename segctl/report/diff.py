@@ -89,7 +89,7 @@ class DiffRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Diff:
-    """What was found on one split. sizes, boundary: empty where label maps could not be had, with the reason in `notes`.
+    """What was found on one split. sizes, boundary: empty where label maps were not available, with the reason in `notes`.
 
     images: of each image the points of mIoU_I by which the second run is above the first, the largest gain first.
     """

@@ -45,7 +45,7 @@ _WANTED = "write a row for each class, with the columns name, id and color as ne
 
 @dataclass(frozen=True)
 class OwnClasses:
-    """A class table, and how it reads labels: index maps by `ids`, RGB masks by `colors`; None if the table has none."""
+    """A class table, and how to read labels by it: index maps by `ids`, RGB masks by `colors`; None if the table has none."""
 
     table: ClassTable
     ids: IdMap | None

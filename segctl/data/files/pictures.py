@@ -454,7 +454,7 @@ class Decoded:
 
     `content` is the file's bytes, `sha256` their hash. mode: PIL's.  levels: the value that the file stores for white.
     palette: uint8 (256, 3) of a palette picture, else None.  orientation: EXIF's number, 1 is upright.  label_turn: that of the
-    label that was drawn on this picture.  remark: what is odd about it, in words that can be counted.
+    label that was drawn on this picture.  remark: an oddity of it, in words that can be counted.
     """
 
     array: np.ndarray

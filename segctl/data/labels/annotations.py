@@ -1,4 +1,4 @@
-"""What every annotation format comes down to: a class table, and for each picture a list of shapes.
+"""The form that every annotation format is read into: a class table, and for each picture a list of shapes.
 
 A format's file reads documents into an `AnnotationSet`; `draw` turns the shapes of a picture into a label map.
 Coordinates are those of all these tools: pixel (column, row) covers [column, column + 1) × [row, row + 1).

@@ -159,7 +159,7 @@ def test_bench_measures_and_says_on_what(capsys, root):
     code, out, _ = run(capsys, "data", "bench", "camvid", "--samples", 2, "--workers", 1, "--crop", 16, 24, "--data-root", root)
     assert code == 0
     assert "lz4, crop 16×24, scale 0.5 to 2, flip; medians of 2" in out
-    assert "decoding is of PNG copies in memory" in out
+    assert "what is decoded: PNG copies in memory" in out
 
 
 def test_bench_as_json(capsys, root):
@@ -217,7 +217,7 @@ def test_notes_and_stray_colours_are_shown(capsys, tmp_path):
     assert "these are 11 pictures, not the official 803" in err
     assert "pixels in 11 samples have a colour that belongs to no class and are ignored" in err
     out = run(capsys, "data", "info", "deepglobe", "--data-root", tmp_path / "data")[1]
-    assert "pixels in 11 samples have a colour of no class" in out
+    assert "pixels in 11 samples have a colour that belongs to no class" in out
     assert "val_fold4 %" in out
     tree = json.loads(run(capsys, "data", "info", "deepglobe", "--data-root", tmp_path / "data", "--json")[1])
     assert len(tree["unknown_pixels"]) == 11

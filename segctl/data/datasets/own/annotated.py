@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BACKGROUND = "background"
 BACKGROUND_NAMES = frozenset({BACKGROUND, "_background_"})
 IGNORED_NAMES = frozenset({"__ignore__"})
-"""What labelme calls regions to leave out."""
+"""labelme's name for regions to leave out."""
 UNANNOTATED = (BACKGROUND, "ignore")
 """What pixels under no shape may become."""
 RULE = "annotated/1"
