@@ -65,7 +65,7 @@ def compare(
     runs_root: RunsRootOpt = RUNS_ROOT,
     json: JsonOpt = False,
 ) -> None:
-    """Train one student with every method and seed, and print one table. Run the same command again to resume."""
+    """Train one student with several methods and seeds, and print one table. Run the same command again to resume."""
     names = _methods(methods)
     places: list[str | None] = (
         [None] if devices is None else [check_device_name(name, "--devices") for name in devices.split(",")]
