@@ -115,7 +115,7 @@ def test_a_server_without_ranges_is_refused(plain_server: Server, toy_data: Path
     there = open_dataset(root_of(plain_server.url), "camvid")
     with pytest.raises(
         InputError,
-        match="cannot be read in parts: its server does not support HTTP range requests; .*copy the dataset into a folder",
+        match=r"its server does not support HTTP range requests; .*copy the dataset into a folder",
     ):
         there.image(there.names("train")[0])
 
