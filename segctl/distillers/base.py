@@ -30,8 +30,8 @@ class Term(nn.Module, ABC, Generic[S]):
     @property
     @abstractmethod
     def mean_over_pixels(self) -> bool:
-        """Whether its value is a mean over the pixels that it sees and that have a label or belong to a picture without one; if
-        not, it is a mean over images.
+        """Whether its value is a mean over the pixels that it sees, except for ignored and padded ones; if not, it is a mean over
+        images.
 
         Decides how the values of micro-batches add up to the batch's. A class writes `mean_over_pixels = False`.
         """

@@ -1,4 +1,4 @@
-"""CIRKD: how each pixel relates to all pixels of another image, as the teacher's pixels do.
+"""CIRKD: each pixel should relate to all pixels of another image as the teacher's pixel does.
 
 The method is this term and those of `memory.py`, beside KD. Both compare rows of similarities by `row_divergence`.
 

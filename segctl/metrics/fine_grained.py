@@ -1,4 +1,4 @@
-"""`FineGrainedIoU`: the scores of `segctl eval` as a metric object for somebody's own loop.
+"""`FineGrainedIoU`: the scores of `segctl eval` as a metric object for a loop of your own.
 
 It follows torchmetrics' conventions, and is a `torchmetrics.Metric` where torchmetrics is installed (extra `torchmetrics`): it
 moves between devices, resets with its trainer, and adds up over processes.

@@ -37,12 +37,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Share:
-    """The fraction of its global batch that a micro-batch is, from 0 to 1: by labelled pixels for terms that average over pixels,
-    by images for all other terms.
+    """Which fraction of the global batch a micro-batch is, from 0 to 1.
 
-    seen: by labelled pixels and the real pixels of pictures without label.  labelled: by images that have a label.  Both are for
-    batches with pictures without labels, which losses and terms that need labels leave out; None: as `pixels` and
-    `images`.
+    pixels: counted in labelled pixels, for terms that average over pixels.  images: counted in images, for all other terms.
+    seen, labelled: for batches that hold pictures without label; None: as `pixels` and `images`. seen counts labelled pixels and
+    the real pixels of pictures without label, for terms that average over pixels and need no labels. labelled counts only images
+    with a label, for terms that average over images and need labels.
     """
 
     pixels: float

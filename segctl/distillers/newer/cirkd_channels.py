@@ -1,4 +1,4 @@
-"""CIRKD v2's channel terms: how each channel's map relates to the channels of other images, and to those of earlier ones.
+"""CIRKD v2's channel terms: each channel's map should relate to channels of other and of earlier images as the teacher's does.
 
 The method is these three values beside those of CIRKD and FitNet (winycg/CIRKD, losses/cirkd_channel.py, train_cirkdv2.py and
 scripts/train_cirkdv2 at dab64db). Two things differ from that code. Its Cityscapes scripts have one image on each GPU, so its

@@ -1,4 +1,4 @@
-"""DKD: how sure the teacher is of the labelled class, and how it ranks the others, are learnt apart, each with its own factor.
+"""DKD: how sure the teacher is of the labelled class and how it ranks the others are learnt separately, each with a factor.
 
 KD multiplies the second part by the probability that the teacher leaves to the other classes, so a sure teacher teaches little
 about them. The authors publish classification alone; here every labelled pixel is one of their samples.
