@@ -110,7 +110,7 @@ def _saved(target: str) -> SavedModel | None:
     if path.is_file() and path.suffix not in (".yaml", ".yml"):
         raise InputError(
             f"cannot measure '{target}': it is not a run, preset, model file or exported file",
-            "such as `segctl bench cityscapes-fast`",
+            "for example `segctl bench cityscapes-fast`",
         )
     return None
 

@@ -101,7 +101,7 @@ def _methods(text: str) -> "list[Method]":
             near = did_you_mean(name, list(METHODS))
             raise InputError(f"--methods: '{name}' is not known{near}", f"use any of {', '.join(METHODS)}")
     if len(set(names)) < len(names) or not names:
-        raise InputError(f"--methods: got '{text}', wanted one or more methods, each of them once", "such as none,kd,jml")
+        raise InputError(f"--methods: got '{text}', wanted one or more methods, each of them once", "for example none,kd,jml")
     return [method for method in METHODS if method in names]
 
 

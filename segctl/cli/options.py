@@ -242,7 +242,9 @@ class GivenTeachers(NamedTuple):
         except ValueError:
             weight = math.nan
         if not head or not 0 < weight <= MOST_WEIGHT:
-            raise InputError(f"--teacher '{value}': got the weight '{tail}', wanted a number above 0", "such as --teacher RUN=2")
+            raise InputError(
+                f"--teacher '{value}': got the weight '{tail}', wanted a number above 0", "for example --teacher RUN=2"
+            )
         return Path(head), weight
 
 

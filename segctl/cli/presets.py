@@ -125,7 +125,7 @@ def new(
 
     if name in all_names() or not re.fullmatch(NAME, name):
         taken = "a preset of that name ships with segctl" if name in all_names() else "wanted letters, digits, '.', '_' and '-'"
-        raise InputError(f"a new preset cannot be called '{name}': {taken}", "such as my-fast")
+        raise InputError(f"a new preset cannot be called '{name}': {taken}", "for example my-fast")
     run, reasons = _opened(like, set_, data, data_root)
     out.result(commented(run.model_copy(update={"name": name}), like, reasons).rstrip("\n"))
 

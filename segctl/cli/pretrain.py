@@ -63,7 +63,7 @@ def _pretraining(preset: "TrainRun", options: PretrainOptions, own: list[str]) -
     from segctl.schema.run import PretrainRun
 
     if not options.teacher:
-        raise InputError("no teacher is given", "such as `--teacher timm:vit_small_patch16_dinov3`")
+        raise InputError("no teacher is given", "for example `--teacher timm:vit_small_patch16_dinov3`")
     if len(options.teacher) > 1:
         raise InputError(f"--teacher is given {len(options.teacher)} times, but a backbone learns from one", "give one of them")
     if options.method is not None and options.method not in MATCHES:

@@ -64,7 +64,7 @@ def _parse(gate: str) -> Gate:
     except ValueError:
         raise InputError(f"cannot read --min '{gate}'", "write it as NAME=VALUE, such as --min mIoU_D=70") from None
     if not 0 <= value <= 100:  # no score is below NaN, so a gate of an unset variable would always be open
-        raise InputError(f"--min '{gate}': wanted a score from 0 to 100, in percent", "such as --min mIoU_D=70")
+        raise InputError(f"--min '{gate}': wanted a score from 0 to 100, in percent", "for example --min mIoU_D=70")
     if 0 < value < 1:
         out.warn(f"--min {name.strip()}={text}: scores are in percent, so this is less than 1 percent")
     return Gate(name.strip(), value)

@@ -193,7 +193,7 @@ def as_rgb(image: Any) -> RGB:
         turned = ImageOps.exif_transpose(image)
         return np.array((turned or image).convert("RGB"))
     if not isinstance(image, np.ndarray):
-        raise ArgumentError(f"got a {type(image).__name__}, wanted a path, a PIL image or an array", "such as 'a.jpg'")
+        raise ArgumentError(f"got a {type(image).__name__}, wanted a path, a PIL image or an array", "for example 'a.jpg'")
     got = f"got an array {image.dtype} of shape {image.shape}"
     if image.dtype != np.uint8:
         raise ArgumentError(f"{got}, wanted uint8 from 0 to 255", "for values from 0 to 1: (255 * image).round().astype('uint8')")

@@ -202,7 +202,8 @@ def without_dataset(name_or_path: str, tree: Tree) -> InputError:
     """The error for a preset without a dataset where no dataset is given."""
     line = command_line("distill" if "distiller" in tree else "train", "--preset", name_or_path, "--data", "NAME")
     return InputError(
-        f"preset '{name_or_path}' is for any dataset, and none is named", f"such as `{line}`; `segctl data list` shows the names"
+        f"preset '{name_or_path}' is for any dataset, and none is named",
+        f"for example `{line}`; `segctl data list` shows the names",
     )
 
 

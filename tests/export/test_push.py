@@ -228,7 +228,7 @@ def test_without_a_token_or_a_hub_nothing_is_sent(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["run", "me/toy"], "got 'me/toy', wanted the name of a repository next: such as hf:your-name/camvid-tiny"),
+        (["run", "me/toy"], "got 'me/toy', wanted the name of a repository next: for example hf:your-name/camvid-tiny"),
         (["run", "hf:toy"], "got 'hf:toy', wanted the name of a repository"),
         (["run", "hf:me/../toy"], "got 'hf:me/../toy', wanted"),
         (["run", "hf:me/to y"], "got 'hf:me/to y', wanted"),

@@ -258,9 +258,9 @@ def _range(text: str) -> tuple[float, float]:
     try:
         low, high = map(float, re.split(r"[,:\s]+", text.strip()))
     except ValueError as error:
-        raise InputError(f"--range is '{text}', wanted LOW,HIGH, percentile or keep", "such as --range 0,10000") from error
+        raise InputError(f"--range is '{text}', wanted LOW,HIGH, percentile or keep", "for example --range 0,10000") from error
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise InputError(f"--range is '{text}', wanted the smaller number first, and both finite", "such as --range 0,10000")
+        raise InputError(f"--range is '{text}', wanted the smaller number first, and both finite", "for example --range 0,10000")
     return low, high
 
 

@@ -11,7 +11,7 @@ from segctl.data.files.path_index import ENDING, PathIndex, last_name
 from segctl.data.findings import Finding
 from segctl.errors import InputError
 
-EXAMPLE = "such as --split val=0.2 (a fifth, drawn by a seed; the rest is train) or --split val=val.txt (one name per line)"
+EXAMPLE = "for example --split val=0.2 (a fifth, drawn by a seed; the rest is train) or --split val=val.txt (one name per line)"
 _ORDER = ("train", "val", "test")
 
 

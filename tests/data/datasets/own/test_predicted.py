@@ -69,7 +69,7 @@ def test_the_networks_classes_and_its_name_are_taken_from_the_folder(here, capsy
     assert prepare() == 0
     said = " ".join(capsys.readouterr().err.split())
     assert "3 of 3 labels were made by the network 'toy' (sha256 abababababab), not by people" in said
-    assert "1 label of split 'val' is predicted: scores on it show how alike two networks are" in said
+    assert "1 label of split 'val' is predicted: scores on it show how similar two networks are" in said
     dataset = open_dataset(Path("data"), "streets")
     assert dataset.classes.names == CLASSES
     assert {split: len(names) for split, names in dataset.splits.items()} == {"train": 2, "val": 1}
