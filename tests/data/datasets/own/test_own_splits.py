@@ -83,7 +83,7 @@ def test_a_flat_folder_needs_a_split():
         split_samples(FLAT, (), 0)
     assert caught.value.message == "the pictures are in one folder, so nothing says which of them are for validation"
     assert caught.value.hint == f"add --split, {EXAMPLE}"
-    assert refusal({"a": "", "b": "val"}).startswith("the pictures lie partly in folders and partly beside them")
+    assert refusal({"a": "", "b": "val"}).startswith("the pictures are partly in folders and partly beside them")
 
 
 def test_a_folder_that_cannot_name_a_split_is_refused():
