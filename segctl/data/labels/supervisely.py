@@ -65,7 +65,7 @@ def _read(document: Document, into: AnnotationSet) -> None:
     for index, entry in enumerate(objects, start=1):
         kind = entry.get("geometryType")
         if kind in _SKIPPED:
-            into.skipped[_SKIPPED[kind]] += 1
+            into.skip(picture, _SKIPPED[kind])
         else:
             into.add(picture, f"object {index}", partial(_shape, entry, kind, into))
 
