@@ -261,7 +261,8 @@ class AnnotationSet:
     classes: the names with their colours (None: no colour) in the order of their ids.  skipped: how many annotations of which
     kind are no regions.  lists_all: whether a picture that no file names was never looked at (False: it shows background).
     has_table: whether the files list the classes in an order; if not, names are sorted.  keypoints: whether the files hold
-    keypoints and no regions.  rules: sentences on how this format is drawn, beyond those that hold for all.
+    keypoints and no regions.  picture_folder: what the folders of pictures are called, where other folders hold other pictures.
+    rules: sentences on how this format is drawn, beyond those that hold for all.
     """
 
     title: str
@@ -274,6 +275,7 @@ class AnnotationSet:
     lists_all: bool = True
     has_table: bool = False
     keypoints: bool = False
+    picture_folder: str | None = None
     rules: list[str] = field(default_factory=list)
 
     def picture(self, names: Iterable[str], where: str, size: tuple[int, int] | None = None) -> AnnotatedPicture:

@@ -46,6 +46,7 @@ def _read(document: Document, into: AnnotationSet) -> None:
     where, tree = document.path, document.tree
     if _is_weak(document):
         into.has_table = True
+        into.picture_folder = "img"  # an export may hold masks_human and masks_machine too
         for entry in tree["classes"]:
             try:
                 into.see_class(entry.get("title") if isinstance(entry, dict) else entry, _color(entry))

@@ -17,6 +17,7 @@ from annotation_files import (
     slow_fill,
     via_tree,
     write_pictures,
+    write_supervisely,
     write_yolo,
 )
 from PIL import Image
@@ -407,6 +408,14 @@ def test_a_polygon_of_supervisely_has_holes(tmp_path):
     assert car.sum() == 10 * 10 - 3 * 3
     assert car[3, 3]
     assert not car[6, 6]
+
+
+def test_masks_in_an_export_of_supervisely_are_no_pictures(tmp_path):
+    top = write_supervisely(tmp_path)
+    write_pictures(top / "img")
+    write_pictures(top / "masks_machine", "jpg.png")
+    source = open_own("streets", OwnFiles(top, top, splits=("val=0.3",)))
+    assert label_of(source, "car").any()
 
 
 def test_the_attribute_that_is_the_class_must_be_sure(tmp_path):

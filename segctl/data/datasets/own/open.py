@@ -117,7 +117,10 @@ def _open_whole(name: str, own: OwnFiles) -> Source:
             chosen = choose(found, labels.given, beside, own.format)
             if chosen is not None:
                 _refuse(own, ("label_suffix", "instances"), f"{labels.given} holds {chosen.title} annotations")
-                return open_annotated(name, apart, labels.names, chosen, classes=classes, own=own)
+                in_place = [path for path in apart.members if chosen.picture_folder in path.split("/")[:-1]]
+                return open_annotated(
+                    name, only(apart, in_place) if in_place else apart, labels.names, chosen, classes=classes, own=own
+                )
     elif own.format not in (None, MASKS):
         raise InputError(f"{labels.given} holds no annotation files ({', '.join(ENDINGS)})", f"--format is '{own.format}'")
     if not masks.members:
