@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from segctl.commands import command_line
-from segctl.data.datasets import KNOWN, OWN_LINE, unknown_dataset
+from segctl.data.datasets import KNOWN, OWN_LINE, near_known, unknown_dataset
 from segctl.errors import InputError, did_you_mean
 
 
@@ -29,4 +29,10 @@ def not_prepared(name: str, data_root: Path, here: list[str]) -> InputError:
         return InputError(f"dataset '{name}' is not prepared in '{data_root}'", f"run `{prepare_line(name, data_root)}`")
     if close := did_you_mean(name, here):
         return InputError(f"there is no dataset called '{name}' in '{data_root}'{close}", f"it holds {', '.join(here)}")
-    return unknown_dataset(name)
+    if near_known(name):
+        return unknown_dataset(name)
+    held = f"it holds {', '.join(here)}; " if here else ""
+    return InputError(
+        f"there is no dataset called '{name}' in '{data_root}'",
+        f"{held}`{prepare_line(name, data_root)}` packs your own pictures",
+    )

@@ -38,6 +38,11 @@ def must_not_meet(first: str, second: str) -> bool:
     return fold == other_fold or (role if not fold else other if not other_fold else None) == "val"
 
 
+def has_role(split: str) -> bool:
+    """Whether the name says what the split is for: `train`, `valid`, `testA`, `val_fold1`, but not `paris`."""
+    return _meaning(split)[0] is not None
+
+
 def overlaps(splits: Mapping[str, Sequence[str]]) -> list[Finding]:
     """Samples in two splits that must not share any."""
     return [

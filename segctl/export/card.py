@@ -141,16 +141,14 @@ labels.overlay().save("overlay.png")
 ```"""
     if pixels is not None:
         text += f"\n\nIts {BandScaling.model_validate(pixels).in_words()}."
-    plain = next(
-        (
-            file
-            for file in files
-            if file.facts and file.name.endswith(".onnx") and file.facts.size is None and file.facts.output == "labels"
-        ),
-        None,
-    )
-    if plain is None:
+    programs = [
+        (file.facts.int8 + file.facts.fp16, file)  # the file that computes as the run does comes first
+        for file in files
+        if file.facts and file.name.endswith(".onnx") and file.facts.size is None and file.facts.output == "labels"
+    ]
+    if not programs:
         return text
+    plain = min(programs, key=lambda program: program[0])[1]
     folder, _, file = plain.name.rpartition("/")
     assert plain.facts is not None
     reader, opening = "\nfrom PIL import Image", 'np.asarray(Image.open("photo.jpg").convert("RGB"))'
@@ -184,7 +182,7 @@ def _scores(scores: Sequence[CardScores]) -> str:
     method = next((one.scores["intervals_method"] for one in scores if one.scores.get("intervals_method")), None)
     warning = next((one.scores["intervals_warning"] for one in scores if one.scores.get("intervals_warning")), None)
     if method:
-        text.append(f"In brackets: {method}." + (f" {warning}" if warning else ""))
+        text.append(f"In brackets: {method}." + (f" {warning[0].upper()}{warning[1:]}." if warning else ""))
     text.append("\n".join(f"- **{term}**: {rules[term]}" for term in EXPLAINED))
     return "\n\n".join(text)
 

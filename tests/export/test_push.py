@@ -21,11 +21,14 @@ import segctl
 from segctl.cli import main
 from segctl.data.shards.dataset import open_dataset
 from segctl.errors import InputError
+from segctl.export.card import CardFile
 from segctl.export.card import _teacher as card_teacher
+from segctl.export.card import _use as card_use
 from segctl.files import file_sha256
 from segctl.models import load as load_model
 from segctl.models import read
 from segctl.models.saving import write_saved
+from segctl.programs.facts import DataFacts, ProgramFacts
 from segctl.teacher.find import find_teacher
 from segctl.teacher.load import load_teacher
 from segctl.train.dry_run import dry_run
@@ -260,3 +263,14 @@ def test_a_run_of_an_older_segctl_becomes_a_safetensors_file(here: Path) -> None
     Path("run/model.safetensors").unlink()
     assert main([*PUSH, "--dry-run", "out"]) == 0
     assert np.array_equal(segctl.load("out", "cpu").predict("photo.jpg"), segctl.load("run", "cpu").predict("photo.jpg"))
+
+
+def test_the_snippet_opens_the_file_that_computes_as_the_run_does():
+    facts = ProgramFacts(
+        segctl="1", preset="x", class_names=["a"], colors=[[0, 0, 0]], mean=[0.5] * 3, std=[0.2] * 3, output="labels",
+        weights_sha256="0", data=DataFacts(dataset="d"),
+    )  # fmt: skip
+    quantised = CardFile("export/model-int8.onnx", 1, facts.model_copy(update={"int8": True}))
+    exact = CardFile("export/model.onnx", 1, facts)
+    assert '"model.onnx", subfolder="export"' in card_use("x", [quantised, exact], None)
+    assert '"model-int8.onnx", subfolder="export"' in card_use("x", [quantised], None)

@@ -58,7 +58,7 @@ def test_two_machines_train_as_one_and_go_on_by_themselves_after_a_death(toy_dat
     assert "batch 4 over 4 processes" in said
     (tmp_path / "dies.py").write_text(DIES_ONCE, encoding="utf-8")
     said = agents(tmp_path / "killed", preset, toy_data, ["--", str(tmp_path / "dies.py")], "--max-restarts", "2")
-    assert "torchrun has started the processes again: the run goes on from its last checkpoint" in said
+    assert "torchrun has started the processes again: the run continues from its last checkpoint" in said
     assert "after step 2 of 6" in said
     logged = [json.loads(line) for line in (tmp_path / "killed" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [event["step"] for event in logged if event["event"] == "step"] == [1, 2, 3, 4, 5, 6]

@@ -199,10 +199,14 @@ def class_table(name: str) -> "ClassTable":
     return found
 
 
+def near_known(name: str) -> str:
+    """ ", did you mean 'camvid'?" for a name like one in the table, else ""."""
+    return did_you_mean(name, list(KNOWN), floor=0.8)  # the floor is high, because 'cityscapes' is not a typo of 'shapes'
+
+
 def unknown_dataset(name: str) -> InputError:
     """The error for a name that is not in the table; it lists the names that are."""
-    close = did_you_mean(name, list(KNOWN), floor=0.8)  # the floor is high, because 'cityscapes' is not a typo of 'shapes'
     return InputError(
-        f"segctl {__version__} knows no dataset called '{name}'{close}",
+        f"segctl {__version__} knows no dataset called '{name}'{near_known(name)}",
         f"it can prepare {', '.join(KNOWN)}, and your own pictures with {OWN_LINE}",
     )

@@ -21,6 +21,8 @@ MAX_POINTS = 1_000_000
 """The most points of one picture: a person draws some thousands."""
 MAX_COORDINATE = 1e6
 MAX_SIDE = 2**16
+OBJECTS = frozenset({"boxes", "lines", "cuboids", "'bitmask'", "'vector'"})
+"""The kinds of annotations that mark an object without its region."""
 
 
 class ShapeError(ValueError):
@@ -148,6 +150,8 @@ def ring(points: Any) -> np.ndarray:
         raise ShapeError("has no list of points")
     if len(points) > MAX_POINTS:
         raise ShapeError(f"has {len(points)} points, wanted at most {MAX_POINTS}")
+    if not len(points):
+        raise TooFewPointsError("has 0 points, wanted 3 or more")
     try:
         corners = np.array(points, np.float64)
     except (TypeError, ValueError, OverflowError) as error:
@@ -215,7 +219,7 @@ class AnnotatedPicture:
     """What one annotation file says about one picture.
 
     names: what the picture's file may be called, the surest name first; paths with `/`.  where: the annotation file.
-    size: (H, W) if the file says it.
+    size: (H, W) if the file says it.  undrawn: how many objects are marked without a region.
     """
 
     names: tuple[str, ...]
@@ -223,6 +227,7 @@ class AnnotatedPicture:
     size: tuple[int, int] | None = None
     shapes: list[AnnotatedShape] = field(default_factory=list)
     points: int = 0
+    undrawn: int = 0
 
     @property
     def called(self) -> str:
@@ -256,7 +261,8 @@ class AnnotationSet:
     classes: the names with their colours (None: no colour) in the order of their ids.  skipped: how many annotations of which
     kind are not regions.  lists_all: whether a picture that no file names was never looked at (False: it shows background).
     has_table: whether the files list the classes in an order; if not, names are sorted.  keypoints: whether the files hold
-    keypoints and no regions.  rules: sentences on how this format is drawn, beyond those that hold for all.
+    keypoints and no regions.  picture_folder: what the folders of pictures are called, where other folders hold other pictures.
+    rules: sentences on how this format is drawn, beyond those that hold for all.
     """
 
     title: str
@@ -269,6 +275,7 @@ class AnnotationSet:
     lists_all: bool = True
     has_table: bool = False
     keypoints: bool = False
+    picture_folder: str | None = None
     rules: list[str] = field(default_factory=list)
 
     def picture(self, names: Iterable[str], where: str, size: tuple[int, int] | None = None) -> AnnotatedPicture:
@@ -287,6 +294,11 @@ class AnnotationSet:
 
     def problem(self, sample: str, problem: str, hint: str) -> None:
         self.problems.append(Finding(sample, problem, hint))
+
+    def skip(self, picture: AnnotatedPicture, kind: str) -> None:
+        """Count an annotation that is no region."""
+        self.skipped[kind] += 1
+        picture.undrawn += kind in OBJECTS
 
     def add(self, picture: AnnotatedPicture, what: str, build: Callable[[], AnnotatedShape]) -> None:
         """Add the shape that `build` returns to the picture, or a problem. `what` names the annotation: "polygon 3"."""

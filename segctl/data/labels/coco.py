@@ -59,9 +59,9 @@ def _read(document: Document, into: AnnotationSet) -> None:
                 _ADVICE,
             )
         elif not annotation.get("segmentation"):
-            into.skipped["keypoints" if annotation.get("keypoints") and not annotation.get("bbox") else "boxes"] += 1
+            into.skip(picture, "keypoints" if annotation.get("keypoints") and not annotation.get("bbox") else "boxes")
         else:
-            into.add(picture, what, partial(_shape, annotation, names))
+            into.add(picture, what, partial(_shape, annotation, names, picture))
 
 
 def _is_key(value: Any) -> bool:
@@ -113,7 +113,7 @@ def _pictures(where: str, entries: list[dict[str, Any]], into: AnnotationSet) ->
     return pictures
 
 
-def _shape(annotation: dict[str, Any], names: dict[Any, str]) -> AnnotatedShape:
+def _shape(annotation: dict[str, Any], names: dict[Any, str], picture: AnnotatedPicture) -> AnnotatedShape:
     category = annotation.get("category_id")
     if not _is_key(category) or category not in names:
         raise ShapeError(f"has the category {shortly(category)}, which the file does not list")
@@ -121,13 +121,21 @@ def _shape(annotation: dict[str, Any], names: dict[Any, str]) -> AnnotatedShape:
     order = -1.0 if is_crowd else 0.0
     segmentation = annotation["segmentation"]
     if isinstance(segmentation, dict):
-        return AnnotatedShape(names[category], runs=_runs(segmentation), order=order, is_instance=not is_crowd)
+        runs = _runs(segmentation)
+        # COCO's masks are as large as their picture, which says its size where the file leaves it out.
+        picture.size = picture.size or (runs.height, runs.width)
+        if (runs.height, runs.width) != picture.size:
+            height, width = picture.size
+            raise ShapeError(
+                f"has a mask of {runs.width}×{runs.height} pixels (width×height), wanted {width}×{height} as its picture"
+            )
+        return AnnotatedShape(names[category], runs=runs, order=order, is_instance=not is_crowd)
     if not isinstance(segmentation, list):
         raise ShapeError(f"has {shortly(segmentation)} for its segmentation, wanted polygons or run lengths")
     if not all(isinstance(part, list) for part in segmentation):
         raise ShapeError("has a segmentation that is not a list of polygons")
-    # Parts of one or two points cover nothing.
-    rings = tuple(flat_ring(part) for part in segmentation if len(part) not in (2, 4))
+    # Parts of no, one or two points cover nothing.
+    rings = tuple(flat_ring(part) for part in segmentation if len(part) not in (0, 2, 4))
     if not rings:
         raise TooFewPointsError("has no polygon of 3 points")
     return AnnotatedShape(names[category], rings=rings, order=order, is_instance=not is_crowd)

@@ -54,7 +54,7 @@ def _read(document: Document, into: AnnotationSet) -> None:
         raise InputError(f"'{where}' is a CVAT file of a video, with tracks", _ADVICE)
     for label in root.iter("label"):
         name = label.findtext("name")
-        if name is not None:
+        if name is not None and not label.findtext("parent"):  # a skeleton's points have labels of their own
             into.has_table = True
             try:
                 into.see_class(name, _color(label.findtext("color")))
@@ -69,12 +69,15 @@ def _read(document: Document, into: AnnotationSet) -> None:
             size = size_of(image.get("height"), image.get("width"))
         except ShapeError as error:
             raise InputError(f"the image '{name}' in '{where}' {error}", _ADVICE) from error
-        picture = into.picture([f"{folder}/{name}", name] if folder else [name], where, size)
+        # A project may have pictures of one name in several subsets, whose names are folders in its export.
+        subset = image.get("subset")
+        names = [f"{subset}/{name}", name] if subset else [name]
+        picture = into.picture([*(f"{folder}/{name}" for name in names if folder), *names], where, size)
         for index, element in enumerate(image, start=1):
             if element.tag in DRAWN:
                 into.add(picture, f"annotation {index} ({element.tag})", partial(_shape, element, into))
             else:
-                into.skipped[_SKIPPED.get(element.tag, f"'{element.tag}'")] += 1
+                into.skip(picture, _SKIPPED.get(element.tag, f"'{element.tag}'"))
 
 
 def _color(text: str | None) -> Color | None:

@@ -51,7 +51,7 @@ def _is_task(task: Any) -> bool:
 
 def _read(document: Document, into: AnnotationSet) -> None:
     """Raises InputError if the file as a whole does not fit."""
-    where, several = document.path, 0
+    where, several, undone = document.path, 0, 0
     for task in document.tree:
         if "data" not in task:
             raise InputError(f"'{where}' is Label Studio's short form (JSON-MIN)", _ADVICE)
@@ -61,23 +61,37 @@ def _read(document: Document, into: AnnotationSet) -> None:
         if not isinstance(annotations, list) or not all(isinstance(annotation, dict) for annotation in annotations):
             raise InputError(f"task {identity} in '{where}' has no list of annotations", _ADVICE)
         done = [annotation for annotation in annotations if not annotation.get("was_cancelled")]
+        if not done:  # nobody has looked at the picture, or the one who did passed it over
+            undone += 1
+            continue
         several += len(done) > 1
         # Exports list the annotations of a task in the order of their making, the last one is the latest.
-        best = next((one for one in done if one.get("ground_truth")), done[-1] if done else {"result": []})
+        best = next((one for one in done if one.get("ground_truth")), done[-1])
         results = best.get("result")
         if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
             raise InputError(f"task {identity} in '{where}' has no list of results", _ADVICE)
         _read_task(where, identity, names, results, into)
+    if undone == len(document.tree):
+        raise InputError(
+            f"none of the {undone} tasks in '{where}' has an annotation (predictions and drafts are none)",
+            "submit annotations in Label Studio, then export again",
+        )
+    if undone:
+        into.notes.append(f"{undone} tasks have no annotation, or were skipped: nobody labelled their pictures")
     if several:
         into.notes.append(f"{several} tasks have several annotations; the one marked as ground truth, or the last one, is taken")
 
 
 def _names(where: str, identity: str, data: Any) -> list[str]:
     """What the picture of a task may be called."""
-    texts = data.values() if isinstance(data, dict) else []
-    found = [path for text in texts if isinstance(text, str) and PICTURE.search(path := _path(text))]
+    entries = data.items() if isinstance(data, dict) else []
+    paths = {key: path for key, text in entries if isinstance(text, str) and PICTURE.search(path := _path(text))}
+    found = [paths["image"]] if "image" in paths else list(paths.values())
     if len(found) != 1:
-        raise InputError(f"task {identity} in '{where}' names {len(found)} pictures, wanted one", _ADVICE)
+        raise InputError(
+            f"task {identity} in '{where}' names {len(found)} pictures, wanted one",
+            "leave one picture in the `data` of each task, or call the annotated one `image`",
+        )
     parent, _, name = found[0].rpartition("/")
     # An upload gets eight digits and a hyphen in front of its name.
     bare = re.sub(r"^[0-9a-f]{8}-", "", name)
@@ -109,12 +123,12 @@ def _read_task(where: str, identity: str, names: list[str], results: list[dict[s
     for index, result in enumerate(results, start=1):
         kind = str(result.get("type")).removesuffix("labels")
         if kind in _SKIPPED:
-            into.skipped[_SKIPPED[kind]] += 1
+            into.skip(picture, _SKIPPED[kind])
         elif kind in _KINDS:
             found = _labels(result) or labels.get(result.get("id"), [])
             into.add(picture, f"result {index} ({kind})", partial(_shape, result, kind, found, size, into))
         elif kind:  # "labels" alone names another result's class
-            into.skipped[f"'{kind}'"] += 1
+            into.skip(picture, f"'{kind}'")
 
 
 def _labels(result: dict[str, Any]) -> list[Any]:

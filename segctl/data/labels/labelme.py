@@ -63,7 +63,7 @@ def _read(document: Document, into: AnnotationSet) -> None:
     for index, shape in enumerate(shapes, start=1):
         kind = shape.get("shape_type") or "polygon"
         if kind in ("point", "points"):
-            into.skipped["points"] += 1
+            into.skip(picture, "points")
         else:
             into.add(picture, f"shape {index}", partial(_shape, shape, kind, into))
 
@@ -79,7 +79,10 @@ def _is_line(shape: dict[str, Any]) -> bool:
 def _shape(shape: dict[str, Any], kind: str, into: AnnotationSet) -> AnnotatedShape:
     name, points = into.see_class(shape.get("label")), shape.get("points")
     match kind:
-        case "polygon" | "oriented_rectangle":
+        # X-AnyLabeling writes the four corners of a rectangle, and calls a turned one so.
+        case "polygon" | "oriented_rectangle" | "rotation" | "quadrilateral":
+            return AnnotatedShape(name, rings=(ring(points),))
+        case "rectangle" if isinstance(points, list) and len(points) == 4:
             return AnnotatedShape(name, rings=(ring(points),))
         case "rectangle":
             return AnnotatedShape(name, rings=(box_ring(*_two(kind, points)),))

@@ -46,6 +46,7 @@ def _read(document: Document, into: AnnotationSet) -> None:
     where, tree = document.path, document.tree
     if _is_weak(document):
         into.has_table = True
+        into.picture_folder = "img"  # an export may hold masks_human and masks_machine too
         for entry in tree["classes"]:
             try:
                 into.see_class(entry.get("title") if isinstance(entry, dict) else entry, _color(entry))
@@ -65,7 +66,7 @@ def _read(document: Document, into: AnnotationSet) -> None:
     for index, entry in enumerate(objects, start=1):
         kind = entry.get("geometryType")
         if kind in _SKIPPED:
-            into.skipped[_SKIPPED[kind]] += 1
+            into.skip(picture, _SKIPPED[kind])
         else:
             into.add(picture, f"object {index}", partial(_shape, entry, kind, into))
 

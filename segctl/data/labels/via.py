@@ -4,9 +4,11 @@
         {"shape_attributes": {"name": "polygon", "all_points_x": […], "all_points_y": […]},
          "region_attributes": {"class": "car"}}]}}
 
-Version 1 has an object with numbers for keys in place of the list. Source: gitlab.com/vgg/via, "via-2.x.y/CodeDoc.md".
+Version 1 has an object with numbers for keys in place of the list. An ellipse may be turned
+clockwise by `theta` radians. Source: gitlab.com/vgg/via, "via-2.x.y/CodeDoc.md".
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -51,7 +53,7 @@ def _read(document: Document, into: AnnotationSet) -> None:
             attributes = region.get("shape_attributes")
             kind = attributes.get("name") if isinstance(attributes, dict) else None
             if kind in _SKIPPED:
-                into.skipped[_SKIPPED[kind]] += 1
+                into.skip(picture, _SKIPPED[kind])
             else:
                 into.add(picture, f"region {index}", partial(_shape, region, attributes, kind, key, into))
 
@@ -80,7 +82,8 @@ def _class_key(where: str, regions: list[dict[str, Any]]) -> str | None:
 def _shape(region: dict[str, Any], attributes: Any, kind: Any, key: str | None, into: AnnotationSet) -> AnnotatedShape:
     label: Any = (region.get("region_attributes") or {}).get(key) if key else ONLY
     if isinstance(label, dict):  # check boxes
-        label = next(iter(label)) if len(label) == 1 else label
+        ticked = [name for name, is_ticked in label.items() if is_ticked]
+        label = ticked[0] if len(ticked) == 1 else label
     name = into.see_class(label)
     match kind:
         case "polygon":
@@ -92,7 +95,8 @@ def _shape(region: dict[str, Any], attributes: Any, kind: Any, key: str | None, 
             x, y = number(attributes.get("cx"), "cx"), number(attributes.get("cy"), "cy")
             across = number(attributes.get("r" if kind == "circle" else "rx"), "radius")
             down = across if kind == "circle" else number(attributes.get("ry"), "radius")
-            return AnnotatedShape(name, rings=(ellipse_ring(x, y, across, down),))
+            degrees = math.degrees(number(attributes.get("theta", 0), "theta"))
+            return AnnotatedShape(name, rings=(ellipse_ring(x, y, across, down, degrees),))
         case _:
             raise ShapeError(f"is of the type {shortly(kind)}, which segctl cannot draw")
 

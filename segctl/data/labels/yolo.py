@@ -52,9 +52,9 @@ def _read(document: Document, into: AnnotationSet) -> None:
     names, keypoints = list(into.classes), into.keypoints
     for number, line in enumerate(document.tree, start=1):
         if keypoints:
-            into.skipped["keypoints"] += 1
+            into.skip(picture, "keypoints")
         elif len(line.split()) in (5, 6):  # a sixth number is a detector's confidence
-            into.skipped["boxes"] += 1
+            into.skip(picture, "boxes")
         else:
             into.add(picture, f"line {number}", partial(_shape, line, names))
 

@@ -227,7 +227,8 @@ def _sizes(facts: DatasetFacts, split: Any) -> Sequence[Size]:
     known = list(facts.splits)
     if split not in known:
         near = did_you_mean(str(split), known)
-        raise InputError(f"dataset '{facts.name}' has no split called '{split}'{near}", f"it has {', '.join(known)}")
+        advice = "" if near else "; choose one by `--set data.train_split=NAME`, or prepare it again with `--split val=0.2`"
+        raise InputError(f"dataset '{facts.name}' has no split called '{split}'{near}", f"it has {', '.join(known)}{advice}")
     if not facts.splits[split]:
         raise InputError(f"split '{split}' of dataset '{facts.name}' is empty", "prepare it again, or name another split")
     return facts.splits[split]

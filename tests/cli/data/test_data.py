@@ -71,7 +71,7 @@ def test_prepare_reports_sizes_and_the_next_step(capsys, tmp_path, toy_data):
         (["prepare", "camvid", "--source", "nowhere"], "the source 'nowhere' does not exist"),
         (["prepare", "shapes", "--codec", "lz"], "the codec is 'lz', wanted lz4, zstd, source or none, did you mean 'lz4'?"),
         (["info", "cityscapes"], "dataset 'cityscapes' is not prepared in"),
-        (["info", "kitti"], "knows no dataset called 'kitti'"),
+        (["info", "kitti"], "there is no dataset called 'kitti' in"),
         (["check", "shapes"], "dataset 'shapes' is not prepared in"),
         (["preview", "camvid", "--split", "tran"], "dataset 'camvid' has no split called 'tran', did you mean 'train'?"),
     ],

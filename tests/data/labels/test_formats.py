@@ -78,7 +78,7 @@ def test_a_picture_without_annotation_is_background_or_refused(tmp_path):
     images, labels = write_pictures(tmp_path / "photos"), write_coco(tmp_path)
     save(Image.new("RGB", (40, 30)), images / "new.jpg")
     (problem,) = opened(images, labels).problems
-    assert problem.problem == "no annotation file names the picture 'new.jpg'"
+    assert problem.problem == "no annotation file says what the picture 'new.jpg' shows"
     assert "--unannotated background" in problem.hint
     source = opened(images, labels, unannotated="background")
     assert source.problems == ()

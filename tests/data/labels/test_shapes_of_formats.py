@@ -17,14 +17,18 @@ from annotation_files import (
     slow_fill,
     via_tree,
     write_pictures,
+    write_supervisely,
+    write_yolo,
 )
 from PIL import Image
 
+from segctl.data.datasets.own.annotated import UNDRAWN
 from segctl.data.datasets.own.given import OwnFiles
 from segctl.data.datasets.own.open import open_own
 from segctl.data.labels.annotations import Runs, ShapeError
 from segctl.data.labels.coco import unpack_counts
 from segctl.data.labels.label_studio import unpack_brush
+from segctl.errors import InputError
 
 MASK = np.zeros((HEIGHT, WIDTH), bool)
 MASK[5:20, 7:30] = np.random.default_rng(0).random((15, 23)) < 0.5
@@ -301,6 +305,94 @@ def test_one_of_several_annotations_of_a_task_is_taken_and_told(tmp_path):
     assert not opened(tmp_path, tree).samples.read("a").label.any()
 
 
+def test_a_task_that_nobody_labelled_shows_no_background(tmp_path):
+    tree = label_studio_tree()
+    tree[1]["annotations"][0]["was_cancelled"] = True
+    tree[2] = {**tree[2], "annotations": [], "predictions": tree[0]["annotations"]}
+    found = opened(tmp_path, tree).problems
+    assert [problem.sample for problem in found] == ["b", "c"]
+    assert found[0].problem == "no annotation file says what the picture 'b.jpg' shows"
+    source = opened(tmp_path, tree, unannotated="background")
+    assert source.problems == ()
+    assert "2 tasks have no annotation, or were skipped: nobody labelled their pictures" in source.notes
+
+
+def test_the_picture_of_a_task_with_several_is_the_one_called_image(tmp_path):
+    tree = label_studio_tree()
+    tree[0]["data"]["thumb"] = "/data/upload/1/0a1b2c3d-b.jpg"
+    assert label_of(opened(tmp_path, tree), "car").any()
+    tree[0]["data"]["photo"] = tree[0]["data"].pop("image")
+    assert "names 2 pictures, wanted one" in opened(tmp_path, tree).problems[0].problem
+
+
+def test_masks_of_coco_are_as_large_as_their_picture(tmp_path):
+    tree = coco_tree()
+    tree["annotations"] = [
+        {"id": 1, "image_id": 100, "category_id": 17, "segmentation": {"size": [WIDTH, HEIGHT], "counts": runs_by_column(MASK)}}
+    ]
+    (problem,) = opened(tmp_path, tree).problems
+    assert problem.problem.endswith("has a mask of 30×40 pixels (width×height), wanted 40×30 as its picture")
+    for image in tree["images"]:
+        del image["width"], image["height"]
+    with pytest.raises(InputError, match="was drawn on 30×40"):
+        opened(tmp_path, tree).samples.read("a")
+
+
+def test_objects_without_a_region_are_told_and_cannot_be_all(tmp_path):
+    tree = coco_tree()
+    tree["annotations"][0]["segmentation"] = []
+    tree["annotations"][1]["segmentation"] = [[]]
+    source = opened(tmp_path, tree)
+    assert source.samples.read("a").remarks == {UNDRAWN: 1}
+    assert "not drawn: 1 boxes, 1 polygons of fewer than 3 points" in source.notes
+    for annotation in tree["annotations"]:
+        annotation["segmentation"] = []
+    (problem,) = opened(tmp_path, tree).problems
+    assert problem.problem == "the COCO annotations ('labels.json') hold no region: not drawn: 5 boxes"
+
+
+def test_an_ellipse_of_via_is_turned_by_radians(tmp_path):
+    tree = via_tree()
+    attributes = {"name": "ellipse", "cx": 20, "cy": 15, "rx": 12, "ry": 3, "theta": 0.5}
+    tree["a.jpg123"]["regions"] = [{"shape_attributes": attributes, "region_attributes": {"class": "car"}}]
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5 - np.array([15, 20])[:, None, None]
+    along, across = x * np.cos(0.5) + y * np.sin(0.5), y * np.cos(0.5) - x * np.sin(0.5)
+    inside = (along / 12) ** 2 + (across / 3) ** 2 <= 1
+    assert (label_of(opened(tmp_path, tree), "car") != inside).sum() <= 2
+
+
+def test_rectangles_of_x_anylabeling_have_four_corners(tmp_path):
+    write_pictures(tmp_path / "photos")
+    corners = [[4, 3], [20, 3], [20, 10], [4, 10]]
+    for name in "abc":
+        shapes = [{"label": "car", "points": corners, "shape_type": kind} for kind in ("rectangle", "rotation")]
+        # JSON files beside copies of the photos: these are no label maps.
+        (tmp_path / "photos" / f"{name}.json").write_text(json.dumps({**labelme_tree(name, []), "shapes": shapes}))
+    source = open_own("streets", OwnFiles(tmp_path / "photos", tmp_path / "photos", splits=("val=0.3",)))
+    assert label_of(source, "car").sum() == 16 * 7
+
+
+def test_pictures_of_one_name_are_told_apart_by_the_subsets_of_cvat(tmp_path):
+    first, second = (write_pictures(tmp_path / "photos" / subset) for subset in ("train", "val"))
+    assert first != second
+    text = cvat_text()
+    images = text[text.index("<image") : text.index("</annotations>")]
+    both = "".join(images.replace("<image ", f'<image subset="{subset}" ') for subset in ("train", "val"))
+    skeleton = "<label><name>elbow</name><parent>person</parent></label></labels>"
+    source = opened(tmp_path, text.replace(images, both).replace("</labels>", skeleton), "xml")
+    assert label_of(source, "car", "train-a").any()
+    assert source.classes.names == ["background", "road", "car", "person"]
+
+
+def test_names_of_yolo_may_lie_above_the_text_files(tmp_path):
+    write_pictures(tmp_path / "photos")
+    labels = write_yolo(tmp_path)
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "classes.txt").write_text("road\ncar\nperson\n")
+    source = open_own("streets", OwnFiles(tmp_path / "photos", labels, splits=("val=0.3",)))
+    assert label_of(source, "person").any()
+
+
 def test_a_polygon_of_supervisely_has_holes(tmp_path):
     write_pictures(tmp_path / "photos")
     points = {"exterior": [[2, 2], [12, 2], [12, 12], [2, 12]], "interior": [[[5, 5], [8, 5], [8, 8], [5, 8]]]}
@@ -316,6 +408,14 @@ def test_a_polygon_of_supervisely_has_holes(tmp_path):
     assert car.sum() == 10 * 10 - 3 * 3
     assert car[3, 3]
     assert not car[6, 6]
+
+
+def test_masks_in_an_export_of_supervisely_are_no_pictures(tmp_path):
+    top = write_supervisely(tmp_path)
+    write_pictures(top / "img")
+    write_pictures(top / "masks_machine", "jpg.png")
+    source = open_own("streets", OwnFiles(top, top, splits=("val=0.3",)))
+    assert label_of(source, "car").any()
 
 
 def test_the_attribute_that_is_the_class_must_be_sure(tmp_path):

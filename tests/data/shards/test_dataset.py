@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from camvid_folders import draw_sample
 
-from segctl import __version__
 from segctl.data.advice import prepare_line
 from segctl.data.datasets import KNOWN
 from segctl.data.shards.dataset import fingerprint, open_dataset, pixels_sha256, signed
@@ -61,11 +60,13 @@ def test_some_datasets_come_by_themselves_and_some_do_not():
     assert {name: known.needs_source for name, known in KNOWN.items()}.items() >= {"shapes": False, "deepglobe": True}.items()
 
 
-def test_what_segctl_does_not_know_says_what_it_does(tmp_path):
+def test_a_dataset_of_ones_own_that_is_not_here_says_how_to_prepare_it(tmp_path):
     with pytest.raises(InputError) as caught:
-        open_dataset(tmp_path, "kitti")
-    assert caught.value.message == f"segctl {__version__} knows no dataset called 'kitti'"
-    assert caught.value.hint.startswith("it can prepare ade20k, camvid, ")
+        open_dataset(tmp_path, "streets")
+    assert caught.value.message == f"there is no dataset called 'streets' in '{tmp_path}'"
+    assert caught.value.hint.startswith("`segctl data prepare streets --images DIR --labels DIR")
+    with pytest.raises(InputError, match=r"knows no dataset called 'camvdi', did you mean 'camvid'\?"):
+        open_dataset(tmp_path, "camvdi")
 
 
 def test_a_misspelt_name_of_a_dataset_that_is_here_is_recognised(packed_root, tmp_path):

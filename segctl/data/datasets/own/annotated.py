@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from segctl.data.classes import ClassRow, ClassTable, bit_color
 from segctl.data.datasets.class_file import OwnClasses
 from segctl.data.datasets.own.names import neutral, path_of, sample_names
@@ -28,12 +30,14 @@ if TYPE_CHECKING:
     from segctl.data.datasets.own.given import OwnFiles
 
 BACKGROUND = "background"
+ONLY_REGIONS = "segmentation learns from polygons or masks: draw them, or export them if the tool has them"
 BACKGROUND_NAMES = frozenset({BACKGROUND, "_background_"})
 IGNORED_NAMES = frozenset({"__ignore__"})
 """labelme's name for regions to leave out."""
 UNANNOTATED = (BACKGROUND, "ignore")
 """What pixels under no shape may become."""
 RULE = "annotated/1"
+UNDRAWN = "objects marked without a region, such as by a box: where no region covers them, they are background"
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,12 @@ class DrawnLabel:
                     "correct it in the tool that drew it, or see that the annotations belong to these pictures",
                 )
 
+    def draw(self, size: tuple[int, int]) -> tuple[np.ndarray, dict[str, int]]:
+        """What `draw_label_map` draws, and how many annotations are odd in which way. Raises InputError as it does."""
+        array, remarks = draw_label_map(self.annotations.shapes, self.train_ids, size, self.unannotated)
+        undrawn = self.annotations.undrawn if self.unannotated != IGNORED else 0
+        return array, {**remarks, UNDRAWN: undrawn} if undrawn else remarks
+
 
 @dataclass(frozen=True)
 class AnnotatedReader:
@@ -93,7 +103,7 @@ class AnnotatedReader:
         size = (image.array.shape[0], image.array.shape[1])
         label.check(name, size)
         try:
-            array, remarks = draw_label_map(label.annotations.shapes, label.train_ids, size, label.unannotated)
+            array, remarks = label.draw(size)
         except InputError as error:
             raise InputError(f"sample '{name}' cannot be drawn: {error.message}", error.hint) from error
         return RawSample(
@@ -137,6 +147,9 @@ def open_annotated(
     annotated, unmatched = _match(found, paths)
     problems += [*twice, *unmatched]
     problems += _without_shapes(found, paths, annotated, own.unannotated)
+    if found.pictures and not (problems or found.problems or any(picture.shapes for picture in found.pictures)):
+        skipped = f": {_not_drawn(found)}" if found.skipped else ""
+        problems.append(Finding("", f"the {found.title} annotations ({_files(found)}) hold no region{skipped}", ONLY_REGIONS))
     folders = {sample: neutral(path).rpartition("/")[0] for sample, path in paths.items()}
     drawn = split_samples(folders, own.splits, own.seed, paths)
     empty = IGNORED if ignore else train_ids[BACKGROUND]
@@ -170,21 +183,28 @@ def _notes(found: AnnotationSet, every: Mapping[str, AnnotatedPicture], *, ignor
     """What was read, by which rules it is drawn, and what is left out, in sentences."""
     shapes = sum(len(picture.shapes) for picture in found.pictures)
     empty = sum(not picture.shapes for picture in every.values())
-    files = f"'{found.files[0]}'" if len(found.files) == 1 else f"{len(found.files)} files"
     ordered = any(shape.order > 0 for picture in found.pictures for shape in picture.shapes)
     first = "shapes are drawn by z_order, larger ones first among equals" if ordered else "larger shapes are drawn first"
     rules = [
-        f"labels are {found.title} annotations ({files}): {shapes} shapes on {len(found.pictures)} pictures",
+        f"labels are {found.title} annotations ({_files(found)}): {shapes} shapes on {len(found.pictures)} pictures",
         f"{first}; a pixel belongs to a shape that its centre lies in; pixels under no shape are "
         + ("ignored" if ignore else BACKGROUND),
         *found.rules,
         *found.notes,
     ]
     if found.skipped:
-        rules.append("not drawn: " + ", ".join(f"{count} {kind}" for kind, count in sorted(found.skipped.items())))
+        rules.append(_not_drawn(found))
     if empty:
         rules.append(f"{empty} picture{'s have' if empty > 1 else ' has'} no shape and show{'s' * (empty == 1)} background alone")
     return rules
+
+
+def _files(found: AnnotationSet) -> str:
+    return f"'{found.files[0]}'" if len(found.files) == 1 else f"{len(found.files)} files"
+
+
+def _not_drawn(found: AnnotationSet) -> str:
+    return "not drawn: " + ", ".join(f"{count} {kind}" for kind, count in sorted(found.skipped.items()))
 
 
 def _flaw(found: AnnotationSet, names: list[str], *, ignore: bool, has_table: bool) -> Finding | None:
@@ -310,7 +330,7 @@ def _without_shapes(
     problems = []
     for sample, path in paths.items():
         if sample not in annotated and found.lists_all and unannotated is None:
-            problem = f"no annotation file names the picture '{path}'"
+            problem = f"no annotation file says what the picture '{path}' shows"
             hint = "annotate it, move it away, or take such pictures as background with `--unannotated background`"
             problems.append(Finding(sample, problem, hint))
         elif unannotated == UNANNOTATED[1] and not (sample in annotated and annotated[sample].shapes):

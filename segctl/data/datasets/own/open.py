@@ -47,7 +47,7 @@ from segctl.data.findings import Finding
 from segctl.data.labels import huggingface
 from segctl.data.labels.certainty import RECORD
 from segctl.data.labels.documents import ENDINGS
-from segctl.data.labels.formats import HUGGING_FACE, MASKS, check_format, choose, read_annotations
+from segctl.data.labels.formats import HUGGING_FACE, MASKS, TABLES, check_format, choose, read_annotations
 from segctl.data.source import PredictedLabels, Source
 from segctl.data.splits import must_not_meet
 from segctl.errors import InputError
@@ -117,7 +117,10 @@ def _open_whole(name: str, own: OwnFiles) -> Source:
             chosen = choose(found, labels.given, beside, own.format)
             if chosen is not None:
                 _refuse(own, ("label_suffix", "instances"), f"{labels.given} holds {chosen.title} annotations")
-                return open_annotated(name, apart, labels.names, chosen, classes=classes, own=own)
+                in_place = [path for path in apart.members if chosen.picture_folder in path.split("/")[:-1]]
+                return open_annotated(
+                    name, only(apart, in_place) if in_place else apart, labels.names, chosen, classes=classes, own=own
+                )
     elif own.format not in (None, MASKS):
         raise InputError(f"{labels.given} holds no annotation files ({', '.join(ENDINGS)})", f"--format is '{own.format}'")
     if not masks.members:
@@ -153,19 +156,23 @@ def _list_labels(path: Path) -> Files:
 
 
 def _with_names(given: Path, labels: Files) -> dict[str, File]:
-    """The files, and the data.yaml beside their folder or above it if they are YOLO's text files without one."""
+    """The files, and the data.yaml or classes.txt beside their folder or above it if they are YOLO's text files without one."""
     members = dict(labels.members)
-    if any(path.endswith((".yaml", ".yml")) for path in members) or not any(path.endswith(".txt") for path in members):
+    if any(path.endswith(TABLES) for path in members) or not any(path.endswith(".txt") for path in members):
         return members
     folder = real_path(given)
     for above in (folder.parent, folder.parent.parent):
-        for path in sorted([*above.glob("*.yaml"), *above.glob("*.yml")]):
+        for path in sorted(path for path in above.glob("*") if path.name.endswith((".yaml", ".yml", "classes.txt"))):
             return {**members, path.name: PlainFile(str(path), path)}
     return members
 
 
 def _masks_beside(own: OwnFiles, pictures: Files, masks: Files) -> tuple[Files, int]:
-    """The pictures without the masks among them, and how many masks have the name of a picture."""
+    """The pictures without the masks among them, and how many masks have the name of a picture.
+
+    A JPEG is none: labelme leaves its files beside the photos.
+    """
+    masks = only(masks, [path for path in masks.members if not path.lower().endswith(LOSSY_ENDINGS)])
     if own.labels.is_file() or not masks.members:
         return pictures, 0
     try:

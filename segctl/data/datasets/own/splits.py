@@ -1,6 +1,7 @@
 """The splits of a person's own data: by folder, by list files, or drawn by a seed."""
 
 import hashlib
+import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from segctl.data.files.archives import PlainFile, read_lines
 from segctl.data.files.path_index import ENDING, PathIndex, last_name
 from segctl.data.findings import Finding
+from segctl.data.splits import has_role
 from segctl.errors import InputError
 
 EXAMPLE = "for example --split val=0.2 (a fifth, drawn by a seed; the rest is train) or --split val=val.txt (one name per line)"
@@ -32,7 +34,10 @@ def split_samples(folders: Mapping[str, str], texts: Sequence[str], seed: int, p
     Raises InputError for a text that does not fit.
     """
     if not texts:
-        return Drawn(_by_folder(folders))
+        found = _by_folder(folders)
+        shown = ", ".join(f"'{split}'" for split in list(found)[:4]) + ", …" * (len(found) > 4)
+        told = f"folders became splits, and none is called train or val: {shown}; `--split val=0.2` draws splits in their place"
+        return Drawn(found, notes=() if any(map(has_role, found)) else (told,))
     lists: dict[str, Path] = {}
     ratios: dict[str, float] = {}
     for text in texts:
@@ -61,7 +66,11 @@ def _ratio(text: str, value: str) -> float:
 
 
 def _by_folder(folders: Mapping[str, str]) -> dict[str, list[str]]:
-    firsts = {name: PurePosixPath(folder).parts[0] if folder else "" for name, folder in folders.items()}
+    parts = {name: PurePosixPath(folder).parts for name, folder in folders.items()}
+    # An archive often holds one folder, and the splits in it.
+    above = PurePosixPath(posixpath.commonpath(folders.values())).parts if folders else ()
+    above = above[: next((depth for depth, folder in enumerate(above) if has_role(folder)), len(above))]
+    firsts = {name: folder[len(above)] if len(folder) > len(above) else "" for name, folder in parts.items()}
     found = sorted(set(firsts.values()), key=lambda split: (_ORDER.index(split) if split in _ORDER else len(_ORDER), split))
     if "" in found:
         where = "in one folder" if len(found) == 1 else "partly in folders and partly beside them"

@@ -26,7 +26,6 @@ from segctl.data.files.bands import BandPicture
 from segctl.data.files.pictures import Picture, turn_upright
 from segctl.data.files.windows import LabelRows, Windows, open_label_rows, open_windows, size_of_picture
 from segctl.data.findings import Finding
-from segctl.data.labels.draw import draw_label_map
 from segctl.data.source import RawSample, Source
 from segctl.errors import InputError
 
@@ -296,7 +295,7 @@ class _LargePicture:
         self._remarks: Mapping[str, int] = {}
         if isinstance(reader, AnnotatedReader):
             drawn, size = reader.labels[sample], (self._image.height, self._image.width)
-            self._drawn, self._remarks = draw_label_map(drawn.annotations.shapes, drawn.train_ids, size, drawn.unannotated)
+            self._drawn, self._remarks = drawn.draw(size)
         elif isinstance(reader, PairReader):
             label = reader.labels[sample]
             assert isinstance(label, OwnLabel)

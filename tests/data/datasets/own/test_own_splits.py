@@ -86,8 +86,18 @@ def test_a_flat_folder_needs_a_split():
     assert refusal({"a": "", "b": "val"}).startswith("the pictures are partly in folders and partly beside them")
 
 
+def test_folders_above_the_splits_are_none():
+    found = split_samples({"a": "proj/train/x", "b": "proj/val/x"}, (), 0)
+    assert (found.splits, found.notes) == ({"train": ["a"], "val": ["b"]}, ())
+    assert split_samples({"a": "proj/test/x", "b": "proj/test/y"}, (), 0).splits == {"test": ["a", "b"]}
+    assert refusal({"a": "proj", "b": "proj"}).startswith("the pictures lie in one folder")
+    found = split_samples({"a": "proj/paris", "b": "proj/rome"}, (), 0)
+    assert found.splits == {"paris": ["a"], "rome": ["b"]}
+    assert found.notes[0].startswith("folders became splits, and none is called train or val: 'paris', 'rome'; ")
+
+
 def test_a_folder_that_cannot_name_a_split_is_refused():
-    assert refusal({"a": "2024-05-01 shots"}) == "the folder '2024-05-01 shots' cannot name a split"
+    assert refusal({"a": "2024-05-01 shots", "b": "val"}) == "the folder '2024-05-01 shots' cannot name a split"
 
 
 def test_a_list_may_be_called_like_a_number(tmp_path, monkeypatch):
