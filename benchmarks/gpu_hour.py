@@ -207,11 +207,16 @@ def lean(hour: Hour) -> str:
     return code(hour.run(str(BENCHMARKS / "step.py"), "--forms", "--device", hour.device, *changes))
 
 
-def shapes(hour: Hour) -> tuple[str, ...]:
+TINY = ("model.backbone=test_resnet", "model.width=8", "data.crop=[32,48]", "train.batch_size=2", "data.workers=0")
+"""What makes a run of --small a matter of seconds."""
+
+
+def shapes(hour: Hour, device: str | None = None) -> tuple[str, ...]:
     """Makes the dataset that segctl draws itself; the options that all its runs have."""
     if not (hour.work / "data" / "shapes").is_dir():
-        hour.segctl("data", "prepare", "shapes")
-    return ("--device", hour.device)
+        hour.segctl("data", "prepare", "shapes", on_device=False)
+    tiny = [word for setting in TINY for word in ("--set", setting)] if hour.small else []
+    return ("--device", device or hour.device, *tiny)
 
 
 def similarities(hour: Hour) -> str:
@@ -226,7 +231,8 @@ def loader(hour: Hour) -> str:
         "--repeats", "1",
     ))  # fmt: skip
     found = hour.train(
-        "loader", "train", "--preset", "shapes-teacher", "--steps", "6" if hour.small else "300", *shapes(hour)
+        "loader", "train", "--preset", "shapes-teacher", "--steps", "6" if hour.small else "300", *shapes(hour),
+        *(("--set", "data.workers=1") if hour.small else ()),
     )  # fmt: skip
     if hour.guard is not None:
         return f"{text}\n\nA run on shapes ended well. How busy the device was is left out: it knows no time."
@@ -278,10 +284,9 @@ def curves(hour: Hour) -> str:
         if device == "cpu" and precision == "fp16":  # segctl refuses it
             lines.append([device, precision, "a CPU has no fp16", ""])
             continue
-        shapes(hour)
         found = hour.train(
             name, "train", "--preset", "shapes-teacher", "--steps", str(steps), "--set", f"train.precision={precision}",
-            "--device", device,
+            *shapes(hour, device),
         )  # fmt: skip
         totals = [
             sum(event["terms"].values()) for event in found if event["event"] == "step" and None not in event["terms"].values()
@@ -293,7 +298,9 @@ def curves(hour: Hour) -> str:
 
 
 def exports(hour: Hour) -> str:
-    hour.train("curve-cpu-fp32", "train", "--preset", "shapes-teacher", "--steps", "6" if hour.small else "200", *shapes(hour))
+    hour.train(
+        "curve-cpu-fp32", "train", "--preset", "shapes-teacher", "--steps", "6" if hour.small else "200", *shapes(hour, "cpu")
+    )
     images = "4" if hour.small else "60"
     said = hour.segctl("export", "runs/curve-cpu-fp32", "--parity", images)
     device = hour.device.partition(":")[0]
@@ -334,7 +341,7 @@ def camvid(hour: Hour) -> str:
         hour.segctl("data", "prepare", "camvid", "--source", str(hour.camvid))
     kind = "-scratch"  # nothing is downloaded
     teacher, student = f"camvid-dl101{kind}", f"camvid-psp18{kind}"
-    small = ("--set", "data.crop=[64,96]", "--set", "model.backbone=test_resnet") if hour.small else ()
+    small = [word for setting in (*TINY, "data.crop=[64,96]") for word in ("--set", setting)] if hour.small else []
     lines = []
     for index, (name, command) in enumerate({
         "teacher": ("train", "--preset", teacher),
