@@ -18,6 +18,7 @@ def main() -> None:
     pretend.install(Path(guard))
     if how == "-m":
         sys.argv = rest
+        sys.path.insert(0, "")  # where `python -m` looks first
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     elif how == "-c":
         sys.argv = ["-c", *rest[1:]]
