@@ -13,7 +13,6 @@ DIR holds ImageNet weights as `<backbone>.pth` with timm's names; without --weig
 """
 
 import argparse
-import itertools
 import json
 import os
 import subprocess
@@ -95,9 +94,21 @@ class Bench:
         print(f"done: the students' runs took {self.spent_hours():.2f} of {allowed:g} core hours")
 
     def students(self, planned: Sequence[Planned]) -> None:
-        """Train and score those that are missing."""
-        for _, runs in itertools.groupby(planned, lambda run: (run.table, run.student, run.seed)):
-            self.train([run for run in runs if not self.is_done(run)])
+        """Train those that are missing, several at once, and score each when it has ended."""
+        missing = [run for run in planned if not self.is_done(run)]
+        by_folder = {run.folder.path: run for run in missing}
+        jobs = [Job(run.method, run.run, run.folder) for run in missing]
+        places: list[str | None] = [None] * self.plan.parallel
+        run_jobs(
+            jobs,
+            lambda job, device: self.command(by_folder[job.folder.path]),
+            places,
+            print,
+            then=lambda job: self.score(by_folder[job.folder.path]),
+        )
+        for run in missing:  # trained by an earlier command that was stopped before it had scored
+            if not self.is_done(run):
+                self.score(run)
 
     def train_teacher(self, teacher: TeacherPlan) -> None:
         """Train the teacher and extend it until an extension gains too little."""
@@ -140,15 +151,6 @@ class Bench:
         else:
             every = ["--set", f"train.validate_every={steps}"]
             self.segctl("train", "--run", folder.path, "--extend-to", steps, *every, "--data-root", self.data_root)
-
-    def train(self, missing: Sequence[Planned]) -> None:
-        """Train the runs, several at once, then score them and write their results."""
-        by_folder = {run.folder.path: run for run in missing}
-        jobs = [Job(run.method, run.run, run.folder) for run in missing]
-        places: list[str | None] = [None] * self.plan.parallel
-        run_jobs(jobs, lambda job, device: self.command(by_folder[job.folder.path]), places, print)
-        for run in missing:
-            self.score(run)
 
     def command(self, run: Planned) -> list[str]:
         """The arguments of `segctl` that start a run, or resume it."""

@@ -86,7 +86,10 @@ class SemiBase(Spec):
     """Strong views of each picture."""
     kind: str
     ema: Decay | None = None
-    """Decay of the moving average of the student's weights, which is the teacher. null: the student itself is, in eval mode."""
+    """Decay of the moving average of the student's weights, which is the teacher; their plain mean until step 1/(1 - decay).
+
+    null: the student itself is the teacher, in eval mode.
+    """
     weight: float = Field(1.0, gt=0, le=1e9)
     """Factor of all terms below."""
     ramp_up: Fraction = 0.0
@@ -130,7 +133,7 @@ class MeanTeacherSpec(SemiBase):
 
     kind: Literal["mean_teacher"] = "mean_teacher"
     ema: Decay = 0.99
-    """Decay of the moving average of the student's weights, which is the teacher."""
+    """Decay of the moving average of the student's weights, which is the teacher; their plain mean until step 1/(1 - decay)."""
     ramp_up: Fraction = 0.1
     """Share of the steps during which `weight` rises from 0.7 % of itself, by exp(-5·(1 - x)²) as in arXiv:1610.02242."""
     threshold: float = Field(0.0, ge=0, lt=1)

@@ -147,11 +147,16 @@ def require_fitting(job: Job, teacher: Teacher | None) -> None:
 
 
 def run_jobs(
-    jobs: Sequence[Job], command: Callable[[Job, str | None], list[str]], devices: Sequence[str | None], note: Note
+    jobs: Sequence[Job],
+    command: Callable[[Job, str | None], list[str]],
+    devices: Sequence[str | None],
+    note: Note,
+    then: Callable[[Job], None] = lambda job: None,
 ) -> None:
     """Train every job to its end with `segctl COMMAND`, one at a time on each device; skip finished ones.
 
-    command: gives the arguments of a job on a device.
+    command: gives the arguments of a job on a device.  then: is called after a job has trained to its end, in a thread, while its
+    device is still taken.
     Raises StoppedError after a signal and SegctlError if a run failed; other runs that have started end first.
     """
     free: SimpleQueue[str | None] = SimpleQueue()
@@ -170,7 +175,12 @@ def run_jobs(
     def train(job: Job) -> int:
         device = free.get()
         try:
-            return 0 if signals else _run(job, command(job, device), children, note)
+            if signals:
+                return 0
+            code = _run(job, command(job, device), children, note)
+            if code == 0:
+                then(job)
+            return code
         finally:
             free.put(device)
 

@@ -47,9 +47,21 @@ def test_by_hand() -> None:
     assert average.module.weight.item() == 5.0  # 0.75 · 4 + 0.25 · 8
 
 
-def test_a_skipped_step_changes_nothing_and_the_first_taken_one_is_copied() -> None:
+def test_from_the_mean_by_hand() -> None:
+    net = nn.Linear(1, 1, bias=False)
+    average = MovingAverage(net, 0.75, from_mean=True)
+    seen = []
+    for value in (4.0, 8.0, 0.0, 8.0, 0.0):
+        nn.init.constant_(net.weight, value)
+        average.update(net)
+        seen.append(average.module.weight.item())
+    assert seen == pytest.approx([4, 6, 4, 5, 3.75])  # the means of the first four, then 0.75 · 5 + 0.25 · 0
+
+
+@pytest.mark.parametrize("from_mean", [False, True])
+def test_a_skipped_step_changes_nothing_and_the_first_taken_one_is_copied(from_mean: bool) -> None:
     net = network()
-    average, plain = MovingAverage(net, DECAY), MovingAverage(net, DECAY)
+    average, plain = (MovingAverage(net, DECAY, from_mean=from_mean) for _ in range(2))
     for taken in (False, True, False, True, True):
         if taken:
             changed(net)
@@ -63,12 +75,13 @@ def test_a_skipped_step_changes_nothing_and_the_first_taken_one_is_copied() -> N
         assert torch.allclose(value, plain.state_dict()[name], rtol=0, atol=1e-6), name
 
 
-def test_a_loaded_average_goes_on() -> None:
+@pytest.mark.parametrize("from_mean", [False, True])
+def test_a_loaded_average_goes_on(from_mean: bool) -> None:
     net = network()
-    first = MovingAverage(net, DECAY)
+    first = MovingAverage(net, DECAY, from_mean=from_mean)
     first.update(net)
     changed(net)
-    second = MovingAverage(network(), DECAY)
+    second = MovingAverage(network(), DECAY, from_mean=from_mean)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     first.update(net)
     second.update(net)

@@ -105,10 +105,11 @@ def job(tmp_path: Path, name: str) -> Job:
 
 @pytest.mark.slow
 def test_a_failed_run_does_not_keep_the_others_from_running(tmp_path: Path) -> None:
-    jobs, notes = [job(tmp_path, "a"), job(tmp_path, "b")], []  # type: ignore[var-annotated]
+    jobs, notes, ended = [job(tmp_path, "a"), job(tmp_path, "b")], [], []  # type: ignore[var-annotated]
     commands = {"a": ["presets", "check", "nothing.yaml"], "b": ["--version"]}
     with pytest.raises(SegctlError) as error:
-        run_jobs(jobs, lambda each, device: commands[each.folder.name], ["cpu", "cpu"], notes.append)
+        run_jobs(jobs, lambda each, device: commands[each.folder.name], ["cpu", "cpu"], notes.append, ended.append)
+    assert ended == [jobs[1]]
     assert error.value.message == "1 of 2 runs failed, the first with exit code 2"
     assert sorted(notes) == ["a: starting", "b: starting"]
 

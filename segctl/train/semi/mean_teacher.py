@@ -1,6 +1,7 @@
 """Mean teacher: the student follows a moving average of its own weights (arXiv:1703.01780).
 
-The average is `segctl.models.moving_average` (equation 1). The student sees the strong view, the average the weak one.
+The average is `segctl.models.moving_average` (equation 1), begun as the plain mean of the first steps. The student
+sees the strong view, the average the weak one.
 """
 
 import math

@@ -59,7 +59,7 @@ class SemiTask(SupervisedTask):
         super().__init__(model, labels, loss)
         self.semi, self.per_batch, self.steps = semi, per_batch, steps
         # A submodule, so that a checkpoint of the task holds it.
-        self.average = None if semi.ema is None else MovingAverage(model, semi.ema).requires_grad_(False).eval()
+        self.average = None if semi.ema is None else MovingAverage(model, semi.ema, from_mean=True).requires_grad_(False).eval()
         self.consistencies = [(term.kind, term.weight, consistency_of(term)) for term in semi.terms]
         self.ramp = 1.0
         self.strong_weight, self.feature_weight, self.dropout = 1.0, 0.0, None

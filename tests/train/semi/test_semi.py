@@ -142,17 +142,19 @@ def test_the_terms_are_named_after_view_and_comparison(root, tmp_path, kind):
     assert f"semi-supervised by {kind}" in "\n".join(session.decisions())
 
 
-def test_the_teacher_is_the_average_of_equation_1(root, tmp_path):
+def test_the_teacher_is_the_average_of_equation_1_which_begins_as_the_mean(root, tmp_path):
     semi = {"kind": "mean_teacher", "ema": 0.75}
     session = build_session(asked(root, "mean_teacher", tmp_path, semi=semi))
     task = session.task
     assert isinstance(task, SemiTask)
     assert task.average is not None
-    wanted = None
-    for batch in batches(session, last=4):
+    steps = []
+    for batch in batches(session, last=6):
         take_step(session, batch)
-        weights = [weight.detach().clone() for weight in session.model.parameters()]
-        wanted = weights if wanted is None else [0.75 * old + 0.25 * new for old, new in zip(wanted, weights, strict=True)]
+        steps.append([weight.detach().clone() for weight in session.model.parameters()])
+    wanted = [sum(first) / 4 for first in zip(*steps[:4], strict=True)]
+    for weights in steps[4:]:
+        wanted = [0.75 * old + 0.25 * new for old, new in zip(wanted, weights, strict=True)]
     for ours, theirs in zip(task.average.module.parameters(), wanted, strict=True):
         torch.testing.assert_close(ours, theirs)
         assert not ours.requires_grad
