@@ -32,7 +32,7 @@ def command_line(*arguments: str | Path, data_root: Path | None = None, runs_roo
         ("--data-root", data_root, DATA_ROOT, DATA_VARIABLE),
         ("--runs-root", runs_root, RUNS_ROOT, RUNS_VARIABLE),
     ):
-        # The variable is no reason to leave the option out: the next shell may not have it.
+        # Even if the variable is set, the option is printed: the next shell may not have it.
         if root is not None and (root != default or os.environ.get(variable)):
             words += [option, url_of(root) or str(root)]
     return shlex.join(words)

@@ -10,7 +10,7 @@ import os
 import secrets
 import stat
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +19,7 @@ import yaml
 from segctl.errors import FULL, InputError, SegctlError, first_line, os_error_in_words
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pydantic import BaseModel
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -288,6 +289,39 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
     for row in (columns, *rows):
         writer.writerow([f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell for cell in row])
     write_text(path, text.getvalue())
+
+
+def write_npz(path: Path, arrays: "Mapping[str, NDArray[Any]]", *, compressed: bool = False) -> None:
+    """Write arrays of any shape by name, whole. compressed: by deflate; else the arrays are stored as they are."""
+    import numpy as np
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:  # a path would get `.npz` added
+            (np.savez_compressed if compressed else np.savez)(file, **arrays)  # type: ignore[arg-type]  # names taken for options
+
+    write_whole(path, write)
+
+
+def read_npz(path: Path, what: str, hint: str = "") -> "dict[str, NDArray[Any]]":
+    """The arrays of an npz file by name; runs no code of the file. Raises InputError: it cannot read `what` from the file."""
+    import numpy as np
+
+    fault = f"cannot read {what} from '{path}'"
+    if path.exists() and not path.is_file():
+        raise InputError(f"{fault}: it is not a plain file", hint)  # a pipe or a device may never end
+    try:
+        with path.open("rb") as handle:
+            found = np.load(handle, allow_pickle=False)
+            if isinstance(found, np.lib.npyio.NpzFile):
+                with found:
+                    return dict(found)
+    except OSError as error:
+        raise InputError(f"{fault}: {error.strerror or error}", hint) from error
+    except Exception as error:
+        # Damage shows as whatever the parsers beneath meet first: BadZipFile, zlib.error, EOFError, ValueError, SyntaxError ...
+        # Only NumPy's reader runs in this block, so no error here can be a fault of segctl's own.
+        raise InputError(f"{fault}: {first_line(error)}", hint) from error
+    raise InputError(f"{fault}: it is not an npz file", hint)
 
 
 def real_path(path: Path) -> Path:

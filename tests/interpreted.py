@@ -30,7 +30,7 @@ def assembled(
     folder: Path,
     sixteens: Iterable[str] = (),
 ) -> tuple[int, int]:
-    """Registers and bytes spilled. types: of the arguments that are no 32-bit integers; constants: with the number of warps.
+    """Registers and bytes spilled. types: of the arguments that are not 32-bit integers; constants: with the number of warps.
 
     sixteens: arguments that are multiples of 16, which Triton sees for itself when it starts a kernel.
     """

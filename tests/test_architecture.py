@@ -80,8 +80,21 @@ def test_only_world_checks_which_process_it_is_in() -> None:
     assert checks == []
 
 
+def test_pictures_and_arrays_are_read_in_one_place_each() -> None:
+    """Files from strangers: pictures.py judges every picture, and files.py reads npz files without unpickling."""
+    homes = {r"\bImage\.open\(": {"data/files/pictures.py"}, r"\bnp\.load\(": {"files.py", "data/files/numbers.py"}}
+    for call, allowed in homes.items():
+        found = {
+            path.relative_to(PACKAGE).as_posix()
+            for path in PACKAGE.rglob("*.py")
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and re.match(call, ast.unparse(node))
+        }
+        assert found == allowed
+
+
 def public_names_of(path: Path) -> set[str]:
-    """Functions, classes and constants of a module without a leading underscore; type variables are no names to look for."""
+    """Functions, classes and constants of a module without a leading underscore; type variables are not names to look for."""
     found = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         match node:

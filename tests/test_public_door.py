@@ -34,9 +34,15 @@ def test_every_room_is_an_attribute_after_the_import_alone() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_importing_segctl_loads_neither_torch_nor_numpy() -> None:
-    code = "import segctl, sys; print([name for name in ('torch', 'numpy', 'pydantic', 'typer') if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+def test_importing_segctl_loads_no_other_module() -> None:
+    """`import segctl` must take less than 30 ms. It does, because it runs one file, which imports only `importlib` and `typing`.
+
+    A time would depend on the machine, so the test holds the list of imported modules instead. -S leaves out site-packages, whose
+    hooks can import modules before segctl does and so hide that segctl imports them too.
+    """
+    code = "import importlib, sys, typing; before = set(sys.modules); import segctl; print(*sys.modules.keys() - before)"
+    line, root = [sys.executable, "-S", "-c", code], Path(segctl.__file__).parents[1]
+    assert subprocess.run(line, cwd=root, check=True, capture_output=True, text=True).stdout == "segctl\n"
 
 
 def test_label_maps_are_scored_from_python(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def _require_size(file: Path, size: ImageSize, takes: list[Any]) -> None:
     if any(isinstance(wanted, int) and wanted != side for side, wanted in zip(size, takes, strict=True)):
         height, width = takes
         raise InputError(
-            f"'{file}' takes images of {height}×{width} alone, got {size[0]}×{size[1]}",
+            f"'{file}' takes only images of {height}×{width}, got {size[0]}×{size[1]}",
             f"use --size {height}x{width}, or export it without --size",
         )
 

@@ -118,7 +118,7 @@ def peaks_of(
 
 
 def peak_of(subject: "Subject", conditions: Conditions) -> float | None:
-    """Peak memory in MB: of the GPU for torch on CUDA, else of the process; None where nobody can tell."""
+    """Peak memory in MB: of the GPU for torch on CUDA, else of the process; None where it is not known."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
         try:
             if subject.is_exported and subject.file is not None:

@@ -27,8 +27,8 @@ class Subject:
     """One row of the table.
 
     target: what the person named.  form: `torch`, `torch compiled`, or the format of an exported file.  file: what holds the
-    weights, None for a preset's random ones, which cost the same.  parameters, gflop: of one prediction; None where nobody can
-    tell.
+    weights, None for a preset's random ones, which cost the same.  parameters, gflop: of one prediction; None where they are
+    not known.
     """
 
     target: str
@@ -109,8 +109,8 @@ def _saved(target: str) -> SavedModel | None:
         return read(path)
     if path.is_file() and path.suffix not in (".yaml", ".yml"):
         raise InputError(
-            f"cannot measure '{target}': it is no run, preset, model file or exported file",
-            "such as `segctl bench cityscapes-fast`",
+            f"cannot measure '{target}': it is not a run, preset, model file or exported file",
+            "for example `segctl bench cityscapes-fast`",
         )
     return None
 

@@ -55,13 +55,17 @@ def compare(
     steps: StepsOpt = None,
     devices: Annotated[
         str | None,
-        typer.Option("--devices", metavar="NAMES", help="Train at once on these, such as cuda:0,cuda:1; default: one at a time."),
+        typer.Option(
+            "--devices",
+            metavar="NAMES",
+            help="Devices to train on at the same time, such as cuda:0,cuda:1; default: one run at a time.",
+        ),
     ] = None,
     data_root: DataRootOpt = DATA_ROOT,
     runs_root: RunsRootOpt = RUNS_ROOT,
     json: JsonOpt = False,
 ) -> None:
-    """Train one student with every method and seed, and print one table. Run the same command again to resume."""
+    """Train one student with several methods and seeds, and print one table. Run the same command again to resume."""
     names = _methods(methods)
     places: list[str | None] = (
         [None] if devices is None else [check_device_name(name, "--devices") for name in devices.split(",")]
@@ -95,9 +99,9 @@ def _methods(text: str) -> "list[Method]":
     for name in names:
         if name not in METHODS:
             near = did_you_mean(name, list(METHODS))
-            raise InputError(f"--methods: '{name}' is not known{near}", f"use some of {', '.join(METHODS)}")
+            raise InputError(f"--methods: '{name}' is not known{near}", f"use any of {', '.join(METHODS)}")
     if len(set(names)) < len(names) or not names:
-        raise InputError(f"--methods: got '{text}', wanted each method once, at least one", "such as none,kd,jml")
+        raise InputError(f"--methods: got '{text}', wanted one or more methods, each of them once", "for example none,kd,jml")
     return [method for method in METHODS if method in names]
 
 

@@ -1,6 +1,6 @@
 """What the shell completes: presets, methods, datasets, run folders and the dotted paths of `--set`. Imports no torch.
 
-Each function takes what has been typed so far and returns what could stand there; Typer finds it by `autocompletion=`.
+Each function takes what has been typed so far and returns what could complete it; Typer finds it by `autocompletion=`.
 """
 
 import os

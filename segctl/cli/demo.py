@@ -11,18 +11,18 @@ from segctl.cli.output import out
 
 TEACHER, STUDENT = "shapes-teacher", "shapes-student"
 CLOSING = (
-    "Of the 240 training pictures 30 have a label. Undistilled, the student learnt from those alone; distilled, it also learnt "
-    "what its teacher says about the other 210."
+    "Only 30 of the 240 training pictures have a label. The undistilled student learnt from those 30 alone; the distilled one "
+    "also learnt what its teacher says about the other 210."
 )
 
 
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where data, runs and report go.")] = Path("segctl-demo"),
     steps: Annotated[
-        int | None, typer.Option("--steps", metavar="N", min=1, max=10**9, help="Steps of every run, for a quick look.")
+        int | None, typer.Option("--steps", metavar="N", min=1, max=10**9, help="Number of steps of each run, for a quick look.")
     ] = None,
 ) -> None:
-    """Prepare shapes, train a teacher, train a small student with and without it, score, export and time it, and report."""
+    """Prepare the dataset shapes, train a teacher and a student with and without it, then score, export, time and report."""
     from segctl.cli import main
 
     began = time.monotonic()
@@ -35,7 +35,7 @@ def demo(
         out.note(f"\n{CLOSING}")
     strip = folder / "report_files" / "first-row.png"
     if strip.is_file():
-        out.result(f"one picture by all three networks: {strip}")
+        out.result(f"one picture as all three networks segment it: {strip}")
     out.result(f"the demo took {time.monotonic() - began:.0f} s; open {folder / 'report.html'}")
 
 

@@ -28,7 +28,7 @@ class DistillCommand(PlainCommand):
 
 @with_run_options(RunOptions)
 def distill(options: RunOptions) -> None:
-    """Train a student on labels and on a teacher."""
+    """Train a student on labels and on a teacher's outputs."""
     from segctl.schema.load import require_consistent
     from segctl.schema.run import DistillRun
 

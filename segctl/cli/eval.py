@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from segctl.metrics.tally import Choice, EvaluationCounts
 
 RUN_PANEL, FILES_PANEL, COUNTS_PANEL = "scoring a run", "scoring --pred against --gt", "scoring --counts"
-"""The three forms of the command, as help panels and errors name them."""
+"""The three forms of the command, as help panels and errors call them."""
 
 RunArg = Annotated[Path | None, typer.Argument(metavar="RUN", autocompletion=completion.runs, help="Folder of a finished run.")]
 SplitOpt = Annotated[
@@ -71,12 +71,16 @@ ModelOpt = Annotated[
         "--model",
         metavar="FILE",
         rich_help_panel=RUN_PANEL,
-        help="Score this exported file of the run (.onnx, .pt2, TorchScript, OpenVINO .xml) in the place of its network.",
+        help="Score this exported file of the run (.onnx, .pt2, TorchScript, OpenVINO .xml) in place of its network.",
     ),
 ]
 TrustModelOpt = Annotated[
     bool,
-    typer.Option("--trust-program", rich_help_panel=RUN_PANEL, help="Read a --model of torch, which may run its code."),
+    typer.Option(
+        "--trust-program",
+        rich_help_panel=RUN_PANEL,
+        help="Load a .pt2 or TorchScript --model, which may run code stored in the file.",
+    ),
 ]
 ScoringProcessesOpt = Annotated[
     int,
@@ -129,7 +133,7 @@ InstancesOpt = Annotated[
         "--instances",
         metavar="DIR",
         rich_help_panel=FILES_PANEL,
-        help="Instance maps by the names of --gt, for mIoU_K: a number per instance, or COCO's RGB.",
+        help="Instance maps named like the files of --gt, for mIoU_K: one number per instance, or COCO's RGB.",
     ),
 ]
 WorkersOpt = Annotated[
@@ -143,15 +147,21 @@ CountsOpt = Annotated[
 BoundaryOpt = Annotated[bool, typer.Option("--boundary", help="Also compute Boundary IoU (not with --counts).")]
 BinaryOpt = Annotated[
     bool,
-    typer.Option("--binary", help="Score the foreground (class 1 of 2) alone. Not with a run: its dataset decides."),
+    typer.Option("--binary", help="Score only the foreground (class 1 of two classes). Not with a run, whose dataset decides."),
 ]
 WorstOpt = Annotated[
     str | None,
-    typer.Option("--worst", metavar="Q,Q,...", help="Also compute these worst cases, in percent, such as 1,10; _q5 always is."),
+    typer.Option(
+        "--worst",
+        metavar="Q,Q,...",
+        help="Also average over the worst Q percent, such as 1,10; the worst 5 percent (_q5) are always there.",
+    ),
 ]
 SegmentOpt = Annotated[
     int,
-    typer.Option("--segment-px", metavar="N", min=0, max=10**9, help="Leave segments of fewer pixels out of mIoU_K and mDice_K."),
+    typer.Option(
+        "--segment-px", metavar="N", min=0, max=10**9, help="Leave segments of fewer than N pixels out of mIoU_K and mDice_K."
+    ),
 ]
 MinOpt = Annotated[
     list[str] | None,
@@ -161,7 +171,9 @@ MinOpt = Annotated[
 ]
 OutputOpt = Annotated[
     Path | None,
-    typer.Option("-o", "--output", metavar="DIR", help="Where to write the tables. Not with a run: its own folder gets them."),
+    typer.Option(
+        "-o", "--output", metavar="DIR", help="Folder to write the tables to. Not with a run, which gets them in its own folder."
+    ),
 ]
 
 
@@ -278,7 +290,7 @@ def _warn_of_segments(scores: "ScoresJson", segment_px: int) -> None:
 
 
 def _refuse(form: str, options: dict[str, object]) -> None:
-    """Raise InputError for an option that this form of the command does not have, so that none is ignored silently."""
+    """Raise InputError for an option that this form of the command does not have, so that no option is silently ignored."""
     given = [name for name, value in options.items() if value is not None and value is not False]
     if given:
         raise InputError(f"{given[0]} cannot be combined with {form}", f"leave {given[0]} out; see `segctl eval --help`")

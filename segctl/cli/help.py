@@ -1,4 +1,4 @@
-"""How help looks: `-h` works, flags show no type, and required arguments stand without braces."""
+"""How help looks: `-h` works, flags show no type, and required arguments are shown without braces."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ class _Plain:
 
 
 class PlainCommand(_Plain, TyperCommand):
-    """A command with plain help that takes no empty text for a value: an unset variable of a script would mean the default."""
+    """A command with plain help that refuses empty values: an unset variable of a script would mean the default."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         for before, argument in zip(["", *args], args, strict=False):

@@ -34,7 +34,7 @@ DataRootOpt = Annotated[
         envvar=DATA_VARIABLE,
         parser=_data_root,
         metavar="PATH",
-        help="Folder of prepared datasets, or its URL (https://, s3://), which is read by parts and never written to.",
+        help="Folder of prepared datasets, or a URL (https://, s3://). A URL is read in parts and never written to.",
         show_default=True,
     ),
 ]
@@ -61,7 +61,7 @@ DataOpt = Annotated[
         "--data",
         metavar="NAME",
         autocompletion=completion.datasets,
-        help="The prepared dataset to fit a preset to that names none, such as dl101, fast or tiny.",
+        help="The prepared dataset to fit the preset to, if the preset names none: dl101, fast, tiny and others.",
     ),
 ]
 DeviceOpt = Annotated[
@@ -84,7 +84,11 @@ ResumeOpt = Annotated[bool, typer.Option("--resume", help="Resume a stopped run,
 ExtendOpt = Annotated[
     int | None,
     typer.Option(
-        "--extend-to", metavar="STEPS", min=1, max=10**9, help="Train the run of --run, finished or not, for more steps."
+        "--extend-to",
+        metavar="STEPS",
+        min=1,
+        max=10**9,
+        help="Train the run of --run, finished or not, until it has taken STEPS steps.",
     ),
 ]
 DryRunOpt = Annotated[
@@ -94,7 +98,7 @@ StepsOpt = Annotated[int | None, typer.Option("--steps", metavar="N", min=1, max
 SeedOpt = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="The same as --set train.seed=N.")]
 DeterministicOpt = Annotated[
     bool,
-    typer.Option("--deterministic", help="Compute the same bits in every run: sets train.deterministic."),
+    typer.Option("--deterministic", help="Compute the same bits in every run; sets train.deterministic."),
 ]
 ProcessesOpt = Annotated[
     int | None,
@@ -103,7 +107,8 @@ ProcessesOpt = Annotated[
         metavar="N",
         min=1,
         max=1024,
-        help="Local processes that share the global batch; default: one for each visible GPU, as far as the batch divides.",
+        help="Local processes that share the global batch; default: one per visible GPU, or fewer if the batch does not divide "
+        "by that.",
     ),
 ]
 FsdpOpt = Annotated[
@@ -113,14 +118,14 @@ FsdpOpt = Annotated[
     ),
 ]
 ProfileOpt = Annotated[
-    bool, typer.Option("--profile", help="Measure where a step's time goes, early in the run; write a table and a trace.")
+    bool, typer.Option("--profile", help="Measure early in the run where the time of a step goes; write a table and a trace.")
 ]
 TrackOpt = Annotated[
     list[str] | None,
     typer.Option(
         "--track",
         metavar="NAME",
-        help="Also give curves and worst images to tensorboard, wandb, mlflow or trackio (repeatable); none needs an account.",
+        help="Also log curves and worst images to tensorboard, wandb, mlflow or trackio (repeatable). None needs an account.",
     ),
 ]
 TensorboardOpt = Annotated[bool, typer.Option("--tensorboard", help="The same as --track tensorboard.")]
@@ -150,13 +155,13 @@ TeacherPresetOpt = Annotated[
         "--teacher-preset",
         metavar="NAME_OR_FILE",
         autocompletion=completion.presets,
-        help="The preset that describes the network of a teacher's plain weights.",
+        help="Preset that describes the teacher's network, if the teacher is a file of plain weights.",
     ),
 ]
 
 TrustOpt = Annotated[
     bool,
-    typer.Option("--trust-program", help="Read a TorchScript or torch.export teacher, although that may run its code."),
+    typer.Option("--trust-program", help="Load a TorchScript or torch.export teacher, which may run code stored in the file."),
 ]
 
 FeatureTeacherOpt = Annotated[
@@ -187,7 +192,9 @@ TileOpt = Annotated[
 ]
 StrideOpt = Annotated[
     float | None,
-    typer.Option("--stride", metavar="FRACTION", rich_help_panel=NETWORK, help="Distance of tiles, as a fraction of the tile."),
+    typer.Option(
+        "--stride", metavar="FRACTION", rich_help_panel=NETWORK, help="Distance between tiles, as a fraction of the tile's size."
+    ),
 ]
 ScalesOpt = Annotated[
     str | None,
@@ -195,7 +202,7 @@ ScalesOpt = Annotated[
 ]
 FlipOpt = Annotated[
     bool | None,
-    typer.Option("--flip/--no-flip", rich_help_panel=NETWORK, help="Average with the mirrored image too."),
+    typer.Option("--flip/--no-flip", rich_help_panel=NETWORK, help="Also average over the mirrored image."),
 ]
 PrecisionOpt = Annotated[
     str | None,
@@ -235,7 +242,9 @@ class GivenTeachers(NamedTuple):
         except ValueError:
             weight = math.nan
         if not head or not 0 < weight <= MOST_WEIGHT:
-            raise InputError(f"--teacher '{value}': got the weight '{tail}', wanted a number above 0", "such as --teacher RUN=2")
+            raise InputError(
+                f"--teacher '{value}': got the weight '{tail}', wanted a number above 0", "for example --teacher RUN=2"
+            )
         return Path(head), weight
 
 

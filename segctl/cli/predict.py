@@ -44,7 +44,10 @@ def predict(
         bool, typer.Option("--confidence", help="Also write the largest probability of each pixel: 16-bit PNGs in confidence/.")
     ] = False,
     soft: Annotated[
-        bool, typer.Option("--soft", help="Also write the most probable classes of each pixel with probabilities: .npz in soft/.")
+        bool,
+        typer.Option(
+            "--soft", help="Also write the most probable classes of each pixel with their probabilities: .npz files in soft/."
+        ),
     ] = False,
     top_k: Annotated[
         int | None, typer.Option("--top-k", metavar="K", min=1, max=255, help="How many classes --soft writes; default: 3.")
@@ -61,12 +64,12 @@ def predict(
     flip: FlipOpt = None,
     precision: PrecisionOpt = None,
     trust_program: Annotated[
-        bool, typer.Option("--trust-program", help="Read a .pt2 or TorchScript file, which may run its code.")
+        bool, typer.Option("--trust-program", help="Load a .pt2 or TorchScript file, which may run code stored in it.")
     ] = False,
     device: DeviceOpt = None,
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
-    """Segment your own pictures and videos: index PNGs of their size. Run the same command again to resume."""
+    """Segment your own pictures and videos into index PNGs of the same size. Run the same command again to resume."""
     from segctl.inference.predict_pictures import PredictRequest, predict_files
     from segctl.schema.evaluate import ProtocolChange
 

@@ -16,7 +16,7 @@ from segctl.errors import InputError
 if TYPE_CHECKING:
     from segctl.data.fitted_preset import OpenedPreset
 
-presets_app = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="List, show, check and make presets.")
+presets_app = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="List, show, check and create presets.")
 
 
 @presets_app.command("list", cls=PlainCommand)
@@ -111,21 +111,21 @@ def new(
     like: Annotated[
         str,
         typer.Option(
-            "--like", metavar="NAME_OR_FILE", autocompletion=completion.presets, help="The preset to begin with, such as fast."
+            "--like", metavar="NAME_OR_FILE", autocompletion=completion.presets, help="The preset to start from, such as fast."
         ),
     ],
     data: DataOpt = None,
     set_: SetOpt = None,
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
-    """Print a preset of your own with comments, such as `segctl presets new mine --like fast --data streets > mine.yaml`."""
+    """Print a new preset with comments, to save as your own: `segctl presets new mine --like fast --data streets > mine.yaml`."""
     from segctl.schema.load import all_names
     from segctl.schema.presets.commented import commented
     from segctl.schema.run import NAME
 
     if name in all_names() or not re.fullmatch(NAME, name):
         taken = "a preset of that name ships with segctl" if name in all_names() else "wanted letters, digits, '.', '_' and '-'"
-        raise InputError(f"a new preset cannot be called '{name}': {taken}", "such as my-fast")
+        raise InputError(f"a new preset cannot be called '{name}': {taken}", "for example my-fast")
     run, reasons = _opened(like, set_, data, data_root)
     out.result(commented(run.model_copy(update={"name": name}), like, reasons).rstrip("\n"))
 

@@ -35,7 +35,7 @@ def pretrain(options: PretrainOptions) -> None:
     if options.preset is None:
         given = {"--teacher": options.teacher, "--method": options.method, "--split": options.split}
         if named := [name for name, value in given.items() if value]:
-            raise InputError(f"{named[0]} needs --preset; a run that goes on has its own", f"leave {named[0]} out")
+            raise InputError(f"{named[0]} needs --preset; a run that is resumed has its own", f"leave {named[0]} out")
         run, reasons = described_run(options)
     else:
         others = [change for change in options.set_ or [] if not change.startswith(OWN_BLOCKS)]
@@ -63,7 +63,7 @@ def _pretraining(preset: "TrainRun", options: PretrainOptions, own: list[str]) -
     from segctl.schema.run import PretrainRun
 
     if not options.teacher:
-        raise InputError("no teacher is given", "such as `--teacher timm:vit_small_patch16_dinov3`")
+        raise InputError("no teacher is given", "for example `--teacher timm:vit_small_patch16_dinov3`")
     if len(options.teacher) > 1:
         raise InputError(f"--teacher is given {len(options.teacher)} times, but a backbone learns from one", "give one of them")
     if options.method is not None and options.method not in MATCHES:

@@ -32,20 +32,24 @@ def report(
         ),
     ] = None,
     diff: Annotated[
-        bool, typer.Option("--diff", help="Compare two runs, RUN_A RUN_B: where is the second better, and is it beyond noise.")
+        bool,
+        typer.Option(
+            "--diff",
+            help="Compare two runs, RUN_A RUN_B: where the second is better, and whether the difference is beyond noise.",
+        ),
     ] = False,
     pictures: Annotated[
         str,
         typer.Option(
-            "--pictures", metavar="N|all", help="Pictures of each split that the web page keeps, with all runs' predictions."
+            "--pictures", metavar="N|all", help="Number of pictures per split on the web page, with the predictions of all runs."
         ),
     ] = "40",
     runs_root: RunsRootOpt = RUNS_ROOT,
     data_root: DataRootOpt = DATA_ROOT,
-    split: Annotated[str | None, typer.Option("--split", help="Report this evaluated split only; default: all.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Report only this evaluated split; default: all.")] = None,
     json: JsonOpt = False,
 ) -> None:
-    """Write a report as Markdown and as a web page: scores with intervals beside published ones, pictures, classes."""
+    """Write a report as Markdown and as a web page: scores with intervals and published scores, classes, pictures."""
     from segctl.report import write_report
     from segctl.report.explorer.album import Budget
     from segctl.report.tables import HEADLINE, scores_table
@@ -82,7 +86,7 @@ def _count(text: str) -> int | None:
     if text == ALL:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise InputError(f"--pictures '{text}' is no number of pictures", "give a number, such as 40, or all, or 0 for none")
+        raise InputError(f"--pictures '{text}' is not a number of pictures", "give a number, such as 40, or all, or 0 for none")
     return int(text)
 
 

@@ -64,7 +64,7 @@ def _parse(gate: str) -> Gate:
     except ValueError:
         raise InputError(f"cannot read --min '{gate}'", "write it as NAME=VALUE, such as --min mIoU_D=70") from None
     if not 0 <= value <= 100:  # no score is below NaN, so a gate of an unset variable would always be open
-        raise InputError(f"--min '{gate}': wanted a score from 0 to 100, in percent", "such as --min mIoU_D=70")
+        raise InputError(f"--min '{gate}': wanted a score from 0 to 100, in percent", "for example --min mIoU_D=70")
     if 0 < value < 1:
         out.warn(f"--min {name.strip()}={text}: scores are in percent, so this is less than 1 percent")
     return Gate(name.strip(), value)
@@ -135,7 +135,7 @@ def _show_headline(scores: "ScoresJson") -> None:
             f"ignored: {f'{word} {ids}' if ids else 'no id'} of the ground truth, {about['ignored_percent']:.1f} % of its pixels"
         )
     if any(_lies_outside(scores, f"mIoU{suffix}") for _, suffix in AVERAGES):
-        notes.append("a score outside its from-to: no resample is worse than the worst image seen, and few are as bad")
+        notes.append("a score is outside its from-to, because few resamples are as bad as the worst image and none is worse")
     out.table(title, ["", *(over for over, _ in AVERAGES)], rows, notes)
     out.result(f"Acc {_percent(scores['Acc'])}")
     if scores["intervals_warning"]:

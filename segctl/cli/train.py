@@ -150,7 +150,7 @@ def _check_kept(options: RunOptions, tracked: bool, restarts: int) -> None:
         )
     if restarts and options.run is None and not options.dry_run:
         raise InputError(
-            f"torchrun may start the processes of this run {restarts} times again, but no --run says which run is theirs",
+            f"torchrun may start the processes of this run {restarts} times again, but without --run they cannot find their run",
             "add --run DIR, or leave out --max-restarts",
         )
 
@@ -158,9 +158,9 @@ def _check_kept(options: RunOptions, tracked: bool, restarts: int) -> None:
 What = Literal["start", "resume", "extend", "nothing"]
 
 STARTED_AGAIN: dict[What, str] = {
-    "start": "the run begins, because there is nothing to resume",
-    "resume": "the run goes on from its last checkpoint",
-    "extend": "the run goes on from its last checkpoint",
+    "start": "the run starts, because there is nothing to resume",
+    "resume": "the run continues from its last checkpoint",
+    "extend": "the run continues from its last checkpoint",
     "nothing": "the run has finished",
 }
 

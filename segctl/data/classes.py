@@ -66,7 +66,7 @@ class ClassTable:
         return len(self._trained())
 
     def palette(self) -> np.ndarray:
-        """uint8 (256, 3): the colour of each train id; black for 255 and for ids that are no class."""
+        """uint8 (256, 3): the colour of each train id; black for 255 and for ids that belong to no class."""
         palette = np.zeros((256, 3), np.uint8)
         for row in self._trained():
             palette[row.train_id] = row.color
@@ -100,7 +100,7 @@ class LabelCounts:
 
     classes: pixels of each train id.  ignored: pixels of 255.  labels: how many labels.  blank: how many show no class at all.
     unknown: pixels of the most frequent values that the class table does not name, in words ("255" or "255,255,255").
-    remarks: how many shapes are odd in which way, where annotations were drawn.
+    remarks: how many shapes have each oddity, where annotations were drawn.
     """
 
     classes: tuple[int, ...]

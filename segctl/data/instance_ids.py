@@ -1,7 +1,8 @@
 """Instance maps of any dataset -> the one code that segctl counts by.
 
 Read are maps of one number per pixel (8 or 16 bits: VOC's SegmentationObject, most tools) and RGB maps whose number is
-R + 256 G + 65536 B (COCO panoptic). 0 is no instance, and so is 255 of 8 bits (VOC's border). The class is that of the label.
+R + 256 G + 65536 B (COCO panoptic). 0 stands for no instance, and so does 255 of 8 bits (VOC's border). The class is that of the
+label.
 """
 
 import numpy as np

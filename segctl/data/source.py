@@ -33,7 +33,7 @@ class RawSample:
     unknown_values: Mapping[str, int] = field(default_factory=dict)
     """Pixels of the most frequent values that the class table does not name: "255" or "255,255,255"; their label is 255."""
     remarks: Mapping[str, int] = field(default_factory=dict)
-    """What is odd about the label, in words, and how often: "polygons that cross themselves, filled by the even-odd rule"."""
+    """Oddities of the label in words, with counts: "polygons that cross themselves, filled by the even-odd rule"."""
     image_file: bytes | None = None
     """The image's file, if there is one and decoding it gives exactly `image`."""
     votes: Votes | None = None

@@ -95,7 +95,7 @@ def check_aux(teacher: Outputs, logits: Output, kind: str) -> None:
 
 
 def check_maps(student: Tensor, teacher: Tensor, temperature: float = 1.0, same_channels: bool = True) -> None:
-    """Refuse maps that do not lie over each other: student (B, D, h, w) and teacher (B, D', h, w).
+    """Refuse maps whose shapes do not fit each other: student (B, D, h, w) and teacher (B, D', h, w).
 
     same_channels: D and D' must be equal. temperature must be above 0. Raises ArgumentError.
     """

@@ -5,7 +5,8 @@ and takes the mean square over positions, with weight 10,000 beside KD (winycg/C
 train_scripts/train_kd/train_at.sh at 2d8ad0f). A mean over positions shrinks as maps grow, because attention maps have length 1:
 that weight was tuned on 64×128 positions, and on CamVid's 45×45 the term is four times as strong.
 
-Pixels: of a labelled picture all, ignored and padded ones too, as in CIRKD's code; of a picture without label the real ones.
+Pixels: in a labelled picture all, including ignored and padded ones, as in CIRKD's code; in a picture without label the real
+ones.
 """
 
 from torch import Tensor

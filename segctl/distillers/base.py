@@ -20,7 +20,7 @@ class Term(nn.Module, ABC, Generic[S]):
     A term never writes to the teacher's tensors and sends no gradient into them. Its trainable parts are trained with the
     student, except for an opponent.
 
-    Of a labelled picture a term sees the pixels that its paper says. Of a picture without label it sees every real pixel and no
+    In a labelled picture, a term sees the pixels that its paper says. In a picture without label, it sees every real pixel and no
     padding (see `segctl.distillers.seen`), or nothing if it needs labels.
     """
 
@@ -30,8 +30,8 @@ class Term(nn.Module, ABC, Generic[S]):
     @property
     @abstractmethod
     def mean_over_pixels(self) -> bool:
-        """Whether its value is a mean over the pixels that it sees and that have a label or belong to a picture without one; if
-        not, it is a mean over images.
+        """Whether its value is a mean over the pixels that it sees, except for ignored and padded ones; if not, it is a mean over
+        images.
 
         Decides how the values of micro-batches add up to the batch's. A class writes `mean_over_pixels = False`.
         """

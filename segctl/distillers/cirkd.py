@@ -1,12 +1,12 @@
-"""CIRKD: how each pixel relates to all pixels of another image, as the teacher's pixels do.
+"""CIRKD: each pixel should relate to all pixels of another image as the teacher's pixel does.
 
 The method is this term and those of `memory.py`, beside KD. Both compare rows of similarities by `row_divergence`.
 
 The reference's features have 256 (teacher) and 128 (student) channels. Weights and temperature hold for any others, because a
 similarity is a cosine and does not grow with the number of channels.
 
-Pixels: of a labelled picture all, ignored and padded ones too, as in the authors' code; of a picture without label the real ones.
-The memory terms need labels.
+Pixels: in a labelled picture all, including ignored and padded ones, as in the authors' code; in a picture without label the real
+ones. The memory terms need labels.
 """
 
 import torch

@@ -4,8 +4,8 @@ The method is this divergence on features (weight 50) and on logits (weight 3), 
 `discriminator.py`. CIRKD's port has it so, and the published column comes from there. The authors' own code uses the logits
 alone (weight 3, T 4, no KD, no discriminator; mmrazor: weight 5, T 1): that is a preset with one `cwd` term.
 
-Pixels: of a labelled picture all, ignored and padded ones too, as in both codes; of a picture without label the real ones, which
-alone make up the distribution.
+Pixels: in a labelled picture all, including ignored and padded ones, as in both codes; in a picture without label the real ones,
+which alone make up the distribution.
 """
 
 from typing import Literal

@@ -4,8 +4,8 @@ Defaults are those of CIRKD's port, which the published columns come from: hinge
 constant. SKD's and IFVD's own code use the Wasserstein loss with gradient penalty (`loss` wgan_gp). The discriminator sees
 logits only, in both, although SKD's paper describes the image beside them.
 
-Pixels: of a labelled picture all, ignored and padded ones too; of a picture without label the real ones, beside which the maps of
-both networks are 0.
+Pixels: in a labelled picture all, including ignored and padded ones; in a picture without label the real ones, beside which the
+maps of both networks are 0.
 """
 
 from typing import Literal

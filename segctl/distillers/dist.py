@@ -1,6 +1,7 @@
 """DIST: the student's ranking of classes at a pixel, and of pixels for a class, correlates with the teacher's.
 
-Pixels: of a labelled picture all, ignored and padded ones too, as in the authors' code; of a picture without label the real ones.
+Pixels: in a labelled picture all, including ignored and padded ones, as in the authors' code; in a picture without label the real
+ones.
 """
 
 import torch

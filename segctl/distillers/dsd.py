@@ -1,10 +1,11 @@
-"""DSD: how attention changes from layer to layer, and how alike the classes' maps are, follow the teacher.
+"""DSD: the change of attention from layer to layer and the similarity of the classes' maps should follow the teacher's.
 
 The method has both terms alone beside the task loss, with weights 1,000 and 10 (winycg/CIRKD, losses/dsd.py, train_kd.py and
 train_scripts/train_kd/train_dsd.sh at 2d8ad0f). Its maps are the auxiliary logits, the features and the main logits; its
 MobileNetV2 has no auxiliary logits, and there the main logits stand at both ends.
 
-Pixels: of a labelled picture all, ignored and padded ones too, as in CIRKD's code; of a picture without label the real ones.
+Pixels: in a labelled picture all, including ignored and padded ones, as in CIRKD's code; in a picture without label the real
+ones.
 """
 
 from collections.abc import Sequence

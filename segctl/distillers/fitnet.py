@@ -4,7 +4,8 @@ The paper trains on a hint of a middle layer first. CIRKD's code adds the distan
 loss, with weight 10 beside KD (winycg/CIRKD, losses/fitnet.py and train_scripts/train_kd/train_fitnet.sh at 2d8ad0f). The
 reference's features have 256 (teacher) and 128 (student) channels. The weight holds for any others: the distance is a mean.
 
-Pixels: of a labelled picture all, ignored and padded ones too, as in CIRKD's code; of a picture without label the real ones.
+Pixels: in a labelled picture all, including ignored and padded ones, as in CIRKD's code; in a picture without label the real
+ones.
 """
 
 from torch import Tensor, nn

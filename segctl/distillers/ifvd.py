@@ -1,4 +1,4 @@
-"""IFVD: how far each pixel is from the mean of its own class, in feature space, as the teacher's pixels are.
+"""IFVD: in feature space, each pixel should be as far from the mean of its own class as the teacher's pixel is.
 
 The method is this term beside KD and the discriminator of `discriminator.py`. Weight 20 is that of CIRKD's port, which the
 published column comes from; IFVD's own code has 200, beside an element-mean KD of weight 10.

@@ -1,6 +1,6 @@
 """JML-KD: the teacher's probabilities as soft labels, for a pixel loss and an IoU loss.
 
-Pixels: of a labelled picture the labelled ones, as published, or all with `pixels: all`; of a picture without label the real
+Pixels: in a labelled picture the labelled ones, as published, or all with `pixels: all`; in a picture without label the real
 ones.
 """
 

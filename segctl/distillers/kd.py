@@ -1,6 +1,7 @@
 """KD: the student's softened probabilities follow the teacher's, pixel by pixel.
 
-Pixels: of a labelled picture all, ignored and padded ones too, as in CIRKD's code; of a picture without label the real ones.
+Pixels: in a labelled picture all, including ignored and padded ones, as in CIRKD's code; in a picture without label the real
+ones.
 """
 
 from torch import Tensor

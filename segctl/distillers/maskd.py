@@ -5,8 +5,9 @@ There are two stages: first the tokens learn from the teacher alone, then they a
 the teacher's batch norm drift and takes the tokens of the step that happened to validate best; here the teacher stays in eval,
 and the last tokens are taken.
 
-Pixels: of a labelled picture all, ignored and padded ones too, as in the authors' code; of a picture without label the real ones.
-The first stage sees labelled pixels, and the real ones of pictures without label, for which the teacher's own class is the label.
+Pixels: in a labelled picture all, including ignored and padded ones, as in the authors' code; in a picture without label the real
+ones. The first stage sees labelled pixels, and the real ones of pictures without label, for which the teacher's own class is the
+label.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""CIRKD's memory terms: how each pixel relates to teacher pixels and regions of earlier images.
+"""CIRKD's memory terms: each pixel should relate to stored pixels and regions of earlier images as the teacher's pixel does.
 
 Weight 0.1 each; 0.01 on PASCAL VOC, where 0.1 is known to end below the undistilled student.
 

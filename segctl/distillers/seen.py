@@ -1,4 +1,4 @@
-"""Which pixels a term sees: of a labelled picture those that its paper says, of a picture without label all that are no padding.
+"""Which pixels a term sees: in a labelled picture those that its paper says, in a picture without label all but the padding.
 
 A batch whose pictures all have labels has no mask at all (None), so terms compute there what they always did. With pictures
 without labels among them, a mean over pixels becomes the mean over images of each image's mean, so that micro-batches still add

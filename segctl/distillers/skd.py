@@ -7,8 +7,8 @@ or 3×3 nodes (`pool` 0.5) and takes the norms as constants (`norm_gradient` fal
 The reference's features have 256 (teacher) and 128 (student) channels. The weight holds for any others, because a cosine does not
 grow with the number of channels.
 
-Pixels: of a labelled picture all, ignored and padded ones too, as in all code; of a picture without label the real ones: a pooled
-position is the largest of its real pixels, and one without any is in no pair.
+Pixels: in a labelled picture all, including ignored and padded ones, as in all code; in a picture without label the real ones: a
+pooled position is the largest of its real pixels, and one without any is in no pair.
 """
 
 import torch

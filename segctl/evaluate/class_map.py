@@ -19,7 +19,7 @@ from segctl.models.external.foreign import plain_name
 from segctl.schema.load import read_tree
 
 UNMAPPED = IGNORED
-"""The id of predictions that are no class of the dataset; a prediction of 255 is outside the classes of any dataset."""
+"""The id of predictions of none of the dataset's classes; a prediction of 255 is outside the classes of any dataset."""
 FORM = "write a YAML mapping of the network's classes to the dataset's, such as `truck: car` or `sky: null`"
 
 
@@ -54,7 +54,7 @@ class ClassMap:
         return {name: None if index == UNMAPPED else self.theirs[index] for name, index in zip(self.ours, self.ids, strict=True)}
 
     def warnings(self) -> list[str]:
-        """What is allowed but costs points: classes of the network that count as none, and of the dataset that none gives."""
+        """What is allowed but costs points: network classes that map to none, and dataset classes that none maps to."""
         none = [name for name, index in zip(self.ours, self.ids, strict=True) if index == UNMAPPED]
         absent = [name for index, name in enumerate(self.theirs) if index not in self.ids]
         found = []
@@ -91,6 +91,8 @@ def _from_file(ours: Sequence[str], theirs: Sequence[str], file: Path, dataset: 
         if target is not None and target not in theirs:
             raise InputError(f"'{file}': '{dataset}' has no class '{target}'{did_you_mean(str(target), list(theirs))}", FORM)
     if left := [name for name in ours if name not in tree]:
-        raise InputError(f"'{file}' says nothing about the network's {', '.join(left)}", "map each class; `null` is none")
+        raise InputError(
+            f"'{file}' says nothing about the network's {', '.join(left)}", "map each class; `null` maps it to no class"
+        )
     places = {name: index for index, name in enumerate(theirs)}
     return ClassMap(tuple(UNMAPPED if tree[name] is None else places[tree[name]] for name in ours), tuple(ours), tuple(theirs))

@@ -36,7 +36,7 @@ SavePrediction = Callable[[str, LabelMap], None]
 
 
 class StoppedCountingError(SegctlError):
-    """Whoever follows the progress stopped counting. If one process stops, all processes raise this."""
+    """The follower of the progress stopped the counting. If one process stops, all processes raise this."""
 
     def __init__(self) -> None:
         super().__init__("counting was stopped")

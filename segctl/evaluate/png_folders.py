@@ -74,7 +74,7 @@ class FilesRequest:
 
 @dataclass(frozen=True)
 class ScoredFiles:
-    """The counts, the content of scores.json, and what is allowed but probably not meant."""
+    """The counts, the content of scores.json, and what is allowed but probably a mistake."""
 
     counts: EvaluationCounts
     scores: ScoresJson

@@ -23,7 +23,7 @@ def truth_to_train_ids(table: ClassTable, ignored: int = IGNORED) -> NDArray[np.
 
 
 def predictions_to_train_ids(table: ClassTable) -> NDArray[np.uint8]:
-    """uint8 (256,): the train id of each raw id of a prediction. Predicting an ignored class is not ignored but wrong.
+    """uint8 (256,): the train id of each raw id of a prediction. A prediction of an ignored class is wrong; it is not ignored.
 
     Each ignored raw id below STAND_IN gets an id of its own, because some of them are right within their category.
     """

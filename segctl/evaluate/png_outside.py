@@ -1,4 +1,4 @@
-"""Predictions that are no class: what they probably are. Needs no torch.
+"""Predictions of ids outside the classes: what they probably are. Needs no torch.
 
 A prediction outside the classes is scored as a miss. That is right for a few stray pixels, and hides a mistake where a file holds
 other ids than the class table: 255 for class 1, ids that begin at 1, label ids for train ids. A share of all pixels cannot tell
@@ -21,7 +21,7 @@ from segctl.metrics.counts import FN, FP, TP
 from segctl.metrics.table import CountTable
 
 Strays = Counter[tuple[int, int]]
-"""Pixels by (train id of the ground truth, id in the file of the prediction), for predictions that are no class."""
+"""Pixels by (train id of the ground truth, id in the file of the prediction), for predictions outside the classes."""
 
 MANY_OUTSIDE = 1.0
 """Warn when more than this percentage of the valid pixels is predicted as no class."""
@@ -57,7 +57,7 @@ class JudgedPredictions:
     strays: Strays
 
     def warnings(self) -> Iterator[str]:
-        """What is allowed but probably not meant. Raises InputError where the predictions certainly have other ids."""
+        """What is allowed but probably a mistake. Raises InputError where the predictions certainly have other ids."""
         self._refuse_other_ids()
         pixels = int(self.table.valid_pixels.sum())
         outside = Counter[int]()
@@ -96,7 +96,7 @@ class JudgedPredictions:
             yield (
                 {index: found},
                 f"class {self._called(index)} is never predicted; "
-                f"{found} is predicted on {share:.2g} % of the pixels, which is no class",
+                f"{found} is predicted on {share:.2g} % of the pixels, which is not a class",
                 f"save the predictions with the id {self.ids[index]} for it",
             )
         for step, word, cure in ((1, "higher", "subtract 1 from"), (-1, "lower", "add 1 to")):

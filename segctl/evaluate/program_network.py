@@ -1,4 +1,4 @@
-"""An exported file in the place of its run's network, so that it is evaluated in every respect as the network is."""
+"""An exported file in place of its run's network, so that it is evaluated in every respect as the network is."""
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ def require_program_fits(program: Program, protocol: EvaluateSpec, weights_sha25
     if facts.output == "labels" and (averages or calibration):
         why = "--calibration wants probabilities" if calibration else "the protocol averages tiles or views"
         raise InputError(
-            f"{where} returns labels alone, but {why}",
+            f"{where} returns only labels, but {why}",
             "export the run with --output logits"
             + ("" if calibration else ", or score whole images (--protocol whole --scales 1 --no-flip)"),
         )

@@ -56,7 +56,7 @@ class EvaluationRequest:
     dataset: another prepared dataset than the run's own, whose classes are the network's by name, or by the file class_map (see
     class_map.py).  change: changes to the run's own protocol.  batch: images of one size that go through the network at once.
     boundary, calibration: scores to compute as well.  save_predictions: write every class map as an index PNG.
-    choice: which scores beside the usual.  program: an exported file to score in the place of the run's network.
+    choice: which scores beside the usual.  program: an exported file to score in place of the run's network.
     trust_program: whether it may be a .pt2 or TorchScript file, which may run its code when it is read.
     """
 
@@ -120,7 +120,7 @@ def open_request(request: EvaluationRequest) -> OpenedRequest:
         warnings = [text for text in (*classes.warnings(), differing_scaling(scaling, dataset.pixels)) if text]
         if request.calibration and not classes.is_one_to_one:
             raise InputError(
-                f"--calibration needs the probability of each class of '{name}', and the network has others",
+                f"--calibration needs the probability of each class of '{name}', and the network has other classes",
                 "leave --calibration out",
             )
     protocol = request.change.apply(spec.evaluate, spec.data.crop)

@@ -288,7 +288,7 @@ def require_repository(target: str) -> str:
     name = target.removeprefix(HUB)
     parts = name.split("/")
     if not target.startswith(HUB) or len(parts) != 2 or not all(_is_name(part) for part in parts):
-        raise InputError(f"got '{target}', wanted the name of a repository", f"such as {HUB}your-name/camvid-tiny")
+        raise InputError(f"got '{target}', wanted the name of a repository", f"for example {HUB}your-name/camvid-tiny")
     return name
 
 

@@ -1,4 +1,4 @@
-"""Whether an exported file says what its run says: the same images through both."""
+"""Whether an exported file predicts what its run predicts: the same images go through both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -104,7 +104,7 @@ def push_run(request: PushRequest) -> Pushed:
 
 def _refused(target: str, error: Exception) -> SegctlError:
     return SegctlError(
-        f"the hub did not take '{target}': {said_by_hub(error)}", "check the name and that your token may write there"
+        f"the hub did not accept '{target}': {said_by_hub(error)}", "check the name and that your token may write there"
     )
 
 

@@ -1,4 +1,4 @@
-"""`segctl export`: a finished run -> one file that runs anywhere, kept under its name only if it says what the run says."""
+"""`segctl export`: a finished run -> one file that runs anywhere, kept under its name only if it predicts as the run does."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

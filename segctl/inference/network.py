@@ -75,7 +75,8 @@ class PictureNetwork(ABC):
 
         image: a path, a PIL image, or an array uint8 (H, W, 3) of red, green and blue.  A list of these, or an array
         (B, H, W, 3), gives a list.  probabilities: return a pair of the label map and the probabilities float32 (C, H, W).
-        Raises InputError for a file that cannot be read, ArgumentError (a ValueError too) for anything else that is no picture.
+        Raises InputError for a file that cannot be read, ArgumentError (a ValueError too) for anything else that is not a
+        picture.
         """
         if isinstance(image, list | tuple):
             return [self._predict_one(self._pixels_of(one), probabilities) for one in image]
@@ -192,7 +193,7 @@ def as_rgb(image: Any) -> RGB:
         turned = ImageOps.exif_transpose(image)
         return np.array((turned or image).convert("RGB"))
     if not isinstance(image, np.ndarray):
-        raise ArgumentError(f"got a {type(image).__name__}, wanted a path, a PIL image or an array", "such as 'a.jpg'")
+        raise ArgumentError(f"got a {type(image).__name__}, wanted a path, a PIL image or an array", "for example 'a.jpg'")
     got = f"got an array {image.dtype} of shape {image.shape}"
     if image.dtype != np.uint8:
         raise ArgumentError(f"{got}, wanted uint8 from 0 to 255", "for values from 0 to 1: (255 * image).round().astype('uint8')")

@@ -1,4 +1,4 @@
-"""What a network says of one picture, as an array that can show itself."""
+"""A network's label map of one picture, as an array that can show itself."""
 
 import base64
 import html

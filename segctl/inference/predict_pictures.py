@@ -242,7 +242,7 @@ def _is_done(picture: FoundPicture, mask: Path) -> bool:
 
 
 def _judge(request: PredictRequest, network: PictureNetwork, pictures: list[FoundPicture]) -> None:
-    """Refuse options that do not fit the network or the files, and videos that are certainly no good."""
+    """Refuse options that do not fit the network or the files, and videos that certainly cannot be read."""
     if request.label_ids and benchmark_of(network.class_names) is None:
         raise InputError("--label-ids writes Cityscapes label ids, but this network has other classes", "leave --label-ids out")
     videos = [picture for picture in pictures if picture.is_video]

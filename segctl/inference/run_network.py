@@ -40,7 +40,7 @@ class RunNetwork(PictureNetwork):
 
     @staticmethod
     def open(path: Path, data_root: Path, device: str | None, precision: str | None, change: ProtocolChange) -> "RunNetwork":
-        """Raises InputError for a path that is no finished run, and for changes that do not fit."""
+        """Raises InputError for a path that is not a finished run, and for changes that do not fit."""
         saved = read(path)
         spec = validate_run(saved.run, f"'{saved.path}'")
         protocol = change.apply(spec.evaluate, spec.data.crop)

@@ -121,7 +121,7 @@ def open_video(path: Path) -> Iterator[Video]:
 
 
 def _judge(path: Path) -> None:
-    """Raise InputError for a file that is no video, or that its own headers say to be longer."""
+    """Raise InputError for a file that is not a video, or that its own headers say to be longer."""
     size = path.stat().st_size
     if not size:
         raise InputError(f"cannot read '{path}': it is empty", "copy the file again from where it came")
@@ -184,7 +184,7 @@ def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], size: tuple[int
                 writer.write(np.ascontiguousarray(shown[..., ::-1]))
                 count += 1
             writer.release()
-            # A full disk is no error to OpenCV.
+            # A full disk is not an error to OpenCV.
             _require_written(named, path, count)
             named.replace(partial)
         finally:

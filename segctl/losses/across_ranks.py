@@ -36,7 +36,7 @@ def max_over_ranks(values: Tensor) -> Tensor:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Sum over no other rank in this context: each tries on its own whether a batch fits into its memory."""
+    """In this context, sum over this rank alone: each rank tries whether a batch fits into its own memory."""
     global _alone
     _alone = True
     try:

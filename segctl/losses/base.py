@@ -19,11 +19,11 @@ class Averaged(Protocol):
 
     @property
     def needs_labels(self) -> bool:
-        """Whether it sees labelled pixels alone, and so nothing of a picture without label."""
+        """Whether it sees only labelled pixels, and so learns nothing from a picture without label."""
 
 
 class Loss(nn.Module, ABC, Generic[S]):
-    """A loss of the task, built from a spec of type S. It sees labelled pixels alone."""
+    """A loss of the task, built from a spec of type S. It sees only labelled pixels."""
 
     needs_labels = True
 

@@ -1,4 +1,4 @@
-"""Rules that all losses share: which pixels count, which labels are hard, the precision of sums, what is refused.
+"""Rules that all losses share: which pixels count, which labels are hard, the precision of sums, and what is refused.
 
 Letters: B batch, C classes, *D any number of spatial sizes, N their product.
 """
@@ -52,7 +52,7 @@ def valid_pixels(label: Tensor, ignore_index: int | None, keep_mask: Tensor | No
 
 
 def check_shapes(logits: Tensor, label: Tensor, keep_mask: Tensor | None) -> None:
-    """Refuse logits without a value or a gradient, and a label or mask that does not lie over the logits (B, C, *D).
+    """Refuse logits without a value or a gradient, and a label or mask whose shape does not fit the logits (B, C, *D).
 
     Raises ArgumentError.
     """

@@ -1,4 +1,4 @@
-"""`FineGrainedIoU`: the scores of `segctl eval` as a metric object for somebody's own loop.
+"""`FineGrainedIoU`: the scores of `segctl eval` as a metric object for a loop of your own.
 
 It follows torchmetrics' conventions, and is a `torchmetrics.Metric` where torchmetrics is installed (extra `torchmetrics`): it
 moves between devices, resets with its trainer, and adds up over processes.
@@ -106,7 +106,7 @@ class FineGrainedIoU(_Metric):
         pred: class ids, integers (B, H, W) or (H, W), or scores of classes, floats (B, C, H, W) or (C, H, W), of which the
         largest counts.  label: integers (B, H, W) or (H, W).  names: B names. Arrays, or tensors on one device.
         Named images may come again, as a distributed sampler repeats some to fill the last batch: they count once.
-        Raises ArgumentError for other shapes, ids that are no class, and names that do not fit.
+        Raises ArgumentError for other shapes, ids of no class, and names that do not fit.
         """
         if len(label.shape) == 2:
             pred, label = pred[None], label[None]

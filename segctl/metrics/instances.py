@@ -102,7 +102,7 @@ class Segments:
         return {"IoU": self.hits / whole, "Dice": 2 * self.hits / (self.hits + whole)}
 
     def at_least(self, pixels: int) -> "Segments":
-        """The segments of at least so many pixels; their shares of the false positives stay."""
+        """The segments of at least this many pixels; their shares of the false positives stay."""
         kept = self.sizes >= pixels
         return Segments(self.classes[kept], self.sizes[kept], self.hits[kept], self.strays[kept])
 

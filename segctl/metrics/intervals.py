@@ -103,7 +103,7 @@ def paired_differences(
 ) -> Differences:
     """The mean over the runs of `second` minus the mean over the runs of `first`, with intervals of the difference.
 
-    Paired: both sides are scored on the same resamples, so what makes an image hard for both cancels.
+    Paired: both sides are scored on the same resamples, so what makes an image hard for both cancels out.
     Raises ArgumentError where the runs were not scored on the same images against the same ground truth.
     """
     how, one = how or Bootstrap(), first[0]

@@ -22,6 +22,7 @@ from segctl.metrics.scores import (
     QBAR_PERCENTS,
     WORST_PERCENT,
     Floats,
+    divided,
     mean,
     pair_ratios,
     ratios,
@@ -68,12 +69,12 @@ def resample(images: ImageValues, draws: NDArray[np.int32]) -> ResampledScores:
     """Scores of each resample. draws: int32 (R, N), 0 for images without a valid pixel."""
     weights, counts = draws.astype(np.float64), images.counts
     dataset = ratios((weights @ counts.reshape(len(counts), -1)).reshape(len(draws), *counts.shape[1:]))
-    scores = {"Acc": _share(*(weights @ images.pixels).T)}
+    scores = {"Acc": divided(*(weights @ images.pixels).T)}
     scores |= {f"m{kind}_D": _mean_over_classes(dataset[kind]) for kind in KINDS}
     for over, kinds in images.values.items():
         for kind, values in kinds.items():
             defined = ~np.isnan(values)
-            means = _share(weights @ np.where(defined, values, 0), weights @ defined)
+            means = divided(weights @ np.where(defined, values, 0), weights @ defined)
             scores[f"m{kind}_{over}"] = _mean_over_classes(means)
         for kind, worst in _worst_of_columns(kinds, draws).items():
             scores[f"m{kind}_{over}_q5"] = _mean_over_classes(worst[:, 0].T)
@@ -131,10 +132,4 @@ def _shares(total: int, most: int) -> Floats:
 def _mean_over_classes(values: Floats) -> Floats:
     """(R, C) -> (R,): the mean over the classes that are defined."""
     defined = ~np.isnan(values)
-    return _share(np.where(defined, values, 0).sum(1), defined.sum(1))
-
-
-def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> Floats:
-    """part / whole of arrays of one shape, NaN where whole is 0."""
-    found: Floats = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
-    return found
+    return divided(np.where(defined, values, 0).sum(1), defined.sum(1))

@@ -130,7 +130,7 @@ def score(table: CountTable, *, binary: bool = False, percents: Iterable[int] = 
     scored = counts[:, scored_classes(table, binary)]
     dataset, pairs = ratios(scored.sum(0)), pair_ratios(scored, binary)
     percents = (WORST_PERCENT, *percents)
-    scores = {"Acc": float(_ratio(counts[..., TP].sum(), counts[..., [TP, FN]].sum()))}
+    scores = {"Acc": float(divided(counts[..., TP].sum(), counts[..., [TP, FN]].sum()))}
     for kind in KINDS:
         images = [mean(row) for row in pairs[kind]]
         classes = list(pairs[kind].T)
@@ -187,7 +187,7 @@ def per_image(table: CountTable, *, binary: bool = False) -> list[dict[str, Tabl
     """
     classes = scored_classes(table, binary)
     pixels = table.valid_pixels
-    accuracy = _ratio(table.counts[..., TP].sum(1), pixels)
+    accuracy = divided(table.counts[..., TP].sum(1), pixels)
     pairs = pair_ratios(table.counts[:, classes], binary)
     columns = [f"IoU.{name}" for name in table.class_names[classes]]
     return [
@@ -214,10 +214,10 @@ def ratios(counts: NDArray[Any]) -> dict[str, Floats]:
     """Acc, IoU, Dice and Precision as fractions from counts (..., C, 3), each (..., C); NaN where the denominator is 0."""
     tp, fp, fn = counts[..., TP], counts[..., FP], counts[..., FN]
     return {
-        "Acc": _ratio(tp, tp + fn),
-        "IoU": _ratio(tp, tp + fp + fn),
-        "Dice": _ratio(2 * tp, 2 * tp + fp + fn),
-        "Precision": _ratio(tp, tp + fp),
+        "Acc": divided(tp, tp + fn),
+        "IoU": divided(tp, tp + fp + fn),
+        "Dice": divided(2 * tp, 2 * tp + fp + fn),
+        "Precision": divided(tp, tp + fp),
     }
 
 
@@ -252,7 +252,7 @@ def scored_classes(table: CountTable, binary: bool) -> slice:
     return slice(1, 2) if binary else slice(None)
 
 
-def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
+def divided(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
     """part / whole of arrays of one shape, NaN where whole is 0."""
     fraction: Floats = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
     return fraction

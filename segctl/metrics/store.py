@@ -1,4 +1,4 @@
-"""Counts on disk: the one place that writes and reads the npz files of an evaluation.
+"""Counts on disk: the one place that knows the arrays in the npz files of an evaluation.
 
     counts.npz         names, class_names, counts int64 (N, C, 3), and groups where the dataset names them
     boundary.npz       the same arrays, counted on the boundaries
@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from segctl.errors import InputError, first_line
-from segctl.files import write_whole
+from segctl.errors import InputError
+from segctl.files import read_npz, write_npz
 from segctl.metrics.calibration import BINS, CalibrationTable
 from segctl.metrics.counts import TP
 from segctl.metrics.instances import InstanceTable
@@ -40,7 +39,7 @@ NEIGHBOUR_HINT = "run `segctl eval` on that run again, or move counts.npz to a f
 
 def save_table(path: Path, table: CountTable) -> None:
     """Write tp, fp and fn of each image to exactly this path, whole."""
-    _save(path, _table_arrays(table))
+    write_npz(path, _table_arrays(table))
 
 
 def load_table(path: Path, hint: str = TABLE_HINT) -> CountTable:
@@ -51,7 +50,7 @@ def load_table(path: Path, hint: str = TABLE_HINT) -> CountTable:
 def save_counts(folder: Path, counts: EvaluationCounts) -> None:
     """Write counts.npz, confusion.npz and what else was counted; remove files of an earlier evaluation that counted more."""
     save_table(folder / "counts.npz", counts.table)
-    _save(folder / "confusion.npz", {"matrix": counts.confusion, "class_names": _texts(counts.table.class_names)})
+    write_npz(folder / "confusion.npz", {"matrix": counts.confusion, "class_names": _texts(counts.table.class_names)})
     beside = {
         "boundary": None if counts.boundary is None else _table_arrays(counts.boundary),
         "instances": None if counts.instances is None else _instance_arrays(counts.instances, counts.unscored),
@@ -62,7 +61,7 @@ def save_counts(folder: Path, counts: EvaluationCounts) -> None:
         if arrays is None:
             (folder / f"{name}.npz").unlink(missing_ok=True)
         else:
-            _save(folder / f"{name}.npz", arrays)
+            write_npz(folder / f"{name}.npz", arrays)
 
 
 def load_counts(file: Path) -> EvaluationCounts:
@@ -113,7 +112,7 @@ def save_part(path: Path, counts: EvaluationCounts, key: str) -> None:
         arrays |= _prefixed("calibration", _calibration_arrays(counts.calibration))
     if counts.raters is not None:
         arrays |= _prefixed("raters", _rater_arrays(counts.raters))
-    _save(path, arrays)
+    write_npz(path, arrays)
 
 
 def load_part(path: Path, key: str) -> EvaluationCounts | None:
@@ -145,7 +144,7 @@ class _Stored:
 
     def __init__(self, path: Path, hint: str = TABLE_HINT, arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
         self.path, self.hint = path, hint
-        self.arrays = _load(path, hint) if arrays is None else arrays
+        self.arrays = read_npz(path, "counts", hint) if arrays is None else arrays
 
     def under(self, prefix: str) -> "_Stored":
         """The arrays whose names begin with `prefix.`, without it."""
@@ -211,33 +210,6 @@ class _Stored:
         if not isinstance(found, np.ndarray):  # NumPy hands out a zip's other files as bytes
             raise self.fault(f"'{name}' is not an array")
         return found
-
-
-def _load(path: Path, hint: str) -> Arrays:
-    fault = f"cannot read counts from '{path}'"
-    if path.exists() and not path.is_file():
-        raise InputError(f"{fault}: it is not a plain file", hint)  # a pipe or a device may never end
-    try:
-        with path.open("rb") as handle:
-            file = np.load(handle, allow_pickle=False)
-            if isinstance(file, NpzFile):
-                with file:
-                    return dict(file)
-    except OSError as error:
-        raise InputError(f"{fault}: {error.strerror or error}", hint) from error
-    except Exception as error:
-        # Damage shows as whatever the parsers beneath meet first: BadZipFile, zlib.error, EOFError, ValueError, SyntaxError ...
-        # Only NumPy's reader runs in this block, so no error here can be a fault of segctl's own.
-        raise InputError(f"{fault}: {first_line(error)}", hint) from error
-    raise InputError(f"{fault}: it is not an npz file", hint)
-
-
-def _save(path: Path, arrays: Arrays) -> None:
-    def write(partial: Path) -> None:
-        with partial.open("wb") as handle:  # a path would get `.npz` added
-            np.savez(handle, **arrays)  # type: ignore[arg-type]  # NumPy reads the names as its own options' types
-
-    write_whole(path, write)
 
 
 def _beside(path: Path, hint: str = NEIGHBOUR_HINT) -> _Stored | None:

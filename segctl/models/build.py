@@ -49,9 +49,9 @@ def build_model(
 def _build(spec: ModelSpec, num_classes: int, bands: int) -> Segmenter:
     if spec.family == "cirkd":
         if spec.final_norm:
-            raise InputError("model.final_norm: got true with family 'cirkd', whose backbones are no transformers")
+            raise InputError("model.final_norm: got true with family 'cirkd', whose backbones are not transformers")
         if bands != 3:
-            raise InputError(f"model.family: 'cirkd' takes RGB images alone, got {bands} bands", "leave model.family out")
+            raise InputError(f"model.family: 'cirkd' takes only RGB images, got {bands} bands", "leave model.family out")
         return build_cirkd(spec, num_classes)
     backbone = build_backbone(
         spec.backbone, spec.output_stride, spec.weights, spec.stages, bands=bands, final_norm=spec.final_norm

@@ -237,7 +237,7 @@ def _for_bands(name: str, fit: Fit, weights: str) -> TimmBackbone:
         backbone = TimmBackbone(name, _create(name, fit.options, in_chans=fit.bands), fit)
     except NO_SUCH_MAPS as error:
         raise InputError(
-            f"model.backbone: '{name}' takes RGB images alone, got images of {fit.bands} bands",
+            f"model.backbone: '{name}' takes only RGB images, got images of {fit.bands} bands",
             "use another, such as resnet18d, or prepare the data with three --bands",
         ) from error
     if weights == "none":

@@ -43,7 +43,7 @@ class Program(ABC):
         if self.facts.size is not None and list(images.shape[1:3]) != self.facts.size:
             height, width = self.facts.size
             raise InputError(
-                f"'{self.path}' takes images of {height}×{width} pixels alone, got {images.shape[1]}×{images.shape[2]}",
+                f"'{self.path}' takes only images of {height}×{width} pixels, got {images.shape[1]}×{images.shape[2]}",
                 "resize the pictures, or export the run without --size",
             )
         try:
@@ -65,7 +65,7 @@ class Program(ABC):
         """Probabilities float32 (B, C, H, W) for images (B, H, W, N). Raises InputError for a file that returns labels."""
         if self.facts.output == "labels":
             raise InputError(
-                f"'{self.path}' returns labels alone, wanted probabilities", "export the run with --output probabilities"
+                f"'{self.path}' returns only labels, wanted probabilities", "export the run with --output probabilities"
             )
         found: NDArray[np.float32] = self.run(images)
         if self.facts.output == "logits":

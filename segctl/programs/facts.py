@@ -91,5 +91,5 @@ def torch_facts(path: Path) -> ProgramFacts:
             place = next((name for name in archive.namelist() if name.endswith(f"/extra/{EXTRA_FILE}")), None)
             text = None if place is None else archive.read(place).decode("utf-8")
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise InputError(f"cannot read '{path}': it is damaged, or no archive of torch", EXPORT_AGAIN) from error
+        raise InputError(f"cannot read '{path}': it is damaged, or not an archive of torch", EXPORT_AGAIN) from error
     return facts_of(text, f"'{path}'")

@@ -88,7 +88,9 @@ def _cannot_load(path: Path, error: Exception, version: str) -> InputError:
         )
     if newer := re.search(r"[Uu]nsupported model IR version: \d+|opset \d+ is under development", said):
         return InputError(f"onnxruntime {version} is too old for '{path}': {newer[0]}", "update onnxruntime")
-    return InputError(f"cannot read '{path}': it is damaged, cut short, or no ONNX file: {first_line(error)[:200]}", EXPORT_AGAIN)
+    return InputError(
+        f"cannot read '{path}': it is damaged, cut short, or not an ONNX file: {first_line(error)[:200]}", EXPORT_AGAIN
+    )
 
 
 def with_facts(body: bytes, facts: ProgramFacts) -> bytes:
@@ -111,7 +113,7 @@ def _tail(facts: ProgramFacts) -> bytes:
 def _require_unchanged(path: Path, facts: ProgramFacts) -> None:
     """Refuse a file whose bytes changed in place: a flipped bit is another weight.
 
-    A file that does not end as segctl wrote it was written again by another tool, which may do so.
+    A file that does not end as segctl wrote it was rewritten by another tool, which is allowed.
     """
     content = path.read_bytes()
     length = facts.checked_bytes or 0

@@ -45,7 +45,7 @@ class OpenVinoProgram(Program):
             text = str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
         except Exception as error:  # OpenVINO raises RuntimeError for all
             raise InputError(
-                f"cannot read '{path}': it is damaged, or no file of OpenVINO: {first_line(error)[:200]}", EXPORT_AGAIN
+                f"cannot read '{path}': it is damaged, or not a file of OpenVINO: {first_line(error)[:200]}", EXPORT_AGAIN
             ) from error
         facts = facts_of(text, f"'{path}'")
         if facts.checksum != xxhash.xxh3_128_hexdigest(weights.read_bytes()):

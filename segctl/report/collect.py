@@ -58,7 +58,7 @@ class Evaluation:
 
     @property
     def program(self) -> str | None:
-        """The name of the exported file that was scored in the place of the run's network; None for the network itself."""
+        """The name of the exported file that was scored in place of the run's network; None for the network itself."""
         return self.about.get("program")
 
     @property
@@ -77,7 +77,7 @@ class Curves:
     """The course of training: (step, value) pairs, scores in percent.
 
     weights_of: the step whose weights were kept, in words; None while the run has not ended.  not_finite: how many logged losses
-    and scores are NaN or infinite, as those of a diverged run, and so are no points.
+    and scores are NaN or infinite, as those of a diverged run, which are left out of the points.
     """
 
     loss: tuple[tuple[int, float], ...]
@@ -240,7 +240,8 @@ def _of_other_images(runs: Sequence[Run]) -> dict[Path, InputError]:
         usual = max(found_here.values(), key=len)  # the first, and so the oldest, of equals
         for run in (run for members in found_here.values() if members is not usual for run in members):
             path, other = run.folder.evaluation(split) / "counts.npz", usual[0].folder.path
-            odd[run.folder.path] = _foreign(path, f"its classes, images or labels are not those of '{other}', of the same data")
+            fault = f"its classes, images or labels differ from those of '{other}', which is scored on the same data"
+            odd[run.folder.path] = _foreign(path, fault)
     return odd
 
 

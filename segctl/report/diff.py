@@ -1,4 +1,4 @@
-"""Two runs on the same images -> a page: where is the second better, where worse, and is it beyond the noise of images.
+"""Two runs on the same images -> a page: where the second is better or worse, and whether that is beyond the noise of images.
 
 Regions are connected areas of one class in the ground truth, in bins of their share of the image. Their score is the share of
 their pixels that are right. It is counted as tp and fn of a table whose classes are the bins, so that the same paired bootstrap
@@ -89,7 +89,7 @@ class DiffRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Diff:
-    """What was found on one split. sizes, boundary: empty where label maps could not be had, with the reason in `notes`.
+    """What was found on one split. sizes, boundary: empty where label maps were not available, with the reason in `notes`.
 
     images: of each image the points of mIoU_I by which the second run is above the first, the largest gain first.
     """
@@ -210,7 +210,7 @@ def _from_maps(
     mine = a.evaluations[comparison.split]
     roots = [*([] if budget.data_root is None else [budget.data_root]), *(root for run in (a, b) if (root := run.data_root))]
     prepared = find_prepared(roots, mine, comparison.dataset)
-    missing = "no scores by size of region and at the boundary"
+    missing = "no scores by size of region or at the boundary"
     if isinstance(prepared, str):
         return (), (), (f"{missing}: {prepared}",)
     names, classes = prepared.names(split_scored(mine)), len(prepared.classes.names)
@@ -323,7 +323,7 @@ def _summary(found: Diff) -> Table:
 
 
 def _rows(a: Run, b: Run, found: Diff, album: Album, drawer: Drawer) -> list[PageBlock]:
-    """Image, truth and both predictions where the second run is most better and most worse."""
+    """Image, truth and both predictions where the second run gains most and where it loses most."""
     labels = [label for label, _ in album.runs]
     places = [labels.index(run.label) for run in (a, b)]
     shown = [
@@ -377,7 +377,7 @@ def _about_images(found: Diff) -> str:
     if row.difference is None:
         return "No image has a score in both runs."
     return (
-        f"A single image has no interval. Over all of them mIoU_I differs by {row.difference.value:+.2f} "
+        f"A single image has no interval. Over all images mIoU_I differs by {row.difference.value:+.2f} "
         f"[{row.difference.low:+.2f}, {row.difference.high:+.2f}]: {row.verdict}. The largest gains and losses in points of "
         "mIoU_I:"
     )

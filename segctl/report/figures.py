@@ -17,7 +17,7 @@ LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
 """Okabe and Ito's colours, which colour-blind readers can tell apart, and four more; readable on white and on dark paper."""
 
 WIDTH = 960
-"""The width of every figure, in units of which its text is 12 high."""
+"""The width of every figure, in the units in which its text is 12 high."""
 
 CHARACTER = 6.8
 """The mean width of a character of 12 units of a sans-serif font, to leave room for names."""

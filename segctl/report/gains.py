@@ -46,7 +46,7 @@ def class_gain(group: Group, groups: Sequence[Group], class_name: str, column: s
 
 
 def beyond_seeds(found: Gain | None) -> bool:
-    """Whether the interval of a gain over seeds excludes 0; False for a single seed, whose noise nobody knows."""
+    """Whether the interval of a gain over seeds excludes 0; False for a single seed, whose noise is unknown."""
     return found is not None and found.low is not None and found.high is not None and (found.low > 0 or found.high < 0)
 
 
@@ -127,7 +127,9 @@ def _separate(groups: Sequence[Group]) -> list[str]:
         seeds = [{run.seed for run in group.runs} for group in members]
         if len(members) > 1 and all(one.isdisjoint(other) for one, other in combinations(seeds, 2)):
             rows = "; ".join(f"{group.short_label} has {_seeds(sorted(own))}" for group, own in zip(members, seeds, strict=True))
-            notes.append(f"the seeds of {method} are in {len(members)} rows, because their runs differ in more than that: {rows}")
+            notes.append(
+                f"the seeds of {method} are in {len(members)} rows, because their runs differ in more than the seed: {rows}"
+            )
     return notes
 
 

@@ -137,17 +137,17 @@ def gain_in_words(trio: Trio, measured: Sequence[Measured]) -> tuple[str, str]:
     group, groups = trio.distilled, trio.comparison.groups
     found = None if group is None else gain(group, groups)
     if group is None or found is None:
-        missing = "There is no undistilled student with the same settings and seed, so nobody can say what distillation gained."
+        missing = "There is no undistilled student with the same settings and seed, so the gain of distillation is not known."
         return "", missing if group is not None else ""
     seeds = len(found.seeds)
     if found.low is None or found.high is None:
-        meaning = "One seed each: nobody knows whether another seed would show it."
+        meaning = "One seed each: whether another seed would show the same is not known."
         over = next((each.differences.scores["mIoU_D"] for each in measured if each.group is group and each.differences), None)
         if over is not None:
             verdict = "excludes 0, so other images would show it too" if over.low > 0 or over.high < 0 else "holds 0"
             meaning += f" Over images its 95 % interval is [{over.low:+.2f}, {over.high:+.2f}], which {verdict}."
     else:
-        verdict = "beyond the noise of seeds" if beyond_seeds(found) else "within the noise of seeds: it shows no difference"
+        verdict = "beyond the noise of seeds" if beyond_seeds(found) else "within the noise of seeds, so it shows no difference"
         loss = "" if better(found) or not beyond_seeds(found) else ", and a loss"
         meaning = f"95 % interval over {seeds} seeds [{found.low:+.2f}, {found.high:+.2f}]: {verdict}{loss}."
     if trio.others:
@@ -158,7 +158,7 @@ def gain_in_words(trio: Trio, measured: Sequence[Measured]) -> tuple[str, str]:
 def most_improved(trio: Trio, album: Album) -> tuple[AlbumPicture, float | None] | None:
     """The picture of the album on which the distilled student is most above the undistilled one, with the points.
 
-    Without a pair, or its pictures, the first picture of which the shown run has a prediction.
+    Without a pair, or without its pictures: the first picture that the shown run has a prediction for.
     """
     labels = [label for label, _ in album.runs]
     if trio.pair is not None and album.scores is not None:
@@ -246,7 +246,7 @@ def _unscored_teacher(trio: Trio, clocks: Mapping[str, "NetworkTimes"]) -> Tile:
     )
     elsewhere = None if trio.teacher is None else scored_elsewhere(trio.teacher, student.evaluations[trio.comparison.split])
     if elsewhere is not None:
-        value, note = elsewhere, f"on {_images(trio.comparison)}, as its own run says"
+        value, note = elsewhere, f"on {_images(trio.comparison)}, according to its own run"
     score = UNDEFINED if value is None else f"{value:.2f}"
     return Tile("teacher", _teacher_word(trio), score, note, facts, -1)
 

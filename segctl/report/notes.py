@@ -72,7 +72,7 @@ def _recipes(groups: Sequence[Group]) -> list[str]:
         return []
     return [
         f"the published numbers of recipe {', '.join(other)} come from another optimiser, schedule, augmentation or protocol "
-        f"than ours (recipe {spec.recipe or 'none'}): a difference to them is not a difference of methods"
+        f"than ours (recipe {spec.recipe or 'none'}): a difference from them is not a difference between methods"
     ]
 
 

@@ -78,7 +78,8 @@ HOW_TO_READ = Notes(
 )
 ABOUT_DIFFERENCES = (
     "Points of IoU_D by which a run is above another on the same images, with the interval of that difference. Both runs are "
-    "scored on the same resamples, so what makes an image hard for both cancels. The interval says what other images of the same "
+    "scored on the same resamples, so what makes an image hard for both cancels out. The interval says what other images of "
+    "the same "
     "kind would change. Bold: the difference is beyond the noise of seeds, by its interval paired over seeds; what another seed "
     "would change is unknown for a single seed. Each panel of the figure has a scale of its own."
 )
@@ -91,12 +92,13 @@ ABOUT_MIX_UPS = (
     "expensive mix-ups of any run."
 )
 ABOUT_CURVES = (
-    "Left: the total training loss (pale as logged, strong its running mean). Right: mIoU_D on the validation split. Seeds share "
+    "Left: the total training loss (pale: as logged; strong: running mean). Right: mIoU_D on the validation split. Seeds share "
     "a colour. A validation measured once is written as a number. Losses of different methods are sums of different terms and "
     "cannot be compared."
 )
 ABOUT_WORST = (
-    "The images of lowest mIoU_I, the mean IoU over the classes in the image's ground truth. On the web page a click opens one "
+    "The images with the lowest mIoU_I, the mean IoU over the classes in the image's ground truth. On the web page a click "
+    "opens one "
     "in the explorer; in a strip of pictures, wrong pixels are red in the last one."
 )
 
@@ -191,7 +193,7 @@ def _first_screen(frame: Frame) -> list[PageBlock]:
     picture, points = found
     maps = row_maps(trio, album, picture)
     legend = legend_in_view(album.classes, [each for _, each in maps])
-    why = "" if points is None else f", where the distilled student is most above the undistilled one ({points:+.2f} mIoU_I)"
+    why = "" if points is None else f", where the distilled student gains most over the undistilled one ({points:+.2f} mIoU_I)"
     title = f"{picture.name} of {place}: {', '.join(['image', *(role for role, _ in maps)])}{why}"
     strip = frame.drawer.picture("first-row", title, lambda path: draw_row(picture, maps, album.classes, legend, path))
     return [*blocks, PictureRow(strip, row_uris(picture, maps, album.classes), legend, picture.width)]
@@ -216,7 +218,7 @@ def _summary(frame: Frame) -> str:
 
 def _what_was_run(frame: Frame) -> Section:
     runs = frame.collection.runs
-    notes = [f"not readable, left out: {sentence}" for sentence in frame.collection.unreadable]
+    notes = [f"left out because it cannot be read: {sentence}" for sentence in frame.collection.unreadable]
     notes += [f"`{run.label}`: {run.lost_log}" for run in runs if run.lost_log]
     notes += [
         f"`{run.label}` is not evaluated{'' if frame.split is None else f' on {frame.split}'}: "
@@ -225,7 +227,7 @@ def _what_was_run(frame: Frame) -> Section:
         if not (run.evaluations if frame.split is None else frame.split in run.evaluations) and run.method != PRETRAIN
     ]
     notes += [
-        f"`{run.label}` made a backbone: its curves are those of the linear probe, and it is not evaluated"
+        f"`{run.label}` pretrained a backbone: its curves are those of the linear probe, and it is not evaluated"
         for run in runs
         if run.method == PRETRAIN
     ]

@@ -1,22 +1,20 @@
-"""Draws pictures side by side as one PNG (Pillow, imported where it is used, so that help stays instant)."""
+"""Draws pictures side by side as one PNG."""
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
 
 from segctl.data.files.archives import PlainFile
-from segctl.data.files.pictures import read_image
+from segctl.data.files.pictures import decode, read_image
 from segctl.errors import printable
 from segctl.files import write_whole
 from segctl.report.collect import TILES, Rgb, WorstImage
 from segctl.report.content import AlbumPicture, RowTile
 from segctl.report.explorer.maps import ClassIds
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from PIL.ImageFont import FreeTypeFont
 
 STRIP_TILE_PX = 300
 GAP_PX = 6
@@ -30,8 +28,6 @@ FIXED_LEGEND: tuple[tuple[str, Rgb], ...] = (("error: wrong", (215, 35, 35)), ("
 
 def draw_worst(images: Sequence[WorstImage], colors: Mapping[str, Rgb], path: Path) -> None:
     """One row per image (image, truth, prediction, error), and below it the colours of the classes in view."""
-    from PIL import Image
-
     rows = [(image, _load_tiles(image)) for image in images]
     strips = [_header(), *(_row(image, tiles) for image, tiles in rows), _legend(_in_view(colors, [tiles for _, tiles in rows]))]
     sheet = Image.new("RGB", (_sheet_width(), sum(strip.height for strip in strips)), "white")
@@ -50,9 +46,7 @@ def draw_row(
     path: Path,
 ) -> None:
     """The image and label maps with their roles above, and the classes in view (name, colour) below."""
-    from PIL import Image, ImageDraw
-
-    tiles = [_fitted(Image.open(io.BytesIO(picture.jpeg)), photograph=True)]
+    tiles = [_fitted(Image.fromarray(decode(picture.jpeg)), photograph=True)]
     tiles += [_fitted(colored(found, classes).convert("RGB"), photograph=False) for _, found in maps]
     width = len(tiles) * STRIP_TILE_PX + (len(tiles) + 1) * GAP_PX
     below = _legend([(name, _rgb(color)) for name, color in legend], width)
@@ -79,10 +73,8 @@ def row_uris(
     return tuple(found)
 
 
-def colored(ids: ClassIds, classes: Sequence[tuple[str, str]]) -> "Image":
+def colored(ids: ClassIds, classes: Sequence[tuple[str, str]]) -> Image.Image:
     """A label map uint8 (H, W) as a picture with class colours as its palette; ids of no class are black."""
-    from PIL import Image
-
     palette = bytearray(3 * 256)
     for index, (_, color) in enumerate(classes):
         palette[3 * index : 3 * index + 3] = bytes(_rgb(color))
@@ -100,18 +92,14 @@ def _uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _load_tiles(image: WorstImage) -> list["Image"]:
+def _load_tiles(image: WorstImage) -> list[Image.Image]:
     """The four tiles, fitted into squares of STRIP_TILE_PX. Class colours are resized without blending."""
-    from PIL import Image
-
     tiles = [Image.fromarray(read_image(PlainFile(str(image.tiles[kind]), image.tiles[kind]))) for kind in TILES]
     return [_fitted(tile, photograph=kind == "image") for kind, tile in zip(TILES, tiles, strict=True)]
 
 
-def _fitted(tile: "Image", *, photograph: bool) -> "Image":
+def _fitted(tile: Image.Image, *, photograph: bool) -> Image.Image:
     """A picture, fitted into a square of STRIP_TILE_PX. Small ones are enlarged to crisp pixels; class colours never blend."""
-    from PIL import Image
-
     scale = min(STRIP_TILE_PX / tile.width, STRIP_TILE_PX / tile.height)
     size = (max(1, round(tile.width * scale)), max(1, round(tile.height * scale)))
     return tile.resize(size, Image.Resampling.LANCZOS if photograph and scale < 1 else Image.Resampling.NEAREST)
@@ -121,9 +109,7 @@ def _sheet_width() -> int:
     return len(TILES) * STRIP_TILE_PX + (len(TILES) + 1) * GAP_PX
 
 
-def _header() -> "Image":
-    from PIL import Image, ImageDraw
-
+def _header() -> Image.Image:
     strip = Image.new("RGB", (_sheet_width(), LINE_PX + 4), "white")
     pen = ImageDraw.Draw(strip)
     for column, kind in enumerate(TILES):
@@ -132,9 +118,7 @@ def _header() -> "Image":
     return strip
 
 
-def _row(image: WorstImage, tiles: Sequence["Image"]) -> "Image":
-    from PIL import Image, ImageDraw
-
+def _row(image: WorstImage, tiles: Sequence[Image.Image]) -> Image.Image:
     height = max(tile.height for tile in tiles)
     strip = Image.new("RGB", (_sheet_width(), height + LINE_PX + GAP_PX), "white")
     pen, font = ImageDraw.Draw(strip), _font()
@@ -147,7 +131,7 @@ def _row(image: WorstImage, tiles: Sequence["Image"]) -> "Image":
     return strip
 
 
-def _in_view(colors: Mapping[str, Rgb], rows: Sequence[Sequence["Image"]]) -> list[tuple[str, Rgb]]:
+def _in_view(colors: Mapping[str, Rgb], rows: Sequence[Sequence[Image.Image]]) -> list[tuple[str, Rgb]]:
     """The classes whose colour is in a truth or prediction tile, then the meaning of the other colours."""
     truth, prediction = TILES.index("truth"), TILES.index("prediction")
     seen: set[Any] = set()
@@ -159,9 +143,7 @@ def _in_view(colors: Mapping[str, Rgb], rows: Sequence[Sequence["Image"]]) -> li
     return [*classes, *((name, color) for name, color in FIXED_LEGEND if color not in taken)]
 
 
-def _legend(entries: Sequence[tuple[str, Rgb]], width_px: int | None = None) -> "Image":
-    from PIL import Image, ImageDraw
-
+def _legend(entries: Sequence[tuple[str, Rgb]], width_px: int | None = None) -> Image.Image:
     font, across = _font(), width_px or _sheet_width()
     left, line, placed = GAP_PX, 0, []
     for name, color in ((printable(name), color) for name, color in entries):
@@ -180,10 +162,9 @@ def _legend(entries: Sequence[tuple[str, Rgb]], width_px: int | None = None) -> 
     return strip
 
 
-def _font(*, bold: bool = False) -> "FreeTypeFont":
+def _font(*, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib and has the letters of most languages."""
     from matplotlib import get_data_path
-    from PIL import ImageFont
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / name), TEXT_PX)

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 GRAIN = 512
-"""The CUDA allocator rounds every tensor up to a multiple of so many bytes."""
+"""The CUDA allocator rounds every tensor up to a multiple of this many bytes."""
 
 
 _counting = ContextVar("_counting", default=False)
@@ -22,7 +22,7 @@ def counting_bytes() -> bool:
 
 
 def as_on_gpu(tensor: Tensor) -> bool:
-    """Whether to do with a tensor of any shape what a GPU wants: it is on one, or its bytes are counted for one."""
+    """Whether a tensor of any shape should be handled as on a GPU: it is on one, or its bytes are counted for one."""
     return tensor.is_cuda or _counting.get()
 
 

@@ -12,7 +12,7 @@ from segctl.errors import SegctlError, first_line
 
 TRAIN_WITH_LESS = (
     "add --set train.activation_checkpointing=true, which only costs time, or --set train.precision=bf16; or use a smaller "
-    "data.crop or train.batch_size; or --set train.accumulate=2, which changes a loss of IoU: it then sees smaller batches"
+    "data.crop or train.batch_size; or --set train.accumulate=2, which changes an IoU loss: it then sees smaller batches"
 )
 SCORE_WITH_LESS = (
     "score in tiles (evaluate.protocol of the preset, or --protocol sliding --tile 512x512 of `segctl eval`), one image at a "
@@ -77,7 +77,8 @@ def out_of_memory_in_words(device: torch.device, hint: str | Callable[[], str]) 
             raise _out_of_gpu_memory(device, _found_out(hint, error)) from error
         if "device-side assert" in text:
             raise SegctlError(
-                f"a check on {device} failed, most likely of a label with an id that is no class: {first_line(error)}",
+                f"a check on {device} failed, most likely because of a label with an id that belongs to no class: "
+                f"{first_line(error)}",
                 "`segctl data check NAME` looks at every label; CUDA_LAUNCH_BLOCKING=1 in front of the command names the place",
             ) from error
         # On a CPU torch raises a plain RuntimeError that names its allocator.

@@ -42,7 +42,7 @@ def shard_frozen(network: nn.Module, called: set[nn.Module], device: torch.devic
 
 
 def _parts(module: nn.Module, called: set[nn.Module], most: int) -> Iterator[nn.Module]:
-    """The largest parts that are called and have at most so many weights, or no called part of their own."""
+    """The largest parts that are called and have at most this many weights, or no called part of their own."""
     for child in module.children():
         weights = sum(weight.numel() for weight in child.parameters())
         if not weights:

@@ -39,13 +39,13 @@ ARRIVAL = timedelta(minutes=10)
 """How long a process waits at the start until all processes are there. A cluster may start some minutes after others."""
 
 AGAIN_S = 0.02
-"""Look so often whether the other processes are there."""
+"""How often to look whether the other processes are there."""
 
 SILENCE_S = 5.0
-"""Say for whom a process waits at the start after this many seconds."""
+"""After this many seconds of waiting at the start, say whom the process waits for."""
 
 ORDER_FREE_PROCESSES = 2
-"""A sum over at most this many processes does not depend on the order of its terms: a + b = b + a to the last bit."""
+"""A sum over at most this many processes does not depend on the order of its terms, because a + b = b + a exactly."""
 
 LOST = (
     "connection closed by peer", "connection reset by peer", "broken pipe", "connection refused",

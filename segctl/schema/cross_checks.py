@@ -1,4 +1,4 @@
-"""Faults that only show between the blocks of a preset."""
+"""Faults that only show when several blocks of a preset are compared."""
 
 from segctl.errors import Fault
 from segctl.schema.data import CopyPasteSpec
@@ -63,7 +63,10 @@ def _model_faults(run: TrainRun) -> list[Fault]:
         faults.append(Fault("model.rates", f"got {list(run.model.rates)}, wanted null for {what}, which has no choice of them"))
     if run.model.frozen and run.train.activation_checkpointing:
         faults.append(
-            Fault("train.activation_checkpointing", "got true with model.frozen, whose backbone keeps nothing, wanted false")
+            Fault(
+                "train.activation_checkpointing",
+                "got true with model.frozen, whose backbone stores nothing for the backward pass, wanted false",
+            )
         )
     if run.model.frozen and run.optim.layer_decay is not None:
         faults.append(
@@ -250,9 +253,9 @@ def _loop_faults(run: TrainRun) -> list[Fault]:
 
 
 def reach_beyond_crop(run: TrainRun, evaluate: EvaluateSpec, picture: tuple[int, int]) -> str:
-    """What is said of an atrous branch that reaches beyond the crop where pictures (height, width) are judged whole; else empty.
+    """A sentence about an atrous branch that reaches beyond the crop, if pictures (height, width) are scored whole; else empty.
 
-    Such a branch sees nothing but padding while it learns, and could see pixels when it is judged.
+    Such a branch sees nothing but padding while it learns, and could see pixels when it is scored.
     """
     model, (height, width) = run.model, run.data.crop
     if model.head not in ATROUS_HEADS or model.family != "timm" or not isinstance(evaluate.protocol, WholeProtocol):

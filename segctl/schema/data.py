@@ -79,7 +79,7 @@ class JpegSpec(AugmentSpec):
 
 
 class GreySpec(AugmentSpec):
-    """Take the colour away."""
+    """Turn the picture grey."""
 
     kind: Literal["grey"] = "grey"
     probability: Probability = 0.1
@@ -159,7 +159,7 @@ class UnlabelledSpec(Spec):
     """Pictures without labels in every batch, from which a teacher teaches, or the network itself (semi)."""
 
     split: str | None = "unlabelled"
-    """The split whose pictures are mixed in; labels that it may have are not looked at. null: only the pictures whose labels
+    """The split whose pictures are mixed in; labels that it may have are not read. null: only the pictures whose labels
     data.labelled hides. With a split, those are mixed in too."""
     per_batch: int = Field(ge=1, le=65_536)
     """How many of them a batch has beside its train.batch_size labelled pictures."""
@@ -188,7 +188,7 @@ class DataSpec(Spec):
     """Further operations on a view, in this order."""
     labelled: float = Field(1.0, gt=0, le=1)
     """Share of the training pictures whose labels are used. The others are left out, unless data.unlabelled mixes them in.
-    The names of the pictures choose, so every seed and every method has the same labels."""
+    The choice depends only on the pictures' names, so every seed and method has the same labels."""
     unlabelled: UnlabelledSpec | None = None
     """Mix pictures without labels into every batch; null: a batch is train.batch_size labelled pictures of data.train_split."""
     workers: int | None = Field(None, ge=0, le=512)

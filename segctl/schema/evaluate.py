@@ -79,7 +79,7 @@ class ProtocolChange:
         stride = base.stride if self.stride is None else self.stride
         if not 0 < stride <= 1:
             raise InputError(
-                f"--stride is {stride:g}, wanted a fraction of the tile above 0 and at most 1", "such as --stride 0.5"
+                f"--stride is {stride:g}, wanted a fraction of the tile above 0 and at most 1", "for example --stride 0.5"
             )
         return SlidingProtocol(tile=base.tile if self.tile is None else read_size("--tile", self.tile), stride=stride)
 
@@ -94,7 +94,7 @@ def read_size(option: str, text: str) -> tuple[int, int]:
         raise InputError(f"cannot read {option} '{text}'", f"write it as HEIGHTxWIDTH in pixels, such as {option} 512x1024")
     height, width = int(found[1]), int(found[2])
     if max(height, width) > LARGEST_SIDE:
-        raise InputError(f"{option} '{text}' has a side of more than {LARGEST_SIDE:,} pixels", f"such as {option} 512x1024")
+        raise InputError(f"{option} '{text}' has a side of more than {LARGEST_SIDE:,} pixels", f"for example {option} 512x1024")
     return height, width
 
 

@@ -57,7 +57,7 @@ class RaterLabels(LabelForm):
 
     kind: Literal["raters"] = "raters"
     mean: Literal["uniform", "weighted"] = "weighted"
-    """uniform: every rater counts alike. weighted: each by the Dice score of the whole label map against the majority."""
+    """uniform: all raters count equally. weighted: each by the Dice score of its whole label map against the majority."""
 
     def formula(self) -> str:
         raters = "raters" if self.mean == "uniform" else "raters, each weighted by its Dice score against their majority"

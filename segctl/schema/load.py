@@ -58,7 +58,7 @@ def all_names() -> list[str]:
 
 
 def network_of(name_or_path: str) -> ModelSpec:
-    """The network of a preset, whether it names a dataset or not. Raises InputError for a file that is no preset."""
+    """The network of a preset, whether it names a dataset or not. Raises InputError for a file that is not a preset."""
     tree = read_tree(find_preset(name_or_path))
     if not is_generic(tree):
         return load_preset(name_or_path).model
@@ -202,7 +202,8 @@ def without_dataset(name_or_path: str, tree: Tree) -> InputError:
     """The error for a preset without a dataset where no dataset is given."""
     line = command_line("distill" if "distiller" in tree else "train", "--preset", name_or_path, "--data", "NAME")
     return InputError(
-        f"preset '{name_or_path}' is for any dataset, and none is named", f"such as `{line}`; `segctl data list` shows the names"
+        f"preset '{name_or_path}' is for any dataset, and none is named",
+        f"for example `{line}`; `segctl data list` shows the names",
     )
 
 

@@ -61,7 +61,7 @@ class TimmSpec(OptimiserSpec):
     betas: Annotated[tuple[Fraction, ...], Field(min_length=2, max_length=3)] | None = None
     """Decay rates of the moments, for an optimiser that has them."""
     eps: float | None = Field(None, gt=0, lt=1)
-    """The term that keeps a division from being by zero, for an optimiser that has it."""
+    """The term that prevents a division by zero, for an optimiser that has it."""
 
 
 OptimSpec = Annotated[SGDSpec | AdamWSpec | AdamSpec | TimmSpec, Field(discriminator="kind")]

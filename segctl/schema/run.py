@@ -90,7 +90,7 @@ class DistillRun(TrainRun):
     """Where the teacher comes from."""
 
     def without_teacher(self) -> TrainRun:
-        """The undistilled student: the same run, distiller, teacher and what only a teacher can teach from left out.
+        """The undistilled student: the same run without distiller, teacher and what only a teacher can teach from.
 
         A student with `semi` is its own teacher, so it keeps its pictures without labels.
         """

@@ -13,7 +13,7 @@ from segctl.schema.run import DistillRun, TrainRun
 Effect = Literal["no number", "last digits", "device", "seed"]
 """What a setting can do at most.
 
-no number     every weight and every score stays the same, to the bit
+no number     every weight and every score stays bit-identical
 last digits   other rounding
 device        another name for the value in force: the device decides
 seed          another sample of the same experiment

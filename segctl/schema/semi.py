@@ -1,4 +1,4 @@
-"""What a network learns from pictures without labels with no separate teacher: its own average, or itself, teaches it."""
+"""What a network learns from pictures without labels if it has no other teacher than itself or its own average."""
 
 from abc import ABC, abstractmethod
 from typing import Annotated, ClassVar, Literal
@@ -151,16 +151,16 @@ class FixMatchSpec(SemiBase):
 
 
 class UniMatchSpec(SemiBase):
-    """UniMatch: FixMatch with two strong views, and with the weak view through disturbed features (arXiv:2208.09910)."""
+    """UniMatch: FixMatch with two strong views, and with the weak view through perturbed features (arXiv:2208.09910)."""
 
     views: ClassVar[int] = 2
     kind: Literal["unimatch"] = "unimatch"
     strong_weight: NonNegative = 0.5
     """Factor of the mean over both strong views, µ in the paper."""
     feature_weight: NonNegative = 0.5
-    """Factor of the weak view with disturbed features, λ in the paper; 0 leaves its forward pass out."""
+    """Factor of the weak view with perturbed features, λ in the paper; 0 leaves its forward pass out."""
     dropout: float = Field(0.5, gt=0, lt=1)
-    """Share of the feature maps' channels that are dropped to disturb them."""
+    """Share of the feature maps' channels that are dropped to perturb them."""
 
     def formula(self) -> list[str]:
         lines = [f"  + {self._sum(self.weight * self.strong_weight, 'main, mean over two strong views')}"]

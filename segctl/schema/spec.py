@@ -28,7 +28,7 @@ class Spec(BaseModel):
 
 
 def auto_or_value(value: Any) -> str:
-    """The tag of a union of `auto` and a value. Everything but `auto` is judged as a value, so that a fault is said once."""
+    """The tag of a union of `auto` and a value. All but `auto` is judged as a value, so that each fault is reported once."""
     return "auto" if value == "auto" else "value"
 
 

@@ -41,7 +41,7 @@ class TrainSpec(Spec):
     steps: Steps = None  # type: ignore[assignment]
     """Optimiser steps. null: as many as `epochs` says."""
     epochs: float | None = Field(None, gt=0, le=10**6)
-    """How often the run sees every training image, instead of `steps`; a new run turns them into steps."""
+    """Passes over the training images, instead of `steps`; a new run converts them to steps."""
     batch_size: int = Field(ge=1, le=2**20)
     """Images per optimiser step, over all processes and accumulated micro-batches together."""
     accumulate: Accumulate = 1

@@ -111,13 +111,11 @@ class TeacherCache:
 
 def plan_teacher_cache(
     run: DistillRun, dataset: PreparedDataset, teacher: Teacher, compute: Compute, *, processes: int, runs_root: Path
-) -> TeacherCache | None:
-    """The cache of a run with teacher.cache, else None. Writes nothing.
+) -> TeacherCache:
+    """The cache of a run with teacher.cache. Writes nothing.
 
     Raises InputError if the views are not fixed, or the disk has too little space.
     """
-    if not run.teacher.cache:
-        return None
     require_fixed(dataset, run.data.train_split, run.data, "teacher.cache")
     forward_batch = largest_micro_batch(run.train.batch_size, run.train.accumulate, processes)
     found = teacher_maps(teacher, teacher.model.blank(forward_batch, run.data.crop), compute)

@@ -26,7 +26,7 @@ class FeatureTeacher:
 
     @property
     def networks(self) -> "tuple[FeatureTeacher]":
-        """It has no members beside itself."""
+        """It has no other members."""
         return (self,)
 
     @property
@@ -46,5 +46,5 @@ def load_feature_teacher(spec: PretrainSpec, dataset: PreparedDataset) -> Featur
     network.require_images(dataset.bands, dataset.pixel_type, f"the teacher '{spec.teacher}'", dataset.name)
     notes = network.notes
     if spec.weights == "none":
-        notes = (*notes, "warning: the teacher has random weights, from which no student learns much")
+        notes = (*notes, "warning: the teacher has random weights, so a student learns little from it")
     return FeatureTeacher(network, Path(spec.teacher), network.sha256(), notes)

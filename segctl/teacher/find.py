@@ -1,7 +1,7 @@
 """Where a run's teacher is: the file, folder or Hugging Face name of `--teacher`, or a run of the teacher's preset.
 
-Of several finished runs the newest is taken, or with `--teacher best` the one of the best validation: the authors of JML-KD train
-the teacher at least three times and distil from the best (zifuwanggg/JDTLosses, README.md at 68ce8ac).
+Of several finished runs the newest is taken, or with `--teacher best` the one with the best validation score: the authors of
+JML-KD train the teacher at least three times and distil from the best (zifuwanggg/JDTLosses, README.md at 68ce8ac).
 """
 
 from pathlib import Path
@@ -104,7 +104,7 @@ def _validation_score(folder: RunFolder, fingerprint: str | None) -> float | Non
     try:
         trained_on, events = (folder.read_environment().get("dataset") or {}).get("fingerprint"), folder.read_log()
     except InputError:
-        return None  # a damaged run is no reason to refuse another one; if it is taken, loading it says what is wrong
+        return None  # a damaged run is not a reason to refuse another one; if it is taken, loading it says what is wrong
     if fingerprint is not None and trained_on != fingerprint:
         return None
     shipped = next((event.get("weights_step") for event in reversed(events) if event["event"] == "end"), None)

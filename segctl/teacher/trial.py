@@ -62,7 +62,7 @@ def try_teacher(teacher: Teacher, dataset: PreparedDataset, split: str, how: Sco
 
 
 def _require_numbers(teacher: Teacher, finite: list[Tensor]) -> None:
-    """Raise InputError if an answer of the teacher was not finite: the student's loss would be NaN, and take the blame."""
+    """Raise InputError if an answer of the teacher was not finite: the student's loss would be NaN, and the cause hidden."""
     if finite and not bool(torch.stack(finite).all()):
         raise InputError(
             f"the teacher {teacher.place} returns NaN or infinite numbers for validation images",

@@ -62,7 +62,7 @@ def build_session(request: Request, *, fresh: bool = True) -> Session:
     require_own_gpus(session.compute.device, world)
     unread = session.model.aux is not None and not _reads_aux(session.run)
     idle = unread or (world.size > 1 and _has_idle_weights(session.model))
-    # A GPU's kernels give other last digits in every run anyway, unless --deterministic forbids it.
+    # A GPU's kernels differ in the last digits from run to run anyway, unless --deterministic forbids it.
     exact = session.compute.device.type != "cuda" or request.run.train.deterministic
     session.trained = world.wrap(session.task, unused=idle, exact=exact)
     # Building a method may draw random numbers. Seed again, so that dropout starts from the same state for every method, and
@@ -103,7 +103,8 @@ def _build(request: Request, fresh: bool) -> Session:
         teacher = opened = _folded_if_lean(opened, request, compute)
         teacher_shape = _move_teacher(opened, run, request, compute)
         _require_aux(run, opened, teacher_shape)
-        outputs = plan_teacher_cache(run, dataset, opened, compute, processes=world.size, runs_root=request.runs_root)
+        if run.teacher.cache:
+            outputs = plan_teacher_cache(run, dataset, opened, compute, processes=world.size, runs_root=request.runs_root)
     # Seed here, after the teacher: the same seed gives every method the same student.
     torch.manual_seed(run.train.seed)
     spec = run.model if fresh else run.model.model_copy(update={"weights": "none"})
@@ -230,7 +231,7 @@ def require_labels(run: TrainRun, dataset: PreparedDataset) -> None:
 
 
 def require_methods(runs: Mapping[Method, TrainRun], dataset: PreparedDataset, teacher: Teacher | None) -> None:
-    """Raise InputError that names a method whose run would be refused before its step 1, so that no other one trains in vain.
+    """Raise InputError that names a method whose run would be refused before its step 1, before any other method is trained.
 
     runs: with one model and one crop.  teacher: None if no run has one.
     """
@@ -360,7 +361,7 @@ def _save_memory_and_time(run: TrainRun, task: SupervisedTask, device: torch.dev
             _require_graphs(run, device, processes)
         task.compile_networks(None if run.train.compile is True else run.train.compile)
     if isinstance(run, DistillRun) and run.teacher.overlap and device.type == "cuda" and isinstance(task, DistillationTask):
-        # NVIDIA promises the same bits from cuBLAS for one stream alone.
+        # cuBLAS promises the same bits only where a single stream is used.
         task.overlap = not run.train.deterministic
 
 

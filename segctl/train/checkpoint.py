@@ -33,7 +33,7 @@ class Waiting:
     validations: int = 0
 
     def add(self, score: float | None, min_gain: float) -> None:
-        """Count a validation; an undefined score is no better one."""
+        """Count a validation; an undefined score does not count as better."""
         if score is not None and score > self.score + min_gain:
             self.score, self.validations = score, 0
         else:
@@ -87,7 +87,7 @@ class State:
         return norm
 
     def update_average(self, network: nn.Module, norm: Tensor) -> None:
-        """Average the network in, if the run has averages and the step was not skipped; norm: of its gradients, a scalar."""
+        """Update the moving average, if the run has one and the step was not skipped; norm: of the gradients, a scalar."""
         for average in (self.average, self.teacher):
             if average is not None:
                 average.update(network, norm.isfinite() if self.scaler.is_enabled() else None)

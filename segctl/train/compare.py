@@ -1,4 +1,4 @@
-"""One student with several methods and seeds, everything else being equal: which runs that needs, and training them.
+"""Train one student with several methods and seeds, everything else being equal: which runs that takes, and their training.
 
 Every run is a `segctl distill` in its own process. So its peak memory is its own, several can run at once on several GPUs, and a
 stopped one resumes like any other run.

@@ -223,7 +223,7 @@ class StepResult:
 def take_step(session: Session, batch: Batch) -> StepResult:
     """One optimiser step on this process's share of a global batch.
 
-    Pictures that data.unlabelled mixes in stand behind the others; every micro-batch has its part of both.
+    Pictures that data.unlabelled mixes in come after the others; every micro-batch gets its part of both.
     """
     state, device, world, train = session.state, session.compute.device, session.world, session.run.train
     with phase("copy"):
@@ -269,8 +269,8 @@ def take_step(session: Session, batch: Batch) -> StepResult:
 
 @dataclass(frozen=True)
 class _Counts:
-    """int64 (B, 3), in main memory: of each image its labelled pixels, those and the real ones of an image without label, and
-    whether it has a label."""
+    """What each image counts, int64 (B, 3), in main memory: its labelled pixels; the same, or its real pixels if it has no label;
+    and 1 if it has a label, else 0."""
 
     table: Tensor
 

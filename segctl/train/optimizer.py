@@ -58,7 +58,9 @@ def _of_timm(spec: TimmSpec, groups: list[dict[str, Any]]) -> torch.optim.Optimi
         )
     about = theirs.get_optimizer_info(spec.name)
     if about.second_order:
-        raise InputError(f"optim.name: '{spec.name}' needs second derivatives, wanted an optimiser of gradients", "such as adamw")
+        raise InputError(
+            f"optim.name: '{spec.name}' needs second derivatives, wanted a first-order optimiser", "for example adamw"
+        )
     has = {"momentum": about.has_momentum, "betas": about.has_betas, "eps": about.has_eps}
     given = {name: value for name in has if (value := getattr(spec, name)) is not None}
     for name in given:

@@ -29,7 +29,7 @@ from segctl.train.pretrain.match import adapter_in_words
 from segctl.train.tasks import DistillationTask, SupervisedTask
 
 PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause")
-"""Licences of weights that let a person pass on a network made from them, with their notice."""
+"""Licences that allow a network made from the weights to be passed on, together with their notice."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Session:
         return train.steps * train.batch_size / len(TrainingNames.of(self.dataset, self.run.data).labelled)
 
     def _learning(self) -> int:
-        """How many parameters of the network learn."""
+        """How many parameters of the network are trained."""
         return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
 
     def _licenses(self) -> list[str]:
@@ -241,7 +241,7 @@ class Session:
         """What is likely to spoil the run, in sentences."""
         run, texts = self.run, []
         if run.model.frozen and run.model.weights == "none":
-            texts.append("model.frozen keeps the backbone's random weights, from which no head learns much")
+            texts.append("model.frozen keeps the backbone's random weights, so a head on them learns little")
         if text := reach_beyond_crop(run, run.evaluate, self.dataset.usual_size(run.data.val_split)):
             texts.append(
                 f"{text}; its outer weights see only padding there and stay zero, so larger pictures gain nothing by it. "

@@ -1,4 +1,4 @@
-"""Losses and times of the steps since the last report. They are read from the device only when a report is due."""
+"""Losses and times of the steps since the last report, read from the device only when a report is due."""
 
 import time
 from collections.abc import Iterable, Iterator

@@ -37,12 +37,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Share:
-    """The fraction of its global batch that a micro-batch is, from 0 to 1: by labelled pixels for terms that average over pixels,
-    by images for all other terms.
+    """Which fraction of the global batch a micro-batch is, from 0 to 1.
 
-    seen: by labelled pixels and the real pixels of pictures without label.  labelled: by images that have a label.  Both serve
-    batches with pictures without labels, of which losses and terms that need labels see the others alone; None: as `pixels` and
-    `images`.
+    pixels: counted in labelled pixels, for terms that average over pixels.  images: counted in images, for all other terms.
+    seen, labelled: for batches that hold pictures without label; None: as `pixels` and `images`. seen counts labelled pixels and
+    the real pixels of pictures without label, for terms that average over pixels and need no labels. labelled counts only images
+    with a label, for terms that average over images and need labels.
     """
 
     pixels: float
@@ -64,7 +64,7 @@ class Extra:
     """What some tasks read of a micro-batch beside its images and labels; the training loop need not know which task it has.
 
     teacher_outputs: the teacher's maps (B, D, h, w) by name; None: the teacher runs.  unlabelled: bool (B, H, W), the pixels of
-    pictures without a label that are no padding; None where every picture has a label.  strong: the strong views of the last M
+    pictures without a label that are not padding; None where every picture has a label.  strong: the strong views of the last M
     pictures, which have no labels; None without `semi`.  ratings: what several raters said, whose majority the labels are.
     """
 

@@ -78,7 +78,7 @@ def one(path, size=(16, 24)):
 
 
 def test_other_files_are_refused_in_words(tmp_path):
-    with pytest.raises(InputError, match="takes images of 97×130 alone, got 16×24; use --size 97x130"):
+    with pytest.raises(InputError, match="takes only images of 97×130, got 16×24; use --size 97x130"):
         one(write_onnx(tmp_path / "fixed.onnx", height=97, width=130))
     with pytest.raises(InputError, match=r"takes tensor\(float\) .*, wanted one tensor\(uint8\) of \(B, H, W, 3\)"):
         one(write_onnx(tmp_path / "float.onnx", kind=TensorProto.FLOAT))
@@ -88,7 +88,7 @@ def test_other_files_are_refused_in_words(tmp_path):
     with pytest.raises(InputError, match=r"no file at 'missing.onnx'"):
         usual_size("missing.onnx", tmp_path)
     (tmp_path / "picture.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"it is no run, preset, model file or exported file"):
+    with pytest.raises(InputError, match=r"it is not a run, preset, model file or exported file"):
         usual_size(str(tmp_path / "picture.png"), tmp_path)
     with pytest.raises(InputError, match="--device 'cuda:0': this onnxruntime runs on"):
         Subject("toy.onnx", "onnx", write_onnx(tmp_path / "toy.onnx"), tmp_path).segment(Conditions((16, 24), 1, "cuda:0"))
@@ -127,7 +127,7 @@ def test_a_file_of_one_size_is_measured_at_it_alone(tmp_path):
     file = tmp_path / "fixed.torchscript.pt"
     write_torchscript(file, run_folder(tmp_path / "run"), facts(size=[16, 24]))
     assert usual_size(str(file), tmp_path, trusted=True) == (16, 24)
-    with pytest.raises(InputError, match="takes images of 16×24 alone, got 32×24; use --size 16x24"):
+    with pytest.raises(InputError, match="takes only images of 16×24, got 32×24; use --size 16x24"):
         Subject(str(file), "torchscript", file, tmp_path).segment(Conditions((32, 24), 1, "cpu", trusted=True))
 
 

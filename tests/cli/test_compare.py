@@ -63,8 +63,8 @@ def test_what_is_missing_is_run_and_the_table_shown_and_again_without_running(
     ("methods", "message"),
     [
         ("none,cwdd", "--methods: 'cwdd' is not known, did you mean 'cwd'?"),
-        ("none,none", "--methods: got 'none,none', wanted each method once, at least one"),
-        (",", "--methods: got ',', wanted each method once, at least one"),
+        ("none,none", "--methods: got 'none,none', wanted one or more methods, each of them once"),
+        (",", "--methods: got ',', wanted one or more methods, each of them once"),
     ],
 )
 def test_methods_are_checked_first(methods: str, message: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

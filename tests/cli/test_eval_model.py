@@ -58,8 +58,8 @@ def test_logits_are_averaged_over_tiles_and_views_as_those_of_the_run(here: Path
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([*ONNX, "--flip"], "returns labels alone, but the protocol averages tiles or views"),
-        ([*ONNX, "--calibration"], "returns labels alone, but --calibration wants probabilities"),
+        ([*ONNX, "--flip"], "returns only labels, but the protocol averages tiles or views"),
+        ([*ONNX, "--calibration"], "returns only labels, but --calibration wants probabilities"),
         ([*ONNX, "--precision", "bf16"], "--precision cannot be combined with --model"),
         ([*ONNX, "--device", "mps"], "--device 'mps': this onnxruntime runs on"),
         (["eval", "run", "--model", "run/nothing.onnx"], "no exported file at 'run/nothing.onnx'"),

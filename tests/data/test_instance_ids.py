@@ -79,7 +79,7 @@ def test_voc_numbers_its_objects_for_val_alone(tmp_path: Path) -> None:
     assert source.problems == ()
     assert source.samples.read(voc_files.TRAIN[0]).instance is None
     sample = source.samples.read(voc_files.VAL[0])
-    np.testing.assert_array_equal(sample.instance, np.where(sample.label == 15, 1000, 0))  # the border is no object
+    np.testing.assert_array_equal(sample.instance, np.where(sample.label == 15, 1000, 0))  # the border is not an object
     del tree[f"{voc_files.TOP}/SegmentationObject/{voc_files.VAL[1]}.png"]
     (problem,) = open_voc([write_folder(tmp_path / "less", tree)]).problems
     assert "have no map in SegmentationObject" in problem.problem

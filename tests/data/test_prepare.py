@@ -305,8 +305,8 @@ def test_a_read_only_data_root_is_one_sentence(folder, tmp_path):
     [
         ("camvid", [], "'camvid' needs --source and got none"),
         ("shapes", [Path("x")], "'shapes' is drawn by segctl, but --source is 'x'"),
-        ("camvdi", [], f"this segctl ({__version__}) cannot prepare a dataset called 'camvdi' yet, did you mean 'camvid'?"),
-        ("kitti", [], f"this segctl ({__version__}) cannot prepare a dataset called 'kitti' yet"),
+        ("camvdi", [], f"segctl {__version__} knows no dataset called 'camvdi', did you mean 'camvid'?"),
+        ("kitti", [], f"segctl {__version__} knows no dataset called 'kitti'"),
     ],
 )
 def test_a_name_or_source_that_does_not_fit_is_refused(name, source, message):

@@ -1,4 +1,4 @@
-"""The commands of docs/foundation.md, with toys in the place of its dataset and its weights."""
+"""The commands of docs/foundation.md, with toys in place of its dataset and its weights."""
 
 import json
 import re

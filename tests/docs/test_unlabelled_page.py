@@ -1,4 +1,4 @@
-"""The commands of docs/unlabelled.md, with the toy in the place of its dataset and pictures."""
+"""The commands of docs/unlabelled.md, with the toy in place of its dataset and pictures."""
 
 import json
 import re

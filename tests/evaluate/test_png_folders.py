@@ -222,7 +222,7 @@ def test_a_class_of_few_pixels_that_is_predicted_as_another_id_is_refused(tmp_pa
         score_files(FilesRequest(tmp_path / "pred", tmp_path / "gt", BINARY))
     assert error.value.message == (
         "the predictions hold other ids than the ground truth: class 'fore' (id 1) is never predicted; "
-        "255 is predicted on 0.4 % of the pixels, which is no class"
+        "255 is predicted on 0.4 % of the pixels, which is not a class"
     )
     save_ids(tmp_path / "gt" / "a.png", thin_crack() * np.uint8(255))
     save_ids(tmp_path / "pred" / "a.png", thin_crack())

@@ -87,7 +87,7 @@ def test_a_fixed_size_is_in_the_name_and_takes_nothing_else(here: Path, capsys: 
     assert main(["predict", f"run/export/{left(here)[0]}", "pictures", "-o", "out", "--trust-program"]) == 2
     picture(here / "pictures" / "a.png", HEIGHT, WIDTH)
     assert main(["predict", f"run/export/{left(here)[0]}", "pictures", "-o", "out", "--trust-program"]) == 2
-    assert "takes images of 60×50 pixels alone, got 48×64" in capsys.readouterr().err
+    assert "takes only images of 60×50 pixels, got 48×64" in capsys.readouterr().err
     assert not (here / "out").exists()
 
 

@@ -184,7 +184,7 @@ def test_the_command_and_the_snippet_in_processes_of_their_own(here: Path, hub: 
 def test_the_token_is_in_no_message(here: Path, hub: Hub, capfd: pytest.CaptureFixture[str], monkeypatch) -> None:
     hub.refuse = 403  # and this hub repeats the token
     assert main(PUSH) == 1
-    assert "the hub did not take 'hf:me/toy'" in " ".join(capfd.readouterr().err.split())
+    assert "the hub did not accept 'hf:me/toy'" in " ".join(capfd.readouterr().err.split())
     monkeypatch.setenv("HF_TOKEN", f"{TOKEN}\x01ü")  # no header may hold these, and the client's error repeats them
     assert main(PUSH) in (1, 2)
     with pytest.raises(InputError) as error:
@@ -228,7 +228,7 @@ def test_without_a_token_or_a_hub_nothing_is_sent(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["run", "me/toy"], "got 'me/toy', wanted the name of a repository next: such as hf:your-name/camvid-tiny"),
+        (["run", "me/toy"], "got 'me/toy', wanted the name of a repository next: for example hf:your-name/camvid-tiny"),
         (["run", "hf:toy"], "got 'hf:toy', wanted the name of a repository"),
         (["run", "hf:me/../toy"], "got 'hf:me/../toy', wanted"),
         (["run", "hf:me/to y"], "got 'hf:me/to y', wanted"),

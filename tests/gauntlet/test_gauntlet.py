@@ -26,7 +26,7 @@ LIMIT_S = 20.0
 SENTENCE = re.compile(r"^error: |─ Error ─", re.MULTILINE)
 FINE = {
     r"--labels: t(ar|gz) cut at": "the cut lies behind the last label",
-    r"--source: tar with a": "what is no plain file is left out, and no sample needs it",
+    r"--source: tar with a": "what is not a plain file is left out, and no sample needs it",
     r"^data list --data-root: (?!a long|an empty arg)": "where there is no dataset, it lists what can be prepared",
     r"data-root: (missing|an empty folder|a folder of such a name)": "a new or empty data root is made",
     r"(--run|--runs-root|--output): (missing|an empty folder|a folder of such a name)": "a new or empty folder is made",

@@ -56,9 +56,7 @@ def test_probabilities_are_those_of_the_evaluation(pictures: list[Path], toy_exp
     wanted = class_probabilities(load_module(toy_export), image, EvaluateSpec(), choose_compute("cpu", "fp32"))[0].numpy()
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     np.testing.assert_array_equal(labels, found.argmax(0))
-    with pytest.raises(
-        InputError, match="returns labels alone, wanted probabilities; export the run with --output probabilities"
-    ):
+    with pytest.raises(InputError, match="returns only labels, wanted probabilities; export the run with --output probabilities"):
         segctl.load(toy_export / "export" / "model.onnx").predict(pictures[0], probabilities=True)
 
 

@@ -55,7 +55,7 @@ def test_transformers_take_any_size_and_give_a_map_of_patches(name: str, stride:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit_small_patch14_dinov2", "vit_small_patch16_dinov3"])
 def test_the_map_is_timms_own_patch_tokens_behind_the_last_norm(name: str) -> None:
-    """Tokens of the class and of registers are no part of it; the grid is row by row."""
+    """Tokens of the class and of registers are not part of it; the grid is row by row."""
     stride = TRANSFORMERS[name]
     model = network(name, stride, frozen=True, final_norm=True).eval()
     whole: nn.Module = model.backbone.net.model  # type: ignore[assignment]

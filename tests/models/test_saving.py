@@ -158,7 +158,7 @@ def test_truncated_file(keep, name, tmp_path):
     file.write_bytes(content[: int(len(content) * keep)])
     said = refused(tmp_path)
     kind = "PyTorch file of plain weights" if name == OLD else ".safetensors file"
-    assert said.startswith(f"cannot read '{file}': it is damaged, cut short, or no {kind}")
+    assert said.startswith(f"cannot read '{file}': it is damaged, cut short, or not a {kind}")
     assert said.endswith("copy it again from where it came, or train the run again")
 
 
@@ -318,7 +318,7 @@ def test_another_run_s_network_in_a_run_s_folder_is_refused(change, sentence, tm
         start = f"'{folder / 'model.safetensors'}' is of another run than '{folder / 'run.yaml'}': "
         assert error.value.message == start + sentence.format(name=mine.name)
     (folder / "model.safetensors").rename(tmp_path / "model.safetensors")
-    read(tmp_path / "model.safetensors")  # it is no run's here
+    read(tmp_path / "model.safetensors")  # it is not a run's here
 
 
 def test_what_a_resumed_or_extended_run_may_change_is_no_other_run(tmp_path):
@@ -329,7 +329,7 @@ def test_what_a_resumed_or_extended_run_may_change_is_no_other_run(tmp_path):
             "optim": mine.optim.model_copy(update={"lr": mine.optim.lr / 2}),
         }
     )
-    read(in_a_run(tmp_path / "a", mine, earlier))
+    assert read(in_a_run(tmp_path / "a", mine, earlier)).preset == mine.name
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def small_onnx(path: Path, operation: str = "Relu", domain: str = "", opset: int
 def test_a_damaged_onnx_is_named(content: str, file: Path) -> None:
     sound = file.read_bytes()
     file.write_bytes({"cut": sound[: len(sound) // 2], "empty": b"", "zeros": bytes(len(sound)), "text": b"hello" * 99}[content])
-    assert refused(file).startswith(f"cannot read '{file}': it is damaged, cut short, or no ONNX file: ")
+    assert refused(file).startswith(f"cannot read '{file}': it is damaged, cut short, or not an ONNX file: ")
 
 
 def test_a_bit_that_flipped_in_a_weight_is_found(file: Path) -> None:

@@ -239,7 +239,7 @@ def test_counts_of_other_images_than_those_of_another_run_are_left_out(run, tmp_
     np.savez(path, **(arrays | {"names": np.array([f"x{index}" for index in range(len(arrays["names"]))])}))
     found = collect([], tmp_path / "runs")
     assert [kept.folder.path for kept in found.runs] == [run]
-    assert f"'{path}' is not a file that segctl wrote: its classes, images or labels are not those of" in found.unreadable[0]
+    assert f"'{path}' is not a file that segctl wrote: its classes, images or labels differ from those of" in found.unreadable[0]
 
 
 def test_labels_are_one_line_and_never_the_same(tmp_path):

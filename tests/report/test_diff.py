@@ -24,7 +24,7 @@ def test_verdicts():
 
 
 def test_regions_by_hand():
-    """In 1,000 pixels one pixel is 0.1 % (second bin), a column of 20 is 2 %, the ignored row is no region."""
+    """In 1,000 pixels one pixel is 0.1 % (second bin), a column of 20 is 2 %, the ignored row is not a region."""
     truth = np.zeros((20, 50), np.uint8)
     truth[3, 3], truth[:, 30], truth[-1] = 1, 2, IGNORED
     bins = region_bins(truth, 3)
@@ -43,7 +43,7 @@ def test_regions_are_connected_areas_and_not_classes():
 
 
 def slow_bands(truth, classes, near, far):
-    """Chebyshev distance to a pixel of another class, pixel by pixel; the edge of the image is no contour."""
+    """Chebyshev distance to a pixel of another class, pixel by pixel; the edge of the image is not a contour."""
     height, width = truth.shape
     bands = np.full(truth.shape, IGNORED, np.uint8)
     for y in range(height):
@@ -112,7 +112,7 @@ def test_without_label_maps_the_counts_are_compared_and_the_rest_is_named(tmp_pa
     (found,) = write_diff(tmp_path / "runs" / "a", tmp_path / "runs" / "b", tmp_path, tmp_path / "d.md").diffs
     assert found.sizes == found.boundary == ()
     assert found.classes
-    assert "no scores by size of region and at the boundary: " in (tmp_path / "d.md").read_text(encoding="utf-8")
+    assert "no scores by size of region or at the boundary: " in (tmp_path / "d.md").read_text(encoding="utf-8")
 
 
 def test_runs_that_cannot_be_compared_are_refused(tmp_path):
@@ -135,8 +135,8 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path):
     [
         (["--diff"], "error: --diff compares two runs, got 0\n"),
         (["--diff", "a", "b", "c"], "error: --diff compares two runs, got 3\n"),
-        (["--pictures", "-1"], "error: --pictures '-1' is no number of pictures\n"),
-        (["--pictures", "many"], "error: --pictures 'many' is no number of pictures\n"),
+        (["--pictures", "-1"], "error: --pictures '-1' is not a number of pictures\n"),
+        (["--pictures", "many"], "error: --pictures 'many' is not a number of pictures\n"),
     ],
 )
 def test_wrong_options_are_one_sentence(arguments, sentence, tmp_path, capsys, monkeypatch):

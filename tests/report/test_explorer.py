@@ -127,7 +127,7 @@ def test_the_page_keeps_every_picture_once_and_says_what_is_missing(toy, tmp_pat
     run = saved(tmp_path / "runs" / "a", Making())
     saved(tmp_path / "runs" / "b", Making(seed=1))
     gone = tmp_path / "runs" / "c"
-    make_run(gone, Making(method="kd"))  # its model.pt is no network
+    make_run(gone, Making(method="kd"))  # its model.pt is not a network
     found = write_report([], tmp_path / "runs", tmp_path / "r.md", budget=Budget(None, tmp_path))
     text = found.web.read_text(encoding="utf-8")
     assert text.count('id="picture-1-') == 6

@@ -32,7 +32,7 @@ def test_the_gain_over_seeds_is_said_with_its_noise(tmp_path):
 
 def test_noise_and_losses_are_called_so(tmp_path):
     trio, measured = trio_from(group_of(tmp_path / "a", {"none": [50.0, 60.0], "kd": [51.0, 62.0]}))
-    assert "within the noise of seeds: it shows no difference" in gain_in_words(trio, measured)[1]
+    assert "within the noise of seeds, so it shows no difference" in gain_in_words(trio, measured)[1]
     trio, measured = trio_from(group_of(tmp_path / "b", {"none": [50.0, 51.0, 52.0], "kd": [49.0, 50.1, 50.9]}))
     assert gain_in_words(trio, measured)[1].endswith("beyond the noise of seeds, and a loss.")
 
@@ -42,7 +42,7 @@ def test_one_seed_says_that_the_noise_of_seeds_is_unknown(tmp_path):
     points, meaning = gain_in_words(trio, measured)
     assert points == "+1.00 points of mIoU_D by distillation"
     assert meaning.startswith(
-        "One seed each: nobody knows whether another seed would show it. Over images its 95 % interval is ["
+        "One seed each: whether another seed would show the same is not known. Over images its 95 % interval is ["
     )
 
 
@@ -72,7 +72,7 @@ def test_the_teacher_is_found_among_the_runs_and_on_the_disk(file, tmp_path):
     assert trio.teacher_group is None  # it is not among the runs of this report
     tile = tiles(trio, measure(comparison), {run.label: 0 for run in runs}, {}).tiles[0]
     value = trio.teacher.evaluations["val"].scores["mIoU_D"]
-    assert (tile.score, tile.note) == (f"{value:.2f}", "on 6 images, as its own run says")
+    assert (tile.score, tile.note) == (f"{value:.2f}", "on 6 images, according to its own run")
     both = (*runs, read_run(RunFolder(teacher)))
     (comparison,) = comparisons_of(both)
     found = trio_of(comparison, both).teacher_group

@@ -28,7 +28,7 @@ def test_groups_with_the_same_changes_share_a_line(read):
 def test_other_recipes_are_named(read):
     assert notes_of([read["city-jml"]])[0] == (
         "the published numbers of recipe cirkd, dist come from another optimiser, schedule, augmentation or protocol than "
-        "ours (recipe jml): a difference to them is not a difference of methods"
+        "ours (recipe jml): a difference from them is not a difference between methods"
     )
 
 

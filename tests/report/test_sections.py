@@ -143,7 +143,7 @@ def test_a_broken_run_is_named_in_the_report(shelf, tmp_path):
     scores.write_text("{")
     report = write_report([], root, tmp_path / "r.md")
     assert len(report.collection.unreadable) == 1
-    assert f"- not readable, left out: cannot read '{scores}'" in (tmp_path / "r.md").read_text()
+    assert f"- left out because it cannot be read: cannot read '{scores}'" in (tmp_path / "r.md").read_text()
 
 
 def shelved(shelf, root, *names):

@@ -69,9 +69,13 @@ def test_images_of_any_shape_fit_their_place(tmp_path, read, size):
     assert pixels(tmp_path / "strip.png").shape[1] == 4 * STRIP_TILE_PX + 5 * GAP_PX
 
 
-def test_an_undefined_score_is_written_as_such(tmp_path, read):
+def test_an_undefined_score_is_drawn_unlike_a_number(tmp_path, read):
     found = read["none-s0"].evaluations["val"]
-    draw_worst([replace(found.worst[0], miou_i=None)], found.colors, tmp_path / "strip.png")
+    for name, score in (("number.png", 12.5), ("undefined.png", None)):
+        draw_worst([replace(found.worst[0], miou_i=score)], found.colors, tmp_path / name)
+    number, undefined = pixels(tmp_path / "number.png"), pixels(tmp_path / "undefined.png")
+    assert number.shape == undefined.shape
+    assert (number != undefined).any()
 
 
 def test_a_tile_that_is_no_picture_is_named(tmp_path, read):

@@ -51,7 +51,9 @@ def test_a_failed_check_on_the_device_names_what_finds_the_label() -> None:
     with pytest.raises(SegctlError) as caught, out_of_memory_in_words(GPU, TRAIN_WITH_LESS):
         raise RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be ...")
     assert caught.value.message == (
-        "a check on cuda:0 failed, most likely of a label with an id that is no class: CUDA error: device-side assert triggered"
+        "a check on cuda:0 failed, most likely because of a label with an id that belongs to no class: CUDA error: device-side "
+        "assert "
+        "triggered"
     )
     assert "segctl data check" in caught.value.hint
 

@@ -84,7 +84,7 @@ def test_from_several_folders_to_bdice(
     tree = {**PRESET, "loss": losses, "labels": {"kind": "raters"}}
     preset = write_preset(tmp_path / "toy.yaml", tree, data={"dataset": "mine", "crop": [48, 64]}, train={"steps": 6})
     assert main(["data", "info", "mine"]) == 0
-    assert "every picture has the labels of up to 3 raters" in capsys.readouterr().out
+    assert "up to 3 raters labelled each picture" in capsys.readouterr().out
     assert (
         main(
             ["train", "--preset", str(preset), "--set", "labels={kind: hard}", "--set", "loss.0.kind=cross_entropy", "--dry-run"]

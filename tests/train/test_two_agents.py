@@ -72,7 +72,7 @@ def test_a_restart_needs_to_know_its_run(
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
     preset = write_preset(tmp_path / "toy.yaml")
     assert main(["train", "--preset", str(preset), "--data-root", str(toy_data), "--runs-root", str(tmp_path / "runs")]) == 2
-    assert "torchrun may start the processes of this run 2 times again, but no --run says which" in capsys.readouterr().err
+    assert "torchrun may start the processes of this run 2 times again, but without --run they cannot" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 

@@ -62,8 +62,8 @@ def prepare(
         typer.Option(
             "--labels",
             metavar="DIR",
-            help="Annotations (COCO, YOLO, labelme, CVAT, Label Studio, Supervisely, VIA), or label maps named as the images; "
-            "repeat it for the label maps of several raters.",
+            help="Annotations (COCO, YOLO, labelme, CVAT, Label Studio, Supervisely, VIA), or label maps named like the images. "
+            "Repeat it for the label maps of several raters.",
         ),
     ] = None,
     instances: Annotated[
@@ -71,7 +71,7 @@ def prepare(
         typer.Option(
             "--instances",
             metavar="DIR",
-            help="Instance maps by the names of your images, for mIoU_K: one number an instance (8 or 16 bits), or COCO's RGB.",
+            help="Instance maps named like the images, for mIoU_K: one number per instance (8 or 16 bits), or COCO's RGB.",
         ),
     ] = None,
     classes: Annotated[
@@ -79,7 +79,8 @@ def prepare(
         typer.Option(
             "--classes",
             metavar="FILE",
-            help="Class table: CSV or YAML with name, id, color, ignored; or a .txt with a name a line. Annotations need none.",
+            help="Class table: CSV or YAML with name, id, color, ignored; or a .txt with one name per line. Optional for "
+            "annotations.",
         ),
     ] = None,
     format: Annotated[
@@ -87,7 +88,8 @@ def prepare(
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="What --labels holds: masks, coco, yolo, labelme, cvat, label-studio, supervisely, via or hf; default: look.",
+            help="What --labels holds: masks, coco, yolo, labelme, cvat, label-studio, supervisely, via or hf; default: "
+            "detected.",
         ),
     ] = None,
     unlabelled: Annotated[
@@ -111,7 +113,8 @@ def prepare(
         typer.Option(
             "--min-confidence",
             metavar="X",
-            help="Ignore pixels of predicted --labels below 0.9, road=0.9,sky=0.8, balanced=0.5 (of each class), or a file.",
+            help="Ignore pixels of predicted --labels below this confidence: 0.9; road=0.9,sky=0.8 by class; balanced=0.5 to "
+            "keep the surest half of each class; or a YAML file.",
         ),
     ] = None,
     label_suffix: Annotated[
@@ -119,7 +122,7 @@ def prepare(
         typer.Option(
             "--label-suffix",
             metavar="TEXT",
-            help="What label maps add to the names of their images, such as _mask; default: look.",
+            help="What label maps add to the names of their images, such as _mask; default: detected.",
         ),
     ] = None,
     bands: Annotated[
@@ -127,7 +130,7 @@ def prepare(
         typer.Option(
             "--bands",
             metavar="N,N,…",
-            help="Which bands of multi-band images to take, in order, counted from 1: 4,3,2. Any number.",
+            help="Bands of multi-band images to use, in this order, counted from 1, such as 4,3,2. Any number of bands.",
         ),
     ] = None,
     range: Annotated[
@@ -135,7 +138,8 @@ def prepare(
         typer.Option(
             "--range",
             metavar="LOW,HIGH",
-            help="What becomes 0 and 255 of deeper images; percentile: 2nd and 98th; keep: all 16 bits. Once, or for each band.",
+            help="Values that become 0 and 255, for images of more than 8 bits; percentile: the 2nd and 98th; keep: all 16 "
+            "bits. Give it once, or once per band.",
         ),
     ] = None,
     split: Annotated[
@@ -156,7 +160,8 @@ def prepare(
             metavar="N",
             min=32,
             max=2**14,
-            help="Cut your own images and their labels into tiles of N×N pixels, large files row by row. Splits are by image.",
+            help="Cut your own images and their labels into tiles of N×N pixels; large files are read in parts. All tiles of "
+            "an image are in one split.",
         ),
     ] = None,
     overlap: Annotated[
@@ -181,11 +186,14 @@ def prepare(
         str | None, typer.Option("--release", metavar="NAME", help="Release of camvid to download: 480x360 or 960x720.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Check every file, list every problem, write nothing. Exit code 3 if there is one.")
+        bool,
+        typer.Option(
+            "--check", help="Check every file, list every problem and write nothing. Exit code 3 if there is a problem."
+        ),
     ] = False,
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
-    """Convert a dataset to checked shards: from --source, from your own --images, or downloaded where that is allowed."""
+    """Convert a dataset to checksummed shards: your own (--images), or a published one (--source, or downloaded)."""
     import time
 
     from segctl.cli.data.fetching import fetch_archives
@@ -284,7 +292,11 @@ def preview(
     split: Annotated[str | None, typer.Option("--split", help="The split to show; default: the first.")] = None,
     augmented: Annotated[
         str | None,
-        typer.Option("--augmented", metavar="PRESET", help="Draw what a network is trained on under this preset: its views."),
+        typer.Option(
+            "--augmented",
+            metavar="PRESET",
+            help="Draw the augmented views that a network sees when it is trained with this preset.",
+        ),
     ] = None,
     data_root: DataRootOpt = DATA_ROOT,
 ) -> None:
@@ -310,7 +322,7 @@ def data_bench(
     split: Annotated[str, typer.Option("--split", help="The split to measure.")] = "train",
     crop: Annotated[
         tuple[int, int] | None,
-        typer.Option("--crop", metavar="H W", min=1, max=8192, help="Crop in pixels; default: 512 512 at most."),
+        typer.Option("--crop", metavar="H W", min=1, max=8192, help="Crop in pixels; default: at most 512 512."),
     ] = None,
     samples: Annotated[int, typer.Option("--samples", metavar="N", min=1, max=10**6, help="How many samples to measure.")] = 200,
     workers: Annotated[
@@ -319,7 +331,7 @@ def data_bench(
     data_root: DataRootOpt = DATA_ROOT,
     json: JsonOpt = False,
 ) -> None:
-    """Measure the loader (samples a second, bytes a sample) against decoding picture files each time."""
+    """Compare the loader with decoding picture files every time: samples per second and bytes per sample."""
     from dataclasses import asdict
 
     from segctl.data.datasets import open_source
@@ -343,7 +355,7 @@ def data_bench(
     rows += [[f"augmentation: {kind}", "", f"{time_ms:.2f}", ""] for kind, time_ms in found.augment_ms.items()]
     notes = [
         f"{found.codec}, crop {found.crop[0]}×{found.crop[1]}, scale 0.5 to 2, flip; medians of {found.samples}",
-        f"decoding is of {found.decoded}; shards are {found.times_faster:.1f} times as fast; first batch after "
+        f"what is decoded: {found.decoded}; shards are {found.times_faster:.1f} times as fast; first batch after "
         + ", ".join(f"{start:.2f} s ({count} workers)" for count, start in found.start_s.items()),
     ]
     out.table(f"Loading {name}", ["", "samples/s", "ms", "MB read"], rows, notes)

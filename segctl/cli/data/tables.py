@@ -53,11 +53,13 @@ def remarks(dataset: "PreparedDataset") -> list[str]:
     """Notes on what was left out, the statistics of chosen bands, several raters, and pixels whose colour belongs to no class."""
     unknown = dataset.unknown_pixels()
     stray = (
-        [f"{sum(unknown.values())} pixels in {len(unknown)} samples have a colour of no class and are ignored"] if unknown else []
+        [f"{sum(unknown.values())} pixels in {len(unknown)} samples have a colour that belongs to no class and are ignored"]
+        if unknown
+        else []
     )
     statistics = dataset.pixels.statistics_in_words() if dataset.pixels is not None else ""
     most = dataset.most_raters
-    raters = f"every picture has the labels of up to {most} raters; the counts are those of their majority" if most else ""
+    raters = f"up to {most} raters labelled each picture; the counts are those of their majority" if most else ""
     return [*dataset.provenance.notes, *filter(None, (statistics, raters)), *stray]
 
 
@@ -78,10 +80,10 @@ def show_info(dataset: "PreparedDataset", splits: "Sequence[SplitInfo]") -> None
         [name, *(cell for split in splits for cell in _cells(split, index, full=full))]
         for index, name in enumerate(dataset.classes.names)
     ]
-    notes = ["%: of the pixels that are not ignored; images: how many show the class"]
+    notes = ["%: share of the pixels that are not ignored; images: how many show the class"]
     out.result("")
     drop = [f"{split.split} {what}" for what in ("pixels", "images") for split in splits]
-    notes = notes if full else ["% is of the pixels that are not ignored; --split shows all of one split"]
+    notes = notes if full else ["%: share of the pixels that are not ignored; --split shows one split in full"]
     out.table("Classes", columns, rows, notes, drop=drop)
 
 

@@ -1,1 +1,1 @@
-"""Commands that make of a run what other people use."""
+"""Commands that turn a run into something that other people use."""

@@ -40,17 +40,22 @@ def bench_targets(
     ],
     size: Annotated[
         str | None,
-        typer.Option("--size", metavar="HxW", help="Size of the image; default: that of most images of the first's dataset."),
+        typer.Option(
+            "--size", metavar="HxW", help="Size of the image; default: the commonest one in the dataset of the first network."
+        ),
     ] = None,
     threads: Annotated[
         int | None, typer.Option("--threads", metavar="N", min=1, max=1024, help="CPU threads; default: every core.")
     ] = None,
     compile_: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="Measure torch's compiled form too, which takes a minute to make.")
+        bool,
+        typer.Option(
+            "--compile/--no-compile", help="Also measure each network compiled by torch, which takes a minute to compile."
+        ),
     ] = True,
     device: DeviceOpt = None,
     trust_program: Annotated[
-        bool, typer.Option("--trust-program", help="Measure .pt2 and TorchScript files too, which may run their code.")
+        bool, typer.Option("--trust-program", help="Also measure .pt2 and TorchScript files, which may run code stored in them.")
     ] = False,
     data_root: DataRootOpt = DATA_ROOT,
     json: JsonOpt = False,

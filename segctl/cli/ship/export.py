@@ -27,7 +27,7 @@ def export(
         ),
     ] = "labels",
     size: Annotated[
-        str | None, typer.Option("--size", metavar="HxW", help="Take images of this size alone; default: any height and width.")
+        str | None, typer.Option("--size", metavar="HxW", help="Accept only images of this size; default: any height and width.")
     ] = None,
     parity: Annotated[
         int | None,
@@ -53,18 +53,22 @@ def export(
         bool, typer.Option("--int8", help="Quantise the ONNX file to 8 bits, with ranges measured on training crops.")
     ] = False,
     fp16: Annotated[
-        bool, typer.Option("--fp16", help="Convert the ONNX file to float16, for GPUs; a CPU computes it in float32, slower.")
+        bool,
+        typer.Option("--fp16", help="Convert the ONNX file to float16, for GPUs; a CPU computes it in float32, more slowly."),
     ] = False,
     calibration_images: Annotated[
-        int, typer.Option("--calibration-images", metavar="N", min=1, max=10**6, help="Training crops that --int8 measures.")
+        int,
+        typer.Option(
+            "--calibration-images", metavar="N", min=1, max=10**6, help="Number of training crops that --int8 measures."
+        ),
     ] = 64,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Which training crops --int8 draws.")
+        int, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Seed that draws the training crops of --int8.")
     ] = 0,
     data_root: DataRootOpt = DATA_ROOT,
     json: JsonOpt = False,
 ) -> None:
-    """Export a run as one file that needs no segctl: pictures in, classes out. It is kept only if it scores as the run."""
+    """Export a run as one file that needs no segctl: pictures in, classes out. It is kept only if it scores like the run."""
     from segctl.export.parity import Tolerance
     from segctl.export.run import ExportRequest, export_run
     from segctl.programs.facts import OUTPUTS
@@ -99,7 +103,7 @@ def _show(exported: "Exported", run: Path, format: str, data_root: Path, json: b
         )  # fmt: skip
         return
     if parity is None:
-        out.warn("the file was not compared with the run: nobody knows what it scores")
+        out.warn("the file was not compared with the run, so its scores are unknown")
     opset = "" if facts.opset is None else f", opset {facts.opset}"
     out.result(f"{exported.path}: {exported.bytes / 1e6:.1f} MB{opset}, {facts.takes} -> {facts.output}")
     if parity is not None:

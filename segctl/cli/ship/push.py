@@ -12,14 +12,16 @@ from segctl.cli.output import out
 
 def push(
     run: Annotated[Path, typer.Argument(metavar="RUN", autocompletion=completion.runs, help="Folder of a finished run.")],
-    target: Annotated[str, typer.Argument(metavar="hf:ORG/NAME", help="The repository; it is made if it is new.")],
+    target: Annotated[str, typer.Argument(metavar="hf:ORG/NAME", help="The repository; it is created if it does not exist.")],
     dry_run: Annotated[
-        Path | None, typer.Option("--dry-run", metavar="DIR", help="Write the repository into this new folder, and send nothing.")
+        Path | None,
+        typer.Option("--dry-run", metavar="DIR", help="Write the repository into this new folder and upload nothing."),
     ] = None,
     license: Annotated[
-        str | None, typer.Option("--license", metavar="ID", help="Licence of the weights by its name on the hub, such as mit.")
+        str | None,
+        typer.Option("--license", metavar="ID", help="Licence of the weights, by its identifier on the hub, such as mit."),
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is new.")] = False,
     json: JsonOpt = False,
 ) -> None:
     """Publish a run on Hugging Face: weights, settings, exported files, and a model card with its scores."""

@@ -60,7 +60,7 @@ class StrongViews:
     def blank(
         cls, semi: SemiBase, pictures: int, size: tuple[int, int], bands: int, pixel_type: PixelType = "uint8"
     ) -> "StrongViews":
-        """Black views of so many pictures, for trials of how much memory a step takes."""
+        """Black views of this many pictures, for trials of how much memory a step takes."""
         shape, dtype = (pictures, semi.views, *size), getattr(torch, pixel_type)
         return cls(
             torch.zeros(*shape, bands, dtype=dtype),

@@ -26,7 +26,7 @@ SEARCH_PX = 96
 """How many scaled pixels back to search for a start at first; the search seldom has to go farther."""
 NO_LABEL = 254
 """The id of a picture's real pixels in a view that has no label. It only lives until a batch is made, where they become
-`Batch.unlabelled`: as an id it goes through every augmentation, so what an affine view or a cutout covers is no real pixel."""
+`Batch.unlabelled`: as an id it goes through every augmentation, so what an affine view or a cutout covers is not a real pixel."""
 CLOSE_ENOUGH_PX = 1 / 48
 """Source pixels. On genuine street frames 3 pixels in 10,000, at hard edges, then differ by more than one grey level from
 resizing the whole image. A smaller value costs more source pixels to read."""

@@ -203,6 +203,6 @@ def unknown_dataset(name: str) -> InputError:
     """The error for a name that is not in the table; it lists the names that are."""
     close = did_you_mean(name, list(KNOWN), floor=0.8)  # the floor is high, because 'cityscapes' is not a typo of 'shapes'
     return InputError(
-        f"this segctl ({__version__}) cannot prepare a dataset called '{name}' yet{close}",
+        f"segctl {__version__} knows no dataset called '{name}'{close}",
         f"it can prepare {', '.join(KNOWN)}, and your own pictures with {OWN_LINE}",
     )

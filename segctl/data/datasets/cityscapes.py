@@ -126,7 +126,7 @@ def _sample_of(ending: str, path: str) -> str | None:
 def _pair(files: Files, split: _Split) -> tuple[list[str], list[Finding]]:
     """The samples of a split, and a finding for each file without partner.
 
-    A whole split without pictures, and test or train_extra without labels, are no problem: `_notes` names them.
+    A whole split without pictures, and test or train_extra without labels, are not a problem: `_notes` names them.
     """
     if not split.images or (not split.labels and split.name in ("test", "train_extra")):
         return [], []

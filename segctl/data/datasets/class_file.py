@@ -9,7 +9,7 @@
 and colours numbers its rows from 0. A CSV may be separated by commas, semicolons or tabs, in the encodings of other systems
 (Excel's), and may call its columns as other tools do ("Pixel Value, Class"). A `.txt` file without a line of columns has a name
 a line, or is CVAT's labelmap.txt (`name:r,g,b:parts:actions`). Train ids follow the order of the ids, or of the rows if there
-are no ids. The value 255 means ignored unless a row has it as its id.
+are not ids. The value 255 means ignored unless a row has it as its id.
 """
 
 import csv
@@ -45,7 +45,7 @@ _WANTED = "write a row for each class, with the columns name, id and color as ne
 
 @dataclass(frozen=True)
 class OwnClasses:
-    """A class table, and how it reads labels: index maps by `ids`, RGB masks by `colors`; None if the table has none."""
+    """A class table, and how to read labels by it: index maps by `ids`, RGB masks by `colors`; None if the table has none."""
 
     table: ClassTable
     ids: IdMap | None
@@ -155,7 +155,7 @@ def _row(path: Path, number: int, entry: Mapping[str, Any]) -> _Row:
     fields = {_column(key, given): value for key, value in entry.items() if _column(key, given) or _is_text(value)}
     for key in fields.keys() - {*KEYS, "r", "g", "b"}:
         raise InputError(
-            f"row {number} of '{path}' has a column '{key}'{did_you_mean(key, KEYS)}", f"known are {', '.join(KEYS)}"
+            f"row {number} of '{path}' has a column '{key}'{did_you_mean(key, KEYS)}", f"known columns: {', '.join(KEYS)}"
         )
     if isinstance(fields.get("name"), list | dict):
         raise InputError(f"row {number} of '{path}' has {fields['name']!r} for its name, wanted text", _WANTED)

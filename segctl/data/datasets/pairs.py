@@ -1,4 +1,4 @@
-"""What most datasets come down to: an image file and a label file for every sample.
+"""The form that most datasets have: an image file and a label file for every sample.
 
 A label file becomes train ids by a rule: an `IdMap` for index maps, a `ColorMap` for masks in class colours, or a dataset's own.
 Below stand the rules, the pairing of images with labels, and the reader of pairs.
@@ -208,7 +208,7 @@ class PictureFile:
 
 @dataclass(frozen=True)
 class PictureLabel(PictureFile):
-    """A label that is a picture, and the rule that makes train ids of its values."""
+    """A label that is a picture, and the rule that turns its values into train ids."""
 
     rule: LabelRule
 
@@ -398,7 +398,7 @@ def by_sample(files: Mapping[str, File], sample_of: Callable[[str], str | None])
         if (name := sample_of(path)) is None:
             continue
         if name in found:
-            problem = f"sample '{name}' is there twice, as '{found[name].where}' and '{file.where}'"
+            problem = f"sample '{name}' occurs twice, as '{found[name].where}' and '{file.where}'"
             twice.append(Finding(name, problem, "keep one of them"))
         found[name] = file
     return found, twice

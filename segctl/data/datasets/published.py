@@ -97,7 +97,7 @@ class Published:
 
 @dataclass
 class _Found:
-    """The files of one kind: by folder and sample; and a finding for each sample that is there twice."""
+    """The files of one kind: by folder and sample; and a finding for each sample that occurs twice."""
 
     split: dict[str, dict[str, File]] = field(default_factory=dict)
     twice: list[Finding] = field(default_factory=list)
@@ -111,7 +111,7 @@ class _Found:
                 continue
             name = match["name"]
             if name in first:
-                problem = f"sample '{name}' is there twice, as '{first[name].where}' and '{file.where}'"
+                problem = f"sample '{name}' occurs twice, as '{first[name].where}' and '{file.where}'"
                 found.twice.append(Finding(name, problem, "keep one of them"))
             first[name] = file
             found.split.setdefault(match["split"], {})[name] = file

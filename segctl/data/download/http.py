@@ -237,7 +237,7 @@ def _check_magic(file: RemoteFile, piece: bytes) -> None:
     if piece.lstrip()[:1] == b"<":
         raise _LoginNeededError("the server sends a page, not the file")
     if len(piece) >= offset + len(magic) and piece[offset : offset + len(magic)] != magic:
-        raise _RefusedError(f"what the server sends is no {file.kind}")
+        raise _RefusedError(f"what the server sends is not a {file.kind}")
 
 
 def _start(answer: requests.Response) -> int:

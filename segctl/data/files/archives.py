@@ -490,7 +490,7 @@ def _open_compressed(path: Path, head: bytes) -> bz2.BZ2File | lzma.LZMAFile | g
 
 
 class _Bounded(io.RawIOBase):
-    """Reads until more has come out than an honest archive of that size holds, then raises InputError."""
+    """Reads until more has come out than an honest archive of that size can hold, then raises InputError."""
 
     def __init__(self, inner: bz2.BZ2File | lzma.LZMAFile | gzip.GzipFile, members: _Members) -> None:
         self._inner, self._members = inner, members

@@ -201,7 +201,7 @@ class BandChoice:
         words = [text.strip().lower() for text in ranges]
         if word := next((word for word in words if word in ("percentile", "keep")), None):
             if len(ranges) > 1:
-                raise InputError(f"--range is '{word}' and something else", _ANOTHER_RANGE)
+                raise InputError(f"--range {word} cannot be combined with another --range", _ANOTHER_RANGE)
             return BandChoice(chosen, percentile=word == "percentile", keep=word == "keep")
         return BandChoice(chosen, tuple(map(_range, ranges)) or None)
 
@@ -258,9 +258,9 @@ def _range(text: str) -> tuple[float, float]:
     try:
         low, high = map(float, re.split(r"[,:\s]+", text.strip()))
     except ValueError as error:
-        raise InputError(f"--range is '{text}', wanted LOW,HIGH, percentile or keep", "such as --range 0,10000") from error
+        raise InputError(f"--range is '{text}', wanted LOW,HIGH, percentile or keep", "for example --range 0,10000") from error
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise InputError(f"--range is '{text}', wanted the smaller number first, and both finite", "such as --range 0,10000")
+        raise InputError(f"--range is '{text}', wanted the smaller number first, and both finite", "for example --range 0,10000")
     return low, high
 
 

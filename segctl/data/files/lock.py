@@ -3,9 +3,9 @@
 The lock is a file that the system holds for the process that works, and that names this process.
 
 The system releases the lock when its holder ends, however it ends, so a killed process blocks nobody: on this machine, on another
-one that shares the disk, or in a container whose name has changed. A holder that ends well removes the file. The next lock takes
-over the file of a killed holder, or `remove_abandoned` removes it. Processes that write for the holder get a `KeptLock`, so that
-the next holder never writes beside one that a kill left behind.
+one that shares the disk, or in a container whose name has changed. A holder that ends normally removes the file. The next lock
+takes over the file of a killed holder, or `remove_abandoned` removes it. Processes that write for the holder get a `KeptLock`, so
+that the next holder never writes beside one that a kill left behind.
 """
 
 import json

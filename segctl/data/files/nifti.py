@@ -33,7 +33,7 @@ def volume_shape(file: File) -> tuple[int, ...]:
         try:
             header = nibabel.Nifti1Header.from_fileobj(io.BytesIO(start), check=True)
         except Exception as error:  # nibabel has no common base for what its parsers raise
-            raise UnfitError(f"is no NIfTI volume: {first_line(error)}", _SAVE_AGAIN) from error
+            raise UnfitError(f"is not a NIfTI volume: {first_line(error)}", _SAVE_AGAIN) from error
         return tuple(map(int, header.get_data_shape()))
 
 
@@ -51,7 +51,7 @@ def volume_of(file: File, content: bytes | None = None) -> np.ndarray:
         except UnfitError:
             raise
         except Exception as error:
-            raise UnfitError(f"is no whole NIfTI volume: {first_line(error)}", _SAVE_AGAIN) from error
+            raise UnfitError(f"is not a whole NIfTI volume: {first_line(error)}", _SAVE_AGAIN) from error
 
 
 def _unpacked(content: bytes) -> bytes:
@@ -61,5 +61,5 @@ def _unpacked(content: bytes) -> bytes:
     if unpacking.unconsumed_tail:
         raise UnfitError(f"unpacks to more than {VOLUME_BYTES} bytes", _SAVE_AGAIN)
     if not unpacking.eof:
-        raise UnfitError("is no whole NIfTI volume: it is cut short", _SAVE_AGAIN)
+        raise UnfitError("is not a whole NIfTI volume: it is cut short", _SAVE_AGAIN)
     return found

@@ -19,7 +19,7 @@ from segctl.errors import InputError
 
 
 def numbers_of(content: bytes) -> np.ndarray:
-    """(H, W, N): uint8, other integers or floating point. Raises UnfitError for what is no upright picture of real numbers."""
+    """(H, W, N): uint8, other integers or floating point. Raises UnfitError unless it is an upright picture of real numbers."""
     if content.startswith(b"\x93NUMPY"):
         return _of_array(np.load(io.BytesIO(content), allow_pickle=False))
     if content.startswith(TIFF_STARTS):

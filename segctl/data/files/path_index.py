@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 ENDING = r"\.(?:jpe?g|png|bmp|tiff?|webp|gif)"
-"""How a picture or label may end."""
+"""Extensions of pictures and labels."""
 
 
 def stemmed(path: str) -> str:

@@ -129,7 +129,7 @@ class Opened:
             raise UnfitError(f"holds {self.frames} {what}, wanted one", f"save each of the {what} as a file of its own")
 
     def exact(self) -> None:
-        """Raise UnfitError for a file whose values are not those that were saved, so that they are no ids or class colours."""
+        """Raise UnfitError for a file whose values are not those that were saved, so that they are not ids or class colours."""
         self.only_one()
         if self.lossy:
             raise UnfitError(f"is {self.lossy}, whose values are not exact", "save the labels as PNG from where they were drawn")
@@ -193,7 +193,7 @@ def tiff_pages(content: bytes) -> list[TiffImagePlugin.ImageFileDirectory_v2]:
 
 
 def _judge_bands(page: TiffImagePlugin.ImageFileDirectory_v2) -> None:
-    """Raise UnfitError for bands that are neither grey, RGB nor CMYK, before PIL says that the file is no picture."""
+    """Raise UnfitError for bands that are neither grey, RGB nor CMYK, before PIL says that the file is not a picture."""
     samples, extra = int(page.get(_SAMPLES, 1)), page.get(_EXTRA, ())
     known = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}.get(int(page.get(_PHOTOMETRIC, -1)), samples)
     alpha = samples == known + 1 and extra and extra[0] in (1, 2)
@@ -364,7 +364,7 @@ def _words_of(mode: str) -> str:
 
 
 def _deep_words(mode: str, depth: int) -> str:
-    """What a picture of so many bits a channel is; PIL reads signed and 32-bit integers as mode "I"."""
+    """What a picture of this many bits per channel is called; PIL reads signed and 32-bit integers as mode "I"."""
     kinds = {"L": f"{depth}-bit grey", "I": f"grey of signed or {depth}-bit integers", "F": "floating-point grey"}
     return kinds.get(mode, f"{depth}-bit RGB")
 
@@ -375,7 +375,7 @@ def require_upright(opened: Opened) -> None:
 
 
 def refuse_turned(orientation: int) -> NoReturn:
-    """Raise UnfitError: nobody can know whether a label was drawn on the picture turned or unturned."""
+    """Raise UnfitError: it cannot be known whether a label was drawn on the turned or the stored picture."""
     raise UnfitError(
         f"is stored turned or mirrored (EXIF orientation {orientation})",
         "save it upright, then see with `segctl data preview` that its label fits",
@@ -390,6 +390,17 @@ def turn_upright(array: np.ndarray, orientation: int) -> np.ndarray:
 def decode(content: bytes | memoryview) -> np.ndarray:
     """The values in a picture file that segctl packed or made itself: uint8 (H, W) or (H, W, 3). Raises what PIL raises."""
     return np.array(Image.open(io.BytesIO(content)))
+
+
+def decode_png(content: bytes, longest: int, most: int) -> np.ndarray:
+    """The values in a PNG that another file holds, bool or uint8 (H, W) or uint8 (H, W, channels), as the PNG stores them.
+
+    longest, most: pixels of a side and of the whole.  Raises UnfitError for a larger one, and what PIL raises for a damaged one.
+    """
+    image = Image.open(io.BytesIO(content), formats=["PNG"])
+    if max(image.size) > longest or image.width * image.height > most:
+        raise UnfitError(f"is {image.width}×{image.height} pixels, larger than any picture", _COPY_AGAIN)
+    return np.array(image)
 
 
 @contextmanager
@@ -443,7 +454,7 @@ class Decoded:
 
     `content` is the file's bytes, `sha256` their hash. mode: PIL's.  levels: the value that the file stores for white.
     palette: uint8 (256, 3) of a palette picture, else None.  orientation: EXIF's number, 1 is upright.  label_turn: that of the
-    label that was drawn on this picture.  remark: what is odd about it, in words that can be counted.
+    label that was drawn on this picture.  remark: an oddity of it, in words that can be counted.
     """
 
     array: np.ndarray

@@ -75,7 +75,7 @@ def fetch_index(folder: Path, name: str) -> None:
 
 
 def remote_file(path: Path, index: str) -> "RangedFile | None":
-    """The remote file that a path in a dataset's folder, where no file is, stands for; None if the data root is no URL.
+    """The remote file that a path in a dataset's folder, where no file is, stands for; None if the data root is not a URL.
 
     index: the name of the dataset's index. What was read with another index is not used, because the files may be others.
     """
@@ -204,6 +204,6 @@ def _asked(url: str, work: Callable[[], T]) -> T:
 
 def _no_ranges(url: str) -> InputError:
     return InputError(
-        f"'{url}' is not served by ranges (HTTP Range), so that a crop cannot be read without the whole file",
-        "use a server that serves ranges, or copy the dataset into a folder",
+        f"'{url}' cannot be read in parts: its server does not support HTTP range requests",
+        "use a server that supports them, or copy the dataset into a folder",
     )

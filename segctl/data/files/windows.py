@@ -161,7 +161,7 @@ def _place(opened: Any) -> Place | None:
 
 
 def place_of_picture(path: Path) -> Place | None:
-    """Where a picture lies; None if its file does not say, is no TIFF, or rasterio is not installed."""
+    """Where a picture lies; None if its file does not say, is not a TIFF, or rasterio is not installed."""
     if path.suffix.lower() not in (".tif", ".tiff"):
         return None
     return _about(path, _place)

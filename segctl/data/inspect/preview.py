@@ -88,7 +88,7 @@ def _cell(image: np.ndarray, label: np.ndarray | None, name: str, classes: Class
 
 
 def color_label(label: np.ndarray, classes: ClassTable) -> np.ndarray:
-    """Label uint8 (H, W) -> uint8 (H, W, 3) in class colours; ignored pixels are hatched in grey, which is no class's colour."""
+    """Label uint8 (H, W) -> uint8 (H, W, 3) in class colours; ignored pixels are hatched in grey, the colour of no class."""
     colored = classes.palette()[label]
     y, x = np.nonzero(label == IGNORED)
     colored[y, x] = np.where((x + y)[:, None] % 8 < 4, 240, 200)

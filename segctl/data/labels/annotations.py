@@ -1,4 +1,4 @@
-"""What every annotation format comes down to: a class table, and for each picture a list of shapes.
+"""The form that every annotation format is read into: a class table, and for each picture a list of shapes.
 
 A format's file reads documents into an `AnnotationSet`; `draw` turns the shapes of a picture into a label map.
 Coordinates are those of all these tools: pixel (column, row) covers [column, column + 1) × [row, row + 1).
@@ -143,7 +143,7 @@ def size_of(height: Any, width: Any) -> tuple[int, int] | None:
 
 
 def ring(points: Any) -> np.ndarray:
-    """Corners float64 (N, 2) from a list of pairs. Raises ShapeError if it is no polygon."""
+    """Corners float64 (N, 2) from a list of pairs. Raises ShapeError if it is not a polygon."""
     if not isinstance(points, list | tuple | np.ndarray):
         raise ShapeError("has no list of points")
     if len(points) > MAX_POINTS:
@@ -151,9 +151,9 @@ def ring(points: Any) -> np.ndarray:
     try:
         corners = np.array(points, np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ShapeError("has points that are no pairs of numbers") from error
+        raise ShapeError("has points that are not pairs of numbers") from error
     if corners.ndim != 2 or corners.shape[1] != 2:
-        raise ShapeError("has points that are no pairs of numbers")
+        raise ShapeError("has points that are not pairs of numbers")
     if not np.isfinite(corners).all() or np.abs(corners).max(initial=0) > MAX_COORDINATE:
         raise ShapeError("has a coordinate that is no pixel of any picture")
     if len(corners) < 3:
@@ -162,7 +162,7 @@ def ring(points: Any) -> np.ndarray:
 
 
 def flat_ring(numbers: Any) -> np.ndarray:
-    """Corners float64 (N, 2) from a list x, y, x, y, … Raises ShapeError if it is no polygon."""
+    """Corners float64 (N, 2) from a list x, y, x, y, … Raises ShapeError if it is not a polygon."""
     if not isinstance(numbers, list | tuple) or len(numbers) % 2:
         raise ShapeError("has an odd number of coordinates" if isinstance(numbers, list) else "has no list of points")
     if len(numbers) > 2 * MAX_POINTS:
@@ -179,7 +179,7 @@ def box_ring(left: float, top: float, right: float, bottom: float, degrees: floa
 def ellipse_ring(x: float, y: float, radius_x: float, radius_y: float, degrees: float = 0.0) -> np.ndarray:
     """An ellipse as a polygon that nowhere lies more than a hundredth of a pixel inside it."""
     if not 0 <= max(radius_x, radius_y) <= MAX_COORDINATE or min(radius_x, radius_y) < 0:
-        raise ShapeError("has a radius that is no length in any picture")
+        raise ShapeError("has a radius that is not a length in any picture")
     count = max(16, math.ceil(math.pi / math.acos(1 - 0.01 / max(radius_x, radius_y, 1.0))))
     angles = np.arange(count) * (2 * math.pi / count)
     corners = ring(np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], axis=1))
@@ -204,7 +204,7 @@ def line_rings(points: Any, width: float) -> tuple[np.ndarray, ...]:
 
 def _turned(corners: np.ndarray, x: float, y: float, degrees: float) -> np.ndarray:
     if not math.isfinite(degrees):
-        raise ShapeError("has an angle that is no number")
+        raise ShapeError("has an angle that is not a number")
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     across, down = corners[:, 0] - x, corners[:, 1] - y
     return np.stack([x + cosine * across - sine * down, y + sine * across + cosine * down], axis=1)
@@ -254,7 +254,7 @@ class AnnotationSet:
     """Everything that the annotation files of one format say.
 
     classes: the names with their colours (None: no colour) in the order of their ids.  skipped: how many annotations of which
-    kind are no regions.  lists_all: whether a picture that no file names was never looked at (False: it shows background).
+    kind are not regions.  lists_all: whether a picture that no file names was never looked at (False: it shows background).
     has_table: whether the files list the classes in an order; if not, names are sorted.  keypoints: whether the files hold
     keypoints and no regions.  rules: sentences on how this format is drawn, beyond those that hold for all.
     """
@@ -277,7 +277,7 @@ class AnnotationSet:
         return found
 
     def see_class(self, name: Any, color: Color | None = None) -> str:
-        """The name of a class without spaces around it, which is in the table from now on. Raises ShapeError if it is no name."""
+        """The name of a class without surrounding spaces; it is added to the table. Raises ShapeError if it is not a name."""
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
             raise ShapeError(f"has {shortly(name)} for its class, wanted a name")
         found = str(name).strip()

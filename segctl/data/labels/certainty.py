@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segctl.errors import InputError, first_line
-from segctl.files import write_whole
+from segctl.errors import InputError
+from segctl.files import read_npz, write_npz, write_whole
 
 RECORD = "predict.json"
 CONFIDENCE, SOFT = "confidence", "soft"
@@ -46,22 +46,15 @@ def write_confidence(path: Path, probabilities: NDArray[np.float32]) -> None:
 def write_soft(path: Path, probabilities: NDArray[np.float32], k: int) -> None:
     """Write the k most probable classes of each pixel of float32 (C, H, W)."""
     classes, levels = most_probable(probabilities, k)
-
-    def write(partial: Path) -> None:
-        with partial.open("wb") as file:
-            np.savez_compressed(file, classes=classes, probabilities=levels)
-
-    write_whole(path, write)
+    write_npz(path, {"classes": classes, "probabilities": levels}, compressed=True)
 
 
 def read_soft(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Classes uint8 (K, H, W) and their probabilities float32 (K, H, W). Raises InputError for a file that `predict` did not
     write."""
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            classes, levels = found["classes"], found["probabilities"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(
-            f"'{path}' holds no soft labels: {first_line(error)}", "write it again by `segctl predict --soft`"
-        ) from error
-    return classes, levels.astype(np.float32) / LEVELS
+    hint = "write it again with `segctl predict --soft`"
+    arrays = read_npz(path, "soft labels", hint)
+    if absent := [name for name in ("classes", "probabilities") if name not in arrays]:
+        raise InputError(f"cannot read soft labels from '{path}': array '{absent[0]}' is missing", hint)
+    probabilities: NDArray[np.float32] = np.divide(arrays["probabilities"], LEVELS, dtype=np.float32)
+    return arrays["classes"], probabilities

@@ -84,7 +84,7 @@ def _categories(where: str, entries: list[dict[str, Any]], used: set[Any], into:
         if identity in names:
             raise InputError(f"'{where}' has the category id {shortly(identity)} twice", _ADVICE)
         if identity not in used and name in parents:
-            into.notes.append(f"'{name}' is a group of classes in '{where}' that no annotation uses, and is no class")
+            into.notes.append(f"'{name}' is a group of classes in '{where}' that no annotation uses, and is not a class")
             continue
         if isinstance(name, str) and name.strip() in names.values():
             raise InputError(f"'{where}' has two categories called '{name.strip()}'", "rename one of them")
@@ -125,7 +125,7 @@ def _shape(annotation: dict[str, Any], names: dict[Any, str]) -> AnnotatedShape:
     if not isinstance(segmentation, list):
         raise ShapeError(f"has {shortly(segmentation)} for its segmentation, wanted polygons or run lengths")
     if not all(isinstance(part, list) for part in segmentation):
-        raise ShapeError("has a segmentation that is no list of polygons")
+        raise ShapeError("has a segmentation that is not a list of polygons")
     # Parts of one or two points cover nothing.
     rings = tuple(flat_ring(part) for part in segmentation if len(part) not in (2, 4))
     if not rings:
@@ -142,7 +142,7 @@ def _runs(segmentation: dict[str, Any]) -> Runs:
     elif isinstance(counts, list) and len(counts) <= MAX_POINTS and all(type(count) is int for count in counts):
         lengths = np.array([min(max(count, -1), 2**40) for count in counts], np.int64)
     else:
-        raise ShapeError("has run lengths that are no list of whole numbers and no text, or too many of them")
+        raise ShapeError("has run lengths that are neither a list of whole numbers nor text, or too many of them")
     return Runs(lengths, size[0], size[1], by_column=True)
 
 

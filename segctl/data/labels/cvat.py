@@ -121,7 +121,7 @@ def _pairs(text: str | None) -> np.ndarray:
 def _lengths(text: str | None) -> np.ndarray:
     words = (text or "").replace(",", " ").split()
     if not words or len(words) > MAX_POINTS or not all(re.fullmatch(r"\d{1,10}", word) for word in words):
-        raise ShapeError("has run lengths that are no whole numbers, or too many of them")
+        raise ShapeError("has run lengths that are not whole numbers, or too many of them")
     return np.array(words, np.int64)
 
 

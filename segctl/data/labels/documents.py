@@ -50,13 +50,13 @@ def parse(path: str, file: File) -> Document:
         # A cut may fall inside a number or a word, and then the error is some letters before the end.
         cut = error.pos > len(error.doc.rstrip()) - 12 or "Unterminated" in error.msg
         what = "it is cut short" if cut else f"{error.msg[:1].lower()}{error.msg[1:]} in line {error.lineno}"
-        raise InputError(f"{where} is no JSON: {what}", AGAIN) from error
+        raise InputError(f"{where} is not valid JSON: {what}", AGAIN) from error
     except ET.ParseError as error:
-        raise InputError(f"{where} is no XML: {error}", AGAIN) from error
+        raise InputError(f"{where} is not valid XML: {error}", AGAIN) from error
     except DefusedXmlException as error:
         raise InputError(f"{where} declares a document type or entities, which no annotation tool does", AGAIN) from error
     except yaml.YAMLError as error:
-        raise InputError(f"{where} is no YAML: {' '.join(str(error).split())}", AGAIN) from error
+        raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}", AGAIN) from error
     except RecursionError as error:
         raise InputError(f"{where} is nested too deeply", AGAIN) from error
     except ValueError as error:  # numbers of thousands of digits
@@ -77,7 +77,7 @@ def _tree(kind: str, content: bytes) -> Any:
 
 
 def _no_number(text: str) -> float:
-    raise UnreadableError(f"it holds {text}, which is no number")
+    raise UnreadableError(f"it holds {text}, which is not a number")
 
 
 def _xml(content: bytes) -> ET.Element:

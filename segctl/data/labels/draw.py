@@ -46,7 +46,7 @@ def draw_label_map(
     unlabelled: int,
     instances: NDArray[np.uint16] | None = None,
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """The label map uint8 (H, W) of a picture, and how many shapes are odd in which way (CROSSES, BEYOND, TINY).
+    """The label map uint8 (H, W) of a picture, and how many shapes have each oddity (CROSSES, BEYOND, TINY).
 
     train_ids: of each class.  unlabelled: the train id of pixels under no shape.  instances: zeros uint16 (H, W), which become
     the instance map: FIRST_INSTANCE and above, a number for each shape that is one object.

@@ -34,7 +34,7 @@ NAMES = (MASKS, *ANNOTATION_FORMATS, HUGGING_FACE)
 def check_format(name: str | None) -> None:
     """Raise InputError for a name of no format."""
     if name is not None and name not in NAMES:
-        raise InputError(f"--format is '{name}'{did_you_mean(name, list(NAMES))}", f"known are {', '.join(NAMES)}")
+        raise InputError(f"--format is '{name}'{did_you_mean(name, list(NAMES))}", f"use one of {', '.join(NAMES)}")
 
 
 TABLES = (".yaml", ".yml", "meta.json", "classes.txt")
@@ -52,7 +52,7 @@ class Annotations:
 def read_annotations(files: Mapping[str, File], only: str | None = None, *, patience: int | None = None) -> Annotations:
     """Read every annotation file and sort them by format; files of no format (lists, notes) are left out.
 
-    only: the one format to read.  patience: give up after so many files if none of them is of a known format.
+    only: the one format to read.  patience: give up after this many files if none of them is of a known format.
     """
     found = Annotations()
     wanted = ANNOTATION_FORMATS if only is None else {only: ANNOTATION_FORMATS[only]}
@@ -117,7 +117,7 @@ def choose(found: Annotations, given: str, masks: int, wanted: str | None = None
             problem = f"{given} holds no annotations in the format {ANNOTATION_FORMATS[wanted].title}"
             raise InputError(problem, "leave out --format to look for others")
         known = ", ".join(kind.title for kind in ANNOTATION_FORMATS.values())
-        raise InputError(f"{given} holds neither label pictures nor annotations of a known format", f"known are {known}")
+        raise InputError(f"{given} holds neither label pictures nor annotations of a known format", f"known formats: {known}")
     if wanted is None and len(options) + bool(masks) > 1:
         words = [f"{ANNOTATION_FORMATS[name].title} ('{found.sets[name].files[-1]}')" for name in options]
         words += [f"{masks} label pictures"] if masks else []

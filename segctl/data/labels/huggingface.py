@@ -62,7 +62,7 @@ def open_saved(folder: Path) -> Saved:
     """Raises InputError if the package is missing, the folder cannot be read, or its columns leave a choice."""
     if not is_saved(folder):
         raise InputError(
-            f"'{folder}' is no dataset that `save_to_disk` of Hugging Face wrote", "save it with `dataset.save_to_disk`"
+            f"'{folder}' is not a dataset that `save_to_disk` of Hugging Face wrote", "save it with `dataset.save_to_disk`"
         )
     splits = _splits(folder)
     images: dict[str, File] = {}

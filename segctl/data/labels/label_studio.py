@@ -159,7 +159,7 @@ def unpack_brush(packed: Any, count: int) -> np.ndarray:
     try:
         content = bytes(packed)
     except (TypeError, ValueError) as error:
-        raise ShapeError("has a brush that is no list of bytes") from error
+        raise ShapeError("has a brush that is not a list of bytes") from error
     bits = _Bits(content)
     if (total := bits.take(32)) != count:
         raise ShapeError(f"has a brush of {total} values, wanted {count} (four for each pixel)")

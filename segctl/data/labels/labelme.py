@@ -9,14 +9,13 @@ Lines are drawn 10 pixels wide, as labelme's own conversion does (wkentaro/label
 
 import base64
 import binascii
-import io
 import math
 from functools import partial
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from segctl.data.files.pictures import UnfitError, decode_png
 from segctl.data.labels.annotations import (
     MAX_SIDE,
     AnnotatedShape,
@@ -111,20 +110,17 @@ def _mask(text: Any) -> np.ndarray:
     try:
         return png_mask(base64.b64decode(text, validate=True))
     except (TypeError, ValueError, binascii.Error) as error:
-        raise ShapeError("has a mask that is no PNG in base64") from error
+        raise ShapeError("has a mask that is not a PNG in base64") from error
 
 
 def png_mask(content: bytes) -> np.ndarray:
     """The pixels of a PNG that are not 0, or not transparent where it has opacity: bool (H, W). Raises ShapeError."""
     try:
-        image = Image.open(io.BytesIO(content), formats=["PNG"])
-        if max(image.size) > MAX_SIDE or image.width * image.height > 2**28:
-            raise ShapeError("has a mask larger than any picture")
-        values = np.array(image)
-    except ShapeError:
-        raise
+        values = decode_png(content, MAX_SIDE, 2**28)
+    except UnfitError as error:
+        raise ShapeError("has a mask larger than any picture") from error
     except Exception as error:  # PIL raises nearly anything for damaged files
-        raise ShapeError("has a mask that is no PNG") from error
+        raise ShapeError("has a mask that is not a PNG") from error
     flat = values if values.ndim == 2 else values[..., -1] if values.shape[-1] in (2, 4) else values.any(axis=-1)
     return np.asarray(flat != 0)
 

@@ -95,7 +95,7 @@ def _shape(entry: dict[str, Any], kind: Any, into: AnnotationSet) -> AnnotatedSh
         unpacker = zlib.decompressobj()
         content = unpacker.decompress(base64.b64decode(bitmap.get("data") or "", validate=True), MAX_PNG)
     except (TypeError, ValueError, binascii.Error, zlib.error) as error:
-        raise ShapeError("has a bitmap that is no packed PNG in base64") from error
+        raise ShapeError("has a bitmap that is not a packed PNG in base64") from error
     return AnnotatedShape(name, runs=Runs.of_mask(png_mask(content), int(number(origin[0], "x")), int(number(origin[1], "y"))))
 
 

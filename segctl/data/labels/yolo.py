@@ -45,7 +45,7 @@ def _read(document: Document, into: AnnotationSet) -> None:
     if document.tree and not into.classes:
         raise InputError(
             f"'{document.path}' numbers its classes, and no data.yaml or classes.txt beside the text files gives their names",
-            "give the data.yaml with --labels, or put a classes.txt with a name a line beside the text files",
+            "give the data.yaml with --labels, or put a classes.txt with one name per line beside the text files",
         )
     stem = document.path.rpartition(".")[0]
     picture = into.picture([stem], document.path)

@@ -62,7 +62,7 @@ class SampleRecord:
 
 @dataclass(frozen=True)
 class Provenance:
-    """From what the shards were made, and how."""
+    """What the shards were made from, and how."""
 
     origin: str
     rule: str
@@ -124,7 +124,7 @@ class PreparedDataset:
 
     @property
     def trial(self) -> str:
-        """Words that say that this is a trial and not the whole dataset; empty for a whole dataset."""
+        """Words for a trial, which is not the whole dataset; empty for a whole dataset."""
         limit = self.provenance.limit
         return "" if limit is None else f"a trial: at most {limit} {'sample' if limit == 1 else 'samples'} of each split"
 

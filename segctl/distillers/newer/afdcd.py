@@ -8,7 +8,8 @@ The method is this term beside KD (OSVAI/Af-DCD, losses/ocmgd.py and train_ocmgd
 - It clips the gradient of the generator's own weights at norm 15; here they are trained as the student's are.
 - Its option for a fixed mask has no effect, because argparse reads any word as true. So masks are random here.
 
-Pixels: of a labelled picture all, ignored and padded ones too, as in the authors' code; of a picture without label the real ones.
+Pixels: in a labelled picture all, including ignored and padded ones, as in the authors' code; in a picture without label the real
+ones.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""CIRKD v2's channel terms: how each channel's map relates to the channels of other images, and to those of earlier ones.
+"""CIRKD v2's channel terms: each channel's map should relate to channels of other and of earlier images as the teacher's does.
 
 The method is these three values beside those of CIRKD and FitNet (winycg/CIRKD, losses/cirkd_channel.py, train_cirkdv2.py and
 scripts/train_cirkdv2 at dab64db). Two things differ from that code. Its Cityscapes scripts have one image on each GPU, so its
@@ -6,8 +6,8 @@ scripts/train_cirkdv2 at dab64db). Two things differ from that code. Its Citysca
 its queue holds what all GPUs gathered in the order of the ranks; here the order is that of the global batch, so the number of
 processes changes nothing.
 
-Pixels: of a labelled picture all, ignored and padded ones too, as in the authors' code; of a picture without label the real ones:
-its channels' maps are 0 elsewhere.
+Pixels: in a labelled picture all, including ignored and padded ones, as in the authors' code; in a picture without label the real
+ones: its channels' maps are 0 elsewhere.
 """
 
 from collections.abc import Iterator

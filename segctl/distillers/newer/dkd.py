@@ -1,4 +1,4 @@
-"""DKD: how sure the teacher is of the labelled class, and how it ranks the others, are learnt apart, each with its own factor.
+"""DKD: how sure the teacher is of the labelled class and how it ranks the others are learnt separately, each with a factor.
 
 KD multiplies the second part by the probability that the teacher leaves to the other classes, so a sure teacher teaches little
 about them. The authors publish classification alone; here every labelled pixel is one of their samples.
@@ -39,7 +39,7 @@ def decoupled_divergence(
     target_t, rest_t, others_t = _parts(teacher.detach().to(dtype) / temperature, place)
     binary = target_t.exp() * (target_t - target_s) + rest_t.exp() * (rest_t - rest_s)
     shares = others_t.exp()
-    # The labelled class has no share, and 0·(-inf) is no number.
+    # The labelled class has no share, and 0·(-inf) is not a number.
     ranking = (shares * (others_t - others_s).masked_fill(shares == 0, 0)).sum(1, keepdim=True)
     each = (alpha * binary + beta * ranking).squeeze(1).where(labelled, 0)
     return temperature**2 * each.sum() / labelled.sum().clamp(min=1)

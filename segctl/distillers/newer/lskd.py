@@ -2,7 +2,7 @@
 
 The authors publish classification alone; here every pixel is one of their samples.
 
-Pixels: of a labelled picture all, ignored and padded ones too, as in `kd`; of a picture without label the real ones.
+Pixels: in a labelled picture all, including ignored and padded ones, as in `kd`; in a picture without label the real ones.
 """
 
 from torch import Tensor

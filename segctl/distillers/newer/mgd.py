@@ -5,8 +5,8 @@ the squared differences over channels and positions and multiplies by 2e-5; on i
 times their mean. The term is the mean, so that its weight holds for any crop and width. The code compares the backbones' last
 maps (512 and 2048 channels); this term compares the features before the classifiers, as all feature terms here do.
 
-Pixels: of a labelled picture all, ignored and padded ones too, as in the authors' code; of a picture without label the real ones,
-and the generator sees nothing of the others.
+Pixels: in a labelled picture all, including ignored and padded ones, as in the authors' code; in a picture without label the real
+ones, and the generator sees nothing of the others.
 """
 
 import torch

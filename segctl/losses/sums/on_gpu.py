@@ -66,7 +66,7 @@ class SumTables(Sums):
 
 @dataclass(frozen=True)
 class KernelCall:
-    """What a call is made of, besides its tensors."""
+    """The arguments of a call besides its tensors."""
 
     size: tuple[int, int]
     norm: int
@@ -272,7 +272,7 @@ def _with_gradient(sums_of: Callable[[Tensor], Sums], logits: Tensor) -> list[Te
 
 
 class _NoKernel:
-    """In place of a kernel: starting it on a grid does nothing."""
+    """Stands in for a kernel: starting it on a grid does nothing."""
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         return lambda *arguments, **options: None

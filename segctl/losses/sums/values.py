@@ -111,7 +111,7 @@ def by_kernel(sums: Sums, recipe: ValueRecipe, class_weights: Tensor | None, exa
 
 @dataclass(frozen=True)
 class ValueCall:
-    """What a call is made of, besides its tensors."""
+    """The arguments of a call besides its tensors."""
 
     recipe: ValueRecipe
     exact: Callable[[Sums], Tensor]

@@ -125,7 +125,7 @@ def load_features(source: str, weights: str, bands: int) -> FeatureNetwork:
             return _of_timm(source.removeprefix(TIMM), weights, bands)
         if not (source.startswith(HUB) or Path(source).is_dir()):
             raise InputError(
-                f"--teacher '{source}' is no frozen backbone: there is no such folder",
+                f"--teacher '{source}' is not a frozen backbone: there is no such folder",
                 "give timm:NAME, such as timm:vit_small_patch16_dinov3, hf:ORG/NAME, or a folder that save_pretrained wrote",
             )
         if bands != 3:
@@ -160,7 +160,7 @@ def _of_transformers(folder: Path, source: str) -> FeatureNetwork:
                 f"--teacher '{source}' is a run of segctl, wanted a frozen backbone",
                 "a run teaches by `segctl distill --teacher`; here give timm:NAME or hf:ORG/NAME",
             )
-        raise InputError(f"'{source}' has no config.json: it is no network of transformers", "give what save_pretrained wrote")
+        raise InputError(f"'{source}' has no config.json: it is not a network of transformers", "give what save_pretrained wrote")
     config = read_config(folder / "config.json")
     net = load_pretrained(
         transformers.AutoModel, folder, source, "it must be an image backbone", lambda net, images: last_state(_eyes(net), images)
@@ -171,13 +171,13 @@ def _of_transformers(folder: Path, source: str) -> FeatureNetwork:
     facts = pixel_facts(folder, transformers)
     if facts is None:
         raise InputError(
-            f"'{source}' has no preprocessor_config.json, so nobody can tell how its images are normalised",
+            f"'{source}' has no preprocessor_config.json, so the normalisation of its images is not known",
             "put the preprocessor_config.json of its publisher beside config.json",
         )
     found = TokenFeatures(net, stride, channels, prefix)
     found.remember_pixels(facts.mean, facts.std)
     found.flips_channels = facts.flips_channels
-    dropped = f"; its first {prefix} tokens are no places and are dropped" if prefix else ""
+    dropped = f"; its first {prefix} tokens are not places and are dropped" if prefix else ""
     found.notes = (f"the teacher's last hidden state has {channels} channels at stride {stride}{dropped}",)
     found.license = license_of_card(folder)
     return found
@@ -220,7 +220,7 @@ def _grid_of_tokens(net: nn.Module, strides: list[int], source: str) -> tuple[in
         if all(state.ndim == 3 for state in states) and len(rest) == 1 and 0 <= (prefix := rest.pop()) <= MOST_PREFIX_TOKENS:
             return stride, states[0].shape[2], prefix
     raise InputError(
-        f"the stride of '{source}' cannot be told: for images of two sizes its last hidden state fits no grid{reason}",
+        f"the stride of '{source}' cannot be determined: for images of two sizes its last hidden state fits no grid{reason}",
         "give a backbone that takes images of any size, such as a DINOv2",
     )
 

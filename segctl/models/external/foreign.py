@@ -273,7 +273,7 @@ class Answer:
 
         A sequence begins with the logits. Auxiliary logits come second and have as many channels; the first map behind the logits
         with other channels is the features. A mapping or an object calls them `aux` and `features`. Raises InputError if there
-        are no logits, or if `features` are no map of the same images.
+        are not logits, or if `features` are not a map of the same images.
         """
         found: Any
         aux: Any = None

@@ -60,7 +60,9 @@ def unpickled(file: Path, hint: str = "") -> Any:
                 f"'{file}' holds objects beside its weights ({_some(strangers)}), and reading them could run code",
                 "where the file was made, save only the weights: `torch.save(network.state_dict(), 'weights.pt')`",
             ) from error
-        raise InputError(f"cannot read '{file}': it is damaged, cut short, or no PyTorch file of plain weights", hint) from error
+        raise InputError(
+            f"cannot read '{file}': it is damaged, cut short, or not a PyTorch file of plain weights", hint
+        ) from error
 
 
 def _harmless_objects() -> AbstractContextManager[Any]:
@@ -111,7 +113,7 @@ def read_safetensors(file: Path, hint: str = "") -> tuple[StateDict, dict[str, s
             # Clones: the library maps the file into memory, and a file that shrinks later would end the process.
             return {name: opened.get_tensor(name).clone() for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"cannot read '{file}': it is damaged, cut short, or no .safetensors file", hint) from error
+        raise InputError(f"cannot read '{file}': it is damaged, cut short, or not a .safetensors file", hint) from error
 
 
 class Found(NamedTuple):

@@ -129,7 +129,7 @@ def _from_drawn(
     pair: tuple[int, int] | None,
     why: str,
 ) -> Collected:
-    """The worst images of all runs, where the dataset is not at hand."""
+    """The worst images of all runs, for a report without the dataset."""
     with_reason = f"only worst images are shown, each with the runs for which `segctl eval` drew it: {why}"
     with faults_as_unfit():
         images, colors = drawn_images(runs, comparison.split)
@@ -204,7 +204,7 @@ def miou_by_run(scores: ImageTable) -> dict[str, dict[str, float | None]]:
 
 
 def longest_px(pictures: int) -> int:
-    """The longer side, at most, of each of so many pictures."""
+    """The largest longer side, in pixels, when this many pictures are kept."""
     return LARGE_PX if pictures <= FEW_PICTURES else SMALL_PX
 
 

@@ -294,7 +294,7 @@ const explorer = (element) => {
     state.minus = Number(value);
     reorder();
   });
-  const direction = button("lowest first", "turn the order round", () => {
+  const direction = button("lowest first", "reverse the order", () => {
     state.sign = -state.sign;
     direction.textContent = state.sign > 0 ? "lowest first" : "highest first";
     reorder();
@@ -395,7 +395,7 @@ const explorer = (element) => {
   const legend = make("div", { className: "legend" }, ...content.classes.map(([name, color]) => {
     const swatch = make("i");
     swatch.style.background = color;
-    const made = make("button", { type: "button", title: `show ${name} alone` }, swatch, name);
+    const made = make("button", { type: "button", title: `show only ${name}` }, swatch, name);
     made.addEventListener("click", () => {
       const index = content.classes.findIndex(([other]) => other === name);
       state.kind = state.kind === index ? -1 : index;
@@ -424,7 +424,7 @@ const explorer = (element) => {
       make("summary", { textContent: `list of ${content.pictures.length} pictures` }), list),
     make("p", { className: "hint", textContent:
       "Keys: ← → picture, + − zoom, 0 whole picture, d difference to truth, o overlay on and off. Double click or Ctrl + wheel zooms, dragging moves all pictures. "
-      + "In differences to truth red is wrong; with a class chosen red is missed and orange is wrongly found." }),
+      + "In the difference to truth, red pixels are wrong; if a class is chosen, red pixels were missed and orange ones wrongly found." }),
   );
   new ResizeObserver(draw).observe(row);
 

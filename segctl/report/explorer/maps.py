@@ -33,7 +33,7 @@ MOST_DIFFERENT = 0.01
 
 
 class UnfitMapsError(SegctlError):
-    """A run's label maps cannot be had, or are not those that were scored. The message says why, after the name of the run."""
+    """A run's label maps are missing, or are not those that were scored. The message says why, after the name of the run."""
 
 
 @dataclass

@@ -29,7 +29,7 @@ def _block(block: BaseModel, indent: str) -> Iterator[str]:
     for name, field in type(block).model_fields.items():
         value = getattr(block, name)
         if name == "published" and not value:
-            continue  # nobody has published scores of a person's own preset
+            continue  # there are no published scores of a person's own preset
         if not indent:
             yield ""
         text = " ".join((field.description or "").split())

@@ -25,7 +25,7 @@ SMALLEST_SIDE = 64
 GRID = 32
 """Sides of crops that are not a picture's own are multiples of this, the largest stride of the networks."""
 PATCH = 14
-"""The output stride of plain transformers that is no divisor of GRID; it is the side of their patches."""
+"""The output stride of plain transformers that is not a divisor of GRID; it is the side of their patches."""
 EPOCHS = 200
 FEWEST_STEPS, MOST_STEPS, MOST_STEPS_OF_MANY = 2_000, 40_000, 80_000
 MANY_CLASSES = 100
@@ -147,7 +147,7 @@ def crop_for(sizes: Sequence[Size]) -> tuple[Size, str]:
 
 
 def steps_for(images: int, batch: int, classes: int) -> tuple[int, str]:
-    """The steps of a run on so many images, and why, in words: 200 epochs, within bounds."""
+    """The steps of a run on this many images, and why, in words: 200 epochs, within bounds."""
     most = MOST_STEPS_OF_MANY if classes >= MANY_CLASSES else MOST_STEPS
     steps = math.ceil(EPOCHS * images / batch)
     bounded = min(max(steps, FEWEST_STEPS), most)
@@ -159,7 +159,7 @@ def steps_for(images: int, batch: int, classes: int) -> tuple[int, str]:
 
 
 def _block(tree: Tree, key: str) -> Tree:
-    """The block of a preset to fill; one that is no mapping stays, and the schema will refuse it."""
+    """The block of a preset to fill; one that is not a mapping stays, and the schema will refuse it."""
     if tree.get(key) is None:
         tree[key] = {}
     block: Any = tree[key]
@@ -167,7 +167,7 @@ def _block(tree: Tree, key: str) -> Tree:
 
 
 def _name(tree: Tree, written: Tree, dataset: str) -> None:
-    """The run says its dataset, and asks for a teacher on it."""
+    """Write the dataset into the run, and ask for a teacher on it."""
     base = written.get("name")
     if isinstance(base, str) and tree.get("name") == base:
         tree["name"] = preset_of(base, dataset)

@@ -29,10 +29,10 @@ class TeacherSpec(Spec):
     """Compute the teacher's outputs once before step 1, store them beside the runs and reuse them. Requires fixed views: one
     scale and a crop at least as large as every image. Flips are allowed."""
     overlap: bool = False
-    """On a GPU, run the teacher beside the student's forward pass and not behind it, each on a CUDA stream of its own. The memory
+    """On a GPU, run the teacher beside the student's forward pass and not after it, each on a CUDA stream of its own. The memory
     of the teacher's pass then comes on top. Not with train.deterministic, which turns it off."""
     weights: tuple[term.Positive, ...] | None = Field(None, min_length=2)
-    """How much each of several --teacher counts in the mean of their probabilities; null: all alike."""
+    """How much each of several --teacher counts in the mean of their probabilities; null: all equally."""
     scales: tuple[ImageScale, ...] = Field((1.0,), min_length=1)
     """Image scales whose probabilities the teacher averages; 1 must be among them."""
     flip: bool = False
@@ -98,7 +98,7 @@ METHODS: dict[Method, DistillerSpec | None] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """A method's bundle for some datasets, for students without an auxiliary head, or for pictures that partly lack labels.
+    """A method's bundle for some datasets, for students without an auxiliary head, or if some pictures have no label.
 
     why: a sentence.
     """

@@ -1,1 +1,1 @@
-"""What a preset leaves open, as numbers: by the dataset, and by the memory there is."""
+"""Numbers for what a preset leaves open, chosen by the dataset and by the memory of the device."""

@@ -1,4 +1,4 @@
-"""What a run takes from its dataset: steps from epochs, and class weights from how many pixels each class has."""
+"""What a run takes from its dataset: steps from epochs, and class weights from the number of pixels of each class."""
 
 from segctl.data.advice import prepare_again
 from segctl.data.shards.dataset import PreparedDataset
@@ -41,7 +41,7 @@ def class_weights_of(run: TrainRun, dataset: PreparedDataset) -> tuple[float, ..
 
 
 def weights_in_words(run: TrainRun, dataset: PreparedDataset) -> str:
-    """What `class_weights: auto` comes to, in a line."""
+    """The weights that `class_weights: auto` stands for, in a line."""
     weights = class_weights_of(run, dataset)
     shown = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(dataset.classes.names, weights, strict=True))
     return f"class weights, by 1/√frequency in '{run.data.train_split}', at most {CAP:g} times the smallest: {shown}"
@@ -55,7 +55,7 @@ def require_scores(run: TrainRun, dataset: PreparedDataset) -> None:
     for path, name in named.items():
         if name is not None and name not in known:
             raise InputError(
-                f"{path}: '{name}' is no score of '{dataset.name}'{did_you_mean(name, known)}",
+                f"{path}: '{name}' is not a score of '{dataset.name}'{did_you_mean(name, known)}",
                 "give a name in scores.json, such as mIoU_D or mIoU_C, or a class's, such as "
                 f"'IoU_D.{dataset.classes.names[-1]}'",
             )

@@ -1,7 +1,7 @@
 """How many images go through the network at once: `train.accumulate: auto`, and what to say where a batch does not fit.
 
 The batch stays what the preset says; only the number of micro-batches changes. On a GPU steps are taken with fewer and fewer
-images until one fits. On a CPU nothing fails until the system kills the process, so there the need is reckoned from what the
+images until one fits. On a CPU nothing fails until the system kills the process, so the need is estimated there from what the
 backward pass keeps of two images.
 """
 
@@ -38,8 +38,9 @@ BACKWARD = 1.5
 def with_fitting_batch(request: Request, take_step: TakeStep) -> Request:
     """The request with a number for `train.accumulate: auto`, and a sentence with the reason; another request as it is.
 
-    The networks are built for the trial and thrown away, so that the run is the one which that number gives, to the bit.
-    Every process tries on its own device; the least that fits on all counts.  Raises SegctlError where nothing fits.
+    The networks of the trial are thrown away, so the run is bit-identical to one that was started with that number.
+    Every process tries its own device, and all take the largest micro-batch that fits on every one.  Raises SegctlError where
+    nothing fits.
     """
     if request.run.train.accumulate != "auto":  # type: ignore[comparison-overlap]
         return request
@@ -135,7 +136,7 @@ def _largest_tried(session: Session, choices: list[int], processes: int, take_st
 
 
 def _largest_reckoned(session: Session, choices: list[int], processes: int) -> tuple[int | None, str]:
-    """As `_largest`, by reckoning."""
+    """As `_largest`, by an estimate."""
     fixed, each = needed_mb(session)
     may_use = MAY_BE_USED * free_memory_mb(session.compute.device) / session.world.local_size
     batch, reason = session.run.train.batch_size * processes, "the whole batch fits into memory"
@@ -151,7 +152,7 @@ def _largest_reckoned(session: Session, choices: list[int], processes: int) -> t
 
 
 def needed_mb(session: Session) -> tuple[float, float]:
-    """What a step takes beside the networks, in MB: whatever the micro-batch, and for each of its images."""
+    """What a step takes beside the networks, in MB: a fixed part, and a part for each image of the micro-batch."""
     kept: dict[int, int] = {}
     known = {tensor.untyped_storage().data_ptr() for tensor in (*session.task.parameters(), *session.task.buffers())}
 
@@ -178,7 +179,7 @@ def needed_mb(session: Session) -> tuple[float, float]:
 def _black_batch(session: Session, images: int) -> Batch:
     """A batch of black images whose labels show every class: what is computed from it is not used.
 
-    images: without those that data.unlabelled mixes in; as many come on top as on top of a batch of that size.
+    images: without those that data.unlabelled mixes in, which are added as for a batch of that size.
     """
     height, width = session.run.data.crop
     data, classes = session.dataset, session.dataset.classes.num_classes
@@ -198,7 +199,7 @@ def _black_batch(session: Session, images: int) -> Batch:
 
 
 def _give_back() -> None:
-    """Return what nothing refers to any more to the device."""
+    """Give memory that nothing refers to any more back to the device."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""UniMatch: FixMatch with two strong views, and with the weak view through disturbed features (arXiv:2208.09910).
+"""UniMatch: FixMatch with two strong views, and with the weak view through perturbed features (arXiv:2208.09910).
 
 L_u = λ·L_fp + µ/2·(L_s1 + L_s2), equation 8: L_s1 and L_s2 are FixMatch's loss on two strong views, L_fp is that loss on the weak
 view whose feature maps lose channels between backbone and head. One teacher's answer on the weak view is the target of all three.

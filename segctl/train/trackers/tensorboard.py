@@ -6,10 +6,9 @@ A new file tells TensorBoard to drop the steps that a resumed run takes again fr
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import yaml
-from PIL import Image
 
+from segctl.data.files.pictures import decode
 from segctl.runs import RunFolder
 from segctl.schema.run import TrainRun
 from segctl.train.trackers.tracking import TrackerRecord
@@ -41,7 +40,7 @@ class Board:
 
     def show(self, step: int, images: Sequence[Path]) -> None:
         for rank, path in enumerate(images):
-            self.writer.add_image(f"worst/{rank}", np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC")
+            self.writer.add_image(f"worst/{rank}", decode(path.read_bytes()), step, dataformats="HWC")
         self.writer.flush()
 
     def close(self, *, finished: bool) -> None:

@@ -28,7 +28,7 @@ class TrackioRun:
         self.trackio: Any = import_module("trackio")
         record.id = record.id or f"{folder.name}-{uuid.uuid4().hex[:8]}"  # Trackio knows a run by its name
         config = run.model_dump(mode="json")
-        with redirect_stdout(io.StringIO()):  # it greets at length, and segctl's own note says what one needs
+        with redirect_stdout(io.StringIO()):  # it prints a long greeting; segctl's own note has what matters
             self.run = self.trackio.init(project=PROJECT_NAME, name=record.id, config=config, resume="allow", embed=False)
         note(f"trackio: to look at the run '{record.id}': `trackio show --project {PROJECT_NAME}`")
 

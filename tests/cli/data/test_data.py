@@ -66,12 +66,12 @@ def test_prepare_reports_sizes_and_the_next_step(capsys, tmp_path, toy_data):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["prepare", "camvdi"], "cannot prepare a dataset called 'camvdi' yet, did you mean 'camvid'?"),
+        (["prepare", "camvdi"], "knows no dataset called 'camvdi', did you mean 'camvid'?"),
         (["prepare", "deepglobe"], "'deepglobe' needs --source and got none"),
         (["prepare", "camvid", "--source", "nowhere"], "the source 'nowhere' does not exist"),
         (["prepare", "shapes", "--codec", "lz"], "the codec is 'lz', wanted lz4, zstd, source or none, did you mean 'lz4'?"),
         (["info", "cityscapes"], "dataset 'cityscapes' is not prepared in"),
-        (["info", "kitti"], "cannot prepare a dataset called 'kitti' yet"),
+        (["info", "kitti"], "knows no dataset called 'kitti'"),
         (["check", "shapes"], "dataset 'shapes' is not prepared in"),
         (["preview", "camvid", "--split", "tran"], "dataset 'camvid' has no split called 'tran', did you mean 'train'?"),
     ],
@@ -159,7 +159,7 @@ def test_bench_measures_and_says_on_what(capsys, root):
     code, out, _ = run(capsys, "data", "bench", "camvid", "--samples", 2, "--workers", 1, "--crop", 16, 24, "--data-root", root)
     assert code == 0
     assert "lz4, crop 16×24, scale 0.5 to 2, flip; medians of 2" in out
-    assert "decoding is of PNG copies in memory" in out
+    assert "what is decoded: PNG copies in memory" in out
 
 
 def test_bench_as_json(capsys, root):
@@ -215,9 +215,9 @@ def test_notes_and_stray_colours_are_shown(capsys, tmp_path):
     )
     assert code == 0
     assert "these are 11 pictures, not the official 803" in err
-    assert "pixels in 11 samples have a colour of no class and are ignored" in err
+    assert "pixels in 11 samples have a colour that belongs to no class and are ignored" in err
     out = run(capsys, "data", "info", "deepglobe", "--data-root", tmp_path / "data")[1]
-    assert "pixels in 11 samples have a colour of no class" in out
+    assert "pixels in 11 samples have a colour that belongs to no class" in out
     assert "val_fold4 %" in out
     tree = json.loads(run(capsys, "data", "info", "deepglobe", "--data-root", tmp_path / "data", "--json")[1])
     assert len(tree["unknown_pixels"]) == 11

@@ -222,7 +222,7 @@ def test_a_sample_in_both_splits_is_a_problem(tmp_path: Path) -> None:
         tree[path.format("validation")] = tree[path.format("training")]
     problems = open_source("ade20k", [write_folder(tmp_path / "source", tree)]).problems
     assert len(problems) == 2
-    assert all("is there twice" in str(problem) for problem in problems)
+    assert all("occurs twice" in str(problem) for problem in problems)
 
 
 @every_dataset

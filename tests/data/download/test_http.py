@@ -151,7 +151,7 @@ def test_a_page_is_never_saved_as_a_zip(tmp_path, honest):
 
 def test_another_kind_of_file_is_refused_by_its_first_bytes(tmp_path):
     with serve(lambda request: request.say(200, bytes(len(ZIP)))) as site:
-        assert "what the server sends is no zip" in fails(tmp_path, site.url).message
+        assert "what the server sends is not a zip" in fails(tmp_path, site.url).message
     assert list(tmp_path.iterdir()) == []
 
 

@@ -131,8 +131,8 @@ def test_grey_becomes_rgb_and_three_bands_stay_if_nothing_is_chosen(tmp_path: Pa
         ("1,2,3", ["nan,5"], "--range is 'nan,5', wanted the smaller number first"),
         ("1,2,3", ["5"], "--range is '5', wanted LOW,HIGH, percentile or keep"),
         ("1,2,3", ["0,5", "0,6"], "--range is given 2 times for 3 bands"),
-        ("1,2,3", ["percentile", "0,6"], "--range is 'percentile' and something else"),
-        ("1,2,3", ["0,6", "Keep"], "--range is 'keep' and something else"),
+        ("1,2,3", ["percentile", "0,6"], "--range percentile cannot be combined with another --range"),
+        ("1,2,3", ["0,6", "Keep"], "--range keep cannot be combined with another --range"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, bands: str | None, ranges: list[str], said: str) -> None:

@@ -105,14 +105,14 @@ def test_what_a_holder_elsewhere_left_blocks_nobody(tmp_path):
     path = tmp_path / "a.lock"
     path.write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": 0.0, "since": "2026"}))
     with locked(path, "work"):
-        pass
+        assert json.loads(path.read_text())["host"] != "elsewhere"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', '{"pid": ' + "9" * 5000 + "}", "\0"])
 def test_a_lock_that_cannot_be_read_is_taken(content, tmp_path):
     (tmp_path / "a.lock").write_text(content)
     with locked(tmp_path / "a.lock", "work"):
-        pass
+        assert json.loads((tmp_path / "a.lock").read_text())["pid"] == os.getpid()
 
 
 def test_threads_that_race_for_a_lock_never_share_it(tmp_path):

@@ -61,7 +61,7 @@ COCO = {
     "same name": (lambda tree: tree["categories"][0].update(name="car"), "has two categories called 'car'"),
     "no name": (lambda tree: tree["categories"][0].update(name=7), "the category 3 in 'a.json' has 7 for its class"),
     "odd": (first(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "annotation 0 of 'a.jpg' in 'a.json' has an odd number of coordinates"),
-    "words": (first(segmentation=[["x", 2, 3, 4, 5, 6]]), "has points that are no pairs of numbers"),
+    "words": (first(segmentation=[["x", 2, 3, 4, 5, 6]]), "has points that are not pairs of numbers"),
     "far": (first(segmentation=[[1e300, 2, 3, 4, 5, 6]]), "has a coordinate that is no pixel of any picture"),
     "outside": (first(segmentation=[[50, 2, 60, 4, 55, 26]]), "'road' in 'a.json' lies outside the image of sample 'a'"),
     "points": (first(segmentation=[[1] * 2_000_002]), "has 1000001 points, wanted at most 1000000"),
@@ -84,7 +84,9 @@ def test_a_file_that_is_cut_short_is_refused(capsys, tmp_path, kind, keep):
     path = labels if labels.is_file() else sorted(labels.rglob("a.*"))[0]
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content))])
-    words = {"cvat": "is no XML: ", "yolo": " of 'a' in 'a.txt' has 12 numbers"}.get(kind, "is no JSON: it is cut short")
+    words = {"cvat": "is not valid XML: ", "yolo": " of 'a' in 'a.txt' has 12 numbers"}.get(
+        kind, "is not valid JSON: it is cut short"
+    )
     if kind == "yolo":  # a line of text that lacks a whole point is a polygon like any other
         path.write_bytes(content + b" 0.5")
     refused(capsys, tmp_path, labels, words)
@@ -124,7 +126,7 @@ def test_traps_in_xml_and_json_are_refused(capsys, tmp_path):
     (tmp_path / "deep.json").write_text("[" * 200_000)
     refused(capsys, tmp_path, tmp_path / "deep.json", "is nested too deeply")
     (tmp_path / "n.json").write_text('{"shapes": [], "imagePath": "a.jpg", "imageWidth": NaN}')
-    refused(capsys, tmp_path, tmp_path / "n.json", "it holds NaN, which is no number")
+    refused(capsys, tmp_path, tmp_path / "n.json", "it holds NaN, which is not a number")
     (tmp_path / "n.json").write_text('{"shapes": [], "imagePath": "a.jpg", "imageWidth": ' + "9" * 5000 + "}")
     refused(capsys, tmp_path, tmp_path / "n.json", "holds a value that cannot be read")
     (tmp_path / "n.json").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0")
@@ -240,8 +242,8 @@ def test_check_lists_files_that_cannot_be_read_at_all(capsys, tmp_path):
         (labels / f"{name}.json").write_text("{" if name < "c" else "")
     code, out, _ = prepare(capsys, tmp_path, labels, "--check")
     assert code == 3
-    assert [f"'{name}.json' is no JSON: it is cut short" in out for name in "abc"] == [True] * 3
-    refused(capsys, tmp_path, labels, "'a.json' is no JSON: it is cut short (and 2 more problems; `--check` lists them)")
+    assert [f"'{name}.json' is not valid JSON: it is cut short" in out for name in "abc"] == [True] * 3
+    refused(capsys, tmp_path, labels, "'a.json' is not valid JSON: it is cut short (and 2 more problems; `--check` lists them)")
 
 
 def test_check_lists_classes_that_collide_beside_other_problems(capsys, tmp_path):

@@ -68,7 +68,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path):
         open_own("rooms", OwnFiles(folder, folder))
     with pytest.raises(InputError, match="--unannotated is 'ignore', but a dataset of Hugging Face has label maps"):
         open_own("rooms", OwnFiles(folder, folder, classes, unannotated="ignore"))
-    with pytest.raises(InputError, match="is no dataset that `save_to_disk` of Hugging Face wrote"):
+    with pytest.raises(InputError, match="is not a dataset that `save_to_disk` of Hugging Face wrote"):
         open_own("rooms", OwnFiles(tmp_path, tmp_path, classes, format="hf"))
     (tmp_path / "cut").mkdir()
     cut, _ = saved(tmp_path / "cut")

@@ -264,7 +264,7 @@ def test_packed_values_are_those_that_were_packed():
     for damaged, words in (
         (packed[:-2], "is cut short"),
         (packed[:3], "is cut short"),
-        ([300], "no list of bytes"),
+        ([300], "not a list of bytes"),
         ("x", "no list"),
     ):
         with pytest.raises(ShapeError, match=words):

@@ -64,7 +64,7 @@ def test_some_datasets_come_by_themselves_and_some_do_not():
 def test_what_segctl_does_not_know_says_what_it_does(tmp_path):
     with pytest.raises(InputError) as caught:
         open_dataset(tmp_path, "kitti")
-    assert caught.value.message == f"this segctl ({__version__}) cannot prepare a dataset called 'kitti' yet"
+    assert caught.value.message == f"segctl {__version__} knows no dataset called 'kitti'"
     assert caught.value.hint.startswith("it can prepare ade20k, camvid, ")
 
 

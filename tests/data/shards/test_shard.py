@@ -216,4 +216,6 @@ def test_a_pickled_reader_has_no_open_files(shard):
 
 
 def test_opening_is_lazy(tmp_path):
-    ShardReader([tmp_path / "not-there-yet.h5"])
+    reader = ShardReader([tmp_path / "not-there-yet.h5"])
+    with pytest.raises(InputError, match="the file is missing"):
+        reader.read(0, "labels", "small", whole("small"))

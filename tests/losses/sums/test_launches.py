@@ -35,7 +35,7 @@ MOST_COMPILED = 140
 
 
 class Launches(TorchDispatchMode):
-    """Counts operations that are no view and no allocation."""
+    """Counts operations that are neither views nor allocations."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ def test_images_of_other_bands_suit_timm() -> None:
     [
         ("timm:vit_smal_patch16_dinov3", "--teacher: timm knows no network 'vit_smal_patch16_dinov3', did you mean"),
         ("timm:hiera_tiny_224", "--teacher: 'hiera_tiny_224' takes only images of certain sizes"),
-        ("no-such-folder", "--teacher 'no-such-folder' is no frozen backbone: there is no such folder"),
+        ("no-such-folder", "--teacher 'no-such-folder' is not a frozen backbone: there is no such folder"),
     ],
 )
 def test_a_teacher_that_is_none_is_refused(source: str, said: str) -> None:
@@ -97,7 +97,7 @@ def test_a_place_of_the_grid_is_the_token_of_its_patch(tmp_path: Path) -> None:
 
 def test_a_folder_that_does_not_say_how_pixels_are_normalised_is_refused(tmp_path: Path) -> None:
     folder = saved(tmp_path / "net", "ViT", None, **KINDS["vit"][1])
-    with pytest.raises(InputError, match=r"has no preprocessor_config\.json, so nobody can tell how its images are normalised"):
+    with pytest.raises(InputError, match=r"has no preprocessor_config\.json, so the normalisation of its images is not known"):
         load_features(str(folder), "timm", 3)
 
 

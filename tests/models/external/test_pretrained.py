@@ -40,7 +40,7 @@ def segformer(folder: Path) -> nn.Module:
 def test_a_folder_that_lacks_weights_is_refused(tmp_path: Path) -> None:
     total = len(segformer(tmp_path).state_dict())
     without(tmp_path, "decode_head.batch_norm.num_batches_tracked")
-    load_hugging_face(tmp_path, str(tmp_path), NAMES)  # a counter is no weight
+    load_hugging_face(tmp_path, str(tmp_path), NAMES)  # a counter is not a weight
     without(
         tmp_path, "decode_head.linear_c.1.proj.weight", "decode_head.linear_c.1.proj.bias", "decode_head.batch_norm.running_var"
     )

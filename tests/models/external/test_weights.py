@@ -118,7 +118,7 @@ def test_damaged_safetensors(tmp_path):
     file.write_bytes(file.read_bytes()[:-5])
     with pytest.raises(InputError) as raised:
         read_tables(file)
-    assert str(raised.value) == f"cannot read '{file}': it is damaged, cut short, or no .safetensors file"
+    assert str(raised.value) == f"cannot read '{file}': it is damaged, cut short, or not a .safetensors file"
 
 
 class Stranger:
@@ -143,7 +143,8 @@ def test_what_is_no_file_of_weights_is_told_in_words(content, tmp_path):
     with pytest.raises(InputError) as raised:
         unpickled(tmp_path / "w.pth")
     assert (
-        str(raised.value) == f"cannot read '{tmp_path / 'w.pth'}': it is damaged, cut short, or no PyTorch file of plain weights"
+        str(raised.value)
+        == f"cannot read '{tmp_path / 'w.pth'}': it is damaged, cut short, or not a PyTorch file of plain weights"
     )
 
 

@@ -237,4 +237,4 @@ def test_without_a_dataset_one_sentence_says_what_to_type() -> None:
     with pytest.raises(InputError) as caught:
         load_preset("fast")
     assert caught.value.message == "preset 'fast' is for any dataset, and none is named"
-    assert caught.value.hint == "such as `segctl distill --preset fast --data NAME`; `segctl data list` shows the names"
+    assert caught.value.hint == "for example `segctl distill --preset fast --data NAME`; `segctl data list` shows the names"

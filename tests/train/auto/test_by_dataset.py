@@ -103,7 +103,7 @@ def test_a_score_that_is_not_there_is_refused_before_step_1(path: str, toy_data:
     for name in ("mIoU_D", "mDice_C_q5", "IoU_D.Car", "Precision_C.Sky"):
         require_scores(_with(path, name), dataset)
     for name, near in (("mIoU_d", "mIoU_D"), ("IoU_D.car", "IoU_D.Car"), ("IoU_D", "mIoU_D"), ("IoU_D.Void", "IoU_D.Road")):
-        wanted = re.escape(f"train.{path}: '{name}' is no score of 'camvid', did you mean '{near}'?")
+        wanted = re.escape(f"train.{path}: '{name}' is not a score of 'camvid', did you mean '{near}'?")
         with pytest.raises(InputError, match=wanted):
             require_scores(_with(path, name), dataset)
 
@@ -116,7 +116,7 @@ def test_a_binary_dataset_has_no_score_of_the_background(toy_data: Path) -> None
     dataset = open_dataset(toy_data, "camvid")
     binary = replace(dataset, classes=replace(dataset.classes, rows=dataset.classes.rows[:2], binary=True))
     require_scores(_with("select_by", f"IoU_D.{binary.classes.names[1]}"), binary)
-    with pytest.raises(InputError, match="is no score of"):
+    with pytest.raises(InputError, match="is not a score of"):
         require_scores(_with("select_by", f"IoU_D.{binary.classes.names[0]}"), binary)
 
 

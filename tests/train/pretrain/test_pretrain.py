@@ -248,7 +248,7 @@ def test_another_backbone_does_not_start_from_it(
 def test_a_report_says_what_it_is(finished: Path, tmp_path: Path) -> None:
     assert main(["report", str(finished), "-o", str(tmp_path / "r.md")]) == 0
     text = (tmp_path / "r.md").read_text(encoding="utf-8")
-    assert "made a backbone: its curves are those of the linear probe, and it is not evaluated" in text
+    assert "pretrained a backbone: its curves are those of the linear probe, and it is not evaluated" in text
     assert "| pretrain |" in text
 
 

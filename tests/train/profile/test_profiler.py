@@ -54,7 +54,7 @@ def test_the_parts_add_up_to_the_step_and_none_is_missing(profiled: tuple[RunFol
     assert sum(phase["seconds"] for phase in found["phases"].values()) == pytest.approx(found["step_s"])
     assert sum(phase["share"] for phase in found["phases"].values()) == pytest.approx(1.0)
     assert found["window"] == {"warmup": 3, "timed": 3, "traced": 3}
-    # A validation, a checkpoint and the start of torch's profiler lie between these steps and are no part of them.
+    # A validation, a checkpoint and the start of torch's profiler lie between these steps and are not part of them.
     assert found["fastest_step_s"] <= found["step_s"] <= found["slowest_step_s"]
     assert found["phases"]["backward"]["peak_mb"] > 0
     assert found["feeding"]["made_s"] > 0

@@ -3,7 +3,7 @@
     train/ID_sat.jpg  train/ID_mask.png      or the same files in any folders, such as images/ and masks/
 
 Masks are RGB. Some values are off, so the dataset's makers say that a channel is on from 128 upwards; the three bits then name
-the class. Unknown (black) and pure red, which is no class, are ignored; red pixels are counted. Only the 803 pictures of the
+the class. Unknown (black) and pure red, which is not a class, are ignored; red pixels are counted. Only the 803 pictures of the
 training set have public masks; `valid` and `test` are left out.
 Splits: `all`, and five folds. The names `ID_sat.jpg` are sorted as strings; fold k validates on the k-th fifth (⌊n/5⌋ of them)
 and trains on all others, so the last few are never validated. If the names are the official 803, known by their MD5, the list

@@ -53,7 +53,7 @@ class SatelliteImage:
         return f"the image of sample '{self.sample}' ({self.file.where})"
 
     def size(self) -> tuple[int, int]:
-        """(H, W). Raises InputError for a file that is no TIFF."""
+        """(H, W). Raises InputError for a file that is not a TIFF."""
         with in_words(str(self), f"{self} cannot be read"), open_tiff(self.file.read()) as opened:
             return opened.height, opened.width
 
@@ -88,7 +88,7 @@ class Footprints:
         return None
 
     def decode(self) -> Label:
-        """uint8 (H, W) of the image's size: 1 on buildings. Raises InputError for what is no GeoJSON of shapes in the image."""
+        """uint8 (H, W) of the image's size: 1 on buildings. Raises InputError if no GeoJSON of shapes in the image is there."""
         with in_words(str(self), f"{self} cannot be read"):
             content = self.file.read()
             shapes = self._shapes(parse_json(content.decode("utf-8"), str(self)))

@@ -196,7 +196,7 @@ def _open(dataset: CtDataset, paths: Sequence[Path]) -> Source:
 def _by_case(
     dataset: CtDataset, pattern: re.Pattern[str], files: Files
 ) -> tuple[Mapping[int, File], Mapping[int, File], list[Finding]]:
-    """The volume and the segmentation of each patient, and a finding for each that is there twice."""
+    """The volume and the segmentation of each patient, and a finding for each that occurs twice."""
     found: dict[str, dict[int, File]] = {kind: {} for kind in dataset.kinds}
     twice = []
     for path, file in files.members.items():

@@ -43,7 +43,7 @@ CASES = {"brain-growth": 39, "brain-tumor": 32, "kidney": 24, "prostate": 55}
 RATERS = {"brain-growth": 7, "brain-tumor": 3, "kidney": 3, "prostate": 6}
 SEQUENCES = {"brain-growth": 1, "brain-tumor": 4, "kidney": 1, "prostate": 1}
 STANDS_FOR = {("prostate", 55): 9}
-"""The cases that the published folds count in the place of another."""
+"""The cases that the published folds count in place of another."""
 _FILE = re.compile(r"(?:^|/)(?P<set>[a-z-]+)/case(?P<case>\d+)/(?:image|task(?P<task>\d+)_seg(?P<rater>\d+))\.nii(?:\.gz)?$")
 
 
@@ -75,7 +75,7 @@ class SliceImage:
         return f"the image of sample '{self.sample}' ({self.file.where})"
 
     def size(self) -> tuple[int, int]:
-        """256×256. Raises InputError for a file that is no slice of the wanted bands."""
+        """256×256. Raises InputError for a file that is not a slice of the wanted bands."""
         found = self.original()[2]
         if found != self.bands:
             raise InputError(f"{self} has {found} bands, wanted {self.bands}", LAYOUT)
@@ -149,7 +149,7 @@ def _open(name: str, task: int, paths: Sequence[Path]) -> Source:
         case = int(match["case"])
         place, key = (images, case) if match["task"] is None else (maps.setdefault(case, {}), int(match["rater"]))
         if key in place:
-            problems.append(Finding(f"case{case:02d}", f"'{path}' is there twice", "keep one of them"))
+            problems.append(Finding(f"case{case:02d}", f"'{path}' occurs twice", "keep one of them"))
         place[key] = file
     if not images or not maps:
         wanted = f"image.nii.gz and task{task:02d}_segNN.nii.gz"

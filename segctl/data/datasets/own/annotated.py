@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BACKGROUND = "background"
 BACKGROUND_NAMES = frozenset({BACKGROUND, "_background_"})
 IGNORED_NAMES = frozenset({"__ignore__"})
-"""What labelme calls regions to leave out."""
+"""labelme's name for regions to leave out."""
 UNANNOTATED = (BACKGROUND, "ignore")
 """What pixels under no shape may become."""
 RULE = "annotated/1"
@@ -126,7 +126,7 @@ def open_annotated(
     ignore = own.unannotated == UNANNOTATED[1]
     names = list(found.classes) if found.has_table else sorted(found.classes)
     if flaw := _flaw(found, names, ignore=ignore, has_table=classes is not None):
-        # Without classes there is nothing to draw, but a check shall list every problem of the files.
+        # Without classes there is nothing to draw, but a check should list every problem of the files.
         listed = (*found.problems,) if found.problems and not names else (flaw, *found.problems)
         origin = f"annotations from {labels}"
         return Source(name, RULE, origin, DECODER, ClassTable(()), {}, AnnotatedReader({}, {}), problems=listed)
@@ -240,7 +240,7 @@ def _given_classes(
             train_ids[name] = IGNORED
         else:
             problem = f"the annotations hold {used[name]} shapes of '{name}', which the class table does not name"
-            problems.append(Finding("", problem, "add a row for it; with `ignored` set if it shall not be trained"))
+            problems.append(Finding("", problem, "add a row for it; with `ignored` set if it should not be trained"))
             train_ids[name] = IGNORED
     background = next((rows[name] for name in sorted(BACKGROUND_NAMES) if name in rows), None)
     if not ignore and background is None:
@@ -259,7 +259,7 @@ def _sample_paths(pictures: Files) -> tuple[dict[str, str], list[Finding]]:
     for path in pictures.members:
         key = path_of(neutral(path))
         if key in keys:
-            problem = f"sample '{key}' is there twice, as '{keys[key]}' and '{path}'"
+            problem = f"sample '{key}' occurs twice, as '{keys[key]}' and '{path}'"
             twice.append(Finding(key, problem, "rename one of them, or remove it"))
         keys.setdefault(key, path)
     names = sample_names(list(keys))
@@ -306,7 +306,7 @@ def _hits(names: Iterable[str], exact: Mapping[str, str], as_given: PathIndex, b
 def _without_shapes(
     found: AnnotationSet, paths: Mapping[str, str], annotated: Mapping[str, AnnotatedPicture], unannotated: str | None
 ) -> list[Finding]:
-    """Findings for pictures that would become wholly ignored, or background that nobody has looked at."""
+    """Findings for pictures that would become wholly ignored, or wholly background without having been looked at."""
     problems = []
     for sample, path in paths.items():
         if sample not in annotated and found.lists_all and unannotated is None:

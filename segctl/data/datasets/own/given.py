@@ -65,15 +65,15 @@ def own_files(
         given = {"--split": splits[0] if splits else None, **{f"--{key.replace('_', '-')}": value for key, value in how.items()}}
         if option := next((option for option, value in given.items() if value is not None), None):
             what = "has its own splits" if option == "--split" else "is not read in this way"
-            raise InputError(f"{option} is '{given[option]}', but a published dataset {what}", f"it goes with {OWN_LINE}")
+            raise InputError(f"{option} is '{given[option]}', but a published dataset {what}", f"use it with {OWN_LINE}")
         if instances is not None:
-            raise InputError(f"--instances is '{instances}', but a published dataset has its own", f"it goes with {OWN_LINE}")
+            raise InputError(f"--instances is '{instances}', but a published dataset has its own", f"use it with {OWN_LINE}")
         if bands is not None:
             raise InputError(
-                "--bands and --range are for your own images, not for a published dataset", f"they go with {OWN_LINE}"
+                "--bands and --range are for your own images, not for a published dataset", f"use them with {OWN_LINE}"
             )
         if tiles is not None:
-            raise InputError("--tile is for your own images, not for a published dataset", f"it goes with {OWN_LINE}")
+            raise InputError("--tile is for your own images, not for a published dataset", f"use it with {OWN_LINE}")
         return None
     if tiles is not None and instances is not None:
         raise InputError("--tile cannot be combined with --instances: an instance would be cut apart", "leave one of them out")

@@ -49,7 +49,7 @@ class OwnRule:
     def ids_of_palette(self, what: object, values: np.ndarray, palette: np.ndarray) -> np.ndarray:
         """Values uint8 (H, W) that have colours, a palette's uint8 (n, 3) or black and white -> raw ids uint8 (H, W).
 
-        Such values are ids, unless they are no ids of the table and their colours are: programs that reduce a mask to a palette
+        Such values are ids, unless they are not ids of the table and their colours are: programs that reduce a mask to a palette
         number its colours as they like. Black and white, and palettes of grey, may stand for the ids 0 and 255 in that way.
         Of a table without ids the colours decide where it lists them all, and the result then is train ids, 255 ignored.
         Raises InputError that names the file `what` if ids and colours say different things.

@@ -1,4 +1,4 @@
-"""How people name pictures and their labels: endings, folders and suffixes, and what two names have in common."""
+"""How people name pictures and their labels: extensions, folders and suffixes, and what two names have in common."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace

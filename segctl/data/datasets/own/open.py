@@ -102,7 +102,7 @@ def _open_whole(name: str, own: OwnFiles) -> Source:
             raise InputError(f"--format is '{own.format}', but several --labels are label maps", "leave the option out")
         return _open_masks(name, own, classes, *told_apart(own, pictures, _only_maps(labels)))
     if own.format in (None, MASKS) and (predictions := find_predictions(labels)) is not None:
-        _refuse(own, ("unannotated",), f"{labels.given} holds label pictures, which say it for every pixel")
+        _refuse(own, ("unannotated",), f"{labels.given} holds label maps, which say it for every pixel")
         pictures = without(pictures, {place_of(file) for file in labels.members.values()})
         return _open_masks(name, own, classes or predictions.classes(), pictures, predictions.labels, predictions=predictions)
     _refuse(own, ("min_confidence",), f"{labels.given} was not written by `segctl predict` (it holds no {RECORD})")
@@ -124,7 +124,7 @@ def _open_whole(name: str, own: OwnFiles) -> Source:
         raise InputError(
             f"{labels.given} holds no labels ({', '.join(LABEL_ENDINGS)})", f"annotation files end with {', '.join(ENDINGS)}"
         )
-    _refuse(own, ("unannotated",), f"{labels.given} holds label pictures, which say it for every pixel")
+    _refuse(own, ("unannotated",), f"{labels.given} holds label maps, which say it for every pixel")
     return _open_masks(name, own, classes, *told_apart(own, pictures, masks))
 
 
@@ -190,7 +190,7 @@ def _open_masks(
     if classes is None:
         raise InputError(
             f"--classes is missing: {labels.given} holds label pictures, whose values need names",
-            f"give {OWN_LINE} together; a text file with a name a line will do",
+            f"give {OWN_LINE} together; a text file with one name per line will do",
         )
     paired = pair_files(pictures, labels, keys_of(own))
     drawn = split_samples(paired.folders, own.splits, own.seed, paired.paths)
@@ -255,8 +255,8 @@ def _scored_by_predictions(splits: Mapping[str, list[str]], predicted: Predicted
     """A sentence for each split for scoring whose labels a network made."""
     made = set(predicted.samples)
     return [
-        f"{count} label{'s' if count > 1 else ''} of split '{split}' {'are' if count > 1 else 'is'} predicted: scores on it say "
-        "how alike two networks are, not how right one is"
+        f"{count} label{'s' if count > 1 else ''} of split '{split}' {'are' if count > 1 else 'is'} predicted: scores on it show "
+        "how similar two networks are, not how right one is"
         for split, names in splits.items()
         if must_not_meet("train", split) and (count := sum(name in made for name in names))
     ]

@@ -39,7 +39,7 @@ from segctl.files import real_path
 
 
 def keys_of(own: OwnFiles) -> list[tuple[Key, Key]]:
-    """How a picture and its label may name their sample; the label's key is empty for a file that is no label."""
+    """How a picture and its label may name their sample; the label's key is empty for a file that is not a label."""
     images, labels = as_pattern(own.images), as_pattern(own.labels)
     if own.label_suffix is not None:
         return suffix_keys(own.label_suffix)
@@ -83,7 +83,7 @@ def told_apart(own: OwnFiles, pictures: Files, labels: Files) -> tuple[Files, Fi
         if chosen and others:
             return only(pictures, others), only(labels, chosen)
     raise InputError(
-        f"'{own.images}' is given for pictures and labels alike, so '{paths[0]}' was taken for its own label",
+        f"'{own.images}' is given for both pictures and labels, so '{paths[0]}' was taken for its own label",
         "give the folder of the pictures with --images and that of the labels with --labels, or name labels like 'NAME_mask.png'",
     )
 
@@ -120,7 +120,7 @@ def pair_files(pictures: Files, labels: Files, keys: list[tuple[Key, Key]]) -> P
     if not both:
         first, second = (path_of(next(iter(files.members))) for files in (pictures, labels))
         raise InputError(
-            f"no picture of {pictures.given} has a label of its name in {labels.given}: pictures have names like '{first}', "
+            f"no picture of {pictures.given} has a label of the same name in {labels.given}: pictures have names like '{first}', "
             f"labels like '{second}'",
             f"give a label the name of its picture, or that name and one of {', '.join(LABEL_SUFFIXES[5:])}",
         )

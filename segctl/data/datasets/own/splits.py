@@ -11,7 +11,7 @@ from segctl.data.files.path_index import ENDING, PathIndex, last_name
 from segctl.data.findings import Finding
 from segctl.errors import InputError
 
-EXAMPLE = "such as --split val=0.2 (a fifth, drawn by a seed; the rest is train) or --split val=val.txt (one name per line)"
+EXAMPLE = "for example --split val=0.2 (a fifth, drawn by a seed; the rest is train) or --split val=val.txt (one name per line)"
 _ORDER = ("train", "val", "test")
 
 
@@ -65,7 +65,7 @@ def _by_folder(folders: Mapping[str, str]) -> dict[str, list[str]]:
     found = sorted(set(firsts.values()), key=lambda split: (_ORDER.index(split) if split in _ORDER else len(_ORDER), split))
     if "" in found:
         where = "in one folder" if len(found) == 1 else "partly in folders and partly beside them"
-        raise InputError(f"the pictures lie {where}, so nothing says which are for validation", f"add --split, {EXAMPLE}")
+        raise InputError(f"the pictures are {where}, so nothing says which of them are for validation", f"add --split, {EXAMPLE}")
     for split in found:
         if not re.fullmatch(r"[A-Za-z0-9_]+", split):
             raise InputError(f"the folder '{split}' cannot name a split", "use letters, digits and _, or --split")
@@ -87,7 +87,7 @@ def _by_lists_and_ratios(paths: Mapping[str, str], lists: Mapping[str, Path], ra
     for split, ratio in ratios.items():
         count = min(len(left), round(ratio * total))
         if not count:
-            raise InputError(f"--split {split}={ratio:g} is none of {total} samples", "give a larger ratio")
+            raise InputError(f"--split {split}={ratio:g} selects none of {total} samples", "give a larger ratio")
         splits[split], left = sorted(left[:count]), left[count:]
     if left and ratios and "train" not in splits:
         splits["train"], left = sorted(left), []

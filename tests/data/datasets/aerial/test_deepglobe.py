@@ -91,7 +91,7 @@ def test_unpaired_and_doubled_files_are_findings(tmp_path):
     files = tree() | {"other/119_sat.jpg": jpeg(1)}
     del files["train/855_mask.png"]
     assert [finding.problem for finding in opened(tmp_path, files).problems] == [
-        "sample '119' is there twice, as 'other/119_sat.jpg' and 'train/119_sat.jpg'",
+        "sample '119' occurs twice, as 'other/119_sat.jpg' and 'train/119_sat.jpg'",
         f"sample '855' has its image but no label: '855_mask.png' is missing from '{tmp_path}/deepglobe'",
     ]
 

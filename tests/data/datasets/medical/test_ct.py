@@ -110,5 +110,5 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no volume of 'lits' with its segmentation: it has 0 volumes and 0 segmentations"):
         open_source("lits", [write_folder(tmp_path / "kits", kits())])
     cut = kits()["data/case_00001/segmentation.nii.gz"][:-9]
-    with pytest.raises(InputError, match=r"case_00001/segmentation.nii.gz' is no whole NIfTI volume: it is cut short"):
+    with pytest.raises(InputError, match=r"case_00001/segmentation.nii.gz' is not a whole NIfTI volume: it is cut short"):
         open_source("kits", [write_folder(tmp_path / "cut", kits() | {"data/case_00001/segmentation.nii.gz": cut})])

@@ -105,8 +105,8 @@ def test_what_is_no_whole_nifti_is_refused_in_a_sentence(tmp_path: Path) -> None
     path = "training_data_v3_QC/kidney/case02/image.nii.gz"
     for index, (content, words) in enumerate(
         [
-            (b"none", "is no NIfTI volume"),
-            (kidneys()[path][:-20], "no whole NIfTI volume"),
+            (b"none", "is not a NIfTI volume"),
+            (kidneys()[path][:-20], "not a whole NIfTI volume"),
             (nifti(np.zeros((5, 4, 3, 2), np.uint8)), "one slice"),
         ]
     ):

@@ -171,7 +171,7 @@ def test_unpaired_doubled_and_lossy_files_are_problems(tmp_path):
     save(Image.new("RGB", (20, 12)), files[0] / "train" / "b.png")
     problems = [finding.problem for finding in opened(files).problems]
     assert problems == [
-        "sample 'train/b' is there twice, as 'train/b.jpg' and 'train/b.png'",
+        "sample 'train/b' occurs twice, as 'train/b.jpg' and 'train/b.png'",
         f"sample 'train/a' has its image but no label: '{files[1]}' holds no 'train/a.png' (or another ending)",
     ]
 
@@ -190,7 +190,8 @@ def test_names_that_never_match_are_said_with_examples(tmp_path):
         path.rename(path.with_name(f"{path.stem}_other.png"))
     error = refusal(files, "val=0.5")
     assert error.message == (
-        f"no picture of '{files[0]}' has a label of its name in '{files[1]}': pictures have names like 'a', labels like 'a_other'"
+        f"no picture of '{files[0]}' has a label of the same name in '{files[1]}': pictures have names like 'a', labels like "
+        f"'a_other'"
     )
 
 

@@ -70,7 +70,7 @@ def test_what_a_list_names_wrongly_is_a_problem(tmp_path):
         (["val=1.5"], "--split is 'val=1.5', wanted a ratio above 0 and at most 1"),
         (["val=0.2", "val=0.3"], "--split names 'val' twice"),
         (["val=0.7", "test=0.7"], "the ratios of --split add up to 1.4, wanted at most 1"),
-        (["val=0.001"], "--split val=0.001 is none of 100 samples"),
+        (["val=0.001"], "--split val=0.001 selects none of 100 samples"),
         (["val=nowhere.txt"], "the list 'nowhere.txt' of split 'val' does not exist"),
     ],
 )
@@ -81,9 +81,9 @@ def test_a_wrong_split_is_refused(texts, message):
 def test_a_flat_folder_needs_a_split():
     with pytest.raises(InputError) as caught:
         split_samples(FLAT, (), 0)
-    assert caught.value.message == "the pictures lie in one folder, so nothing says which are for validation"
+    assert caught.value.message == "the pictures are in one folder, so nothing says which of them are for validation"
     assert caught.value.hint == f"add --split, {EXAMPLE}"
-    assert refusal({"a": "", "b": "val"}).startswith("the pictures lie partly in folders and partly beside them")
+    assert refusal({"a": "", "b": "val"}).startswith("the pictures are partly in folders and partly beside them")
 
 
 def test_a_folder_that_cannot_name_a_split_is_refused():

@@ -69,7 +69,7 @@ def test_the_networks_classes_and_its_name_are_taken_from_the_folder(here, capsy
     assert prepare() == 0
     said = " ".join(capsys.readouterr().err.split())
     assert "3 of 3 labels were made by the network 'toy' (sha256 abababababab), not by people" in said
-    assert "1 label of split 'val' is predicted: scores on it say how alike two networks are" in said
+    assert "1 label of split 'val' is predicted: scores on it show how similar two networks are" in said
     dataset = open_dataset(Path("data"), "streets")
     assert dataset.classes.names == CLASSES
     assert {split: len(names) for split, names in dataset.splits.items()} == {"train": 2, "val": 1}
@@ -217,8 +217,11 @@ def test_soft_labels_come_back_to_a_65535th_and_hold_the_most_probable_classes(t
     assert most_probable(probabilities, 9)[0].shape == (5, 6, 7)
     assert in_levels(np.array([0.0, 1.0, 1.0000001, 0.5])).tolist() == [0, 65535, 65535, 32768]
     (tmp_path / "bad.npz").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="holds no soft labels"):
+    with pytest.raises(InputError, match="cannot read soft labels from"):
         read_soft(tmp_path / "bad.npz")
+    np.savez(tmp_path / "other.npz", classes=classes)
+    with pytest.raises(InputError, match="array 'probabilities' is missing"):
+        read_soft(tmp_path / "other.npz")
 
 
 def test_names_of_limits_may_be_those_of_classes_alone():

@@ -279,7 +279,7 @@ def test_processes_give_the_same_tiles(folder: Path) -> None:
 
 
 def test_pictures_without_labels_are_cut_alike_so_that_one_of_val_is_found(folder: Path, tmp_path: Path) -> None:
-    # Tiles of one colour are no copies of each other: many satellite pictures have the same border.
+    # Tiles of one colour are not copies of each other: many satellite pictures have the same border.
     for name, array in (("new", pixels(9, (70, 100))), ("border", np.zeros((64, 64, 3), np.uint8))):
         (tmp_path / "more").mkdir(exist_ok=True)
         Image.fromarray(array).save(tmp_path / "more" / f"{name}.png")
