@@ -2,7 +2,7 @@
 
 The design is pairwise: three runs of each method, so that every two of a method, a precision and an option meet in a run, and
 every two options (`test_every_two_meet_in_a_run` counts them). Not every three meet, such as a method, a precision and an option:
-that takes nine runs of each method, and the 51 runs of three take the longest of this suite already. `none` has no teacher cache.
+that takes nine runs of each method instead of three. `none` has no teacher cache.
 """
 
 import math
