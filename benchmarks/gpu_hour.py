@@ -2,6 +2,7 @@
 
     python benchmarks/gpu_hour.py [--page gpu-hour.md] [--minutes 60] [--camvid FOLDER] [--authors FOLDER] [--only NAME ...]
     python benchmarks/gpu_hour.py --device cpu --small      # the same steps in little, to see that they run
+    python benchmarks/gpu_hour.py --device pretend          # in little, with the tests' pretend GPU in the place of a real one
 
   tests     the tests marked `gpu`: every test of the pretend device has its twin there
   losses    time and memory beside F.cross_entropy, and the authors' code if --authors names a folder with it
@@ -16,6 +17,9 @@
 
 A step that fails or cannot run says so on the page, and the next one begins. --camvid is CamVid as published; without it that
 step is left out. Needs the repository and `pip install -e ".[dev]"`. Ends with 1 if a step failed.
+
+The pretend device (tests/device) computes on the CPU behind tensors that say `cuda:0`. It needs Linux and a C++ compiler. It has
+no kernels, graphs, memory or time: the page says what is left out because of that.
 """
 
 import argparse
@@ -30,12 +34,13 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"
+LAUNCHER = ROOT / "tests" / "device" / "launch.py"
 BUSY = 95
 """Percent of a step's time that is not spent waiting for data."""
 
@@ -59,44 +64,40 @@ class Hour:
     authors: Path | None
     ends: float
     """time.monotonic() at which the last step has to be done."""
-    texts: dict[str, str] = field(default_factory=dict)
+    guard: Path | None = None
+    """The pretend device's library, if that takes the place of a GPU."""
 
     @property
     def left_s(self) -> float:
         return max(1.0, self.ends - time.monotonic())
 
-    def run(self, *command: str, limit_s: float | None = None, may_fail: bool = False) -> str:
-        """What a command prints. Raises StepFailedError with its last lines."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    def python(self, *arguments: str, on_device: bool = True) -> dict[str, Any]:
+        """How `subprocess` starts Python in `work`; on_device: with the pretend device, if there is one."""
+        launcher = [str(LAUNCHER), str(self.guard)] if self.guard is not None and on_device else []
+        command = [sys.executable, *launcher, *arguments]
+        return {"args": command, "cwd": self.work, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+
+    def run(self, *arguments: str, may_fail: bool = False, on_device: bool = True) -> str:
+        """What Python prints, given such arguments. Raises StepFailedError with its last lines."""
+        typed = " ".join(["python", *arguments]).replace(f"{ROOT}/", "")
+        process = self.python(*arguments, on_device=on_device)
         try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                cwd=self.work,
-                env=environment,
-                timeout=limit_s or self.left_s,
-                check=False,
-            )
+            done = subprocess.run(**process, capture_output=True, text=True, timeout=self.left_s, check=False)
         except subprocess.TimeoutExpired as error:
-            raise StepFailedError(f"`{shown(command)}` did not end within {error.timeout:.0f} s") from error
+            raise StepFailedError(f"`{typed}` did not end within {error.timeout:.0f} s") from error
         if done.returncode and not may_fail:
             last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-12:])
-            raise StepFailedError(f"`{shown(command)}` ended with {done.returncode}:\n\n{code(last)}")
+            raise StepFailedError(f"`{typed}` ended with {done.returncode}:\n\n{code(last)}")
         return done.stdout if not may_fail else done.stdout + done.stderr
 
-    def segctl(self, *arguments: str, **options: Any) -> str:
-        return self.run(sys.executable, "-m", "segctl", *arguments, **options)
+    def segctl(self, *arguments: str, on_device: bool = True) -> str:
+        return self.run("-m", "segctl", *arguments, on_device=on_device)
 
     def train(self, folder: str, *arguments: str) -> list[dict[str, Any]]:
         """The log of a finished run in runs/FOLDER; it is started unless it is there."""
         if not (self.work / "runs" / folder / "model.safetensors").is_file():
             self.segctl(*arguments, "--run", f"runs/{folder}")
         return log_of(self.work / "runs" / folder)
-
-
-def shown(command: tuple[str, ...]) -> str:
-    return " ".join("python" if part == sys.executable else part.replace(f"{ROOT}/", "") for part in command)
 
 
 def code(text: str) -> str:
@@ -117,31 +118,40 @@ def machine(hour: Hour) -> str:
         "print(*(f'{d.get_device_name(i)}, {d.get_device_properties(i).total_memory / 2**30:.1f} GiB, compute capability '"
         " f'{d.get_device_capability(i)}, CUDA {torch.version.cuda}' for i in range(d.device_count())), sep='\\n')"
     )
-    return code(hour.run(sys.executable, "-c", asked))
+    return code(hour.run("-c", asked))
 
 
 def tests(hour: Hour) -> str:
+    folder, mark, chosen, note = ROOT / "tests", "gpu", "", ""
+    places = [str(folder)]
     if hour.device == "cpu":  # their twins on the pretend device
-        chosen, mark = ["test_pretend.py", "test_scoring.py"], "not gpu and not slow"
-        places = [str(ROOT / "tests" / "device" / name) for name in chosen[: 1 if hour.small else 2]]
-    else:
-        places, mark = [str(ROOT / "tests")], "gpu"
+        names, mark = ["test_pretend.py", "test_scoring.py"], "not gpu and not slow"
+        places = [str(folder / "device" / name) for name in names[: 1 if hour.small else 2]]
+    elif hour.guard is not None:
+        places = [str(folder / "device" / "test_real.py")]
+        chosen = "not compiled and not does_not_wait and (not a_method_takes or jml)"
+        note = (
+            "\n\nLeft out: tests of kernels and compiled networks, which the pretend device cannot run; those in which torch "
+            "refuses waits, which the pretend device counts; and every method but jml, which tests/device/test_training.py tries."
+        )
     found = hour.run(
-        sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", mark, f"--rootdir={ROOT}", "-c", str(ROOT / "pyproject.toml"),
-        "--durations=5", *places, may_fail=True,
+        "-m", "pytest", "-q", "-n", "0", "-m", mark, "-k", chosen, f"--rootdir={ROOT}", "-c", str(ROOT / "pyproject.toml"),
+        "--durations=5", f"--basetemp={hour.work / 'tests'}", "-p", "no:cacheprovider", *places, may_fail=True,
     )  # fmt: skip
     last = found.strip().splitlines()
     if " failed" in last[-1] or " error" in last[-1]:
         raise StepFailedError(code("\n".join(last[-40:])))
-    return code("\n".join(last[-12:]))
+    return code("\n".join(last[-12:])) + note
 
 
 def losses(hour: Hour) -> str:
     size, rounds = ("64", "1") if hour.small else ("512", "9")
     text = code(hour.run(
-        sys.executable, str(BENCHMARKS / "losses.py"), "--device", hour.device, "--classes", "19", "--size", size,
+        str(BENCHMARKS / "losses.py"), "--device", hour.device, "--classes", "19", "--size", size,
         "--rounds", rounds,
     ))  # fmt: skip
+    if hour.guard is not None:
+        return text
     if hour.authors is None:
         return text + "\n\nThe authors' code was not measured: --authors names no folder with it."
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -189,35 +199,43 @@ def time_authors(folder: Path, device: str, size: int, rounds: int) -> tuple[flo
 
 def step(hour: Hour) -> str:
     changes = ["--crop", "64", "128", "--batch", "2", "--rounds", "1"] if hour.small else []
-    return code(hour.run(sys.executable, str(BENCHMARKS / "step.py"), "--device", hour.device, *changes))
+    return code(hour.run(str(BENCHMARKS / "step.py"), "--device", hour.device, *changes))
 
 
 def lean(hour: Hour) -> str:
     changes = ["--crop", "64", "128", "--batch", "2", "--rounds", "1"] if hour.small else ["--rounds", "10"]
-    return code(hour.run(sys.executable, str(BENCHMARKS / "step.py"), "--forms", "--device", hour.device, *changes))
+    return code(hour.run(str(BENCHMARKS / "step.py"), "--forms", "--device", hour.device, *changes))
 
 
-def shapes(hour: Hour) -> tuple[str, ...]:
+TINY = ("model.backbone=test_resnet", "model.width=8", "data.crop=[32,48]", "train.batch_size=2", "data.workers=0")
+"""What makes a run of --small a matter of seconds."""
+
+
+def shapes(hour: Hour, device: str | None = None) -> tuple[str, ...]:
     """Makes the dataset that segctl draws itself; the options that all its runs have."""
     if not (hour.work / "data" / "shapes").is_dir():
-        hour.segctl("data", "prepare", "shapes")
-    return ("--device", hour.device)
+        hour.segctl("data", "prepare", "shapes", on_device=False)
+    tiny = [word for setting in TINY for word in ("--set", setting)] if hour.small else []
+    return ("--device", device or hour.device, *tiny)
 
 
 def similarities(hour: Hour) -> str:
-    changes = ["--grid", "8", "16", "--width", "32", "--batch", "2", "--rounds", "1"] if hour.small else []
-    return code(hour.run(sys.executable, str(BENCHMARKS / "rows.py"), "--device", hour.device, *changes))
+    changes = ["--grid", "16", "32", "--width", "32", "--batch", "2", "--rounds", "1"] if hour.small else []
+    return code(hour.run(str(BENCHMARKS / "rows.py"), "--device", hour.device, *changes))
 
 
 def loader(hour: Hour) -> str:
     samples = "2" if hour.small else "60"
     text = code(hour.run(
-        sys.executable, str(BENCHMARKS / "loader.py"), "--shapes", "cityscapes", "--codecs", "lz4", "--samples", samples,
+        str(BENCHMARKS / "loader.py"), "--shapes", "cityscapes", "--codecs", "lz4", "--samples", samples,
         "--repeats", "1",
     ))  # fmt: skip
     found = hour.train(
-        "loader", "train", "--preset", "shapes-teacher", "--steps", "6" if hour.small else "300", *shapes(hour)
+        "loader", "train", "--preset", "shapes-teacher", "--steps", "6" if hour.small else "300", *shapes(hour),
+        *(("--set", "data.workers=1") if hour.small else ()),
     )  # fmt: skip
+    if hour.guard is not None:
+        return f"{text}\n\nA run on shapes ended well. How busy the device was is left out: it knows no time."
     reports = [event for event in found if event["event"] == "step" and event.get("step_s")][1:]
     busy = 100 * (1 - sum(event["data_s"] for event in reports) / sum(event["step_s"] for event in reports)) if reports else None
     if busy is None:
@@ -234,10 +252,11 @@ def resume(hour: Hour) -> str:
     hour.train("whole", *command)
     run = hour.work / "runs" / "killed"
     process = subprocess.Popen(
-        [sys.executable, "-m", "segctl", *command, "--run", str(run)],
-        cwd=hour.work, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        **hour.python("-m", "segctl", *command, "--run", str(run)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
-    )  # fmt: skip
+    )
     while process.poll() is None and not (run / "last.pt").is_file():
         time.sleep(0.01)
     with contextlib.suppress(ProcessLookupError):
@@ -251,7 +270,7 @@ def resume(hour: Hour) -> str:
         "print(max(float((a[k].double() - b[k].double()).abs().max()) for k in a))"
     )
     files = [str(hour.work / "runs" / name / "model.safetensors") for name in ("whole", "killed")]
-    difference = float(hour.run(sys.executable, "-c", compared, *files))
+    difference = float(hour.run("-c", compared, *files))
     if difference:
         raise StepFailedError(f"the resumed run's weights differ by up to {difference:.3g}")
     return f"Killed by SIGKILL after its first checkpoint, of {every} steps, and resumed to {steps}: the same weights to the bit."
@@ -265,10 +284,9 @@ def curves(hour: Hour) -> str:
         if device == "cpu" and precision == "fp16":  # segctl refuses it
             lines.append([device, precision, "a CPU has no fp16", ""])
             continue
-        shapes(hour)
         found = hour.train(
             name, "train", "--preset", "shapes-teacher", "--steps", str(steps), "--set", f"train.precision={precision}",
-            "--device", device,
+            *shapes(hour, device),
         )  # fmt: skip
         totals = [
             sum(event["terms"].values()) for event in found if event["event"] == "step" and None not in event["terms"].values()
@@ -280,12 +298,16 @@ def curves(hour: Hour) -> str:
 
 
 def exports(hour: Hour) -> str:
-    hour.train("curve-cpu-fp32", "train", "--preset", "shapes-teacher", "--steps", "6" if hour.small else "200", *shapes(hour))
+    hour.train(
+        "curve-cpu-fp32", "train", "--preset", "shapes-teacher", "--steps", "6" if hour.small else "200", *shapes(hour, "cpu")
+    )
     images = "4" if hour.small else "60"
     said = hour.segctl("export", "runs/curve-cpu-fp32", "--parity", images)
     device = hour.device.partition(":")[0]
-    available = hour.run(sys.executable, "-c", "import onnxruntime; print(*onnxruntime.get_available_providers())").split()
-    if device == "cuda" and "CUDAExecutionProvider" not in available:
+    available = hour.run("-c", "import onnxruntime; print(*onnxruntime.get_available_providers())").split()
+    if hour.guard is not None:
+        device = "cpu"
+    elif device == "cuda" and "CUDAExecutionProvider" not in available:
         raise SkippedError(f"this onnxruntime has {', '.join(available)}: pip install onnxruntime-gpu\n\n{code(said)}")
     scored = hour.segctl(
         "eval", "runs/curve-cpu-fp32", "--model", "runs/curve-cpu-fp32/export/model.onnx", "--device", device, "--json"
@@ -295,7 +317,9 @@ def exports(hour: Hour) -> str:
     both = [scores_of(each) for each in found]
     if abs(both[0] - both[1]) > 0.1:
         raise StepFailedError(f"mIoU_D of the network {both[0]:.3f}, of the file {both[1]:.3f}")
-    return f"{code(said)}\n\nOn {device}: mIoU_D of the network {both[0]:.3f}, of the ONNX file {both[1]:.3f}."
+    note = " The pretend device ran the network; the file ran on the CPU, because onnxruntime has no such device."
+    end = note if hour.guard is not None else ""
+    return f"{code(said)}\n\nOn {device}: mIoU_D of the network {both[0]:.3f}, of the ONNX file {both[1]:.3f}.{end}"
 
 
 def scores_of(tree: Any) -> float:
@@ -317,7 +341,7 @@ def camvid(hour: Hour) -> str:
         hour.segctl("data", "prepare", "camvid", "--source", str(hour.camvid))
     kind = "-scratch"  # nothing is downloaded
     teacher, student = f"camvid-dl101{kind}", f"camvid-psp18{kind}"
-    small = ("--set", "data.crop=[64,96]", "--set", "model.backbone=test_resnet") if hour.small else ()
+    small = [word for setting in (*TINY, "data.crop=[64,96]") for word in ("--set", setting)] if hour.small else []
     lines = []
     for index, (name, command) in enumerate({
         "teacher": ("train", "--preset", teacher),
@@ -359,9 +383,21 @@ def attempt(name: str, hour: Hour) -> tuple[str, bool]:
     return f"## {name}: {state} in {time.monotonic() - began:.0f} s\n\n{text}\n", fine
 
 
+def pretend_device(folder: Path) -> Path:
+    """The library of the tests' pretend device, built in a folder. Ends the program with 2 where it cannot be built."""
+    sys.path.insert(0, str(ROOT))
+    from tests.device.there import build_guard
+
+    built = build_guard(folder)
+    if isinstance(built, str):
+        print(f"error: --device pretend {built}", file=sys.stderr)
+        raise SystemExit(2)
+    return built
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, cpu, or pretend, which implies --small")
     parser.add_argument("--page", type=Path, default=Path("gpu-hour.md"))
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument(
@@ -374,10 +410,12 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     places = {name: path and path.resolve() for name, path in (("camvid", arguments.camvid), ("authors", arguments.authors))}
-    hour = Hour(
-        arguments.device, arguments.small, arguments.work.resolve(), ends=time.monotonic() + 60 * arguments.minutes, **places
-    )
-    parts, fine = [f"# {arguments.minutes:.0f} minutes on {arguments.device}{' (small)' if arguments.small else ''}\n"], True
+    work, pretends = arguments.work.resolve(), arguments.device == "pretend"
+    guard = pretend_device(work) if pretends else None
+    device, small = ("cuda", True) if pretends else (arguments.device, arguments.small)
+    hour = Hour(device, small, work, ends=time.monotonic() + 60 * arguments.minutes, guard=guard, **places)
+    title = "the pretend device" if pretends else arguments.device
+    parts, fine = [f"# {arguments.minutes:.0f} minutes on {title}{' (small)' if small else ''}\n"], True
     for name in arguments.only:
         print(f"{name} …", flush=True)
         text, good = attempt(name, hour)

@@ -109,6 +109,26 @@ def timed(
     return Figure(case, rival, middle, unit, "median", spread, ratio, ratio_of, ratio_spread, more)
 
 
+def left_out(case: str, rival: str, unit: str, reason: str) -> Figure:
+    """The figure of a rival that cannot run here: no value, and why."""
+    return Figure(case, rival, None, unit, more={"left out": reason})
+
+
+def on_pretend_device() -> bool:
+    """Whether the tests' pretend device stands in for a GPU in this process. It knows neither time nor memory nor kernels."""
+    return "tests.device.pretend" in sys.modules
+
+
+TRUE_ANYWHERE = ("first loss", "difference of value", "TFLOP a step", "left out")
+"""What `more` may hold that does not depend on how fast or how large a device is."""
+
+
+def _without_times(figure: Figure) -> Figure:
+    """What the pretend device does tell: that it ran, and values."""
+    kept = {name: value for name, value in figure.more.items() if name in TRUE_ANYWHERE}
+    return Figure(figure.case, figure.rival, None, figure.unit, more=kept if "left out" in kept else {"ran": "untimed", **kept})
+
+
 def _middle(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
     low, middle, high = (float(f"{value:.5g}") for value in np.quantile(np.asarray(values, float), (0.25, 0.5, 0.75)))
     return middle, (low, high)
@@ -128,6 +148,8 @@ def run(benchmark: str, about: str, arguments: argparse.Namespace, figures: Iter
     """
     path, date = None, f"{datetime.now(UTC):%Y-%m-%d}"
     if arguments.save is not None:
+        if on_pretend_device():
+            _refuse("--save: the pretend device measures nothing")
         path = arguments.results / f"{benchmark}-{date}{arguments.save and '-' + arguments.save}.json"
         if not re.fullmatch(r"[a-z0-9-]*", arguments.save):
             _refuse(f"--save {arguments.save}: a note has lower-case letters, digits and hyphens; give for example --save quiet")
@@ -135,7 +157,7 @@ def run(benchmark: str, about: str, arguments: argparse.Namespace, figures: Iter
             _refuse(f"{path.name} exists already, and results are kept; give another note, for example --save second")
     made = []
     for figure in figures:
-        print(line(figure), flush=True)
+        print(line(_without_times(figure) if on_pretend_device() else figure), flush=True)
         made.append(figure)
     if path is None:
         return

@@ -8,7 +8,7 @@ crops at stride 8 and 19 classes.
   pixels    all pixels of a batch with 4,104 stored pixels
   regions   all pixels of a batch with 1,026 stored regions
 Each in full float32 and where TF32 is permitted, as beside bf16 and fp16; the kernels then round vectors to float16.
-plain is torch's own way, kernels ours; both take one step a round. On a CPU, and where the kernels do not serve, plain is alone.
+plain is torch's own way, kernels ours; both take one step a round. Where the kernels do not serve, a line says why.
 TFLOP/s counts 2·M·N·D for each product of plain, so that both do the same work. Then the relative difference of the two values.
 """
 
@@ -66,6 +66,17 @@ def timed_step(of: SimilarityRows, times: int, divergence_of: Callable[[Similari
     return taken, peak, value.item()
 
 
+def why_no_kernels(of: SimilarityRows) -> str:
+    """Why `checked_divergence` takes torch's own operations."""
+    if not of.rows.is_cuda:
+        return "they need a GPU"
+    if len(of.rows) * of.keys[..., 0].numel() < on_gpu.FEWEST_SIMILARITIES:
+        return f"fewer than {on_gpu.FEWEST_SIMILARITIES:,} similarities, which torch's own operations take faster"
+    if torch.cuda.get_device_capability(of.rows.device) < (8, 0):
+        return "they need compute capability 8.0"
+    return "they cannot be built or run here, or are wrong, as the warning says"
+
+
 def measure(arguments: argparse.Namespace) -> Iterator[record.Figure]:
     for permitted in ("highest", "high"):
         torch.set_float32_matmul_precision(permitted)
@@ -73,7 +84,8 @@ def measure(arguments: argparse.Namespace) -> Iterator[record.Figure]:
         for case in ("images", "pixels", "regions"):
             of, times = inputs(case, arguments)
             rivals: dict[str, Callable[[SimilarityRows], Tensor]] = {"plain": plain_divergence}
-            if on_gpu.checked_divergence(of) is not None:  # it warns where the kernels fail
+            kernels = on_gpu.checked_divergence(of) is not None  # it warns where they fail
+            if kernels:
                 rivals["kernels"] = lambda each, full=full: on_gpu.kernel_divergence(each, full)  # type: ignore[misc]
             found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in rivals}
             for number in range(arguments.rounds + 1):
@@ -84,12 +96,10 @@ def measure(arguments: argparse.Namespace) -> Iterator[record.Figure]:
             products = 4 if of.keys.requires_grad else 3
             work = 2e-12 * times * products * len(of.rows) * of.keys[..., 0].numel() * arguments.width
             reference = found["plain"]
+            name_of_case = f"{case}, {'float32' if full else 'TF32 permitted'}"
             for name, steps in found.items():
                 ratios = [mine[0] / other[0] for mine, other in zip(steps, reference, strict=True)]
-                figure = record.timed(
-                    f"{case}, {'float32' if full else 'TF32 permitted'}", name, [step[0] for step in steps], "ms", ratios,
-                    "this / plain",
-                )  # fmt: skip
+                figure = record.timed(name_of_case, name, [step[0] for step in steps], "ms", ratios, "this / plain")
                 assert figure.value is not None
                 figure.more.update({
                     "TFLOP/s": work / (figure.value / 1000),
@@ -97,6 +107,8 @@ def measure(arguments: argparse.Namespace) -> Iterator[record.Figure]:
                     "difference of value": abs(steps[0][2] / reference[0][2] - 1),
                 })  # fmt: skip
                 yield figure
+            if not kernels:
+                yield record.left_out(name_of_case, "kernels", "ms", why_no_kernels(of))
 
 
 def main() -> None:

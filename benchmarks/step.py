@@ -11,7 +11,8 @@ turns, one step each, for the time. Floating-point operations are counted in the
 against --peak-tflops, which a large bf16 matrix product reaches (790 on an H200).
 
 --forms compares forms of segctl's own step instead: the teacher with its batch norms unfolded and folded, beside the student, and
-the networks compiled, without and with CUDA graphs. On a CPU only the first two. --save keeps the result (benchmarks/record.py).
+the networks compiled, without and with CUDA graphs. A form that cannot run on the device has a line that says why. --save keeps
+the result (benchmarks/record.py).
 """
 
 import argparse
@@ -63,6 +64,19 @@ FORMS = (
     Form("compiled", compile=True),
     Form("compiled, with CUDA graphs", compile="reduce-overhead"),
 )
+
+
+def why_not(form: Form, device: str) -> str | None:
+    """Why a form is not measured on a device; None if it is."""
+    if device == "cpu" and form.compile == "reduce-overhead":
+        return "a CPU has no CUDA graphs"
+    if device == "cpu" and form.compile:
+        return "compiling for a CPU takes minutes, and says nothing of a GPU"
+    if device == "cpu" and form.overlap:
+        return "a CPU has no second stream"
+    if form.compile and record.on_pretend_device():
+        return "the pretend device has no compiler and no graphs"
+    return None
 
 
 @dataclass(frozen=True)
@@ -230,15 +244,17 @@ def measure_forms(arguments: argparse.Namespace, run: DistillRun) -> Iterator[re
     on_gpu = arguments.device != "cpu"
     torch.backends.cudnn.benchmark = True
     batch = make_batch(tuple(arguments.crop), arguments.batch, on_gpu)
-    forms = FORMS if on_gpu else FORMS[:2]
-    builders = {form.name: partial(segctl_rival, form=form) for form in forms}
+    missing = {form.name: reason for form in FORMS if (reason := why_not(form, arguments.device)) is not None}
+    builders = {form.name: partial(segctl_rival, form=form) for form in FORMS if form.name not in missing}
     found = {name: alone(build, run, batch, arguments.device) for name, build in builders.items()}
     rivals = {name: build(run, batch, arguments.device) for name, build in builders.items()}
     taken = in_turns(rivals, arguments.rounds)
     for name, rival in rivals.items():
         loss, peak = found[name]
-        ratios, more = taken[forms[0].name] / taken[name], {"peak GB": peak, "first loss": loss}
+        ratios, more = taken[FORMS[0].name] / taken[name], {"peak GB": peak, "first loss": loss}
         yield record.timed(case_of(arguments, run), rival.name, 1000 * taken[name], "ms", ratios, "not folded / this", **more)
+    for name, reason in missing.items():
+        yield record.left_out(case_of(arguments, run), name, "ms", reason)
 
 
 def in_turns(rivals: dict[str, Rival], rounds: int) -> dict[str, np.ndarray]:

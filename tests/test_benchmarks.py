@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -50,9 +51,22 @@ def saved(place: Path, name: str, *arguments: str) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize("name", ["distillers", "engine", "latency", "loader", "losses", "metrics", "step"])
+@pytest.mark.parametrize("name", ["distillers", "engine", "gpu_hour", "latency", "loader", "losses", "metrics", "rows", "step"])
 def test_a_benchmark_finds_what_it_imports(name: str) -> None:
     assert callable(load(name).main)
+
+
+def test_what_a_cpu_cannot_run_is_named_with_its_reason() -> None:
+    step, rows, record = load("step"), load("rows"), load("record")
+    reasons = [step.why_not(form, "cpu") for form in step.FORMS]
+    assert [reason is None for reason in reasons] == [True, True, False, False, False]
+    assert "CUDA graphs" in reasons[-1]
+    assert not any(step.why_not(form, "cuda") for form in step.FORMS)
+    arguments = Namespace(grid=(2, 2), batch=2, width=4, rounds=1, device="cpu")
+    lines = [record.line(figure) for figure in rows.measure(arguments)]
+    missing = [line for line in lines if " kernels " in line]
+    assert len(lines) == 2 * len(missing) == 12  # three cases with and without TF32, plain beside each
+    assert all(line.endswith("left out they need a GPU") for line in missing)
 
 
 @pytest.mark.slow

@@ -35,9 +35,9 @@ def test_interpreted_kernels_over_every_option() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("classes", [2, 19, 64, 150, 256])
+@pytest.mark.parametrize("classes", [2, 16, 19, 64, 150, 256])
 @pytest.mark.parametrize("hard", [True, False])
-def test_no_architecture_spills_more_than_a_register(classes: int, hard: bool, tmp_path: Path) -> None:
+def test_no_architecture_spills(classes: int, hard: bool, tmp_path: Path) -> None:
     pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
     from segctl.losses.sums import kernels
 
@@ -47,7 +47,18 @@ def test_no_architecture_spills_more_than_a_register(classes: int, hard: bool, t
             print(
                 f"{kernel.fn.__name__} sm_{architecture} C={classes} hard={hard}: {registers} registers, {spilled} bytes spilled"
             )
-            assert spilled <= 4
+            assert spilled == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_sums_of_few_classes_spill_for_no_number_of_them(architecture: int, tmp_path: Path) -> None:
+    """There the assembler chooses the number of registers by rules of its own, and spills for one number and not for the next."""
+    pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
+    from segctl.losses.sums import kernels
+
+    spilled = {classes: assemble(kernels.sum_cells, architecture, classes, True, tmp_path)[1] for classes in range(2, 17)}
+    assert spilled == dict.fromkeys(range(2, 17), 0)
 
 
 @pytest.mark.slow
