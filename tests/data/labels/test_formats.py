@@ -156,7 +156,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path):
     (tmp_path / "names.txt").write_text("background\nroad\n")
     for name in REGIONS:
         save(Image.fromarray(np.zeros((30, 40), np.uint8)), tmp_path / "masks" / f"{name}.png")
-    with pytest.raises(InputError, match=r"--unannotated is 'ignore', but '.*' holds label pictures"):
+    with pytest.raises(InputError, match=r"--unannotated is 'ignore', but '.*' holds label maps"):
         opened(images, tmp_path / "masks", unannotated="ignore", classes=tmp_path / "names.txt")
 
 

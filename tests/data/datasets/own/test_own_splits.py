@@ -90,7 +90,7 @@ def test_folders_above_the_splits_are_none():
     found = split_samples({"a": "proj/train/x", "b": "proj/val/x"}, (), 0)
     assert (found.splits, found.notes) == ({"train": ["a"], "val": ["b"]}, ())
     assert split_samples({"a": "proj/test/x", "b": "proj/test/y"}, (), 0).splits == {"test": ["a", "b"]}
-    assert refusal({"a": "proj", "b": "proj"}).startswith("the pictures lie in one folder")
+    assert refusal({"a": "proj", "b": "proj"}).startswith("the pictures are in one folder")
     found = split_samples({"a": "proj/paris", "b": "proj/rome"}, (), 0)
     assert found.splits == {"paris": ["a"], "rome": ["b"]}
     assert found.notes[0].startswith("folders became splits, and none is called train or val: 'paris', 'rome'; ")
