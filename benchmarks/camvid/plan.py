@@ -116,8 +116,8 @@ class Plan(Part):
     losses: LossPlan | None = None
     variants: VariantPlan | None = None
     pseudo: PseudoPlan | None = None
-    smallest_classes: int = Field(3, ge=1)
-    """How many of the smallest classes, by pixels of the training split, are shown one by one."""
+    smallest_classes: tuple[str, ...] = ()
+    """The classes with the fewest pixels of the training split, as `segctl data info` counts them; they are shown one by one."""
 
 
 @dataclass(frozen=True)

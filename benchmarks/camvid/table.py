@@ -113,24 +113,19 @@ def _methods(plan: Plan, student: str, runs: Sequence[Result]) -> list[str]:
         if method != "none"
     ]
     if base and gains:
-        small = _smallest(plan, base)
+        small = plan.smallest_classes
         classes = [
             [method, *(_difference(group, base, _class(name)) for name in small)]
             for method, group in groups.items()
             if method != "none"
         ]
         parts += ["Gain over `none`, paired by seed, in points, with its 95 % interval:", _table(["method", *COMPARED], gains)]
-        parts += [
-            "IoU_D of the classes that `none` finds in the fewest pictures, the same way:",
-            _table(["method", *small], classes),
-        ]
+        if small:
+            parts += [
+                "IoU_D of the classes with the fewest pixels of the training split, the same way:",
+                _table(["method", *small], classes),
+            ]
     return parts
-
-
-def _smallest(plan: Plan, base: Sequence[Result]) -> list[str]:
-    """The classes with the lowest number of images, then the lowest name."""
-    rows = sorted(base[0]["per_class"], key=lambda row: (row["images"], row["class"]))
-    return [str(row["class"]) for row in rows[: plan.smallest_classes]]
 
 
 def _longer(student: str, runs: Sequence[Result]) -> list[str]:
