@@ -232,7 +232,8 @@ def main() -> None:
     parser.add_argument("--forms", action="store_true", help="compare forms of segctl's own step")
     record.add_options(parser)
     arguments = parser.parse_args()
-    run = load_preset(arguments.preset, [f"train.batch_size={arguments.batch}", *arguments.set])
+    # A preset of a published run says fp32; what a person asks is how fast the device can take the step.
+    run = load_preset(arguments.preset, [f"train.batch_size={arguments.batch}", "train.precision=auto", *arguments.set])
     assert isinstance(run, DistillRun)
     about = "A distillation step by segctl against the same step written plainly in float32."
     budget = record.Budget(arguments.rounds, 2, [0, 1], f"{arguments.rounds} rounds, in each of which both take one step")
