@@ -78,37 +78,45 @@ def why_no_kernels(of: SimilarityRows) -> str:
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[record.Figure]:
-    for permitted in ("highest", "high"):
-        torch.set_float32_matmul_precision(permitted)
-        full = permitted == "highest"
-        for case in ("images", "pixels", "regions"):
-            of, times = inputs(case, arguments)
-            rivals: dict[str, Callable[[SimilarityRows], Tensor]] = {"plain": plain_divergence}
-            kernels = on_gpu.checked_divergence(of) is not None  # it warns where they fail
-            if kernels:
-                rivals["kernels"] = lambda each, full=full: on_gpu.kernel_divergence(each, full)  # type: ignore[misc]
-            found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in rivals}
-            for number in range(arguments.rounds + 1):
-                for name in list(rivals)[:: 1 if number % 2 else -1]:
-                    step = timed_step(of, times, rivals[name])
-                    if number > 0:
-                        found[name].append(step)
-            products = 4 if of.keys.requires_grad else 3
-            work = 2e-12 * times * products * len(of.rows) * of.keys[..., 0].numel() * arguments.width
-            reference = found["plain"]
-            name_of_case = f"{case}, {'float32' if full else 'TF32 permitted'}"
-            for name, steps in found.items():
-                ratios = [mine[0] / other[0] for mine, other in zip(steps, reference, strict=True)]
-                figure = record.timed(name_of_case, name, [step[0] for step in steps], "ms", ratios, "this / plain")
-                assert figure.value is not None
-                figure.more.update({
-                    "TFLOP/s": work / (figure.value / 1000),
-                    "peak MiB": max(step[1] for step in steps),
-                    "difference of value": abs(steps[0][2] / reference[0][2] - 1),
-                })  # fmt: skip
-                yield figure
-            if not kernels:
-                yield record.left_out(name_of_case, "kernels", "ms", why_no_kernels(of))
+    before = torch.get_float32_matmul_precision()
+    try:
+        for permitted in ("highest", "high"):
+            torch.set_float32_matmul_precision(permitted)
+            yield from measure_cases(arguments, full=permitted == "highest")
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def measure_cases(arguments: argparse.Namespace, full: bool) -> Iterator[record.Figure]:
+    """The three comparisons; full: products of float32 stay in full precision."""
+    for case in ("images", "pixels", "regions"):
+        of, times = inputs(case, arguments)
+        rivals: dict[str, Callable[[SimilarityRows], Tensor]] = {"plain": plain_divergence}
+        kernels = on_gpu.checked_divergence(of) is not None  # it warns where they fail
+        if kernels:
+            rivals["kernels"] = lambda each: on_gpu.kernel_divergence(each, full)
+        found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in rivals}
+        for number in range(arguments.rounds + 1):
+            for name in list(rivals)[:: 1 if number % 2 else -1]:
+                step = timed_step(of, times, rivals[name])
+                if number > 0:
+                    found[name].append(step)
+        products = 4 if of.keys.requires_grad else 3
+        work = 2e-12 * times * products * len(of.rows) * of.keys[..., 0].numel() * arguments.width
+        reference = found["plain"]
+        name_of_case = f"{case}, {'float32' if full else 'TF32 permitted'}"
+        for name, steps in found.items():
+            ratios = [mine[0] / other[0] for mine, other in zip(steps, reference, strict=True)]
+            figure = record.timed(name_of_case, name, [step[0] for step in steps], "ms", ratios, "this / plain")
+            assert figure.value is not None
+            figure.more.update({
+                "TFLOP/s": work / (figure.value / 1000),
+                "peak MiB": max(step[1] for step in steps),
+                "difference of value": abs(steps[0][2] / reference[0][2] - 1),
+            })  # fmt: skip
+            yield figure
+        if not kernels:
+            yield record.left_out(name_of_case, "kernels", "ms", why_no_kernels(of))
 
 
 def main() -> None:

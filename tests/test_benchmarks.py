@@ -64,6 +64,7 @@ def test_what_a_cpu_cannot_run_is_named_with_its_reason() -> None:
     assert not any(step.why_not(form, "cuda") for form in step.FORMS)
     arguments = Namespace(grid=(2, 2), batch=2, width=4, rounds=1, device="cpu")
     lines = [record.line(figure) for figure in rows.measure(arguments)]
+    assert torch.get_float32_matmul_precision() == "highest"  # what it changes, it restores
     missing = [line for line in lines if " kernels " in line]
     assert len(lines) == 2 * len(missing) == 12  # three cases with and without TF32, plain beside each
     assert all(line.endswith("left out they need a GPU") for line in missing)
