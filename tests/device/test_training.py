@@ -96,9 +96,9 @@ def all_of(chosen: list[Case], data: Path, teacher: Path, folder: Path) -> list[
 
 
 def assert_alike(case: Case, here: list[dict[str, Any]], there: list[dict[str, Any]]) -> None:
+    # A GPU resizes in another way under --deterministic, and a kink such as a ReLU at 0 made 4e-4 of its 1e-7 by step 4.
+    later = 100 if "deterministic" in case.options and case.precision == "fp32" else 1
     tolerance = TOLERANCE[case.precision]
-    if "deterministic" in case.options:  # a GPU resizes in another way then; a ReLU at 0 makes 3e-4 of its 1e-7 by step 4
-        tolerance = max(tolerance, 1e-3)
     assert [event.get("step") for event in here] == [event.get("step") for event in there], case
     for mine, other in zip(here, there, strict=True):
         if mine["event"] == "dry run":
@@ -109,9 +109,10 @@ def assert_alike(case: Case, here: list[dict[str, Any]], there: list[dict[str, A
             for term, value in mine["terms"].items():
                 assert math.isfinite(other["terms"][term]), (case, term)
                 if case.precision == "fp32" or mine["step"] == 1:  # later on, rounding has changed the weights
-                    assert other["terms"][term] == pytest.approx(value, rel=tolerance, abs=tolerance), (case, mine["step"], term)
+                    near = tolerance * (later if mine["step"] > 2 else 1)
+                    assert other["terms"][term] == pytest.approx(value, rel=near, abs=near), (case, mine["step"], term)
         elif case.precision == "fp32":
-            assert other["scores"]["mIoU_D"] == pytest.approx(mine["scores"]["mIoU_D"], abs=0.05), case
+            assert other["scores"]["mIoU_D"] == pytest.approx(mine["scores"]["mIoU_D"], abs=0.05 if later == 1 else 0.5), case
 
 
 @pytest.mark.slow
