@@ -142,18 +142,18 @@ labels.overlay().save("overlay.png")
     if pixels is not None:
         text += f"\n\nIts {BandScaling.model_validate(pixels).in_words()}."
     programs = [
-        (file.facts.int8 + file.facts.fp16, file)  # the file that computes as the run does comes first
+        (facts, file.name)
         for file in files
-        if file.facts and file.name.endswith(".onnx") and file.facts.size is None and file.facts.output == "labels"
+        if (facts := file.facts) and file.name.endswith(".onnx") and facts.size is None and facts.output == "labels"
     ]
     if not programs:
         return text
-    plain = min(programs, key=lambda program: program[0])[1]
-    folder, _, file = plain.name.rpartition("/")
-    assert plain.facts is not None
+    # If there are several, the one that computes as the run does.
+    facts, name = min(programs, key=lambda program: program[0].int8 + program[0].fp16)
+    folder, _, file = name.rpartition("/")
     reader, opening = "\nfrom PIL import Image", 'np.asarray(Image.open("photo.jpg").convert("RGB"))'
     if pixels is not None:
-        reader, opening = "", f'np.load("bands.npy")  # {plain.facts.input} (H, W, {plain.facts.bands})'
+        reader, opening = "", f'np.load("bands.npy")  # {facts.input} (H, W, {facts.bands})'
     return f"""{text}
 
 Without segctl and torch:
