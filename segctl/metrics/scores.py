@@ -173,10 +173,11 @@ def known_scores(class_names: Sequence[str], *, binary: bool = False) -> list[st
 def class_scores(table: CountTable, *, binary: bool = False) -> dict[str, float | None]:
     """Every score of every scored class by its name, such as IoU_D.person, in percent; None where it is undefined."""
     rows = per_class(table, binary=binary)
-    return {f"{column}.{row['class']}": _number_or_none(row[column]) for row in rows for column in CLASS_SCORES}
+    return {f"{column}.{row['class']}": number_or_none(row[column]) for row in rows for column in CLASS_SCORES}
 
 
-def _number_or_none(value: TableValue) -> float | None:
+def number_or_none(value: object) -> float | None:
+    """The number in a cell of a table; None for a text or an undefined score."""
     return float(value) if isinstance(value, int | float) else None
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from segctl.errors import SegctlError
 from segctl.files import real_path
+from segctl.metrics.scores import number_or_none
 from segctl.report.analysis import Measured, interval_text
 from segctl.report.collect import Collection, Evaluation, Run, read_run
 from segctl.report.content import UNDEFINED, Album, AlbumPicture, Tile, Tiles
@@ -268,10 +269,10 @@ def _facts(runs: Sequence[Run], clocks: Mapping[str, "NetworkTimes"]) -> tuple[t
     known: list[tuple[str, float | None, Callable[[float], str]]] = [
         (
             "parameters",
-            _number(cost.get("parameters", runs[0].environment.get("parameters"))),
+            number_or_none(cost.get("parameters", runs[0].environment.get("parameters"))),
             lambda value: f"{value / 1e6:.2f} M",
         ),
-        (f"GFLOP{at}", _number(cost.get("gflop")), lambda value: f"{value:.3g}"),
+        (f"GFLOP{at}", number_or_none(cost.get("gflop")), lambda value: f"{value:.3g}"),
         (
             f"ms an image ({clocks[runs[0].label].device}, here)" if times else "",
             statistics.fmean(times) if times else None,
@@ -280,10 +281,6 @@ def _facts(runs: Sequence[Run], clocks: Mapping[str, "NetworkTimes"]) -> tuple[t
         ("file", _file_bytes(runs[0]), lambda value: f"{value / 1e6:.1f} MB"),
     ]
     return tuple((name, text(value)) for name, value, text in known if value is not None)
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _file_bytes(run: Run) -> float | None:
