@@ -127,7 +127,7 @@ def _about(spec: TrainRun, saved: SavedModel, environment: dict[str, Any]) -> st
     )
 
 
-def _use(name: str, files: Sequence[CardFile], pixels: dict[str, Any] | None) -> str:
+def _use(repository: str, files: Sequence[CardFile], pixels: dict[str, Any] | None) -> str:
     """pixels: how the bands of picture files become those of images; None for 8-bit colour."""
     picture = "photo.jpg" if pixels is None else "bands.tif"
     text = f"""## Use
@@ -135,7 +135,7 @@ def _use(name: str, files: Sequence[CardFile], pixels: dict[str, Any] | None) ->
 ```python
 import segctl  # pip install segctl
 
-net = segctl.load("{HUB}{name}")
+net = segctl.load("{HUB}{repository}")
 labels = net.predict("{picture}")  # uint8 (H, W): the class of each pixel, by the ids below
 labels.overlay().save("overlay.png")
 ```"""
@@ -149,8 +149,8 @@ labels.overlay().save("overlay.png")
     if not programs:
         return text
     # If there are several, the one that computes as the run does.
-    facts, name = min(programs, key=lambda program: program[0].int8 + program[0].fp16)
-    folder, _, file = name.rpartition("/")
+    facts, path = min(programs, key=lambda program: program[0].int8 + program[0].fp16)
+    folder, _, file = path.rpartition("/")
     reader, opening = "\nfrom PIL import Image", 'np.asarray(Image.open("photo.jpg").convert("RGB"))'
     if pixels is not None:
         reader, opening = "", f'np.load("bands.npy")  # {facts.input} (H, W, {facts.bands})'
@@ -163,7 +163,7 @@ import numpy as np
 import onnxruntime
 from huggingface_hub import hf_hub_download{reader}
 
-session = onnxruntime.InferenceSession(hf_hub_download("{name}", "{file}", subfolder="{folder}"))
+session = onnxruntime.InferenceSession(hf_hub_download("{repository}", "{file}", subfolder="{folder}"))
 picture = {opening}
 labels = session.run(None, {{"images": picture[None]}})[0][0]  # uint8 (H, W)
 ```"""

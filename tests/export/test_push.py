@@ -265,12 +265,14 @@ def test_a_run_of_an_older_segctl_becomes_a_safetensors_file(here: Path) -> None
     assert np.array_equal(segctl.load("out", "cpu").predict("photo.jpg"), segctl.load("run", "cpu").predict("photo.jpg"))
 
 
-def test_the_snippet_opens_the_file_that_computes_as_the_run_does():
+def test_the_snippets_name_the_repository_and_the_file_that_computes_as_the_run_does() -> None:
     facts = ProgramFacts(
         segctl="1", preset="x", class_names=["a"], colors=[[0, 0, 0]], mean=[0.5] * 3, std=[0.2] * 3, output="labels",
         weights_sha256="0", data=DataFacts(dataset="d"),
     )  # fmt: skip
     quantised = CardFile("export/model-int8.onnx", 1, facts.model_copy(update={"int8": True}))
     exact = CardFile("export/model.onnx", 1, facts)
-    assert '"model.onnx", subfolder="export"' in card_use("x", [quantised, exact], None)
-    assert '"model-int8.onnx", subfolder="export"' in card_use("x", [quantised], None)
+    both = card_use("me/toy", [quantised, exact], None)
+    assert 'segctl.load("hf:me/toy")' in both
+    assert 'hf_hub_download("me/toy", "model.onnx", subfolder="export")' in both
+    assert 'hf_hub_download("me/toy", "model-int8.onnx", subfolder="export")' in card_use("me/toy", [quantised], None)
