@@ -181,6 +181,17 @@ def is_plain_convolution(module: nn.Module) -> bool:
     return type(module) in (nn.Conv2d, Conv2dSame)
 
 
+def padded_before(conv: nn.Conv2d, maps: Tensor) -> Tensor:
+    """Maps (B, D, h, w) as a plain convolution pads them before its own padding: TensorFlow's, if it is timm's."""
+    from timm.layers.conv2d_same import Conv2dSame
+    from timm.layers.padding import pad_same
+
+    if not isinstance(conv, Conv2dSame):
+        return maps
+    padded: Tensor = pad_same(maps, list(conv.kernel_size), list(conv.stride), list(conv.dilation))
+    return padded
+
+
 def behind_timm_norm(norm: nn.Module) -> nn.Module | None:
     """What timm's batch norm with an activation does in eval mode after it has normed, as a module; None for other modules."""
     from timm.layers.norm_act import BatchNormAct2d

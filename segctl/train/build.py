@@ -16,6 +16,7 @@ from segctl.distillers.align import Pair, Shape
 from segctl.distillers.build import term_class
 from segctl.errors import InputError, PresetError
 from segctl.models import Segmenter, build_model
+from segctl.models.depthwise import quicken_depthwise
 from segctl.models.external.foreign import Network
 from segctl.models.forward import forward_images
 from segctl.models.moving_average import MovingAverage
@@ -120,7 +121,7 @@ def _build(request: Request, fresh: bool) -> Session:
     if world.size > 1 and compute.device.type == "cuda":
         # An opponent's penalty differentiates its norm twice, which synchronised batch norm cannot.
         synchronised(task, apart=[opponent.network for opponent in opponents])
-    _save_memory_and_time(run, task, compute.device, world.size)
+    _save_memory_and_time(run, task, compute, world.size)
     apart = [parameter for opponent in opponents for parameter in opponent.network.parameters()]
     # One kernel instead of some for each group of weights. With fp16, which may skip a step, it learns that without a wait.
     fused = compute.device.type == "cuda" or compute.precision == "fp16"
@@ -349,11 +350,14 @@ def shape_of_output(model: Network, crop: tuple[int, int]) -> Shape:
     return shape
 
 
-def _save_memory_and_time(run: TrainRun, task: SupervisedTask, device: torch.device, processes: int) -> None:
+def _save_memory_and_time(run: TrainRun, task: SupervisedTask, compute: Compute, processes: int) -> None:
     """Switch on activation checkpointing, compilation and the teacher's own stream if the run wants them.
 
     Raises InputError if that is not possible.
     """
+    device = compute.device
+    if device.type == "cpu" and compute.precision == "bf16":
+        quicken_depthwise(task)
     recompute_if_wanted(run, task)
     if run.train.compile:
         require_compiler(device)
