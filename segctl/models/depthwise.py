@@ -1,7 +1,7 @@
 """Depthwise convolutions on a CPU in bfloat16: forward as torch does, backward in float32.
 
-Torch's own gradient of a depthwise convolution in bfloat16 takes 3 to 7 times as long as the one in float32, and was two thirds of
-a step of an EfficientNet-Lite (torch 2.14, a CPU with AMX, one thread, kernels 3×3 and 5×5, strides 1 and 2).
+Torch's own gradient of a depthwise convolution in bfloat16 takes 3 to 7 times as long as the one in float32, and was two thirds
+of a step of an EfficientNet-Lite (torch 2.14, a CPU with AMX, one thread, kernels 3×3 and 5×5, strides 1 and 2).
 """
 
 from types import MethodType

@@ -1,8 +1,9 @@
 """`segctl data`: prepare datasets, check them, and look at them."""
 
+import shlex
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +13,7 @@ from segctl.cli.help import PlainCommand, PlainGroup
 from segctl.cli.options import DataRootOpt, JsonOpt
 from segctl.cli.output import out
 from segctl.commands import DATA_ROOT
+from segctl.errors import InputError
 from segctl.runtime.signals import handling
 
 data_app = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="Prepare, check and look at datasets.")
@@ -45,7 +47,22 @@ def _end(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-@data_app.command(cls=PlainCommand)
+class PrepareCommand(PlainCommand):
+    """`segctl data prepare`, which knows where a path behind the name belongs."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.allow_extra_args = True
+        left = super().parse_args(ctx, args)
+        if ctx.args and not ctx.resilient_parsing:
+            found = ctx.args[0]
+            raise InputError(
+                f"data prepare takes the dataset's name alone, and got '{found}' too",
+                f"a published dataset is given by `--source {shlex.quote(found)}`, your own pictures by `--images`",
+            )
+        return left
+
+
+@data_app.command(cls=PrepareCommand)
 @handling({"SIGTERM": _end, "SIGHUP": _end})  # so that temporary files are removed, as after Ctrl-C
 def prepare(
     name: NameArg,

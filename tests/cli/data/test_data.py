@@ -69,6 +69,7 @@ def test_prepare_reports_sizes_and_the_next_step(capsys, tmp_path, toy_data):
         (["prepare", "camvdi"], "knows no dataset called 'camvdi', did you mean 'camvid'?"),
         (["prepare", "deepglobe"], "'deepglobe' needs --source and got none"),
         (["prepare", "camvid", "--source", "nowhere"], "the source 'nowhere' does not exist"),
+        (["prepare", "camvid", "my camvid"], "too\nnext:  a published dataset is given by `--source 'my camvid'`"),
         (["prepare", "shapes", "--codec", "lz"], "the codec is 'lz', wanted lz4, zstd, source or none, did you mean 'lz4'?"),
         (["info", "cityscapes"], "dataset 'cityscapes' is not prepared in"),
         (["info", "kitti"], "there is no dataset called 'kitti' in"),
