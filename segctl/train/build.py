@@ -6,6 +6,7 @@ from functools import cache
 from typing import TypeVar, overload
 
 import torch
+from torch import nn
 
 from segctl.data.batches.loader import check_batch
 from segctl.data.batches.micro_batches import micro_batches
@@ -118,10 +119,8 @@ def _build(request: Request, fresh: bool) -> Session:
     model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task = _build_task(run, weighted_loss(run, dataset), model, teacher, teacher_shape).to(compute.device)
     opponents = task.distiller.opponents() if isinstance(task, DistillationTask) else []
-    if world.size > 1 and compute.device.type == "cuda":
-        # An opponent's penalty differentiates its norm twice, which synchronised batch norm cannot.
-        synchronised(task, apart=[opponent.network for opponent in opponents])
-    _save_memory_and_time(run, task, compute, world.size)
+    _suit_to_device(task, compute, world.size, [opponent.network for opponent in opponents])
+    _save_memory_and_time(run, task, compute.device, world.size)
     apart = [parameter for opponent in opponents for parameter in opponent.network.parameters()]
     # One kernel instead of some for each group of weights. With fp16, which may skip a step, it learns that without a wait.
     fused = compute.device.type == "cuda" or compute.precision == "fp16"
@@ -154,6 +153,15 @@ def _build(request: Request, fresh: bool) -> Session:
         reasons=request.reasons,
         sharded=request.fsdp,
     )
+
+
+def _suit_to_device(task: SupervisedTask, compute: Compute, processes: int, opponents: Sequence[nn.Module]) -> None:
+    """Exchange the layers that a GPU among several, or a CPU, computes otherwise."""
+    if processes > 1 and compute.device.type == "cuda":
+        # An opponent's penalty differentiates its norm twice, which synchronised batch norm cannot.
+        synchronised(task, apart=opponents)
+    if compute.device.type == "cpu" and compute.precision == "bf16":
+        quicken_depthwise(task)
 
 
 def _has_idle_weights(model: Segmenter) -> bool:
@@ -350,14 +358,11 @@ def shape_of_output(model: Network, crop: tuple[int, int]) -> Shape:
     return shape
 
 
-def _save_memory_and_time(run: TrainRun, task: SupervisedTask, compute: Compute, processes: int) -> None:
+def _save_memory_and_time(run: TrainRun, task: SupervisedTask, device: torch.device, processes: int) -> None:
     """Switch on activation checkpointing, compilation and the teacher's own stream if the run wants them.
 
     Raises InputError if that is not possible.
     """
-    device = compute.device
-    if device.type == "cpu" and compute.precision == "bf16":
-        quicken_depthwise(task)
     recompute_if_wanted(run, task)
     if run.train.compile:
         require_compiler(device)
