@@ -16,7 +16,7 @@ from segctl.schema.terms.methods import Method, require_method
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
-PLANS = tuple(HERE / f"{name}.yaml" for name in ("longer", "few-labels", "settings", "plan"))
+PLANS = tuple(HERE / f"{name}.yaml" for name in ("few-labels", "plan", "settings", "longer"))
 
 
 class Part(BaseModel):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from plan import HERE, PLANS, RESULTS, Plan, read_plan
+from plan import HERE, PLANS, RESULTS, Plan, planned_runs, read_plan
 from scipy.special import stdtrit
 
 from segctl.errors import SegctlError
@@ -56,16 +56,14 @@ def page(plan: Plan, results: Sequence[Result], file: str) -> str:
 def _rules(plan: Plan, runs: Sequence[Result], file: str) -> str:
     spent = sum(float(one["seconds"]) for one in runs) / 3600
     lines = [f"- {rule}" for rule in plan.rules]
-    planned = sum(plan.methods.values()) * len(plan.students)
     seeds = ", ".join(f"{method} {count}" for method, count in plan.methods.items())
     if plan.variants is not None:
-        planned += plan.variants.seeds * len(plan.variants.changes)
         seeds = ", ".join(filter(None, [seeds, *(f"{name} {plan.variants.seeds}" for name in plan.variants.changes)]))
     lines.append(
         f"- Budget: {plan.budget.hours:g} hours of {plan.budget.cores} cores; students run {plan.steps} steps; seeds: {seeds}."
     )
-    done = sum(one["table"] in ("methods", "variants") for one in runs)
-    lines.append(f"- Done: {done} of {planned} runs; all runs so far took {spent:.2f} core hours.")
+    planned = len(planned_runs(plan, Path(), weights=None))
+    lines.append(f"- Done: {len(runs)} of {planned} runs; they took {spent:.2f} core hours.")
     return "\n".join([f"Fixed before the first run (`benchmarks/camvid/{file}`):", "", *lines])
 
 
