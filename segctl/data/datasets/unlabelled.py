@@ -10,7 +10,7 @@ from segctl.data.datasets.own.names import IMAGE_ENDINGS, path_of, sample_names
 from segctl.data.datasets.own.tiling import BareReader, TileChoice, tile_source
 from segctl.data.files.archives import File
 from segctl.data.files.bands import DEEP_ENDINGS, BandPicture
-from segctl.data.files.patterns import list_files
+from segctl.data.files.patterns import list_pictures
 from segctl.data.files.pictures import Picture
 from segctl.data.source import RawSample, SampleReader, Source
 from segctl.errors import InputError
@@ -60,9 +60,7 @@ def with_unlabelled(source: Source, paths: Sequence[Path], tiles: TileChoice | N
     found: dict[str, File] = {}
     origins = []
     for number, path in enumerate(paths, start=1):
-        files = list_files(path, lambda name: name.lower().endswith(endings))
-        if not files.members:
-            raise InputError(f"--unlabelled: {files.given} holds no pictures ({', '.join(endings)})")
+        files = list_pictures(path, endings, "--unlabelled")
         origins.append(files.names)
         where = f"{number}/" if len(paths) > 1 else ""
         stems = Counter(map(path_of, files.members))

@@ -5,13 +5,23 @@ person quotes it.
 """
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from segctl.data.files.archives import Files, Wanted, open_files
 from segctl.errors import InputError
 
 _MAGIC = re.compile(r"[*?\[]")
+_INSTEAD = {
+    ".parquet": "Hugging Face's `load_dataset('parquet', data_dir=…).save_to_disk(DIR)` writes what --images DIR reads",
+    ".arrow": "Hugging Face's `load_dataset('arrow', data_files=…).save_to_disk(DIR)` writes what --images DIR reads",
+    ".npy": "arrays are read with --bands, such as `--bands 1,2,3`",
+    ".heic": "convert them to JPEG or PNG",
+    ".mp4": "take single pictures out of the video",
+}
+"""What helps where there are other files than pictures."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +77,34 @@ def list_files(path: Path, wanted: Wanted) -> Files:
 
     Raises InputError as `open_files` does, and for a pattern that means no file.
     """
+    files = _list(path, wanted)
+    if not files.members and (pattern := as_pattern(path)) is not None:
+        raise InputError(
+            f"no file below '{pattern.folder}' is called like '{path}'", "`*` stands for a part of one name, `**/` for folders"
+        )
+    return files
+
+
+def list_pictures(path: Path, endings: Sequence[str], option: str) -> Files:
+    """The files of a folder, archive or pattern that have one of the endings, in any case.
+
+    option: the one that gave the path.  Raises InputError as `list_files` does, and if all files are others, with their kinds.
+    """
+    files = _list(path, lambda name: name.lower().endswith(tuple(endings)))
+    if files.members:
+        return files
+    met = Counter(PurePosixPath(name).suffix.lower() for name in list_files(path, lambda _: True).members)
+    others = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in met.most_common(3))
+    raise InputError(
+        f"{option}: {files.given} holds no pictures ({', '.join(endings)})"
+        + (f" but files of other kinds: {others}" if met else ""),
+        next((_INSTEAD[ending] for ending, _ in met.most_common() if ending in _INSTEAD), "give the folder that holds them"),
+    )
+
+
+def _list(path: Path, wanted: Wanted) -> Files:
     pattern = as_pattern(path)
     if pattern is None:
         return open_files([path], wanted)
     files = open_files([pattern.folder], lambda name: wanted(name) and pattern.regex.fullmatch(name) is not None)
-    if not files.members:
-        raise InputError(
-            f"no file below '{pattern.folder}' is called like '{path}'", "`*` stands for a part of one name, `**/` for folders"
-        )
     return Files(f"'{path}'", f"files '{path.name}' of {files.names}", files.members, files.notes)

@@ -41,7 +41,7 @@ from segctl.data.datasets.pairs import (
 from segctl.data.datasets.turned import may_be_turned
 from segctl.data.files.archives import File, Files, PlainFile
 from segctl.data.files.bands import DEEP_ENDINGS
-from segctl.data.files.patterns import list_files
+from segctl.data.files.patterns import list_files, list_pictures
 from segctl.data.files.pictures import DECODER, Picture
 from segctl.data.findings import Finding
 from segctl.data.labels import huggingface
@@ -92,9 +92,7 @@ def _open_whole(name: str, own: OwnFiles) -> Source:
         _refuse(own, ("unannotated", "label_suffix", "instances", "min_confidence"), "a dataset of Hugging Face has label maps")
         return _open_masks(name, own, classes, saved.images, saved.labels, saved.notes)
     endings = IMAGE_ENDINGS if own.bands is None else (*IMAGE_ENDINGS, *DEEP_ENDINGS)
-    pictures = list_files(own.images, lambda path: path.lower().endswith(endings))
-    if not pictures.members:
-        raise InputError(f"{pictures.given} holds no pictures ({', '.join(endings)})")
+    pictures = list_pictures(own.images, endings, "--images")
     labels = _list_labels(own.labels)
     if own.raters:
         _refuse(own, ("unannotated", "min_confidence"), "several --labels are the label maps of several raters")

@@ -205,6 +205,30 @@ def test_an_empty_folder_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("names", "there", "next_step"),
+    [
+        ([], "", "give the folder that holds them"),
+        (
+            ["a.HEIC", "b.heic", "readme"],
+            " but files of other kinds: 2 .heic, 1 without an ending",
+            "convert them to JPEG or PNG",
+        ),
+        (["t/0.parquet"], " but files of other kinds: 1 .parquet", "Hugging Face's `load_dataset('parquet', data_dir=…)"),
+    ],
+)
+def test_a_folder_of_other_files_than_pictures_says_what_it_holds(tmp_path, names, there, next_step):
+    files = write_own(tmp_path, NAMES)
+    (tmp_path / "other" / "t").mkdir(parents=True)
+    for name in names:
+        (tmp_path / "other" / name).touch()
+    for given in (tmp_path / "other", tmp_path / "other" / "**" / "*") if names else (tmp_path / "other",):
+        said = refusal((given, *files[1:]))
+        assert said.message == f"--images: '{given}' holds no pictures (.jpg, .jpeg, .png, .bmp, .tif, .tiff, .webp){there}"
+        assert said.hint is not None
+        assert said.hint.startswith(next_step)
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("voc", "'voc' is the name of a dataset that segctl knows"),
