@@ -13,7 +13,7 @@ from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import SegctlError
 from segctl.evaluate.class_map import ClassMap
 from segctl.evaluate.partial_results import PartialResults
-from segctl.evaluate.predictor import class_probabilities, predict_classes
+from segctl.evaluate.predictor import best_classes, class_probabilities, predict_classes
 from segctl.files import Progress
 from segctl.ignored import IGNORED
 from segctl.metrics.calibration import fill_bins
@@ -170,7 +170,7 @@ def _predicted(model: ImageNetwork, dataset: PreparedDataset, names: Sequence[st
             probabilities = class_probabilities(model, images, how.protocol, how.compute)
             if how.classes is not None:
                 probabilities = how.classes.of_probabilities(probabilities)
-            prediction, bins = probabilities.argmax(1).to(torch.uint8), fill_bins(probabilities, label)
+            prediction, bins = best_classes(probabilities), fill_bins(probabilities, label)
         else:
             prediction, bins = predict_classes(model, images, how.protocol, how.compute), None
             if how.classes is not None:

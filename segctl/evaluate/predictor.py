@@ -30,8 +30,13 @@ _FITTING: dict[tuple[int, int, int], int] = {}
 def predict_classes(model: ImageNetwork, images: Tensor, protocol: EvaluateSpec, compute: Compute) -> Tensor:
     """Class maps uint8 (B, H, W) for images (B, H, W, N) of one size, at that size."""
     if _is_single_view(protocol):  # softmax keeps the order of logits, so one view needs none
-        return _logits(model, images, protocol, compute).argmax(1).to(torch.uint8)
-    return class_probabilities(model, images, protocol, compute).argmax(1).to(torch.uint8)
+        return best_classes(_logits(model, images, protocol, compute))
+    return best_classes(class_probabilities(model, images, protocol, compute))
+
+
+def best_classes(scores: Tensor) -> Tensor:
+    """The class of the highest score, the first if there are several: scores (B, C, H, W) -> uint8 (B, H, W)."""
+    return scores.max(1).indices.to(torch.uint8)  # on a CPU a quarter of argmax's time
 
 
 @torch.no_grad()
@@ -155,7 +160,7 @@ def sliding_rows(
             total += _forward(model, pixels[None, :, x : x + wide].to(compute.device), compute).cpu()
             hits[..., x : x + wide] += 1
             final = total[..., : beyond - x]
-            ids[:, x:beyond] = (final[:, :, :done] / hits[:, :, :done, x:beyond]).argmax(1)[0].to(torch.uint8)
+            ids[:, x:beyond] = best_classes(final[:, :, :done] / hits[:, :, :done, x:beyond])[0]
             kept[..., x:beyond] = final[:, :, done:]
         yield ids
         if below < height:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from toy import CLASSES, TwoLayers
 
-from segctl.evaluate.predictor import class_probabilities, predict_classes, tile_starts
+from segctl.evaluate.predictor import best_classes, class_probabilities, predict_classes, tile_starts
 from segctl.models import Prediction, upsample
 from segctl.models.normalize import Normalizing
 from segctl.runtime.device import choose_compute
@@ -147,3 +147,14 @@ def test_a_protocol_of_many_scales_still_names_a_folder() -> None:
     slugs = {protocol_slug(EvaluateSpec(scales=scales)) for scales in (many, many[1:])}
     assert len(slugs) == 2
     assert all(len(slug) <= 80 and slug.startswith("whole+") for slug in slugs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_best_class_is_argmax_s_where_several_are_equal(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(0, 3, (2, 7, 9, 11), generator=generator).to(dtype)
+    scores[0, :, 0, 0] = -torch.inf
+    scores[1, [2, 5], 0, 0] = torch.nan
+    for given in (scores, scores.to(memory_format=torch.channels_last)):
+        assert torch.equal(best_classes(given), given.argmax(1).to(torch.uint8))
+    assert best_classes(torch.tensor([[[[1.0]], [[4.0]], [[4.0]]]])).tolist() == [[[1]]]
