@@ -79,9 +79,10 @@ def test_what_a_process_saw_of_a_lost_one_is_reported_if_nobody_says_more(tmp_pa
 
 
 ALONE = """
-import sys
+import signal, sys
 from datetime import timedelta
 from segctl.runtime import world
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and what they start, ignore it
 world.SILENCE_S = 0.3
 world.ARRIVAL = timedelta(seconds=float(sys.argv[1]))
 try:
