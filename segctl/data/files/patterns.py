@@ -15,8 +15,8 @@ from segctl.errors import InputError
 
 _MAGIC = re.compile(r"[*?\[]")
 _INSTEAD = {
-    ".parquet": "Hugging Face's `load_dataset('parquet', data_dir=…).save_to_disk(DIR)` writes what --images DIR reads",
-    ".arrow": "Hugging Face's `load_dataset('arrow', data_files=…).save_to_disk(DIR)` writes what --images DIR reads",
+    ".parquet": "take the pictures out; Hugging Face's `load_dataset('parquet', …).save_to_disk(DIR)` writes what --images reads",
+    ".arrow": "take the pictures out; Hugging Face's `load_dataset('arrow', …).save_to_disk(DIR)` writes what --images reads",
     ".npy": "arrays are read with --bands, such as `--bands 1,2,3`",
     ".heic": "convert them to JPEG or PNG",
     ".mp4": "take single pictures out of the video",

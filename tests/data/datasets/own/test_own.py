@@ -213,7 +213,11 @@ def test_an_empty_folder_is_refused(tmp_path):
             " but files of other kinds: 2 .heic, 1 without an ending",
             "convert them to JPEG or PNG",
         ),
-        (["t/0.parquet"], " but files of other kinds: 1 .parquet", "Hugging Face's `load_dataset('parquet', data_dir=…)"),
+        (
+            ["t/0.parquet"],
+            " but files of other kinds: 1 .parquet",
+            "take the pictures out; Hugging Face's `load_dataset('parquet', …)",
+        ),
     ],
 )
 def test_a_folder_of_other_files_than_pictures_says_what_it_holds(tmp_path, names, there, next_step):
