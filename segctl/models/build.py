@@ -9,9 +9,9 @@ from segctl.errors import InputError
 from segctl.models.cirkd import build_cirkd
 from segctl.models.external.foreign import plain_name
 from segctl.models.external.weights import first_misfit
-from segctl.models.head_widths import reference_widths
 from segctl.models.heads import head_class
 from segctl.models.heads.blocks import silence_unseen_taps
+from segctl.models.heads.widths import reference_widths
 from segctl.models.saving import SavedModel, fill, read, read_if_saved
 from segctl.models.segmenter import Segmenter
 from segctl.models.timm_backbone import build_backbone

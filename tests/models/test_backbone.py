@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from segctl.models import Segmenter
 from segctl.models.backbone import Backbone
-from segctl.models.head_widths import reference_widths
 from segctl.models.heads import head_class
+from segctl.models.heads.widths import reference_widths
 from segctl.schema.models import HEADS, ModelSpec
 
 

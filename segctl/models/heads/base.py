@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from segctl.errors import InputError
 from segctl.models.backbone import Backbone
-from segctl.models.head_widths import Widths
+from segctl.models.heads.widths import Widths
 from segctl.schema.models import ModelSpec
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from segctl.models.backbone import Backbone
-from segctl.models.head_widths import Widths
 from segctl.models.heads.base import Head
 from segctl.models.heads.blocks import ConvBNReLU, PoolingBranch
+from segctl.models.heads.widths import Widths
 from segctl.schema.models import ModelSpec
 
 ASPP_DROPOUT = 0.5

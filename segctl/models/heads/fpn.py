@@ -5,9 +5,9 @@ import math
 from torch import Tensor, nn
 
 from segctl.models.backbone import Backbone
-from segctl.models.head_widths import Widths
 from segctl.models.heads.base import Head, from_stride_4
 from segctl.models.heads.blocks import init_decoder
+from segctl.models.heads.widths import Widths
 from segctl.models.outputs import upsample
 from segctl.schema.models import ModelSpec
 

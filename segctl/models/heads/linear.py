@@ -6,8 +6,8 @@ Source: arXiv:2304.07193, section 7.4, and the BNHead of facebookresearch/dinov2
 from torch import Tensor, nn
 
 from segctl.models.backbone import Backbone
-from segctl.models.head_widths import Widths
 from segctl.models.heads.base import Head
+from segctl.models.heads.widths import Widths
 from segctl.schema.models import ModelSpec
 
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segctl.models.backbone import Backbone
-from segctl.models.head_widths import Widths
 from segctl.models.heads.base import Head, from_stride_4
 from segctl.models.heads.blocks import ConvBNReLU, init_decoder
+from segctl.models.heads.widths import Widths
 from segctl.models.outputs import upsample
 from segctl.schema.models import ModelSpec
 

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from segctl.models.backbone import Backbone
-from segctl.models.head_widths import Widths
 from segctl.models.heads.base import Head, unsuitable
 from segctl.models.heads.blocks import ConvBNReLU, init_decoder
+from segctl.models.heads.widths import Widths
 from segctl.models.outputs import upsample
 from segctl.schema.models import ModelSpec
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from segctl.models.head_widths import NARROW, WIDE, reference_widths
+from segctl.models.heads.widths import NARROW, WIDE, reference_widths
 
 LAST_MAPS = {
     "resnet18d": 512, "resnet34d": 512, "mobilenetv2_100": 320, "mobilenetv3_large_100": 960, "efficientnet_b0": 320,
