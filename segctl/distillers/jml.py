@@ -12,7 +12,7 @@ from torch import Tensor
 
 from segctl.distillers.align import Pair, check_aux
 from segctl.distillers.base import Term
-from segctl.distillers.seen import labelled_pixels, seen_pixels
+from segctl.distillers.seen import labelled_pixels, mean_over_seen, seen_pixels
 from segctl.losses.jdt import JDTLoss
 from segctl.losses.kl import KLLoss
 from segctl.losses.pixels import sum_dtype
@@ -126,8 +126,7 @@ class SoftKL(Term[SoftKLSpec]):
         q = self.calibration(soft_label(teacher.upsampled(self.logits), self.loss.temperature), label)
         logits, compared = student.upsampled(self.logits), compared_pixels(student, label, self.pixels)
         if self._by_image(student):
-            images = zip(*(torch.split(part, 1) for part in (logits, q, compared)), strict=True)
-            return torch.stack([self.loss(*image) for image in images]).mean()
+            return mean_over_seen(self.loss.by_pixel(logits, q, compared), compared)
         loss: Tensor = self.loss(logits, q, compared)
         return loss
 

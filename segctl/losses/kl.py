@@ -40,14 +40,17 @@ class KLLoss(Loss[KLSpec]):
         return KLLoss()
 
     def forward(self, logits: Tensor, label: Tensor, keep_mask: Tensor | None = None) -> Tensor:
+        return mean_over_valid(self.by_pixel(logits, label, keep_mask), keep_mask)
+
+    def by_pixel(self, logits: Tensor, label: Tensor, keep_mask: Tensor | None = None) -> Tensor:
+        """The loss (B, *D) of each pixel; arguments as those of the call. Only valid pixels' values mean anything."""
         check_shapes(logits, label, keep_mask)
         logits = finite_where_ignored(logits, keep_mask)
         if is_hard(label):
             raise ArgumentError("KLLoss got class ids, wanted probabilities (B, C, *D); for hard labels use CrossEntropyLoss")
         log_p = (logits.to(sum_dtype(logits)) / self.temperature).log_softmax(1)
         q = blank_ignored(label, keep_mask).to(log_p.dtype)
-        per_pixel = (q * (log_or_lowest(q) - log_p)).sum(1)
-        return self.temperature**2 * mean_over_valid(per_pixel, keep_mask)
+        return self.temperature**2 * (q * (log_or_lowest(q) - log_p)).sum(1)
 
     def of_sums(self, sums: Sums, by_image: bool = False) -> Tensor:
         """The loss, a scalar, of sums (B, C) over soft labels, of logits / T, that were taken with log=True and norm 1.
