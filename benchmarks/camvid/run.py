@@ -134,7 +134,10 @@ class Bench:
                 write_json(kept, {"scores": history})
             if len(history) > 1 and history[-1][1] - history[-2][1] < teacher.least_gain:
                 break
-        write_json(result, {"name": "teacher", "key": key, "history": history} | self.facts(self.teacher, file))
+        if result.is_file():  # its runs were lost, but students have learnt from it
+            result.rename(self.result(f"teacher-{read_json(result)['sha256'][:8]}"))
+        about = {"name": "teacher", "key": key, "sha256": file_sha256(self.teacher.model), "history": history}
+        write_json(result, about | self.facts(self.teacher, file))
 
     def teach(self, steps: int, preset: str, changes: Sequence[str]) -> None:
         """Train or extend the teacher to a number of steps."""

@@ -42,7 +42,7 @@ def read_all(folder: Path, plan: Plan) -> list[Result]:
 def page(plan: Plan, results: Sequence[Result], file: str) -> str:
     """The section of a plan. file: the name of the plan's file."""
     runs = [one for one in results if "table" in one]
-    parts = [_rules(plan, runs, file), _teacher(results)]
+    parts = [_rules(plan, runs, file), _teachers(results)]
     for student in plan.students:
         mine = [one for one in runs if one["student"] == student]
         parts += _methods(plan, student, [one for one in mine if one["table"] == "methods"])
@@ -67,16 +67,33 @@ def _rules(plan: Plan, runs: Sequence[Result], file: str) -> str:
     return "\n".join([f"Fixed before the first run (`benchmarks/camvid/{file}`):", "", *lines])
 
 
-def _teacher(results: Sequence[Result]) -> str:
-    found = next((one for one in results if one["name"] == "teacher"), None)
-    if found is None:
-        return ""
-    history = ", ".join(f"{value:.2f} after {steps:,}" for steps, value in found["history"])
-    cost = found["cost"] or {}
+def _teachers(results: Sequence[Result]) -> str:
+    """A line about each teacher; with several, which students learnt from which."""
+    found = [one for one in results if "history" in one]
+    return "\n\n".join(
+        (f"Teacher {one['sha256'][:8]}: " if len(found) > 1 else "Teacher: ") + _teacher(one)
+        + (f" Its students: {_students(one['sha256'], results)}." if len(found) > 1 else "")
+        for one in found
+    )  # fmt: skip
+
+
+def _teacher(result: Result) -> str:
+    history = ", ".join(f"{value:.2f} after {steps:,}" for steps, value in result["history"])
+    cost = result["cost"] or {}
     return (
-        f"Teacher: {found['parameters'] / 1e6:.2f} M parameters, {cost.get('gflop', math.nan):.2f} GFLOP, "
-        f"weights {found['weights']}; mIoU_D on val by steps: {history}."
+        f"{result['parameters'] / 1e6:.2f} M parameters, {cost.get('gflop', math.nan):.2f} GFLOP, "
+        f"weights {result['weights']}; mIoU_D on val by steps: {history}."
     )
+
+
+def _students(teacher: str, results: Sequence[Result]) -> str:
+    """The runs that learnt from a teacher, by its SHA-256: student, method and seeds."""
+    seeds: dict[str, list[str]] = {}
+    for one in results:
+        if one.get("teacher_sha256") == teacher:
+            longer = " longer" if one["table"] == "longer" else ""
+            seeds.setdefault(f"{one['student']} {one['method']}{longer}", []).append(str(one["seed"]))
+    return "; ".join(f"{name} {', '.join(found)}" for name, found in seeds.items())
 
 
 def _methods(plan: Plan, student: str, runs: Sequence[Result]) -> list[str]:
