@@ -250,7 +250,7 @@ def _exports(results: Sequence[Result]) -> list[str]:
     if not rows:
         return []
     times = [
-        [one["of"], row["form"], _number(row["median_ms"]), _number(row["p90_ms"]), _number(row["peak_mb"])]
+        [one["of"], _form(row, one["forms"]), _number(row["median_ms"]), _number(row["p90_ms"]), _number(row["peak_mb"])]
         for one in results
         if one["name"].startswith("export-")
         for row in one["latency"]
@@ -262,6 +262,12 @@ def _exports(results: Sequence[Result]) -> list[str]:
         "Latency of one image on one thread:",
         _table(["run", "form", "median ms", "90 % ms", "peak MB"], times),
     ]
+
+
+def _form(row: Result, forms: dict[str, Result]) -> str:
+    """`torch`, or which of the two exported files was timed, told by its size."""
+    exact = {form for form, made in forms.items() if row["form"] == "onnx" and round(1e6 * row["file_mb"]) == made["bytes"]}
+    return " ".join([row["form"], *exact])
 
 
 def _score(name: str) -> Value:
