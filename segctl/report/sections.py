@@ -193,7 +193,10 @@ def _first_screen(frame: Frame) -> list[PageBlock]:
     picture, points = found
     maps = row_maps(trio, album, picture)
     legend = legend_in_view(album.classes, [each for _, each in maps])
-    why = "" if points is None else f", where the distilled student gains most over the undistilled one ({points:+.2f} mIoU_I)"
+    why = ""
+    if points is not None:
+        comparison = "gains most over" if points > 0 else "loses least to"
+        why = f", where the distilled student {comparison} the undistilled one ({points:+.2f} mIoU_I)"
     title = f"{picture.name} of {place}: {', '.join(['image', *(role for role, _ in maps)])}{why}"
     strip = frame.drawer.picture("first-row", title, lambda path: draw_row(picture, maps, album.classes, legend, path))
     return [*blocks, PictureRow(strip, row_uris(picture, maps, album.classes), legend, picture.width)]
