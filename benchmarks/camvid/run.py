@@ -122,7 +122,7 @@ class Bench:
         if result.is_file():
             if read_json(result)["key"] != key:
                 raise InputError(f"'{result}' is a result of another teacher than the plan's", "use another --results")
-            if self.teacher.finished:
+            if self.teacher.finished and read_json(result)["sha256"] == file_sha256(self.teacher.model):
                 return
         kept = self.runs_root / "teacher-lengths.json"  # a longer teacher's folder has no scores of its shorter ones
         history: list[list[float]] = read_json(kept)["scores"] if kept.is_file() else []
@@ -134,9 +134,10 @@ class Bench:
                 write_json(kept, {"scores": history})
             if len(history) > 1 and history[-1][1] - history[-2][1] < teacher.least_gain:
                 break
-        if result.is_file():  # its runs were lost, but students have learnt from it
-            result.rename(self.result(f"teacher-{read_json(result)['sha256'][:8]}"))
-        about = {"name": "teacher", "key": key, "sha256": file_sha256(self.teacher.model), "history": history}
+        sha256 = file_sha256(self.teacher.model)
+        if result.is_file() and (earlier := read_json(result)["sha256"]) != sha256:  # it is lost, but students learnt from it
+            result.rename(self.result(f"teacher-{earlier[:8]}"))
+        about = {"name": "teacher", "key": key, "sha256": sha256, "history": history}
         write_json(result, about | self.facts(self.teacher, file))
 
     def teach(self, steps: int, preset: str, changes: Sequence[str]) -> None:

@@ -70,11 +70,11 @@ def _rules(plan: Plan, runs: Sequence[Result], file: str) -> str:
 def _teachers(results: Sequence[Result]) -> str:
     """A line about each teacher; with several, which students learnt from which."""
     found = [one for one in results if "history" in one]
+    if len(found) == 1:
+        return f"Teacher: {_teacher(found[0])}"
     return "\n\n".join(
-        (f"Teacher {one['sha256'][:8]}: " if len(found) > 1 else "Teacher: ") + _teacher(one)
-        + (f" Its students: {_students(one['sha256'], results)}." if len(found) > 1 else "")
-        for one in found
-    )  # fmt: skip
+        f"Teacher {one['sha256'][:8]}: {_teacher(one)} Its students: {_students(one['sha256'], results)}." for one in found
+    )
 
 
 def _teacher(result: Result) -> str:
