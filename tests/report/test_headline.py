@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from segctl.report import write_report
+from segctl.report import sections, write_report
 from segctl.report.analysis import measure
 from segctl.report.collect import collect, read_run
 from segctl.report.explorer.maps import NetworkTimes
@@ -155,3 +155,11 @@ def test_the_row_shows_the_picture_of_the_largest_gain(shelf, tmp_path, read):
     best = max(gains, key=gains.__getitem__)
     assert f"{best} of camvid / val: image, truth, undistilled, distilled" in text
     assert f"({gains[best]:+.2f} mIoU_I)" in text
+
+
+@pytest.mark.parametrize(("points", "words"), [(0.49, "gains most over"), (-0.49, "loses least to")])
+def test_a_student_that_gains_on_no_picture_loses_least_on_the_one_shown(points, words, shelf, tmp_path, monkeypatch):
+    monkeypatch.setattr(sections, "most_improved", lambda trio, album: (album.pictures[0], points))
+    written = write_report([shelf / "none-s0", shelf / "jml-s0"], shelf, tmp_path / "r.md")
+    wanted = f"where the distilled student {words} the undistilled one ({points:+.2f} mIoU_I)"
+    assert wanted in written.path.read_text(encoding="utf-8")
