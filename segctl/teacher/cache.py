@@ -146,9 +146,8 @@ def _key(run: DistillRun, dataset: PreparedDataset, teacher: Teacher, compute: C
         "device": compute.device.type,
         "deterministic": run.train.deterministic,
         "at_once": forward_batch,
+        "folded": True,  # see `segctl.teacher.folded`; earlier versions kept batch norms
     }
-    if compute.device.type == "cuda":
-        about["folded"] = True  # see `segctl.teacher.folded`; earlier versions kept batch norms
     if run.teacher.averages_views:
         about["views"] = [list(run.teacher.scales), run.teacher.flip]
     # They say how a program sees images, and the program's hash does not cover them.

@@ -1,4 +1,4 @@
-"""A teacher in the form that runs fastest on a GPU: batch norms folded into convolutions, weights in the run's precision."""
+"""A teacher in the form that runs fastest: batch norms folded into convolutions, weights in the run's precision."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence

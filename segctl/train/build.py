@@ -93,7 +93,7 @@ def _build(request: Request, fresh: bool) -> Session:
     teacher: Teacher | FeatureTeacher | None = None
     teacher_shape, outputs = None, None
     if isinstance(run, PretrainRun):
-        teacher = _folded_if_lean(load_feature_teacher(run.pretrain, dataset), request, compute)
+        teacher = _folded_if_whole(load_feature_teacher(run.pretrain, dataset), request, compute)
         _move_teacher(teacher, run, request, compute)
         _require_probe(run, dataset)
     if isinstance(run, DistillRun):
@@ -102,7 +102,7 @@ def _build(request: Request, fresh: bool) -> Session:
             data_root=request.data_root, preset=request.teacher_preset, trust_program=request.trust_program,
         )  # fmt: skip
         choose_features(opened, run, lambda member: shape_of_output(member.model, run.data.crop).features is not None)
-        teacher = opened = _folded_if_lean(opened, request, compute)
+        teacher = opened = _folded_if_whole(opened, request, compute)
         teacher_shape = _move_teacher(opened, run, request, compute)
         _require_aux(run, opened, teacher_shape)
         if run.teacher.cache:
@@ -291,10 +291,9 @@ def _build_task(
     return SupervisedTask(model, run.labels, loss)
 
 
-def _folded_if_lean(teacher: T, request: Request, compute: Compute) -> T:
-    """The teacher, on a GPU with folded networks; on a CPU numbers stay as they are, and spread weights must be of one type."""
-    lean = compute.device.type == "cuda" and not request.fsdp
-    return with_folded_networks(teacher, compute.dtype) if lean else teacher
+def _folded_if_whole(teacher: T, request: Request, compute: Compute) -> T:
+    """The teacher with folded networks, unless --fsdp spreads its weights over processes: those must be of one type."""
+    return teacher if request.fsdp else with_folded_networks(teacher, compute.dtype)
 
 
 @overload

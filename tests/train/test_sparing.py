@@ -236,16 +236,16 @@ def test_what_cuda_graphs_cannot_hold_is_refused(blocks: dict[str, Any], sentenc
         toy_run(STUDENT | {"distiller": {"terms": [{"kind": "kd"}]}}, train=train, **blocks)
 
 
-def test_a_cpu_neither_folds_a_teacher_nor_runs_it_beside_the_student(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
+def test_a_cpu_folds_a_teacher_and_does_not_run_it_beside_the_student(toy_data: Path, toy_teacher: Path, tmp_path: Path) -> None:
     asked = request(toy_data, toy_teacher, tmp_path)
     assert isinstance(asked.run, DistillRun)
     overlapping = asked.run.model_copy(update={"teacher": asked.run.teacher.model_copy(update={"overlap": True})})
     session = build_session(replace(asked, run=overlapping))
     lines = session.decisions()
     assert "the teacher does not run beside the student: teacher.overlap wants a GPU, and no --deterministic" in lines
-    assert not any("folded" in line for line in lines)
+    assert any("batch norms are folded into its convolutions" in line for line in lines)
     assert isinstance(session.task, DistillationTask)
-    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in session.task.teacher.modules())
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in session.task.teacher.modules())
 
 
 def test_a_machine_without_a_compiler_gets_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
