@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
+from segctl.runtime.cores import waiting_threads
+
+os.environ.update(waiting_threads())  # as the command line does, before torch is loaded
 # Containers often say that no bytecode is kept. Then each worker would rewrite the assertions of all tests and each process that
 # a test starts would compile all of segctl: a tenth of the suite's time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

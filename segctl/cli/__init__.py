@@ -17,6 +17,7 @@ from segctl.cli.help import CONTEXT, PlainCommand, RootGroup
 from segctl.cli.output import out
 from segctl.cli.ship import bench, export, push
 from segctl.errors import SegctlError, os_error_in_words
+from segctl.runtime.cores import waiting_threads
 from segctl.runtime.launcher import reporting_errors
 from segctl.runtime.parent import end_with_parent
 
@@ -73,9 +74,8 @@ def _say_what_the_terminal_can() -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 wrong input, 3 a check found problems, 130 Ctrl-C."""
-    # Before torch is loaded: threads that spin while they wait make a step ten times slower when any other process,
-    # such as a loader worker, needs one of the cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Before torch is loaded.
+    os.environ.update(waiting_threads())
     # On a Mac: an operation that Apple's GPU lacks is done on the CPU.
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     _say_what_the_terminal_can()

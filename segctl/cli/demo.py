@@ -1,13 +1,19 @@
 """`segctl demo`: the whole story on the embedded `shapes` dataset, as commands one could type."""
 
 import shlex
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from segctl.cli.output import out
+from segctl.errors import SegctlError
+from segctl.runtime.cores import THREADS_VARIABLE, core_count
+from segctl.runtime.parent import start_segctl
 
 TEACHER, STUDENT = "shapes-teacher", "shapes-student"
 CLOSING = (
@@ -23,14 +29,14 @@ def demo(
     ] = None,
 ) -> None:
     """Prepare the dataset shapes, train a teacher and a student with and without it, then score, export, time and report."""
-    from segctl.cli import main
-
     began = time.monotonic()
-    for command in _commands(folder, steps):
-        out.note(f"\n$ segctl {shlex.join(command)}")
-        code = main(command)
-        if code:
-            raise typer.Exit(code)
+    for together in _story(folder, steps):
+        if len(together) == 2 and core_count() > 1:
+            with _beside(together[1]):
+                _run(together[0])
+            continue
+        for command in together:
+            _run(command)
     if steps is None:
         out.note(f"\n{CLOSING}")
     strip = folder / "report_files" / "first-row.png"
@@ -39,26 +45,71 @@ def demo(
     out.result(f"the demo took {time.monotonic() - began:.0f} s; open {folder / 'report.html'}")
 
 
-def _commands(folder: Path, steps: int | None) -> list[list[str]]:
-    """The commands that are left to run: finished runs are skipped, and a stopped one is resumed."""
+def _run(command: list[str]) -> None:
+    from segctl.cli import main
+
+    out.note(f"\n$ segctl {shlex.join(command)}")
+    code = main(command)
+    if code:
+        raise typer.Exit(code)
+
+
+@contextmanager
+def _beside(command: list[str]) -> Iterator[None]:
+    """Run one command in a process of its own beside those of the block, each with half of the threads; wait for its end.
+
+    Raises SegctlError with what it printed, if it failed.  If the block fails, the command is stopped, and can be resumed.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    half = max(1, threads // 2)
+    out.note(f"\n$ segctl {shlex.join(command)} &")
+    out.note("this one and the next train at the same time, each on half of the cores")
+    with tempfile.TemporaryFile() as notes:
+        child = start_segctl(command, {THREADS_VARIABLE: str(half)}, notes)
+        torch.set_num_threads(half)
+        try:
+            yield
+            if child.poll() is None:
+                out.note("waiting for the one beside it")
+            code = child.wait()
+        finally:
+            torch.set_num_threads(threads)
+            child.terminate()
+            child.wait()
+        if code:
+            notes.seek(0)
+            printed = notes.read().decode(errors="replace").strip()
+            raise SegctlError(f"`segctl {shlex.join(command)}` ended with exit code {code}; it printed:\n{printed}")
+
+
+def _story(folder: Path, steps: int | None) -> list[list[list[str]]]:
+    """What is left to run, in order: commands, or two that do not need each other and train at the same time.
+
+    Finished runs are skipped, and a stopped one is resumed.
+    """
     from segctl.runs import RunFolder
 
     data, runs = ["--data-root", str(folder / "data")], folder / "runs"
     length = [] if steps is None else ["--steps", str(steps)]
-    story: list[tuple[str, list[str]]] = [
-        ("teacher", ["train", "--preset", TEACHER]),
-        ("student", ["distill", "--preset", STUDENT, "--method", "none"]),
-        ("student-jml", ["distill", "--preset", STUDENT, "--method", "jml", "--teacher", str(runs / "teacher")]),
+    teacher, alone, student = (runs / name for name in ("teacher", "student", "student-jml"))
+    networks = [str(teacher), str(alone), str(student)]
+
+    def left(run: Path, *command: str) -> list[list[str]]:
+        if RunFolder(run).finished:
+            return []
+        return [[*command, *length, "--run", str(run), *(["--resume"] if run.exists() else []), *data]]
+
+    return [
+        [["data", "prepare", "shapes", *data]],
+        [
+            *left(teacher, "train", "--preset", TEACHER),
+            *left(alone, "distill", "--preset", STUDENT, "--method", "none"),
+        ],
+        left(student, "distill", "--preset", STUDENT, "--method", "jml", "--teacher", str(teacher)),
+        *[[["eval", run, *data]] for run in networks],
+        [] if (student / "export" / "model.onnx").is_file() else [["export", str(student), *data]],
+        [["bench", str(teacher), str(student), "--no-compile", *data]],
+        [["report", *networks, "-o", str(folder / "report.md"), *data]],
     ]
-    commands = [["data", "prepare", "shapes", *data]]
-    for name, command in story:
-        run = RunFolder(runs / name)
-        if not run.finished:
-            resume = ["--resume"] if run.path.exists() else []
-            commands.append([*command, *length, "--run", str(run.path), *resume, *data])
-    commands += [["eval", str(runs / name), *data] for name, _ in story]
-    student = runs / story[-1][0]
-    if not (student / "export" / "model.onnx").is_file():
-        commands.append(["export", str(student), *data])
-    commands.append(["bench", str(runs / "teacher"), str(student), "--no-compile", *data])
-    return [*commands, ["report", *(str(runs / name) for name, _ in story), "-o", str(folder / "report.md"), *data]]

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from segctl.errors import PeerError, ProcessError, SegctlError
+from segctl.runtime.cores import share_of_threads
 from segctl.runtime.parent import parent_variable
 from segctl.runtime.signals import handling
 
@@ -123,8 +124,7 @@ def first_error(folder: Path, codes: dict[int, int], processes: int, stopped: in
 def _environment(processes: int, place: str) -> Iterator[None]:
     """Set the variables that the processes inherit; the caller's own come back at the end."""
     before = dict(os.environ)
-    os.environ |= {REPORTS_VARIABLE: place, **parent_variable()}
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ |= {REPORTS_VARIABLE: place, **parent_variable(), **share_of_threads(processes)}
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""End a process when the segctl process that started it ends, even by SIGKILL, so that no process trains on alone.
+"""Processes that segctl starts end when it ends, even by SIGKILL, so that none trains on alone.
 
 Imports no torch, because the command line calls it before anything else.
 """
@@ -6,8 +6,11 @@ Imports no torch, because the command line calls it before anything else.
 import ctypes
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import IO
 
 VARIABLE = "SEGCTL_PARENT"
 """The variable in which a process passes its own number to the processes that it starts."""
@@ -17,6 +20,21 @@ _PR_SET_PDEATHSIG = 1
 def parent_variable() -> dict[str, str]:
     """What to add to the environment of a process that is to end with this one."""
     return {VARIABLE: str(os.getpid())}
+
+
+def start_segctl(
+    command: Sequence[str], environment: Mapping[str, str], stderr: IO[bytes] | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start `segctl COMMAND` in a process of its own that ends with the calling thread; its results on stdout are dropped.
+
+    environment: what it has beside the variables of this process.  stderr: where its notes go, by default to this one's.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", "segctl", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        env={**os.environ, **parent_variable(), **environment},
+    )
 
 
 def end_with_parent() -> None:

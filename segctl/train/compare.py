@@ -4,10 +4,8 @@ Every run is a `segctl distill` in its own process. So its peak memory is its ow
 stopped one resumes like any other run.
 """
 
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -21,8 +19,8 @@ from segctl.data.fitted_preset import open_preset
 from segctl.data.shards.dataset import PreparedDataset, open_dataset
 from segctl.errors import InputError, SegctlError, StoppedError
 from segctl.runs import RunFolder
-from segctl.runtime.cores import default_workers
-from segctl.runtime.parent import parent_variable
+from segctl.runtime.cores import default_workers, share_of_threads
+from segctl.runtime.parent import start_segctl
 from segctl.runtime.signals import handling
 from segctl.schema.load import with_method
 from segctl.schema.run import DistillRun, TrainRun, with_epochs_counted
@@ -162,6 +160,7 @@ def run_jobs(
     free: SimpleQueue[str | None] = SimpleQueue()
     for device in devices:
         free.put(device)
+    threads = share_of_threads(len(devices))
     children: set[subprocess.Popen[bytes]] = set()
     signals: list[int] = []
 
@@ -177,7 +176,7 @@ def run_jobs(
         try:
             if signals:
                 return 0
-            code = _run(job, command(job, device), children, note)
+            code = _run(job, command(job, device), threads, children, note)
             if code == 0:
                 then(job)
             return code
@@ -208,12 +207,9 @@ def _is_finished(job: Job, note: Note) -> bool:
     return job.folder.finished
 
 
-def _run(job: Job, command: list[str], children: "set[subprocess.Popen[bytes]]", note: Note) -> int:
+def _run(job: Job, command: list[str], threads: dict[str, str], children: "set[subprocess.Popen[bytes]]", note: Note) -> int:
     note(f"{job.folder.name}: {'resuming' if job.folder.path.exists() else 'starting'}")
-    # The system ends a child with the thread that started it; this thread waits for its child below.
-    child = subprocess.Popen(
-        [sys.executable, "-m", "segctl", *command], stdout=subprocess.DEVNULL, env=os.environ | parent_variable()
-    )
+    child = start_segctl(command, threads)
     children.add(child)
     try:
         return child.wait()
