@@ -54,7 +54,7 @@ def test_a_teacher_without_auxiliary_logits_is_refused_in_words(head):
 def test_methods_for_a_student_without_auxiliary_head_need_none(head):
     _, mine = outputs_of(head, aux=False)
     _, theirs = outputs_of("deeplabv3")
-    for method in ("maskd", "dist"):
+    for method in ("maskd", "dist", "dsd", "jml"):
         spec = published_bundle(method, "cityscapes", aux=False)
         distiller = build_distiller(spec, Pair(Shape.of(mine.prediction), Shape.of(theirs.prediction)))
         assert all(value.isfinite() for value in distiller(mine, theirs, torch.randint(0, 5, (2, *SIZE))).values())

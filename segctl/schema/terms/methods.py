@@ -48,15 +48,12 @@ Method = str
 """A key of METHODS, which is the only list of the methods."""
 
 
-def _jml(pixels: term.Compared, main: float, aux: float) -> DistillerSpec:
-    return DistillerSpec(
-        label_weight=0.5,
-        terms=(
-            term.SoftKLSpec(logits="main", weight=main, pixels=pixels),
-            term.SoftKLSpec(logits="aux", weight=aux, pixels=pixels),
-            term.SoftJDTSpec(logits="main", weight=0.375, smooth=1.0, pixels=pixels),
-        ),
-    )
+def _jml(pixels: term.Compared, main: float, aux: float | None) -> DistillerSpec:
+    """aux: the weight of the term on auxiliary logits; None leaves it out."""
+    kl = [term.SoftKLSpec(logits="main", weight=main, pixels=pixels)]
+    if aux is not None:
+        kl.append(term.SoftKLSpec(logits="aux", weight=aux, pixels=pixels))
+    return DistillerSpec(label_weight=0.5, terms=(*kl, term.SoftJDTSpec(logits="main", weight=0.375, smooth=1.0, pixels=pixels)))
 
 
 def _afdcd(features: float = 33.6, contrast: float = 0.005, kd: float = 1.0, pool: int = 4, plain: bool = False) -> DistillerSpec:
@@ -120,6 +117,11 @@ class Variant:
         )
 
 
+_FEW_LABELS = (
+    "a part of the pictures has no label (data.labelled), so jml compares all pixels with the teacher, labelled or not, and "
+    "its KL terms weigh more: few labels and the IoU term alone leave small classes unlearnt"
+)
+
 VARIANTS = (
     Variant(
         "cirkd",
@@ -171,11 +173,18 @@ VARIANTS = (
     ),
     Variant(
         "jml",
-        _jml("all", main=0.5, aux=0.25),
-        "a part of the pictures has no label (data.labelled), so jml compares all pixels with the teacher, labelled or not, and "
-        "its KL terms weigh more: few labels and the IoU term alone leave small classes unlearnt",
+        _jml("all", main=0.5, aux=None),
+        f"this student has no auxiliary head, so jml compares only the main logits; {_FEW_LABELS}",
+        aux=False,
         labelled=False,
     ),
+    Variant(
+        "jml",
+        _jml("labelled", main=0.0625, aux=None),
+        "this student has no auxiliary head, so jml compares only the main logits",
+        aux=False,
+    ),
+    Variant("jml", _jml("all", main=0.5, aux=0.25), _FEW_LABELS, labelled=False),
 )
 
 
