@@ -198,6 +198,17 @@ def test_jml_compares_all_pixels_where_a_part_of_the_pictures_has_no_label() -> 
     assert "all pixels" in total_loss(distilled)
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_without_an_auxiliary_head_only_the_term_on_its_logits_is_left_out(labelled: bool) -> None:
+    full, without = (published_bundle("jml", "camvid", aux, labelled) for aux in (True, False))
+    assert full is not None
+    assert without is not None
+    assert without.terms == tuple(each for each in full.terms if each.logits != "aux")
+    assert len(without.terms) == len(full.terms) - 1
+    assert without.label_weight == full.label_weight
+    assert method_of(without) == "jml"
+
+
 def test_a_calibration_needs_a_label_at_every_pixel() -> None:
     with pytest.raises(PresetError, match=r"calibration: got a calibration with pixels 'all', wanted pixels 'labelled'"):
         load_preset("camvid-psp18", ["distiller.terms.0.pixels=all", "distiller.terms.0.calibration={keys: 8, bandwidth: 0.01}"])
