@@ -32,12 +32,12 @@ from segctl.data.batches.loader import Batch
 from segctl.distillers import build_distiller
 from segctl.distillers.align import Pair, Shape
 from segctl.models import Segmenter, build_model
+from segctl.models.folded import folded_network
 from segctl.runtime.device import choose_compute
 from segctl.runtime.world import World
 from segctl.schema.load import load_preset
 from segctl.schema.models import ModelSpec
 from segctl.schema.run import DistillRun
-from segctl.teacher.folded import folded_network
 from segctl.train.checkpoint import Best, State
 from segctl.train.loop import take_step
 from segctl.train.optimizer import build_optimizer

@@ -146,7 +146,7 @@ def _key(run: DistillRun, dataset: PreparedDataset, teacher: Teacher, compute: C
         "device": compute.device.type,
         "deterministic": run.train.deterministic,
         "at_once": forward_batch,
-        "folded": True,  # see `segctl.teacher.folded`; earlier versions kept batch norms
+        "folded": True,  # see `segctl.models.folded`; earlier versions kept batch norms
     }
     if run.teacher.averages_views:
         about["views"] = [list(run.teacher.scales), run.teacher.flip]

@@ -1,18 +1,26 @@
-"""The teacher of a run: one network, or several whose probabilities are averaged, at one or several scales."""
+"""The teacher of a run: one network, or the mean of several or of several views; and the form in which it runs fastest."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
 
 from segctl.data.shards.dataset import PreparedDataset
 from segctl.errors import InputError
 from segctl.files import archive_kind, content_key
 from segctl.models.averaged import AveragedNetwork
+from segctl.models.folded import folded_network
 from segctl.models.saving import read_if_saved
 from segctl.runs import on_the_hub
 from segctl.schema.run import DistillRun
 from segctl.schema.terms.methods import TeacherSpec
+from segctl.teacher.features import FeatureTeacher
 from segctl.teacher.find import find_teacher, is_hugging_face
 from segctl.teacher.load import Teacher, load_teacher
+
+T = TypeVar("T", Teacher, FeatureTeacher)
 
 
 def open_teacher(
@@ -77,6 +85,23 @@ def averaged(members: Sequence[Teacher], how: TeacherSpec) -> Teacher:
         tuple(members),
         tuple(weights),
     )
+
+
+def with_folded_networks(teacher: T, dtype: torch.dtype) -> T:
+    """The teacher with folded copies of the networks that segctl built; others, such as programs, stay as they are.
+
+    teacher: on the CPU; an ensemble is changed in place.  dtype: that of autocast when it runs.  A note says how many batch norms
+    were folded.
+    """
+    found, count = folded_network(teacher.model, dtype)
+    changes: dict[str, Any] = {"model": found}
+    if isinstance(found, AveragedNetwork) and teacher.members:
+        networks: Iterable[Any] = found.members
+        members = zip(teacher.members, networks, strict=True)
+        changes["members"] = tuple(replace(member, model=network) for member, network in members)
+    if count:
+        changes["notes"] = (*teacher.notes, f"the teacher's {count} batch norms are folded into its convolutions")
+    return replace(teacher, **changes)
 
 
 def choose_features(teacher: Teacher, run: DistillRun, gives_features: Callable[[Teacher], bool]) -> None:

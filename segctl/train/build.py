@@ -34,9 +34,8 @@ from segctl.schema.run import DistillRun, PretrainRun, TrainRun, with_epochs_cou
 from segctl.schema.terms.loss_terms import LossTermSpec
 from segctl.schema.terms.methods import Method
 from segctl.teacher.cache import plan_teacher_cache
-from segctl.teacher.ensemble import choose_features, open_teacher
+from segctl.teacher.ensemble import choose_features, open_teacher, with_folded_networks
 from segctl.teacher.features import FeatureTeacher, load_feature_teacher
-from segctl.teacher.folded import with_folded_networks
 from segctl.teacher.load import Teacher
 from segctl.train.auto.by_dataset import require_scores, weighted_loss
 from segctl.train.checkpoint import Best, State, Waiting

@@ -8,7 +8,7 @@ import torch
 
 from segctl.data.shards.dataset import open_dataset
 from segctl.models.forward import forward_images
-from segctl.teacher.folded import with_folded_networks
+from segctl.teacher.ensemble import with_folded_networks
 from segctl.teacher.load import load_teacher
 from tests.device.there import run_there
 

@@ -9,7 +9,6 @@ import math
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import pytest
 
@@ -68,13 +67,8 @@ def test_every_two_meet_in_a_run() -> None:
 
 
 def both(case: Case, data: Path, teacher: Path, folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """What a run logs on the CPU and on the pretend GPU. Both have a folded teacher: its rounding grows with every step."""
-    from segctl.teacher.folded import with_folded_networks
-    from segctl.train import build
+    """What a run logs on the CPU and on the pretend GPU."""
     from tests.device.training import FIXED, STEPS, events_of, run_of
-
-    def fold(teacher: Any, _: object, compute: Any) -> Any:
-        return with_folded_networks(teacher, compute.dtype)
 
     train = {"steps": STEPS, "validate_every": 2, "checkpoint_every": 2}
     for option in case.options:
@@ -86,8 +80,7 @@ def both(case: Case, data: Path, teacher: Path, folder: Path) -> tuple[list[dict
     for device in ("cpu", "cuda"):
         precision = "fp32" if (device, case.precision) == ("cpu", "fp16") else case.precision
         run = run_of(case.method, train=train | {"precision": precision}, **blocks)
-        with patch.object(build, "_folded_if_lean", fold):
-            found.append(events_of(run, set(case.options), data, teacher, folder / device, device))
+        found.append(events_of(run, set(case.options), data, teacher, folder / device, device))
     return found[0], found[1]
 
 

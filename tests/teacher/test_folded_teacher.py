@@ -18,8 +18,7 @@ from segctl.models.outputs import Outputs, Prediction
 from segctl.schema.load import with_method
 from segctl.schema.run import DistillRun
 from segctl.schema.terms.methods import METHODS, TeacherSpec
-from segctl.teacher.ensemble import averaged
-from segctl.teacher.folded import with_folded_networks
+from segctl.teacher.ensemble import averaged, with_folded_networks
 from segctl.teacher.load import Teacher, load_teacher
 from tests.slow_cases import slow_where
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from segctl.models import build_model
+from segctl.models.folded import folded
 from segctl.models.segmenter import Segmenter
 from segctl.schema.models import ModelSpec
-from segctl.teacher.folded import folded
 from tests.slow_cases import slow_after
 
 

@@ -1,9 +1,9 @@
-"""A teacher in the form that runs fastest: batch norms folded into convolutions, weights in the run's precision."""
+"""A frozen network in the form that runs fastest: batch norms folded into convolutions, weights in the precision it runs in."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -13,13 +13,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from segctl.models import Segmenter
 from segctl.models.averaged import AveragedNetwork
 from segctl.models.external.features import FeatureNetwork
 from segctl.models.heads.blocks import PooledBatchNorm2d
+from segctl.models.segmenter import Segmenter
 from segctl.models.timm_backbone import behind_timm_norm, fused, is_plain_convolution
-from segctl.teacher.features import FeatureTeacher
-from segctl.teacher.load import Teacher
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -27,24 +25,6 @@ FOLDED_TOLERANCE = 1e-3
 """Largest difference from the network's own outputs in float32, relative to the largest number of each. Rounding gives 1e-6."""
 NOISE_SIZE = (64, 96)
 """Height and width of the picture of noise that networks are tried with."""
-T = TypeVar("T", Teacher, FeatureTeacher)
-
-
-def with_folded_networks(teacher: T, dtype: torch.dtype) -> T:
-    """The teacher with folded copies of the networks that segctl built; others, such as programs, stay as they are.
-
-    teacher: on the CPU; an ensemble is changed in place.  dtype: that of autocast when it runs.  A note says how many batch norms
-    were folded.
-    """
-    found, count = folded_network(teacher.model, dtype)
-    changes: dict[str, Any] = {"model": found}
-    if isinstance(found, AveragedNetwork) and teacher.members:
-        networks: Iterable[Any] = found.members
-        members = zip(teacher.members, networks, strict=True)
-        changes["members"] = tuple(replace(member, model=network) for member, network in members)
-    if count:
-        changes["notes"] = (*teacher.notes, f"the teacher's {count} batch norms are folded into its convolutions")
-    return replace(teacher, **changes)
 
 
 def folded_network(network: nn.Module, dtype: torch.dtype) -> tuple[Any, int]:
