@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from segctl.errors import InputError
-from segctl.models.cirkd import build_cirkd
+from segctl.models.external.cirkd import build_cirkd
 from segctl.models.external.foreign import plain_name
 from segctl.models.external.weights import first_misfit
 from segctl.models.heads import head_class

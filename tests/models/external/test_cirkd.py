@@ -8,7 +8,7 @@ from toy import PRESET, toy_run
 
 from segctl.errors import InputError
 from segctl.models import at_label_size, build_model
-from segctl.models.cirkd import CirkdSegmenter, backbone_names
+from segctl.models.external.cirkd import CirkdSegmenter, backbone_names
 from segctl.models.external.weights import fill_network
 from segctl.schema.models import ModelSpec
 from segctl.train.tasks import SupervisedTask
